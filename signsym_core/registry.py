@@ -1,0 +1,162 @@
+"""One small typed registry, used by every family: rules, attacks, data sets, backbones, tasks.
+
+A member of a family is a frozen, keyword-only dataclass: its fields are its parameters, its class variables say
+what it is called, where it comes from and what it promises. A registry is explicit (members are imported by name),
+ordered (tables and legends use its order) and closed (nothing is discovered, no import error is swallowed).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+
+class UnknownNameError(ValueError):
+    """A name that a registry does not hold, or a parameter that a member does not have."""
+
+
+class ParameterError(ValueError):
+    """A parameter of a known name with a value of the wrong type or out of range."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Member:
+    """What every member of every family has; its dataclass fields are its parameters."""
+
+    #: How grids, tables and the command line call it.
+    name: ClassVar[str]
+    #: How figures and prose print it.
+    label: ClassVar[str]
+    #: The source of the method, with the number of the equation where there is one.
+    citation: ClassVar[str]
+    #: Promises that the conformance suites check, such as "sign-symmetric" or "white-box".
+    tags: ClassVar[frozenset[str]] = frozenset()
+
+    def parameters(self) -> dict[str, Any]:
+        """All parameters with their resolved values, in the order of their definition."""
+        return dataclasses.asdict(self)
+
+    def changed(self) -> dict[str, Any]:
+        """The parameters whose value is not the default."""
+        fields = dataclasses.fields(self)
+        return {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
+
+
+M = TypeVar("M", bound=Member)
+
+
+class Registry(Generic[M]):
+    """The members of one family by name, in the order in which tables and legends show them."""
+
+    def __init__(self, family: str, members: Sequence[type[M]]) -> None:
+        self.family = family
+        self._members = {member.name: member for member in members}
+        if len(self._members) != len(members):
+            raise ValueError(f"two members of the family {family!r} have one name: {[m.name for m in members]}")
+
+    def __iter__(self) -> Iterator[type[M]]:
+        return iter(self._members.values())
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    def __getitem__(self, name: str) -> type[M]:
+        if name not in self._members:
+            raise UnknownNameError(unknown(self.family, name, self.names))
+        return self._members[name]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._members)
+
+    def build(self, name: str, **parameters: Any) -> M:
+        """The member `name` with `parameters`, each checked against its declared type.
+
+        Raises UnknownNameError for a name or a parameter that does not exist (with the nearest known one) and
+        ParameterError for a value of the wrong type or out of range.
+        """
+        return build(self[name], f"{self.family} {name!r}", parameters)
+
+
+D = TypeVar("D")
+
+
+def build(cls: type[D], what: str, parameters: dict[str, Any]) -> D:
+    """An instance of the dataclass `cls` from `parameters`; `what` names it in errors."""
+    hints = typing.get_type_hints(cls)
+    fields = [field.name for field in dataclasses.fields(typing.cast(Any, cls))]
+    values = {}
+    for name, value in parameters.items():
+        if name not in fields:
+            raise UnknownNameError(unknown(f"parameter of {what}", name, fields))
+        try:
+            values[name] = coerce(hints[name], value)
+        except TypeError:
+            raise ParameterError(
+                f"{what}: parameter {name!r} expects {describe(hints[name])}, got {value!r} ({type(value).__name__})"
+            ) from None
+    try:
+        return cls(**values)
+    except ParameterError as error:
+        raise ParameterError(f"{what}: {error}") from None
+
+
+def unknown(kind: str, name: object, known: Sequence[str]) -> str:
+    """The message for an unknown name: the nearest known one, then all of them."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f", did you mean {near[0]!r}?" if near else ";"
+    listed = ", ".join(known) if known else "none"
+    return f"unknown {kind}: {name!r}{hint} known: {listed}"
+
+
+def coerce(hint: Any, value: Any) -> Any:
+    """`value` as the annotation `hint` asks for it, or TypeError. An int is a float; a bool is no number."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        if any(value is option or (type(value) is type(option) and value == option) for option in arguments):
+            return value
+    elif origin in (typing.Union, types.UnionType):
+        for option in arguments:
+            try:
+                return coerce(option, value)
+            except TypeError:
+                continue
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(coerce(arguments[0], item) for item in value)
+    elif hint is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    elif hint is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif isinstance(hint, type) and isinstance(value, hint):
+        return value
+    raise TypeError(describe(hint))
+
+
+def describe(hint: Any) -> str:
+    """An annotation in words for an error message."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(repr(option) for option in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(option) for option in arguments)
+    if origin is tuple:
+        return f"a list of ({describe(arguments[0])})"
+    names = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", type(None): "null"}
+    return names.get(hint, str(hint))
+
+
+def require(condition: bool, name: str, expected: str, value: object) -> None:
+    """Raise ParameterError unless `condition`: for the range checks of a member's `__post_init__`."""
+    if not condition:
+        raise ParameterError(f"parameter {name!r} expects {expected}, got {value!r}")

@@ -1,0 +1,13 @@
+"""Learning rules: which matrix takes the place of W in the backward pass."""
+
+from signsym_core.registry import Registry
+from signsym_core.rules.base import Rule as Rule
+from signsym_core.rules.base import ScaledRule as ScaledRule
+from signsym_core.rules.bp import BP
+from signsym_core.rules.brsf import BRSF
+from signsym_core.rules.fa import FA
+from signsym_core.rules.frsf import FRSF
+from signsym_core.rules.usf import USF
+
+#: Every learning rule, in the order of tables and legends.
+RULES: Registry[Rule] = Registry("rule", [BP, FA, USF, FRSF, BRSF])

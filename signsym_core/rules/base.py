@@ -1,0 +1,117 @@
+"""What a learning rule is: how the matrix B that replaces W in the backward pass is made from W.
+
+A layer computes y = W x + b. With δ = ∂L/∂y every rule keeps ∂L/∂W = δ xᵀ and ∂L/∂b = Σ δ; it only changes what is
+sent down, g_x = Bᵀ δ instead of Wᵀ δ. A rule therefore answers three questions: which random magnitudes it draws,
+how B is built from them and W, and when they are drawn again. `signsym_core.rules.feedback` does the rest.
+
+Legend: W, B [out, in] or [out, in / groups, k, k]; s the scale of the layer, a float; M the draw, of W's shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from signsym_core.registry import Member
+
+#: The size s that B is given: see `Rule.size`.
+Scale = Literal["rms", "rms_channel", "mean_abs", "xavier", "he_fanout", "unit"]
+#: When the random magnitudes are drawn: once, after each parameter update, or at every forward pass.
+Redraw = Literal["never", "update", "forward"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule(Member, ABC):
+    """A learning rule. Its tags promise what the conformance suite checks: see `signsym_core.testing`."""
+
+    #: True where B = W, so that the layer is left to ordinary autograd.
+    exact: ClassVar[bool] = False
+    #: True where B is made once, at conversion, and never looks at W again (feedback alignment).
+    frozen: ClassVar[bool] = False
+    #: True where B needs random magnitudes.
+    random: ClassVar[bool] = False
+    #: Root mean square of the raw draw, so that the scale is the RMS of B whatever the distribution.
+    draw_rms: ClassVar[float] = 1.0
+
+    #: Layers that stay BP: names as in `named_modules`, or prefixes of them; "first" and "head" name the two ends.
+    bp_layers: tuple[str, ...] = ()
+
+    @property
+    def redraws(self) -> Redraw:
+        """When the magnitudes are drawn again."""
+        return "never"
+
+    def draw(self, out: Tensor, generator: torch.Generator) -> None:
+        """Fill `out`, of the weight's shape, with raw random magnitudes. Only called where `random` is True."""
+        raise NotImplementedError(f"{self.name} declares random magnitudes and does not draw them")
+
+    def size(self, weight: Tensor) -> Tensor | float:
+        """The factor between the raw draw and B: a number, or a tensor that broadcasts over the weight."""
+        return 1.0
+
+    @abstractmethod
+    def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
+        """Write B into `out` from W, the draw and its size."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScaledRule(Rule):
+    """A rule whose B has its own magnitudes, of a chosen scale.
+
+    | scale | RMS of B |
+    | --- | --- |
+    | `rms` | the RMS of the layer's own weights, which keeps gradients near BP's size |
+    | `rms_channel` | the same for each output channel |
+    | `mean_abs` | the mean of the absolute weights |
+    | `xavier` | √(2 / (fan_in + fan_out)), Glorot's standard deviation, as in BioTorch |
+    | `he_fanout` | √(2 / fan_out), as in Xiao et al. 2018 |
+    | `unit` | that of the raw draw, as in Liao et al. 2016: ±1, or ±U(0, 1) |
+
+    fan_in = k² · weight.shape[1] and fan_out = k² · weight.shape[0], as `torch.nn.init` counts them: with groups,
+    fan_in is that of one group and fan_out that of all.
+    """
+
+    scale: Scale = "rms"
+
+    def size(self, weight: Tensor) -> Tensor | float:
+        # The data-dependent sizes stay tensors on the weight's device: asking for them never waits for the device.
+        outputs, fan_in = weight.shape[0], math.prod(weight.shape[1:])
+        fan_out = outputs * math.prod(weight.shape[2:])
+        if self.scale == "unit":
+            return 1.0
+        if self.scale == "rms":
+            return torch.linalg.vector_norm(weight) / (math.sqrt(weight.numel()) * self.draw_rms)
+        if self.scale == "rms_channel":
+            dims = tuple(range(1, weight.ndim))
+            return torch.linalg.vector_norm(weight, dim=dims, keepdim=True) / (math.sqrt(fan_in) * self.draw_rms)
+        if self.scale == "mean_abs":
+            return torch.linalg.vector_norm(weight, ord=1) / (weight.numel() * self.draw_rms)
+        if self.scale == "xavier":
+            return math.sqrt(2 / (fan_in + fan_out)) / self.draw_rms
+        return math.sqrt(2 / fan_out) / self.draw_rms
+
+
+#: 64-bit words drawn at a time on a CPU: 4 MiB, which the caches hold.
+_WORDS = 1 << 19
+
+
+def fill_uniform(out: Tensor, generator: torch.Generator) -> None:
+    """Fill `out` with U(0, 1), never 0, so that a magnitude never swallows a sign.
+
+    On a CPU the numbers are the 32,768 levels (2 i + 1) / 65536, four from each 64-bit draw: a third of the time of
+    `torch.rand`, which would dominate brSF's cost because torch draws there with one thread.
+    """
+    if out.device.type != "cpu" or not out.is_contiguous():
+        # 1 - [0, 1) has no 0.
+        out.copy_(1 - torch.rand(out.shape, generator=generator, dtype=torch.float32, device=generator.device))
+        return
+    buffer = torch.empty(min(_WORDS, -(-out.numel() // 4)), dtype=torch.int64)
+    for chunk in out.view(-1).split(4 * _WORDS):
+        words = buffer[: -(-len(chunk) // 4)].random_(-(2**63), None, generator=generator)
+        odd = words.bitwise_or_(0x0001_0001_0001_0001).view(torch.uint16)
+        chunk.copy_(odd[: len(chunk)]).mul_(2.0**-16)

@@ -1,0 +1,32 @@
+"""Feedback alignment: B is random and never looks at the signs of W. The control without sign symmetry."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from signsym_core.rules.base import ScaledRule, fill_uniform
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FA(ScaledRule):
+    """Feedback alignment, B = s · R with R ~ U(-1, 1) · √3 drawn once; s is measured once, on the weights at conversion."""
+
+    name = "fa"
+    label = "FA"
+    citation = "Lillicrap et al. 2016, Random synaptic feedback weights support error backpropagation, Nat. Commun. 7"
+    tags = frozenset({"fixed-after-init"})
+    random = True
+    frozen = True
+    draw_rms = 1 / math.sqrt(3)
+
+    def draw(self, out: Tensor, generator: torch.Generator) -> None:
+        fill_uniform(out, generator)
+        out.mul_(2).sub_(1)
+
+    def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
+        assert draw is not None
+        torch.mul(draw, size, out=out)

@@ -1,0 +1,197 @@
+"""The layers that send B down: their autograd functions and their state. `rules.convert` puts them into a network.
+
+A converted layer keeps its class's forward pass, its weights and its place in the network; only its backward pass
+sends B down instead of W. One backward pass costs what BP's costs: one `convolution_backward`, or two products.
+
+Legend: x [n, in, h, w] or [..., in]; W, B as in `rules.base`; δ the gradient that arrives from above, of y's shape.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from signsym_core.rules.state import FeedbackState
+
+
+class _LinearFunction(torch.autograd.Function):
+    """y = x Wᵀ + b forward; g_x = δ B, ∂W = δᵀ x, ∂b = Σ δ backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, matrix: Tensor) -> Tensor:
+        ctx.save_for_backward(x if weight.requires_grad else None, matrix)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (delta,) = gradients
+        x, matrix = ctx.saved_tensors
+        down = delta @ matrix.to(delta.dtype) if ctx.needs_input_grad[0] else None
+        flat = delta.flatten(0, -2)
+        by_weight = flat.t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
+        by_bias = flat.sum(0) if ctx.needs_input_grad[2] else None
+        return down, by_weight, by_bias, None
+
+
+class _Conv2dFunction(torch.autograd.Function):
+    """y = x * W + b forward; backward, one call gives the gradients of x (with B), W and b."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, matrix: Tensor, *geometry: Any) -> Tensor:
+        stride, padding, dilation, groups = geometry
+        ctx.save_for_backward(x, matrix)
+        ctx.geometry = geometry
+        ctx.outputs = weight.shape[0]
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (delta,) = gradients
+        x, matrix = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
+        wanted = ctx.needs_input_grad
+        down, by_weight, by_bias = torch.ops.aten.convolution_backward(
+            delta,
+            x,
+            matrix.to(delta.dtype),
+            [ctx.outputs],
+            stride,
+            padding,
+            dilation,
+            False,
+            [0, 0],
+            groups,
+            [wanted[0], wanted[1], wanted[2]],
+        )
+        return down, by_weight, by_bias, None, None, None, None, None
+
+
+_handles = itertools.count()
+_layers: weakref.WeakValueDictionary[int, FeedbackLayer] = weakref.WeakValueDictionary()
+
+
+# Under torch.compile the version counter cannot be traced; this operator reads it while the compiled code runs. It
+# returns a copy, since compiled code may reuse the memory of an operator's result.
+@torch.library.custom_op("signsym::feedback", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
+def _feedback_while_compiled(weight: Tensor, handle: int) -> Tensor:
+    layer = _layers[handle]
+    return layer.state.current(layer.weight, layer.training).clone()
+
+
+@_feedback_while_compiled.register_fake
+def _(weight: Tensor, handle: int) -> Tensor:
+    return torch.empty_like(weight)
+
+
+class FeedbackLayer(nn.Module):
+    """What both kinds of converted layer share. Instances are made by `convert`, which changes a layer's class in place."""
+
+    weight: Tensor
+    bias: Tensor | None
+    state: FeedbackState
+    #: Whether the next forward pass is recorded by ordinary autograd.
+    plain: bool
+    #: The class that the layer had before.
+    original: type[nn.Module]
+    #: Whether the layer's forward pass has run since the conversion.
+    served: bool
+    handle: int
+
+    def adopt(self, state: FeedbackState, original: type[nn.Module]) -> None:
+        self.state, self.original = state, original
+        self.plain, self.served = state.rule.exact, False
+        self._register_handle()
+        state.current(self.weight, training=False)
+
+    def _register_handle(self) -> None:
+        self.handle = next(_handles)
+        _layers[self.handle] = self
+
+    def matrix(self) -> Tensor:
+        """B as the next backward pass uses it."""
+        if torch.compiler.is_compiling():
+            return _feedback_while_compiled(self.weight.detach(), self.handle)
+        return self.state.current(self.weight, self.training)
+
+    def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """x, W and b in the type that autocast would give them; B follows the type of δ by itself."""
+        device = x.device.type
+        if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+            dtype = torch.get_autocast_dtype(device)
+            bias = None if self.bias is None else self.bias.to(dtype)
+            return x.to(dtype), self.weight.to(dtype), bias
+        return x, self.weight, self.bias
+
+    def get_extra_state(self) -> Tensor:
+        return self.state.record(self.weight)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.state.restore(state, self.weight)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        # A checkpoint of the plain network fits too: it brings weights and leaves the feedback's randomness alone.
+        missing: list[str] = arguments[2]
+        if prefix + "_extra_state" in missing:
+            missing.remove(prefix + "_extra_state")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        super()._apply(fn, recurse)
+        self.state.moved(fn)
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._register_handle()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, rule={self.state.rule.name}"
+
+
+class FeedbackLinear(FeedbackLayer, nn.Linear):
+    """A linear layer whose backward pass sends B down. Inputs [..., in], of any number of leading dimensions."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.served = True
+        if self.plain:
+            return F.linear(input, self.weight, self.bias)
+        matrix = self.matrix()
+        x, weight, bias = self.operands(input)
+        single = x.ndim == 1
+        y = cast(Tensor, _LinearFunction.apply(x.unsqueeze(0) if single else x, weight, bias, matrix))
+        return y.squeeze(0) if single else y
+
+
+class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
+    """A 2-D convolution whose backward pass sends B down; every stride, padding, dilation, group and padding mode."""
+
+    #: nn.Conv2d has it, untyped: (left, right, top, bottom), for both string paddings and numbers.
+    _reversed_padding_repeated_twice: list[int]
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.served = True
+        if self.plain:
+            return cast(Tensor, self._conv_forward(input, self.weight, self.bias))
+        matrix = self.matrix()
+        single = input.ndim == 3
+        padded, padding = self._padded(input.unsqueeze(0) if single else input)
+        x, weight, bias = self.operands(padded)
+        y = cast(
+            Tensor,
+            _Conv2dFunction.apply(x, weight, bias, matrix, self.stride, padding, self.dilation, self.groups),
+        )
+        return y.squeeze(0) if single else y
+
+    def _padded(self, x: Tensor) -> tuple[Tensor, list[int]]:
+        """The input, padded where the convolution itself cannot do it, and what is left for the convolution."""
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        if self.padding_mode == "zeros" and left == right and top == bottom:
+            return x, [top, left]
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        return F.pad(x, [left, right, top, bottom], mode=mode), [0, 0]
