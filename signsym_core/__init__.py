@@ -1,0 +1,16 @@
+"""Sign-symmetry learning rules, fine-tuning and robustness measurement, on torch alone."""
+
+from signsym_core.attacks import ATTACKS as ATTACKS
+from signsym_core.attacks import GRADIENTS as GRADIENTS
+from signsym_core.backbones import BACKBONES as BACKBONES
+from signsym_core.datasets import DATASETS as DATASETS
+from signsym_core.evaluate import Outcome as Outcome
+from signsym_core.evaluate import attack as attack
+from signsym_core.finetune import FineTune as FineTune
+from signsym_core.finetune import fine_tune as fine_tune
+from signsym_core.rules import RULES as RULES
+from signsym_core.rules.convert import convert as convert
+from signsym_core.rules.convert import exact_gradient as exact_gradient
+from signsym_core.rules.convert import feedback as feedback
+from signsym_core.rules.convert import revert as revert
+from signsym_core.tasks import TASKS as TASKS

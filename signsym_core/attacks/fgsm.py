@@ -1,0 +1,29 @@
+"""The fast gradient sign method: one step of the size of epsilon, from one gradient for every epsilon."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor
+
+from signsym_core.attacks.base import Attack
+from signsym_core.attacks.problem import Problem
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FGSM(Attack):
+    """x' = x + ε · sign(∇ L(x))."""
+
+    name = "fgsm"
+    label = "FGSM"
+    citation = "Goodfellow, Shlens, Szegedy 2015, Explaining and harnessing adversarial examples, arXiv 1412.6572"
+    tags = frozenset({"white-box", "linf"})
+
+    def run(self, problem: Problem, epsilon: float) -> Tensor:
+        return problem.images + epsilon * problem.clean_gradient.sign()
+
+    def steps_taken(self) -> int:
+        return 1
+
+    def step(self, epsilon: float) -> float:
+        return epsilon

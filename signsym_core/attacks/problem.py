@@ -1,0 +1,116 @@
+"""One block of images under attack: the model as an attack may use it, with every pass counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from signsym_core.tasks import Task
+
+
+class Passes:
+    """How often the model was run, forward and backward, in calls and in images."""
+
+    def __init__(self) -> None:
+        self.forwards = self.backwards = 0
+        self.images_forward = self.images_backward = 0
+
+
+class Problem:
+    """Images [n, channels, height, width] in [0, 1], their labels, and what the attack may ask of the model.
+
+    `micro_batch` bounds the images of one pass. It is halved when the device runs out of memory: no result depends
+    on it beyond rounding, because an attack's model is in evaluation mode.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        images: Tensor,
+        labels: Tensor,
+        noise: Tensor | None,
+        source: Callable[[nn.Module], AbstractContextManager[Any]],
+        passes: Passes,
+        micro_batch: int,
+    ) -> None:
+        self.model, self.task, self.source = model, task, source
+        self.images, self.labels = images, labels
+        #: U(0, 1) of the shape of the images: the same for every epsilon, so that no epsilon depends on the others.
+        self.noise = noise
+        self.passes, self.micro_batch = passes, micro_batch
+        self._clean: tuple[Tensor, Tensor] | None = None
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """The model's outputs [n, outputs] for any number of images."""
+        return torch.cat(self._in_pieces(self._forward, images))
+
+    def gradient(self, images: Tensor) -> Tensor:
+        """The gradient of the task's attack loss at `images`, which stand for the block's images one by one."""
+        return torch.cat([gradient for gradient, _ in self._in_pieces(self._backward, images, self.labels)])
+
+    @property
+    def clean_gradient(self) -> Tensor:
+        """The gradient at the clean images; computed once, together with `clean_outputs`."""
+        if self._clean is None:
+            pieces = self._in_pieces(self._backward, self.images, self.labels)
+            self._clean = (torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces]))
+        return self._clean[0]
+
+    @property
+    def has_clean_gradient(self) -> bool:
+        """Whether the attack asked for `clean_gradient`."""
+        return self._clean is not None
+
+    @property
+    def clean_outputs(self) -> Tensor:
+        """The outputs for the clean images, from the pass of `clean_gradient` where there was one."""
+        return self.outputs(self.images) if self._clean is None else self._clean[1]
+
+    def only(self, chosen: Tensor) -> Problem:
+        """The same problem for the images where the mask `chosen` [n] is True."""
+        noise = None if self.noise is None else self.noise[chosen]
+        images, labels = self.images[chosen], self.labels[chosen]
+        part = Problem(self.model, self.task, images, labels, noise, self.source, self.passes, self.micro_batch)
+        if self._clean is not None:
+            part._clean = (self._clean[0][chosen], self._clean[1][chosen])
+        return part
+
+    def _forward(self, images: Tensor) -> Tensor:
+        self.passes.forwards += 1
+        self.passes.images_forward += len(images)
+        with torch.no_grad():
+            outputs = self.model(images)
+        assert isinstance(outputs, Tensor)
+        return outputs
+
+    def _backward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        self.passes.forwards += 1
+        self.passes.backwards += 1
+        self.passes.images_forward += len(images)
+        self.passes.images_backward += len(images)
+        with torch.enable_grad(), self.source(self.model):
+            variable = images.detach().clone().requires_grad_()
+            outputs = self.model(variable)
+            (gradient,) = torch.autograd.grad(self.task.attack_loss(outputs, labels), variable)
+        return gradient, outputs.detach()
+
+    def _in_pieces(self, run: Callable[..., Any], *tensors: Tensor) -> list[Any]:
+        results: list[Any] = []
+        done = 0
+        while done < len(tensors[0]):
+            piece = [tensor[done : done + self.micro_batch] for tensor in tensors]
+            try:
+                results.append(run(*piece))
+            except torch.OutOfMemoryError:
+                if self.micro_batch == 1:
+                    raise
+                self.micro_batch = max(1, self.micro_batch // 2)
+                torch.cuda.empty_cache()
+                continue
+            done += len(piece[0])
+        return results

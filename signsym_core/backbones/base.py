@@ -1,0 +1,82 @@
+"""What a backbone is: a network with a fresh task head behind its normalisation, so that a model takes [0, 1] pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from signsym_core import seeds
+from signsym_core.registry import Member
+
+
+class Model(nn.Module):
+    """Normalisation and network. Takes images float [n, channels, height, width] in [0, 1], gives [n, outputs]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, head: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.network = network
+        #: Name of the head inside `network`.
+        self.head = head
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        # A grey image meets a network for colour as three equal channels, by broadcasting.
+        outputs = self.network((images - self.mean) / self.std)
+        assert isinstance(outputs, Tensor)
+        return outputs
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the fresh layer."""
+        yield from self.network.get_submodule(self.head).parameters()
+
+    def body_parameters(self) -> Iterator[nn.Parameter]:
+        """All other parameters."""
+        head = {id(parameter) for parameter in self.head_parameters()}
+        yield from (parameter for parameter in self.parameters() if id(parameter) not in head)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Backbone(Member, ABC):
+    """A network by name."""
+
+    #: Height and width of the smallest image that the network admits.
+    min_size: ClassVar[int]
+    #: Name of the last layer, which is replaced by the task's head.
+    head: ClassVar[str]
+    #: Normalisation of the [0, 1] pixels, one value for each channel.
+    mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
+    std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
+    #: Prefix of the names of torchvision's published weights, such as "ResNet18_Weights"; None where there are none.
+    published: ClassVar[str | None] = None
+
+    @abstractmethod
+    def network(self, channels: int) -> nn.Module:
+        """The network with its last layer as published, for images of so many channels."""
+
+    def build(self, outputs: int, *, channels: int = 3, size: int | None = None, seed: int = 0) -> Model:
+        """A model with a fresh head of `outputs`, everything initialised from `seed`.
+
+        Raises ValueError where `size`, the height and width of the images, is below what the network admits.
+        """
+        if size is not None and size < self.min_size:
+            raise ValueError(
+                f"backbone {self.name!r} needs images of at least {self.min_size} x {self.min_size} pixels, got "
+                f"{size} x {size}: set the data set's parameter 'size'"
+            )
+        with seeds.seeded_globally(seed, "network"):
+            network = self.network(channels)
+        path, _, last = self.head.rpartition(".")
+        replaced = network.get_submodule(self.head)
+        assert isinstance(replaced, nn.Linear)
+        with seeds.seeded_globally(seed, "head"):
+            setattr(network.get_submodule(path), last, nn.Linear(replaced.in_features, outputs))
+        return Model(network, self.head, self.mean, self.std)

@@ -1,0 +1,15 @@
+"""Data sets: images decoded once, kept as uint8, turned into inputs in batches on the device."""
+
+from signsym_core.datasets.base import Data as Data
+from signsym_core.datasets.base import DataNotFoundError as DataNotFoundError
+from signsym_core.datasets.base import DataSource as DataSource
+from signsym_core.datasets.base import Split as Split
+from signsym_core.datasets.batches import augmented as augmented
+from signsym_core.datasets.batches import inputs as inputs
+from signsym_core.datasets.cifar10 import CIFAR10
+from signsym_core.datasets.digits import Digits
+from signsym_core.datasets.imagefolder import ImageFolder
+from signsym_core.registry import Registry
+
+#: Every data set; the one that needs no files first.
+DATASETS: Registry[DataSource] = Registry("data set", [Digits, CIFAR10, ImageFolder])

@@ -1,0 +1,46 @@
+"""CIFAR-10 from its official files, through torchvision."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+from pathlib import Path
+
+import torch
+from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
+
+from signsym_core.datasets.base import Data, DataNotFoundError, DataSource, Split
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CIFAR10(DataSource):
+    """60,000 colour images of ten classes, 32 x 32 pixels: 50,000 to train, 10,000 to test."""
+
+    name = "cifar10"
+    label = "CIFAR-10"
+    citation = "Krizhevsky 2009, Learning multiple layers of features from tiny images"
+
+    def load(self, root: Path) -> Data:
+        folder = TorchvisionCIFAR10.base_folder
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            # Several trials may start at once: one downloads, the others wait for it.
+            with open(root / f".{folder}.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                parts = {split: TorchvisionCIFAR10(root, split == "train", download=True) for split in ("train", "test")}
+        except (OSError, RuntimeError) as error:
+            raise DataNotFoundError(
+                f"CIFAR-10 is not at {root / folder} and could not be downloaded ({error}). Put the official archive "
+                f"{TorchvisionCIFAR10.filename} (md5 {TorchvisionCIFAR10.tgz_md5}) at "
+                f"{root / TorchvisionCIFAR10.filename}, or its unpacked folder at {root / folder}; --data-root names "
+                f"another place than {root}. A folder of images works as data set 'imagefolder'"
+            ) from error
+        splits = {}
+        for split, limit in (("train", self.train_images), ("test", self.test_images)):
+            labels = torch.tensor(parts[split].targets)
+            chosen, new_labels = self.subset(parts[split].classes, labels, limit, split)
+            images = torch.from_numpy(parts[split].data)[chosen].permute(0, 3, 1, 2).contiguous()
+            splits[split] = Split(images=images, labels=new_labels, indices=chosen)
+        names = parts["train"].classes
+        kept = names if self.classes is None else [names[self._number(c, names)] for c in self.classes]
+        return Data(train=splits["train"], test=splits["test"], classes=tuple(kept))

@@ -1,0 +1,45 @@
+"""scikit-learn's handwritten digits: real data, 8 x 8 pixels, that needs no network."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from signsym_core import seeds
+from signsym_core.datasets.base import Data, DataSource, Split
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Digits(DataSource):
+    """1,797 grey images of ten digits, 8 x 8 pixels of 0 .. 16; a fixed quarter of them is the test set."""
+
+    name = "digits"
+    label = "digits"
+    citation = "Alpaydin, Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository"
+    tags = frozenset({"offline"})
+
+    @property
+    def flips(self) -> bool:
+        return False
+
+    def load(self, root: Path) -> Data:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+        labels = torch.from_numpy(digits.target).long()
+        order = torch.randperm(len(labels), generator=seeds.generator(0, "split", self.name))
+        test_size = len(labels) // 4
+        names = [str(digit) for digit in range(10)]
+        splits = {}
+        for split, limit, members in (
+            ("train", self.train_images, order[test_size:]),
+            ("test", self.test_images, order[:test_size]),
+        ):
+            chosen, new_labels = self.subset(names, labels[members], limit, split)
+            at = members[chosen]
+            splits[split] = Split(images=images[at], labels=new_labels, indices=at)
+        kept = names if self.classes is None else [names[self._number(c, names)] for c in self.classes]
+        return Data(train=splits["train"], test=splits["test"], classes=tuple(kept))

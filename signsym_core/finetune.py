@@ -1,0 +1,207 @@
+"""The fine-tune loop: Adam with one rate for the head and a lower one for the body, checkpoints after every epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from signsym_core import seeds
+from signsym_core.alignment import layer_alignment
+from signsym_core.backbones import Model
+from signsym_core.datasets import DataSource, Split, augmented, inputs
+from signsym_core.registry import require
+from signsym_core.rules.convert import unserved
+
+from signsym_core.tasks import Task
+
+#: Steps between two looks at the gradients' health; looking makes the host wait for the device.
+LOOK_EVERY = 20
+
+
+class NonFiniteGradientError(FloatingPointError):
+    """A gradient with NaN or infinity; Adam would freeze the layer in silence."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FineTune:
+    """Settings of a fine-tune; the defaults are the paper's where its text kept them (see docs/protocol.md)."""
+
+    epochs: int = 20
+    batch_size: int = 32
+    #: Learning rate of the body, and of the fresh head.
+    lr: float = 1e-5
+    head_lr: float = 1e-4
+    weight_decay: float = 5e-4
+    #: Adam couples weight decay with its moments, AdamW does not.
+    optimizer: Literal["adam", "adamw"] = "adam"
+    beta1: float = 0.9
+    beta2: float = 0.999
+    #: Whether training images are cropped and mirrored as the data set allows.
+    augment: bool = True
+    #: Steps between two logs of each layer's alignment with BP; 0: never.
+    log_alignment: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 0, "epochs", "a whole number, at least 0", self.epochs)
+        require(self.batch_size >= 1, "batch_size", "a whole number, at least 1", self.batch_size)
+        for name in ("lr", "head_lr", "weight_decay"):
+            require(getattr(self, name) >= 0, name, "a number, at least 0", getattr(self, name))
+        for name in ("beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, name, "a number in [0, 1)", getattr(self, name))
+        require(self.log_alignment >= 0, "log_alignment", "a whole number of steps, at least 0", self.log_alignment)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A fine-tune between two epochs: what it needs to go on with the numbers of an undisturbed run."""
+
+    #: Epochs that are done.
+    epoch: int
+    #: Model and optimiser, flat: "model/..." and "optimizer/<parameter>/<moment>".
+    tensors: dict[str, Tensor]
+    #: One entry for each epoch and each alignment log, ready for JSON.
+    history: list[dict[str, Any]]
+
+
+def fine_tune(
+    model: Model,
+    train: Split,
+    source: DataSource,
+    task: Task,
+    settings: FineTune,
+    *,
+    seed: int,
+    resume: Checkpoint | None = None,
+    on_epoch: Callable[[Checkpoint], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Train all layers of `model` in place on `train`, both on one device, and return the history.
+
+    The order of images, the augmentation and dropout depend on `seed` and the epoch alone, so a run that goes on
+    from `resume` gives the numbers of one that was never interrupted. `on_epoch` receives a checkpoint after every
+    epoch. Raises NonFiniteGradientError, naming the layer and the step, and ValueError where a converted layer does
+    not take part in the forward pass.
+    """
+    device = train.images.device
+    optimizer = _optimizer(model, settings)
+    history: list[dict[str, Any]] = []
+    first = 0
+    if resume is not None:
+        first, history = resume.epoch, list(resume.history)
+        _restore(model, optimizer, resume)
+    health = _Health(model)
+    model.train()
+    for epoch in range(first, settings.epochs):
+        started, losses = time.monotonic(), []
+        with seeds.seeded_globally(seed, "dropout", epoch, device=device):
+            for images, labels in _batches(train, source, settings, seed, epoch):
+                step = len(losses) + 1
+                loss = task.loss(model(images), labels)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                losses.append(loss.detach())
+                if epoch == first and step == 1:
+                    _refuse_bypassed(model)
+                health.watch(epoch, step)
+                if settings.log_alignment and step % settings.log_alignment == 0:
+                    rows = layer_alignment(model, task, images, labels)
+                    history += [{"epoch": epoch + 1, "step": step, **dataclasses.asdict(row)} for row in rows]
+                optimizer.step()
+        health.look()
+        mean_loss = float(torch.stack(losses).mean())
+        seconds = time.monotonic() - started
+        history.append(
+            {"epoch": epoch + 1, "loss": mean_loss, "seconds": seconds, "images_per_second": len(train) / seconds}
+        )
+        if on_epoch is not None:
+            on_epoch(Checkpoint(epoch=epoch + 1, tensors=_tensors(model, optimizer), history=list(history)))
+    model.eval()
+    return history
+
+
+def _batches(
+    train: Split, source: DataSource, settings: FineTune, seed: int, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    order = torch.randperm(len(train), generator=seeds.generator(seed, "order", epoch))
+    chance = seeds.generator(seed, "augment", epoch)
+    for chosen in order.to(train.images.device).split(settings.batch_size):
+        # Batch normalisation cannot train on a single image.
+        if len(chosen) == 1 and len(train) > 1:
+            continue
+        images = train.images[chosen]
+        pixels = augmented(images, source, chance) if settings.augment else inputs(images, source)
+        yield pixels, train.labels[chosen]
+
+
+def _optimizer(model: Model, settings: FineTune) -> torch.optim.Optimizer:
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    groups = [
+        {"params": list(model.body_parameters()), "lr": settings.lr},
+        {"params": list(model.head_parameters()), "lr": settings.head_lr},
+    ]
+    betas = (settings.beta1, settings.beta2)
+    return kind(groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay, fused=True)
+
+
+def _refuse_bypassed(model: nn.Module) -> None:
+    bypassed = unserved(model)
+    if bypassed:
+        raise ValueError(
+            f"layers {bypassed} were converted, but the network uses their weights without calling them, so their "
+            f"backward pass would stay BP in silence; name them in the rule's parameter bp_layers"
+        )
+
+
+class _Health:
+    """Watches for the first non-finite gradient without making the host wait at every step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.seen: list[tuple[int, int, Tensor]] = []
+
+    def watch(self, epoch: int, step: int) -> None:
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for _, p in self.parameters]
+        self.seen.append((epoch, step, torch.stack(torch._foreach_norm(gradients))))
+        if step % LOOK_EVERY == 0:
+            self.look()
+
+    def look(self) -> None:
+        seen, self.seen = self.seen, []
+        if not seen:
+            return
+        finite = torch.isfinite(torch.stack([norms for _, _, norms in seen])).cpu()
+        if finite.all():
+            return
+        row, column = (~finite).nonzero()[0].tolist()
+        # The backward pass runs from the head down: the last broken parameter is where it began.
+        broken = [name for (name, _), good in zip(self.parameters, finite[row], strict=True) if not good]
+        epoch, step, _ = seen[row]
+        raise NonFiniteGradientError(
+            f"the gradient of layer {broken[-1]!r} is not finite in epoch {epoch + 1}, step {step} "
+            f"({len(broken)} of {len(self.parameters)} parameters are affected); the feedback's scale may be too "
+            f"large for this network (scale 'rms' keeps it near BP's), or the learning rate too high"
+        )
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    for number, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{number}/{name}": torch.as_tensor(value) for name, value in moments.items()}
+    # Copies: training goes on while they are written, and safetensors wants tensors that share no memory.
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+    prefix = "model/"
+    state = {n.removeprefix(prefix): t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
+    model.load_state_dict(state)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        if name.startswith("optimizer/"):
+            _, number, moment = name.split("/")
+            moments.setdefault(int(number), {})[moment] = tensor
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
