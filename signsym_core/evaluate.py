@@ -193,7 +193,11 @@ def within_ball(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:
 
     A sum rounded to float32 may lie outside the ball by one unit in the last place; such a pixel is set back by it.
     """
-    clipped = (images + (proposed - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+    radius = torch.tensor(epsilon, dtype=images.dtype)
+    if float(radius) > epsilon:
+        radius = torch.nextafter(radius, torch.zeros_like(radius))
+    bound = float(radius)
+    clipped = (images + (proposed - images).clamp(-bound, bound)).clamp(0, 1)
     outside = (clipped.double() - images.double()).abs() > epsilon
     return torch.where(outside, torch.nextafter(clipped, images), clipped)
 

@@ -36,7 +36,7 @@ def load_published(model: Model, backbone: Backbone, name: str) -> None:
             f"weights {name!r} of {backbone.name!r} could not be downloaded ({error}). Put the file "
             f"{place.name} (torchvision's {weights}) at {place}, or name a local file as weights"
         ) from error
-    _load_body(model, state, f"torchvision's {weights}")
+    load_body(model, state, f"torchvision's {weights}")
 
 
 def load_file(model: Model, path: Path) -> None:
@@ -60,10 +60,10 @@ def load_file(model: Model, path: Path) -> None:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"weights file {path} must hold a state dict (names to tensors), got {type(state).__name__}")
-    _load_body(model, state, str(path))
+    load_body(model, state, str(path))
 
 
-def _load_body(model: Model, state: dict[str, Tensor], source: str) -> None:
+def load_body(model: Model, state: dict[str, Tensor], source: str) -> None:
     """Load `state` into the network of `model`, all but the head; every other tensor must be there and fit."""
     state = {name.removeprefix("network."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.endswith("_extra_state")}

@@ -89,8 +89,10 @@ class FeedbackState:
         # where the weights are, since copying it there would cost more than drawing it.
         device = torch.device("cpu") if self.rule.redraws == "never" else weight.device
         generator = seeds.generator(self.seed, "feedback", self.index, self.draws, device=device)
-        if self._magnitudes is None or not _alike(self._magnitudes, weight) or device != weight.device:
-            self._magnitudes = torch.empty_like(weight, device=device)
+        reusable = self._magnitudes is not None and self._magnitudes.dtype == weight.dtype
+        if self._magnitudes is None or not reusable or self._magnitudes.device != device:
+            # Contiguous whatever the weight is, so that the draw does not depend on the memory format.
+            self._magnitudes = torch.empty(weight.shape, dtype=weight.dtype, device=device)
         self.rule.draw(self._magnitudes, generator)
         self._magnitudes = self._magnitudes.to(weight.device)
 

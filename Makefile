@@ -1,0 +1,47 @@
+# Both first commands work on a fresh machine: each makes .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+GRID ?= grids/quickstart.yaml
+STORAGE ?= runs/quickstart
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: sweep test lint bench test-lowest clean
+
+sweep: $(VENV)/.installed
+	$(BIN)/python orchestrator/sweep.py $(GRID) --storage $(STORAGE)
+	$(BIN)/signsym report $(STORAGE) --out $(STORAGE)/report
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/run.py
+
+# The oldest versions that pyproject.toml admits, in an environment of their own.
+test-lowest:
+	$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt test
+
+CONSTRAINTS ?= constraints.txt
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "signsym needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	@echo "Installing into $(VENV): about 5 GB with torch and its CUDA libraries, a minute or two ..."
+	$(PIP) --constraint $(CONSTRAINTS) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	@echo "Installing into $(VENV) what the tests need ..."
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.[test]'
+	@touch $(VENV)/.installed $@
+
+clean:
+	rm -rf $(VENV) .venv-lowest runs .pytest_cache .mypy_cache .ruff_cache

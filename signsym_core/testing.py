@@ -1,0 +1,165 @@
+"""Conformance suites: what every member of a family must do. Our own members pass them, and so should yours.
+
+    from signsym_core.testing import check_rule
+    check_rule(MyRule())
+
+Each check raises AssertionError, saying what was expected and what came.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from signsym_core.attacks import Attack
+from signsym_core.backbones import Backbone
+from signsym_core.evaluate import attack as run_attack
+from signsym_core.registry import Member
+from signsym_core.rules import Rule
+from signsym_core.rules.convert import convert, feedback, revert
+
+
+def check_member(member: Member) -> None:
+    """A frozen dataclass with a name, a label and a source, whose parameters rebuild it."""
+    assert dataclasses.is_dataclass(member), f"{member!r} must be a dataclass"
+    assert member.__dataclass_params__.frozen, f"{member.name}: the dataclass must be frozen"  # type: ignore[attr-defined]
+    for attribute in ("name", "label", "citation"):
+        assert getattr(member, attribute, ""), f"{type(member).__name__} must have a {attribute}"
+    assert type(member).__doc__, f"{member.name} must have a docstring with its formula"
+    assert type(member)(**member.parameters()) == member, f"{member.name}: its parameters must rebuild it"
+
+
+def check_rule(rule: Rule) -> None:
+    """The promises of a learning rule, on a small network with a convolution and a linear layer."""
+    check_member(rule)
+    network = _network()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    plain = network(images)
+    convert(network, rule, seed=3)
+    for name, tensor in before.items():
+        assert torch.equal(network.state_dict()[name], tensor), f"{rule.name} changed {name} when it was converted"
+    assert torch.equal(network(images), plain), f"{rule.name} changed the forward pass"
+    _check_gradients(rule, network, images)
+    _check_updates(rule, network, images)
+    again = convert(_network(), rule, seed=3)
+    other = convert(_network(), rule, seed=4)
+    first = convert(_network(), rule, seed=3)
+    assert _equal(feedback(again), feedback(first)), f"{rule.name}: the same seed must give the same B"
+    if rule.random:
+        assert not _equal(feedback(again), feedback(other)), f"{rule.name}: another seed must give another B"
+    revert(network)
+    assert type(network[0]) is nn.Conv2d, f"{rule.name} must be undone by revert"
+
+
+def _check_gradients(rule: Rule, network: nn.Module, images: Tensor) -> None:
+    """Against a network written with ordinary autograd: y = f(x, W) in value, f(x, B) in what reaches x."""
+    matrices = feedback(network)
+    ours = images.clone().requires_grad_()
+    network.zero_grad()
+    network(ours).square().sum().backward()
+    theirs = images.clone().requires_grad_()
+    reference = {name: p.detach().clone().requires_grad_() for name, p in network.named_parameters()}
+
+    def conv(x: Tensor, w: Tensor) -> Tensor:
+        return F.conv2d(x, w, stride=2, padding=1)
+
+    hidden = conv(theirs.detach(), reference["0.weight"]) + conv(theirs, matrices["0"])
+    hidden = hidden - conv(theirs, matrices["0"]).detach() + reference["0.bias"].view(1, -1, 1, 1)
+    flat = hidden.relu().flatten(1)
+    out = F.linear(flat.detach(), reference["3.weight"], reference["3.bias"])
+    out = out + F.linear(flat, matrices["3"]) - F.linear(flat, matrices["3"]).detach()
+    out.square().sum().backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    _close(ours.grad, theirs.grad, f"{rule.name}: gradient of the input")
+    for name, parameter in network.named_parameters():
+        gradient, expected = parameter.grad, reference[name].grad
+        assert gradient is not None
+        assert expected is not None
+        _close(gradient, expected, f"{rule.name}: gradient of {name}")
+
+
+def _check_updates(rule: Rule, network: nn.Module, images: Tensor) -> None:
+    """What the tags promise, over one update of the weights."""
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    before = feedback(network)
+    optimizer.zero_grad()
+    network(images).square().sum().backward()
+    optimizer.step()
+    after = feedback(network)
+    weights = {name: network.get_submodule(name).weight for name in after}
+    if "sign-symmetric" in rule.tags:
+        for name, matrix in after.items():
+            weight = weights[name]
+            assert isinstance(weight, Tensor)
+            assert torch.equal(matrix.sign(), weight.sign()), f"{rule.name}: B must have the signs of W in {name}"
+    if rule.frozen:
+        assert _equal(before, after), f"{rule.name}: a frozen B must not change with W"
+    if "follows-weights" in rule.tags:
+        assert not _equal(before, after), f"{rule.name}: B must follow W"
+    network.eval()
+    settled = feedback(network)
+    network(images)
+    if rule.redraws != "forward":
+        assert _equal(feedback(network), settled), f"{rule.name}: B must not change in evaluation"
+
+
+def check_attack(attack: Attack) -> None:
+    """The promises of an attack, on a small network: budget, range, independence of epsilons, determinism."""
+    check_member(attack)
+    network = _network().eval()
+    images = torch.rand(9, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    labels = network(images).argmax(1)
+    epsilons = [0.0, 0.01, 8 / 255, 0.5, 1.0]
+    outcome = run_attack(attack, network, images, labels, epsilons, seed=1, keep=9)
+    assert outcome.robust[0].all(), f"{attack.name}: epsilon 0 must be the clean images"
+    for row, epsilon in enumerate(epsilons):
+        change = (outcome.adversarial[row].double() - images.double()).abs().max()
+        assert change <= epsilon, f"{attack.name} left the ball of {epsilon}: {float(change)}"
+        low, high = outcome.adversarial[row].min(), outcome.adversarial[row].max()
+        assert low >= 0, f"{attack.name} left [0, 1]: {float(low)}"
+        assert high <= 1, f"{attack.name} left [0, 1]: {float(high)}"
+        alone = run_attack(attack, network, images, labels, [epsilon], seed=1)
+        assert torch.equal(alone.robust[0], outcome.robust[row]), f"{attack.name}: epsilon {epsilon} depends on others"
+    again = run_attack(attack, network, images, labels, epsilons, seed=1, keep=9)
+    assert torch.equal(again.adversarial, outcome.adversarial), f"{attack.name}: one seed must give one result"
+    if "white-box" in attack.tags:
+        assert outcome.backwards > 0, f"{attack.name} promises to ask for gradients"
+    else:
+        assert outcome.backwards == 0, f"{attack.name} asks for gradients without the tag white-box"
+
+
+def check_backbone(backbone: Backbone) -> None:
+    """A model of it takes [0, 1] images of its smallest size, has a fresh head, and depends on its seed alone."""
+    check_member(backbone)
+    model = backbone.build(7, channels=3, size=backbone.min_size, seed=1).eval()
+    images = torch.rand(2, 3, backbone.min_size, backbone.min_size)
+    assert model(images).shape == (2, 7), f"{backbone.name} must give [n, outputs]"
+    head = list(model.head_parameters())
+    assert {p.shape[0] for p in head} == {7}, f"{backbone.name}: the head must be one layer of the asked width"
+    body = list(model.body_parameters())
+    assert len(head) + len(body) == len(list(model.parameters())), f"{backbone.name}: head and body must be all"
+    convert(model, "usf")
+
+
+def _network() -> nn.Sequential:
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return network
+
+
+def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _close(ours: Tensor, expected: Tensor, what: str) -> None:
+    error = float((ours - expected).norm() / expected.norm())
+    assert error < 1e-5, f"{what}: relative error {error:.2e}, expected below 1e-5"

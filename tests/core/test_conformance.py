@@ -1,0 +1,71 @@
+"""Every member of every registry passes the suite that the package ships for its family."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from signsym_core import ATTACKS, BACKBONES, DATASETS, RULES, TASKS
+from signsym_core.attacks import Attack
+from signsym_core.rules.usf import USF
+from signsym_core.testing import check_attack, check_backbone, check_member, check_rule
+
+
+@pytest.mark.parametrize("rule", RULES, ids=RULES.names)
+def test_rule(rule):
+    check_rule(rule())
+
+
+@pytest.mark.parametrize("scale", ["rms", "rms_channel", "mean_abs", "xavier", "he_fanout", "unit"])
+@pytest.mark.parametrize("name", [rule.name for rule in RULES if not rule.exact])
+def test_rule_at_every_scale(name, scale):
+    check_rule(RULES.build(name, scale=scale))
+
+
+def test_rule_redrawn_at_every_forward_passes_too():
+    rule = RULES.build("brsf", redraw="forward")
+    check_member(rule)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=ATTACKS.names)
+def test_attack(attack):
+    check_attack(attack())
+
+
+@pytest.mark.parametrize("backbone", BACKBONES, ids=BACKBONES.names)
+def test_backbone(backbone):
+    check_backbone(backbone())
+
+
+@pytest.mark.parametrize("member", [*DATASETS, *TASKS], ids=[*DATASETS.names, *TASKS.names])
+def test_member(member):
+    check_member(member())
+
+
+def test_the_suite_fails_a_rule_with_wrong_signs():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Flipped(USF):
+        """B = -s · sign(W)."""
+
+        def build(self, weight, draw, size, out):
+            super().build(weight, draw, size, out)
+            out.neg_()
+
+    with pytest.raises(AssertionError, match="signs of W"):
+        check_rule(Flipped())
+
+
+def test_the_suite_fails_an_attack_that_depends_on_the_other_epsilons():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Drifting(Attack):
+        """A new random image each time it is asked."""
+
+        name, label, citation = "drifting", "drifting", "a test"
+
+        def run(self, problem, epsilon):
+            return torch.rand_like(problem.images)
+
+    with pytest.raises(AssertionError, match="one seed|depends on others"):
+        check_attack(Drifting())
