@@ -1,0 +1,1 @@
+"""Benchmarks: each prints our time, its peer's and their ratio, measured in turn in the same run."""

@@ -1,0 +1,1 @@
+"""The sweep: from a grid file to jobs, trials, tables and figures."""

@@ -1,0 +1,200 @@
+"""The command line: signsym plan | sweep | status | report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+# The heavy imports wait until they are needed, so that --help and a wrong option answer at once.
+if TYPE_CHECKING:
+    from orchestrator.cells import Grid
+    from orchestrator.plan import Plan
+    from orchestrator.store import Store
+
+WRONG = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status (see `orchestrator.sweeping`)."""
+    parsed = _parser().parse_args(arguments)
+    # On a terminal rich knows the width; elsewhere lines are not broken, so that they can be searched.
+    console = Console() if sys.stdout.isatty() else Console(width=10_000, force_terminal=False)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        return int(parsed.run(parsed, console))
+    except (ValueError, OSError) as error:
+        errors.print(f"[red]signsym {parsed.command}:[/] {escape(str(error))}")
+        return WRONG
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="signsym", description="Sweeps over sign-symmetry rules and attacks.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    plan = commands.add_parser("plan", help="what a grid would run, and what is done already; nothing runs")
+    _grid_arguments(plan)
+    plan.set_defaults(run=_plan)
+
+    sweep = commands.add_parser("sweep", help="run what a grid still lacks")
+    _grid_arguments(sweep)
+    sweep.add_argument("--data-root", default="data", metavar="DIR", help="where data sets lie (default: data)")
+    sweep.add_argument("--address", help="Ray cluster to join, such as auto; default: a Ray of its own on this machine")
+    sweep.add_argument("--plan", action="store_true", help="only print the plan")
+    sweep.add_argument("--retry-failed", action="store_true", help="try jobs again that failed for good before")
+    sweep.set_defaults(run=_sweep)
+
+    status = commands.add_parser("status", help="done, running, failed, blocked and missing jobs of a store")
+    status.add_argument("storage", metavar="STORAGE")
+    status.set_defaults(run=_status)
+
+    report = commands.add_parser("report", help="static pages with curves, tables and provenance")
+    report.add_argument("storage", metavar="STORAGE")
+    report.add_argument("--out", required=True, metavar="DIR")
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _grid_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("grid", metavar="GRID", help="the grid file")
+    parser.add_argument("--storage", default="runs", metavar="URI", help="where results are kept (default: runs)")
+    parser.add_argument(
+        "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="put a value over the grid's"
+    )
+
+
+def _load(parsed: argparse.Namespace) -> Grid:
+    from orchestrator.grid import load
+
+    return load(Path(parsed.grid), parsed.sets)
+
+
+def _plan(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.estimate import estimate
+    from orchestrator.plan import compile_plan
+    from orchestrator.store import Store
+    from orchestrator.sweeping import COMPLETE
+
+    grid = _load(parsed)
+    store = Store(parsed.storage)
+    plan = compile_plan(grid, store.done_cells(), store.done_models())
+    estimates = estimate(plan.jobs.values(), store)
+    table = Table("kind", "jobs", "GPU hours", "CPU hours", title=f"{grid.name}: {len(plan.cells)} cells")
+    for kind in ("pretrain", "finetune", "attack"):
+        jobs = [job for job in plan.jobs.values() if job.kind == kind]
+        gpu, cpu = estimates.total(jobs, "gpu"), estimates.total(jobs, "cpu")
+        table.add_row(kind, str(len(jobs)), f"{gpu:.2f}", f"{cpu:.2f}")
+    console.print(table)
+    console.print(f"done already: {len(plan.done)} cells; missing: {plan.missing} cells, {len(plan.jobs)} jobs")
+    console.print(f"fine-tuned models: {len(plan.models)}; without sharing there would be one for each cell")
+    guessed = len(plan.jobs) - estimates.measured
+    console.print(f"times: {estimates.measured} jobs from measurements in this store, {guessed} from stated defaults")
+    return COMPLETE
+
+
+def _sweep(parsed: argparse.Namespace, console: Console) -> int:
+    if parsed.plan:
+        return _plan(parsed, console)
+    from orchestrator.sweeping import Settings, sweep
+
+    settings = Settings(
+        storage=parsed.storage,
+        data_root=parsed.data_root,
+        address=parsed.address,
+        retry_failed=parsed.retry_failed,
+    )
+    return sweep(_load(parsed), settings, console)
+
+
+def _status(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator import tables
+    from orchestrator.heartbeat import alive
+    from orchestrator.sweeping import COMPLETE, FAILED
+
+    store = _existing(parsed.storage)
+    running = {job for sign in alive(store) for job in sign["jobs"]}
+    failures = {failure["job"]: failure for failure in store.table("failures", tables.FAILURES).to_pylist()}
+    missing = 0
+    for name, plan in _plans(store):
+        missing += plan.missing
+        failed = [key for key in plan.jobs if key in failures]
+        blocked: set[str] = set()
+        for job in plan.jobs.values():
+            if job.parent in failures or job.parent in blocked:
+                blocked.add(job.key)
+        going = [plan.jobs[key].title for key in plan.jobs if key in running]
+        console.print(
+            f"{name}: {len(plan.done)} of {len(plan.cells)} cells done; jobs: {len(going)} running, "
+            f"{len(failed)} failed, {len(blocked)} blocked, "
+            f"{len(plan.jobs) - len(going) - len(failed) - len(blocked)} missing",
+            highlight=False,
+        )
+        for title in going:
+            console.print(f"  running: {title}", highlight=False, markup=False)
+        for key in failed:
+            console.print(f"  failed: {failures[key]['title']} on {failures[key]['host']}", markup=False)
+            console.print(failures[key]["traceback"].rstrip(), highlight=False, markup=False)
+    for name, reason in store.skipped.items():
+        console.print(f"skipped {name}: {reason}", highlight=False, markup=False)
+    return FAILED if missing else COMPLETE
+
+
+def _report(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.explorer.static import write_report
+    from orchestrator.sweeping import COMPLETE
+
+    store = _existing(parsed.storage)
+    plans = _plans(store)
+    page = write_report(
+        store.results(),
+        store.outcomes(),
+        Path(parsed.out),
+        title=", ".join(plan.grid for _, plan in plans) or "signsym",
+        missing=sum(plan.missing for _, plan in plans),
+        skipped=[f"{name}: {reason}" for name, reason in store.skipped.items()],
+        command=f"signsym report {parsed.storage} --out {parsed.out}",
+    )
+    console.print(f"report: {page.resolve()}", highlight=False)
+    return COMPLETE
+
+
+def _existing(storage: str) -> Store:
+    from orchestrator.store import Store, StoreError
+
+    store = Store(storage)
+    if not store.names("grids", ".yaml"):
+        raise StoreError(f"there is no sweep in {store.uri}; make one with: signsym sweep GRID --storage {storage}")
+    return store
+
+
+def _plans(store: Store) -> list[tuple[str, Plan]]:
+    """The plans of all grids that were asked of the store, by the names of their files."""
+    from orchestrator.grid import GridError, load
+    from orchestrator.plan import compile_plan
+    from orchestrator.sweeping import SET_MARK
+
+    cells, models = store.done_cells(), store.done_models()
+    plans = []
+    for name in store.names("grids", ".yaml"):
+        text = store.read(f"grids/{name}").decode()
+        sets = [line.removeprefix(SET_MARK) for line in text.splitlines() if line.startswith(SET_MARK)]
+        with tempfile.NamedTemporaryFile("w", suffix=name) as file:
+            file.write(text)
+            file.flush()
+            try:
+                plans.append((name, compile_plan(load(Path(file.name), sets), cells, models)))
+            except GridError as error:
+                # A grid of another version of this program must not hide the others.
+                store.skipped[f"grids/{name}"] = str(error).splitlines()[0]
+    return plans
+
+
+if __name__ == "__main__":
+    sys.exit(main())

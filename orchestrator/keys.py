@@ -1,0 +1,37 @@
+"""Keys: the sha256 of the canonical JSON of everything that decides a job's outcome.
+
+What only decides how a job is run (resources, retries, priority, the size of a micro-batch, where the data lie) stays
+out, so that changing it recomputes nothing. Every value is resolved before it is hashed: a changed default is another
+experiment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from signsym_core.registry import Member
+
+#: Version of what each kind of job computes. Raised when the same description gives other numbers.
+SEMANTICS = {"pretrain": 1, "finetune": 1, "attack": 1}
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces; floats in their shortest exact form; NaN and infinity are refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def key(value: Any) -> str:
+    """The sha256 of `canonical(value)`, in hexadecimal."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def described(member: Member) -> dict[str, Any]:
+    """A member of a registry with all its resolved parameters, as a key and a job hold it."""
+    return {"name": member.name, "parameters": member.parameters()}
+
+
+def cell_key(base: str, gradient: str, epsilon: float) -> str:
+    """The key of one cell: `base` is the canonical JSON of its attack on its model."""
+    return hashlib.sha256(f"{base}|{gradient}|{epsilon!r}".encode()).hexdigest()

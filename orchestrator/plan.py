@@ -1,0 +1,186 @@
+"""Cells to jobs: which jobs a grid still needs, each once, with what it depends on.
+
+One fine-tune serves all attacks on its model; one attack job serves all epsilons of its attack. What the store holds
+already is left out, so resuming, extending and retrying a grid are one operation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator import keys
+from orchestrator.cells import AttackChoice, Epsilon, Grid, Model, Pretrain, Resources, Weights
+
+Kind = Literal["pretrain", "finetune", "attack"]
+
+
+class PlanError(ValueError):
+    """A grid that is well-formed and cannot be run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """The unit of scheduling. `spec` is plain JSON: all that the job's outcome depends on, and all that it needs."""
+
+    key: str
+    kind: Kind
+    #: Key of the job whose model this one starts from; None where it needs none.
+    parent: str | None
+    spec: Mapping[str, Any]
+    resources: Resources
+    #: How people call it: "finetune usf resnet18 cifar10 seed 0".
+    title: str
+    #: Jobs that should take equally long: kind, backbone, data set and, for an attack, its name.
+    group: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The jobs that a grid needs and the store lacks, parents before children, and what the whole grid has."""
+
+    grid: str
+    jobs: Mapping[str, Job]
+    #: Keys of all cells of the grid, and of those among them that the store holds.
+    cells: Set[str]
+    done: Set[str]
+    #: Keys of all fine-tunes and pre-trainings of the grid, done or not.
+    models: Set[str]
+
+    @property
+    def missing(self) -> int:
+        """Number of cells without a result."""
+        return len(self.cells) - len(self.done)
+
+
+def compile_plan(grid: Grid, done_cells: Set[str], done_models: Set[str]) -> Plan:
+    """The plan of `grid` for a store that holds `done_cells` and `done_models`."""
+    planner = _Planner(done_cells, done_models)
+    for run in grid.runs():
+        planner.add(run.model, run.attacks)
+    return Plan(
+        grid=grid.name,
+        jobs=planner.jobs,
+        cells=planner.cells,
+        done=planner.cells & done_cells,
+        models=planner.models,
+    )
+
+
+class _Planner:
+    def __init__(self, done_cells: Set[str], done_models: Set[str]) -> None:
+        self.done_cells, self.done_models = done_cells, done_models
+        self.jobs: dict[str, Job] = {}
+        self.cells: set[str] = set()
+        self.models: set[str] = set()
+
+    def add(self, model: Model, attacks: tuple[tuple[AttackChoice, tuple[Epsilon, ...]], ...]) -> None:
+        finetune = self._finetune(model)
+        self.models.add(finetune.key)
+        wanted: dict[str, list[tuple[str, str, Epsilon]]] = {}
+        specs: dict[str, dict[str, Any]] = {}
+        for choice, epsilons in attacks:
+            # Under a rule with B = W both gradients are the same one: computed once, reported under both names.
+            computed = "exact" if model.rule.exact and choice.gradient == "feedback" else choice.gradient
+            spec: dict[str, Any] = {"kind": "attack", "semantics": keys.SEMANTICS["attack"], "model": finetune.key}
+            spec |= {"attack": keys.described(choice.attack), "gradient": computed, "images": choice.images}
+            spec |= {"seed": model.seed}
+            base = keys.canonical(spec)
+            specs[base] = spec
+            for epsilon in epsilons:
+                cell = keys.cell_key(base, choice.gradient, epsilon.value)
+                self.cells.add(cell)
+                if cell not in self.done_cells:
+                    wanted.setdefault(base, []).append((cell, choice.gradient, epsilon))
+        if wanted and finetune.key not in self.done_models and finetune.key not in self.jobs:
+            self._add_with_parent(finetune, model)
+        for base, cells in wanted.items():
+            self._attack(specs[base], cells, finetune, model)
+
+    def _add_with_parent(self, finetune: Job, model: Model) -> None:
+        if isinstance(model.weights, Pretrain):
+            parent = _pretrain(model, model.weights)
+            self.models.add(parent.key)
+            if parent.key not in self.done_models:
+                self.jobs.setdefault(parent.key, parent)
+        self.jobs[finetune.key] = finetune
+
+    def _finetune(self, model: Model) -> Job:
+        weights, parent = _weights(model)
+        spec: dict[str, Any] = {"kind": "finetune", "semantics": keys.SEMANTICS["finetune"], "weights": weights}
+        spec |= {name: keys.described(getattr(model, name)) for name in ("task", "dataset", "backbone", "rule")}
+        spec |= {"seed": model.seed, "finetune": dataclasses.asdict(model.finetune)}
+        title = f"finetune {model.rule.name} {model.backbone.name} {model.dataset.name} seed {model.seed}"
+        # A weights file counts by its content, wherever it lies.
+        content = None if weights is None else {name: value for name, value in weights.items() if name != "file"}
+        return Job(
+            key=keys.key(spec | {"weights": content}),
+            kind="finetune",
+            parent=parent,
+            spec=spec,
+            resources=model.resources,
+            title=title,
+            group=("finetune", model.backbone.name, model.dataset.name),
+        )
+
+    def _attack(
+        self, base: dict[str, Any], cells: list[tuple[str, str, Epsilon]], finetune: Job, model: Model
+    ) -> None:
+        rows = [
+            {"cell": cell, "gradient": gradient, "epsilon": epsilon.value, "label": epsilon.label}
+            for cell, gradient, epsilon in cells
+        ]
+        spec = base | {"cells": rows}
+        key = keys.key(base | {"cells": sorted(cell for cell, _, _ in cells)})
+        name, source = base["attack"]["name"], base["gradient"]
+        title = f"attack {name} {source}: {finetune.title.removeprefix('finetune ')}"
+        self.jobs[key] = Job(
+            key=key,
+            kind="attack",
+            parent=finetune.key,
+            spec=spec,
+            resources=model.resources,
+            title=title,
+            group=("attack", model.backbone.name, model.dataset.name, name),
+        )
+
+
+def _pretrain(model: Model, pretrain: Pretrain) -> Job:
+    spec: dict[str, Any] = {"kind": "pretrain", "semantics": keys.SEMANTICS["pretrain"]}
+    spec |= {"task": keys.described(model.task), "dataset": keys.described(pretrain.dataset)}
+    spec |= {"backbone": keys.described(model.backbone), "seed": pretrain.seed}
+    spec |= {"finetune": dataclasses.asdict(pretrain.settings)}
+    title = f"pretrain {model.backbone.name} {pretrain.dataset.name} seed {pretrain.seed}"
+    return Job(
+        key=keys.key(spec),
+        kind="pretrain",
+        parent=None,
+        spec=spec,
+        resources=model.resources,
+        title=title,
+        group=("pretrain", model.backbone.name, pretrain.dataset.name),
+    )
+
+
+def _weights(model: Model) -> tuple[dict[str, Any] | None, str | None]:
+    """What the weights are, for the key, and the key of the job that makes them."""
+    if isinstance(model.weights, Pretrain):
+        parent = _pretrain(model, model.weights).key
+        return {"pretrain": parent}, parent
+    if isinstance(model.weights, Weights):
+        if model.weights.published:
+            return {"published": model.weights.source}, None
+        path = Path(model.weights.source).expanduser().resolve()
+        return {"file": str(path), "sha256": _digest(path)}, None
+    return None, None
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise PlanError(f"weights file {path} cannot be read ({error.strerror}); name a file that exists") from None

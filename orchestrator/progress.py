@@ -1,0 +1,119 @@
+"""What people see of a running sweep: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from orchestrator.plan import Job
+
+#: Seconds between two plain lines.
+QUIET = 5.0
+
+
+class View:
+    """Shows done / total, the running trials, the last failures and an estimate of the time left.
+
+    The estimate is the estimated work that is left, on as many slots as ran at once, times how much longer than
+    estimated the finished jobs took.
+    """
+
+    def __init__(self, jobs: Mapping[str, Job], seconds: Mapping[str, float], console: Console | None = None) -> None:
+        self.console = console or Console()
+        self.jobs, self.seconds = jobs, seconds
+        self.running: dict[str, float] = {}
+        self.totals = Counter(job.kind for job in jobs.values())
+        self.done: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._left = sum(seconds[key] for key in jobs)
+        self._estimated = self._taken = 0.0
+        self._slots = 1
+        self._started = time.monotonic()
+        self._last_line = -QUIET
+        self._live = Live(console=self.console, refresh_per_second=4, transient=True, get_renderable=self._picture)
+
+    def __enter__(self) -> View:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+        else:
+            self._line()
+
+    def started(self, key: str) -> None:
+        """A trial of the job began."""
+        self.running[key] = time.monotonic()
+        self._slots = max(self._slots, len(self.running))
+
+    def finished(self, key: str) -> None:
+        """The job is done."""
+        self._left -= self.seconds[key]
+        self._estimated += self.seconds[key]
+        self._taken += time.monotonic() - self.running.pop(key, time.monotonic())
+        self.done[self.jobs[key].kind] += 1
+        self._tick()
+
+    def failed(self, key: str, error: str, again: bool) -> None:
+        """The job failed, and is tried again or not."""
+        self.running.pop(key, None)
+        words = "failed, will be tried again" if again else "failed for good"
+        self.failures.append(f"{self.jobs[key].title}: {words}: {error}")
+        self.console.print(f"[red]{words}[/]: {self.jobs[key].title}: {error}", highlight=False)
+        if not again:
+            self._left -= self.seconds[key]
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds that the rest will take; None before anything is finished."""
+        if not self._estimated:
+            return None
+        return max(0.0, self._left) * self._taken / self._estimated / self._slots
+
+    def _tick(self) -> None:
+        if not self.console.is_terminal and time.monotonic() - self._last_line >= QUIET:
+            self._line()
+
+    def _line(self) -> None:
+        self._last_line = time.monotonic()
+        parts = [f"{kind} {self.done[kind]}/{total}" for kind, total in self.totals.items()]
+        passed = f"{time.monotonic() - self._started:.0f} s"
+        eta = f", about {_duration(self.eta)} left" if self.eta else ""
+        done, total = sum(self.done.values()), len(self.jobs)
+        self.console.print(f"{done}/{total} jobs ({', '.join(parts)}) in {passed}{eta}", highlight=False)
+
+    def _picture(self) -> Group:
+        bars = Progress(
+            TextColumn("{task.description:>9}"), BarColumn(32), TextColumn("{task.completed:.0f} of {task.total:.0f}")
+        )
+        for kind, total in self.totals.items():
+            bars.add_task(kind, total=total, completed=self.done[kind])
+        now = time.monotonic()
+        table = Table(box=None, padding=(0, 2))
+        table.add_column("running trial")
+        table.add_column("seconds", justify="right")
+        for key, since in list(self.running.items())[:12]:
+            table.add_row(self.jobs[key].title, f"{now - since:.0f}")
+        if len(self.running) > 12:
+            table.add_row(f"... and {len(self.running) - 12} more", "")
+        eta = _duration(self.eta) if self.eta is not None else "not known yet"
+        foot = f"{_duration(now - self._started)} passed, time left: {eta}, failures: {len(self.failures)}"
+        return Group(bars, table, foot)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"

@@ -1,0 +1,189 @@
+"""The store: the directory or bucket that holds results, models and failures, and alone says what is done.
+
+A file appears whole or not at all. Nothing is a pickle. A file that is half-written or foreign is named and skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+from safetensors import SafetensorError
+from safetensors.torch import load as safetensors_load
+from safetensors.torch import save as safetensors_save
+from torch import Tensor
+
+from orchestrator import tables
+
+
+class StoreError(OSError):
+    """A store that cannot be read or written."""
+
+
+class Store:
+    """A store at a local path or a URI that pyarrow knows, such as s3://bucket/sweeps."""
+
+    def __init__(self, uri: str) -> None:
+        local = "://" not in uri
+        self.uri = str(Path(uri).expanduser().resolve()) if local else uri
+        try:
+            self._fs, self._root = fs.FileSystem.from_uri(self.uri)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StoreError(f"storage {uri!r} cannot be opened: {error}") from error
+        self._local = isinstance(self._fs, fs.LocalFileSystem)
+        #: Files that were found and could not be read, with the reason.
+        self.skipped: dict[str, str] = {}
+
+    # Files
+
+    def write(self, path: str, data: bytes | memoryview) -> None:
+        """Put `data` at `path` below the store, whole or not at all, also when the machine stops in the middle."""
+        target = f"{self._root}/{path}"
+        try:
+            if not self._local:
+                with self._fs.open_output_stream(target) as stream:
+                    stream.write(data)
+                return
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            temporary = f"{os.path.dirname(target)}/.{os.path.basename(target)}.{uuid.uuid4().hex}.tmp"
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, target)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise StoreError(f"{path} cannot be written to the store {self.uri}: {error}") from error
+
+    def read(self, path: str) -> bytes:
+        """The bytes at `path` below the store; FileNotFoundError where there is nothing."""
+        with self._fs.open_input_stream(f"{self._root}/{path}") as stream:
+            data: bytes = stream.read()
+            return data
+
+    def remove(self, path: str) -> None:
+        """Remove the file at `path` below the store, if it is there."""
+        if self._fs.get_file_info(f"{self._root}/{path}").type != fs.FileType.NotFound:
+            self._fs.delete_file(f"{self._root}/{path}")
+
+    def names(self, folder: str, suffix: str) -> list[str]:
+        """Sorted names of the files of one folder that end with `suffix`; temporary ones are not among them."""
+        selector = fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
+        names = [os.path.basename(info.path) for info in self._fs.get_file_info(selector)]
+        return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
+
+    # Tables
+
+    def write_table(self, folder: str, key: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+        """Put rows into FOLDER/KEY.parquet."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink, compression="zstd")
+        self.write(f"{folder}/{key}.parquet", sink.getvalue())
+
+    def table(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of a folder's files; broken and foreign files are left out and named in `skipped`."""
+        wanted = list(columns or schema.names)
+        wanted_schema = pa.schema([schema.field(name) for name in wanted])
+
+        def load(name: str) -> pa.Table | None:
+            try:
+                found = pq.read_table(pa.BufferReader(self.read(f"{folder}/{name}")), columns=wanted)
+                return found.cast(wanted_schema)
+            except Exception as error:
+                # Whatever is wrong with one file must not hide the others: it is named instead.
+                self.skipped[f"{folder}/{name}"] = str(error).splitlines()[0]
+                return None
+
+        with ThreadPoolExecutor(8) as pool:
+            parts = [part for part in pool.map(load, self.names(folder, ".parquet")) if part is not None]
+        return pa.concat_tables(parts) if parts else wanted_schema.empty_table()
+
+    def results(self) -> pd.DataFrame:
+        """A row for each cell; of a cell that two sweeps computed, the row that was finished first."""
+        frame: pd.DataFrame = self.table("results", tables.RESULTS).to_pandas()
+        return frame.sort_values("finished_at", kind="stable").drop_duplicates("cell").reset_index(drop=True)
+
+    def outcomes(self) -> pd.DataFrame:
+        """A row for each cell and image, once."""
+        frame: pd.DataFrame = self.table("outcomes", tables.OUTCOMES).to_pandas()
+        return frame.drop_duplicates(["cell", "image"]).reset_index(drop=True)
+
+    def done_cells(self) -> set[str]:
+        """Keys of the cells that have a result."""
+        return set(self.table("results", tables.RESULTS, ["cell"])["cell"].to_pylist())
+
+    # Models
+
+    def save_model(self, key: str, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        """Put a finished model into the store. Its record is written last: it is what says that the model is done."""
+        self.write(f"models/{key}/model.safetensors", safetensors_save(tensors))
+        self.write_json(f"models/{key}/record.json", record)
+
+    def load_model(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """A finished model's tensors and record."""
+        record = json.loads(self.read(f"models/{key}/record.json"))
+        return safetensors_load(self.read(f"models/{key}/model.safetensors")), record
+
+    def done_models(self) -> set[str]:
+        """Keys of the finished pre-training and fine-tune jobs."""
+        selector = fs.FileSelector(f"{self._root}/models", allow_not_found=True, recursive=True)
+        paths = [Path(info.path) for info in self._fs.get_file_info(selector)]
+        return {path.parent.name for path in paths if path.name == "record.json"}
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The records of all finished models by key."""
+        return {key: json.loads(self.read(f"models/{key}/record.json")) for key in sorted(self.done_models())}
+
+    def save_progress(self, key: str, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Put the checkpoint of an unfinished model in the place of the last one."""
+        data = safetensors_save(tensors, metadata={"state": json.dumps(state)})
+        self.write(f"models/{key}/progress.safetensors", data)
+
+    def load_progress(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last checkpoint of an unfinished model; None where there is none that can be read."""
+        try:
+            data = self.read(f"models/{key}/progress.safetensors")
+            length = int.from_bytes(data[:8], "little")
+            state = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
+            return safetensors_load(data), state
+        except (FileNotFoundError, SafetensorError, ValueError, KeyError):
+            return None
+
+    def drop_progress(self, key: str) -> None:
+        """Remove the checkpoint of a model that is finished."""
+        self.remove(f"models/{key}/progress.safetensors")
+
+    # Records
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Put a value as JSON at `path`."""
+        self.write(path, json.dumps(value, indent=1, sort_keys=True).encode())
+
+    def read_json_files(self, folder: str) -> dict[str, Any]:
+        """{name without suffix: value} of a folder's JSON files; unreadable ones are named in `skipped`."""
+        values = {}
+        for name in self.names(folder, ".json"):
+            try:
+                values[name.removesuffix(".json")] = json.loads(self.read(f"{folder}/{name}"))
+            except (ValueError, OSError) as error:
+                self.skipped[f"{folder}/{name}"] = str(error)
+        return values
+
+    def forget_failures(self, jobs: Iterable[str]) -> None:
+        """Remove the failure records of `jobs`."""
+        for name in set(self.names("failures", ".parquet")) & {f"{job}.parquet" for job in jobs}:
+            self.remove(f"failures/{name}")
+
+

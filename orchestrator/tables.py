@@ -1,0 +1,92 @@
+"""The tables of the store: every column with its type, meaning and unit."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+#: Raised when a column changes its meaning; written into every file.
+SCHEMA_VERSION = "1"
+
+
+def _schema(columns: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
+    fields = [pa.field(name, kind, metadata={"meaning": meaning}) for name, kind, meaning in columns]
+    return pa.schema(fields, metadata={"signsym_schema": SCHEMA_VERSION})
+
+
+_text, _number, _count = pa.string(), pa.float64(), pa.int64()
+
+#: A row for each cell.
+RESULTS = _schema(
+    [
+        ("cell", _text, "key of the cell: no two different results share it"),
+        ("job", _text, "key of the attack job that made the row"),
+        ("finetune_job", _text, "key of the fine-tune job whose model was attacked"),
+        ("task", _text, "task"),
+        ("dataset", _text, "data set"),
+        ("dataset_params", _text, "JSON of the data set's parameters that are not the default"),
+        ("backbone", _text, "backbone"),
+        ("backbone_params", _text, "JSON of the backbone's parameters that are not the default"),
+        ("weights", _text, "JSON of what the fine-tune started from"),
+        ("finetune", _text, "JSON of the fine-tune's settings that are not the default"),
+        ("rule", _text, "learning rule"),
+        ("rule_params", _text, "JSON of the rule's parameters that are not the default"),
+        ("seed", _count, "seed of the fine-tune and of the attack"),
+        ("attack", _text, "attack; none for clean performance"),
+        ("attack_params", _text, "JSON of the attack's parameters that are not the default"),
+        ("gradient", _text, "source of the attack's gradient: feedback, exact, or none where it asks for none"),
+        ("epsilon", _number, "L∞ radius in the [0, 1] pixel range"),
+        ("epsilon_label", _text, "the radius as the grid wrote it"),
+        ("norm", _text, "norm of epsilon"),
+        ("metric", _text, "top1 or map"),
+        ("value", _number, "the metric, 0 .. 1"),
+        ("n", _count, "images that the value is the mean of"),
+        ("chance", _number, "value of the best constant prediction on these images, 0 .. 1"),
+        ("steps", _count, "gradient steps of the attack"),
+        ("step_size", _number, "length of one step, L∞, in the [0, 1] pixel range"),
+        ("reach", _number, "mean over images of the largest change of a pixel, over epsilon"),
+        ("forwards", _count, "forward passes of the whole attack job, in images"),
+        ("backwards", _count, "backward passes of the whole attack job, in images"),
+        ("git", _text, "commit of the code, with + where files were changed"),
+        ("versions", _text, "JSON of the versions of python and the libraries"),
+        ("device", _text, "device that computed the row"),
+        ("seconds", _number, "seconds that the attack job took"),
+        ("finished_at", pa.timestamp("ms", tz="UTC"), "when the job finished"),
+    ]
+)
+
+#: A row for each cell and image.
+OUTCOMES = _schema(
+    [
+        ("cell", _text, "key of the cell"),
+        ("image", _count, "index of the image in its data set's test split"),
+        ("robust", pa.bool_(), "the model still handles the adversarial image rightly"),
+        ("ap", pa.float32(), "average precision of the query; null in classification"),
+        ("linf", pa.float32(), "largest change of a pixel"),
+        ("zero_grad", pa.bool_(), "the loss had no gradient at the clean image; null where none was asked for"),
+    ]
+)
+
+#: A few adversarial images for each cell.
+EXAMPLES = _schema(
+    [
+        ("cell", _text, "key of the cell"),
+        ("image", _count, "index of the image in its data set's test split"),
+        ("label", _text, "class of the image"),
+        ("predicted", _text, "class that the model gave the adversarial image"),
+        ("clean", pa.binary(), "the clean image as PNG"),
+        ("adversarial", pa.binary(), "the adversarial image as PNG, rounded to 8 bits"),
+    ]
+)
+
+#: A row for each job that failed for good.
+FAILURES = _schema(
+    [
+        ("job", _text, "key of the job"),
+        ("title", _text, "what the job was"),
+        ("attempt", _count, "how often it was tried"),
+        ("error", _text, "last line of the traceback"),
+        ("traceback", _text, "the whole traceback"),
+        ("host", _text, "host that ran the last attempt"),
+        ("failed_at", pa.timestamp("ms", tz="UTC"), "when it failed"),
+    ]
+)

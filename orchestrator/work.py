@@ -1,0 +1,256 @@
+"""What one trial does: a job's description in, its tables and its model in the store out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import json
+import time
+from collections import OrderedDict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+import signsym_core as ss
+from orchestrator import keys, tables
+from orchestrator.store import Store
+from signsym_core.backbones import Backbone, Model
+from signsym_core.backbones.weights import load_body, load_file, load_published
+from signsym_core.datasets import Data, DataSource, inputs
+from signsym_core.finetune import Checkpoint
+from signsym_core.registry import Member, build
+
+#: Adversarial images that are kept for each epsilon.
+EXAMPLES = 4
+#: Models that a worker keeps loaded.
+MODELS = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Context:
+    """Where a job reads and writes, and what is written beside its numbers."""
+
+    storage: str
+    data_root: str
+    #: Commit of the code, and versions of the libraries as JSON.
+    git: str
+    versions: str
+
+
+def execute(key: str, spec: dict[str, Any], context: Context) -> None:
+    """Do the job `spec` and commit its results to the store under `key`."""
+    run = {"pretrain": _pretrain, "finetune": _finetune, "attack": _attack}[spec["kind"]]
+    run(key, spec, context)
+
+
+def device() -> torch.device:
+    """The device of this worker: the GPU that it was given, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _pretrain(key: str, spec: dict[str, Any], context: Context) -> None:
+    source, backbone, data = _ingredients(spec, context)
+    model = _fresh(spec, source, backbone, data)
+    _train(key, spec, context, model, source, data)
+
+
+def _finetune(key: str, spec: dict[str, Any], context: Context) -> None:
+    source, backbone, data = _ingredients(spec, context)
+    model = _fresh(spec, source, backbone, data)
+    weights = spec["weights"] or {}
+    if "pretrain" in weights:
+        tensors, _ = Store(context.storage).load_model(weights["pretrain"])
+        load_body(model, tensors, f"pre-training {weights['pretrain'][:12]}")
+    elif "published" in weights:
+        load_published(model, backbone, weights["published"])
+    elif "file" in weights:
+        load_file(model, Path(weights["file"]))
+    rule = ss.RULES.build(spec["rule"]["name"], **spec["rule"]["parameters"])
+    ss.convert(model, rule, seed=spec["seed"])
+    _train(key, spec, context, model, source, data)
+
+
+def _train(
+    key: str, spec: dict[str, Any], context: Context, model: Model, source: DataSource, data: Data
+) -> None:
+    store, started = Store(context.storage), time.monotonic()
+    model.to(device())
+    progress = store.load_progress(key)
+    resume = None
+    if progress is not None:
+        tensors, state = progress
+        resume = Checkpoint(epoch=state["epoch"], tensors=tensors, history=state["history"])
+
+    def save(checkpoint: Checkpoint) -> None:
+        state = {"epoch": checkpoint.epoch, "history": checkpoint.history}
+        store.save_progress(key, checkpoint.tensors, state)
+
+    settings = build(ss.FineTune, "finetune", spec["finetune"])
+    task = ss.TASKS.build(spec["task"]["name"], **spec["task"]["parameters"])
+    history = ss.fine_tune(
+        model, data.train, source, task, settings, seed=spec["seed"], resume=resume, on_epoch=save
+    )
+    record = {"job": key, "spec": spec, "history": history, "classes": list(data.classes), "channels": data.channels}
+    record |= {"train_images": len(data.train), "seconds": time.monotonic() - started, "device": _device_name()}
+    record |= {"git": context.git, "versions": context.versions, "finished_at": datetime.now(UTC).isoformat()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    store.save_model(key, tensors, record)
+    store.drop_progress(key)
+    _Models.put(context.storage, key, model.eval(), record)
+
+
+def _attack(key: str, spec: dict[str, Any], context: Context) -> None:
+    store, started = Store(context.storage), time.monotonic()
+    model, record = _Models.get(store, spec["model"])
+    made = record["spec"]
+    source, backbone, data = _ingredients(made, context)
+    test = data.test if spec["images"] is None else data.test.take(torch.arange(min(spec["images"], len(data.test))))
+    chosen = ss.ATTACKS.build(spec["attack"]["name"], **spec["attack"]["parameters"])
+    epsilons = sorted({cell["epsilon"] for cell in spec["cells"]})
+    gradient = "feedback" if spec["gradient"] == "none" else spec["gradient"]
+    outcome = ss.attack(
+        chosen,
+        model,
+        inputs(test.images, source),
+        test.labels,
+        epsilons,
+        gradient=gradient,
+        seed=spec["seed"],
+        task=made["task"]["name"],
+        keep=EXAMPLES,
+    )
+    common = _provenance(context) | _setting(made) | {"job": key, "finetune_job": spec["model"]}
+    common |= {"attack": chosen.name, "attack_params": keys.canonical(chosen.changed()), "norm": "linf"}
+    common |= {"metric": ss.TASKS[made["task"]["name"]].metric, "n": len(test), "seed": spec["seed"]}
+    common |= {"chance": float(torch.bincount(test.labels).max()) / len(test), "steps": chosen.steps_taken()}
+    common |= {"forwards": outcome.images_forward, "backwards": outcome.images_backward}
+    common |= {"seconds": time.monotonic() - started, "finished_at": datetime.now(UTC)}
+    results: list[dict[str, Any]] = []
+    outcomes: list[dict[str, Any]] = []
+    examples: list[dict[str, Any]] = []
+    for cell in spec["cells"]:
+        row = epsilons.index(cell["epsilon"])
+        results.append(
+            common
+            | {"cell": cell["cell"], "gradient": cell["gradient"], "value": outcome.accuracy[row]}
+            | {"epsilon": cell["epsilon"], "epsilon_label": cell["label"]}
+            | {"step_size": chosen.step(cell["epsilon"]), "reach": outcome.reach[row]}
+        )
+        outcomes += _outcome_rows(cell["cell"], outcome, row, test.indices)
+        examples += _example_rows(cell["cell"], outcome, row, test.indices, inputs(test.images[:EXAMPLES], source), data)
+    store.write_table("outcomes", key, outcomes, tables.OUTCOMES)
+    store.write_table("examples", key, examples, tables.EXAMPLES)
+    # The results come last: they are what says that the job is done.
+    store.write_table("results", key, results, tables.RESULTS)
+
+
+def _outcome_rows(cell: str, outcome: ss.Outcome, row: int, indices: Tensor) -> list[dict[str, Any]]:
+    zero = [None] * len(indices) if outcome.zero_gradient is None else outcome.zero_gradient.tolist()
+    columns = (indices.tolist(), outcome.robust[row].tolist(), outcome.linf[row].tolist(), zero)
+    return [
+        {"cell": cell, "image": image, "robust": robust, "ap": None, "linf": linf, "zero_grad": zero_grad}
+        for image, robust, linf, zero_grad in zip(*columns, strict=True)
+    ]
+
+
+def _example_rows(
+    cell: str, outcome: ss.Outcome, row: int, indices: Tensor, clean: Tensor, data: Data
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "cell": cell,
+            "image": int(indices[at]),
+            "label": data.classes[int(data.test.labels[at])],
+            "predicted": data.classes[int(outcome.predictions[row, at])],
+            "clean": _png(clean[at]),
+            "adversarial": _png(adversarial),
+        }
+        for at, adversarial in enumerate(outcome.adversarial[row])
+    ]
+
+
+def _png(image: Tensor) -> bytes:
+    """A float image [channels, height, width] in [0, 1] as PNG, rounded to 8 bits."""
+    pixels = image.mul(255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _ingredients(spec: dict[str, Any], context: Context) -> tuple[DataSource, Backbone, Data]:
+    backbone = ss.BACKBONES.build(spec["backbone"]["name"], **spec["backbone"]["parameters"])
+    source, data = _data(keys.canonical(spec["dataset"]), context.data_root)
+    return source, backbone, data
+
+
+@functools.lru_cache(maxsize=2)
+def _data(described: str, root: str) -> tuple[DataSource, Data]:
+    """A data set on this worker's device, decoded once in the life of the worker."""
+    parts = json.loads(described)
+    source = ss.DATASETS.build(parts["name"], **parts["parameters"])
+    return source, source.load(Path(root)).to(device())
+
+
+def _fresh(spec: dict[str, Any], source: DataSource, backbone: Backbone, data: Data) -> Model:
+    side = source.size or int(min(data.test.images.shape[2:]))
+    return _built(spec, backbone, len(data.classes), data.channels, side)
+
+
+def _built(spec: dict[str, Any], backbone: Backbone, classes: int, channels: int, side: int | None) -> Model:
+    task = ss.TASKS.build(spec["task"]["name"], **spec["task"]["parameters"])
+    return backbone.build(task.outputs(classes), channels=channels, size=side, seed=spec["seed"])
+
+
+class _Models:
+    """The models that this worker used last, ready on its device."""
+
+    _loaded: OrderedDict[tuple[str, str], tuple[Model, dict[str, Any]]] = OrderedDict()
+
+    @classmethod
+    def put(cls, storage: str, key: str, model: Model, record: dict[str, Any]) -> None:
+        cls._loaded[storage, key] = (model, record)
+        while len(cls._loaded) > MODELS:
+            cls._loaded.popitem(last=False)
+
+    @classmethod
+    def get(cls, store: Store, key: str) -> tuple[Model, dict[str, Any]]:
+        if (store.uri, key) not in cls._loaded:
+            tensors, record = store.load_model(key)
+            spec = record["spec"]
+            backbone = ss.BACKBONES.build(spec["backbone"]["name"], **spec["backbone"]["parameters"])
+            model = _built(spec, backbone, len(record["classes"]), record["channels"], None)
+            rule = ss.RULES.build(spec["rule"]["name"], **spec["rule"]["parameters"])
+            ss.convert(model, rule, seed=spec["seed"]).load_state_dict(tensors)
+            cls.put(store.uri, key, model.to(device()).eval(), record)
+        cls._loaded.move_to_end((store.uri, key))
+        return cls._loaded[store.uri, key]
+
+
+def _setting(spec: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a result that say what was fine-tuned."""
+    settings = build(ss.FineTune, "finetune", spec["finetune"])
+    members: dict[str, Member] = {
+        "dataset": ss.DATASETS.build(spec["dataset"]["name"], **spec["dataset"]["parameters"]),
+        "backbone": ss.BACKBONES.build(spec["backbone"]["name"], **spec["backbone"]["parameters"]),
+        "rule": ss.RULES.build(spec["rule"]["name"], **spec["rule"]["parameters"]),
+    }
+    row: dict[str, Any] = {"task": spec["task"]["name"], "weights": keys.canonical(spec["weights"])}
+    for column, member in members.items():
+        row |= {column: member.name, f"{column}_params": keys.canonical(member.changed())}
+    defaults = ss.FineTune()
+    changed = {k: v for k, v in dataclasses.asdict(settings).items() if v != getattr(defaults, k)}
+    return row | {"finetune": keys.canonical(changed)}
+
+
+def _provenance(context: Context) -> dict[str, Any]:
+    return {"git": context.git, "versions": context.versions, "device": _device_name()}
+
+
+def _device_name() -> str:
+    here = device()
+    return torch.cuda.get_device_name(here) if here.type == "cuda" else f"cpu x {torch.get_num_threads()}"

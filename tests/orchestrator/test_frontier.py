@@ -1,0 +1,96 @@
+"""The frontier is pure: events in, decisions out, no clock and no cluster."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.cells import Resources
+from orchestrator.frontier import Frontier, Retries
+from orchestrator.plan import Job
+
+
+def job(key, parent=None, kind="attack"):
+    return Job(key=key, kind=kind, parent=parent, spec={}, resources=Resources(), title=key, group=(kind,))
+
+
+def frontier(*jobs, seconds=None, retries=None):
+    table = {j.key: j for j in jobs}
+    return Frontier(table, {key: (seconds or {}).get(key, 1.0) for key in table}, retries or Retries())
+
+
+def test_children_wait_for_their_parent():
+    f = frontier(job("a"), job("b", "a"), job("c", "b"))
+    assert f.next(0).key == "a"
+    assert f.next(0) is None
+    f.finished("a")
+    assert f.next(0).key == "b"
+    f.finished("b")
+    assert f.next(0).key == "c"
+    f.finished("c")
+    assert f.exhausted
+
+
+def test_a_parent_that_is_not_in_the_plan_is_done_already():
+    assert frontier(job("b", "done-earlier")).next(0).key == "b"
+
+
+def test_the_longest_chain_comes_first_and_equals_keep_the_plans_order():
+    f = frontier(job("x"), job("y"), job("a"), job("a1", "a"), seconds={"x": 2, "y": 2, "a": 1, "a1": 5})
+    assert [f.next(0).key for _ in range(3)] == ["a", "x", "y"]
+
+
+def test_a_failure_is_retried_after_a_backoff_that_doubles():
+    f = frontier(job("a"), retries=Retries(attempts=3, backoff=2))
+    assert f.next(0).key == "a"
+    assert f.failed("a", now=10)
+    assert f.next(11.9) is None
+    assert not f.exhausted
+    assert f.next(12).key == "a"
+    assert f.failed("a", now=20)
+    assert f.next(23.9) is None
+    assert f.next(24).key == "a"
+    assert not f.failed("a", now=30)
+    assert f.exhausted
+
+
+def test_a_failure_for_good_blocks_its_descendants_and_nothing_else():
+    jobs = [job("a"), job("b", "a"), job("c", "b"), job("x"), job("y", "x")]
+    f = frontier(*jobs, retries=Retries(attempts=1))
+    assert {f.next(0).key, f.next(0).key} == {"a", "x"}
+    assert not f.failed("a", now=0)
+    assert {key: f.state[key] for key in ("a", "b", "c")} == {"a": "failed", "b": "blocked", "c": "blocked"}
+    f.finished("x")
+    assert f.next(0).key == "y"
+    f.finished("y")
+    assert f.exhausted
+    assert dict(+f.counts) == {"done": 2, "failed": 1, "blocked": 2}
+
+
+@given(data=st.data())
+def test_any_history_ends_with_every_job_settled_and_none_before_its_parent(data):
+    count = data.draw(st.integers(1, 20))
+    parents = [data.draw(st.one_of(st.none(), st.integers(0, at - 1))) if at else None for at in range(count)]
+    jobs = [job(str(at), None if parent is None else str(parent)) for at, parent in enumerate(parents)]
+    f = frontier(*jobs, retries=Retries(attempts=2))
+    now, running, done = 0.0, [], set()
+    for _ in range(10 * count + 20):
+        now += 10
+        started = f.next(now)
+        if started is not None:
+            assert started.parent is None or started.parent in done
+            running.append(started.key)
+        if running and (started is None or data.draw(st.booleans())):
+            key = running.pop(data.draw(st.integers(0, len(running) - 1)))
+            if data.draw(st.booleans()):
+                f.finished(key)
+                done.add(key)
+            else:
+                f.failed(key, now)
+        if f.exhausted:
+            break
+    assert f.exhausted
+    assert sum(f.counts.values()) == count
+    for each in jobs:
+        if f.state[each.key] == "blocked":
+            assert f.state[each.parent] in ("failed", "blocked")

@@ -1,0 +1,465 @@
+"""YAML to cells: what is refused and where, what a mixed grid means, and that the product is the product."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.cells import Epsilon, Pretrain, Resources, Weights
+from orchestrator.grid import GridError, load
+from signsym_core.attacks import ATTACKS, FGSM, GRADIENTS
+from signsym_core.backbones import BACKBONES
+from signsym_core.datasets import DATASETS
+from signsym_core.finetune import FineTune
+from signsym_core.rules import RULES
+from signsym_core.tasks import TASKS
+
+HERE = Path(__file__).parent
+BROKEN = sorted((HERE / "broken_grids").glob("*.yaml"))
+GRIDS = sorted((HERE.parents[1] / "grids").glob("*.yaml"))
+BASE = {
+    "name": "base",
+    "seeds": [0],
+    "experiments": [
+        {
+            "task": "classification",
+            "dataset": "digits",
+            "backbone": "smallcnn",
+            "rule": "bp",
+            "attacks": [{"name": "fgsm", "epsilon": [0.1, "8/255"]}],
+        }
+    ],
+}
+FAMILIES = {"task": TASKS, "dataset": DATASETS, "backbone": BACKBONES, "rule": RULES}
+MEMBERS = [pytest.param(axis, cls, id=f"{axis}-{cls.name}") for axis, family in FAMILIES.items() for cls in family]
+
+
+def written(folder, content):
+    """A grid file: from a text, or from plain values, because JSON is YAML."""
+    path = folder / "grid.yaml"
+    path.write_text(textwrap.dedent(content) if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def base(**changes):
+    """The base grid with other values in its experiment."""
+    return {**BASE, "experiments": [{**BASE["experiments"][0], **changes}]}
+
+
+def expectations(path):
+    """The problems that a broken grid declares: (line, fragment), from `# <- ...` on a line or `# line N: ...`."""
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+        if declared := re.match(r"# line (\d+): (.*)$", line):
+            found.append((int(declared[1]), declared[2]))
+        elif declared := re.search(r"# <- (.*)$", line):
+            found.append((number, declared[1]))
+    assert found, f"{path.name} does not say what is wrong with it"
+    return [(line, fragment.replace("FILE", str(path))) for line, fragment in found]
+
+
+def facts(cell):
+    """A cell in plain values."""
+    model, choice = cell.model, cell.choice
+    names = (model.task.name, model.dataset.name, model.backbone.name, model.rule.name, model.seed)
+    return (*names, choice.attack.name, choice.gradient, cell.epsilon.value)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
+def test_a_broken_grid_is_refused_with_its_lines_and_reasons(path):
+    with pytest.raises(GridError) as caught:
+        load(path)
+    expected = expectations(path)
+    problems = caught.value.problems
+    assert str(caught.value) == "\n".join(problems)
+    for line, fragment in expected:
+        here = [problem for problem in problems if problem.startswith(f"{path}:{line}: ")]
+        assert any(fragment in problem for problem in here), f"line {line}: {fragment}\nnot in\n{caught.value}"
+    assert len(problems) == len(expected), str(caught.value)
+    assert all(len(problem) < 600 for problem in problems)
+
+
+def test_the_base_of_the_broken_grids_is_whole(tmp_path):
+    assert len(load(written(tmp_path, BASE))) == 3
+
+
+def test_a_file_that_is_none(tmp_path):
+    with pytest.raises(GridError, match=re.escape(f"{tmp_path}: expected a file, got a directory")):
+        load(tmp_path)
+    with pytest.raises(GridError, match=r"gone\.yaml: expected a file, but there is none"):
+        load(tmp_path / "gone.yaml")
+    with pytest.raises(GridError, match="expected a file, but there is none"):
+        load("nul\0.yaml")
+    with pytest.raises(GridError, match="cannot be read: File name too long"):
+        load(tmp_path / ("long" * 100))
+
+
+def test_an_empty_file(tmp_path):
+    with pytest.raises(GridError, match=r"grid\.yaml:1: expected a grid: .*, got null"):
+        load(written(tmp_path, ""))
+
+
+def test_an_attack_that_does_not_fit_its_task(tmp_path, monkeypatch):
+    monkeypatch.setattr(FGSM, "tasks", frozenset({"hashing"}))
+    with pytest.raises(
+        GridError, match="expected an attack for task 'classification', got 'fgsm', which is for hashing"
+    ):
+        load(written(tmp_path, BASE))
+    excluded = {**BASE, "exclude": [{"task": "classification", "attack": "fgsm"}]}
+    assert [facts(cell)[-3:] for cell in load(written(tmp_path, excluded)).cells()] == [("none", "none", 0.0)]
+
+
+def test_a_gradient_for_an_attack_that_asks_for_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(FGSM, "tags", frozenset({"linf"}))
+    assert {cell.choice.gradient for cell in load(written(tmp_path, BASE)).cells()} == {"none"}
+    attacks = [{"name": "fgsm", "epsilon": 0.1, "gradient": "exact"}]
+    with pytest.raises(GridError, match=r"attacks\.0\.gradient: expected no gradient for attack 'fgsm'"):
+        load(written(tmp_path, base(attacks=attacks)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_grid_with_any_value_anywhere_loads_or_is_refused(data, tmp_path_factory):
+    scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
+    scalars |= st.sampled_from(["frsf", "none", "pgd", "1/3", "digits", 10**400])
+    values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=9), inner))
+    paths = ["name", "seeds", "defaults", "exclude", "experiments", "experiments.0", "experiments.0.attacks.0.epsilon"]
+    paths += [f"experiments.0.{key}" for key in ("dataset", "rule", "weights", "resources", "finetune", "overrides")]
+    paths += ["experiments.0.attacks", "experiments.0.attacks.0.name", "experiments.0.attacks.0.images"]
+    value = json.dumps(data.draw(values), ensure_ascii=data.draw(st.booleans()))
+    path = written(tmp_path_factory.getbasetemp(), BASE)
+    # Anything but a GridError fails.
+    with contextlib.suppress(GridError):
+        load(path, [f"{data.draw(st.sampled_from(paths))}={value}"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(alphabet=st.sampled_from("ab:-[]{},#&*!|>'\"%@`?\\ \n\t0.eE~\0\ud7ff\ufeff")))
+def test_any_text_loads_or_is_refused(text, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(GridError):
+        load(path)
+
+
+# What a grid means
+
+
+MIXED = """
+    name: mixed
+    seeds: [0, 1]
+    defaults:
+      dataset: digits
+      backbone: smallcnn
+      rule: [bp, frsf]
+      finetune: {epochs: 5, lr: 1e-3}
+      resources: {gpu: 0.25}
+      weights: {pretrain: {dataset: {name: digits, classes: [0, 1]}, epochs: 2, seed: 7}}
+    experiments:
+      - task: classification                             # 2 rules x 2 seeds = 4 models
+        dataset: [digits, {name: cifar10, size: 32}]     # x 2 = 8 models
+        finetune: {batch_size: 16}
+        attacks:
+          - none
+          - {name: [fgsm, pgd], gradient: [feedback, exact], epsilon: [0, 8/255, "1/2"]}     # 12
+          - {name: pgd, steps: 9, gradient: exact, epsilon: 0.1, images: null}               # 1
+        overrides:
+          - {when: {rule: frsf}, finetune: {epochs: 3}, resources: {cpu: 2}}
+          - {when: {rule: frsf, seed: [1]}, finetune: {lr: 0.5}, weights: null}
+      - task: classification                             # 1 model, 2 cells; clean is there already
+        rule: bp
+        seeds: 0
+        finetune: {batch_size: 16}
+        attacks:
+          - {name: fgsm, gradient: exact, epsilon: [0.3, 0.25]}
+      - task: classification                             # 1 model, only clean
+        rule: {name: frsf, scale: xavier}
+        seeds: 3
+        weights: models/mine.pt
+        finetune: {epochs: 0}
+    exclude:
+      - {dataset: cifar10, rule: frsf, seed: 1}          # 1 model of 14 cells
+      - {dataset: cifar10, attack: {name: pgd, steps: 5}, gradient: exact, epsilon: 0.5}   # 1 cell in 3 models
+      - {rule: bp, seed: 1, epsilon: 0}                  # 5 cells in 2 models, the clean one among them
+"""
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    return load(written(tmp_path, MIXED))
+
+
+def test_the_mixed_grid_has_the_cells_counted_by_hand(mixed):
+    # 8 models x 14 cells, minus 14, 3 and 2 x 5; two more on a model that is there; one model with its clean cell.
+    assert len(mixed) == 8 * 14 - 14 - 3 - 10 + 2 + 1 == 88
+    assert len(mixed.models) == 8 - 1 + 1
+    cells = list(mixed.cells())
+    assert len(cells) == len(set(cells)) == 88
+    assert [(run.model, run.attacks) for run in mixed.runs()] == list(mixed.models.items())
+
+
+def test_the_order_of_the_mixed_grid(mixed):
+    models = [(m.dataset.name, m.rule.name, m.seed) for m in mixed.models]
+    assert models == [
+        ("digits", "bp", 0),
+        ("digits", "bp", 1),
+        ("digits", "frsf", 0),
+        ("digits", "frsf", 1),
+        ("cifar10", "bp", 0),
+        ("cifar10", "bp", 1),
+        ("cifar10", "frsf", 0),
+        ("digits", "frsf", 3),
+    ]
+    first = next(mixed.runs())
+    shape = [
+        (choice.attack.name, choice.gradient, choice.images, [epsilon.label for epsilon in epsilons])
+        for choice, epsilons in first.attacks
+    ]
+    three = ["0", "8/255", "1/2"]
+    assert shape == [
+        ("none", "none", None, ["0"]),
+        ("fgsm", "feedback", 5000, three),
+        ("fgsm", "exact", 5000, [*three, "0.3", "0.25"]),
+        ("pgd", "feedback", 5000, three),
+        ("pgd", "exact", 5000, three),
+        ("pgd", "exact", None, ["0.1"]),
+    ]
+
+
+def test_settings_merge_key_by_key_and_overrides_in_their_order(mixed):
+    by_point = {(m.dataset.name, m.rule.name, m.seed): m for m in mixed.models}
+    plain, once, twice = (by_point["digits", *point] for point in (("bp", 0), ("frsf", 0), ("frsf", 1)))
+    assert plain.finetune == FineTune(epochs=5, lr=1e-3, batch_size=16)
+    assert once.finetune == FineTune(epochs=3, lr=1e-3, batch_size=16)
+    assert twice.finetune == FineTune(epochs=3, lr=0.5, batch_size=16)
+    assert by_point["digits", "frsf", 3].finetune == FineTune(epochs=0, lr=1e-3)
+    assert plain.resources == Resources(gpu=0.25, cpu=1)
+    assert once.resources == twice.resources == Resources(gpu=0.25, cpu=2)
+    source = DATASETS.build("digits", classes=[0, 1])
+    assert plain.weights == once.weights == Pretrain(dataset=source, settings=FineTune(epochs=2), seed=7)
+    assert twice.weights is None
+    assert by_point["digits", "frsf", 3].weights == Weights(source="models/mine.pt")
+    assert not by_point["digits", "frsf", 3].weights.published
+
+
+def test_equal_members_are_one_object(mixed):
+    for take in (lambda m: m.rule, lambda m: m.dataset, lambda m: m.finetune, lambda m: m.weights, lambda m: m.task):
+        values = [take(model) for model in mixed.models]
+        assert len({id(value) for value in values}) == len(set(values))
+    choices = [choice for run in mixed.runs() for choice, _ in run.attacks]
+    assert len({id(choice) for choice in choices}) == len(set(choices))
+
+
+def test_resources_are_no_part_of_a_model(tmp_path):
+    models = [next(iter(load(written(tmp_path, base(resources={"cpu": cpu}))).models)) for cpu in (1, 8)]
+    assert models[0] == models[1]
+    assert hash(models[0]) == hash(models[1])
+    assert models[0].resources != models[1].resources
+
+
+@pytest.mark.parametrize(
+    ("written_as", "label", "value"),
+    [
+        ("0", "0", 0.0),
+        ("0.0", "0", 0.0),
+        ("-0.0", "0", 0.0),
+        ("1", "1", 1.0),
+        ("0.001", "0.001", 0.001),
+        ("1e-3", "0.001", 0.001),
+        ("1e-5", "0.00001", 1e-5),
+        (".50", "0.5", 0.5),
+        ("0.1000000000000000055511151231257827", "0.1", 0.1),
+        ("8/255", "8/255", 8 / 255),
+        ('"8/255"', "8/255", 8 / 255),
+        ("16/510", "16/510", 8 / 255),
+        ("3/3", "3/3", 1.0),
+    ],
+)
+def test_epsilons_keep_an_exact_label(tmp_path, written_as, label, value):
+    grid = load(written(tmp_path, BASE), [f"experiments.0.attacks.0.epsilon={written_as}"])
+    *_, cell = grid.cells()
+    assert (cell.epsilon.label, cell.epsilon.value) == (label, value)
+    assert str(cell.epsilon.value) != "-0.0"
+
+
+def test_epsilons_are_equal_by_value():
+    assert Epsilon(label="1/2", value=0.5) == Epsilon(label="0.5", value=0.5)
+
+
+def test_the_clean_cell_comes_by_itself_and_may_be_named(tmp_path):
+    silent = load(written(tmp_path, base(attacks=[{"name": "fgsm", "epsilon": 0.1}])))
+    named = load(written(tmp_path, base(attacks=[{"name": "fgsm", "epsilon": 0.1}, "none"])))
+    assert list(silent.cells()) == list(named.cells())
+    clean = next(silent.cells())
+    assert (clean.choice.attack.name, clean.choice.gradient, clean.choice.images) == ("none", "none", None)
+    assert clean.epsilon.value == 0
+    excluded = load(
+        written(tmp_path, {**base(attacks=[{"name": "fgsm", "epsilon": 0}]), "exclude": [{"attack": "none"}]})
+    )
+    assert [facts(cell)[-3:] for cell in excluded.cells()] == [("fgsm", "feedback", 0.0)]
+
+
+def test_one_model_in_two_experiments_stays_one(tmp_path):
+    one = BASE["experiments"][0]
+    other = {**one, "attacks": [{"name": "pgd", "epsilon": 0.1}]}
+    grid = load(written(tmp_path, {**BASE, "experiments": [one, other]}))
+    assert len(grid.models) == 1
+    assert [facts(cell)[-3] for cell in grid.cells()] == ["none", "fgsm", "fgsm", "pgd"]
+
+
+@pytest.mark.parametrize(("axis", "cls"), MEMBERS)
+def test_every_member_has_its_name_and_its_defaults(tmp_path, axis, cls):
+    changes = {"dataset": {"name": "imagefolder", "size": 64}, axis: cls.name}
+    if axis == "dataset" and cls.name != "digits":
+        changes["dataset"] = {"name": cls.name}
+    short = load(written(tmp_path, base(**changes)))
+    defaults = {key: value for key, value in cls().parameters().items()}
+    long = load(written(tmp_path, base(**{**changes, axis: {"name": cls.name, **defaults}})))
+    assert [getattr(model, axis) for model in short.models] == [cls()]
+    assert list(short.cells()) == list(long.cells())
+    with pytest.raises(GridError, match="did you mean"):
+        load(written(tmp_path, base(**{**changes, axis: cls.name + "x"})))
+
+
+@pytest.mark.parametrize("cls", ATTACKS, ids=lambda cls: cls.name)
+def test_every_attack_has_its_name_and_its_gradients(tmp_path, cls):
+    item = {"name": cls.name} if cls.name == "none" else {"name": cls.name, "epsilon": 0.1}
+    if "white-box" in cls.tags:
+        item["gradient"] = list(GRADIENTS)
+    grid = load(written(tmp_path, base(attacks=[item])))
+    gradients = [cell.choice.gradient for cell in grid.cells() if cell.choice.attack == cls()]
+    assert gradients == item.get("gradient", ["none"])
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(FineTune), ids=lambda field: field.name)
+def test_every_finetune_setting_may_be_given(tmp_path, field):
+    grid = load(written(tmp_path, base(finetune={field.name: field.default})))
+    assert next(iter(grid.models)).finetune == FineTune()
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_the_projects_own_grids_load(path):
+    grid = load(path)
+    assert len(grid) == len(list(grid.cells())) > 0
+    assert grid.text == path.read_text(encoding="utf-8")
+
+
+AXES = {"rule": RULES.names, "backbone": ["smallcnn", "resnet18", "vgg16"], "seed": [0, 1, 2, 9]}
+POINTS = {
+    "attack": ["none", "fgsm", "pgd"],
+    "gradient": ["none", "feedback", "exact"],
+    "epsilon": [0, 0.125, 0.25, 0.5],
+}
+
+
+def some(values):
+    """A list of some of the values, each once, in any order."""
+    return st.lists(st.sampled_from(values), min_size=1, unique=True)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    axes=st.fixed_dictionaries({axis: some(values) for axis, values in AXES.items()}),
+    names=some(["fgsm", "pgd"]),
+    gradients=some(["feedback", "exact"]),
+    epsilons=some(POINTS["epsilon"]),
+    excludes=st.lists(
+        st.fixed_dictionaries({}, optional={k: some(v) for k, v in (AXES | POINTS).items()}).filter(bool), max_size=3
+    ),
+)
+def test_the_cells_are_the_product_without_the_excluded(axes, names, gradients, epsilons, excludes, tmp_path_factory):
+    attacks = [("none", "none", 0), *itertools.product(names, gradients, epsilons)]
+    product = [
+        dict(zip(("backbone", "rule", "seed", "attack", "gradient", "epsilon"), (*model, *attack), strict=True))
+        for model in itertools.product(axes["backbone"], axes["rule"], axes["seed"])
+        for attack in attacks
+    ]
+
+    def hit(exclude, point):
+        return all(point[axis] in values for axis, values in exclude.items())
+
+    left = [tuple(point.values()) for point in product if not any(hit(exclude, point) for exclude in excludes)]
+    idle = [exclude for exclude in excludes if not any(hit(exclude, point) for point in product)]
+    item = {"name": names, "gradient": gradients, "epsilon": epsilons}
+    experiment = base(backbone=axes["backbone"], rule=axes["rule"], seeds=axes["seed"], attacks=[item])
+    path = written(tmp_path_factory.getbasetemp(), {**experiment, "exclude": excludes})
+    if idle or not left:
+        with pytest.raises(GridError) as caught:
+            load(path)
+        assert len(caught.value.problems) == (len({id(exclude) for exclude in idle}) or 1)
+        return
+    grid = load(path)
+    assert [facts(cell)[2:] for cell in grid.cells()] == left
+    assert len(grid) == len(left)
+
+
+# --set
+
+
+@pytest.mark.parametrize(
+    ("setting", "take", "value"),
+    [
+        ("seeds=[4]", lambda model: model.seed, 4),
+        ("defaults.resources.gpu=0.5", lambda model: model.resources.gpu, 0.5),
+        ("experiments.0.finetune.epochs=1", lambda model: model.finetune.epochs, 1),
+        ("experiments.0.finetune.lr=1e-5", lambda model: model.finetune.lr, 1e-5),
+        ("experiments.0.rule={name: frsf, scale: unit}", lambda model: model.rule.changed(), {"scale": "unit"}),
+        ("experiments.0.weights=a=b.pt", lambda model: model.weights.source, "a=b.pt"),
+        ("experiments.0.weights=", lambda model: model.weights, None),
+    ],
+)
+def test_a_setting_goes_over_the_file(tmp_path, setting, take, value):
+    grid = load(written(tmp_path, BASE), [setting])
+    assert [take(model) for model in grid.models] == [value]
+    assert grid.sets == (setting,)
+    assert json.loads(grid.text) == BASE
+
+
+def test_later_settings_see_earlier_ones(tmp_path):
+    grid = load(written(tmp_path, BASE), ["experiments.0.rule=[bp, usf]", "experiments.0.rule.1=brsf"])
+    assert [model.rule.name for model in grid.models] == ["bp", "brsf"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("seeds", "--set 'seeds': expected KEY=VALUE"),
+        ("=1", "--set '=1': expected KEY=VALUE"),
+        ("experiments..rule=bp", "--set 'experiments..rule=bp': expected KEY=VALUE"),
+        ("name=a\nseeds: [1]", "expected KEY=VALUE"),
+        ("seeds=[x]", "--set seeds: seeds.0: expected a whole number, at least 0, got 'x'"),
+        ("seeds=[", "--set seeds: expected YAML, got a fault"),
+        ("seeds=[\0]", "expected KEY=VALUE"),
+        ("seeds=!!python/tuple [1]", "--set seeds: seeds: expected a value without a tag"),
+        ("epochs=1", "--set epochs: epochs: unknown key of a grid: 'epochs'"),
+        ("name.first=a", "--set name.first: name: expected a mapping or a list to set 'first' in, got 'base'"),
+        ("experiments.1.rule=bp", "--set experiments.1.rule: experiments: expected a position in 0 .. 0, got '1'"),
+        ("experiments.-1=bp", "--set experiments.-1: experiments: expected a position in 0 .. 0, got '-1'"),
+        ("experiments.first=bp", "--set experiments.first: experiments: expected a position in 0 .. 0, got 'first'"),
+        (
+            "experiments.0.finetun.lr=1",
+            "--set experiments.0.finetun.lr: experiments.0.finetun: unknown key of an experiment",
+        ),
+        (
+            "experiments.0.finetune.lr=-1",
+            "--set experiments.0.finetune.lr: experiments.0.finetune.lr: finetune: parameter",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_its_name(tmp_path, setting, message):
+    with pytest.raises(GridError) as caught:
+        load(written(tmp_path, BASE), [setting])
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("--set ")
