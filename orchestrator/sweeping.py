@@ -83,14 +83,16 @@ def _run(jobs: Mapping[str, Job], store: Store, settings: Settings, console: Con
         store.write_table("failures", failure.job.key, [row | {"failed_at": datetime.now(UTC)}], tables.FAILURES)
 
     view = View(jobs, seconds, console)
-    terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Heartbeat(store, lambda: list(view.running)):
             console.print("Starting Ray ...", highlight=False)
             schedule.connect(settings.address)
+            # Once more, since Ray puts a handler of its own in its place that aborts the process.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             schedule.run(jobs, seconds, context, work.execute, on_failure, view, settings.retries)
     finally:
-        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGTERM, before)
         schedule.disconnect()
 
 

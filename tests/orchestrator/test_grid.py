@@ -1,160 +1,29 @@
-"""YAML to cells: what is refused and where, what a mixed grid means, and that the product is the product."""
+"""What a grid means: a mixed one counted by hand, every member of the registries, and the product as a property."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
-import re
-import textwrap
 from pathlib import Path
 
 import pytest
+from gridfiles import BASE, base, facts, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.cells import Epsilon, Pretrain, Resources, Weights
 from orchestrator.grid import GridError, load
-from signsym_core.attacks import ATTACKS, FGSM, GRADIENTS
+from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
 from signsym_core.finetune import FineTune
 from signsym_core.rules import RULES
 from signsym_core.tasks import TASKS
 
-HERE = Path(__file__).parent
-BROKEN = sorted((HERE / "broken_grids").glob("*.yaml"))
-GRIDS = sorted((HERE.parents[1] / "grids").glob("*.yaml"))
-BASE = {
-    "name": "base",
-    "seeds": [0],
-    "experiments": [
-        {
-            "task": "classification",
-            "dataset": "digits",
-            "backbone": "smallcnn",
-            "rule": "bp",
-            "attacks": [{"name": "fgsm", "epsilon": [0.1, "8/255"]}],
-        }
-    ],
-}
+GRIDS = sorted((Path(__file__).parents[2] / "grids").glob("*.yaml"))
 FAMILIES = {"task": TASKS, "dataset": DATASETS, "backbone": BACKBONES, "rule": RULES}
 MEMBERS = [pytest.param(axis, cls, id=f"{axis}-{cls.name}") for axis, family in FAMILIES.items() for cls in family]
-
-
-def written(folder, content):
-    """A grid file: from a text, or from plain values, because JSON is YAML."""
-    path = folder / "grid.yaml"
-    path.write_text(textwrap.dedent(content) if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return path
-
-
-def base(**changes):
-    """The base grid with other values in its experiment."""
-    return {**BASE, "experiments": [{**BASE["experiments"][0], **changes}]}
-
-
-def expectations(path):
-    """The problems that a broken grid declares: (line, fragment), from `# <- ...` on a line or `# line N: ...`."""
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
-        if declared := re.match(r"# line (\d+): (.*)$", line):
-            found.append((int(declared[1]), declared[2]))
-        elif declared := re.search(r"# <- (.*)$", line):
-            found.append((number, declared[1]))
-    assert found, f"{path.name} does not say what is wrong with it"
-    return [(line, fragment.replace("FILE", str(path))) for line, fragment in found]
-
-
-def facts(cell):
-    """A cell in plain values."""
-    model, choice = cell.model, cell.choice
-    names = (model.task.name, model.dataset.name, model.backbone.name, model.rule.name, model.seed)
-    return (*names, choice.attack.name, choice.gradient, cell.epsilon.value)
-
-
-# What is refused
-
-
-@pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
-def test_a_broken_grid_is_refused_with_its_lines_and_reasons(path):
-    with pytest.raises(GridError) as caught:
-        load(path)
-    expected = expectations(path)
-    problems = caught.value.problems
-    assert str(caught.value) == "\n".join(problems)
-    for line, fragment in expected:
-        here = [problem for problem in problems if problem.startswith(f"{path}:{line}: ")]
-        assert any(fragment in problem for problem in here), f"line {line}: {fragment}\nnot in\n{caught.value}"
-    assert len(problems) == len(expected), str(caught.value)
-    assert all(len(problem) < 600 for problem in problems)
-
-
-def test_the_base_of_the_broken_grids_is_whole(tmp_path):
-    assert len(load(written(tmp_path, BASE))) == 3
-
-
-def test_a_file_that_is_none(tmp_path):
-    with pytest.raises(GridError, match=re.escape(f"{tmp_path}: expected a file, got a directory")):
-        load(tmp_path)
-    with pytest.raises(GridError, match=r"gone\.yaml: expected a file, but there is none"):
-        load(tmp_path / "gone.yaml")
-    with pytest.raises(GridError, match="expected a file, but there is none"):
-        load("nul\0.yaml")
-    with pytest.raises(GridError, match="cannot be read: File name too long"):
-        load(tmp_path / ("long" * 100))
-
-
-def test_an_empty_file(tmp_path):
-    with pytest.raises(GridError, match=r"grid\.yaml:1: expected a grid: .*, got null"):
-        load(written(tmp_path, ""))
-
-
-def test_an_attack_that_does_not_fit_its_task(tmp_path, monkeypatch):
-    monkeypatch.setattr(FGSM, "tasks", frozenset({"hashing"}))
-    with pytest.raises(
-        GridError, match="expected an attack for task 'classification', got 'fgsm', which is for hashing"
-    ):
-        load(written(tmp_path, BASE))
-    excluded = {**BASE, "exclude": [{"task": "classification", "attack": "fgsm"}]}
-    assert [facts(cell)[-3:] for cell in load(written(tmp_path, excluded)).cells()] == [("none", "none", 0.0)]
-
-
-def test_a_gradient_for_an_attack_that_asks_for_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(FGSM, "tags", frozenset({"linf"}))
-    assert {cell.choice.gradient for cell in load(written(tmp_path, BASE)).cells()} == {"none"}
-    attacks = [{"name": "fgsm", "epsilon": 0.1, "gradient": "exact"}]
-    with pytest.raises(GridError, match=r"attacks\.0\.gradient: expected no gradient for attack 'fgsm'"):
-        load(written(tmp_path, base(attacks=attacks)))
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_a_grid_with_any_value_anywhere_loads_or_is_refused(data, tmp_path_factory):
-    scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
-    scalars |= st.sampled_from(["frsf", "none", "pgd", "1/3", "digits", 10**400])
-    values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=9), inner))
-    paths = ["name", "seeds", "defaults", "exclude", "experiments", "experiments.0", "experiments.0.attacks.0.epsilon"]
-    paths += [f"experiments.0.{key}" for key in ("dataset", "rule", "weights", "resources", "finetune", "overrides")]
-    paths += ["experiments.0.attacks", "experiments.0.attacks.0.name", "experiments.0.attacks.0.images"]
-    value = json.dumps(data.draw(values), ensure_ascii=data.draw(st.booleans()))
-    path = written(tmp_path_factory.getbasetemp(), BASE)
-    # Anything but a GridError fails.
-    with contextlib.suppress(GridError):
-        load(path, [f"{data.draw(st.sampled_from(paths))}={value}"])
-
-
-@settings(max_examples=150, deadline=None)
-@given(text=st.text(alphabet=st.sampled_from("ab:-[]{},#&*!|>'\"%@`?\\ \n\t0.eE~\0\ud7ff\ufeff")))
-def test_any_text_loads_or_is_refused(text, tmp_path_factory):
-    path = tmp_path_factory.getbasetemp() / "any.yaml"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(GridError):
-        load(path)
-
-
-# What a grid means
 
 
 MIXED = """
@@ -405,9 +274,6 @@ def test_the_cells_are_the_product_without_the_excluded(axes, names, gradients, 
     assert len(grid) == len(left)
 
 
-# --set
-
-
 @pytest.mark.parametrize(
     ("setting", "take", "value"),
     [
@@ -430,36 +296,3 @@ def test_a_setting_goes_over_the_file(tmp_path, setting, take, value):
 def test_later_settings_see_earlier_ones(tmp_path):
     grid = load(written(tmp_path, BASE), ["experiments.0.rule=[bp, usf]", "experiments.0.rule.1=brsf"])
     assert [model.rule.name for model in grid.models] == ["bp", "brsf"]
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("seeds", "--set 'seeds': expected KEY=VALUE"),
-        ("=1", "--set '=1': expected KEY=VALUE"),
-        ("experiments..rule=bp", "--set 'experiments..rule=bp': expected KEY=VALUE"),
-        ("name=a\nseeds: [1]", "expected KEY=VALUE"),
-        ("seeds=[x]", "--set seeds: seeds.0: expected a whole number, at least 0, got 'x'"),
-        ("seeds=[", "--set seeds: expected YAML, got a fault"),
-        ("seeds=[\0]", "expected KEY=VALUE"),
-        ("seeds=!!python/tuple [1]", "--set seeds: seeds: expected a value without a tag"),
-        ("epochs=1", "--set epochs: epochs: unknown key of a grid: 'epochs'"),
-        ("name.first=a", "--set name.first: name: expected a mapping or a list to set 'first' in, got 'base'"),
-        ("experiments.1.rule=bp", "--set experiments.1.rule: experiments: expected a position in 0 .. 0, got '1'"),
-        ("experiments.-1=bp", "--set experiments.-1: experiments: expected a position in 0 .. 0, got '-1'"),
-        ("experiments.first=bp", "--set experiments.first: experiments: expected a position in 0 .. 0, got 'first'"),
-        (
-            "experiments.0.finetun.lr=1",
-            "--set experiments.0.finetun.lr: experiments.0.finetun: unknown key of an experiment",
-        ),
-        (
-            "experiments.0.finetune.lr=-1",
-            "--set experiments.0.finetune.lr: experiments.0.finetune.lr: finetune: parameter",
-        ),
-    ],
-)
-def test_a_wrong_setting_is_refused_by_its_name(tmp_path, setting, message):
-    with pytest.raises(GridError) as caught:
-        load(written(tmp_path, BASE), [setting])
-    assert message in str(caught.value)
-    assert str(caught.value).startswith("--set ")

@@ -1,0 +1,201 @@
+"""The values of a grid's keys: nodes of the file in, members of the registries and settings out.
+
+Every function raises GridError with the place of the node at fault and what was expected there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from orchestrator.cells import NO_GRADIENT, AttackChoice, Epsilon, Pretrain, Weights
+from orchestrator.nodes import Node, Problems
+from signsym_core.attacks import ATTACKS, GRADIENTS
+from signsym_core.backbones import BACKBONES
+from signsym_core.datasets import DATASETS
+from signsym_core.finetune import FineTune
+from signsym_core.registry import Member, Registry, build, unknown
+from signsym_core.rules import RULES
+from signsym_core.tasks import TASKS
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Member)
+
+#: The axes of a model that name members, in the order of the product; the seed comes last.
+NAMED_AXES: Mapping[str, Registry[Any]] = {"task": TASKS, "dataset": DATASETS, "backbone": BACKBONES, "rule": RULES}
+MODEL_AXES = [*NAMED_AXES, "seed"]
+ATTACK_AXES = ["attack", "gradient", "epsilon"]
+
+_FINETUNE_KEYS = [field.name for field in dataclasses.fields(FineTune)]
+_FRACTION = re.compile("([0-9]{1,15})/([0-9]{1,15})")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A choice of points: on each axis that it names, any of the listed values; on the others every value."""
+
+    node: Node
+    tests: dict[str, list[Callable[[Any], bool]]]
+
+    def admits(self, axis: str, value: object) -> bool:
+        return axis not in self.tests or any(test(value) for test in self.tests[axis])
+
+    def admits_cell(self, choice: AttackChoice, epsilon: Epsilon) -> bool:
+        values = (choice.attack, choice.gradient, epsilon)
+        return all(self.admits(axis, value) for axis, value in zip(ATTACK_AXES, values, strict=True))
+
+
+def distinct(nodes: Sequence[Node], read: Callable[[Node], T]) -> dict[T, Node]:
+    """What `read` makes of each node, in their order; a value that comes twice is an error."""
+    found: dict[T, Node] = {}
+    problems = Problems()
+    for node in nodes:
+        with problems.kept():
+            value = read(node)
+            if value in found:
+                first = found[value]
+                raise node.error(f"expected each value once, got {node.shown}, which {first.path} is ({first.where})")
+            found[value] = node
+    problems.check()
+    return found
+
+
+def required(mapping: Mapping[str, Node], key: str, owner: Node) -> Node:
+    if key not in mapping:
+        raise owner.error(f"expected the key {key!r}, got {', '.join(mapping) or 'no key'}")
+    return mapping[key]
+
+
+def built(cls: type[T], what: str, given: Mapping[str, Node], owner: Node) -> T:
+    """An instance of `cls` from nodes; an error has the place of the key at fault, or of `owner` for a combination."""
+    values = {key: node.plain for key, node in given.items()}
+    try:
+        return build(cls, what, values)
+    except ValueError as error:
+        for key, node in given.items():
+            try:
+                build(cls, what, {key: values[key]})
+            except ValueError as alone:
+                # A key that is wrong by itself fails alike without the others.
+                if str(alone) == str(error):
+                    raise node.error(str(error)) from None
+        raise owner.error(str(error)) from None
+
+
+def members(node: Node, registry: Registry[M]) -> tuple[M, ...]:
+    """The members that an axis lists, each once: names, or mappings with a name and parameters."""
+    return tuple(distinct(node.entries(), lambda entry: _member(entry, registry)[0]))
+
+
+def _member(node: Node, registry: Registry[M]) -> tuple[M, list[str]]:
+    """A member, and the parameters that the node gives."""
+    given: dict[str, Node] = {}
+    name = node
+    if isinstance(node.value, dict):
+        given = dict(node.value)
+        name = required(given, "name", node)
+        del given["name"]
+    cls = registered(name, registry)
+    return built(cls, f"{registry.family} {cls.name!r}", given, node), list(given)
+
+
+def registered(node: Node, registry: Registry[M]) -> type[M]:
+    name = node.text(f"the name of a {registry.family}")
+    if name not in registry:
+        raise node.error(unknown(registry.family, name, registry.names))
+    return registry[name]
+
+
+def seeds(node: Node) -> tuple[int, ...]:
+    return tuple(distinct(node.entries(), _seed))
+
+
+def _seed(node: Node) -> int:
+    return node.integer(0)
+
+
+def epsilon(node: Node) -> Epsilon:
+    """An epsilon from a number or a fraction "a/b" in [0, 1]."""
+    expected = 'an epsilon: a number in [0, 1], or a fraction such as "8/255"'
+    fraction = _FRACTION.fullmatch(node.value) if isinstance(node.value, str) else None
+    if fraction:
+        numerator, denominator = int(fraction[1]), int(fraction[2])
+        if not 0 <= numerator <= denominator or denominator == 0:
+            raise node.expected(expected)
+        return Epsilon(label=fraction[0], value=numerator / denominator)
+    number = node.number(expected)
+    if not 0 <= number <= 1:
+        raise node.expected(expected)
+    # The sum turns -0.0 into 0.0.
+    value = float(number) + 0.0
+    return Epsilon(label=f"{Decimal(repr(value)).normalize():f}", value=value)
+
+
+def one_of(node: Node, kind: str, known: list[str]) -> str:
+    name = node.text(f"the name of a {kind}")
+    if name not in known:
+        raise node.error(unknown(kind, name, known))
+    return name
+
+
+def weights(node: Node) -> Weights | Pretrain | None:
+    if node.value is None or node.value == "none":
+        return None
+    if isinstance(node.value, str):
+        return Weights(source=node.text("weights: a name, a path, or null"))
+    inner = required(node.mapping("weights: a name, a path, null or {pretrain: ...}", ["pretrain"]), "pretrain", node)
+    given = dict(inner.mapping("pretrain", ["dataset", "seed", *_FINETUNE_KEYS]))
+    dataset, _ = _member(required(given, "dataset", inner), DATASETS)
+    del given["dataset"]
+    seed = _seed(given.pop("seed")) if "seed" in given else 0
+    return Pretrain(dataset=dataset, settings=built(FineTune, "pretrain", given, inner), seed=seed)
+
+
+def finetune(node: Node) -> dict[str, Node]:
+    """The settings that one place gives; they are checked together with those that it inherits."""
+    return node.mapping("finetune", _FINETUNE_KEYS)
+
+
+def resources(node: Node) -> dict[str, float]:
+    given = node.mapping("resources", ["gpu", "cpu"])
+    found: dict[str, float] = {}
+    for key, place in given.items():
+        what = "a whole number of GPUs, or a fraction below 1" if key == "gpu" else "a number of CPUs above 0"
+        number = place.number(what)
+        if (number < 0 or (number > 1 and number != int(number))) if key == "gpu" else number <= 0:
+            raise place.expected(what)
+        found[key] = float(number)
+    return found
+
+
+def condition(node: Node, axes: Sequence[str]) -> Condition:
+    """A condition on some of `axes`, from a mapping of axes to values or lists of them."""
+    given = node.mapping(f"a condition on {', '.join(axes)}", axes)
+    if not given:
+        raise node.expected(f"a condition on one or more of {', '.join(axes)}")
+    problems = Problems()
+    tests: dict[str, list[Callable[[Any], bool]]] = {}
+    for axis, place in given.items():
+        for entry in place.entries():
+            with problems.kept():
+                tests.setdefault(axis, []).append(_test(axis, entry))
+    problems.check()
+    return Condition(node=node, tests=tests)
+
+
+def _test(axis: str, node: Node) -> Callable[[Any], bool]:
+    if axis in ("seed", "gradient", "epsilon"):
+        wanted: object
+        if axis == "seed":
+            wanted = _seed(node)
+        elif axis == "epsilon":
+            wanted = epsilon(node)
+        else:
+            wanted = one_of(node, "gradient", [*GRADIENTS, NO_GRADIENT])
+        return lambda value: bool(value == wanted)
+    # A name stands for the member with any parameters, a mapping for those that have the given ones.
+    like, given = _member(node, ATTACKS if axis == "attack" else NAMED_AXES[axis])
+    return lambda value: type(value) is type(like) and all(getattr(value, key) == getattr(like, key) for key in given)

@@ -1,0 +1,204 @@
+"""Whole sweeps as a user runs them: each starts a Ray of its own where only loopback exists."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from conftest import TINY, finish, start
+
+from orchestrator.store import Store
+
+#: Columns that say when and how long, not what.
+CLOCK = ["seconds", "finished_at"]
+
+
+def table(storage):
+    """The results without the clock's columns, in an order of their own."""
+    frame = Store(str(storage)).results().drop(columns=CLOCK)
+    return frame.sort_values("cell").reset_index(drop=True)
+
+
+def sweep(*arguments, **options):
+    return start("orchestrator/sweep.py", *arguments, **options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The tiny grid's path and the store of one sweep that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.yaml").write_text(TINY)
+    status, output = finish(sweep(folder / "tiny.yaml", "--storage", folder / "store"))
+    assert status == 0, output
+    return folder / "tiny.yaml", folder / "store"
+
+
+def test_every_cell_has_a_result_and_its_outcomes(undisturbed):
+    _, storage = undisturbed
+    store = Store(str(storage))
+    results, outcomes = store.results(), store.outcomes()
+    # Three models: the clean cell each, and two attacks x two gradients x two epsilons.
+    assert len(results) == 3 * (1 + 8)
+    means = outcomes.groupby("cell")["robust"].agg(["mean", "size"]).loc[results["cell"]]
+    assert (means["mean"].to_numpy() == results["value"].to_numpy()).all()
+    assert (means["size"].to_numpy() == results["n"].to_numpy()).all()
+    assert not store.skipped
+
+
+def test_under_bp_both_gradients_are_one_job(undisturbed):
+    results = table(undisturbed[1]).query("rule == 'bp' and attack == 'pgd'")
+    assert set(results["gradient"]) == {"feedback", "exact"}
+    assert results["job"].nunique() == 1
+    values = results.pivot(index="epsilon", columns="gradient", values="value")
+    assert (values["feedback"] == values["exact"]).all()
+
+
+def test_provenance_and_clean_cells(undisturbed):
+    results = table(undisturbed[1])
+    assert results[["git", "versions", "device", "finetune_job"]].notna().all(axis=None)
+    clean = results.query("attack == 'none'")
+    assert clean["epsilon"].eq(0).all()
+    assert clean["gradient"].eq("none").all()
+
+
+def test_a_second_run_does_nothing_and_says_so(undisturbed, run):
+    grid, storage = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in storage.rglob("*") if path.is_file()}
+    status, output = run("orchestrator/sweep.py", grid, "--storage", storage)
+    assert status == 0
+    assert "Nothing to do" in output
+    assert {path: path.stat().st_mtime_ns for path in storage.rglob("*") if path.is_file()} == before
+
+
+def test_adding_an_epsilon_runs_only_that(undisturbed, run):
+    grid, storage = undisturbed
+    before = table(storage)
+    wider = grid.with_name("wider.yaml")
+    wider.write_text(TINY.replace("epsilon: [0, 0.1]", "epsilon: [0, 0.1, 0.2]"))
+    status, output = run("orchestrator/sweep.py", wider, "--storage", storage)
+    assert status == 0, output
+    assert "10 jobs to run (10 attack)" in output
+    after = table(storage)
+    kept = after[after["cell"].isin(before["cell"])].reset_index(drop=True)
+    assert kept.equals(before)
+    new = after[~after["cell"].isin(before["cell"])]
+    assert set(new["epsilon"]) == {0.2}
+    assert len(new) == 3 * 4
+
+
+@pytest.mark.parametrize("attempt", range(2))
+def test_killed_at_a_random_moment_and_run_again_gives_the_same_table(undisturbed, tmp_path, attempt):
+    grid, _ = undisturbed
+    seconds = random.uniform(4, 22)
+    process = sweep(grid, "--storage", tmp_path / "store")
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    time.sleep(2)
+    store = Store(str(tmp_path / "store"))
+    finished = set(store.names("results", ".parquet")), store.done_models()
+    stamps = {name: (tmp_path / "store/results" / name).stat().st_mtime_ns for name in finished[0]}
+    status, output = finish(sweep(grid, "--storage", tmp_path / "store"))
+    assert status == 0, f"killed after {seconds:.1f} s\n{output}"
+    again = {name: (tmp_path / "store/results" / name).stat().st_mtime_ns for name in finished[0]}
+    assert again == stamps, "what was finished must not be computed again"
+    wanted = table(undisturbed[1])
+    wanted = wanted[wanted["epsilon"] != 0.2].reset_index(drop=True)
+    ours = table(tmp_path / "store")
+    assert ours.equals(wanted), f"killed after {seconds:.1f} s"
+    assert not list((tmp_path / "store").rglob("progress.safetensors"))
+
+
+def test_a_failed_job_is_retried_recorded_and_the_rest_goes_on(tmp_path, run):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        TINY.replace("rule: [bp, usf, brsf]", "rule: [usf]")
+        + """  - task: classification
+    dataset: {name: imagefolder, path: not-there, size: 8}
+    backbone: {name: smallcnn, width: 4}
+    rule: [usf]
+    finetune: {epochs: 1}
+    attacks: [{name: fgsm, epsilon: 0.1}]
+"""
+    )
+    storage = tmp_path / "store"
+    status, output = run("orchestrator/sweep.py", grid, "--storage", storage, "--data-root", tmp_path)
+    assert status == 1
+    assert f"image folder {tmp_path / 'not-there'} does not exist" in output
+    assert "--retry-failed" in output
+    results = table(storage)
+    assert set(results["dataset"]) == {"digits"}
+    assert len(results) == 9
+    failures = Store(str(storage)).table("failures", __import__("orchestrator.tables").tables.FAILURES).to_pylist()
+    assert [failure["attempt"] for failure in failures] == [3]
+    assert "DataNotFoundError" in failures[0]["traceback"]
+    status, output = run("-m", "orchestrator.cli", "status", storage)
+    assert status == 1
+    assert "1 failed, 2 blocked, 0 missing" in output
+    # Without --retry-failed the failure stands; with it, and the data in place, the sweep completes.
+    status, output = run("orchestrator/sweep.py", grid, "--storage", storage, "--data-root", tmp_path)
+    assert status == 1
+    assert "0 jobs to run" in output
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for label, shade in (("dark", 20), ("light", 230)):
+            (tmp_path / "not-there" / split / label).mkdir(parents=True)
+            for at in range(4):
+                Image.new("RGB", (8, 8), (shade + at,) * 3).save(
+                    tmp_path / "not-there" / split / label / f"{at}.png"
+                )
+    retry = ("--data-root", tmp_path, "--retry-failed")
+    status, output = run("orchestrator/sweep.py", grid, "--storage", storage, *retry)
+    assert status == 0, output
+    assert run("-m", "orchestrator.cli", "status", storage)[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_keeps_what_is_finished_and_says_how_to_go_on(undisturbed, tmp_path, number):
+    grid, _ = undisturbed
+    process = sweep(grid, "--storage", tmp_path / "store")
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "store/models").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(process.pid, number)
+    status, output = finish(process, timeout=60)
+    assert status == 130, output
+    assert "orchestrator/sweep.py" in output.split("go on with:")[1]
+    assert not Store(str(tmp_path / "store")).names("sweeps", ".json")
+
+
+def test_a_killed_worker_costs_one_retry(undisturbed, tmp_path):
+    grid, storage = undisturbed
+    process = sweep(grid, "--storage", tmp_path / "store")
+    deadline = time.monotonic() + 90
+    while not list((tmp_path / "store").rglob("progress.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [pid for pid in os.listdir("/proc") if pid.isdigit() and b"ray::Trial" in _command(pid)]
+    assert workers, "no worker was found"
+    mine = [pid for pid in workers if os.getpgid(int(pid)) and _session(pid) == process.pid]
+    for pid in mine[:1]:
+        os.kill(int(pid), signal.SIGKILL)
+    status, output = finish(process)
+    assert status == 0, output
+    wanted = table(storage)
+    assert table(tmp_path / "store").equals(wanted[wanted["epsilon"] != 0.2].reset_index(drop=True))
+    assert not mine or "the worker process died" in output
+
+
+def _command(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _session(pid):
+    try:
+        return os.getsid(int(pid))
+    except OSError:
+        return -1
