@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -177,28 +178,31 @@ def test_a_killed_worker_costs_one_retry(undisturbed, tmp_path):
     deadline = time.monotonic() + 90
     while not list((tmp_path / "store").rglob("progress.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    workers = [pid for pid in os.listdir("/proc") if pid.isdigit() and b"ray::Trial" in _command(pid)]
+    workers = [pid for pid in _below(process.pid) if _command(pid).startswith(b"ray::") and b"IDLE" not in _command(pid)]
     assert workers, "no worker was found"
-    mine = [pid for pid in workers if os.getpgid(int(pid)) and _session(pid) == process.pid]
-    for pid in mine[:1]:
-        os.kill(int(pid), signal.SIGKILL)
+    os.kill(workers[0], signal.SIGKILL)
     status, output = finish(process)
     assert status == 0, output
     wanted = table(storage)
     assert table(tmp_path / "store").equals(wanted[wanted["epsilon"] != 0.2].reset_index(drop=True))
-    assert not mine or "the worker process died" in output
+    assert "the worker process died" in output
+
+
+def _below(root):
+    """Ids of the processes that descend from `root`."""
+    parents = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+            parents[int(pid)] = int(file.read().rpartition(")")[2].split()[1])
+    below = {root}
+    while True:
+        more = {pid for pid, parent in parents.items() if parent in below} - below
+        if not more:
+            return sorted(below - {root})
+        below |= more
 
 
 def _command(pid):
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
-
-
-def _session(pid):
-    try:
-        return os.getsid(int(pid))
-    except OSError:
-        return -1
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read()
+    return b""

@@ -1,0 +1,133 @@
+"""Intervals: against tables, a library, a written-out loop, and against what they promise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, t
+
+from signsym_core.stats import gap, interval, wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "lo", "hi"),
+    [(29, 32, 0.758, 0.968), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962)],
+)
+def test_wilson_by_hand(successes, n, lo, hi):
+    assert wilson(successes, n) == pytest.approx((lo, hi), abs=5e-4)
+
+
+@given(n=st.integers(1, 5000), share=st.floats(0, 1), confidence=st.sampled_from([0.9, 0.95, 0.99]))
+def test_wilson_is_scipys(n, share, confidence):
+    k = round(share * n)
+    theirs = binomtest(k, n).proportion_ci(confidence, method="wilson")
+    assert wilson(k, n, confidence) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_two_way_is_a_written_out_analysis_of_variance():
+    generator = np.random.default_rng(0)
+    x = (generator.random((3, 40)) < generator.random((3, 1)) * 0.5 + 0.25).astype(float)
+    seeds, images = x.shape
+    mean = sum(x[s, i] for s in range(seeds) for i in range(images)) / x.size
+    rows = [sum(x[s]) / images for s in range(seeds)]
+    columns = [sum(x[:, i]) / seeds for i in range(images)]
+    ms_seed = images * sum((r - mean) ** 2 for r in rows) / (seeds - 1)
+    ms_image = seeds * sum((c - mean) ** 2 for c in columns) / (images - 1)
+    residuals = [(x[s, i] - rows[s] - columns[i] + mean) ** 2 for s in range(seeds) for i in range(images)]
+    ms_residual = sum(residuals) / ((seeds - 1) * (images - 1))
+    total = ms_seed + ms_image - ms_residual
+    freedom = total**2 / (
+        ms_seed**2 / (seeds - 1) + ms_image**2 / (images - 1) + ms_residual**2 / ((seeds - 1) * (images - 1))
+    )
+    half = t.ppf(0.975, freedom) * math.sqrt(total / (seeds * images))
+    ours = interval(x)
+    assert total > ms_residual, "the case must exercise the formula itself"
+    assert (ours.value, ours.lo, ours.hi) == pytest.approx((mean, max(0, mean - half), min(1, mean + half)))
+    assert (ours.n, ours.seeds, ours.method) == (40, 3, "two-way")
+
+
+def simulated_coverage(seeds, spread, covers, runs=250, images=400):
+    """Share of simulated experiments whose interval covers the mean over all seeds and images."""
+    generator = np.random.default_rng(1)
+    latent = generator.normal(0, 1, (20_000, 1)) * 1.5 + generator.normal(0, 1, (1, 2_000)) * spread
+    truth = (1 / (1 + np.exp(-latent))).mean()
+    hits = 0
+    for _ in range(runs):
+        logit = generator.normal(0, 1.5, (1, images)) + generator.normal(0, spread, (seeds, 1))
+        outcomes = (generator.random((seeds, images)) < 1 / (1 + np.exp(-logit))).astype(float)
+        lo, hi = covers(outcomes)
+        hits += lo <= truth <= hi
+    return hits / runs
+
+
+def two_way(outcomes):
+    found = interval(outcomes)
+    return found.lo, found.hi
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("spread", [0.05, 0.6])
+def test_the_two_way_interval_covers_what_it_promises(seeds, spread):
+    assert 0.90 <= simulated_coverage(seeds, spread, two_way) <= 0.995
+
+
+def test_pooling_the_seeds_fails_the_same_check():
+    pooled = simulated_coverage(3, 0.6, lambda x: wilson(x.sum(), x.size))
+    assert pooled < 0.6
+
+
+def test_one_seed_is_wilson_over_images_and_all_or_nothing_falls_back_to_it():
+    one = interval([[1, 1, 0, 1]])
+    assert (one.method, one.lo, one.hi) == ("wilson", *wilson(3, 4))
+    every = interval(np.ones((3, 20)))
+    assert (every.method, every.lo, every.hi) == ("wilson", *wilson(20, 20))
+
+
+matrices = st.integers(1, 4).flatmap(
+    lambda s: st.integers(1, 12).flatmap(
+        lambda n: st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=n, max_size=n), min_size=s, max_size=s)
+    )
+)
+
+
+@given(matrices)
+def test_a_value_lies_in_its_interval_and_the_interval_in_the_unit_range(x):
+    found = interval(x)
+    assert 0 <= found.lo <= found.value + 1e-12
+    assert found.value - 1e-12 <= found.hi <= 1
+
+
+@given(matrices)
+def test_gaps_are_antisymmetric_and_identical_outcomes_have_none(x):
+    same = gap(x, x)
+    assert (same.value, same.lo, same.hi) == (0, 0, 0)
+    other = (1 - np.array(x)).tolist()
+    there, back = gap(x, other), gap(other, x)
+    assert (there.value, there.lo, there.hi) == pytest.approx((-back.value, -back.hi, -back.lo))
+
+
+def test_a_paired_gap_sees_what_two_intervals_hide():
+    generator = np.random.default_rng(0)
+    theirs = (generator.random((2, 400)) < 0.5).astype(float)
+    ours = theirs.copy()
+    ours[:, :20] = 1
+    assert gap(ours, theirs).excludes_zero
+    assert interval(ours).lo < interval(theirs).hi
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [([[]], "at least one"), ([[0, math.nan]], "finite"), ([[0, 2]], r"\[0, 1\]"), (np.zeros((1, 2, 3)), "shape")],
+)
+def test_bad_outcomes_are_refused(bad, words):
+    with pytest.raises(ValueError, match=words):
+        interval(bad)
+
+
+def test_a_gap_of_different_shapes_is_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        gap([[1, 0]], [[1, 0, 1]])
