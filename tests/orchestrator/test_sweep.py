@@ -178,7 +178,7 @@ def test_a_killed_worker_costs_one_retry(undisturbed, tmp_path):
     deadline = time.monotonic() + 90
     while not list((tmp_path / "store").rglob("progress.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    workers = [pid for pid in _below(process.pid) if _command(pid).startswith(b"ray::") and b"IDLE" not in _command(pid)]
+    workers = [pid for pid in _below(process.pid) if b"ResourceTrainable" in _command(pid)]
     assert workers, "no worker was found"
     os.kill(workers[0], signal.SIGKILL)
     status, output = finish(process)

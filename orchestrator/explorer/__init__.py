@@ -1,0 +1,1 @@
+"""What people look at: curves, gaps and tables made from a store, never from Ray."""
