@@ -32,7 +32,9 @@ def main(device: str = "cpu", images: int = 32) -> None:
             _, _, lost = peer(theirs, pixels, labels, epsilons=EPSILONS)
             differ = int((outcome.robust != ~lost.cpu()).sum())
             ways = {
-                "ours": lambda a=attack, m=model, x=pixels, y=labels, p=parameters: ss.attack(a, m, x, y, EPSILONS, **p),
+                "ours": lambda a=attack, m=model, x=pixels, y=labels, p=parameters: ss.attack(
+                    a, m, x, y, EPSILONS, **p
+                ),
                 "foolbox": lambda f=peer, m=theirs, x=pixels, y=labels: f(m, x, y, epsilons=EPSILONS),
             }
             times = in_turn(ways, rounds=5, warm_up=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -47,7 +48,7 @@ def main(jobs: int = 300, peer_jobs: int = 10) -> None:
         store = Store(context.storage)
         done = sorted(store.results()["finished_at"])
         assert len(done) == jobs, f"{jobs - len(done)} of {jobs} jobs left no result"
-        gaps = [(after - before).total_seconds() for before, after in zip(done, done[1:], strict=False)]
+        gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(done)]
         ours = sum(gaps[2:]) / len(gaps[2:])
         started = time.monotonic()
         space = {"key": tune.grid_search(list(range(peer_jobs))), "storage": f"{scratch}/peer"}

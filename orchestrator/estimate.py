@@ -39,7 +39,6 @@ def _measured(store: Store) -> dict[tuple[str, ...], list[float]]:
         spec = record["spec"]
         group = (spec["kind"], spec["backbone"]["name"], spec["dataset"]["name"])
         times.setdefault(group, []).append(record["seconds"])
-    results = store.results().drop_duplicates("job")
-    for row in results[["backbone", "dataset", "attack", "seconds"]].itertuples(index=False):
-        times.setdefault(("attack", row.backbone, row.dataset, row.attack), []).append(row.seconds)
+    for row in store.results().drop_duplicates("job").to_dict("records"):
+        times.setdefault(("attack", row["backbone"], row["dataset"], row["attack"]), []).append(row["seconds"])
     return times

@@ -35,7 +35,7 @@ class Frontier:
         self.jobs, self.retries = jobs, retries
         self.children: dict[str, list[str]] = {}
         for job in jobs.values():
-            if job.parent in jobs:
+            if job.parent is not None and job.parent in jobs:
                 self.children.setdefault(job.parent, []).append(job.key)
         self.state: dict[str, State] = {}
         #: How many jobs are in each state, kept up to date by `_set`.

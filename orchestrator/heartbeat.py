@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -37,11 +38,9 @@ class Heartbeat:
     def _beat(self) -> None:
         while True:
             sign = {"host": socket.gethostname(), "pid": os.getpid(), "at": time.time(), "jobs": list(self.running())}
-            try:
+            # The sweep itself will say that its store is gone; a missed sign is no reason to stop it.
+            with contextlib.suppress(StoreError):
                 self.store.write_json(self.path, sign)
-            except StoreError:
-                # The sweep itself will say that its store is gone; a missed sign is no reason to stop it.
-                pass
             if self._stop.wait(PERIOD):
                 return
 

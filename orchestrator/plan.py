@@ -126,9 +126,7 @@ class _Planner:
             group=("finetune", model.backbone.name, model.dataset.name),
         )
 
-    def _attack(
-        self, base: dict[str, Any], cells: list[tuple[str, str, Epsilon]], finetune: Job, model: Model
-    ) -> None:
+    def _attack(self, base: dict[str, Any], cells: list[tuple[str, str, Epsilon]], finetune: Job, model: Model) -> None:
         rows = [
             {"cell": cell, "gradient": gradient, "epsilon": epsilon.value, "label": epsilon.label}
             for cell, gradient, epsilon in cells

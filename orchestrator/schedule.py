@@ -37,8 +37,9 @@ import ray  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.tune.search import ConcurrencyLimiter, Searcher  # noqa: E402
 
+from orchestrator.cells import Resources  # noqa: E402
 from orchestrator.frontier import Frontier, Retries, State  # noqa: E402
-from orchestrator.plan import Job, Resources  # noqa: E402
+from orchestrator.plan import Job  # noqa: E402
 from orchestrator.progress import View  # noqa: E402
 from orchestrator.work import Context  # noqa: E402
 
@@ -67,7 +68,7 @@ class Summary:
     failures: list[Failure]
 
 
-class Trial(tune.Trainable):  # type: ignore[misc]
+class Trial(tune.Trainable):
     """A job while Ray Tune runs it. The actor that hosts it stays for the next job, with what it has loaded."""
 
     def setup(self, config: dict[str, Any], execute: Execute | None = None) -> None:
@@ -99,7 +100,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         """Nothing: a trial that starts again asks the store."""
 
 
-class _Feed(Searcher):  # type: ignore[misc]
+class _Feed(Searcher):
     """Gives Tune the frontier's next job, and the frontier what became of it."""
 
     def __init__(self, frontier: Frontier, view: View, context: Context, on_failure: Callable[[Failure], None]) -> None:
@@ -108,7 +109,7 @@ class _Feed(Searcher):  # type: ignore[misc]
         self.job_of: dict[str, str] = {}
         self.failures: list[Failure] = []
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         job = self.frontier.next(time.monotonic())
         if job is None:
             return Searcher.FINISHED if self.frontier.exhausted else None
@@ -128,9 +129,7 @@ class _Feed(Searcher):  # type: ignore[misc]
         self.view.failed(key, text.splitlines()[0], again)
         if not again:
             attempts, host = self.frontier.attempts[key], said.get("host", "")
-            failure = Failure(
-                job=self.frontier.jobs[key], attempts=attempts, error=text, traceback=trace, host=host
-            )
+            failure = Failure(job=self.frontier.jobs[key], attempts=attempts, error=text, traceback=trace, host=host)
             self.failures.append(failure)
             self.on_failure(failure)
 
@@ -146,7 +145,7 @@ class _Feed(Searcher):  # type: ignore[misc]
         return {}
 
 
-class _Watch(tune.Callback):  # type: ignore[misc]
+class _Watch(tune.Callback):
     """Tells the view which trials run."""
 
     def __init__(self, view: View) -> None:
@@ -166,7 +165,7 @@ def connect(address: str | None, slots: int | None = None) -> None:
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     root = str(Path(__file__).resolve().parents[1])
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
     if address is not None:

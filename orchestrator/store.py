@@ -185,5 +185,3 @@ class Store:
         """Remove the failure records of `jobs`."""
         for name in set(self.names("failures", ".parquet")) & {f"{job}.parquet" for job in jobs}:
             self.remove(f"failures/{name}")
-
-

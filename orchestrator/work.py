@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -75,9 +75,7 @@ def _finetune(key: str, spec: dict[str, Any], context: Context) -> None:
     _train(key, spec, context, model, source, data)
 
 
-def _train(
-    key: str, spec: dict[str, Any], context: Context, model: Model, source: DataSource, data: Data
-) -> None:
+def _train(key: str, spec: dict[str, Any], context: Context, model: Model, source: DataSource, data: Data) -> None:
     store, started = Store(context.storage), time.monotonic()
     model.to(device())
     progress = store.load_progress(key)
@@ -92,9 +90,7 @@ def _train(
 
     settings = build(ss.FineTune, "finetune", spec["finetune"])
     task = ss.TASKS.build(spec["task"]["name"], **spec["task"]["parameters"])
-    history = ss.fine_tune(
-        model, data.train, source, task, settings, seed=spec["seed"], resume=resume, on_epoch=save
-    )
+    history = ss.fine_tune(model, data.train, source, task, settings, seed=spec["seed"], resume=resume, on_epoch=save)
     record = {"job": key, "spec": spec, "history": history, "classes": list(data.classes), "channels": data.channels}
     record |= {"train_images": len(data.train), "seconds": time.monotonic() - started, "device": _device_name()}
     record |= {"git": context.git, "versions": context.versions, "finished_at": datetime.now(UTC).isoformat()}
@@ -108,7 +104,7 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> None:
     store, started = Store(context.storage), time.monotonic()
     model, record = _Models.get(store, spec["model"])
     made = record["spec"]
-    source, backbone, data = _ingredients(made, context)
+    source, data = _data(keys.canonical(made["dataset"]), context.data_root)
     test = data.test if spec["images"] is None else data.test.take(torch.arange(min(spec["images"], len(data.test))))
     chosen = ss.ATTACKS.build(spec["attack"]["name"], **spec["attack"]["parameters"])
     epsilons = sorted({cell["epsilon"] for cell in spec["cells"]})
@@ -142,7 +138,9 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> None:
             | {"step_size": chosen.step(cell["epsilon"]), "reach": outcome.reach[row]}
         )
         outcomes += _outcome_rows(cell["cell"], outcome, row, test.indices)
-        examples += _example_rows(cell["cell"], outcome, row, test.indices, inputs(test.images[:EXAMPLES], source), data)
+        examples += _example_rows(
+            cell["cell"], outcome, row, test.indices, inputs(test.images[:EXAMPLES], source), data
+        )
     store.write_table("outcomes", key, outcomes, tables.OUTCOMES)
     store.write_table("examples", key, examples, tables.EXAMPLES)
     # The results come last: they are what says that the job is done.
@@ -209,7 +207,7 @@ def _built(spec: dict[str, Any], backbone: Backbone, classes: int, channels: int
 class _Models:
     """The models that this worker used last, ready on its device."""
 
-    _loaded: OrderedDict[tuple[str, str], tuple[Model, dict[str, Any]]] = OrderedDict()
+    _loaded: ClassVar[OrderedDict[tuple[str, str], tuple[Model, dict[str, Any]]]] = OrderedDict()
 
     @classmethod
     def put(cls, storage: str, key: str, model: Model, record: dict[str, Any]) -> None:

@@ -16,7 +16,6 @@ from signsym_core.backbones import Model
 from signsym_core.datasets import DataSource, Split, augmented, inputs
 from signsym_core.registry import require
 from signsym_core.rules.convert import unserved
-
 from signsym_core.tasks import Task
 
 #: Steps between two looks at the gradients' health; looking makes the host wait for the device.
@@ -96,7 +95,8 @@ def fine_tune(
     health = _Health(model)
     model.train()
     for epoch in range(first, settings.epochs):
-        started, losses = time.monotonic(), []
+        started = time.monotonic()
+        losses: list[Tensor] = []
         with seeds.seeded_globally(seed, "dropout", epoch, device=device):
             for images, labels in _batches(train, source, settings, seed, epoch):
                 step = len(losses) + 1
@@ -144,7 +144,10 @@ def _optimizer(model: Model, settings: FineTune) -> torch.optim.Optimizer:
         {"params": list(model.head_parameters()), "lr": settings.head_lr},
     ]
     betas = (settings.beta1, settings.beta2)
-    return kind(groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay, fused=True)
+    made: torch.optim.Optimizer = kind(
+        groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay, fused=True
+    )
+    return made
 
 
 def _refuse_bypassed(model: nn.Module) -> None:
@@ -176,7 +179,7 @@ class _Health:
         finite = torch.isfinite(torch.stack([norms for _, _, norms in seen])).cpu()
         if finite.all():
             return
-        row, column = (~finite).nonzero()[0].tolist()
+        row = int((~finite).any(dim=1).nonzero()[0])
         # The backward pass runs from the head down: the last broken parameter is where it began.
         broken = [name for (name, _), good in zip(self.parameters, finite[row], strict=True) if not good]
         epoch, step, _ = seen[row]

@@ -88,7 +88,7 @@ def curves(results: pd.DataFrame, outcomes: pd.DataFrame) -> list[Curve]:
     }
     shown = results[results["attack"] != "none"]
     _refuse_ambiguous(shown)
-    lines = {key: rows for key, rows in shown.groupby([*FIGURE, *ATTACK, *RULE], sort=False, dropna=False)}
+    lines = _grouped(shown, [*FIGURE, *ATTACK, *RULE])
     made = []
     for key, rows in lines.items():
         figure, attack, rule = key[: len(FIGURE)], key[len(FIGURE) : -len(RULE)], key[-len(RULE) :]
@@ -117,11 +117,11 @@ def clean_scores(results: pd.DataFrame, outcomes: pd.DataFrame) -> list[tuple[st
     clean = results[results["attack"] == "none"]
     cells = {str(cell): rows for cell, rows in outcomes.groupby("cell", sort=False)}
     scores = []
-    for key, rows in clean.groupby([*FIGURE, *RULE], sort=False, dropna=False):
+    for key, rows in _grouped(clean, [*FIGURE, *RULE]).items():
         series = {
-            int(row.seed): cells[row.cell].set_index("image")["robust"].astype(float)
-            for row in rows.itertuples()
-            if row.cell in cells
+            int(row["seed"]): cells[row["cell"]].set_index("image")["robust"].astype(float)
+            for row in rows.to_dict("records")
+            if row["cell"] in cells
         }
         if series:
             rule = _named(key[-2], key[-1], clean, "rule")
@@ -148,7 +148,7 @@ def _point(
 
 def _by_seed(rows: pd.DataFrame, epsilon: float, by_cell: dict[str, pd.Series]) -> dict[int, pd.Series]:
     at = rows[rows["epsilon"] == epsilon]
-    found = {int(row.seed): by_cell[row.cell] for row in at.itertuples() if row.cell in by_cell}
+    found = {int(row["seed"]): by_cell[row["cell"]] for row in at.to_dict("records") if row["cell"] in by_cell}
     if len(found) < len(at) and not found:
         raise ValueError(f"the results of job {at['job'].iloc[0]} have no outcomes in the store")
     return dict(sorted(found.items()))
@@ -172,6 +172,11 @@ def _paired(mine: dict[int, pd.Series], theirs: dict[int, pd.Series] | None) -> 
     return gap(ours.loc[images].to_numpy(float).T, others.loc[images].to_numpy(float).T)
 
 
+def _grouped(rows: pd.DataFrame, columns: list[str]) -> dict[tuple[str, ...], pd.DataFrame]:
+    groups = rows.groupby(columns, sort=False, dropna=False)
+    return {tuple(map(str, key)): members for key, members in groups}
+
+
 def _refuse_ambiguous(rows: pd.DataFrame) -> None:
     columns = [*FIGURE, *ATTACK, *RULE, "seed", "epsilon"]
     twice = rows[rows.duplicated(columns, keep=False)]
@@ -182,9 +187,7 @@ def _refuse_ambiguous(rows: pd.DataFrame) -> None:
         raise AmbiguousCurveError(f"two results for {where} (jobs {jobs}): they differ in a setting that is not shown")
 
 
-def _first(
-    lines: dict[tuple[str, ...], pd.DataFrame], panel: tuple[str, ...], rule: str
-) -> pd.DataFrame | None:
+def _first(lines: dict[tuple[str, ...], pd.DataFrame], panel: tuple[str, ...], rule: str) -> pd.DataFrame | None:
     return next((rows for key, rows in lines.items() if key[:-2] == panel and key[-2] == rule), None)
 
 

@@ -20,6 +20,13 @@ from orchestrator.explorer import figures
 from orchestrator.explorer.query import FEW_IMAGES, FEW_SEEDS, Curve, Point, clean_scores, curves
 from signsym_core.stats import Interval
 
+#: Columns of curves.csv.
+_CSV = (
+    *("model", "attack", "gradient", "rule", "epsilon", "epsilon_label"),
+    *("value", "lo", "hi", "method", "images", "seeds"),
+    *("gap_to_bp", "gap_lo", "gap_hi", "over_exact", "over_exact_lo", "over_exact_hi", "reach"),
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Picture:
@@ -49,9 +56,7 @@ def write_report(
     Raises AmbiguousCurveError where the rows do not tell two results apart.
     """
     lines = curves(results, outcomes)
-    environment = Environment(
-        loader=PackageLoader("orchestrator.explorer"), autoescape=True, undefined=StrictUndefined
-    )
+    environment = Environment(loader=PackageLoader("orchestrator.explorer"), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("report.html").render(
         title=title,
         findings=[found for pair in _shown_pairs(lines) for found in [_finding(*pair)] if found],
@@ -155,7 +160,12 @@ def _masking_pictures(lines: Sequence[Curve]) -> list[_Picture]:
     for chosen, at in _shown_pairs(lines):
         pairs = [line for line in chosen if line.gradient == "feedback"]
         rows = [
-            [figures.label(line.rule_label), point.label, figures.percent(point.score), figures.points(point.over_exact)]
+            [
+                figures.label(line.rule_label),
+                point.label,
+                figures.percent(point.score),
+                figures.points(point.over_exact),
+            ]
             for line in pairs
             for point in line.points
             if point.over_exact is not None
@@ -207,10 +217,7 @@ def _label(lines: Sequence[Curve], epsilon: float) -> str:
 def _csv(lines: Sequence[Curve]) -> str:
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(
-        ["model", "attack", "gradient", "rule", "epsilon", "epsilon_label", "value", "lo", "hi", "method"]
-        + ["images", "seeds", "gap_to_bp", "gap_lo", "gap_hi", "over_exact", "over_exact_lo", "over_exact_hi", "reach"]
-    )
+    writer.writerow(_CSV)
     for line in lines:
         for point in line.points:
             score = point.score
@@ -219,10 +226,9 @@ def _csv(lines: Sequence[Curve]) -> str:
                 for gap in (point.over_bp, point.over_exact)
                 for value in ((gap.value, gap.lo, gap.hi) if gap is not None else ("", "", ""))
             ]
-            writer.writerow(
-                [line.title, line.attack_label, line.gradient, line.rule_label, point.epsilon, point.label]
-                + [score.value, score.lo, score.hi, score.method, score.n, score.seeds, *gaps, point.reach]
-            )
+            names = (line.title, line.attack_label, line.gradient, line.rule_label, point.epsilon, point.label)
+            numbers = (score.value, score.lo, score.hi, score.method, score.n, score.seeds)
+            writer.writerow([*names, *numbers, *gaps, point.reach])
     return sink.getvalue()
 
 

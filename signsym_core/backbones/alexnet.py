@@ -22,4 +22,5 @@ class AlexNet(Backbone):
     published = "AlexNet_Weights"
 
     def network(self, channels: int) -> nn.Module:
-        return models.alexnet()
+        network: nn.Module = models.alexnet()
+        return network

@@ -1,4 +1,4 @@
-"""What a backbone is: a network with a fresh task head behind its normalisation, so that a model takes [0, 1] pixels."""
+"""What a backbone is: a network with a fresh task head, behind its normalisation, so that models take [0, 1] pixels."""
 
 from __future__ import annotations
 

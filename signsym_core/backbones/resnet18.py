@@ -22,4 +22,5 @@ class ResNet18(Backbone):
     published = "ResNet18_Weights"
 
     def network(self, channels: int) -> nn.Module:
-        return models.resnet18()
+        network: nn.Module = models.resnet18()
+        return network

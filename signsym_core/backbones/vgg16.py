@@ -22,4 +22,5 @@ class VGG16(Backbone):
     published = "VGG16_Weights"
 
     def network(self, channels: int) -> nn.Module:
-        return models.vgg16()
+        network: nn.Module = models.vgg16()
+        return network

@@ -27,7 +27,9 @@ class CIFAR10(DataSource):
             # Several trials may start at once: one downloads, the others wait for it.
             with open(root / f".{folder}.lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                parts = {split: TorchvisionCIFAR10(root, split == "train", download=True) for split in ("train", "test")}
+                parts = {
+                    split: TorchvisionCIFAR10(root, split == "train", download=True) for split in ("train", "test")
+                }
         except (OSError, RuntimeError) as error:
             raise DataNotFoundError(
                 f"CIFAR-10 is not at {root / folder} and could not be downloaded ({error}). Put the official archive "

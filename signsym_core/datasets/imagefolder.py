@@ -93,7 +93,9 @@ class ImageFolder(DataSource):
 def _class_names(folder: Path) -> list[str]:
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if len(names) < 2:
-        raise DataNotFoundError(f"image folder {folder}: expected a folder for each of at least two classes, got {names}")
+        raise DataNotFoundError(
+            f"image folder {folder}: expected a folder for each of at least two classes, got {names}"
+        )
     return names
 
 

@@ -79,21 +79,25 @@ class ScaledRule(Rule):
     scale: Scale = "rms"
 
     def size(self, weight: Tensor) -> Tensor | float:
+        rms = self._rms(weight)
+        return 1.0 if rms is None else rms / self.draw_rms
+
+    def _rms(self, weight: Tensor) -> Tensor | float | None:
+        """RMS that B is to have; None for that of the raw draw."""
         # The data-dependent sizes stay tensors on the weight's device: asking for them never waits for the device.
         outputs, fan_in = weight.shape[0], math.prod(weight.shape[1:])
         fan_out = outputs * math.prod(weight.shape[2:])
         if self.scale == "unit":
-            return 1.0
-        if self.scale == "rms":
-            return torch.linalg.vector_norm(weight) / (math.sqrt(weight.numel()) * self.draw_rms)
-        if self.scale == "rms_channel":
-            dims = tuple(range(1, weight.ndim))
-            return torch.linalg.vector_norm(weight, dim=dims, keepdim=True) / (math.sqrt(fan_in) * self.draw_rms)
-        if self.scale == "mean_abs":
-            return torch.linalg.vector_norm(weight, ord=1) / (weight.numel() * self.draw_rms)
+            return None
         if self.scale == "xavier":
-            return math.sqrt(2 / (fan_in + fan_out)) / self.draw_rms
-        return math.sqrt(2 / fan_out) / self.draw_rms
+            return math.sqrt(2 / (fan_in + fan_out))
+        if self.scale == "he_fanout":
+            return math.sqrt(2 / fan_out)
+        if self.scale == "rms_channel":
+            norms: Tensor = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+            return norms / math.sqrt(fan_in)
+        norm: Tensor = torch.linalg.vector_norm(weight, ord=1 if self.scale == "mean_abs" else 2)
+        return norm / (weight.numel() if self.scale == "mean_abs" else math.sqrt(weight.numel()))
 
 
 #: 64-bit words drawn at a time on a CPU: 4 MiB, which the caches hold.

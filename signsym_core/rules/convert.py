@@ -19,7 +19,7 @@ _LAYERS: dict[type[nn.Module], type[FeedbackLayer]] = {nn.Linear: FeedbackLinear
 
 #: Modules that multiply by a weight in a way that no rule here serves; attention modules by the name of their class,
 #: since they hold Linear layers whose forward pass they go around.
-_UNSERVED: tuple[type[nn.Module], ...] = (
+_UNSERVED: tuple[type, ...] = (
     nn.Conv1d,
     nn.Conv3d,
     nn.ConvTranspose1d,
@@ -151,4 +151,3 @@ def _refusal(module: nn.Module) -> str | None:
         if isinstance(module, nn.Conv2d) and type(module)._conv_forward is not nn.Conv2d._conv_forward:
             return "it has a convolution of its own"
     return None
-

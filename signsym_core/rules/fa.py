@@ -13,7 +13,7 @@ from signsym_core.rules.base import ScaledRule, fill_uniform
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FA(ScaledRule):
-    """Feedback alignment, B = s · R with R ~ U(-1, 1) · √3 drawn once; s is measured once, on the weights at conversion."""
+    """FA, B = s · √3 · R with R ~ U(-1, 1) drawn once; s is measured once, on the weights at conversion."""
 
     name = "fa"
     label = "FA"

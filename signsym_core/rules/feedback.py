@@ -90,10 +90,10 @@ def _(weight: Tensor, handle: int) -> Tensor:
 
 
 class FeedbackLayer(nn.Module):
-    """What both kinds of converted layer share. Instances are made by `convert`, which changes a layer's class in place."""
+    """What both kinds of converted layer share. `convert` makes them, by changing the class of a layer in place."""
 
     weight: Tensor
-    bias: Tensor | None
+    bias: Any
     state: FeedbackState
     #: Whether the next forward pass is recorded by ordinary autograd.
     plain: bool
@@ -116,7 +116,7 @@ class FeedbackLayer(nn.Module):
     def matrix(self) -> Tensor:
         """B as the next backward pass uses it."""
         if torch.compiler.is_compiling():
-            return _feedback_while_compiled(self.weight.detach(), self.handle)
+            return cast(Tensor, _feedback_while_compiled(self.weight.detach(), self.handle))
         return self.state.current(self.weight, self.training)
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -142,12 +142,12 @@ class FeedbackLayer(nn.Module):
             missing.remove(prefix + "_extra_state")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.state.moved(fn)
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._register_handle()
 
     def extra_repr(self) -> str:

@@ -34,9 +34,7 @@ class Classification(Task):
 
     def check(self, outputs: Tensor, labels: Tensor) -> None:
         if outputs.ndim != 2 or outputs.shape[0] != len(labels) or outputs.shape[1] < 2:
-            raise ValueError(
-                f"the model must give logits of shape [{len(labels)}, classes], got {list(outputs.shape)}"
-            )
+            raise ValueError(f"the model must give logits of shape [{len(labels)}, classes], got {list(outputs.shape)}")
         if labels.dtype != torch.int64 or labels.ndim != 1:
             raise ValueError(f"labels must be int64[n], got {labels.dtype}{list(labels.shape)}")
         if labels.min() < 0 or labels.max() >= outputs.shape[1]:

@@ -67,5 +67,5 @@ def test_the_suite_fails_an_attack_that_depends_on_the_other_epsilons():
         def run(self, problem, epsilon):
             return torch.rand_like(problem.images)
 
-    with pytest.raises(AssertionError, match="one seed|depends on others"):
+    with pytest.raises(AssertionError, match=r"one seed|depends on others"):
         check_attack(Drifting())

@@ -76,7 +76,7 @@ def test_a_number_does_not_depend_on_what_else_is_shown():
 def test_two_values_for_one_seed_and_epsilon_are_refused():
     results, outcomes = frames()
     again = results.iloc[[3]].assign(cell="other", value=0.123)
-    with pytest.raises(AmbiguousCurveError, match="seed 0, epsilon 0.1"):
+    with pytest.raises(AmbiguousCurveError, match=r"seed 0, epsilon 0\.1"):
         curves(pd.concat([results, again]), outcomes)
 
 
@@ -142,7 +142,7 @@ def test_an_empty_store_says_what_to_run(tmp_path):
     results, outcomes = frames()
     page = write_report(results.iloc[:0], outcomes.iloc[:0], tmp_path / "out", title="t", missing=7, command="c")
     assert "signsym sweep grids/quickstart.yaml" in page.read_text()
-    assert "<strong class=\"warn\">7 without</strong>" in page.read_text()
+    assert '<strong class="warn">7 without</strong>' in page.read_text()
 
 
 def test_clean_scores_are_those_of_attack_none():

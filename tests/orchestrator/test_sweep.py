@@ -149,9 +149,7 @@ def test_a_failed_job_is_retried_recorded_and_the_rest_goes_on(tmp_path, run):
         for label, shade in (("dark", 20), ("light", 230)):
             (tmp_path / "not-there" / split / label).mkdir(parents=True)
             for at in range(4):
-                Image.new("RGB", (8, 8), (shade + at,) * 3).save(
-                    tmp_path / "not-there" / split / label / f"{at}.png"
-                )
+                Image.new("RGB", (8, 8), (shade + at,) * 3).save(tmp_path / "not-there" / split / label / f"{at}.png")
     retry = ("--data-root", tmp_path, "--retry-failed")
     status, output = run("orchestrator/sweep.py", grid, "--storage", storage, *retry)
     assert status == 0, output
