@@ -93,7 +93,7 @@ def _plan(parsed: argparse.Namespace, console: Console) -> int:
         table.add_row(kind, str(len(jobs)), f"{gpu:.2f}", f"{cpu:.2f}")
     console.print(table)
     console.print(f"done already: {len(plan.done)} cells; missing: {plan.missing} cells, {len(plan.jobs)} jobs")
-    console.print(f"fine-tuned models: {len(plan.models)}; without sharing there would be one for each cell")
+    console.print(f"{len(plan.finetunes)} fine-tuned models serve the {len(plan.cells)} cells")
     guessed = len(plan.jobs) - estimates.measured
     console.print(f"times: {estimates.measured} jobs from measurements in this store, {guessed} from stated defaults")
     return COMPLETE

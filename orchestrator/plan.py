@@ -47,8 +47,8 @@ class Plan:
     #: Keys of all cells of the grid, and of those among them that the store holds.
     cells: Set[str]
     done: Set[str]
-    #: Keys of all fine-tunes and pre-trainings of the grid, done or not.
-    models: Set[str]
+    #: Keys of all fine-tunes of the grid, done or not.
+    finetunes: Set[str]
 
     @property
     def missing(self) -> int:
@@ -66,7 +66,7 @@ def compile_plan(grid: Grid, done_cells: Set[str], done_models: Set[str]) -> Pla
         jobs=planner.jobs,
         cells=planner.cells,
         done=planner.cells & done_cells,
-        models=planner.models,
+        finetunes=planner.finetunes,
     )
 
 
@@ -75,11 +75,11 @@ class _Planner:
         self.done_cells, self.done_models = done_cells, done_models
         self.jobs: dict[str, Job] = {}
         self.cells: set[str] = set()
-        self.models: set[str] = set()
+        self.finetunes: set[str] = set()
 
     def add(self, model: Model, attacks: tuple[tuple[AttackChoice, tuple[Epsilon, ...]], ...]) -> None:
         finetune = self._finetune(model)
-        self.models.add(finetune.key)
+        self.finetunes.add(finetune.key)
         wanted: dict[str, list[tuple[str, str, Epsilon]]] = {}
         specs: dict[str, dict[str, Any]] = {}
         for choice, epsilons in attacks:
@@ -103,7 +103,6 @@ class _Planner:
     def _add_with_parent(self, finetune: Job, model: Model) -> None:
         if isinstance(model.weights, Pretrain):
             parent = _pretrain(model, model.weights)
-            self.models.add(parent.key)
             if parent.key not in self.done_models:
                 self.jobs.setdefault(parent.key, parent)
         self.jobs[finetune.key] = finetune
