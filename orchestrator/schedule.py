@@ -35,6 +35,7 @@ for _name, _value in _ENVIRONMENT.items():
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import ConcurrencyLimiter, Searcher  # noqa: E402
 
 from orchestrator.cells import Resources  # noqa: E402
@@ -145,6 +146,26 @@ class _Feed(Searcher):
         return {}
 
 
+class _NewestFirst(FIFOScheduler):
+    """Gives a free actor to the newest waiting trial.
+
+    Tune's own choice, the oldest, is the one whose actor is about to start; it would take the free actor and end the
+    starting one, so that jobs shorter than the start of a process would run one at a time for ever. No more trials
+    wait than there are slots, so none waits long.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.place: dict[str, int] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self.place[trial.trial_id] = len(self.place)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
+        return max(waiting, key=lambda trial: self.place[trial.trial_id], default=None)
+
+
 class _Watch(tune.Callback):
     """Tells the view which trials run."""
 
@@ -199,13 +220,14 @@ def run(
     frontier = Frontier(jobs, estimates, retries)
     feed = _Feed(frontier, view, context, on_failure)
     trainable = tune.with_resources(tune.with_parameters(Trial, execute=execute), _placement)
-    # A few trials more than fit may wait, so that a slot never idles while the driver thinks.
-    limit = _slots(jobs) + 2
     with tempfile.TemporaryDirectory(prefix="signsym-tune-") as scratch, view:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=ConcurrencyLimiter(feed, max_concurrent=limit), num_samples=-1, reuse_actors=True
+                search_alg=ConcurrencyLimiter(feed, max_concurrent=_slots(jobs)),
+                scheduler=_NewestFirst(),
+                num_samples=-1,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(name="sweep", storage_path=scratch, verbose=0, callbacks=[_Watch(view)]),
         ).fit()
