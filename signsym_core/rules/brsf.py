@@ -11,7 +11,7 @@ from signsym_core.rules.frsf import FRSF
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BRSF(FRSF):
-    """brSF, B = s · √3 · M ∘ sign(W), with M ~ U(0, 1] drawn again after every update of W.
+    """brSF, B = s · √3 · M ∘ sign(W), with M ~ U(0, 1) drawn again after every update of W.
 
     The magnitudes change only while the layer trains: in evaluation B is a fixed matrix, so an attack meets one
     backward pass, not a random one. `redraw="forward"` gives BioTorch's behaviour instead: new magnitudes at every

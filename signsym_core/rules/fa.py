@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from signsym_core.rules.base import ScaledRule, fill_uniform
+from signsym_core.rules.base import LEVELS, ScaledRule, fill_levels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,8 @@ class FA(ScaledRule):
     draw_rms = 1 / math.sqrt(3)
 
     def draw(self, out: Tensor, generator: torch.Generator) -> None:
-        fill_uniform(out, generator)
-        out.mul_(2).sub_(1)
+        fill_levels(out, generator)
+        out.mul_(2 / LEVELS).sub_(1)
 
     def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
         assert draw is not None

@@ -56,7 +56,7 @@ class _Conv2dFunction(torch.autograd.Function):
         x, matrix = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
         wanted = ctx.needs_input_grad
-        down, by_weight, by_bias = torch.ops.aten.convolution_backward(
+        down, by_weight, by_bias = torch.ops.aten.convolution_backward.default(
             delta,
             x,
             matrix.to(delta.dtype),

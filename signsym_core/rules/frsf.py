@@ -8,22 +8,23 @@ import math
 import torch
 from torch import Tensor
 
-from signsym_core.rules.base import ScaledRule, fill_uniform
+from signsym_core.rules.base import LEVELS, ScaledRule, fill_levels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FRSF(ScaledRule):
-    """frSF, B = s · √3 · M ∘ sign(W), M ~ U(0, 1] drawn once (the factor √3 makes s the RMS of B; not for `unit`)."""
+    """frSF, B = s · √3 · M ∘ sign(W), M ~ U(0, 1) drawn once (the factor √3 makes s the RMS of B; not for `unit`)."""
 
     name = "frsf"
     label = "frSF"
     citation = "Liao, Leibo, Poggio 2016, How important is weight symmetry in backpropagation?, arXiv 1510.05067"
     tags = frozenset({"sign-symmetric", "follows-weights", "fixed-after-init"})
     random = True
-    draw_rms = 1 / math.sqrt(3)
+    draw_rms = LEVELS / math.sqrt(3)
+    draw_max = LEVELS
 
     def draw(self, out: Tensor, generator: torch.Generator) -> None:
-        fill_uniform(out, generator)
+        fill_levels(out, generator)
 
     def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
         assert draw is not None
