@@ -44,6 +44,7 @@ class Problem:
         self.noise = noise
         self.passes, self.micro_batch = passes, micro_batch
         self._clean: tuple[Tensor, Tensor] | None = None
+        self._checked = False
 
     def outputs(self, images: Tensor) -> Tensor:
         """The model's outputs [n, outputs] for any number of images."""
@@ -96,6 +97,10 @@ class Problem:
         with torch.enable_grad(), self.source(self.model):
             variable = images.detach().clone().requires_grad_()
             outputs = self.model(variable)
+            if not self._checked:
+                # Once, since looking at labels makes the host wait for the device.
+                self.task.check(outputs, labels)
+                self._checked = True
             (gradient,) = torch.autograd.grad(self.task.attack_loss(outputs, labels), variable)
         return gradient, outputs.detach()
 

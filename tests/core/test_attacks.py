@@ -1,0 +1,269 @@
+"""FGSM and PGD: against Foolbox, against a closed form, within their budget, and with no more passes than needed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+
+import foolbox
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import signsym_core as ss
+from signsym_core import evaluate
+from signsym_core.evaluate import WeakAttackWarning, within_ball
+
+EPSILONS = [0.0, 0.002, 0.01, 8 / 255, 0.1, 0.5]
+
+
+def network(rule="usf"):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2), nn.ReLU(), nn.Flatten()]
+    return ss.convert(nn.Sequential(*layers, nn.Linear(72, 5)), rule).eval()
+
+
+def batch(model, n=40, size=10, seed=1):
+    images = torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
+    labels = model(images).argmax(1)
+    labels[::7] = (labels[::7] + 1) % 5  # some that are wrong from the start
+    return images, labels
+
+
+@pytest.mark.parametrize("gradient", ["feedback", "exact"])
+@pytest.mark.parametrize(
+    ("name", "theirs", "parameters"),
+    [
+        ("fgsm", foolbox.attacks.LinfFastGradientAttack(), {}),
+        ("pgd", foolbox.attacks.LinfPGD(steps=5, rel_stepsize=0.5), {}),
+        ("pgd", foolbox.attacks.LinfPGD(steps=5, rel_stepsize=0.5, random_start=False), {"random_start": False}),
+        ("pgd", foolbox.attacks.LinfPGD(steps=7, rel_stepsize=0.3), {"steps": 7, "relative_step": 0.3}),
+        ("pgd", foolbox.attacks.LinfPGD(steps=60, abs_stepsize=0.01), {"steps": 60, "step_size": 0.01}),
+    ],
+    ids=["fgsm", "pgd", "pgd-no-start", "pgd-relative", "pgd-absolute"],
+)
+@pytest.mark.parametrize("rule", ["bp", "frsf"])
+def test_outcomes_are_foolboxs_image_by_image(rule, name, theirs, parameters, gradient):
+    model = network(rule)
+    images, labels = batch(model)
+    ours = ss.attack(name, model, images, labels, EPSILONS, gradient=gradient, seed=3, keep=len(images), **parameters)
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    with ss.exact_gradient(model) if gradient == "exact" else contextlib.nullcontext():
+        for row, epsilon in enumerate(EPSILONS):
+            torch.manual_seed(3)
+            _, clipped, lost = theirs(wrapped, images, labels, epsilons=[epsilon])
+            assert torch.equal(ours.robust[row], ~lost[0])
+            assert torch.allclose(ours.adversarial[row], clipped[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+def test_a_linear_model_falls_exactly_where_its_closed_form_says(name):
+    """For w·x + b the smallest L∞ perturbation that flips the sign is |w·x + b| / ||w||_1."""
+    torch.manual_seed(0)
+    linear = nn.Linear(12, 1).double()
+    model = nn.Sequential(nn.Flatten(), linear)
+    with torch.no_grad():
+        linear.weight.mul_(0.3)
+
+    class TwoLogits(nn.Module):
+        def forward(self, x):
+            margin = model(x)
+            return torch.cat([margin, -margin], dim=1)
+
+    images = torch.rand(60, 3, 2, 2).double() * 0.4 + 0.3
+    margin = model(images).flatten().detach()
+    labels = (margin < 0).long()
+    smallest = margin.abs() / linear.weight.abs().sum()
+    epsilons = [0.02, 0.05, 0.1, 0.2]
+    outcome = ss.attack(name, TwoLogits(), images, labels, epsilons, gradient="exact")
+    for row, epsilon in enumerate(epsilons):
+        sure = (smallest - epsilon).abs() > 1e-6
+        assert torch.equal(outcome.robust[row][sure], (smallest > epsilon)[sure])
+
+
+def test_fgsm_takes_one_gradient_for_all_epsilons_and_pgd_no_more_than_foolbox():
+    model = network()
+    images, labels = batch(model, n=30)
+    with_zero = [0.0, *[0.01 * at for at in range(1, 11)]]
+    without = [0.01 * at for at in range(1, 12)]
+    calls = []
+    handle = model.register_forward_pre_hook(lambda *_: calls.append(1))
+    fgsm = ss.attack("fgsm", model, images, labels, with_zero)
+    assert len(calls) == fgsm.forwards <= 11
+    handle.remove()
+    assert (fgsm.images_forward, fgsm.images_backward) == (11 * 30, 30)
+    fgsm = ss.attack("fgsm", model, images, labels, without)
+    assert fgsm.forwards <= 11
+    assert (fgsm.images_forward, fgsm.images_backward) == (12 * 30, 30)
+    pgd = ss.attack("pgd", model, images, labels, without)
+    assert (pgd.images_forward, pgd.images_backward) == (66 * 30, 55 * 30)
+    assert ss.attack("pgd", model, images, labels, with_zero).images_forward == 61 * 30
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    epsilon=st.one_of(st.floats(0, 1), st.sampled_from([1 / 255, 8 / 255, 0.1, 0.3, 1e-4])),
+    seed=st.integers(0, 10_000),
+    reach=st.sampled_from([0.5, 1.0, 1.7, 100.0]),
+)
+def test_no_image_leaves_its_ball_or_the_unit_range(epsilon, seed, reach):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(4, 3, 5, 5, generator=generator)
+    images[0].clamp_(0, 0.05)
+    images[1].clamp_(0.97, 1)
+    proposed = images + (torch.rand(images.shape, generator=generator) * 2 - 1).sign() * epsilon * reach
+    inside = within_ball(images, proposed, epsilon)
+    assert (inside.double() - images.double()).abs().max() <= epsilon
+    assert inside.min() >= 0
+    assert inside.max() <= 1
+
+
+def test_carried_outcomes_never_rise_take_fewer_passes_and_agree_for_one_epsilon():
+    model = network()
+    images, labels = batch(model)
+    free = ss.attack("pgd", model, images, labels, EPSILONS)
+    carried = ss.attack("pgd", model, images, labels, EPSILONS, carry=True)
+    assert (carried.robust[:-1].int() >= carried.robust[1:].int()).all()
+    assert carried.images_backward < free.images_backward
+    one = ss.attack("pgd", model, images, labels, [0.1], carry=True)
+    clean = ss.attack("none", model, images, labels, [0.0])
+    alone = ss.attack("pgd", model, images, labels, [0.1])
+    assert torch.equal(one.robust, alone.robust)
+    assert torch.equal(carried.robust[0], clean.robust[0])
+
+
+@pytest.mark.parametrize("name", ss.ATTACKS.names)
+def test_results_do_not_depend_on_the_micro_batch_or_on_the_order_of_epsilons(name, monkeypatch):
+    monkeypatch.setattr(evaluate, "BLOCK", 16)
+    model = network("frsf")
+    images, labels = batch(model, n=40)
+    whole = ss.attack(name, model, images, labels, EPSILONS, keep=5)
+    small = ss.attack(name, model, images, labels, EPSILONS, micro_batch=3, keep=5)
+    assert torch.equal(whole.robust, small.robust)
+    backwards = ss.attack(name, model, images, labels, EPSILONS[::-1], keep=5)
+    assert torch.equal(whole.robust, backwards.robust.flip(0))
+    assert whole.adversarial.shape == (len(EPSILONS), 5, 3, 10, 10)
+
+
+def test_running_out_of_memory_halves_the_micro_batch_and_changes_nothing():
+    model = network()
+    images, labels = batch(model)
+
+    class Small(nn.Module):
+        def forward(self, x):
+            if len(x) > 8:
+                raise torch.OutOfMemoryError("out of memory")
+            return model(x)
+
+    whole = ss.attack("pgd", model, images, labels, EPSILONS)
+    small = ss.attack("pgd", Small().eval(), images, labels, EPSILONS)
+    assert torch.equal(whole.robust, small.robust)
+
+
+def test_the_model_is_left_as_it_was_found():
+    model = network().train()
+    model[1].eval()
+    model[0].weight.requires_grad_(False)
+    statistics = model[1].running_mean.clone()
+    images, labels = batch(model)
+    before = [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]
+    ss.attack("pgd", model, images, labels, [0.1])
+    assert ([m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]) == before
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(model[1].running_mean, statistics)
+
+
+def test_following_the_feedback_is_another_attack_than_the_exact_gradient():
+    model = network("fa")
+    images, labels = batch(model)
+    outcomes = [ss.attack("fgsm", model, images, labels, EPSILONS, gradient=g).robust for g in ("feedback", "exact")]
+    assert outcomes[0].sum() > outcomes[1].sum()
+
+
+def test_images_without_a_gradient_are_flagged():
+    class Saturated(nn.Module):
+        def forward(self, x):
+            return torch.stack([x.flatten(1).sum(1) * 0 + 1000, x.flatten(1).sum(1) * 0], dim=1)
+
+    outcome = ss.attack("fgsm", Saturated(), torch.rand(3, 1, 4, 4), torch.zeros(3, dtype=torch.int64), [0.1])
+    assert outcome.zero_gradient.all()
+    assert not ss.attack("fgsm", network(), *batch(network()), [0.1]).zero_gradient.any()
+
+
+def test_steps_that_cannot_reach_the_border_warn():
+    model = network()
+    with pytest.warns(WeakAttackWarning, match=r"5 steps of 0\.01 cannot reach .* radius 0\.1"):
+        ss.attack("pgd", model, *batch(model), [0.1], step_size=0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ss.attack("pgd", model, *batch(model), EPSILONS)
+        ss.attack("fgsm", model, *batch(model), EPSILONS)
+
+
+def changed(tensor, value):
+    tensor = tensor.clone()
+    tensor.view(-1)[5] = value
+    return tensor
+
+
+BAD = {
+    "NaN": (lambda x, y: (changed(x, math.nan), y, [0.1]), "finite"),
+    "below 0": (lambda x, y: (changed(x, -0.1), y, [0.1]), r"\[0, 1\]"),
+    "above 1": (lambda x, y: (x * 255, y, [0.1]), r"normalisation is part of the model"),
+    "three dimensions": (lambda x, y: (x[0], y, [0.1]), "channels, height, width"),
+    "whole numbers": (lambda x, y: ((x * 255).byte(), y, [0.1]), "uint8"),
+    "too few labels": (lambda x, y: (x, y[:-1], [0.1]), "equally many"),
+    "no images": (lambda x, y: (x[:0], y[:0], [0.1]), "at least one"),
+    "label too large": (lambda x, y: (x, y + 5, [0.1]), r"0 \.\. 4"),
+    "negative label": (lambda x, y: (x, y - 9, [0.1]), r"0 \.\. 4"),
+    "float labels": (lambda x, y: (x, y.float(), [0.1]), "int64"),
+    "epsilon below 0": (lambda x, y: (x, y, [-0.1]), r"in \[0, 1\], got -0\.1"),
+    "epsilon above 1": (lambda x, y: (x, y, [8]), r"in \[0, 1\], got 8"),
+    "epsilon NaN": (lambda x, y: (x, y, [math.nan]), "got nan"),
+    "no epsilons": (lambda x, y: (x, y, []), "at least one"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_a_clear_error(case):
+    model = network()
+    make, words = BAD[case]
+    images, labels, epsilons = make(*batch(model))
+    with pytest.raises((ValueError, RuntimeError), match=words):
+        ss.attack("none", model, images, labels, epsilons)
+
+
+@pytest.mark.parametrize("name", ["none", "fgsm", "pgd"])
+@pytest.mark.parametrize("case", ["label too large", "float labels", "negative label"])
+def test_bad_labels_are_a_clear_error_for_every_attack(name, case):
+    model = network()
+    make, words = BAD[case]
+    images, labels, epsilons = make(*batch(model))
+    with pytest.raises(ValueError, match=words):
+        ss.attack(name, model, images, labels, epsilons)
+
+
+def test_a_model_with_the_wrong_output_is_a_clear_error():
+    images, labels = batch(network())
+    with pytest.raises(ValueError, match=r"logits of shape \[40, classes\], got \[40, 8, 8, 8\]"):
+        ss.attack("none", nn.Conv2d(3, 8, 3), images, labels, [0.0])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "pdg"}, "did you mean 'pgd'"),
+        ({"gradient": "exakt"}, "did you mean 'exact'"),
+        ({"step": 3}, "unknown parameter"),
+        ({"steps": 0}, "at least 1"),
+        ({"step_size": 0.1, "relative_step": 0.1}, "null where step_size is given"),
+    ],
+)
+def test_unknown_names_and_values_are_clear_errors(change, words):
+    model = network()
+    arguments = {"name": "pgd", **change}
+    with pytest.raises(ValueError, match=words):
+        ss.attack(arguments.pop("name"), model, *batch(model), [0.1], **arguments)
