@@ -98,8 +98,9 @@ class Problem:
             variable = images.detach().clone().requires_grad_()
             outputs = self.model(variable)
             if not self._checked:
-                # Once, since looking at labels makes the host wait for the device.
+                # Once for the whole block, since looking at labels makes the host wait for the device.
                 self.task.check(outputs, labels)
+                self.task.check(outputs[:1].expand(len(self.labels), -1), self.labels)
                 self._checked = True
             (gradient,) = torch.autograd.grad(self.task.attack_loss(outputs, labels), variable)
         return gradient, outputs.detach()

@@ -114,7 +114,9 @@ class FeedbackState:
 
     def record(self, weight: Tensor) -> Tensor:
         """What a checkpoint needs to make the same B again, as the bytes of a JSON text (a uint8 tensor)."""
-        due = self._drawn_for is not None and self._drawn_for != (id(weight), weight._version)
+        # Another tensor than the one of the last draw is a copy of it, not an update.
+        drawn_for = self._drawn_for or (id(weight), weight._version)
+        due = drawn_for[0] == id(weight) and drawn_for[1] != weight._version
         fields: dict[str, Any] = {"rule": self.rule.name, "parameters": self.rule.parameters(), "seed": self.seed}
         fields |= {"index": self.index, "draws": self.draws, "frozen_size": self.frozen_size, "update_due": due}
         return torch.frombuffer(bytearray(json.dumps(fields, sort_keys=True).encode()), dtype=torch.uint8)
