@@ -128,7 +128,7 @@ def test_plan_minus_done_is_always_just_the_rest(tmp_path, seeds, rules, epsilon
 
 def test_keys_are_those_of_canonical_json():
     assert keys.canonical({"b": 1, "a": [0.1, 1e-05, None]}) == '{"a":[0.1,1e-05,null],"b":1}'
-    # What sha256sum gives for {"epsilon":0.1,"kind":"attack"}: a key that moves would make every stored result look missing.
+    # By sha256sum; a key that moves would make every stored result look missing.
     assert keys.key({"kind": "attack", "epsilon": 0.1}).startswith("b905309bc47a3b2b")
     with pytest.raises(ValueError, match="not JSON compliant"):
         keys.key({"epsilon": float("nan")})
