@@ -39,7 +39,7 @@ from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import ConcurrencyLimiter, Searcher  # noqa: E402
 
 from orchestrator.cells import Resources  # noqa: E402
-from orchestrator.frontier import Frontier, Retries, State  # noqa: E402
+from orchestrator.frontier import Frontier, Retries  # noqa: E402
 from orchestrator.plan import Job  # noqa: E402
 from orchestrator.progress import View  # noqa: E402
 from orchestrator.work import Context  # noqa: E402
@@ -61,12 +61,8 @@ class Failure:
     host: str
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Summary:
-    """How a sweep ended."""
-
-    counts: Mapping[State, int]
-    failures: list[Failure]
+class ClusterLostError(RuntimeError):
+    """Ray's own processes are gone: no job can run, and none is to blame."""
 
 
 class Trial(tune.Trainable):
@@ -108,12 +104,12 @@ class _Feed(Searcher):
         super().__init__()
         self.frontier, self.view, self.context, self.on_failure = frontier, view, context, on_failure
         self.job_of: dict[str, str] = {}
-        self.failures: list[Failure] = []
+        self.lost = False
 
     def suggest(self, trial_id: str) -> Any:
-        job = self.frontier.next(time.monotonic())
+        job = None if self.lost else self.frontier.next(time.monotonic())
         if job is None:
-            return Searcher.FINISHED if self.frontier.exhausted else None
+            return Searcher.FINISHED if self.lost or self.frontier.exhausted else None
         self.job_of[trial_id] = job.key
         return {"key": job.key, "spec": dict(job.spec), "context": self.context, **dataclasses.asdict(job.resources)}
 
@@ -125,14 +121,16 @@ class _Feed(Searcher):
             return
         words = "the worker process died (killed, out of memory or its node lost)"
         said = result if result is not None and "error" in result else {}
+        if not said and not any(node["Alive"] for node in ray.nodes()):
+            self.lost = True
+            return
         text, trace = said.get("error", words), said.get("traceback", words)
         again = self.frontier.failed(key, time.monotonic())
         self.view.failed(key, text.splitlines()[0], again)
         if not again:
             attempts, host = self.frontier.attempts[key], said.get("host", "")
-            failure = Failure(job=self.frontier.jobs[key], attempts=attempts, error=text, traceback=trace, host=host)
-            self.failures.append(failure)
-            self.on_failure(failure)
+            job = self.frontier.jobs[key]
+            self.on_failure(Failure(job=job, attempts=attempts, error=text, traceback=trace, host=host))
 
     def save(self, checkpoint_path: str) -> None:
         # Tune insists on a file; the state is the store's.
@@ -215,8 +213,11 @@ def run(
     on_failure: Callable[[Failure], None],
     view: View,
     retries: Retries,
-) -> Summary:
-    """Run `jobs` on the connected cluster until each is done, failed for good, or blocked by a failure."""
+) -> None:
+    """Run `jobs` on the connected cluster until each is done, failed for good, or blocked by a failure.
+
+    Raises ClusterLostError where no node of the cluster is left.
+    """
     frontier = Frontier(jobs, estimates, retries)
     feed = _Feed(frontier, view, context, on_failure)
     trainable = tune.with_resources(tune.with_parameters(Trial, execute=execute), _placement)
@@ -231,7 +232,8 @@ def run(
             ),
             run_config=tune.RunConfig(name="sweep", storage_path=scratch, verbose=0, callbacks=[_Watch(view)]),
         ).fit()
-    return Summary(counts=frontier.counts, failures=feed.failures)
+    if feed.lost:
+        raise ClusterLostError("Ray's own processes died; what was finished is kept")
 
 
 def _placement(config: dict[str, Any]) -> tune.PlacementGroupFactory:

@@ -59,17 +59,20 @@ def sweep(grid: Grid, settings: Settings, console: Console) -> int:
         console.print("Nothing to do: every cell has a result.")
         return COMPLETE
     if jobs:
+        # Imported here: a sweep with nothing to do, a plan and a status never wait for Ray.
+        from orchestrator.schedule import ClusterLostError
+
         try:
             _run(jobs, store, settings, console)
-        except KeyboardInterrupt:
-            console.print("\nInterrupted. What was finished is kept; go on with:", highlight=False)
+        except (KeyboardInterrupt, ClusterLostError) as error:
+            reason = str(error) or "Interrupted. What was finished is kept"
+            console.print(f"\n{reason}; go on with:", highlight=False)
             console.print(f"  {command()}", highlight=False, soft_wrap=True)
-            return INTERRUPTED
+            return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
     return _verdict(compile_plan(grid, store.done_cells(), store.done_models()), store, console)
 
 
 def _run(jobs: Mapping[str, Job], store: Store, settings: Settings, console: Console) -> None:
-    # Imported here: a sweep with nothing to do, a plan and a status never wait for Ray.
     from orchestrator import schedule, work
 
     seconds = estimate(jobs.values(), store).seconds
