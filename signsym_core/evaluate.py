@@ -97,6 +97,8 @@ def attack(
     if judge.name not in chosen.tasks:
         raise ValueError(f"attack {chosen.name!r} does not fit task {judge.name!r}; it fits {sorted(chosen.tasks)}")
     _check_inputs(images, labels, epsilons)
+    if micro_batch < 1:
+        raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
     _warn_if_weak(chosen, epsilons)
     passes = Passes()
     noise = torch.Generator(device=images.device).manual_seed(seed)
@@ -165,6 +167,7 @@ def _run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carr
         result.adversarial[row, positions[kept]] = images[kept.to(images.device)].cpu()
 
     alive = torch.ones(count, dtype=torch.bool)
+    previous: int | None = None
     ascending = sorted(range(len(epsilons)), key=lambda row: epsilons[row])
     # Epsilon 0 comes last where nothing is carried: its outputs may come for free with a gradient.
     order = ascending if carry else sorted(ascending, key=lambda row: epsilons[row] == 0)
@@ -176,12 +179,17 @@ def _run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carr
             waiting.append((row, within_ball(problem.images, attack.run(problem, epsilon), epsilon)))
             if (len(waiting) + 1) * count > problem.micro_batch:
                 judge_waiting()
-        elif alive.any():
+        elif previous is not None:
+            # What was lost at a smaller epsilon keeps its image, which is valid here too.
+            for kept in (result.linf, result.predictions, result.adversarial):
+                kept[row] = kept[previous]
+        if epsilon and carry and alive.any():
             part = problem.only(alive.to(problem.images.device))
             images = within_ball(part.images, attack.run(part, epsilon), epsilon)
             record(row, images, part.outputs(images), alive.clone())
         if carry:
             alive &= result.robust[row]
+            previous = row
     judge_waiting()
     if problem.has_clean_gradient:
         result.zero_gradient = (problem.clean_gradient.flatten(1) == 0).all(dim=1).cpu()
@@ -197,6 +205,8 @@ def within_ball(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:
     if float(radius) > epsilon:
         radius = torch.nextafter(radius, torch.zeros_like(radius))
     bound = float(radius)
+    # A proposal that is no number is no proposal.
+    proposed = torch.where(proposed.isnan(), images, proposed)
     clipped = (images + (proposed - images).clamp(-bound, bound)).clamp(0, 1)
     outside = (clipped.double() - images.double()).abs() > epsilon
     return torch.where(outside, torch.nextafter(clipped, images), clipped)
@@ -222,6 +232,8 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 def _check_inputs(images: Tensor, labels: Tensor, epsilons: Sequence[float]) -> None:
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(f"images must be float[n, channels, height, width], got {images.dtype}{list(images.shape)}")
+    if not isinstance(labels, Tensor) or labels.ndim == 0:
+        raise ValueError(f"labels must be a tensor with an entry for each image, got {labels!r:.80}")
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(f"images and labels must be equally many and at least one: {len(images)} and {len(labels)}")
     if not torch.isfinite(images).all():

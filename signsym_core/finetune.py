@@ -129,8 +129,8 @@ def _batches(
     order = torch.randperm(len(train), generator=seeds.generator(seed, "order", epoch))
     chance = seeds.generator(seed, "augment", epoch)
     for chosen in order.to(train.images.device).split(settings.batch_size):
-        # Batch normalisation cannot train on a single image.
-        if len(chosen) == 1 and len(train) > 1:
+        # A last batch of one image: batch normalisation cannot train on it.
+        if len(chosen) == 1 and settings.batch_size > 1 and len(train) > 1:
             continue
         images = train.images[chosen]
         pixels = augmented(images, source, chance) if settings.augment else inputs(images, source)

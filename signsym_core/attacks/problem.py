@@ -44,6 +44,8 @@ class Problem:
         self.noise = noise
         self.passes, self.micro_batch = passes, micro_batch
         self._clean: tuple[Tensor, Tensor] | None = None
+        #: The problem that this one is a part of, and which of its images: they share the clean gradient.
+        self._whole: tuple[Problem, Tensor] | None = None
         self._checked = False
 
     def outputs(self, images: Tensor) -> Tensor:
@@ -57,9 +59,13 @@ class Problem:
     @property
     def clean_gradient(self) -> Tensor:
         """The gradient at the clean images; computed once, together with `clean_outputs`."""
-        if self._clean is None:
+        if self._clean is None and self._whole is not None:
+            whole, chosen = self._whole
+            self._clean = (whole.clean_gradient[chosen], whole.clean_outputs[chosen])
+        elif self._clean is None:
             pieces = self._in_pieces(self._backward, self.images, self.labels)
             self._clean = (torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces]))
+        assert self._clean is not None
         return self._clean[0]
 
     @property
@@ -77,8 +83,7 @@ class Problem:
         noise = None if self.noise is None else self.noise[chosen]
         images, labels = self.images[chosen], self.labels[chosen]
         part = Problem(self.model, self.task, images, labels, noise, self.source, self.passes, self.micro_batch)
-        if self._clean is not None:
-            part._clean = (self._clean[0][chosen], self._clean[1][chosen])
+        part._whole = (self, chosen)
         return part
 
     def _forward(self, images: Tensor) -> Tensor:

@@ -71,7 +71,9 @@ def load_body(model: Model, state: dict[str, Tensor], source: str) -> None:
     own = model.network.state_dict()
     needed = {name for name in own if not name.startswith(head) and not name.endswith("_extra_state")}
     body = {name: tensor for name, tensor in state.items() if not name.startswith(head)}
-    problems = [f"missing {name}" for name in sorted(needed - body.keys())]
+    # Files older than batch normalisation's counter of batches lack it; it plays no part in the network's outputs.
+    missing = {name for name in needed - body.keys() if not name.endswith("num_batches_tracked")}
+    problems = [f"missing {name}" for name in sorted(missing)]
     problems += [f"unknown {name}" for name in sorted(body.keys() - needed)]
     problems += [
         f"{name} has shape {list(body[name].shape)} instead of {list(own[name].shape)}"

@@ -103,7 +103,10 @@ class DataSource(Member, ABC):
         The choice depends on the parameters alone, never on a job's seed, and a smaller limit chooses a part of what
         a larger one chooses, so outcomes of different runs can be paired.
         """
-        wanted = range(len(names)) if self.classes is None else [self._number(c, names) for c in self.classes]
+        wanted = list(range(len(names))) if self.classes is None else [self._number(c, names) for c in self.classes]
+        if len(set(wanted)) < len(wanted):
+            given = list(self.classes or ())
+            raise ParameterError(f"data set {self.name!r}: parameter 'classes' expects each class once, got {given}")
         relabelled = torch.full_like(labels, -1)
         ranks = torch.full(labels.shape, torch.iinfo(torch.int64).max)
         generator = seeds.generator(0, "subset", self.name, stream)

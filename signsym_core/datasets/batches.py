@@ -17,7 +17,8 @@ def inputs(images: Tensor, source: DataSource) -> Tensor:
     pixels = _resized(images.float().div_(255), source.crop_from or source.size)
     if source.crop_from is None or source.size is None:
         return pixels
-    margin = (source.crop_from - source.size) // 2
+    # Rounded as torchvision rounds it.
+    margin = round((source.crop_from - source.size) / 2)
     return pixels[:, :, margin : margin + source.size, margin : margin + source.size]
 
 

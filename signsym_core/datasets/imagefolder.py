@@ -23,8 +23,8 @@ _IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", "
 class ImageFolder(DataSource):
     """Images at PATH/train/CLASS/* and PATH/test/CLASS/* (or val), or at PATH/CLASS/* with a fixed quarter to test.
 
-    Colour, grey and other modes are read as RGB. Images of one size are kept as they are; others are scaled so that
-    their shorter side fits, then cropped to the middle square.
+    Colour, grey and other modes are read as RGB. Square images of one size are kept as they are; others are scaled so
+    that their shorter side fits, then cropped to the middle square.
     """
 
     name = "imagefolder"
@@ -83,9 +83,10 @@ class ImageFolder(DataSource):
         with ThreadPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool:
             arrays = list(pool.map(lambda file: _read(file, side), files))
         sizes = {array.shape for array in arrays}
-        if len(sizes) > 1:
-            if side is None:
-                raise ValueError(f"image folder {self.path}: images of {len(sizes)} sizes; set the parameter 'size'")
+        if len(sizes) > 1 and side is None:
+            raise ValueError(f"image folder {self.path}: images of {len(sizes)} sizes; set the parameter 'size'")
+        # Square ones of one size are scaled on the device; others would be squeezed there.
+        if side is not None and (len(sizes) > 1 or any(height != width for height, width, _ in sizes)):
             arrays = [_squared(array, side) for array in arrays]
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 

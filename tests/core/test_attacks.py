@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import warnings
 
@@ -15,6 +16,7 @@ from torch import nn
 
 import signsym_core as ss
 from signsym_core import evaluate
+from signsym_core.attacks import Attack
 from signsym_core.evaluate import WeakAttackWarning, within_ball
 
 EPSILONS = [0.0, 0.002, 0.01, 8 / 255, 0.1, 0.5]
@@ -267,3 +269,311 @@ def test_unknown_names_and_values_are_clear_errors(change, words):
     arguments = {"name": "pgd", **change}
     with pytest.raises(ValueError, match=words):
         ss.attack(arguments.pop("name"), model, *batch(model), [0.1], **arguments)
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return ss.convert(ss.BACKBONES.build("resnet18").build(5, size=32, seed=0), "brsf", seed=1).eval()
+
+
+@pytest.mark.parametrize("gradient", ["feedback", "exact"])
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("fgsm", foolbox.attacks.LinfFastGradientAttack()),
+        ("pgd", foolbox.attacks.LinfPGD(steps=5, rel_stepsize=0.5)),
+    ],
+    ids=["fgsm", "pgd"],
+)
+def test_a_real_network_falls_to_the_same_images_as_under_foolbox(resnet, name, theirs, gradient):
+    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = resnet(images).argmax(1)
+    epsilons = [0.0, 0.005, 0.1]
+    ours = ss.attack(name, resnet, images, labels, epsilons, gradient=gradient, seed=9, keep=6)
+    wrapped = foolbox.PyTorchModel(resnet, bounds=(0, 1), device="cpu")
+    with ss.exact_gradient(resnet) if gradient == "exact" else contextlib.nullcontext():
+        for row, epsilon in enumerate(epsilons):
+            torch.manual_seed(9)
+            _, clipped, lost = theirs(wrapped, images, labels, epsilons=[epsilon])
+            assert torch.equal(ours.robust[row], ~lost[0])
+            assert torch.allclose(ours.adversarial[row], clipped[0], atol=1e-6)
+
+
+class Counted(nn.Module):
+    """A model that counts the images that pass through it, forward and backward."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.forwards, self.backwards = model, 0, 0
+
+    def forward(self, x):
+        self.forwards += len(x)
+        if x.requires_grad:
+            x = x * 1
+            x.register_hook(self.count)
+        return self.model(x)
+
+    def count(self, gradient):
+        self.backwards += len(gradient)
+
+
+@pytest.mark.parametrize("with_zero", [True, False])
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("fgsm", foolbox.attacks.LinfFastGradientAttack()),
+        ("pgd", foolbox.attacks.LinfPGD(steps=5, rel_stepsize=0.5)),
+    ],
+    ids=["fgsm", "pgd"],
+)
+def test_no_more_images_pass_than_under_foolbox_and_all_are_counted(name, theirs, with_zero):
+    images, labels = batch(network())
+    epsilons = [0.01 * at for at in range(0 if with_zero else 1, 11 if with_zero else 12)]
+    mine, other = Counted(network()).eval(), Counted(network()).eval()
+    outcome = ss.attack(name, mine, images, labels, epsilons)
+    assert (outcome.images_forward, outcome.images_backward) == (mine.forwards, mine.backwards)
+    theirs(foolbox.PyTorchModel(other, bounds=(0, 1), device="cpu"), images, labels, epsilons=epsilons)
+    assert mine.forwards <= other.forwards
+    assert mine.backwards <= other.backwards
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wild(Attack):
+    """Proposes the same value everywhere, whatever the ball."""
+
+    name, label, citation = "wild", "wild", "a test"
+
+    value: float = 7.0
+
+    def run(self, problem, epsilon):
+        return torch.full_like(problem.images, self.value)
+
+
+@pytest.mark.parametrize("value", [-7.0, 7.0, math.inf, -math.inf, math.nan])
+def test_whatever_an_attack_proposes_is_brought_back(value):
+    model = network()
+    images, labels = batch(model, n=4)
+    made = ss.attack(Wild(value=value), model, images, labels, [0.1], keep=4).adversarial[0]
+    assert (made.double() - images.double()).abs().max() <= 0.1
+    assert 0 <= made.min() <= made.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_carrying_changes_nothing_for_one_epsilon(name, epsilon):
+    model = network()
+    images, labels = batch(model)
+    carried = ss.attack(name, model, images, labels, [epsilon], carry=True, keep=40)
+    alone = ss.attack(name, model, images, labels, [epsilon], keep=40)
+    for field in ("robust", "linf", "predictions", "adversarial"):
+        assert torch.equal(getattr(carried, field), getattr(alone, field))
+
+
+def test_carrying_keeps_the_flag_for_images_without_a_gradient():
+    model = network()
+    images, labels = batch(model)
+    assert ss.attack("fgsm", model, images, labels, EPSILONS, carry=True).zero_gradient is not None
+
+
+def test_carried_predictions_are_classes():
+    model = network()
+    images, labels = batch(model)
+    carried = ss.attack("pgd", model, images, labels, EPSILONS, carry=True)
+    assert carried.predictions.min() >= 0
+
+
+@pytest.mark.parametrize("name", ss.ATTACKS.names)
+def test_no_outcome_depends_on_which_other_epsilons_there_are(name):
+    model = network("frsf")
+    images, labels = batch(model)
+    together = ss.attack(name, model, images, labels, EPSILONS, keep=40)
+    for row, epsilon in enumerate(EPSILONS):
+        alone = ss.attack(name, model, images, labels, [epsilon], keep=40)
+        assert torch.equal(alone.robust[0], together.robust[row])
+        assert torch.equal(alone.adversarial[0], together.adversarial[row])
+
+
+@pytest.mark.parametrize("name", ss.ATTACKS.names)
+def test_a_batch_larger_than_a_block_gives_each_image_what_it_gets_in_a_smaller_one(name):
+    model = network()
+    images, labels = batch(model, n=evaluate.BLOCK + 44)
+    whole = ss.attack(name, model, images, labels, EPSILONS, keep=len(images))
+    assert whole.robust.shape == (len(EPSILONS), evaluate.BLOCK + 44)
+    assert whole.adversarial.shape[:2] == whole.robust.shape
+    first = ss.attack(name, model, images[: evaluate.BLOCK], labels[: evaluate.BLOCK], EPSILONS)
+    assert torch.equal(whole.robust[:, : evaluate.BLOCK], first.robust)
+    tiny = ss.attack(name, model, images, labels, EPSILONS, micro_batch=100)
+    assert torch.equal(whole.robust, tiny.robust)
+
+
+def test_images_beyond_the_first_block_get_noise_of_their_own():
+    model = network()
+    images, labels = batch(model, n=evaluate.BLOCK)
+    twice = ss.attack("pgd", model, images.repeat(2, 1, 1, 1), labels.repeat(2), [0.1], keep=2 * evaluate.BLOCK)
+    first, second = twice.adversarial[0].split(evaluate.BLOCK)
+    assert not torch.equal(first, second)
+
+
+def test_another_seed_is_another_random_start():
+    model = network()
+    images, labels = batch(model)
+    made = [ss.attack("pgd", model, images, labels, [0.1], seed=seed, keep=40).adversarial for seed in (0, 0, 1)]
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
+def test_an_attack_leaves_the_global_generator_alone():
+    model = network()
+    images, labels = batch(model)
+    before = torch.get_rng_state()
+    ss.attack("pgd", model, images, labels, [0.1])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_model_too_large_for_one_image_is_an_out_of_memory_error():
+    class Full(nn.Module):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        ss.attack("fgsm", Full(), *batch(network()), [0.1])
+
+
+@pytest.mark.parametrize("micro_batch", [0, -3])
+def test_a_micro_batch_without_images_is_refused(micro_batch):
+    model, calls = network(), []
+
+    class Bounded(nn.Module):
+        def forward(self, x):
+            calls.append(len(x))
+            assert len(calls) < 100, "the attack does not end"
+            return model(x)
+
+    with pytest.raises(ValueError, match="micro_batch"):
+        ss.attack("none", Bounded(), *batch(model), [0.0], micro_batch=micro_batch)
+
+
+def test_the_model_is_left_as_it_was_found_when_the_attack_fails():
+    model = network().train()
+    model[1].eval()
+    model[0].weight.requires_grad_(False)
+    images, labels = batch(model)
+    before = [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]
+    with pytest.raises(ValueError, match="labels"):
+        ss.attack("pgd", model, images, labels + 100, [0.1], gradient="exact")
+    assert ([m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]) == before
+    assert not any(layer.plain for layer in (model[0], model[3], model[6]))
+
+
+def test_gradients_of_a_training_that_goes_on_are_not_touched():
+    model = network().train()
+    images, labels = batch(model)
+    model(images).sum().backward()
+    before = [p.grad.clone() for p in model.parameters()]
+    ss.attack("pgd", model, images, labels, [0.1])
+    assert all(torch.equal(p.grad, kept) for p, kept in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("name", ["none", "fgsm", "pgd"])
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_a_value_error_under_every_attack(case, name):
+    model = network()
+    make, words = BAD[case]
+    images, labels, epsilons = make(*batch(model))
+    with pytest.raises(ValueError, match=words):
+        ss.attack(name, model, images, labels, epsilons)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda y: y[0], lambda y: y.tolist(), lambda y: y[:, None], lambda y: y.int(), lambda y: y > 2],
+    ids=["one number", "a list", "two dimensions", "int32", "bool"],
+)
+@pytest.mark.parametrize("name", ["none", "fgsm"])
+def test_labels_of_another_kind_are_a_value_error(name, make):
+    model = network()
+    images, labels = batch(model)
+    with pytest.raises(ValueError, match="labels"):
+        ss.attack(name, model, images, make(labels), [0.1])
+
+
+@pytest.mark.parametrize("name", ["none", "fgsm", "pgd"])
+def test_a_model_with_the_wrong_output_is_a_value_error_under_every_attack(name):
+    images, labels = batch(network())
+    for model in (nn.Conv2d(3, 8, 3), nn.Sequential(nn.Flatten(0), nn.Linear(12_000, 5))):
+        with pytest.raises(ValueError, match="logits of shape"):
+            ss.attack(name, model, images, labels, [0.1])
+
+
+def test_parameters_beside_an_attack_object_are_refused():
+    model = network()
+    with pytest.raises(TypeError, match="steps"):
+        ss.attack(ss.ATTACKS.build("pgd"), model, *batch(model), [0.1], steps=3)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "epsilons", "warns"),
+    [
+        ({"steps": 10, "step_size": 0.01}, [0.1], False),
+        ({"steps": 10, "step_size": 0.01}, [0.101], True),
+        ({"steps": 3, "relative_step": 1 / 3}, [0.1], False),
+        ({"steps": 3, "relative_step": 0.3}, [0.1], True),
+        ({"steps": 3, "relative_step": 0.3}, [0.0], False),
+        ({"steps": 1, "step_size": 0.01}, [0.0, 0.01], False),
+        ({"steps": 1, "step_size": 0.01}, [0.02, 0.0], True),
+    ],
+)
+def test_the_warning_comes_where_all_steps_together_are_shorter_than_epsilon(parameters, epsilons, warns):
+    model = network()
+    images, labels = batch(model, n=4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ss.attack("pgd", model, images, labels, epsilons, **parameters)
+    assert any(issubclass(warning.category, WeakAttackWarning) for warning in caught) == warns
+
+
+def test_only_the_images_without_a_gradient_are_flagged():
+    class Half(nn.Module):
+        def forward(self, x):
+            total = x.flatten(1).sum(1)
+            moving = torch.where(total > total.mean(), total, total * 0)
+            return torch.stack([moving, -moving], dim=1)
+
+    images = torch.cat([torch.full((3, 1, 4, 4), 0.1), torch.full((2, 1, 4, 4), 0.9)])
+    outcome = ss.attack("fgsm", Half(), images, torch.zeros(5, dtype=torch.int64), [0.1, 0.2])
+    assert outcome.zero_gradient.tolist() == [True] * 3 + [False] * 2
+
+
+def test_attacks_that_need_no_gradient_of_the_clean_image_flag_none():
+    model = network()
+    assert ss.attack("none", model, *batch(model), [0.0]).zero_gradient is None
+    assert ss.attack("pgd", model, *batch(model), [0.1]).zero_gradient is None
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(0, 0), (7, 7), (16, 16), (20, 20), (1000, 40)])
+def test_as_many_adversarial_images_come_back_as_were_asked_for(monkeypatch, keep, kept):
+    monkeypatch.setattr(evaluate, "BLOCK", 16)
+    model = network()
+    images, labels = batch(model, n=40)
+    every = ss.attack("fgsm", model, images, labels, EPSILONS, keep=40).adversarial
+    some = ss.attack("fgsm", model, images, labels, EPSILONS, keep=keep).adversarial
+    assert torch.equal(some, every[:, :kept])
+
+
+def test_predictions_are_those_of_the_adversarial_images():
+    model = network()
+    images, labels = batch(model)
+    outcome = ss.attack("pgd", model, images, labels, EPSILONS, keep=40)
+    for row in range(len(EPSILONS)):
+        predicted = model(outcome.adversarial[row]).argmax(1)
+        assert torch.equal(outcome.predictions[row], predicted)
+        assert torch.equal(outcome.robust[row], predicted == labels)
+
+
+def test_accuracy_and_reach_are_means_over_the_images():
+    model = network()
+    images, labels = batch(model)
+    outcome = ss.attack("fgsm", model, images * 0.5 + 0.25, labels, [0.0, 0.1])
+    assert outcome.accuracy == [float(row.sum()) / 40 for row in outcome.robust]
+    assert math.isnan(outcome.reach[0])
+    assert outcome.reach[1] == pytest.approx(1)

@@ -119,3 +119,119 @@ def test_images_that_are_too_small_are_refused_and_grey_ones_are_taken(backbone)
         chosen.build(4, size=chosen.min_size - 1)
     model = chosen.build(4, channels=1, size=chosen.min_size).eval()
     assert model(torch.rand(2, 1, chosen.min_size, chosen.min_size)).shape == (2, 4)
+
+
+def test_files_from_before_batch_counters_fit_as_they_do_in_torchvision(tmp_path, published):
+    """Published ResNet files of old lack `num_batches_tracked`, which torch fills in by itself."""
+    old = {name: tensor for name, tensor in published.items() if not name.endswith("num_batches_tracked")}
+    models.resnet18().load_state_dict(old)
+    torch.save(old, tmp_path / "old.pth")
+    model = RESNET.build(7, size=32)
+    load_file(model, tmp_path / "old.pth")
+    assert torch.equal(model.network.bn1.running_var, published["bn1.running_var"])
+
+
+def test_a_checkpoint_that_wraps_its_state_dict_fits(tmp_path, published):
+    torch.save({"epoch": 90, "state_dict": published}, tmp_path / "checkpoint.pth")
+    model = RESNET.build(7, size=32)
+    load_file(model, tmp_path / "checkpoint.pth")
+    assert torch.equal(model.network.conv1.weight, published["conv1.weight"])
+
+
+def test_every_weight_but_the_heads_is_that_of_the_file(tmp_path, published):
+    torch.save(published, tmp_path / "w.pth")
+    model = RESNET.build(7, size=32)
+    load_file(model, tmp_path / "w.pth")
+    body = {name: tensor for name, tensor in model.network.state_dict().items() if not name.startswith("fc.")}
+    assert len(body) == len(published) - 2
+    assert all(torch.equal(tensor, published[name]) for name, tensor in body.items())
+
+
+def test_a_refused_file_changes_no_weight(tmp_path, published):
+    torch.save(published | {"layer4.1.bn2.weight": torch.zeros(3)}, tmp_path / "w.pth")
+    model = RESNET.build(7, size=32)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(WeightsError, match=r"layer4\.1\.bn2\.weight"):
+        load_file(model, tmp_path / "w.pth")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: {n: t for n, t in state.items() if n != "bn1.weight"}, r"missing bn1\.weight .1 problems"),
+        (lambda state: state | {"extra.weight": torch.zeros(1)}, r"unknown extra\.weight .1 problems"),
+        (lambda state: {"module." + n: t for n, t in state.items()}, "missing bn1"),
+        (lambda state: state | {"epoch": 3}, "must hold a state dict"),
+        (lambda state: {}, "missing"),
+    ],
+    ids=["missing", "unknown", "prefixed", "number", "empty"],
+)
+def test_names_that_do_not_fit_are_told(tmp_path, published, change, words):
+    torch.save(change(dict(published)), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=words):
+        load_file(RESNET.build(5, size=32), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_truncated_file_is_refused_with_its_place(tmp_path, published, suffix):
+    file = tmp_path / f"w{suffix}"
+    torch.save(published, file) if suffix == ".pth" else save_file(published, file)
+    file.write_bytes(file.read_bytes()[:100_000])
+    with pytest.raises(WeightsError, match=f"{file} cannot be read"):
+        load_file(RESNET.build(5, size=32), file)
+
+
+def test_published_weights_fill_the_body(monkeypatch, tmp_path, published):
+    def arrived(url, destination, *_, **__):
+        torch.save(published, destination)
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", arrived)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    model = RESNET.build(5, size=32, seed=2)
+    head = model.network.fc.weight.clone()
+    load_published(model, RESNET, "IMAGENET1K_V1")
+    assert torch.equal(model.network.conv1.weight, published["conv1.weight"])
+    assert torch.equal(model.network.fc.weight, head)
+
+
+@pytest.mark.parametrize("backbone", [b.name for b in ss.BACKBONES if b.published])
+def test_the_message_without_a_network_has_the_file_of_each_backbone(monkeypatch, tmp_path, backbone):
+    def refused(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", refused)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    chosen = ss.BACKBONES.build(backbone)
+    with pytest.raises(WeightsError) as caught, torch.device("meta"):
+        load_published(RESNET.build(5), chosen, "IMAGENET1K_V1")
+    name = models.get_weight(f"{chosen.published}.IMAGENET1K_V1").url.rpartition("/")[2]
+    assert f"at {tmp_path}/checkpoints/{name}" in str(caught.value)
+
+
+def test_unknown_published_weights_come_with_the_known_ones():
+    with pytest.raises(WeightsError, match=r"'IMAGENET1K_V9'; torchvision has: IMAGENET1K_V1"):
+        load_published(RESNET.build(5, size=32), RESNET, "IMAGENET1K_V9")
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "smallcnn"])
+def test_one_seed_gives_one_body_whatever_the_number_of_classes(backbone):
+    chosen = ss.BACKBONES.build(backbone)
+    one, other, third = chosen.build(4, seed=1), chosen.build(7, seed=1), chosen.build(4, seed=2)
+    for mine, theirs in zip(one.body_parameters(), other.body_parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert not torch.equal(next(one.body_parameters()), next(third.body_parameters()))
+
+
+def test_normalisation_is_part_of_the_model():
+    model = RESNET.build(4, size=32).eval()
+    images = torch.rand(2, 3, 32, 32)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = model.network((images - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+    assert torch.equal(model(images), expected)
+
+
+def test_a_grey_image_is_its_own_colour_image():
+    model = RESNET.build(4, size=32).eval()
+    grey = torch.rand(2, 1, 32, 32)
+    assert torch.allclose(model(grey), model(grey.expand(2, 3, 32, 32)), atol=1e-5)

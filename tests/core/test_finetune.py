@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import signsym_core as ss
 from signsym_core.alignment import layer_alignment
 from signsym_core.backbones import Model
-from signsym_core.finetune import NonFiniteGradientError
+from signsym_core.datasets import inputs
+from signsym_core.finetune import Checkpoint, NonFiniteGradientError
 
 TASK = ss.TASKS.build("classification")
 SOURCE = ss.DATASETS.build("digits", train_images=50, test_images=20, classes=[0, 1, 2])
@@ -148,3 +150,220 @@ def test_a_layer_that_the_network_goes_around_is_refused_by_name():
     network = ss.convert(Model(Around(), "fc", (0.5,), (0.5,)), "usf")
     with pytest.raises(ValueError, match=r"network\.conv.*bp_layers"):
         train(network)
+
+
+def test_going_on_works_from_a_checkpoint_that_was_written_and_read(tmp_path):
+    undisturbed, checkpoints = model("brsf"), []
+    train(undisturbed, on_epoch=checkpoints.append)
+    save_file(checkpoints[0].tensors, tmp_path / "checkpoint.safetensors")
+    read = Checkpoint(epoch=1, tensors=load_file(tmp_path / "checkpoint.safetensors"), history=checkpoints[0].history)
+    resumed = model("brsf")
+    train(resumed, resume=read)
+    assert same(resumed, undisturbed)
+
+
+def test_going_on_works_where_the_feedback_is_drawn_at_every_forward_pass():
+    undisturbed, checkpoints = model("brsf", redraw="forward"), []
+    train(undisturbed, on_epoch=checkpoints.append)
+    resumed = model("brsf", redraw="forward")
+    train(resumed, resume=checkpoints[0])
+    assert same(resumed, undisturbed)
+
+
+def test_a_checkpoint_is_a_copy_that_later_epochs_do_not_change():
+    checkpoints, kept = [], []
+
+    def keep(checkpoint):
+        checkpoints.append(checkpoint)
+        kept.append(copy.deepcopy(checkpoint))
+
+    train(model(), on_epoch=keep)
+    assert [checkpoint.epoch for checkpoint in checkpoints] == [1, 2, 3]
+    for one, other in zip(checkpoints, kept, strict=True):
+        assert all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
+        assert one.history == other.history
+
+
+def test_a_checkpoint_of_another_rule_is_refused():
+    checkpoints = []
+    train(model("usf"), epochs=1, on_epoch=checkpoints.append)
+    with pytest.raises((ValueError, RuntimeError), match="usf"):
+        train(model("frsf"), resume=checkpoints[0])
+
+
+class Plain(nn.Module):
+    """A network without chance."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.fc = nn.Linear(4 * 36, 3)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).relu().flatten(1))
+
+
+def plain():
+    torch.manual_seed(0)
+    return Model(Plain(), "fc", (0.5,), (0.5,)).double()
+
+
+def textbook(network, settings):
+    """Adam (Kingma, Ba 2015) and AdamW (Loshchilov, Hutter 2019) from their formulas, on all images at once."""
+    images, labels = inputs(DATA.train.images, SOURCE), DATA.train.labels
+    moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in network.parameters()}
+    head = {id(p) for p in network.network.fc.parameters()}
+    for step in range(1, settings.epochs + 1):
+        loss = nn.functional.cross_entropy(network(images), labels)
+        gradients = torch.autograd.grad(loss, list(moments))
+        with torch.no_grad():
+            for (p, (m, v)), gradient in zip(moments.items(), gradients, strict=True):
+                rate = settings.head_lr if id(p) in head else settings.lr
+                if settings.optimizer == "adam":
+                    gradient = gradient + settings.weight_decay * p
+                else:
+                    p.mul_(1 - rate * settings.weight_decay)
+                m.mul_(settings.beta1).add_(gradient, alpha=1 - settings.beta1)
+                v.mul_(settings.beta2).add_(gradient.square(), alpha=1 - settings.beta2)
+                m_hat, v_hat = m / (1 - settings.beta1**step), v / (1 - settings.beta2**step)
+                p.sub_(rate * m_hat / (v_hat.sqrt() + 1e-8))
+    return network
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+@pytest.mark.parametrize(("beta1", "beta2"), [(0.9, 0.999), (0.5, 0.9)])
+def test_bp_gives_the_numbers_of_the_textbook(optimizer, weight_decay, beta1, beta2):
+    settings = ss.FineTune(
+        epochs=5,
+        batch_size=50,
+        lr=1e-3,
+        head_lr=1e-2,
+        weight_decay=weight_decay,
+        optimizer=optimizer,
+        beta1=beta1,
+        beta2=beta2,
+    )
+    ours = ss.convert(plain(), "bp")
+    ss.fine_tune(ours, DATA.train, SOURCE, TASK, settings, seed=0)
+    expected = textbook(plain(), settings)
+    for mine, theirs in zip(ours.parameters(), expected.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("lr", "head_lr"), [(1e-3, 1e-2), (1e-2, 1e-3)])
+def test_the_first_step_of_each_parameter_is_as_long_as_its_rate(lr, head_lr):
+    network = ss.convert(plain(), "usf")
+    before = copy.deepcopy(network)
+    settings = ss.FineTune(epochs=1, batch_size=50, lr=lr, head_lr=head_lr, weight_decay=0)
+    ss.fine_tune(network, DATA.train, SOURCE, TASK, settings, seed=0)
+    for part, rate in (("conv", lr), ("fc", head_lr)):
+        old, new = getattr(before.network, part).bias, getattr(network.network, part).bias
+        assert torch.allclose((new - old).abs(), torch.full_like(old, rate), rtol=1e-3)
+
+
+def test_batch_statistics_are_those_of_the_images():
+    network = model("usf")
+    first = copy.deepcopy(network)
+    settings = ss.FineTune(epochs=1, batch_size=50)
+    ss.fine_tune(network, DATA.train, SOURCE, TASK, settings, seed=0)
+    hidden = first.network.conv((inputs(DATA.train.images, SOURCE) - 0.5) / 0.5)
+    expected = 0.1 * hidden.mean(dim=(0, 2, 3))
+    assert torch.allclose(network.network.norm.running_mean, expected, atol=1e-5)
+    assert network.network.norm.num_batches_tracked == 1
+
+
+def order_of(network, seed, batch_size, epochs=2):
+    """Positions of the images in the order in which training meets them, epoch by epoch."""
+    flat = inputs(DATA.train.images, SOURCE).flatten(1)
+    seen = []
+
+    def look(_, arguments):
+        distances = torch.cdist(arguments[0].flatten(1).float(), flat)
+        seen.extend(distances.argmin(1).tolist())
+
+    handle = network.register_forward_pre_hook(look)
+    settings = ss.FineTune(epochs=epochs, batch_size=batch_size)
+    ss.fine_tune(network, DATA.train, SOURCE, TASK, settings, seed=seed)
+    handle.remove()
+    return [seen[at : at + len(flat)] for at in range(0, len(seen), len(flat))]
+
+
+def test_every_epoch_meets_every_image_once_in_an_order_that_only_the_seed_decides():
+    first, second = order_of(model("bp"), seed=3, batch_size=16)
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second
+    assert order_of(model("brsf"), seed=3, batch_size=16) == [first, second]
+    assert order_of(plain(), seed=3, batch_size=25) == [first, second]
+    torch.manual_seed(99)
+    assert order_of(model("fa"), seed=3, batch_size=10) == [first, second]
+    assert order_of(model("bp"), seed=4, batch_size=16) != [first, second]
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (1, 25), (2, 7)])
+def test_a_broken_gradient_is_dated_wherever_it_comes(epoch, step):
+    network, calls, epochs = model("bp"), [], []
+
+    def poison(gradient):
+        calls.append(1)
+        return gradient * math.nan if len(calls) == 25 * (epoch - 1) + step else gradient
+
+    network.network.fc.bias.register_hook(poison)
+    settings = ss.FineTune(epochs=3, batch_size=2)
+    with pytest.raises(NonFiniteGradientError, match=rf"'network\.fc\.bias' .* epoch {epoch}, step {step} \(1 of"):
+        ss.fine_tune(network, DATA.train, SOURCE, TASK, settings, seed=0, on_epoch=lambda done: epochs.append(done))
+    assert len(epochs) == epoch - 1
+
+
+def test_no_epochs_make_no_checkpoint():
+    made = []
+    train(model(), epochs=0, on_epoch=made.append)
+    assert made == []
+
+
+def test_a_batch_of_one_image_trains_where_there_is_no_batch_normalisation():
+    network = ss.convert(plain(), "usf")
+    before = copy.deepcopy(network)
+    settings = ss.FineTune(epochs=1, batch_size=1)
+    ss.fine_tune(network, DATA.train, SOURCE, TASK, settings, seed=0)
+    assert not same(network, before)
+
+
+def test_the_model_is_in_evaluation_mode_afterwards():
+    network = model()
+    train(network, epochs=1)
+    assert not any(module.training for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"epochs": -1}, "'epochs' expects a whole number, at least 0, got -1"),
+        ({"batch_size": 0}, "'batch_size'"),
+        ({"lr": -1e-3}, "'lr'"),
+        ({"head_lr": -1.0}, "'head_lr'"),
+        ({"weight_decay": -0.1}, "'weight_decay'"),
+        ({"beta1": 1.0}, "'beta1'"),
+        ({"beta2": -0.1}, "'beta2'"),
+        ({"log_alignment": -1}, "'log_alignment'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        ss.FineTune(**settings)
+
+
+@pytest.mark.parametrize("rule", ["usf", "frsf"])
+def test_logging_alignment_looks_at_every_so_many_steps(rule):
+    history = train(model(rule), epochs=2, settings={"log_alignment": 2})
+    # 50 images in batches of 16: four steps for each epoch, so steps 2 and 4.
+    assert [(row["epoch"], row["step"]) for row in history if "layer" in row] == [
+        (epoch, step) for epoch in (1, 2) for step in (2, 4) for _ in ("conv", "fc")
+    ]
+
+
+def test_bp_is_aligned_with_itself_while_it_trains():
+    rows = [row for row in train(model("bp"), settings={"log_alignment": 1}) if "layer" in row]
+    assert len(rows) == 3 * 4 * 2
+    assert all(row["cosine"] == pytest.approx(1, abs=1e-6) for row in rows)
+    assert all(row["sign_agreement"] == 1 for row in rows)
