@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 # The heavy imports wait until they are needed, so that --help and a wrong option answer at once.
 if TYPE_CHECKING:
@@ -26,12 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status (see `orchestrator.sweeping`)."""
     parsed = _parser().parse_args(arguments)
     # On a terminal rich knows the width; elsewhere lines are not broken, so that they can be searched.
-    console = Console() if sys.stdout.isatty() else Console(width=10_000, force_terminal=False)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    # Without markup: paths and errors may hold brackets.
+    console = (
+        Console(markup=False) if sys.stdout.isatty() else Console(width=10_000, force_terminal=False, markup=False)
+    )
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
         return int(parsed.run(parsed, console))
     except (ValueError, OSError) as error:
-        errors.print(f"[red]signsym {parsed.command}:[/] {escape(str(error))}")
+        errors.print(Text.assemble((f"signsym {parsed.command}: ", "red"), str(error)))
         return WRONG
 
 

@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.plan import Job
 
@@ -67,7 +68,8 @@ class View:
         self.running.pop(key, None)
         words = "failed, will be tried again" if again else "failed for good"
         self.failures.append(f"{self.jobs[key].title}: {words}: {error}")
-        self.console.print(f"[red]{words}[/]: {self.jobs[key].title}: {error}", highlight=False)
+        # Not markup: errors hold brackets of their own.
+        self.console.print(Text.assemble((words, "red"), f": {self.jobs[key].title}: {error}"), soft_wrap=True)
         if not again:
             self._left -= self.seconds[key]
 

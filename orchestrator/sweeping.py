@@ -101,11 +101,12 @@ def _run(jobs: Mapping[str, Job], store: Store, settings: Settings, console: Con
 
 def _verdict(plan: Plan, store: Store, console: Console) -> int:
     if not plan.missing:
-        console.print(f"[green]Complete[/]: all {len(plan.cells)} cells have a result.", highlight=False)
+        console.print(f"Complete: all {len(plan.cells)} cells have a result.", style="green", highlight=False)
         return COMPLETE
     failures = store.table("failures", tables.FAILURES).to_pylist()
     mine = [failure for failure in failures if failure["job"] in plan.jobs]
-    console.print(f"[red]{plan.missing} of {len(plan.cells)} cells have no result.[/] Failed jobs:", highlight=False)
+    console.print(f"{plan.missing} of {len(plan.cells)} cells have no result.", style="red", highlight=False)
+    console.print("Failed jobs:", highlight=False)
     for failure in mine[:20]:
         console.print(f"  {failure['title']}: {failure['error']}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"Tracebacks: signsym status {store.uri}. To retry them:", highlight=False, soft_wrap=True)

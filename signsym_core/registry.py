@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -133,7 +134,9 @@ def coerce(hint: Any, value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             return tuple(coerce(arguments[0], item) for item in value)
     elif hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        # A whole number beyond the largest float cannot even be asked whether it is finite.
+        small = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        if small and math.isfinite(value):
             return float(value)
     elif hint is int:
         if isinstance(value, int) and not isinstance(value, bool):

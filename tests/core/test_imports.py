@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,9 @@ PUBLIC = {
     *("ATTACKS", "BACKBONES", "DATASETS", "GRADIENTS", "RULES", "TASKS"),
     *("FineTune", "Outcome", "attack", "convert", "exact_gradient", "feedback", "fine_tune", "revert"),
 }
+
+PACKAGE = Path(signsym_core.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def brought_by(statement):
@@ -40,3 +45,34 @@ def test_public_names():
 @pytest.mark.parametrize("name", sorted(PUBLIC - {"GRADIENTS"}))
 def test_public_names_are_documented(name):
     assert getattr(signsym_core, name).__doc__
+
+
+def named_in(code):
+    """Packages that any import of a source text names, also one inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(PACKAGE).as_posix())
+def test_no_module_of_the_science_imports_them_later_either(file):
+    assert not named_in(file.read_text()) & set(FORBIDDEN)
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+@pytest.mark.parametrize("statement", ["import {}", "import {}.part as p", "from {} import x", "def f(): import {}"])
+def test_the_look_into_the_source_can_fail(statement, name):
+    assert named_in(statement.format(name)) == {name}
+
+
+def test_the_look_into_the_source_sees_the_package():
+    assert len(FILES) > 30
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_public_names_are_re_exported_in_the_way_that_type_checkers_accept(name):
+    assert f"import {name} as {name}\n" in (PACKAGE / "__init__.py").read_text()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 import pytest
 
-from signsym_core.registry import Member, ParameterError, Registry, UnknownNameError, require
+from signsym_core import ATTACKS, BACKBONES, DATASETS, RULES, TASKS
+from signsym_core.registry import Member, ParameterError, Registry, UnknownNameError, build, coerce, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,3 +82,127 @@ def test_what_does_not_fit_is_named(name, parameters, error, words):
     with pytest.raises(error) as caught:
         DRINKS.build(name, **parameters)
     assert words in str(caught.value)
+
+
+FAMILIES = [RULES, ATTACKS, BACKBONES, DATASETS, TASKS]
+MEMBERS = [(family, name) for family in FAMILIES for name in family.names]
+IDS = [f"{family.family}-{name}" for family, name in MEMBERS]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.family)
+def test_the_families_have_their_members_in_the_order_of_tables(family):
+    assert (
+        family.names
+        == {
+            "rule": ["bp", "fa", "usf", "frsf", "brsf"],
+            "attack": ["none", "fgsm", "pgd"],
+            "backbone": ["alexnet", "vgg16", "resnet18", "smallcnn"],
+            "data set": ["digits", "cifar10", "imagefolder"],
+            "task": ["classification"],
+        }[family.family]
+    )
+
+
+@pytest.mark.parametrize(("family", "name"), MEMBERS, ids=IDS)
+def test_a_name_with_a_letter_too_many_gets_a_suggestion(family, name):
+    with pytest.raises(UnknownNameError) as caught:
+        family.build(name + "x")
+    assert f"unknown {family.family}: '{name}x', did you mean '" in str(caught.value)
+    assert f"known: {', '.join(family.names)}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("family", "name"), MEMBERS, ids=IDS)
+def test_every_parameter_of_every_member_refuses_what_no_parameter_takes(family, name):
+    for parameter in family[name]().parameters():
+        with pytest.raises(ParameterError, match=f"{family.family} '{name}': parameter '{parameter}' expects"):
+            family.build(name, **{parameter: object()})
+        with pytest.raises(UnknownNameError, match=f"did you mean '{parameter}'"):
+            family.build(name, **{parameter + "x": 1})
+
+
+@pytest.mark.parametrize(("family", "name"), MEMBERS, ids=IDS)
+def test_members_are_frozen_take_keywords_alone_and_equal_their_like(family, name):
+    member = family.build(name)
+    assert member == family.build(name, **member.parameters())
+    assert hash(member) == hash(family.build(name))
+    assert member.changed() == {}
+    with pytest.raises(TypeError):
+        family[name](1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        member.name = "other"
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "expected"),
+    [
+        (float, 3, 3.0),
+        (float, -2.5, -2.5),
+        (int, 3, 3),
+        (bool, True, True),
+        (str, "a", "a"),
+        (float | None, None, None),
+        (float | None, 1, 1.0),
+        (tuple[int, ...], [1, 2], (1, 2)),
+        (tuple[int, ...], (), ()),
+        (tuple[float, ...], [1, 2.5], (1.0, 2.5)),
+        (tuple[int | str, ...] | None, ["a", 3], ("a", 3)),
+        (tuple[int | str, ...] | None, None, None),
+        (Literal["a", "b"], "b", "b"),
+        (Literal[1, 2], 2, 2),
+        (Literal["a"] | None, None, None),
+    ],
+)
+def test_values_that_fit_come_out_in_the_type_that_was_declared(hint, value, expected):
+    made = coerce(hint, value)
+    assert made == expected
+    assert type(made) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "words"),
+    [
+        (float, True, "a finite number"),
+        (float, "1", "a finite number"),
+        (float, None, "a finite number"),
+        (float, math.inf, "a finite number"),
+        pytest.param(float, 10**400, "a finite number", id="float-huge"),
+        (int, False, "a whole number"),
+        (int, 2.0, "a whole number"),
+        (int, "2", "a whole number"),
+        (bool, 0, "true or false"),
+        (bool, "true", "true or false"),
+        (str, 3, "a text"),
+        (float | None, True, "a finite number or null"),
+        (float | None, "no", "a finite number or null"),
+        (tuple[int, ...], 3, "a list of (a whole number)"),
+        (tuple[int, ...], {1, 2}, "a list of (a whole number)"),
+        (tuple[int, ...], "12", "a list of (a whole number)"),
+        (tuple[int | str, ...], [True], "a list of (a whole number or a text)"),
+        (tuple[int, ...], [1, None], "a list of (a whole number)"),
+        (Literal["a", "b"], "c", "one of 'a', 'b'"),
+        (Literal["a", "b"], ["a"], "one of 'a', 'b'"),
+        (Literal[1, 2], True, "one of 1, 2"),
+        (Literal[1, 2], 1.0, "one of 1, 2"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_with_what_would(hint, value, words):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Thing:
+        value: hint
+
+    Thing.__annotations__["value"] = hint
+    with pytest.raises(ParameterError) as caught:
+        build(Thing, "thing 'one'", {"value": value})
+    assert f"thing 'one': parameter 'value' expects {words}, got {value!r}" in str(caught.value)
+
+
+def test_a_member_that_does_not_exist_is_not_in_the_family():
+    assert "wine" not in DRINKS
+    assert 3 not in DRINKS
+    with pytest.raises(UnknownNameError, match="wine"):
+        DRINKS["wine"]
+
+
+def test_a_family_without_members_says_so():
+    with pytest.raises(UnknownNameError, match="known: none"):
+        Registry("drink", []).build("tea")

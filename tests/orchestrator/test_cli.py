@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
 import pytest
 
+from orchestrator import tables
 from orchestrator.cli import main
+from orchestrator.grid import load
+from orchestrator.plan import compile_plan
 from orchestrator.store import Store
+from orchestrator.sweeping import keep_grid
+
+BROKEN = sorted((Path(__file__).parent / "broken_grids").glob("*.yaml"))
 
 
 def everything(path):
@@ -59,9 +71,6 @@ def test_a_store_without_a_sweep_says_how_to_make_one(tmp_path, capsys, command)
 
 
 def test_status_counts_what_is_missing_and_names_grids_it_cannot_read(tiny, tmp_path, capsys):
-    from orchestrator.grid import load
-    from orchestrator.sweeping import keep_grid
-
     store = Store(str(tmp_path / "store"))
     keep_grid(store, load(tiny, ["seeds=[0, 1]"]))
     store.write("grids/old-123.yaml", b"name: old\nrules: [x]\n")
@@ -70,3 +79,196 @@ def test_status_counts_what_is_missing_and_names_grids_it_cannot_read(tiny, tmp_
     assert "0 of 54 cells done" in output
     assert "33 missing" in output
     assert "skipped grids/old-123.yaml" in output
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Importing Ray is an error."""
+    for name in [name for name in sys.modules if name == "ray" or name.startswith("ray.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+
+@pytest.mark.usefixtures("no_ray")
+@pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
+def test_no_broken_grid_runs_or_writes_anything(tmp_path, monkeypatch, capsys, path):
+    monkeypatch.chdir(tmp_path)
+    for command in (["sweep", str(path)], ["sweep", str(path), "--plan"], ["plan", str(path)]):
+        assert main(command) == 2
+        assert f"signsym {command[0]}: {path}" in capsys.readouterr().err.replace("\n", "")
+    assert everything(tmp_path) == []
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_plan_of_a_sweep_needs_no_ray(tiny, tmp_path, capsys):
+    assert main(["sweep", str(tiny), "--plan", "--storage", str(tmp_path / "store")]) == 0
+    assert "17 jobs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["swep"],
+        ["sweep"],
+        ["plan"],
+        ["plan", "grid.yaml", "--stroage", "x"],
+        ["plan", "grid.yaml", "--retry-failed"],
+        ["sweep", "one.yaml", "two.yaml"],
+        ["status"],
+        ["report", "runs"],
+        ["sweep", "grid.yaml", "--set"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_line_that_makes_no_sense_is_refused_with_its_usage(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: signsym" in capsys.readouterr().err
+    assert everything(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", ["plan", "sweep", "status", "report"])
+def test_help_names_every_command_and_each_has_its_own(capsys, command):
+    for arguments, words in ((["--help"], command), ([command, "--help"], f"usage: signsym {command}")):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+        assert words in capsys.readouterr().out
+
+
+def row(output, kind):
+    """Numbers of one line of the plan's table."""
+    (line,) = [line for line in output.splitlines() if re.match(rf"\W*{kind}\W", line)]
+    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", line)]
+
+
+def test_the_plans_table_has_jobs_and_hours_of_each_kind(tiny, tmp_path, capsys):
+    settings = ["--set", "experiments.0.resources={gpu: 0.5, cpu: 2}"]
+    assert main(["plan", str(tiny), "--storage", str(tmp_path / "store"), *settings]) == 0
+    output = capsys.readouterr().out
+    # By the stated defaults: 120 s for a pre-training, 60 s for a fine-tune, 10 s for an attack.
+    for kind, jobs, seconds in (("pretrain", 1, 120), ("finetune", 3, 60), ("attack", 13, 10)):
+        hours = jobs * seconds / 3600
+        assert row(output, kind) == [jobs, pytest.approx(0.5 * hours, abs=0.006), pytest.approx(2 * hours, abs=0.006)]
+    assert "done already: 0 cells; missing: 27 cells, 17 jobs" in output
+    assert "times: 0 jobs from measurements in this store, 17 from stated defaults" in output
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("seeds", "expected KEY=VALUE"),
+        ("=3", "expected KEY=VALUE"),
+        ("sedes=[0]", "did you mean 'seeds'"),
+        ("experiments.7.rule=bp", "experiments"),
+        ("experiments.0.rule=usff", "did you mean 'usf'"),
+        ("experiments.0.finetune.epochs=many", "epochs"),
+        ("experiments.0.attacks.0.epsilon=[2]", r"[0, 1]"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_by_name(tiny, tmp_path, capsys, setting, words):
+    before = everything(tmp_path)
+    assert main(["sweep", str(tiny), "--storage", str(tmp_path / "store"), "--set", setting]) == 2
+    error = capsys.readouterr().err
+    assert "--set" in error
+    assert setting.partition("=")[0] in error
+    assert words in error
+    assert everything(tmp_path) == before
+
+
+def test_later_settings_are_put_over_earlier_ones(tiny, tmp_path, capsys):
+    settings = ["--set", "seeds=[0, 1]", "--set", "seeds=[0, 1, 2]", "--set", "experiments.0.rule=[bp]"]
+    assert main(["plan", str(tiny), "--storage", str(tmp_path / "store"), *settings]) == 0
+    assert "tiny: 27 cells" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["plan", "sweep"])
+def test_a_missing_weights_file_is_refused_before_anything_is_written(tiny, tmp_path, capsys, command):
+    before = everything(tmp_path)
+    place = tmp_path / "none[1].pth"
+    setting = f"experiments.0.weights={place}"
+    assert main([command, str(tiny), "--storage", str(tmp_path / "store"), "--set", setting]) == 2
+    assert f"weights file {place} cannot be read" in capsys.readouterr().err.replace("\n", "")
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", ["plan", "sweep"])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.mkdir(), "directory"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "UTF-8"),
+        (lambda path: path.write_bytes(b""), "expected"),
+        (lambda path: None, "grid.yaml"),
+    ],
+    ids=["a directory", "binary", "empty", "missing"],
+)
+def test_what_is_no_grid_file_is_refused_with_its_name(tmp_path, capsys, command, make, words):
+    grid = tmp_path / "grid.yaml"
+    make(grid)
+    before = everything(tmp_path)
+    assert main([command, str(grid), "--storage", str(tmp_path / "store")]) == 2
+    error = capsys.readouterr().err
+    assert f"signsym {command}: {grid}" in error
+    assert words in error
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", [["plan", "GRID", "--storage"], ["sweep", "GRID", "--storage"], ["status"]])
+def test_a_storage_that_cannot_be_opened_is_named(tiny, capsys, command):
+    words = [str(tiny) if word == "GRID" else word for word in command]
+    assert main([*words, "nosuch://bucket/x"]) == 2
+    assert "storage 'nosuch://bucket/x' cannot be opened" in capsys.readouterr().err
+
+
+def test_the_place_of_a_store_is_printed_as_it_is(tmp_path, capsys):
+    place = tmp_path / "runs[red]one[/red]"
+    assert main(["status", str(place)]) == 2
+    assert f"--storage {place}" in capsys.readouterr().err
+
+
+def test_status_shows_failures_and_what_they_block(tiny, tmp_path, capsys):
+    store, grid = Store(str(tmp_path / "store")), load(tiny)
+    keep_grid(store, grid)
+    plan = compile_plan(grid, set(), set())
+    key = next(key for key, job in plan.jobs.items() if job.kind == "finetune" and " usf " in job.title)
+    failure = {"job": key, "title": plan.jobs[key].title, "attempt": 3, "error": "ValueError: [/no]", "host": "here"}
+    failure |= {"traceback": "Traceback\n  ValueError: float[n, channels] [/no]\n", "failed_at": datetime.now(UTC)}
+    store.write_table("failures", key, [failure], tables.FAILURES)
+    assert main(["status", str(tmp_path / "store")]) == 1
+    output = capsys.readouterr().out
+    # The clean job, and two gradients of two attacks.
+    assert "jobs: 0 running, 1 failed, 5 blocked, 11 missing" in output
+    assert f"failed: {plan.jobs[key].title} on here" in output
+    assert "ValueError: float[n, channels] [/no]" in output
+
+
+def test_status_of_a_sweep_with_settings_counts_under_them(tiny, tmp_path, capsys):
+    store = Store(str(tmp_path / "store"))
+    keep_grid(store, load(tiny))
+    keep_grid(store, load(tiny, ["experiments.0.rule=[bp]"]))
+    assert main(["status", str(tmp_path / "store")]) == 1
+    output = capsys.readouterr().out
+    assert "0 of 27 cells done" in output
+    assert "0 of 9 cells done" in output
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_sweep_whose_jobs_all_failed_before_says_how_to_retry_them(tiny, tmp_path, capsys, monkeypatch):
+    place, setting = tmp_path / "runs[old]", "experiments.0.rule=[bp, usf]"
+    words = ["sweep", str(tiny), "--storage", str(place), "--set", setting]
+    plan = compile_plan(load(tiny, [setting]), set(), set())
+    (pretrain,) = [job for job in plan.jobs.values() if job.kind == "pretrain"]
+    failure = {"job": pretrain.key, "title": pretrain.title, "attempt": 3, "error": "ValueError: [/no]", "host": "h"}
+    failure |= {"traceback": "Traceback", "failed_at": datetime.now(UTC)}
+    Store(str(place)).write_table("failures", pretrain.key, [failure], tables.FAILURES)
+    monkeypatch.setattr(sys, "argv", ["signsym", *words])
+    assert main(words) == 1
+    output = capsys.readouterr().out
+    assert "18 of 18 cells have no result" in output
+    assert f"{pretrain.title}: ValueError: [/no]" in output
+    assert f"results in {place}" in output
+    assert shlex.join(["signsym", *words, "--retry-failed"]) in output

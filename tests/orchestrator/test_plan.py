@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -139,3 +141,157 @@ def test_a_changed_default_would_be_another_job(tmp_path):
     assert job.spec["rule"]["parameters"] == {"bp_layers": ()}
     assert job.spec["finetune"]["weight_decay"] == 5e-4
     assert torch.__version__ not in keys.canonical(dict(job.spec))
+
+
+SEEDS = st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True)
+SOME_RULES = st.lists(st.sampled_from(["bp", "usf", "frsf", "fa"]), min_size=1, max_size=3, unique=True)
+EPSILONS = st.lists(st.sampled_from([0.0, 0.01, 0.1, 0.5, 1.0]), min_size=1, max_size=4, unique=True)
+SOME_ATTACKS = st.lists(st.sampled_from(["fgsm", "pgd"]), min_size=1, max_size=2, unique=True)
+GRIDS = st.fixed_dictionaries({"seeds": SEEDS, "rules": SOME_RULES, "epsilons": EPSILONS, "attacks": SOME_ATTACKS})
+
+
+def listed(**axes):
+    """Axes as `plan` wants them."""
+    return {name: f"[{', '.join(map(str, values))}]" for name, values in axes.items()}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(axes=GRIDS, data=st.data())
+def test_a_larger_grid_only_adds(tmp_path, axes, data):
+    small = plan(tmp_path, **listed(**axes))
+    models = {key for key, job in small.jobs.items() if job.kind != "attack"}
+    axis = data.draw(st.sampled_from(sorted(axes)))
+    new = {"seeds": 9, "rules": "brsf", "epsilons": 0.25, "attacks": "pgd"}[axis]
+    # At any place: what a grid has before does not depend on where something new is written.
+    at = data.draw(st.integers(0, len(axes[axis])))
+    values = [value for value in axes[axis] if value != new]
+    larger = axes | {axis: [*values[:at], new, *values[at:]]}
+    whole = plan(tmp_path, **listed(**larger))
+    assert small.cells <= whole.cells
+    assert small.finetunes <= whole.finetunes
+    rest = plan(tmp_path, small.cells, models, **listed(**larger))
+    served = {cell["cell"] for job in rest.jobs.values() if job.kind == "attack" for cell in job.spec["cells"]}
+    assert served == whole.cells - small.cells
+    assert not rest.jobs.keys() & small.jobs.keys()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(axes=GRIDS, data=st.data())
+def test_parents_come_first_and_no_job_comes_twice_in_any_grid(tmp_path, axes, data):
+    whole = plan(tmp_path, **listed(**axes))
+    done = data.draw(st.sets(st.sampled_from(sorted(whole.cells))))
+    models = {key for key, job in whole.jobs.items() if job.kind != "attack"}
+    there = data.draw(st.sets(st.sampled_from(sorted(models))))
+    rest = plan(tmp_path, done, there, **listed(**axes))
+    seen = set(there)
+    for key, job in rest.jobs.items():
+        assert job.key == key
+        assert job.parent is None or job.parent in seen
+        assert key not in there
+        seen.add(key)
+    texts = [keys.canonical(job.spec) for job in rest.jobs.values()]
+    assert len(set(texts)) == len(texts)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(axes=GRIDS)
+def test_a_grid_with_everything_done_has_nothing_to_do(tmp_path, axes):
+    whole = plan(tmp_path, **listed(**axes))
+    rest = plan(
+        tmp_path, whole.cells, {key for key, job in whole.jobs.items() if job.kind != "attack"}, **listed(**axes)
+    )
+    assert (dict(rest.jobs), rest.missing, rest.done) == ({}, 0, whole.cells)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(axes=GRIDS, data=st.data())
+def test_the_order_in_which_axes_are_written_changes_no_job(tmp_path, axes, data):
+    mixed = {name: data.draw(st.permutations(values)) for name, values in axes.items()}
+    assert plan(tmp_path, **listed(**mixed)).jobs.keys() == plan(tmp_path, **listed(**axes)).jobs.keys()
+
+
+def test_every_attack_job_starts_from_the_one_fine_tune_of_its_model(tmp_path):
+    made = plan(tmp_path)
+    titles = [job.title for job in made.jobs.values() if job.kind == "finetune"]
+    assert sorted(titles) == [
+        f"finetune {rule} smallcnn digits seed {seed}" for rule in ("bp", "usf") for seed in (0, 1)
+    ]
+    for job in made.jobs.values():
+        if job.kind == "attack":
+            assert made.jobs[job.parent].kind == "finetune"
+            assert job.spec["model"] == job.parent
+
+
+def test_both_gradients_of_bp_are_one_job_with_cells_under_both_names(tmp_path):
+    made = plan(tmp_path, rules="[bp]", seeds=[0], attacks="[pgd]")
+    (job,) = [job for job in made.jobs.values() if "pgd" in job.title]
+    cells = [(cell["gradient"], cell["epsilon"]) for cell in job.spec["cells"]]
+    assert sorted(cells) == [(gradient, epsilon) for gradient in ("exact", "feedback") for epsilon in (0.0, 0.1, 0.2)]
+    assert len({cell["cell"] for cell in job.spec["cells"]}) == 6
+
+
+def test_one_attack_job_serves_every_epsilon(tmp_path):
+    few, many = (plan(tmp_path, epsilons=values) for values in ([0.1], [0, 0.01, 0.1, 0.2, 0.5]))
+    assert kinds(few) == kinds(many)
+
+
+def test_a_fraction_and_its_decimals_are_one_cell(tmp_path):
+    written, decimal = (plan(tmp_path, epsilons=values) for values in (["8/255"], [8 / 255]))
+    assert written.cells == decimal.cells
+
+
+def test_resources_are_the_jobs_and_no_part_of_their_keys(tmp_path):
+    small, large = plan(tmp_path, gpu=0), plan(tmp_path, gpu=0.25)
+    assert small.jobs.keys() == large.jobs.keys()
+    assert {job.resources.gpu for job in large.jobs.values()} == {0.25}
+
+
+def test_where_the_data_lie_and_what_the_grid_is_called_change_no_key(tmp_path):
+    before = plan(tmp_path).jobs.keys()
+    (tmp_path / "elsewhere").mkdir()
+    text = (tmp_path / "grid.yaml").read_text().replace("name: small\n", "name: other\n")
+    (tmp_path / "elsewhere/renamed.yaml").write_text(text)
+    moved = compile_plan(load(tmp_path / "elsewhere/renamed.yaml"), set(), set())
+    assert moved.jobs.keys() == before
+
+
+def test_a_default_that_is_written_out_is_the_same_job(tmp_path):
+    spelled = plan(tmp_path, epochs="2, lr: 0.00001, weight_decay: 0.0005, optimizer: adam, batch_size: 32")
+    assert spelled.jobs.keys() == plan(tmp_path).jobs.keys()
+
+
+@pytest.mark.parametrize("setting", ["lr: 0.002", "weight_decay: 0", "optimizer: adamw", "batch_size: 8"])
+def test_every_setting_of_the_fine_tune_counts(tmp_path, setting):
+    assert not plan(tmp_path, epochs=f"2, {setting}").finetunes & plan(tmp_path).finetunes
+
+
+def test_pre_training_counts_for_the_models_that_start_from_it(tmp_path):
+    other = plan(tmp_path, weights="{pretrain: {dataset: digits, epochs: 2}}")
+    assert not other.finetunes & plan(tmp_path).finetunes
+    assert kinds(plan(tmp_path, weights="null"))["pretrain"] == 0
+
+
+def test_a_pre_training_that_is_there_is_not_repeated_for_a_new_model(tmp_path):
+    made = plan(tmp_path)
+    (pretrain,) = [key for key, job in made.jobs.items() if job.kind == "pretrain"]
+    rest = plan(tmp_path, set(), {pretrain})
+    assert kinds(rest) == {"pretrain": 0, "finetune": 4, "attack": 16}
+    assert {job.parent for job in rest.jobs.values() if job.kind == "finetune"} == {pretrain}
+
+
+def test_a_weights_file_that_is_written_anew_is_another_model(tmp_path):
+    file = tmp_path / "w.pth"
+    file.write_bytes(b"one")
+    before = plan(tmp_path, weights=str(file)).finetunes
+    file.write_bytes(b"two")
+    assert not plan(tmp_path, weights=str(file)).finetunes & before
+
+
+def test_a_folder_as_weights_file_is_refused(tmp_path):
+    with pytest.raises(PlanError, match=f"{tmp_path} cannot be read"):
+        plan(tmp_path, weights=str(tmp_path))
+
+
+def test_a_plan_holds_plain_values_alone(tmp_path):
+    for job in plan(tmp_path).jobs.values():
+        assert json.loads(keys.canonical(dict(job.spec)))["kind"] == job.kind

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -92,3 +94,125 @@ def test_a_terminal_shows_the_running_trials():
 @pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (65, "1 min 5 s"), (7_500, "2 h 5 min"), (None, "?")])
 def test_durations(seconds, words):
     assert progress._duration(seconds) == words
+
+
+@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize(
+    "error", ["ValueError: expected float[n, channels]", "KeyError: '[/red]'", "no [bold]markup[/bold] here", "C:\\["]
+)
+def test_errors_are_printed_as_they_are(clock, error, again):
+    shown, sink = view()
+    shown.started("k0")
+    shown.failed("k0", error, again=again)
+    assert f"attack number 0: {error}" in sink.getvalue()
+
+
+@pytest.mark.parametrize("pace", [0.5, 1, 3])
+def test_the_time_left_follows_the_measured_rate(clock, pace):
+    shown, _ = view(count=10)
+    for at in range(4):
+        shown.started(f"k{at}")
+        clock.now += 10 * pace
+        shown.finished(f"k{at}")
+        assert shown.eta == pytest.approx((9 - at) * 10 * pace)
+
+
+def test_nothing_is_left_at_the_end(clock):
+    shown, sink = view(count=2)
+    with shown:
+        for at in range(2):
+            shown.started(f"k{at}")
+            clock.now += 7
+            shown.finished(f"k{at}")
+        assert shown.eta == 0
+    assert "2/2 jobs (attack 2/2) in 14 s\n" in sink.getvalue()
+
+
+def test_a_job_that_is_tried_again_is_still_to_be_done(clock):
+    shown, _ = view(count=3)
+    shown.started("k0")
+    clock.now += 10
+    shown.finished("k0")
+    shown.started("k1")
+    shown.failed("k1", "no", again=True)
+    assert shown.eta == pytest.approx(20)
+    shown.started("k1")
+    shown.failed("k1", "no", again=False)
+    assert shown.eta == pytest.approx(10)
+
+
+def test_the_first_job_that_is_done_gives_the_first_estimate(clock):
+    shown, _ = view()
+    shown.started("k0")
+    clock.now += 5
+    assert shown.eta is None
+    shown.finished("k0")
+    assert shown.eta == pytest.approx(15)
+
+
+def test_plain_lines_come_every_few_seconds_and_not_for_every_job(clock):
+    shown, sink = view(count=100)
+    with shown:
+        for at in range(100):
+            shown.started(f"k{at}")
+            clock.now += 0.5
+            shown.finished(f"k{at}")
+    lines = [line for line in sink.getvalue().splitlines() if "jobs" in line]
+    assert len(lines) <= 50 / progress.QUIET + 2
+    assert "100/100 jobs" in lines[-1]
+
+
+def test_a_terminal_shows_the_count_the_failures_and_the_time_left(clock):
+    shown, sink = view(terminal=True)
+    with shown:
+        shown.started("k0")
+        clock.now += 30
+        shown.finished("k0")
+        shown.started("k1")
+        shown.failed("k1", "ValueError: no", again=False)
+        shown.started("k2")
+        clock.now += 4
+        shown._live.refresh()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sink.getvalue())
+    assert "1 of 4" in text
+    assert re.search(r"attack number 2 +4\s", text)
+    assert "failed for good: attack number 1: ValueError: no" in text
+    assert "34 s passed, time left: 1 min 0 s, failures: 1" in text
+
+
+def test_a_terminal_says_so_while_no_time_is_known(clock):
+    shown, sink = view(terminal=True)
+    with shown:
+        shown._live.refresh()
+    assert "time left: not known yet" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sink.getvalue())
+
+
+def test_of_many_running_trials_twelve_are_shown_and_the_rest_counted(clock):
+    shown, sink = view(count=20, terminal=True)
+    with shown:
+        for at in range(15):
+            shown.started(f"k{at}")
+        shown._live.refresh()
+    assert "attack number 11" in sink.getvalue()
+    assert "attack number 12" not in sink.getvalue()
+    assert "... and 3 more" in sink.getvalue()
+
+
+def test_a_sweep_without_jobs_shows_nothing_and_does_not_fail(clock):
+    shown, sink = view(count=0)
+    with shown:
+        assert shown.eta is None
+    assert "0/0 jobs" in sink.getvalue()
+
+
+def test_kinds_are_counted_apart(clock):
+    shown, sink = view(count=2)
+    jobs = {
+        key: dataclasses.replace(job, kind="finetune" if key == "k0" else "attack") for key, job in shown.jobs.items()
+    }
+    shown = View(jobs, shown.seconds, shown.console)
+    with shown:
+        shown.started("k0")
+        clock.now += 1
+        shown.finished("k0")
+    assert "1/2 jobs (finetune 1/1, attack 0/1)" in sink.getvalue()
