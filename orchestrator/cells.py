@@ -10,7 +10,9 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
+from orchestrator.callbacks import CallbackChoice
 from signsym_core.attacks import Attack
 from signsym_core.backbones import Backbone
 from signsym_core.datasets import DataSource
@@ -20,6 +22,10 @@ from signsym_core.tasks import Task
 
 #: The gradient of an attack that asks for none.
 NO_GRADIENT = "none"
+
+#: The kinds of jobs, in the order in which a model goes through them.
+Stage = Literal["pretrain", "finetune", "attack"]
+STAGES: tuple[Stage, ...] = ("pretrain", "finetune", "attack")
 
 _PUBLISHED = re.compile("[A-Z][A-Z0-9_]*")
 
@@ -67,10 +73,29 @@ class Pretrain:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a job of the model is given; gpu is a fraction below 1 or a whole number."""
+    """What a job is given, and for how long."""
 
-    gpu: float = 0.0
+    #: A whole number of GPUs, a fraction below 1, or "auto": as small a share as measured memory allows.
+    gpu: float | Literal["auto"] = 0.0
     cpu: float = 1.0
+    #: Ray's name of the kind of GPU, such as "H200"; None: any.
+    accelerator_type: str | None = None
+    #: A job that runs longer counts as failed.
+    minutes: float = 24 * 60.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What the jobs of a model are given, by their kind."""
+
+    pretrain: Resources = Resources()
+    finetune: Resources = Resources()
+    attack: Resources = Resources()
+
+    def of(self, stage: Stage) -> Resources:
+        """What a job of the kind `stage` is given."""
+        found: Resources = getattr(self, stage)
+        return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +110,7 @@ class Model:
     #: None: the fine-tune starts from fresh weights.
     weights: Weights | Pretrain | None
     finetune: FineTune
-    resources: Resources = dataclasses.field(compare=False)
+    resources: Stages = dataclasses.field(compare=False)
 
 
 #: Attack choices, each with its epsilons.
@@ -98,6 +123,8 @@ class Run:
 
     model: Model
     attacks: Groups
+    #: For each attack choice, the position of the experiment that asked for it first.
+    origins: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +150,12 @@ class Grid:
     name: str
     #: Each model once, with its attacks; a model without any cell left is not in it.
     models: Mapping[Model, Groups]
+    #: What the experiments are called, in the file's order: "1: classification, cifar10".
+    experiments: tuple[str, ...]
+    #: For each model, the position of the experiment that asked for each of its attack choices first.
+    origins: Mapping[Model, tuple[int, ...]]
+    #: Trackers that are told of the trials.
+    callbacks: tuple[CallbackChoice, ...]
     source: Path
     #: The file, as it was read.
     text: str
@@ -132,7 +165,7 @@ class Grid:
     def runs(self) -> Iterator[Run]:
         """The models with their attacks, in the grid's order."""
         for model, attacks in self.models.items():
-            yield Run(model=model, attacks=attacks)
+            yield Run(model=model, attacks=attacks, origins=self.origins[model])
 
     def cells(self) -> Iterator[Cell]:
         """Every cell once, in the grid's order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 # The heavy imports wait until they are needed, so that --help and a wrong option answer at once.
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _grid_arguments(sweep)
     sweep.add_argument("--data-root", default="data", metavar="DIR", help="where data sets lie (default: data)")
     sweep.add_argument("--address", help="Ray cluster to join, such as auto; default: a Ray of its own on this machine")
+    sweep.add_argument("--dashboard", action="store_true", help="start Ray's dashboard with a Ray of its own")
     sweep.add_argument("--plan", action="store_true", help="only print the plan")
     sweep.add_argument("--retry-failed", action="store_true", help="try jobs again that failed for good before")
     sweep.set_defaults(run=_sweep)
@@ -73,32 +74,28 @@ def _grid_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _load(parsed: argparse.Namespace) -> Grid:
+def _load(parsed: argparse.Namespace, console: Console) -> Grid:
     from orchestrator.grid import load
 
-    return load(Path(parsed.grid), parsed.sets)
+    path = Path(parsed.grid)
+    shipped = Path(__file__).resolve().parents[1] / path
+    if not path.exists() and shipped.is_file():
+        # On a cluster a sweep starts in the head's home, and the grids are where the packages are.
+        path = shipped
+        console.print(f"grid: {path}", highlight=False, soft_wrap=True)
+    return load(path, parsed.sets)
 
 
 def _plan(parsed: argparse.Namespace, console: Console) -> int:
-    from orchestrator.estimate import estimate
+    from orchestrator.estimate import survey
     from orchestrator.plan import compile_plan
+    from orchestrator.planning import show
     from orchestrator.store import Store
     from orchestrator.sweeping import COMPLETE
 
-    grid = _load(parsed)
-    store = Store(parsed.storage)
-    plan = compile_plan(grid, store.done_cells(), store.done_models())
-    estimates = estimate(plan.jobs.values(), store)
-    table = Table("kind", "jobs", "GPU hours", "CPU hours", title=f"{grid.name}: {len(plan.cells)} cells")
-    for kind in ("pretrain", "finetune", "attack"):
-        jobs = [job for job in plan.jobs.values() if job.kind == kind]
-        gpu, cpu = estimates.total(jobs, "gpu"), estimates.total(jobs, "cpu")
-        table.add_row(kind, str(len(jobs)), f"{gpu:.2f}", f"{cpu:.2f}")
-    console.print(table)
-    console.print(f"done already: {len(plan.done)} cells; missing: {plan.missing} cells, {len(plan.jobs)} jobs")
-    console.print(f"{len(plan.finetunes)} fine-tuned models serve the {len(plan.cells)} cells")
-    guessed = len(plan.jobs) - estimates.measured
-    console.print(f"times: {estimates.measured} jobs from measurements in this store, {guessed} from stated defaults")
+    grid = _load(parsed, console)
+    found = survey(Store(parsed.storage))
+    show(compile_plan(grid, found.done_cells, found.done_models), found, console)
     return COMPLETE
 
 
@@ -110,19 +107,21 @@ def _sweep(parsed: argparse.Namespace, console: Console) -> int:
     settings = Settings(
         storage=parsed.storage,
         data_root=parsed.data_root,
-        address=parsed.address,
+        # Ray's own variable; a job that was submitted to a cluster finds it set.
+        address=parsed.address or os.environ.get("RAY_ADDRESS") or None,
+        dashboard=parsed.dashboard,
         retry_failed=parsed.retry_failed,
     )
-    return sweep(_load(parsed), settings, console)
+    return sweep(_load(parsed, console), settings, console)
 
 
 def _status(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator import tables
-    from orchestrator.heartbeat import alive
+    from orchestrator.claims import alive
     from orchestrator.sweeping import COMPLETE, FAILED
 
     store = _existing(parsed.storage)
-    running = {job for sign in alive(store) for job in sign["jobs"]}
+    running = {trial["job"]: trial | {"host": sign["host"]} for sign in alive(store) for trial in sign["running"]}
     failures = {failure["job"]: failure for failure in store.table("failures", tables.FAILURES).to_pylist()}
     missing = 0
     for name, plan in _plans(store):
@@ -132,15 +131,16 @@ def _status(parsed: argparse.Namespace, console: Console) -> int:
         for job in plan.jobs.values():
             if job.parent in failures or job.parent in blocked:
                 blocked.add(job.key)
-        going = [plan.jobs[key].title for key in plan.jobs if key in running]
+        going = [running[key] for key in plan.jobs if key in running]
         console.print(
             f"{name}: {len(plan.done)} of {len(plan.cells)} cells done; jobs: {len(going)} running, "
             f"{len(failed)} failed, {len(blocked)} blocked, "
             f"{len(plan.jobs) - len(going) - len(failed) - len(blocked)} missing",
             highlight=False,
         )
-        for title in going:
-            console.print(f"  running: {title}", highlight=False, markup=False)
+        for trial in going:
+            line = f"  running: {trial['title']}, {trial['seconds']:.0f} s so far, sweep on {trial['host']}"
+            console.print(line, highlight=False, markup=False)
         for key in failed:
             console.print(f"  failed: {failures[key]['title']} on {failures[key]['host']}", markup=False)
             console.print(failures[key]["traceback"].rstrip(), highlight=False, markup=False)

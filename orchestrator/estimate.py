@@ -1,4 +1,4 @@
-"""How long jobs will take: the median of what like jobs took in this store, or a stated default."""
+"""What a store holds that a plan needs to know: what is done, and how long and how much memory like jobs took."""
 
 from __future__ import annotations
 
@@ -6,39 +6,90 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from statistics import median
 
-from orchestrator.plan import Job, Kind
+from orchestrator import tables
+from orchestrator.cells import Stage
+from orchestrator.packing import Memory
+from orchestrator.plan import Job, Plan
 from orchestrator.store import Store
 
 #: Seconds of a job of which nothing is known yet.
-DEFAULTS: Mapping[Kind, float] = {"pretrain": 120.0, "finetune": 60.0, "attack": 10.0}
+DEFAULTS: Mapping[Stage, float] = {"pretrain": 120.0, "finetune": 60.0, "attack": 10.0}
+
+#: Kind, backbone, data set and, for an attack, its name: jobs that should take equally long.
+Group = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Estimates:
-    """Seconds for each job, and how many of them rest on measurements."""
+class Survey:
+    """What is done in a store, and what was measured there, by the group of the job."""
 
-    seconds: Mapping[str, float]
-    measured: int
+    done_cells: set[str] = dataclasses.field(default_factory=set)
+    done_models: set[str] = dataclasses.field(default_factory=set)
+    #: The median of seconds, and the peak of GPU memory with the GPU's own, both in bytes.
+    seconds: dict[Group, float] = dataclasses.field(default_factory=dict)
+    memory: dict[Group, Memory] = dataclasses.field(default_factory=dict)
 
-    def total(self, jobs: Iterable[Job], resource: str) -> float:
-        """Estimated hours of a resource, "gpu" or "cpu", over `jobs`."""
-        return sum(self.seconds[job.key] * float(getattr(job.resources, resource)) for job in jobs) / 3600
-
-
-def estimate(jobs: Iterable[Job], store: Store) -> Estimates:
-    """Estimates for `jobs` from what `store` holds."""
-    times = {group: median(seconds) for group, seconds in _measured(store).items()}
-    jobs = list(jobs)
-    seconds = {job.key: times.get(job.group, DEFAULTS[job.kind]) for job in jobs}
-    return Estimates(seconds=seconds, measured=sum(job.group in times for job in jobs))
+    def estimates(self, jobs: Iterable[Job]) -> dict[str, float]:
+        """Seconds for each job by its key: measured ones of its group, else the default of its kind."""
+        return {job.key: self.seconds.get(job.group, DEFAULTS[job.kind]) for job in jobs}
 
 
-def _measured(store: Store) -> dict[tuple[str, ...], list[float]]:
-    times: dict[tuple[str, ...], list[float]] = {}
+def survey(store: Store) -> Survey:
+    """Read what `store` holds, once."""
+    found = Survey(done_models=store.done_models())
+    times: dict[Group, list[float]] = {}
     for record in store.records().values():
         spec = record["spec"]
-        group = (spec["kind"], spec["backbone"]["name"], spec["dataset"]["name"])
+        group: Group = (spec["kind"], spec["backbone"]["name"], spec["dataset"]["name"])
         times.setdefault(group, []).append(record["seconds"])
-    for row in store.results().drop_duplicates("job").to_dict("records"):
-        times.setdefault(("attack", row["backbone"], row["dataset"], row["attack"]), []).append(row["seconds"])
-    return times
+        _peak(found.memory, group, record.get("gpu_peak"), record.get("gpu_total"))
+    columns = ["backbone", "dataset", "attack", "job", "seconds", "gpu_peak", "gpu_total"]
+    rows = store.table("results", tables.RESULTS, ["cell", *columns])
+    found.done_cells.update(rows["cell"].to_pylist())
+    jobs = rows.group_by(columns[:4]).aggregate([(name, "max") for name in columns[4:]])
+    for row in jobs.to_pylist():
+        group = ("attack", row["backbone"], row["dataset"], row["attack"])
+        times.setdefault(group, []).append(row["seconds_max"])
+        _peak(found.memory, group, row["gpu_peak_max"], row["gpu_total_max"])
+    found.seconds.update({group: median(seconds) for group, seconds in times.items()})
+    return found
+
+
+def hours(jobs: Iterable[Job], seconds: Mapping[str, float], resource: str) -> float:
+    """Hours of a resource, "gpu" or "cpu", over `jobs`; a job that is packed by its memory counts as a whole GPU."""
+    total = 0.0
+    for job in jobs:
+        amount = getattr(job.resources, resource)
+        total += seconds[job.key] * (1.0 if amount == "auto" else amount)
+    return total / 3600
+
+
+def longest_chain(plan: Plan, seconds: Mapping[str, float]) -> float:
+    """Seconds of the longest chain of jobs that wait for each other: no number of GPUs makes the sweep shorter."""
+    ends: dict[str, float] = {}
+    for key, job in plan.jobs.items():
+        ends[key] = seconds[key] + (ends.get(job.parent, 0.0) if job.parent is not None else 0.0)
+    return max(ends.values(), default=0.0)
+
+
+def unshared(plan: Plan, seconds: Mapping[str, float], survey: Survey) -> float:
+    """GPU hours, CPU hours where no GPU is asked for, that one fine-tune per missing cell would add to the plan's."""
+    models = {job.key: job for job in plan.jobs.values() if job.kind == "finetune"}
+    added = 0.0
+    for job in plan.jobs.values():
+        model = models.get(job.parent or "")
+        if job.kind == "attack":
+            group = model.group if model else ("finetune", *job.group[1:3])
+            each = survey.seconds.get(group, DEFAULTS["finetune"])
+            amount = model.resources.gpu or model.resources.cpu if model else 1.0
+            added += len(job.spec["points"]) * each * (1.0 if amount == "auto" else amount)
+    for model in models.values():
+        amount = model.resources.gpu or model.resources.cpu
+        added -= seconds[model.key] * (1.0 if amount == "auto" else amount)
+    return max(0.0, added) / 3600
+
+
+def _peak(memory: dict[Group, Memory], group: Group, peak: int | None, total: int | None) -> None:
+    if peak and total:
+        before = memory.get(group, (0, total))
+        memory[group] = (max(peak, before[0]), min(total, before[1]))

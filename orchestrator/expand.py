@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from orchestrator.cells import AttackChoice, Epsilon, Groups, Model, Pretrain, Resources, Weights
+from orchestrator.cells import STAGES, AttackChoice, Epsilon, Groups, Model, Pretrain, Resources, Stages, Weights
 from orchestrator.gridattacks import Attacks, refuse_twice
-from orchestrator.gridvalues import MODEL_AXES, Condition, built
+from orchestrator.gridvalues import MODEL_AXES, Amounts, Condition, built
 from orchestrator.nodes import Node, Problems
 from signsym_core.finetune import FineTune
 
@@ -23,7 +23,7 @@ class Training:
     finetune: dict[str, Node] = dataclasses.field(default_factory=dict)
     #: The weights and where they are given; None where they are not.
     weights: tuple[Weights | Pretrain | None, Node] | None = None
-    resources: dict[str, float] = dataclasses.field(default_factory=dict)
+    resources: Amounts = dataclasses.field(default_factory=dict)
 
     def under(self, other: Training) -> Training:
         """This, where `other` says nothing else."""
@@ -63,8 +63,16 @@ class Experiment:
         return self.has_models(condition) and any(condition.admits_cell(*cell) for cell in cells)
 
 
-def expand(top: Node, experiments: Sequence[Experiment], excludes: Sequence[Condition]) -> dict[Model, Groups]:
-    """Every model once, in the order that Grid documents, with the attacks that are left after the exclusions.
+class Expanded(NamedTuple):
+    """Every model once, in the order that Grid documents, with the attacks that are left after the exclusions."""
+
+    models: dict[Model, Groups]
+    #: For each model, the position of the experiment that asked for each of its attack choices first.
+    origins: dict[Model, tuple[int, ...]]
+
+
+def expand(top: Node, experiments: Sequence[Experiment], excludes: Sequence[Condition]) -> Expanded:
+    """The models of all experiments.
 
     Raises GridError for a condition that matches nothing, a combination that does not fit, a cell that two places
     ask for, one model with two sets of resources, and a grid in which nothing is left.
@@ -74,19 +82,26 @@ def expand(top: Node, experiments: Sequence[Experiment], excludes: Sequence[Cond
     problems.check()
     shared: dict[Hashable, Any] = {}
     asked: dict[Model, list[_Asked]] = {}
-    for experiment in experiments:
+    for place, experiment in enumerate(experiments):
         with problems.kept():
             for model, groups in _Expansion(experiment, excludes, shared).models():
-                asked.setdefault(model, []).append(_Asked(model, groups, experiment))
+                asked.setdefault(model, []).append(_Asked(model, groups, experiment, place))
     problems.check()
     models: dict[Model, Groups] = {}
+    origins: dict[Model, tuple[int, ...]] = {}
     for model, parts in asked.items():
         with problems.kept():
             models[model] = parts[0].groups if len(parts) == 1 else _joined(parts)
+            first: dict[AttackChoice, int] = {}
+            for part in parts:
+                for choice, _ in part.groups:
+                    first.setdefault(choice, part.place)
+            origin = tuple(first[choice] for choice, _ in models[model])
+            origins[model] = shared.setdefault(("origins", origin), origin)
     problems.check()
     if not models:
         raise top.error("expected a grid with a cell, got one whose exclusions leave none")
-    return models
+    return Expanded(models, origins)
 
 
 class _Asked(NamedTuple):
@@ -95,6 +110,7 @@ class _Asked(NamedTuple):
     model: Model
     groups: Groups
     experiment: Experiment
+    place: int
 
 
 def _refuse_idle(experiments: Sequence[Experiment], excludes: Sequence[Condition], problems: Problems) -> None:
@@ -117,7 +133,7 @@ class _Expansion:
         self._excludes = excludes
         #: Equal members of all experiments are one object.
         self._shared = shared
-        self._trained: dict[tuple[int, ...], tuple[Training, FineTune, Resources]] = {}
+        self._trained: dict[tuple[int, ...], tuple[Training, FineTune, Stages]] = {}
         self._groups: dict[tuple[str, tuple[int, ...]], Groups] = {}
 
     def models(self) -> Iterator[tuple[Model, Groups]]:
@@ -136,7 +152,7 @@ class _Expansion:
         shared: H = self._shared.setdefault(value, value)
         return shared
 
-    def _training(self, point: Mapping[str, Any]) -> tuple[Training, FineTune, Resources]:
+    def _training(self, point: Mapping[str, Any]) -> tuple[Training, FineTune, Stages]:
         """The experiment's training under the overrides that match."""
         matching = _matching([override.when for override in self.experiment.overrides], point)
         if matching not in self._trained:
@@ -144,8 +160,8 @@ class _Expansion:
             for at in matching:
                 training = training.under(self.experiment.overrides[at].training)
             finetune = built(FineTune, "finetune", training.finetune, self.experiment.node)
-            resources = Resources(**training.resources)
-            self._trained[matching] = (training, self._share(finetune), self._share(resources))
+            stages = self._share(_stages(training.resources))
+            self._trained[matching] = (training, self._share(finetune), stages)
         return self._trained[matching]
 
     def _left(self, task: str, excludes: tuple[int, ...]) -> Groups:
@@ -168,6 +184,15 @@ class _Expansion:
             problems.check()
             self._groups[task, excludes] = tuple(groups)
         return self._groups[task, excludes]
+
+
+def _stages(amounts: Amounts) -> Stages:
+    """The resources of each stage: what is said of it goes before what is said of all."""
+    given = {
+        stage: {key: value for about in (None, stage) for (of, key), value in amounts.items() if of == about}
+        for stage in STAGES
+    }
+    return Stages(**{stage: Resources(**amounts) for stage, amounts in given.items()})
 
 
 def _matching(conditions: Sequence[Condition], point: Mapping[str, Any]) -> tuple[int, ...]:
@@ -215,4 +240,18 @@ def _joined(parts: Sequence[_Asked]) -> Groups:
 
 
 def _amounts(part: _Asked) -> str:
-    return f"gpu {part.model.resources.gpu:g}, cpu {part.model.resources.cpu:g}"
+    """The part's resources in words: "gpu 1, cpu 4", and for each stage where they differ."""
+
+    def words(resources: Resources) -> str:
+        usual = Resources(gpu=resources.gpu, cpu=resources.cpu)
+        shown = [f"gpu {resources.gpu if resources.gpu == 'auto' else format(resources.gpu, 'g')}"]
+        shown.append(f"cpu {resources.cpu:g}")
+        for name in ("accelerator_type", "minutes"):
+            if getattr(resources, name) != getattr(usual, name):
+                shown.append(f"{name} {getattr(resources, name)}")
+        return ", ".join(shown)
+
+    stages = {stage: words(part.model.resources.of(stage)) for stage in STAGES}
+    if len(set(stages.values())) == 1:
+        return stages["attack"]
+    return "; ".join(f"{stage}: {amounts}" for stage, amounts in stages.items())

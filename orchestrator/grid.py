@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import gridvalues
+from orchestrator.callbacks import CallbackChoice
 from orchestrator.cells import Grid
 from orchestrator.expand import Experiment, Override, Training, expand
 from orchestrator.gridattacks import CLEAN_ONLY, attacks
@@ -20,7 +21,7 @@ from orchestrator.nodes import GridError as GridError
 from orchestrator.nodes import Node, Problems
 from orchestrator.yamlfile import put, read
 
-_GRID_KEYS = ["name", "seeds", "defaults", "experiments", "exclude"]
+_GRID_KEYS = ["name", "seeds", "defaults", "experiments", "exclude", "callbacks"]
 _TRAINING_KEYS = ["weights", "finetune", "resources"]
 _DEFAULTS_KEYS = [*NAMED_AXES, "seeds", *_TRAINING_KEYS, "attacks"]
 _EXPERIMENT_KEYS = [*_DEFAULTS_KEYS, "overrides"]
@@ -62,13 +63,32 @@ def load(path: Path | str, sets: Sequence[str] = ()) -> Grid:
         for node in _list(given["exclude"]) if "exclude" in given else []:
             with problems.kept():
                 excludes.append(gridvalues.condition(node, [*MODEL_AXES, *ATTACK_AXES]))
+    callbacks: tuple[CallbackChoice, ...] = ()
+    with problems.kept():
+        if "callbacks" in given:
+            callbacks = gridvalues.callbacks(given["callbacks"])
     problems.check()
     merged = []
     for node, settings in experiments:
         with problems.kept():
             merged.append(_merged(node, settings, defaults))
     problems.check()
-    return Grid(name=name, models=expand(top, merged, excludes), source=source, text=text, sets=tuple(sets))
+    models, origins = expand(top, merged, excludes)
+    return Grid(
+        name=name,
+        models=models,
+        experiments=tuple(_called(at, experiment) for at, experiment in enumerate(merged, 1)),
+        origins=origins,
+        callbacks=callbacks,
+        source=source,
+        text=text,
+        sets=tuple(sets),
+    )
+
+
+def _called(number: int, experiment: Experiment) -> str:
+    names = [member.name for axis in ("task", "dataset") for member in experiment.axes[axis]]
+    return f"{number}: {', '.join(dict.fromkeys(names))}"
 
 
 def _name(node: Node) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from orchestrator.cells import NO_GRADIENT, AttackChoice, Epsilon, Pretrain, Weights
+from orchestrator.callbacks import KNOWN, CallbackChoice
+from orchestrator.cells import NO_GRADIENT, STAGES, AttackChoice, Epsilon, Pretrain, Resources, Weights
 from orchestrator.nodes import Node, Problems
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.backbones import BACKBONES
@@ -28,6 +29,9 @@ M = TypeVar("M", bound=Member)
 NAMED_AXES: Mapping[str, Registry[Any]] = {"task": TASKS, "dataset": DATASETS, "backbone": BACKBONES, "rule": RULES}
 MODEL_AXES = [*NAMED_AXES, "seed"]
 ATTACK_AXES = ["attack", "gradient", "epsilon"]
+
+#: Resources as far as one place says: by the stage, None for all of them, and the key.
+Amounts = dict[tuple[str | None, str], Any]
 
 _FINETUNE_KEYS = [field.name for field in dataclasses.fields(FineTune)]
 _FRACTION = re.compile("([0-9]{1,15})/([0-9]{1,15})")
@@ -159,16 +163,48 @@ def finetune(node: Node) -> dict[str, Node]:
     return node.mapping("finetune", _FINETUNE_KEYS)
 
 
-def resources(node: Node) -> dict[str, float]:
-    given = node.mapping("resources", ["gpu", "cpu"])
-    found: dict[str, float] = {}
-    for key, place in given.items():
-        what = "a whole number of GPUs, or a fraction below 1" if key == "gpu" else "a number of CPUs above 0"
-        number = place.number(what)
-        if (number < 0 or (number > 1 and number != int(number))) if key == "gpu" else number <= 0:
-            raise place.expected(what)
-        found[key] = float(number)
+def resources(node: Node) -> Amounts:
+    """The amounts that one place gives: for all stages, and under a stage's name for that stage."""
+    amounts = [field.name for field in dataclasses.fields(Resources)]
+    found: Amounts = {}
+    problems = Problems()
+    for key, place in node.mapping("resources", [*amounts, *STAGES]).items():
+        inner = {key: place} if key in amounts else place.mapping(f"resources of {key}", amounts)
+        for name, amount in inner.items():
+            with problems.kept():
+                found[None if key in amounts else key, name] = _amount(name, amount)
+    problems.check()
     return found
+
+
+def _amount(key: str, node: Node) -> float | str | None:
+    if key == "accelerator_type":
+        return None if node.value is None else node.text("Ray's name of a kind of GPU, such as H200")
+    if key == "gpu":
+        if node.value == "auto":
+            return "auto"
+        what = "a whole number of GPUs, a fraction below 1, or auto"
+        number = node.number(what)
+        if number < 0 or (number > 1 and number != int(number)):
+            raise node.expected(what)
+        return float(number)
+    what = "a number of CPUs above 0" if key == "cpu" else "a number of minutes above 0"
+    number = node.number(what)
+    if number <= 0:
+        raise node.expected(what)
+    return float(number)
+
+
+def callbacks(node: Node) -> tuple[CallbackChoice, ...]:
+    """Tune's callbacks, each once: names, or mappings with a name and the callback's own keywords."""
+    entries = distinct(node.entries(), lambda entry: _callback(entry).name).values()
+    return tuple(_callback(entry) for entry in entries)
+
+
+def _callback(node: Node) -> CallbackChoice:
+    given = {"name": node} if isinstance(node.value, str) else dict(node.mapping("a callback: a name or a mapping"))
+    name = one_of(required(given, "name", node), "callback", list(KNOWN))
+    return CallbackChoice(name=name, options={key: place.plain for key, place in given.items() if key != "name"})
 
 
 def condition(node: Node, axes: Sequence[str]) -> Condition:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from signsym_core.registry import Member
@@ -34,4 +35,23 @@ def described(member: Member) -> dict[str, Any]:
 
 def cell_key(base: str, gradient: str, epsilon: float) -> str:
     """The key of one cell: `base` is the canonical JSON of its attack on its model."""
-    return hashlib.sha256(f"{base}|{gradient}|{epsilon!r}".encode()).hexdigest()
+    return cell_keys(base)(gradient, epsilon)
+
+
+def cells(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, float, str]]:
+    """The cells of an attack job's spec: each cell's key, gradient, epsilon and the epsilon's label."""
+    find = cell_keys(canonical({name: value for name, value in spec.items() if name != "points"}))
+    for gradient, epsilon, label in spec["points"]:
+        yield find(gradient, epsilon), gradient, epsilon, label
+
+
+def cell_keys(base: str) -> Callable[[str, float], str]:
+    """`cell_key` for many cells of one attack on one model, which is hashed once."""
+    begun = hashlib.sha256(f"{base}|".encode())
+
+    def key(gradient: str, epsilon: float) -> str:
+        whole = begun.copy()
+        whole.update(f"{gradient}|{epsilon!r}".encode())
+        return whole.hexdigest()
+
+    return key

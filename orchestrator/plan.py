@@ -10,12 +10,13 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from orchestrator import keys
-from orchestrator.cells import AttackChoice, Epsilon, Grid, Model, Pretrain, Resources, Weights
+from orchestrator.cells import Grid, Model, Pretrain, Resources, Run, Stage, Weights
 
-Kind = Literal["pretrain", "finetune", "attack"]
+#: One cell of an attack job: gradient, epsilon and the epsilon's label.
+Point = tuple[str, float, str]
 
 
 class PlanError(ValueError):
@@ -27,7 +28,7 @@ class Job:
     """The unit of scheduling. `spec` is plain JSON: all that the job's outcome depends on, and all that it needs."""
 
     key: str
-    kind: Kind
+    kind: Stage
     #: Key of the job whose model this one starts from; None where it needs none.
     parent: str | None
     spec: Mapping[str, Any]
@@ -36,6 +37,13 @@ class Job:
     title: str
     #: Jobs that should take equally long: kind, backbone, data set and, for an attack, its name.
     group: tuple[str, ...]
+    #: Position in the grid of the experiment that asked for it first.
+    experiment: int = 0
+
+    @property
+    def results(self) -> str:
+        """The file below the store that says that the job is done."""
+        return f"results/{self.key}.parquet" if self.kind == "attack" else f"models/{self.key}/record.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +51,8 @@ class Plan:
     """The jobs that a grid needs and the store lacks, parents before children, and what the whole grid has."""
 
     grid: str
+    #: What the grid's experiments are called.
+    experiments: tuple[str, ...]
     jobs: Mapping[str, Job]
     #: Keys of all cells of the grid, and of those among them that the store holds.
     cells: Set[str]
@@ -60,9 +70,10 @@ def compile_plan(grid: Grid, done_cells: Set[str], done_models: Set[str]) -> Pla
     """The plan of `grid` for a store that holds `done_cells` and `done_models`."""
     planner = _Planner(done_cells, done_models)
     for run in grid.runs():
-        planner.add(run.model, run.attacks)
+        planner.add(run)
     return Plan(
         grid=grid.name,
+        experiments=grid.experiments,
         jobs=planner.jobs,
         cells=planner.cells,
         done=planner.cells & done_cells,
@@ -76,38 +87,43 @@ class _Planner:
         self.jobs: dict[str, Job] = {}
         self.cells: set[str] = set()
         self.finetunes: set[str] = set()
+        #: Equal points of all jobs are one object: a grid has millions of cells and few epsilons.
+        self._shared: dict[tuple[Point, ...], tuple[Point, ...]] = {}
 
-    def add(self, model: Model, attacks: tuple[tuple[AttackChoice, tuple[Epsilon, ...]], ...]) -> None:
-        finetune = self._finetune(model)
+    def add(self, run: Run) -> None:
+        model = run.model
+        finetune = self._finetune(model, run.origins[0])
         self.finetunes.add(finetune.key)
-        wanted: dict[str, list[tuple[str, str, Epsilon]]] = {}
-        specs: dict[str, dict[str, Any]] = {}
-        for choice, epsilons in attacks:
+        wanted: dict[str, _Wanted] = {}
+        for (choice, epsilons), origin in zip(run.attacks, run.origins, strict=True):
             # Under a rule with B = W both gradients are the same one: computed once, reported under both names.
             computed = "exact" if model.rule.exact and choice.gradient == "feedback" else choice.gradient
             spec: dict[str, Any] = {"kind": "attack", "semantics": keys.SEMANTICS["attack"], "model": finetune.key}
             spec |= {"attack": keys.described(choice.attack), "gradient": computed, "images": choice.images}
             spec |= {"seed": model.seed}
             base = keys.canonical(spec)
-            specs[base] = spec
+            cell_key = keys.cell_keys(base)
+            job = wanted.setdefault(base, _Wanted(spec=spec, experiment=origin))
             for epsilon in epsilons:
-                cell = keys.cell_key(base, choice.gradient, epsilon.value)
+                cell = cell_key(choice.gradient, epsilon.value)
                 self.cells.add(cell)
                 if cell not in self.done_cells:
-                    wanted.setdefault(base, []).append((cell, choice.gradient, epsilon))
-        if wanted and finetune.key not in self.done_models and finetune.key not in self.jobs:
+                    job.cells.append(cell)
+                    job.points.append((choice.gradient, epsilon.value, epsilon.label))
+        asked = [job for job in wanted.values() if job.cells]
+        if asked and finetune.key not in self.done_models and finetune.key not in self.jobs:
             self._add_with_parent(finetune, model)
-        for base, cells in wanted.items():
-            self._attack(specs[base], cells, finetune, model)
+        for job in asked:
+            self._attack(job, finetune, model)
 
     def _add_with_parent(self, finetune: Job, model: Model) -> None:
         if isinstance(model.weights, Pretrain):
-            parent = _pretrain(model, model.weights)
+            parent = _pretrain(model, model.weights, finetune.experiment)
             if parent.key not in self.done_models:
                 self.jobs.setdefault(parent.key, parent)
         self.jobs[finetune.key] = finetune
 
-    def _finetune(self, model: Model) -> Job:
+    def _finetune(self, model: Model, experiment: int) -> Job:
         weights, parent = _weights(model)
         spec: dict[str, Any] = {"kind": "finetune", "semantics": keys.SEMANTICS["finetune"], "weights": weights}
         spec |= {name: keys.described(getattr(model, name)) for name in ("task", "dataset", "backbone", "rule")}
@@ -120,32 +136,39 @@ class _Planner:
             kind="finetune",
             parent=parent,
             spec=spec,
-            resources=model.resources,
+            resources=model.resources.finetune,
             title=title,
             group=("finetune", model.backbone.name, model.dataset.name),
+            experiment=experiment,
         )
 
-    def _attack(self, base: dict[str, Any], cells: list[tuple[str, str, Epsilon]], finetune: Job, model: Model) -> None:
-        rows = [
-            {"cell": cell, "gradient": gradient, "epsilon": epsilon.value, "label": epsilon.label}
-            for cell, gradient, epsilon in cells
-        ]
-        spec = base | {"cells": rows}
-        key = keys.key(base | {"cells": sorted(cell for cell, _, _ in cells)})
-        name, source = base["attack"]["name"], base["gradient"]
-        title = f"attack {name} {source}: {finetune.title.removeprefix('finetune ')}"
+    def _attack(self, wanted: _Wanted, finetune: Job, model: Model) -> None:
+        spec, points = wanted.spec, tuple(wanted.points)
+        key = keys.key(spec | {"cells": sorted(wanted.cells)})
+        name = spec["attack"]["name"]
         self.jobs[key] = Job(
             key=key,
             kind="attack",
             parent=finetune.key,
-            spec=spec,
-            resources=model.resources,
-            title=title,
+            spec=spec | {"points": self._shared.setdefault(points, points)},
+            resources=model.resources.attack,
+            title=f"attack {name} {spec['gradient']}: {finetune.title.removeprefix('finetune ')}",
             group=("attack", model.backbone.name, model.dataset.name, name),
+            experiment=wanted.experiment,
         )
 
 
-def _pretrain(model: Model, pretrain: Pretrain) -> Job:
+@dataclasses.dataclass(kw_only=True)
+class _Wanted:
+    """What the store lacks of one attack on one model."""
+
+    spec: dict[str, Any]
+    experiment: int
+    cells: list[str] = dataclasses.field(default_factory=list)
+    points: list[Point] = dataclasses.field(default_factory=list)
+
+
+def _pretrain(model: Model, pretrain: Pretrain, experiment: int) -> Job:
     spec: dict[str, Any] = {"kind": "pretrain", "semantics": keys.SEMANTICS["pretrain"]}
     spec |= {"task": keys.described(model.task), "dataset": keys.described(pretrain.dataset)}
     spec |= {"backbone": keys.described(model.backbone), "seed": pretrain.seed}
@@ -156,16 +179,17 @@ def _pretrain(model: Model, pretrain: Pretrain) -> Job:
         kind="pretrain",
         parent=None,
         spec=spec,
-        resources=model.resources,
+        resources=model.resources.pretrain,
         title=title,
         group=("pretrain", model.backbone.name, pretrain.dataset.name),
+        experiment=experiment,
     )
 
 
 def _weights(model: Model) -> tuple[dict[str, Any] | None, str | None]:
     """What the weights are, for the key, and the key of the job that makes them."""
     if isinstance(model.weights, Pretrain):
-        parent = _pretrain(model, model.weights).key
+        parent = _pretrain(model, model.weights, 0).key
         return {"pretrain": parent}, parent
     if isinstance(model.weights, Weights):
         if model.weights.published:

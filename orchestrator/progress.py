@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +20,25 @@ from orchestrator.plan import Job
 QUIET = 5.0
 
 
+class Watcher(Protocol):
+    """Is told what becomes of jobs, by their keys."""
+
+    def started(self, key: str, gpu: float) -> None:
+        """A trial of the job began, with so much of a GPU."""
+
+    def finished(self, key: str, told: Mapping[str, Any]) -> None:
+        """The job is done; `told` is what its trial said: seconds, host, gpu_peak and gpu_total in bytes."""
+
+    def failed(self, key: str, error: str, again: bool) -> None:
+        """The job failed, and is tried again or not."""
+
+    def elsewhere(self, key: str) -> None:
+        """Another sweep runs the job."""
+
+    def settled(self, key: str) -> None:
+        """Another sweep finished the job, or failed at it for good."""
+
+
 class View:
     """Shows done / total, the running trials, the last failures and an estimate of the time left.
 
@@ -29,6 +50,10 @@ class View:
         self.console = console or Console()
         self.jobs, self.seconds = jobs, seconds
         self.running: dict[str, float] = {}
+        #: GPUs of each running trial, the memory that jobs of its kind needed, and jobs that other sweeps run.
+        self.gpu: dict[str, float] = {}
+        self.memory: dict[tuple[str, ...], float] = {}
+        self.away: set[str] = set()
         self.totals = Counter(job.kind for job in jobs.values())
         self.done: Counter[str] = Counter()
         self.failures: list[str] = []
@@ -36,6 +61,8 @@ class View:
         self._estimated = self._taken = 0.0
         self._slots = 1
         self._started = time.monotonic()
+        #: When the last jobs ended.
+        self._ends: deque[float] = deque(maxlen=50)
         self._last_line = -QUIET
         self._live = Live(console=self.console, refresh_per_second=4, transient=True, get_renderable=self._picture)
 
@@ -50,17 +77,22 @@ class View:
         else:
             self._line()
 
-    def started(self, key: str) -> None:
+    def started(self, key: str, gpu: float = 0.0) -> None:
         """A trial of the job began."""
         self.running[key] = time.monotonic()
+        self.gpu[key] = gpu
         self._slots = max(self._slots, len(self.running))
 
-    def finished(self, key: str) -> None:
+    def finished(self, key: str, told: Mapping[str, Any] = MappingProxyType({})) -> None:
         """The job is done."""
+        job = self.jobs[key]
         self._left -= self.seconds[key]
         self._estimated += self.seconds[key]
         self._taken += time.monotonic() - self.running.pop(key, time.monotonic())
-        self.done[self.jobs[key].kind] += 1
+        if "gpu_peak" in told:
+            self.memory[job.group] = max(self.memory.get(job.group, 0.0), told["gpu_peak"] / 2**30)
+        self.done[job.kind] += 1
+        self._ends.append(time.monotonic())
         self._tick()
 
     def failed(self, key: str, error: str, again: bool) -> None:
@@ -72,6 +104,32 @@ class View:
         self.console.print(Text.assemble((words, "red"), f": {self.jobs[key].title}: {error}"), soft_wrap=True)
         if not again:
             self._left -= self.seconds[key]
+
+    def elsewhere(self, key: str) -> None:
+        """Another sweep runs the job."""
+        self.away.add(key)
+
+    def settled(self, key: str) -> None:
+        """Another sweep is through with the job."""
+        self.away.discard(key)
+        self._left -= self.seconds[key]
+        self.done[self.jobs[key].kind] += 1
+        self._tick()
+
+    def trials(self) -> list[dict[str, Any]]:
+        """The running trials, for `signsym status` in another terminal."""
+        now = time.monotonic()
+        return [
+            {"job": key, "title": self.jobs[key].title, "seconds": round(now - since, 1), "gpu": self.gpu.get(key, 0.0)}
+            for key, since in list(self.running.items())
+        ]
+
+    @property
+    def rate(self) -> float | None:
+        """Jobs a minute over the last ones that ended; None before there are two."""
+        if len(self._ends) < 2:
+            return None
+        return 60 * (len(self._ends) - 1) / max(1e-9, time.monotonic() - self._ends[0])
 
     @property
     def eta(self) -> float | None:
@@ -101,14 +159,23 @@ class View:
         now = time.monotonic()
         table = Table(box=None, padding=(0, 2))
         table.add_column("running trial")
-        table.add_column("seconds", justify="right")
+        on_gpu = any(self.gpu.get(key) for key in list(self.running))
+        for column in (*(("GPU share", "memory") if on_gpu else ()), "seconds"):
+            table.add_column(column, justify="right", no_wrap=True)
         for key, since in list(self.running.items())[:12]:
-            table.add_row(self.jobs[key].title, f"{now - since:.0f}")
+            share, memory = self.gpu.get(key, 0.0), self.memory.get(self.jobs[key].group)
+            cells = (f"{share:g}" if share else "CPU", "?" if memory is None else f"{memory:.1f} GiB") if on_gpu else ()
+            table.add_row(self.jobs[key].title, *cells, f"{now - since:.0f}")
         if len(self.running) > 12:
-            table.add_row(f"... and {len(self.running) - 12} more", "")
+            table.add_row(f"... and {len(self.running) - 12} more")
         eta = _duration(self.eta) if self.eta is not None else "not known yet"
-        foot = f"{_duration(now - self._started)} passed, time left: {eta}, failures: {len(self.failures)}"
-        return Group(bars, table, foot)
+        parts = [f"{_duration(now - self._started)} passed, time left: {eta}, failures: {len(self.failures)}"]
+        if self.rate is not None:
+            parts.append(f"{self.rate:.3g} jobs a minute")
+        if self.away:
+            parts.append(f"{len(self.away)} jobs run in another sweep")
+        last = [Text(failure, style="red", overflow="ellipsis", no_wrap=True) for failure in self.failures[-3:]]
+        return Group(bars, table, ", ".join(parts), *last)
 
 
 def _duration(seconds: float | None) -> str:

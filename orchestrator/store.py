@@ -78,6 +78,11 @@ class Store:
         if self._fs.get_file_info(f"{self._root}/{path}").type != fs.FileType.NotFound:
             self._fs.delete_file(f"{self._root}/{path}")
 
+    def exists(self, paths: Sequence[str]) -> set[str]:
+        """Those of `paths` below the store at which there is a file."""
+        found = self._fs.get_file_info([f"{self._root}/{path}" for path in paths])
+        return {path for path, info in zip(paths, found, strict=True) if info.type == fs.FileType.File}
+
     def names(self, folder: str, suffix: str) -> list[str]:
         """Sorted names of the files of one folder that end with `suffix`; temporary ones are not among them."""
         selector = fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
@@ -100,7 +105,10 @@ class Store:
         def load(name: str) -> pa.Table | None:
             try:
                 found = pq.read_table(pa.BufferReader(self.read(f"{folder}/{name}")), columns=wanted)
-                return found.cast(wanted_schema)
+                for field in wanted_schema:
+                    if field.name in tables.ADDED and field.name not in found.column_names:
+                        found = found.append_column(field, pa.nulls(len(found), field.type))
+                return found.select(wanted).cast(wanted_schema)
             except Exception as error:
                 # Whatever is wrong with one file must not hide the others: it is named instead.
                 self.skipped[f"{folder}/{name}"] = str(error).splitlines()[0]

@@ -5,23 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shlex
-import signal
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from orchestrator import provenance, tables
+from orchestrator import tables
 from orchestrator.cells import Grid
-from orchestrator.estimate import estimate
+from orchestrator.estimate import survey
 from orchestrator.frontier import Retries
-from orchestrator.heartbeat import Heartbeat
 from orchestrator.plan import Job, Plan, compile_plan
-from orchestrator.progress import View
-from orchestrator.store import Store
+from orchestrator.store import Store, StoreError
 
 #: Exit statuses: every cell has a result; some failed; the request was wrong; interrupted.
 COMPLETE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -37,13 +31,18 @@ class Settings:
     data_root: str
     address: str | None = None
     retry_failed: bool = False
+    #: Whether a Ray that is started here gets a dashboard.
+    dashboard: bool = False
+    #: Where the grid's callbacks write.
+    trackers: str = "ray_results"
     retries: Retries = dataclasses.field(default_factory=Retries)
 
 
 def sweep(grid: Grid, settings: Settings, console: Console) -> int:
     """Run what the store lacks of `grid` and return the exit status."""
     store = Store(settings.storage)
-    plan = compile_plan(grid, store.done_cells(), store.done_models())
+    found = survey(store)
+    plan = compile_plan(grid, found.done_cells, found.done_models)
     keep_grid(store, grid)
     failed = {name.removesuffix(".parquet") for name in store.names("failures", ".parquet")}
     if settings.retry_failed:
@@ -60,43 +59,17 @@ def sweep(grid: Grid, settings: Settings, console: Console) -> int:
         return COMPLETE
     if jobs:
         # Imported here: a sweep with nothing to do, a plan and a status never wait for Ray.
-        from orchestrator.schedule import ClusterLostError
+        from orchestrator.running import ClusterLostError, run_jobs
 
         try:
-            _run(jobs, store, settings, console)
-        except (KeyboardInterrupt, ClusterLostError) as error:
-            reason = str(error) or "Interrupted. What was finished is kept"
-            console.print(f"\n{reason}; go on with:", highlight=False)
+            run_jobs(jobs, found, store, grid, settings, console)
+        except (KeyboardInterrupt, ClusterLostError, StoreError) as error:
+            reason = str(error) or "Interrupted"
+            console.print(f"\n{reason}. What was finished is kept; go on with:", highlight=False, soft_wrap=True)
             console.print(f"  {command()}", highlight=False, soft_wrap=True)
             return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-    return _verdict(compile_plan(grid, store.done_cells(), store.done_models()), store, console)
-
-
-def _run(jobs: Mapping[str, Job], store: Store, settings: Settings, console: Console) -> None:
-    from orchestrator import schedule, work
-
-    seconds = estimate(jobs.values(), store).seconds
-    data_root = str(Path(settings.data_root).expanduser().resolve())
-    versions = provenance.versions()
-    context = work.Context(storage=store.uri, data_root=data_root, git=provenance.git(), versions=versions)
-
-    def on_failure(failure: schedule.Failure) -> None:
-        row: dict[str, Any] = {"job": failure.job.key, "title": failure.job.title, "attempt": failure.attempts}
-        row |= {"error": failure.error, "traceback": failure.traceback, "host": failure.host}
-        store.write_table("failures", failure.job.key, [row | {"failed_at": datetime.now(UTC)}], tables.FAILURES)
-
-    view = View(jobs, seconds, console)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with Heartbeat(store, lambda: list(view.running)):
-            console.print("Starting Ray ...", highlight=False)
-            schedule.connect(settings.address)
-            # Once more, since Ray puts a handler of its own in its place that aborts the process.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            schedule.run(jobs, seconds, context, work.execute, on_failure, view, settings.retries)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        schedule.disconnect()
+    found = survey(store)
+    return _verdict(compile_plan(grid, found.done_cells, found.done_models), store, console)
 
 
 def _verdict(plan: Plan, store: Store, console: Console) -> int:

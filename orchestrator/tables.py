@@ -13,6 +13,9 @@ def _schema(columns: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
     return pa.schema(fields, metadata={"signsym_schema": SCHEMA_VERSION})
 
 
+#: Columns that older files of the same version do not have; they are read as nulls.
+ADDED = frozenset({"gpu_share", "gpu_peak", "gpu_total"})
+
 _text, _number, _count = pa.string(), pa.float64(), pa.int64()
 
 #: A row for each cell.
@@ -49,6 +52,9 @@ RESULTS = _schema(
         ("git", _text, "commit of the code, with + where files were changed"),
         ("versions", _text, "JSON of the versions of python and the libraries"),
         ("device", _text, "device that computed the row"),
+        ("gpu_share", _number, "GPUs that the attack job was given; null in files of older versions"),
+        ("gpu_peak", _count, "bytes of its tensors on the GPU at most; null on a CPU"),
+        ("gpu_total", _count, "bytes of memory of the GPU; null on a CPU"),
         ("seconds", _number, "seconds that the attack job took"),
         ("finished_at", pa.timestamp("ms", tz="UTC"), "when the job finished"),
     ]

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import io
 import json
+import socket
 import time
 from collections import OrderedDict
 from datetime import UTC, datetime
@@ -18,10 +19,11 @@ from torch import Tensor
 
 import signsym_core as ss
 from orchestrator import keys, tables
-from orchestrator.store import Store
+from orchestrator.store import Store, StoreError
 from signsym_core.backbones import Backbone, Model
 from signsym_core.backbones.weights import load_body, load_file, load_published
 from signsym_core.datasets import Data, DataSource, inputs
+from signsym_core.evaluate import BLOCK
 from signsym_core.finetune import Checkpoint
 from signsym_core.registry import Member, build
 
@@ -40,12 +42,18 @@ class Context:
     #: Commit of the code, and versions of the libraries as JSON.
     git: str
     versions: str
+    #: The sweep's sign of life below the store: a worker that does not find it has another store before it.
+    sign: str | None = None
+    #: How often this job ran out of memory; its micro-batch is halved as often. And the GPUs that it was given.
+    halvings: int = 0
+    gpu_share: float = 0.0
 
 
-def execute(key: str, spec: dict[str, Any], context: Context) -> None:
-    """Do the job `spec` and commit its results to the store under `key`."""
+def execute(key: str, spec: dict[str, Any], context: Context) -> dict[str, float] | None:
+    """Do the job `spec` and commit its results to the store under `key`; returns numbers for people who watch."""
+    _refuse_another_store(context)
     run = {"pretrain": _pretrain, "finetune": _finetune, "attack": _attack}[spec["kind"]]
-    run(key, spec, context)
+    return run(key, spec, context)
 
 
 def device() -> torch.device:
@@ -53,13 +61,22 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _pretrain(key: str, spec: dict[str, Any], context: Context) -> None:
+def _refuse_another_store(context: Context) -> None:
+    store = Store(context.storage)
+    if context.sign is not None and not store.exists([context.sign]):
+        raise StoreError(
+            f"storage {store.uri} on {socket.gethostname()} is not the one that the sweep was started with; with "
+            f"several nodes it must be a bucket (--storage s3://...) or a folder that all of them mount"
+        )
+
+
+def _pretrain(key: str, spec: dict[str, Any], context: Context) -> dict[str, float]:
     source, backbone, data = _ingredients(spec, context)
     model = _fresh(spec, source, backbone, data)
-    _train(key, spec, context, model, source, data)
+    return _train(key, spec, context, model, source, data)
 
 
-def _finetune(key: str, spec: dict[str, Any], context: Context) -> None:
+def _finetune(key: str, spec: dict[str, Any], context: Context) -> dict[str, float]:
     source, backbone, data = _ingredients(spec, context)
     model = _fresh(spec, source, backbone, data)
     weights = spec["weights"] or {}
@@ -72,10 +89,12 @@ def _finetune(key: str, spec: dict[str, Any], context: Context) -> None:
         load_file(model, Path(weights["file"]))
     rule = ss.RULES.build(spec["rule"]["name"], **spec["rule"]["parameters"])
     ss.convert(model, rule, seed=spec["seed"])
-    _train(key, spec, context, model, source, data)
+    return _train(key, spec, context, model, source, data)
 
 
-def _train(key: str, spec: dict[str, Any], context: Context, model: Model, source: DataSource, data: Data) -> None:
+def _train(
+    key: str, spec: dict[str, Any], context: Context, model: Model, source: DataSource, data: Data
+) -> dict[str, float]:
     store, started = Store(context.storage), time.monotonic()
     model.to(device())
     progress = store.load_progress(key)
@@ -93,21 +112,23 @@ def _train(key: str, spec: dict[str, Any], context: Context, model: Model, sourc
     history = ss.fine_tune(model, data.train, source, task, settings, seed=spec["seed"], resume=resume, on_epoch=save)
     record = {"job": key, "spec": spec, "history": history, "classes": list(data.classes), "channels": data.channels}
     record |= {"train_images": len(data.train), "seconds": time.monotonic() - started, "device": _device_name()}
+    record |= {"gpu_share": context.gpu_share, **_memory()}
     record |= {"git": context.git, "versions": context.versions, "finished_at": datetime.now(UTC).isoformat()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     store.save_model(key, tensors, record)
     store.drop_progress(key)
     _Models.put(context.storage, key, model.eval(), record)
+    return {"loss": history[-1]["loss"]} if history and "loss" in history[-1] else {}
 
 
-def _attack(key: str, spec: dict[str, Any], context: Context) -> None:
+def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float]:
     store, started = Store(context.storage), time.monotonic()
     model, record = _Models.get(store, spec["model"])
     made = record["spec"]
     source, data = _data(keys.canonical(made["dataset"]), context.data_root)
     test = data.test if spec["images"] is None else data.test.take(torch.arange(min(spec["images"], len(data.test))))
     chosen = ss.ATTACKS.build(spec["attack"]["name"], **spec["attack"]["parameters"])
-    epsilons = sorted({cell["epsilon"] for cell in spec["cells"]})
+    epsilons = sorted({epsilon for _, epsilon, _ in spec["points"]})
     gradient = "feedback" if spec["gradient"] == "none" else spec["gradient"]
     outcome = ss.attack(
         chosen,
@@ -119,32 +140,33 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> None:
         seed=spec["seed"],
         task=made["task"]["name"],
         keep=EXAMPLES,
+        micro_batch=max(1, BLOCK >> context.halvings),
     )
     common = _provenance(context) | _setting(made) | {"job": key, "finetune_job": spec["model"]}
     common |= {"attack": chosen.name, "attack_params": keys.canonical(chosen.changed()), "norm": "linf"}
     common |= {"metric": ss.TASKS[made["task"]["name"]].metric, "n": len(test), "seed": spec["seed"]}
     common |= {"chance": float(torch.bincount(test.labels).max()) / len(test), "steps": chosen.steps_taken()}
     common |= {"forwards": outcome.images_forward, "backwards": outcome.images_backward}
+    common |= {"gpu_share": context.gpu_share, **_memory()}
     common |= {"seconds": time.monotonic() - started, "finished_at": datetime.now(UTC)}
     results: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
-    for cell in spec["cells"]:
-        row = epsilons.index(cell["epsilon"])
+    for cell, asked, epsilon, label in keys.cells(spec):
+        row = epsilons.index(epsilon)
         results.append(
             common
-            | {"cell": cell["cell"], "gradient": cell["gradient"], "value": outcome.accuracy[row]}
-            | {"epsilon": cell["epsilon"], "epsilon_label": cell["label"]}
-            | {"step_size": chosen.step(cell["epsilon"]), "reach": outcome.reach[row]}
+            | {"cell": cell, "gradient": asked, "value": outcome.accuracy[row]}
+            | {"epsilon": epsilon, "epsilon_label": label}
+            | {"step_size": chosen.step(epsilon), "reach": outcome.reach[row]}
         )
-        outcomes += _outcome_rows(cell["cell"], outcome, row, test.indices)
-        examples += _example_rows(
-            cell["cell"], outcome, row, test.indices, inputs(test.images[:EXAMPLES], source), data
-        )
+        outcomes += _outcome_rows(cell, outcome, row, test.indices)
+        examples += _example_rows(cell, outcome, row, test.indices, inputs(test.images[:EXAMPLES], source), data)
     store.write_table("outcomes", key, outcomes, tables.OUTCOMES)
     store.write_table("examples", key, examples, tables.EXAMPLES)
     # The results come last: they are what says that the job is done.
     store.write_table("results", key, results, tables.RESULTS)
+    return {f"{row['metric']} at {row['epsilon_label']}": row["value"] for row in results}
 
 
 def _outcome_rows(cell: str, outcome: ss.Outcome, row: int, indices: Tensor) -> list[dict[str, Any]]:
@@ -247,6 +269,15 @@ def _setting(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _provenance(context: Context) -> dict[str, Any]:
     return {"git": context.git, "versions": context.versions, "device": _device_name()}
+
+
+def _memory() -> dict[str, int | None]:
+    """Bytes of tensors on the GPU at most since the job began, and bytes that the GPU has."""
+    here = device()
+    if here.type != "cuda":
+        return {"gpu_peak": None, "gpu_total": None}
+    total = torch.cuda.get_device_properties(here).total_memory
+    return {"gpu_peak": torch.cuda.max_memory_allocated(here), "gpu_total": total}
 
 
 def _device_name() -> str:

@@ -12,7 +12,7 @@ from gridfiles import BASE, base, facts, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cells import Epsilon, Pretrain, Resources, Weights
+from orchestrator.cells import STAGES, Epsilon, Pretrain, Resources, Stages, Weights
 from orchestrator.grid import GridError, load
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.backbones import BACKBONES
@@ -107,6 +107,11 @@ def test_the_order_of_the_mixed_grid(mixed):
     ]
 
 
+def stages(**amounts):
+    """The same resources for every stage."""
+    return Stages(**dict.fromkeys(STAGES, Resources(**amounts)))
+
+
 def test_settings_merge_key_by_key_and_overrides_in_their_order(mixed):
     by_point = {(m.dataset.name, m.rule.name, m.seed): m for m in mixed.models}
     plain, once, twice = (by_point["digits", *point] for point in (("bp", 0), ("frsf", 0), ("frsf", 1)))
@@ -114,8 +119,8 @@ def test_settings_merge_key_by_key_and_overrides_in_their_order(mixed):
     assert once.finetune == FineTune(epochs=3, lr=1e-3, batch_size=16)
     assert twice.finetune == FineTune(epochs=3, lr=0.5, batch_size=16)
     assert by_point["digits", "frsf", 3].finetune == FineTune(epochs=0, lr=1e-3)
-    assert plain.resources == Resources(gpu=0.25, cpu=1)
-    assert once.resources == twice.resources == Resources(gpu=0.25, cpu=2)
+    assert plain.resources == stages(gpu=0.25, cpu=1)
+    assert once.resources == twice.resources == stages(gpu=0.25, cpu=2)
     source = DATASETS.build("digits", classes=[0, 1])
     assert plain.weights == once.weights == Pretrain(dataset=source, settings=FineTune(epochs=2), seed=7)
     assert twice.weights is None
@@ -129,6 +134,20 @@ def test_equal_members_are_one_object(mixed):
         assert len({id(value) for value in values}) == len(set(values))
     choices = [choice for run in mixed.runs() for choice, _ in run.attacks]
     assert len({id(choice) for choice in choices}) == len(set(choices))
+
+
+def test_a_stage_has_the_resources_of_all_under_its_own(tmp_path):
+    text = {"gpu": 1, "cpu": 4, "attack": {"gpu": "auto", "minutes": 5}, "accelerator_type": "H200"}
+    model = next(iter(load(written(tmp_path, base(resources=text))).models))
+    common = {"gpu": 1.0, "cpu": 4.0, "accelerator_type": "H200"}
+    assert model.resources.pretrain == model.resources.finetune == Resources(**common)
+    assert model.resources.attack == Resources(**{**common, "gpu": "auto", "minutes": 5.0})
+    # What is said of a stage stays, whatever is put over the grid for all.
+    sets = ["experiments.0.resources.gpu=0", "experiments.0.resources.cpu=1"]
+    over = load(written(tmp_path, base(resources=text)), sets)
+    (model, *_) = over.models
+    assert model.resources.attack == Resources(gpu="auto", cpu=1, accelerator_type="H200", minutes=5)
+    assert model.resources.finetune.gpu == 0
 
 
 def test_resources_are_no_part_of_a_model(tmp_path):
@@ -278,7 +297,7 @@ def test_the_cells_are_the_product_without_the_excluded(axes, names, gradients, 
     ("setting", "take", "value"),
     [
         ("seeds=[4]", lambda model: model.seed, 4),
-        ("defaults.resources.gpu=0.5", lambda model: model.resources.gpu, 0.5),
+        ("defaults.resources.gpu=0.5", lambda model: model.resources.attack.gpu, 0.5),
         ("experiments.0.finetune.epochs=1", lambda model: model.finetune.epochs, 1),
         ("experiments.0.finetune.lr=1e-5", lambda model: model.finetune.lr, 1e-5),
         ("experiments.0.rule={name: frsf, scale: unit}", lambda model: model.rule.changed(), {"scale": "unit"}),

@@ -78,7 +78,7 @@ def test_what_is_done_is_left_out(tmp_path):
     assert plan(tmp_path, whole.cells).jobs == {}
     half = sorted(whole.cells)[::2]
     rest = plan(tmp_path, half, models)
-    served = {cell["cell"] for job in rest.jobs.values() for cell in job.spec["cells"]}
+    served = {cell for job in rest.jobs.values() for cell, *_ in keys.cells(job.spec)}
     assert served == whole.cells - set(half)
 
 
@@ -122,7 +122,7 @@ def test_plan_minus_done_is_always_just_the_rest(tmp_path, seeds, rules, epsilon
     assert len(whole.cells) == len(seeds) * len(rules) * (1 + 4 * len(epsilons))
     done = data.draw(st.sets(st.sampled_from(sorted(whole.cells))))
     rest = plan(tmp_path, done, **changes)
-    served = [cell["cell"] for job in rest.jobs.values() if job.kind == "attack" for cell in job.spec["cells"]]
+    served = [cell for job in rest.jobs.values() if job.kind == "attack" for cell, *_ in keys.cells(job.spec)]
     assert len(served) == len(set(served))
     assert set(served) == whole.cells - done
     assert rest.missing == len(whole.cells) - len(done)
@@ -170,7 +170,7 @@ def test_a_larger_grid_only_adds(tmp_path, axes, data):
     assert small.cells <= whole.cells
     assert small.finetunes <= whole.finetunes
     rest = plan(tmp_path, small.cells, models, **listed(**larger))
-    served = {cell["cell"] for job in rest.jobs.values() if job.kind == "attack" for cell in job.spec["cells"]}
+    served = {cell for job in rest.jobs.values() if job.kind == "attack" for cell, *_ in keys.cells(job.spec)}
     assert served == whole.cells - small.cells
     assert not rest.jobs.keys() & small.jobs.keys()
 
@@ -225,9 +225,9 @@ def test_every_attack_job_starts_from_the_one_fine_tune_of_its_model(tmp_path):
 def test_both_gradients_of_bp_are_one_job_with_cells_under_both_names(tmp_path):
     made = plan(tmp_path, rules="[bp]", seeds=[0], attacks="[pgd]")
     (job,) = [job for job in made.jobs.values() if "pgd" in job.title]
-    cells = [(cell["gradient"], cell["epsilon"]) for cell in job.spec["cells"]]
+    cells = [(gradient, epsilon) for _, gradient, epsilon, _ in keys.cells(job.spec)]
     assert sorted(cells) == [(gradient, epsilon) for gradient in ("exact", "feedback") for epsilon in (0.0, 0.1, 0.2)]
-    assert len({cell["cell"] for cell in job.spec["cells"]}) == 6
+    assert len({cell for cell, *_ in keys.cells(job.spec)}) == 6
 
 
 def test_one_attack_job_serves_every_epsilon(tmp_path):

@@ -1,0 +1,143 @@
+"""This process and Ray: joining a cluster or starting one, leaving it, and what it has."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from orchestrator.cells import Resources
+
+#: Settings that Ray reads when a sweep starts. Automatic loggers import torch into the driver and write five files a
+#: trial; snapshots of all trials are of no use here; more than one trial must be able to wait for a free slot; a
+#: worker without a GPU must not see those of its node; the newer output engine prints tables whatever the verbosity.
+SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "16",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+}
+
+
+class ClusterLostError(RuntimeError):
+    """Ray's own processes are gone: no job can run, and none is to blame."""
+
+
+class OpenDoorError(ValueError):
+    """A setting with which Ray would serve anybody."""
+
+
+class NoResourcesError(ValueError):
+    """A job that asks for more than the machine has."""
+
+
+def connect(
+    address: str | None, slots: int | None = None, gpus: float | None = None, dashboard: bool = False
+) -> list[str]:
+    """Join the Ray cluster at `address`, or start one on this machine; returns what people should know of it.
+
+    A local Ray listens on loopback alone where Ray can, keeps Ray's token authentication, and has no dashboard
+    unless it is asked for. `slots` and `gpus` override its numbers of CPUs and GPUs.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    root = str(Path(__file__).resolve().parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    chdir = {"RAY_CHDIR_TO_TRIAL_DIR": os.environ["RAY_CHDIR_TO_TRIAL_DIR"]}
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths), **chdir}}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": environment}
+    outside = address is None and _outside_addresses()
+    if outside and os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        raise OpenDoorError(
+            f"RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']} would leave Ray open to everybody who reaches this machine: "
+            f"unset it, so that Ray asks for its token"
+        )
+    if address is None:
+        options |= {"num_cpus": slots, "num_gpus": gpus, "include_dashboard": dashboard}
+        options |= {"_node_ip_address": "127.0.0.1"}
+    context = ray.init(address=address or "local", **options)
+    notes = []
+    if outside:
+        notes.append("Ray listens on all addresses of this machine; its token authentication is on.")
+    if context.dashboard_url:
+        notes.append(f"Ray dashboard: http://{context.dashboard_url}")
+    return notes
+
+
+def disconnect() -> None:
+    """Leave the cluster; a local one ends."""
+    ray.shutdown()
+
+
+def alive() -> bool:
+    """Whether any node of the cluster is."""
+    try:
+        return any(node["Alive"] for node in ray.nodes())
+    except Exception:
+        # Whatever Ray raises when its control store does not answer.
+        return False
+
+
+def bundle(gpu: float, cpu: float, accelerator_type: str | None) -> dict[str, float]:
+    """What a trial asks of one node, by Ray's names."""
+    asked = {"CPU": cpu, "GPU": gpu}
+    if accelerator_type is not None:
+        asked[f"accelerator_type:{accelerator_type}"] = 0.001
+    return {name: amount for name, amount in asked.items() if amount}
+
+
+def nodes() -> list[dict[str, float]]:
+    """What each living node has, by Ray's names."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def fits(nodes: Iterable[dict[str, float]], bundle: dict[str, float]) -> int:
+    """How many trials that ask for `bundle` the nodes can run at once."""
+    return sum(int(min(node.get(name, 0.0) / amount for name, amount in bundle.items())) for node in nodes)
+
+
+def check_fits(needs: Iterable[Resources]) -> None:
+    """Raise NoResourcesError where one node of this machine's Ray can never run a job."""
+    (have,) = nodes()
+    for need in needs:
+        gpu = 0.0 if need.gpu == "auto" else need.gpu
+        for name, amount in bundle(gpu, need.cpu, need.accelerator_type).items():
+            if have.get(name, 0.0) < amount:
+                what = {"CPU": "CPUs", "GPU": "GPUs"}.get(name)
+                asked = f"{amount:g} {what}" if what else f"GPUs of kind {need.accelerator_type!r}"
+                found = f"{have.get(name, 0.0):g} {what}" if what else "none of them"
+                raise NoResourcesError(
+                    f"expected jobs that fit this machine, got one that asks for {asked}; the machine has {found}. "
+                    f"Put other resources over the grid's, such as --set defaults.resources.gpu=auto, or join a "
+                    f"cluster that has them with --address"
+                )
+
+
+def request(bundles: list[dict[str, float]]) -> None:
+    """Ask the cluster's autoscaler, where there is one, for room for `bundles` at once."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=bundles)
+
+
+def _outside_addresses() -> bool:
+    """Whether this machine has an address that others may reach."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            # No packet is sent: this only asks which address would be the sender's.
+            probe.connect(("192.0.2.1", 9))
+            return not probe.getsockname()[0].startswith("127.")
+    except OSError:
+        return False

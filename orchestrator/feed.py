@@ -1,0 +1,234 @@
+"""Between the frontier and Ray Tune: which job is the next trial, and what became of the last."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from orchestrator import connection
+from orchestrator.claims import Claims
+from orchestrator.frontier import Cause, Frontier
+from orchestrator.packing import Packing
+from orchestrator.plan import Job
+from orchestrator.progress import Watcher
+from orchestrator.store import Store
+
+#: Seconds between two looks at what the cluster has, and at what other sweeps have claimed.
+LOOK_AT_CLUSTER, LOOK_AT_CLAIMS = 5.0, 2.0
+#: Most jobs whose room an autoscaler is asked for at once.
+DEMAND = 1000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A job that failed for good."""
+
+    job: Job
+    attempts: int
+    error: str
+    traceback: str
+    host: str
+
+
+class Feed(Searcher):
+    """Gives Tune the frontier's next job, and the frontier what became of it."""
+
+    def __init__(
+        self,
+        frontier: Frontier,
+        packing: Packing,
+        claims: Claims,
+        store: Store,
+        watchers: Sequence[Watcher],
+        on_failure: Callable[[Failure], None],
+        autoscaled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.frontier, self.packing, self.claims, self.store = frontier, packing, claims, store
+        self.watchers, self.on_failure, self.autoscaled = watchers, on_failure, autoscaled
+        #: The job of each live trial, and the part of the cluster that it takes.
+        self.job_of: dict[str, str] = {}
+        self.load_of: dict[str, float] = {}
+        #: What killed a trial, by its id, as Tune tells its scheduler before it tells us.
+        self.deaths: dict[str, str] = {}
+        #: Why the sweep must stop, where it must: Ray is gone, or the store is.
+        self.lost = False
+        self.store_error: str | None = None
+        self._told: dict[str, dict[str, Any]] = {}
+        self._nodes: list[dict[str, float]] = []
+        self._slots = 1
+        self._looked_at_cluster = self._looked_at_claims = float("-inf")
+
+    # What Tune asks and tells
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.lost or self.store_error is not None or self.frontier.exhausted:
+            return Searcher.FINISHED
+        self._look_at_cluster()
+        # A trial more than fits would wait for a slot while better ones come up.
+        if sum(self.load_of.values()) > 1 - 1e-9:
+            return None
+        job = self._next()
+        if job is None:
+            return Searcher.FINISHED if self.frontier.exhausted else None
+        bundle = self._bundle(job)
+        self.job_of[trial_id] = job.key
+        self.load_of[trial_id] = 1 / max(1, connection.fits(self._nodes, bundle))
+        need = job.resources
+        config: dict[str, Any] = {"key": job.key, "title": job.title, "spec": dict(job.spec)}
+        config |= {"halvings": self.frontier.halvings(job.key), "gpu": bundle.get("GPU", 0.0), "cpu": need.cpu}
+        return config | {"accelerator_type": need.accelerator_type, "minutes": need.minutes}
+
+    def on_trial_start(self, trial_id: str, gpu: float) -> None:
+        """The trial began, with so much of a GPU."""
+        for watcher in self.watchers:
+            watcher.started(self.job_of[trial_id], gpu)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        # A worker that is about to end itself says why before it does.
+        self._told[trial_id] = result
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        key = self.job_of.pop(trial_id)
+        self.load_of.pop(trial_id)
+        told = self._told.pop(trial_id, None) or result or {}
+        death = self.deaths.pop(trial_id, "")
+        if "gpu_peak" in told:
+            self.packing.observe(self.frontier.jobs[key].group, told["gpu_peak"], told["gpu_total"])
+        if not error and "error" not in told:
+            self.frontier.finished(key)
+            self.claims.drop(key)
+            for watcher in self.watchers:
+                watcher.finished(key, told)
+            return
+        if "error" not in told:
+            if not connection.alive():
+                self.lost = True
+                return
+            told = _words(death)
+        self._failed(key, told)
+
+    def save(self, checkpoint_path: str) -> None:
+        # Tune insists on a file; the state is the store's.
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a sweep goes on from its store, not from Tune's state")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune also pickles itself at the start, for a restore that never happens.
+        return {}
+
+    # What is decided
+
+    def _next(self) -> Job | None:
+        """The next job that is claimed and not done yet."""
+        self._look_at_claims()
+        while (job := self.frontier.next(time.monotonic(), self._slots)) is not None:
+            if job.key in self.claims.held:
+                return job
+            wanted = [job.key, *self.frontier.ahead(max(8, self._slots))]
+            had = self.claims.take(wanted)
+            for key in wanted:
+                if key not in had:
+                    self.frontier.elsewhere(key)
+                    for watcher in self.watchers:
+                        watcher.elsewhere(key)
+            # Since the plan was made another sweep may have finished some of them.
+            self._settle(had)
+            if self.frontier.state[job.key] == "running":
+                return job
+        return None
+
+    def _settle(self, keys: set[str]) -> set[str]:
+        """Take note of those of `keys` that are done or failed in the store; returns the others."""
+        results = {self.frontier.jobs[key].results: key for key in keys}
+        failures = {f"failures/{key}.parquet": key for key in keys}
+        for path in self.store.exists([*results, *failures]):
+            key = results.get(path) or failures[path]
+            if path in results:
+                self.frontier.finished(key)
+            elif self.frontier.state[key] != "done":
+                self.frontier.give_up(key)
+            for watcher in self.watchers:
+                watcher.settled(key)
+            self.claims.drop(key)
+        return {key for key in keys if self.frontier.state[key] not in ("done", "failed")}
+
+    def _failed(self, key: str, told: dict[str, Any]) -> None:
+        cause: Cause = told["cause"]
+        again = self.frontier.failed(key, time.monotonic(), cause)
+        for watcher in self.watchers:
+            watcher.failed(key, told["error"].splitlines()[0], again)
+        if again:
+            return
+        self.claims.drop(key)
+        if cause == "store":
+            # Not the job's fault: no other job could keep its results either.
+            self.store_error = told["error"]
+            return
+        job, attempts = self.frontier.jobs[key], self.frontier.attempts(key)
+        failure = {"error": told["error"], "traceback": told["traceback"], "host": told.get("host", "")}
+        self.on_failure(Failure(job=job, attempts=attempts, **failure))
+
+    def _look_at_claims(self) -> None:
+        """Take back, or take note of, what other sweeps let go of."""
+        if not self.frontier.claimed or time.monotonic() - self._looked_at_claims < LOOK_AT_CLAIMS:
+            return
+        self._looked_at_claims = time.monotonic()
+        for key in self._settle(self.frontier.claimed - self.claims.claimed_elsewhere()):
+            self.frontier.released(key)
+
+    def _look_at_cluster(self) -> None:
+        """Follow nodes that come and go, and tell an autoscaler what there is to do."""
+        if time.monotonic() - self._looked_at_cluster < LOOK_AT_CLUSTER:
+            return
+        self._looked_at_cluster = time.monotonic()
+        self._nodes = connection.nodes()
+        bundles = [self._bundle(job) for job in itertools.islice(self.frontier.unfinished(), DEMAND)]
+        kinds = {tuple(bundle.items()): bundle for bundle in bundles}.values()
+        self._slots = max([1, *(connection.fits(self._nodes, bundle) for bundle in kinds)])
+        if self.autoscaled:
+            connection.request(bundles)
+
+    def _bundle(self, job: Job) -> dict[str, float]:
+        share = self.packing.share(job, self.frontier.halvings(job.key))
+        return connection.bundle(share, job.resources.cpu, job.resources.accelerator_type)
+
+
+class NewestFirst(FIFOScheduler):
+    """Gives a free actor to the newest waiting trial, and tells the feed what killed a trial.
+
+    Tune's own choice, the oldest, is the one whose actor is about to start; it would take the free actor and end the
+    starting one, so that jobs shorter than the start of a process would run one at a time for ever. No more trials
+    wait than there are slots, so none waits long.
+    """
+
+    def __init__(self, deaths: dict[str, str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.deaths = deaths
+        self.place: dict[str, int] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self.place[trial.trial_id] = len(self.place)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self.deaths[trial.trial_id] = Path(trial.error_file).read_text() if trial.error_file else ""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
+        return max(waiting, key=lambda trial: self.place[trial.trial_id], default=None)
+
+
+def _words(death: str) -> dict[str, Any]:
+    """What is said of a trial whose worker died without a word; `death` is Ray's account of it."""
+    lost = "ActorUnavailable" in death or "its node has died" in death
+    words = "the worker's node was lost" if lost else "the worker process died (killed, or out of the host's memory)"
+    return {"cause": "node" if lost else "death", "error": words, "traceback": death or words}

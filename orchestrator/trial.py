@@ -1,0 +1,131 @@
+"""A job while Ray Tune runs it, in a process that is pinned to its share of a device.
+
+The worker stays for the next job, with what it has loaded. It ends itself only where it cannot be trusted any more:
+after a job that hangs, and after an error of the device.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import faulthandler
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from ray import tune
+
+from orchestrator.frontier import Cause
+from orchestrator.work import Context
+
+#: What a trial calls: (job key, job spec, context); returns numbers about the job, for people who watch.
+Execute = Callable[[str, dict[str, Any], Context], dict[str, float] | None]
+#: Longest traceback that is kept, in characters; the end says what happened.
+TRACEBACK = 20_000
+#: Seconds after its time limit at which a job that holds Python's lock takes its process with it.
+GRACE = 20.0
+
+
+class RetiredError(RuntimeError):
+    """Ends a worker that cannot be trusted with another job."""
+
+
+class Trial(tune.Trainable):
+    """Runs one job after the other in one process; `step` runs one and tells how it went."""
+
+    def setup(self, config: dict[str, Any], execute: Execute | None = None, context: Context | None = None) -> None:
+        assert execute is not None
+        assert context is not None
+        self.execute, self.context, self.job = execute, context, config
+        self.retired = False
+        if not config["gpu"]:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        import torch
+
+        if 0 < config["gpu"] < 1 and torch.cuda.is_available():
+            # Ray counts shares and bounds nothing: a job that needs more must fail alone.
+            torch.cuda.set_per_process_memory_fraction(config["gpu"])
+        # One thread for all jobs: the processor's threads that torch starts belong to the thread that calls it.
+        self.thread = concurrent.futures.ThreadPoolExecutor(1)
+
+    def step(self) -> dict[str, Any]:
+        if self.retired:
+            raise RetiredError("this worker has said why")
+        limit = 60 * float(self.job["minutes"])
+        faulthandler.dump_traceback_later(limit + GRACE, exit=True)
+        running = self.thread.submit(self._run)
+        try:
+            told = running.result(timeout=limit)
+        except TimeoutError:
+            told = self._hangs()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        told["host"] = socket.gethostname()
+        return told
+
+    def _run(self) -> dict[str, Any]:
+        import torch
+
+        # Ray's own setting of the threads is lost where a login shell exports OMP_NUM_THREADS.
+        torch.set_num_threads(max(1, int(self.job["cpu"])))
+        on_gpu = torch.cuda.is_available()
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        started = time.monotonic()
+        told: dict[str, Any] = {"done": True}
+        try:
+            context = dataclasses.replace(self.context, halvings=self.job["halvings"], gpu_share=self.job["gpu"])
+            told |= self.execute(self.job["key"], self.job["spec"], context) or {}
+        except Exception as error:
+            told |= _failure(_cause(error), f"{type(error).__name__}: {error}", traceback.format_exc())
+            # An error of the device stays: every later job of this process would fail with it.
+            self.retired = "CUDA error" in str(error)
+            told["done"] = not self.retired
+            if on_gpu and not self.retired:
+                torch.cuda.empty_cache()
+        told["seconds"] = time.monotonic() - started
+        if on_gpu and not self.retired:
+            told["gpu_peak"] = torch.cuda.max_memory_allocated()
+            told["gpu_total"] = torch.cuda.get_device_properties(0).total_memory
+        return told
+
+    def _hangs(self) -> dict[str, Any]:
+        (thread,) = self.thread._threads
+        frame = sys._current_frames().get(thread.ident or 0)
+        where = "".join(traceback.format_stack(frame)) if frame else ""
+        words = f"TimeoutError: the job ran longer than its limit of {self.job['minutes']:g} minutes"
+        self.retired = True
+        return {"done": False, **_failure("time", words, f"{where}{words}")}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.job = new_config
+        return True
+
+    def cleanup(self) -> None:
+        if self.retired:
+            # A thread that hangs would keep the process, and with it the device.
+            os._exit(1)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: what a trial made is in the store."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: a trial that starts again asks the store."""
+
+
+def _failure(cause: Cause, error: str, trace: str) -> dict[str, Any]:
+    return {"cause": cause, "error": error, "traceback": trace[-TRACEBACK:]}
+
+
+def _cause(error: BaseException) -> Cause:
+    import torch
+
+    from orchestrator.store import StoreError
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return "memory"
+    return "store" if isinstance(error, StoreError) else "error"

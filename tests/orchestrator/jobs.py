@@ -1,0 +1,90 @@
+"""Runs jobs without science on a Ray of their own: `python jobs.py STORE JOBS GPUS CPUS`.
+
+JOBS is JSON: {key: {"gpu": ..., "cpu": ..., "parent": ..., "seconds": ..., "fails": ..., "group": ...}}. Each trial
+writes what it saw of its environment to STORE/seen/<key>-<attempt>.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from orchestrator import connection, schedule
+from orchestrator.cells import Resources
+from orchestrator.claims import Claims
+from orchestrator.events import Events
+from orchestrator.feed import Feed
+from orchestrator.frontier import Frontier, Retries
+from orchestrator.packing import Packing
+from orchestrator.plan import Job
+from orchestrator.progress import View
+from orchestrator.store import Store
+from orchestrator.work import Context
+
+GIB = 2**30
+
+
+def execute(key, spec, context):
+    """Sleep, and tell what the trial saw; fail as the spec says."""
+    began = time.time()
+    store = Store(context.storage)
+    tries = len([name for name in store.names("seen", ".json") if name.startswith(f"{key}-")])
+    seen = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "share": context.gpu_share, "pid": os.getpid()}
+    seen |= {"halvings": context.halvings, "began": began, "threads": torch.get_num_threads()}
+    fails = spec.get("fails", {}).get(str(tries))
+    if fails == "kill":
+        store.write_json(f"seen/{key}-{tries}.json", seen | {"ended": time.time()})
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fails == "hang":
+        store.write_json(f"seen/{key}-{tries}.json", seen | {"ended": time.time()})
+        time.sleep(600)
+    time.sleep(spec["seconds"])
+    store.write_json(f"seen/{key}-{tries}.json", seen | {"ended": time.time()})
+    if fails == "memory":
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    if fails == "error":
+        raise ValueError("as the test wanted")
+    store.write(f"results/{key}.parquet", b"")
+    return spec.get("told")
+
+
+def main(folder, jobs, gpus, cpus):
+    """Run the jobs and print how each ended."""
+    table = {}
+    for key, given in json.loads(jobs).items():
+        keep = {name: given[name] for name in ("gpu", "cpu", "minutes") if name in given}
+        table[key] = Job(
+            key=key,
+            kind="finetune" if given.get("leads") else "attack",
+            parent=given.get("parent"),
+            spec={"seconds": given.get("seconds", 0.2), "fails": given.get("fails", {}), "told": given.get("told")},
+            resources=Resources(**keep),
+            title=key,
+            group=(given.get("group", "attack"),),
+        )
+    store = Store(folder)
+    seconds = {key: float(job.spec["seconds"]) for key, job in table.items()}
+    frontier = Frontier(table, seconds, Retries(backoff=0.1))
+    blamed = {}
+    # Loopback alone where the caller gave this process a network of its own.
+    connection.connect(None, slots=int(cpus), gpus=float(gpus))
+    view = View(table, seconds, Console(file=open(os.devnull, "w")))  # noqa: SIM115
+    with Claims(store, view.trials) as claims, Events(store, claims.id, table) as events:
+        record = lambda failure: blamed.__setitem__(failure.job.key, failure.error)  # noqa: E731
+        feed = Feed(frontier, Packing({}, gpus=float(gpus) > 0), claims, store, (view, events), record)
+        context = Context(storage=folder, data_root="", git="", versions="", sign=claims.path)
+        schedule.run(feed, context, execute)
+    connection.disconnect()
+    print(json.dumps({"states": frontier.state, "blamed": blamed}))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    main(*sys.argv[1:])

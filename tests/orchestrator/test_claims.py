@@ -1,0 +1,123 @@
+"""Two sweeps on one store never hold the same job, and a dead one's claims expire."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from orchestrator import claims as module
+from orchestrator.claims import DEAD, OLD, Claims, alive
+from orchestrator.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that the sweeps' clocks go ahead of the machine's."""
+
+    class Clock:
+        ahead = 0.0
+
+    now, wall = module.time.monotonic, module.time.time
+    monkeypatch.setattr(module.time, "monotonic", lambda: now() + Clock.ahead)
+    monkeypatch.setattr(module.time, "time", lambda: wall() + Clock.ahead)
+    return Clock
+
+
+def stranger(store, **changes):
+    """The sign of a sweep on another machine that claims the job "a"."""
+    sign = {"host": "far", "pid": 1, "machine": "another", "born": "1", "at": module.time.time(), "beat": 1}
+    sign |= {"claims": ["a"], "running": []} | changes
+    store.write_json("sweeps/stranger.json", sign)
+
+
+def test_the_second_sees_the_first(store):
+    first, second = Claims(store, list), Claims(store, list)
+    assert first.take(["a", "b"]) == {"a", "b"}
+    assert second.take(["b", "c"]) == {"c"}
+    assert second.claimed_elsewhere() == {"a", "b"}
+    assert first.take(["c", "d"]) == {"d"}
+    first.drop("a")
+    first.take([])
+    assert second.take(["a"]) == {"a"}
+
+
+def test_many_at_once_never_hold_the_same(store):
+    sweeps = [Claims(store, list) for _ in range(4)]
+    keys = [f"k{at}" for at in range(6)]
+    gate = threading.Barrier(len(sweeps))
+    had = {}
+
+    def grab(claims):
+        gate.wait()
+        had[claims.id] = [claims.take([key]) for key in keys]
+
+    threads = [threading.Thread(target=grab, args=(claims,)) for claims in sweeps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    taken = [key for sweep in had.values() for keys in sweep for key in keys]
+    assert len(taken) == len(set(taken))
+
+
+def test_a_strangers_claim_holds_while_its_sign_changes_and_expires_after(store, clock):
+    mine = Claims(store, list)
+    stranger(store)
+    for beat in range(2, 6):
+        assert mine.claimed_elsewhere() == {"a"}
+        clock.ahead += DEAD - 5
+        stranger(store, beat=beat)
+    assert mine.claimed_elsewhere() == {"a"}
+    clock.ahead += DEAD + 1
+    assert mine.claimed_elsewhere() == set()
+    assert mine.take(["a"]) == {"a"}
+    assert "stranger.json" not in store.names("sweeps", ".json")
+
+
+def test_a_clock_that_is_wrong_by_minutes_kills_no_sweep(store):
+    mine = Claims(store, list)
+    stranger(store, at=module.time.time() - 5 * 60)
+    assert mine.claimed_elsewhere() == {"a"}
+    stranger(store, at=module.time.time() - OLD - 60, beat=2)
+    assert mine.claimed_elsewhere() == set()
+
+
+def test_a_process_that_died_on_this_machine_holds_nothing(store, tmp_path):
+    code = (
+        "import sys; from orchestrator.claims import Claims; from orchestrator.store import Store\n"
+        "claims = Claims(Store(sys.argv[1]), list); claims.take(['a']); print('had', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "had\n"
+        mine = Claims(store, list)
+        assert mine.take(["a", "b"]) == {"b"}
+        assert len(alive(store)) == 2
+        process.kill()
+    assert mine.take(["a"]) == {"a"}
+    assert len(alive(store)) == 1
+
+
+def test_the_sign_is_there_inside_the_block_with_what_runs_and_gone_after(store):
+    with Claims(store, lambda: [{"job": "a", "title": "t"}]) as claims:
+        (sign,) = alive(store)
+        assert sign["running"] == [{"job": "a", "title": "t"}]
+    assert store.names("sweeps", ".json") == []
+    assert claims.id not in json.dumps(alive(store))
+
+
+def test_a_half_written_sign_is_nobodys(store):
+    store.write("sweeps/broken.json", b'{"at": 1')
+    store.write("sweeps/foreign.json", b'{"x": 1}')
+    assert Claims(store, list).take(["a"]) == {"a"}
+    assert len(alive(store)) == 1
+    assert set(store.skipped) == {"sweeps/broken.json", "sweeps/foreign.json"}

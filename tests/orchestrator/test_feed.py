@@ -1,0 +1,203 @@
+"""What the search algorithm that feeds Ray Tune makes of results, failures, other sweeps and a cluster that is gone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ray.tune.search import Searcher
+
+from orchestrator import connection, schedule
+from orchestrator.cells import Resources
+from orchestrator.claims import Claims
+from orchestrator.feed import Feed
+from orchestrator.frontier import Frontier, Retries
+from orchestrator.packing import Packing
+from orchestrator.plan import Job
+from orchestrator.store import Store
+
+NODE = {"CPU": 4.0, "GPU": 1.0}
+
+
+def job(key, parent=None, **resources):
+    resources = Resources(**({"gpu": 0.5, "cpu": 2} | resources))
+    return Job(key=key, kind="attack", parent=parent, spec={"a": 1}, resources=resources, title=key, group=("attack",))
+
+
+class Log:
+    """A watcher that keeps what it was told."""
+
+    def __init__(self):
+        self.told = []
+
+    def __getattr__(self, name):
+        return lambda *values: self.told.append((name, *values))
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Makes a feed of jobs, without a cluster."""
+    monkeypatch.setattr(connection, "nodes", lambda: [dict(NODE)])
+    monkeypatch.setattr(connection, "alive", lambda: True)
+
+    def make(*jobs, retries=None, measured=None):
+        table = {j.key: j for j in jobs}
+        store = Store(str(tmp_path))
+        frontier = Frontier(table, dict.fromkeys(table, 1.0), retries or Retries(attempts=2, backoff=0))
+        claims = Claims(store, list)
+        blamed, log = [], Log()
+        feed = Feed(frontier, Packing(measured or {}, gpus=True), claims, store, (log,), blamed.append)
+        feed.blamed, feed.log = blamed, log
+        return feed
+
+    return make
+
+
+@pytest.fixture
+def feed(made):
+    return made(job("parent"), job("child", "parent"))
+
+
+def test_a_trial_gets_its_job_and_its_share(feed):
+    config = feed.suggest("t1")
+    assert config["key"] == "parent"
+    assert config["spec"] == {"a": 1}
+    assert (config["gpu"], config["cpu"], config["halvings"], config["minutes"]) == (0.5, 2, 0, 1440)
+    assert schedule._placement(config).bundles == [{"CPU": 2.0, "GPU": 0.5}]
+    kind = schedule._placement(config | {"accelerator_type": "H200"})
+    assert kind.bundles == [{"CPU": 2.0, "GPU": 0.5, "accelerator_type:H200": 0.001}]
+
+
+def test_children_wait_and_the_end_is_said(feed):
+    feed.suggest("t1")
+    assert feed.suggest("t2") is None
+    feed.on_trial_complete("t1", {"done": True})
+    assert feed.suggest("t2")["key"] == "child"
+    feed.on_trial_complete("t2", {"done": True})
+    assert feed.suggest("t3") == Searcher.FINISHED
+
+
+def test_no_more_trials_than_fit(made):
+    feed = made(*(job(f"j{at}") for at in range(5)))
+    assert [feed.suggest(f"t{at}") is not None for at in range(4)] == [True, True, False, False]
+    feed.on_trial_complete("t0", {"done": True})
+    assert feed.suggest("t4") is not None
+    assert feed.suggest("t5") is None
+
+
+def test_an_exception_is_retried_and_then_recorded_with_its_traceback(feed):
+    told = {"done": True, "cause": "error", "error": "ValueError: no", "traceback": "Traceback ...", "host": "here"}
+    for trial in ("t1", "t2"):
+        assert feed.suggest(trial)["key"] == "parent"
+        feed.on_trial_complete(trial, told)
+    (failure,) = feed.blamed
+    assert (failure.error, failure.traceback, failure.attempts) == ("ValueError: no", "Traceback ...", 2)
+    assert feed.suggest("t3") == Searcher.FINISHED
+    assert feed.frontier.state["child"] == "blocked"
+
+
+def test_a_dead_worker_is_a_failure_but_a_dead_cluster_is_nobodys(feed, monkeypatch):
+    feed.suggest("t1")
+    feed.on_trial_complete("t1", None, error=True)
+    assert feed.frontier.failures["parent"] == {"death": 1}
+    feed.suggest("t2")
+    monkeypatch.setattr(connection, "alive", lambda: False)
+    feed.on_trial_complete("t2", None, error=True)
+    assert feed.lost
+    assert feed.blamed == []
+    assert feed.suggest("t3") == Searcher.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("death", "cause"),
+    [
+        ("The actor died unexpectedly before finishing this task.", "death"),
+        ("ActorUnavailableError: The actor is temporarily unavailable: RpcError", "node"),
+        ("The actor died because its node has died. Node Id: 0123", "node"),
+    ],
+)
+def test_a_lost_node_is_told_from_a_dead_worker(feed, death, cause):
+    feed.suggest("t1")
+    feed.deaths["t1"] = death
+    feed.on_trial_complete("t1", None, error=True)
+    assert feed.frontier.failures["parent"] == {cause: 1}
+
+
+def test_a_worker_that_ends_itself_says_why_before(feed):
+    feed.suggest("t1")
+    feed.on_trial_result("t1", {"done": False, "cause": "time", "error": "TimeoutError: long", "traceback": "t"})
+    feed.on_trial_complete("t1", None, error=True)
+    assert feed.frontier.failures["parent"] == {"time": 1}
+
+
+def test_out_of_memory_gets_a_larger_share_and_half_the_micro_batch(made):
+    feed = made(job("a", gpu="auto"), measured={("attack",): (2 * 2**30, 80 * 2**30)})
+    shares = []
+    for attempt in range(7):
+        config = feed.suggest(f"t{attempt}")
+        shares.append(config["gpu"])
+        assert config["halvings"] == attempt
+        told = {"done": True, "cause": "memory", "error": "OutOfMemoryError", "traceback": ""}
+        feed.on_trial_complete(f"t{attempt}", told)
+    assert shares == [0.0625, 0.125, 0.25, 0.5, 1.0, 1.0, 1.0]
+
+
+def test_a_peak_that_was_measured_packs_the_next_jobs_of_its_kind(made):
+    feed = made(job("a", gpu="auto"), job("b", gpu="auto"), job("c", gpu="auto"))
+    assert feed.suggest("t1")["gpu"] == 1.0
+    assert feed.suggest("t2") is None
+    feed.on_trial_complete("t1", {"done": True, "gpu_peak": 20 * 2**30, "gpu_total": 80 * 2**30})
+    # 20 GiB and a margin of 30 % are 27 GiB of 80.
+    assert feed.suggest("t2")["gpu"] == 0.5
+    assert feed.suggest("t3")["gpu"] == 0.5
+
+
+def test_a_store_that_cannot_be_written_stops_the_sweep_and_blames_no_job(made):
+    feed = made(job("a"), job("b"))
+    told = {"done": True, "cause": "store", "error": "StoreError: No space left on device", "traceback": ""}
+    for at in range(2):
+        key = feed.suggest(f"t{at}")["key"]
+        feed.on_trial_complete(f"t{at}", told)
+    assert key == "a"
+    assert feed.store_error == "StoreError: No space left on device"
+    assert feed.blamed == []
+    assert feed.suggest("t3") == Searcher.FINISHED
+
+
+def test_a_job_that_another_sweep_has_claimed_is_left_to_it_and_taken_when_it_dies(made, tmp_path, monkeypatch):
+    feed = made(job("a"), job("b"))
+    other = Claims(Store(str(tmp_path)), list)
+    other.take(["a"])
+    assert feed.suggest("t1")["key"] == "b"
+    assert feed.suggest("t2") is None
+    assert feed.frontier.state["a"] == "elsewhere"
+    assert ("elsewhere", "a") in feed.log.told
+    feed.store.remove(other.path)
+    feed._looked_at_claims = float("-inf")
+    assert feed.suggest("t3")["key"] == "a"
+
+
+def test_what_another_sweep_finished_meanwhile_is_not_done_again(made, tmp_path):
+    feed = made(job("a"), job("b", "a"), job("c"))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/a.parquet").write_bytes(b"")
+    (tmp_path / "failures").mkdir()
+    (tmp_path / "failures/c.parquet").write_bytes(b"")
+    assert feed.suggest("t1")["key"] == "b"
+    assert feed.frontier.state == {"a": "done", "b": "running", "c": "failed"}
+
+
+def test_what_is_not_on_any_node_yet_is_still_asked_for(made, monkeypatch):
+    asked = []
+    monkeypatch.setattr(connection, "request", asked.append)
+    feed = made(job("a", gpu=1), job("b", gpu=1, accelerator_type="H200"))
+    feed.autoscaled = True
+    feed.suggest("t1")
+    assert asked == [[{"CPU": 2, "GPU": 1}, {"CPU": 2, "GPU": 1, "accelerator_type:H200": 0.001}]]
+
+
+def test_claims_are_in_the_store_while_a_job_runs_and_gone_after(feed, tmp_path):
+    feed.suggest("t1")
+    assert json.loads((tmp_path / feed.claims.path).read_text())["claims"] == ["parent"]
+    feed.on_trial_complete("t1", {"done": True})
+    assert feed.claims.held == set()

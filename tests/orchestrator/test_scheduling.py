@@ -1,0 +1,99 @@
+"""Jobs without science on a real Ray: shares of declared GPUs, retries of every cause, hangs, and order."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+DRIVER = Path(__file__).with_name("jobs.py")
+
+
+@pytest.fixture
+def ran(run, tmp_path):
+    """Runs jobs: (state by key, error by key, what each try of each job saw)."""
+
+    def go(jobs, gpus=0, cpus=4):
+        status, output = run(DRIVER, tmp_path, json.dumps(jobs), gpus, cpus)
+        assert status == 0, output
+        told = json.loads(output.splitlines()[-1])
+        seen = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "seen").glob("*.json")}
+        return told["states"], told["blamed"], seen
+
+    return go
+
+
+def test_no_two_trials_overlap_on_a_share_of_a_gpu(ran):
+    shares = {"half": 0.5, "third": 0.3333, "whole": 1, "quarter": 0.25}
+    jobs = {f"{name}{at}": {"gpu": gpu, "cpu": 1, "seconds": 0.5} for name, gpu in shares.items() for at in range(4)}
+    jobs |= {f"none{at}": {"cpu": 1, "seconds": 0.5} for at in range(2)}
+    states, _, seen = ran(jobs, gpus=2, cpus=8)
+    assert set(states.values()) == {"done"}
+    assert len(seen) == len(jobs)
+    for trial, saw in seen.items():
+        asked = shares.get(trial.rstrip("0123456789-"), 0)
+        assert saw["share"] == asked
+        # Each sees one device, its own, and one without a share sees none.
+        assert saw["gpu"] in (("0", "1") if asked else ("",)), trial
+    for device in ("0", "1"):
+        there = [saw for saw in seen.values() if saw["gpu"] == device]
+        assert there
+        for moment in {saw["began"] for saw in there}:
+            together = [saw["share"] for saw in there if saw["began"] <= moment < saw["ended"]]
+            assert sum(together) <= 1 + 1e-9
+    used = [saw for saw in seen.values() if saw["gpu"]]
+    together = [
+        1
+        for one, other in itertools.combinations(used, 2)
+        if one["began"] < other["ended"] > other["began"] < one["ended"]
+    ]
+    assert together, "trials that fit beside each other must run beside each other"
+
+
+def test_automatic_shares_follow_the_first_jobs_measured_memory(ran):
+    told = {"gpu_peak": 10 * 2**30, "gpu_total": 80 * 2**30}
+    jobs = {f"a{at}": {"gpu": "auto", "cpu": 1, "seconds": 0.4, "told": told} for at in range(8)}
+    _, _, seen = ran(jobs, gpus=1, cpus=8)
+    by_start = sorted(seen.values(), key=lambda saw: saw["began"])
+    assert by_start[0]["share"] == 1
+    # 10 GiB, 30 % more and 750 MiB are 13.7 of 80 GiB.
+    assert {saw["share"] for saw in by_start[1:]} == {0.25}
+
+
+def test_each_cause_has_its_own_retry(ran):
+    jobs = {
+        "fine": {"seconds": 0.1},
+        "flaky": {"seconds": 0.1, "fails": {"0": "error"}},
+        "poison": {"seconds": 0.1, "fails": {str(at): "error" for at in range(9)}, "leads": True},
+        "blocked": {"parent": "poison"},
+        "killed": {"seconds": 0.1, "fails": {"0": "kill", "1": "kill"}},
+        "large": {"seconds": 0.1, "gpu": 0.25, "fails": {"0": "memory", "1": "memory"}},
+        "hangs": {"seconds": 0.1, "minutes": 0.05, "fails": {"0": "hang"}},
+    }
+    states, blamed, seen = ran(jobs, gpus=1)
+    wanted = dict.fromkeys(jobs, "done") | {"poison": "failed", "blocked": "blocked"}
+    assert states == wanted
+    assert blamed == {"poison": "ValueError: as the test wanted"}
+    assert [(seen[f"large-{at}"]["share"], seen[f"large-{at}"]["halvings"]) for at in range(3)] == [
+        (0.25, 0),
+        (0.5, 1),
+        (1.0, 2),
+    ]
+    # Its first try never came back to tell.
+    assert "hangs-0" in seen
+    assert "poison-2" in seen
+    assert "poison-3" not in seen
+
+
+def test_the_first_attack_starts_before_the_last_fine_tune_ends(ran):
+    jobs = {f"f{at}": {"seconds": 0.6, "leads": True} for at in range(4)}
+    jobs |= {f"f{at}-a{number}": {"seconds": 0.1, "parent": f"f{at}"} for at in range(4) for number in range(6)}
+    states, _, seen = ran(jobs, cpus=2)
+    assert set(states.values()) == {"done"}
+    fine_tunes = [saw for trial, saw in seen.items() if "a" not in trial]
+    attacks = [saw for trial, saw in seen.items() if "a" in trial]
+    assert min(saw["began"] for saw in attacks) < max(saw["began"] for saw in fine_tunes)
+    # Workers stay: two slots need few processes.
+    assert len({saw["pid"] for saw in seen.values()}) <= 4

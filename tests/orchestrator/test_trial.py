@@ -1,0 +1,87 @@
+"""A trial tells how its job went, keeps its worker where it can, and ends it where it must."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+import torch
+
+from orchestrator.store import StoreError
+from orchestrator.trial import RetiredError, Trial
+from orchestrator.work import Context
+
+CONTEXT = Context(storage="", data_root="", git="", versions="")
+CONFIG = {"key": "k", "title": "k", "spec": {}, "cpu": 1, "gpu": 0.0, "halvings": 0, "minutes": 5}
+
+
+def trial(execute, **config):
+    made = Trial.__new__(Trial)
+    made.setup(CONFIG | config, execute=execute, context=CONTEXT)
+    return made
+
+
+def test_a_job_that_raises_is_reported_and_leaves_the_worker_alive():
+    def fail(key, spec, context):
+        raise ValueError("no such thing")
+
+    made = trial(fail)
+    told = made.step()
+    assert told["error"] == "ValueError: no such thing"
+    assert told["cause"] == "error"
+    assert told["done"]
+    assert "fail" in told["traceback"]
+    assert made.reset_config(CONFIG | {"key": "next"})
+    assert made.job["key"] == "next"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [(torch.OutOfMemoryError("full"), "memory"), (StoreError("full"), "store"), (OSError(), "error")],
+)
+def test_causes_are_told_apart(error, cause):
+    def fail(key, spec, context):
+        raise error
+
+    assert trial(fail).step()["cause"] == cause
+
+
+def test_a_job_past_its_limit_is_reported_with_the_place_where_it_hangs():
+    def hang(key, spec, context):
+        time.sleep(60)
+
+    made = trial(hang, minutes=0.005)
+    told = made.step()
+    assert told["cause"] == "time"
+    assert "longer than its limit of 0.005 minutes" in told["error"]
+    assert "in hang" in told["traceback"]
+    # Not done: Tune asks once more, and the worker's end is then an error, after which it is not used again.
+    assert not told["done"]
+    with pytest.raises(RetiredError):
+        made.step()
+
+
+def test_an_error_of_the_device_ends_the_worker():
+    def fail(key, spec, context):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    made = trial(fail)
+    assert not made.step()["done"]
+    with pytest.raises(RetiredError):
+        made.step()
+
+
+def test_the_job_gets_its_halvings_its_share_and_its_threads_and_no_gpu_that_it_was_not_given(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    seen = {}
+
+    def look(key, spec, context):
+        seen.update(halvings=context.halvings, share=context.gpu_share, threads=torch.get_num_threads())
+        return {"top1": 0.5}
+
+    told = trial(look, halvings=3, cpu=2).step()
+    assert seen == {"halvings": 3, "share": 0.0, "threads": 2}
+    assert told["top1"] == 0.5
+    assert told["seconds"] >= 0
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
