@@ -10,9 +10,9 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 from orchestrator.callbacks import CallbackChoice
+from orchestrator.jobs import Resources, Stage
 from signsym_core.attacks import Attack
 from signsym_core.backbones import Backbone
 from signsym_core.datasets import DataSource
@@ -22,10 +22,6 @@ from signsym_core.tasks import Task
 
 #: The gradient of an attack that asks for none.
 NO_GRADIENT = "none"
-
-#: The kinds of jobs, in the order in which a model goes through them.
-Stage = Literal["pretrain", "finetune", "attack"]
-STAGES: tuple[Stage, ...] = ("pretrain", "finetune", "attack")
 
 _PUBLISHED = re.compile("[A-Z][A-Z0-9_]*")
 
@@ -72,25 +68,12 @@ class Pretrain:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What a job is given, and for how long."""
-
-    #: A whole number of GPUs, a fraction below 1, or "auto": as small a share as measured memory allows.
-    gpu: float | Literal["auto"] = 0.0
-    cpu: float = 1.0
-    #: Ray's name of the kind of GPU, such as "H200"; None: any.
-    accelerator_type: str | None = None
-    #: A job that runs longer counts as failed.
-    minutes: float = 24 * 60.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Stages:
     """What the jobs of a model are given, by their kind."""
 
-    pretrain: Resources = Resources()
-    finetune: Resources = Resources()
-    attack: Resources = Resources()
+    pretrain: Resources
+    finetune: Resources
+    attack: Resources
 
     def of(self, stage: Stage) -> Resources:
         """What a job of the kind `stage` is given."""

@@ -15,7 +15,6 @@ from rich.text import Text
 
 # The heavy imports wait until they are needed, so that --help and a wrong option answer at once.
 if TYPE_CHECKING:
-    from orchestrator.cells import Grid
     from orchestrator.plan import Plan
     from orchestrator.store import Store
 
@@ -74,26 +73,25 @@ def _grid_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _load(parsed: argparse.Namespace, console: Console) -> Grid:
-    from orchestrator.grid import load
-
+def _grid_path(parsed: argparse.Namespace, console: Console) -> Path:
     path = Path(parsed.grid)
     shipped = Path(__file__).resolve().parents[1] / path
     if not path.exists() and shipped.is_file():
         # On a cluster a sweep starts in the head's home, and the grids are where the packages are.
         path = shipped
         console.print(f"grid: {path}", highlight=False, soft_wrap=True)
-    return load(path, parsed.sets)
+    return path
 
 
 def _plan(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator.estimate import survey
+    from orchestrator.grid import load
     from orchestrator.plan import compile_plan
     from orchestrator.planning import show
     from orchestrator.store import Store
     from orchestrator.sweeping import COMPLETE
 
-    grid = _load(parsed, console)
+    grid = load(_grid_path(parsed, console), parsed.sets)
     found = survey(Store(parsed.storage))
     show(compile_plan(grid, found.done_cells, found.done_models), found, console)
     return COMPLETE
@@ -112,7 +110,7 @@ def _sweep(parsed: argparse.Namespace, console: Console) -> int:
         dashboard=parsed.dashboard,
         retry_failed=parsed.retry_failed,
     )
-    return sweep(_load(parsed, console), settings, console)
+    return sweep(_grid_path(parsed, console), parsed.sets, settings, console)
 
 
 def _status(parsed: argparse.Namespace, console: Console) -> int:

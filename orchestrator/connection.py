@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.cells import Resources
+from orchestrator.jobs import Resources
 
 #: Settings that Ray reads when a sweep starts. Automatic loggers import torch into the driver and write five files a
 #: trial; snapshots of all trials are of no use here; more than one trial must be able to wait for a free slot; a

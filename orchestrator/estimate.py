@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from statistics import median
+from typing import TYPE_CHECKING
 
 from orchestrator import tables
-from orchestrator.cells import Stage
+from orchestrator.jobs import Job, Stage
 from orchestrator.packing import Memory
-from orchestrator.plan import Job, Plan
 from orchestrator.store import Store
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
 
 #: Seconds of a job of which nothing is known yet.
 DEFAULTS: Mapping[Stage, float] = {"pretrain": 120.0, "finetune": 60.0, "attack": 10.0}

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.plan import Job
+from orchestrator.jobs import Job
 from orchestrator.store import Store, StoreError
 
 #: Seconds between two files of lines on a store that cannot append.

@@ -7,9 +7,10 @@ import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from orchestrator.cells import STAGES, AttackChoice, Epsilon, Groups, Model, Pretrain, Resources, Stages, Weights
+from orchestrator.cells import AttackChoice, Epsilon, Groups, Model, Pretrain, Stages, Weights
 from orchestrator.gridattacks import Attacks, refuse_twice
 from orchestrator.gridvalues import MODEL_AXES, Amounts, Condition, built
+from orchestrator.jobs import STAGES, Resources
 from orchestrator.nodes import Node, Problems
 from signsym_core.finetune import FineTune
 

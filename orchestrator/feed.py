@@ -15,8 +15,8 @@ from ray.tune.search import Searcher
 from orchestrator import connection
 from orchestrator.claims import Claims
 from orchestrator.frontier import Cause, Frontier
+from orchestrator.jobs import Job
 from orchestrator.packing import Packing
-from orchestrator.plan import Job
 from orchestrator.progress import Watcher
 from orchestrator.store import Store
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from orchestrator.plan import Job
+from orchestrator.jobs import Job
 
 #: "elsewhere": another sweep on the same store has claimed the job.
 State = Literal["waiting", "ready", "running", "elsewhere", "done", "failed", "blocked"]

@@ -12,7 +12,8 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from orchestrator.callbacks import KNOWN, CallbackChoice
-from orchestrator.cells import NO_GRADIENT, STAGES, AttackChoice, Epsilon, Pretrain, Resources, Weights
+from orchestrator.cells import NO_GRADIENT, AttackChoice, Epsilon, Pretrain, Weights
+from orchestrator.jobs import STAGES, Resources
 from orchestrator.nodes import Node, Problems
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.backbones import BACKBONES

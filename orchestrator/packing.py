@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from orchestrator.plan import Job
+from orchestrator.jobs import Job
 
 #: A job's peak is multiplied by this: memory is fragmented, and no two jobs of a kind are quite alike.
 MARGIN = 1.3

@@ -13,37 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import keys
-from orchestrator.cells import Grid, Model, Pretrain, Resources, Run, Stage, Weights
-
-#: One cell of an attack job: gradient, epsilon and the epsilon's label.
-Point = tuple[str, float, str]
+from orchestrator.cells import Grid, Model, Pretrain, Run, Weights
+from orchestrator.jobs import Job, Point
 
 
 class PlanError(ValueError):
     """A grid that is well-formed and cannot be run."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """The unit of scheduling. `spec` is plain JSON: all that the job's outcome depends on, and all that it needs."""
-
-    key: str
-    kind: Stage
-    #: Key of the job whose model this one starts from; None where it needs none.
-    parent: str | None
-    spec: Mapping[str, Any]
-    resources: Resources
-    #: How people call it: "finetune usf resnet18 cifar10 seed 0".
-    title: str
-    #: Jobs that should take equally long: kind, backbone, data set and, for an attack, its name.
-    group: tuple[str, ...]
-    #: Position in the grid of the experiment that asked for it first.
-    experiment: int = 0
-
-    @property
-    def results(self) -> str:
-        """The file below the store that says that the job is done."""
-        return f"results/{self.key}.parquet" if self.kind == "attack" else f"models/{self.key}/record.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

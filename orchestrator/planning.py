@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.cells import STAGES
 from orchestrator.estimate import DEFAULTS, Survey, hours, longest_chain, unshared
+from orchestrator.jobs import STAGES
 from orchestrator.plan import Plan
 
 

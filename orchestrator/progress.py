@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.plan import Job
+from orchestrator.jobs import Job
 
 #: Seconds between two plain lines.
 QUIET = 5.0

@@ -10,16 +10,15 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator import callbacks, connection, provenance, schedule, tables, work
-from orchestrator.cells import Grid
+from orchestrator import callbacks, connection, provenance, schedule, tables
 from orchestrator.claims import Claims
 from orchestrator.connection import ClusterLostError as ClusterLostError
-from orchestrator.estimate import Survey
 from orchestrator.events import Events
 from orchestrator.feed import Failure, Feed
 from orchestrator.frontier import Frontier
+from orchestrator.jobs import Context, Job
 from orchestrator.packing import Packing
-from orchestrator.plan import Job
+from orchestrator.prepare import Prepared
 from orchestrator.progress import View
 from orchestrator.store import Store
 from orchestrator.sweeping import Settings
@@ -28,31 +27,28 @@ from orchestrator.sweeping import Settings
 RESTARTS = 3
 
 
-def run_jobs(
-    jobs: Mapping[str, Job], found: Survey, store: Store, grid: Grid, settings: Settings, console: Console
-) -> None:
+def run_jobs(jobs: Mapping[str, Job], prepared: Prepared, store: Store, settings: Settings, console: Console) -> None:
     """Run `jobs` until each is done, failed for good or blocked.
 
     Raises KeyboardInterrupt on SIGINT and SIGTERM, ClusterLostError where Ray is gone for good, StoreError where the
     store cannot be used any more, and NoResourcesError for a job that this machine can never run.
     """
-    seconds = found.estimates(jobs.values())
-    frontier = Frontier(jobs, seconds, settings.retries)
-    view = View(jobs, seconds, console)
-    trackers = [callbacks.build(choice) for choice in grid.callbacks]
+    frontier = Frontier(jobs, prepared.seconds, settings.retries)
+    view = View(jobs, prepared.seconds, console)
+    trackers = [callbacks.build(choice) for choice in prepared.callbacks]
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Claims(store, view.trials) as claims, Events(store, claims.id, jobs) as events:
-            events.write("sweep_started", grid=grid.name, sweep=claims.id, storage=store.uri, jobs=len(jobs))
+            events.write("sweep_started", grid=prepared.grid, sweep=claims.id, storage=store.uri, jobs=len(jobs))
             context = _context(store, settings, claims)
 
             def once() -> None:
-                packing = Packing(found.memory, gpus=any(node.get("GPU") for node in connection.nodes()))
+                packing = Packing(prepared.memory, gpus=any(node.get("GPU") for node in connection.nodes()))
                 on_failure = _recorder(store)
                 autoscaled = settings.address is not None
                 feed = Feed(frontier, packing, claims, store, (view, events), on_failure, autoscaled=autoscaled)
                 with view:
-                    schedule.run(feed, context, work.execute, trackers, settings.trackers if trackers else None)
+                    schedule.run(feed, context, _execute, trackers, settings.trackers if trackers else None)
 
             _with_ray(once, frontier, events, settings, console)
     finally:
@@ -60,10 +56,17 @@ def run_jobs(
         connection.disconnect()
 
 
-def _context(store: Store, settings: Settings, claims: Claims) -> work.Context:
+def _context(store: Store, settings: Settings, claims: Claims) -> Context:
     data_root = str(Path(settings.data_root).expanduser().resolve())
     git, versions = provenance.git(), provenance.versions()
-    return work.Context(storage=store.uri, data_root=data_root, git=git, versions=versions, sign=claims.path)
+    return Context(storage=store.uri, data_root=data_root, git=git, versions=versions, sign=claims.path)
+
+
+def _execute(key: str, spec: dict[str, Any], context: Context) -> dict[str, float] | None:
+    # Imported by the worker: the driver does without torch.
+    from orchestrator.work import execute
+
+    return execute(key, spec, context)
 
 
 def _recorder(store: Store) -> Callable[[Failure], None]:

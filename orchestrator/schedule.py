@@ -13,9 +13,9 @@ from ray import tune
 
 from orchestrator.connection import ClusterLostError, bundle
 from orchestrator.feed import Feed, NewestFirst
+from orchestrator.jobs import Context, Execute
 from orchestrator.store import StoreError
-from orchestrator.trial import Execute, Trial
-from orchestrator.work import Context
+from orchestrator.trial import Trial
 
 
 class _Starts(tune.Callback):

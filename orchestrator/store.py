@@ -11,18 +11,19 @@ import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 from safetensors import SafetensorError
-from safetensors.torch import load as safetensors_load
-from safetensors.torch import save as safetensors_save
-from torch import Tensor
 
 from orchestrator import tables
+
+if TYPE_CHECKING:
+    # Imported where tensors are read or written: a sweep's driver, which does neither, stays without torch.
+    from torch import Tensor
 
 
 class StoreError(OSError):
@@ -136,13 +137,17 @@ class Store:
 
     def save_model(self, key: str, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         """Put a finished model into the store. Its record is written last: it is what says that the model is done."""
-        self.write(f"models/{key}/model.safetensors", safetensors_save(tensors))
+        from safetensors.torch import save
+
+        self.write(f"models/{key}/model.safetensors", save(tensors))
         self.write_json(f"models/{key}/record.json", record)
 
     def load_model(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """A finished model's tensors and record."""
+        from safetensors.torch import load
+
         record = json.loads(self.read(f"models/{key}/record.json"))
-        return safetensors_load(self.read(f"models/{key}/model.safetensors")), record
+        return load(self.read(f"models/{key}/model.safetensors")), record
 
     def done_models(self) -> set[str]:
         """Keys of the finished pre-training and fine-tune jobs."""
@@ -156,16 +161,20 @@ class Store:
 
     def save_progress(self, key: str, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Put the checkpoint of an unfinished model in the place of the last one."""
-        data = safetensors_save(tensors, metadata={"state": json.dumps(state)})
+        from safetensors.torch import save
+
+        data = save(tensors, metadata={"state": json.dumps(state)})
         self.write(f"models/{key}/progress.safetensors", data)
 
     def load_progress(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The last checkpoint of an unfinished model; None where there is none that can be read."""
+        from safetensors.torch import load
+
         try:
             data = self.read(f"models/{key}/progress.safetensors")
             length = int.from_bytes(data[:8], "little")
             state = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
-            return safetensors_load(data), state
+            return load(data), state
         except (FileNotFoundError, SafetensorError, ValueError, KeyError):
             return None
 

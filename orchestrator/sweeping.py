@@ -6,15 +6,15 @@ import dataclasses
 import hashlib
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from orchestrator import tables
-from orchestrator.cells import Grid
-from orchestrator.estimate import survey
 from orchestrator.frontier import Retries
-from orchestrator.plan import Job, Plan, compile_plan
+from orchestrator.jobs import STAGES, Job
+from orchestrator.prepare import Prepared, prepare_apart
 from orchestrator.store import Store, StoreError
 
 #: Exit statuses: every cell has a result; some failed; the request was wrong; interrupted.
@@ -38,59 +38,62 @@ class Settings:
     retries: Retries = dataclasses.field(default_factory=Retries)
 
 
-def sweep(grid: Grid, settings: Settings, console: Console) -> int:
-    """Run what the store lacks of `grid` and return the exit status."""
+def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console) -> int:
+    """Run what the store lacks of the grid at `path` and return the exit status."""
+    prepared = prepare_apart(path, sets, settings.storage)
     store = Store(settings.storage)
-    found = survey(store)
-    plan = compile_plan(grid, found.done_cells, found.done_models)
-    keep_grid(store, grid)
+    keep_grid(store, prepared.grid, prepared.text, prepared.sets)
     failed = {name.removesuffix(".parquet") for name in store.names("failures", ".parquet")}
     if settings.retry_failed:
-        store.forget_failures(plan.jobs)
+        store.forget_failures(prepared.jobs)
         failed = set()
-    jobs = _without(plan.jobs, failed)
+    jobs = _without(prepared.jobs, failed)
     console.print(
-        f"{grid.name}: {len(plan.cells)} cells, {len(plan.done)} done already, "
+        f"{prepared.grid}: {prepared.cells} cells, {prepared.done} done already, "
         f"{len(jobs)} jobs to run ({counted(jobs)}), results in {store.uri}",
         highlight=False,
     )
-    if not jobs and not plan.missing:
+    if prepared.cells == prepared.done:
         console.print("Nothing to do: every cell has a result.")
         return COMPLETE
     if jobs:
-        # Imported here: a sweep with nothing to do, a plan and a status never wait for Ray.
+        # Imported here: a sweep with nothing to do never waits for Ray.
         from orchestrator.running import ClusterLostError, run_jobs
 
         try:
-            run_jobs(jobs, found, store, grid, settings, console)
+            run_jobs(jobs, prepared, store, settings, console)
         except (KeyboardInterrupt, ClusterLostError, StoreError) as error:
             reason = str(error) or "Interrupted"
             console.print(f"\n{reason}. What was finished is kept; go on with:", highlight=False, soft_wrap=True)
             console.print(f"  {command()}", highlight=False, soft_wrap=True)
             return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-    found = survey(store)
-    return _verdict(compile_plan(grid, found.done_cells, found.done_models), store, console)
+    return _verdict(prepared, store, console)
 
 
-def _verdict(plan: Plan, store: Store, console: Console) -> int:
-    if not plan.missing:
-        console.print(f"Complete: all {len(plan.cells)} cells have a result.", style="green", highlight=False)
+def _verdict(prepared: Prepared, store: Store, console: Console) -> int:
+    attacks = {job.results: job for job in prepared.jobs.values() if job.kind == "attack"}
+    there = store.exists(list(attacks))
+    missing = sum(len(job.spec["points"]) for path, job in attacks.items() if path not in there)
+    if not missing:
+        console.print(f"Complete: all {prepared.cells} cells have a result.", style="green", highlight=False)
         return COMPLETE
     failures = store.table("failures", tables.FAILURES).to_pylist()
-    mine = [failure for failure in failures if failure["job"] in plan.jobs]
-    console.print(f"{plan.missing} of {len(plan.cells)} cells have no result.", style="red", highlight=False)
+    mine = [failure for failure in failures if failure["job"] in prepared.jobs]
+    console.print(f"{missing} of {prepared.cells} cells have no result.", style="red", highlight=False)
     console.print("Failed jobs:", highlight=False)
     for failure in mine[:20]:
         console.print(f"  {failure['title']}: {failure['error']}", highlight=False, soft_wrap=True, markup=False)
+    if len(mine) > 20:
+        console.print(f"  ... and {len(mine) - 20} more", highlight=False)
     console.print(f"Tracebacks: signsym status {store.uri}. To retry them:", highlight=False, soft_wrap=True)
     console.print(f"  {command('--retry-failed')}", highlight=False, soft_wrap=True)
     return FAILED
 
 
-def keep_grid(store: Store, grid: Grid) -> None:
+def keep_grid(store: Store, grid: str, text: str, sets: Sequence[str]) -> None:
     """Write what was asked to GRIDS/NAME-HASH.yaml, with its --set values as comments."""
-    text = "".join(f"{SET_MARK}{setting}\n" for setting in grid.sets) + grid.text
-    name = f"{grid.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
+    text = "".join(f"{SET_MARK}{setting}\n" for setting in sets) + text
+    name = f"{grid}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
     if name not in store.names("grids", ".yaml"):
         store.write(f"grids/{name}", text.encode())
 
@@ -98,7 +101,7 @@ def keep_grid(store: Store, grid: Grid) -> None:
 def counted(jobs: Mapping[str, Job]) -> str:
     """How many jobs of each kind: "1 pretrain, 10 finetune, 50 attack"."""
     kinds = [job.kind for job in jobs.values()]
-    parts = [f"{kinds.count(kind)} {kind}" for kind in ("pretrain", "finetune", "attack") if kind in kinds]
+    parts = [f"{kinds.count(kind)} {kind}" for kind in STAGES if kind in kinds]
     return ", ".join(parts) or "none"
 
 

@@ -14,16 +14,13 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 from ray import tune
 
 from orchestrator.frontier import Cause
-from orchestrator.work import Context
+from orchestrator.jobs import Context, Execute
 
-#: What a trial calls: (job key, job spec, context); returns numbers about the job, for people who watch.
-Execute = Callable[[str, dict[str, Any], Context], dict[str, float] | None]
 #: Longest traceback that is kept, in characters; the end says what happened.
 TRACEBACK = 20_000
 #: Seconds after its time limit at which a job that holds Python's lock takes its process with it.

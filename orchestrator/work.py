@@ -19,6 +19,7 @@ from torch import Tensor
 
 import signsym_core as ss
 from orchestrator import keys, tables
+from orchestrator.jobs import Context
 from orchestrator.store import Store, StoreError
 from signsym_core.backbones import Backbone, Model
 from signsym_core.backbones.weights import load_body, load_file, load_published
@@ -31,22 +32,6 @@ from signsym_core.registry import Member, build
 EXAMPLES = 4
 #: Models that a worker keeps loaded.
 MODELS = 4
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Context:
-    """Where a job reads and writes, and what is written beside its numbers."""
-
-    storage: str
-    data_root: str
-    #: Commit of the code, and versions of the libraries as JSON.
-    git: str
-    versions: str
-    #: The sweep's sign of life below the store: a worker that does not find it has another store before it.
-    sign: str | None = None
-    #: How often this job ran out of memory; its micro-batch is halved as often. And the GPUs that it was given.
-    halvings: int = 0
-    gpu_share: float = 0.0
 
 
 def execute(key: str, spec: dict[str, Any], context: Context) -> dict[str, float] | None:
@@ -109,10 +94,21 @@ def _train(
 
     settings = build(ss.FineTune, "finetune", spec["finetune"])
     task = ss.TASKS.build(spec["task"]["name"], **spec["task"]["parameters"])
-    history = ss.fine_tune(model, data.train, source, task, settings, seed=spec["seed"], resume=resume, on_epoch=save)
+    micro_batch = max(1, settings.batch_size >> context.halvings) if context.halvings else None
+    history = ss.fine_tune(
+        model,
+        data.train,
+        source,
+        task,
+        settings,
+        seed=spec["seed"],
+        resume=resume,
+        on_epoch=save,
+        micro_batch=micro_batch,
+    )
     record = {"job": key, "spec": spec, "history": history, "classes": list(data.classes), "channels": data.channels}
     record |= {"train_images": len(data.train), "seconds": time.monotonic() - started, "device": _device_name()}
-    record |= {"gpu_share": context.gpu_share, **_memory()}
+    record |= {"micro_batch": micro_batch, "gpu_share": context.gpu_share, **_memory()}
     record |= {"git": context.git, "versions": context.versions, "finished_at": datetime.now(UTC).isoformat()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     store.save_model(key, tensors, record)

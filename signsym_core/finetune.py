@@ -14,6 +14,7 @@ from signsym_core import seeds
 from signsym_core.alignment import layer_alignment
 from signsym_core.backbones import Model
 from signsym_core.datasets import DataSource, Split, augmented, inputs
+from signsym_core.microbatch import backward
 from signsym_core.registry import require
 from signsym_core.rules.convert import unserved
 from signsym_core.tasks import Task
@@ -77,13 +78,15 @@ def fine_tune(
     seed: int,
     resume: Checkpoint | None = None,
     on_epoch: Callable[[Checkpoint], None] | None = None,
+    micro_batch: int | None = None,
 ) -> list[dict[str, Any]]:
     """Train all layers of `model` in place on `train`, both on one device, and return the history.
 
     The order of images, the augmentation and dropout depend on `seed` and the epoch alone, so a run that goes on
     from `resume` gives the numbers of one that was never interrupted. `on_epoch` receives a checkpoint after every
-    epoch. Raises NonFiniteGradientError, naming the layer and the step, and ValueError where a converted layer does
-    not take part in the forward pass.
+    epoch. `micro_batch` bounds the images that are in the network at once, with the result of whole batches up to
+    rounding (see `signsym_core.microbatch`). Raises NonFiniteGradientError, naming the layer and the step, and
+    ValueError where a converted layer does not take part in the forward pass.
     """
     device = train.images.device
     optimizer = _optimizer(model, settings)
@@ -100,10 +103,8 @@ def fine_tune(
         with seeds.seeded_globally(seed, "dropout", epoch, device=device):
             for images, labels in _batches(train, source, settings, seed, epoch):
                 step = len(losses) + 1
-                loss = task.loss(model(images), labels)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                losses.append(loss.detach())
+                losses.append(backward(model, task, images, labels, micro_batch))
                 if epoch == first and step == 1:
                     _refuse_bypassed(model)
                 health.watch(epoch, step)

@@ -17,16 +17,14 @@ import torch
 from rich.console import Console
 
 from orchestrator import connection, schedule
-from orchestrator.cells import Resources
 from orchestrator.claims import Claims
 from orchestrator.events import Events
 from orchestrator.feed import Feed
 from orchestrator.frontier import Frontier, Retries
+from orchestrator.jobs import Context, Job, Resources
 from orchestrator.packing import Packing
-from orchestrator.plan import Job
 from orchestrator.progress import View
 from orchestrator.store import Store
-from orchestrator.work import Context
 
 GIB = 2**30
 

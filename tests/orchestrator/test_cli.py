@@ -10,14 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import tables
+from orchestrator import sweeping, tables
 from orchestrator.cli import main
 from orchestrator.grid import load
 from orchestrator.plan import compile_plan
+from orchestrator.prepare import prepare
 from orchestrator.store import Store
-from orchestrator.sweeping import keep_grid
 
 BROKEN = sorted((Path(__file__).parent / "broken_grids").glob("*.yaml"))
+
+
+def keep_grid(store, grid):
+    """Put a grid into the store as a sweep does."""
+    sweeping.keep_grid(store, grid.name, grid.text, grid.sets)
 
 
 def everything(path):
@@ -92,6 +97,8 @@ def no_ray(monkeypatch):
 @pytest.mark.usefixtures("no_ray")
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
 def test_no_broken_grid_runs_or_writes_anything(tmp_path, monkeypatch, capsys, path):
+    # In this process: a fresh one for each of so many files would import torch each time.
+    monkeypatch.setattr(sweeping, "prepare_apart", prepare)
     monkeypatch.chdir(tmp_path)
     for command in (["sweep", str(path)], ["sweep", str(path), "--plan"], ["plan", str(path)]):
         assert main(command) == 2

@@ -8,12 +8,11 @@ import pytest
 from ray.tune.search import Searcher
 
 from orchestrator import connection, schedule
-from orchestrator.cells import Resources
 from orchestrator.claims import Claims
 from orchestrator.feed import Feed
 from orchestrator.frontier import Frontier, Retries
+from orchestrator.jobs import Job, Resources
 from orchestrator.packing import Packing
-from orchestrator.plan import Job
 from orchestrator.store import Store
 
 NODE = {"CPU": 4.0, "GPU": 1.0}

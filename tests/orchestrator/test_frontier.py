@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cells import Resources
 from orchestrator.frontier import Frontier, Retries
-from orchestrator.plan import Job
+from orchestrator.jobs import Job, Resources
 
 
 def job(key, parent=None, kind="attack"):

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cells import Resources
+from orchestrator.jobs import Job, Resources
 from orchestrator.packing import MARGIN, PROCESS, Packing, smallest_share
-from orchestrator.plan import Job
 
 GIB = 2**30
 

@@ -10,8 +10,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator import progress
-from orchestrator.cells import Resources
-from orchestrator.plan import Job
+from orchestrator.jobs import Job, Resources
 from orchestrator.progress import View
 
 

@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
+from orchestrator.jobs import Context
 from orchestrator.store import StoreError
 from orchestrator.trial import RetiredError, Trial
-from orchestrator.work import Context
 
 CONTEXT = Context(storage="", data_root="", git="", versions="")
 CONFIG = {"key": "k", "title": "k", "spec": {}, "cpu": 1, "gpu": 0.0, "halvings": 0, "minutes": 5}

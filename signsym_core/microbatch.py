@@ -1,0 +1,119 @@
+"""A training step in pieces that gives the whole batch's result, for a device without room for the whole batch.
+
+The loss of a batch need not be a sum over its images, so the pieces go through the network twice: once to get every
+output o, then the loss L(o) and its gradient dL/do on the outputs alone, which are small, then once more with a graph,
+each piece starting its backward pass from its own rows of dL/do. The parameters' gradients add up to those of the whole
+batch, up to rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu
+
+from signsym_core.registry import require
+from signsym_core.tasks import Task
+
+#: Layers in which an image's output depends on the rest of its batch, or whose noise is no factor.
+_WHOLE = (nn.modules.batchnorm._BatchNorm, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
+
+def backward(model: nn.Module, task: Task, images: Tensor, labels: Tensor, micro_batch: int | None) -> Tensor:
+    """Add the gradient of `task`'s loss on a batch to the parameters' and return the loss, detached.
+
+    At most `micro_batch` images [n, channels, height, width] are in the network at once; None: all of them. Dropout
+    draws the masks of the whole batch. A network with batch normalisation needs the whole batch for its statistics:
+    it gets it, and what its backward pass will need waits in the host's memory instead.
+
+    Raises ValueError for a micro-batch below 1, and where dropout is applied to something that has no row for each
+    image. Dropout that a network applies without a layer of its own is not seen.
+    """
+    if micro_batch is not None:
+        require(micro_batch >= 1, "micro_batch", "a whole number, at least 1", micro_batch)
+    if micro_batch is None or len(images) <= micro_batch:
+        return _whole(model, task, images, labels)
+    if any(isinstance(module, _WHOLE) and module.training for module in model.modules()):
+        with save_on_cpu(pin_memory=images.is_cuda):
+            return _whole(model, task, images, labels)
+    with _dropout_of_the_whole_batch(model, len(images)) as piece:
+        rows = [slice(at, at + micro_batch) for at in range(0, len(images), micro_batch)]
+        found = []
+        for part in rows:
+            with piece(part), torch.no_grad():
+                found.append(model(images[part]))
+        outputs = torch.cat(found).requires_grad_()
+        loss = task.loss(outputs, labels)
+        loss.backward()
+        assert outputs.grad is not None
+        for part in rows:
+            with piece(part):
+                model(images[part]).backward(outputs.grad[part])
+    return loss.detach()
+
+
+def _whole(model: nn.Module, task: Task, images: Tensor, labels: Tensor) -> Tensor:
+    loss = task.loss(model(images), labels)
+    loss.backward()
+    return loss.detach()
+
+
+@contextlib.contextmanager
+def _dropout_of_the_whole_batch(
+    model: nn.Module, batch: int
+) -> Iterator[Callable[[slice], contextlib.AbstractContextManager[None]]]:
+    """Inside, every dropout layer draws its mask for `batch` images once, and gives each piece its rows of it.
+
+    Yields what tells the layers which rows come next. The masks are drawn as an undivided pass draws them: in the same
+    order, of the same shapes, from the same generator.
+    """
+    layers = [
+        _Dropout(name, module, batch)
+        for name, module in model.named_modules()
+        if isinstance(module, _DROPOUT) and module.training
+    ]
+
+    @contextlib.contextmanager
+    def piece(rows: slice) -> Iterator[None]:
+        for layer in layers:
+            layer.rows, layer.calls = rows, 0
+        yield
+
+    for layer in layers:
+        # On the module itself, before its class's: the class stays as it is for everybody else.
+        layer.module.forward = layer.forward
+    try:
+        yield piece
+    finally:
+        for layer in layers:
+            del layer.module.forward
+
+
+class _Dropout:
+    """A dropout layer inside the block: one mask [batch, ...] for each call of the layer in one pass."""
+
+    def __init__(self, name: str, module: nn.Module, batch: int) -> None:
+        self.name, self.module, self.batch = name, module, batch
+        self.masks: list[Tensor] = []
+        self.rows, self.calls = slice(0, 0), 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        expected = len(range(*self.rows.indices(self.batch)))
+        if len(inputs) != expected:
+            raise ValueError(
+                f"expected an input with a row for each of {expected} images in dropout layer {self.name!r}, got "
+                f"{len(inputs)} rows; a batch of such a network cannot be divided"
+            )
+        if self.calls == len(self.masks):
+            last = inputs.dim() == 4 and not inputs.is_contiguous()
+            layout = torch.channels_last if last else torch.contiguous_format
+            ones = torch.ones(self.batch, *inputs.shape[1:], dtype=inputs.dtype, device=inputs.device)
+            forward = type(self.module).forward
+            self.masks.append(forward(self.module, ones.contiguous(memory_format=layout)))
+        mask = self.masks[self.calls]
+        self.calls += 1
+        return inputs * mask[self.rows]
