@@ -47,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sweep = commands.add_parser("sweep", help="run what a grid still lacks")
     _grid_arguments(sweep)
-    sweep.add_argument("--data-root", default="data", metavar="DIR", help="where data sets lie (default: data)")
+    root = os.environ.get("SIGNSYM_DATA_ROOT", "data")
+    sweep.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
     sweep.add_argument("--address", help="Ray cluster to join, such as auto; default: a Ray of its own on this machine")
     sweep.add_argument("--dashboard", action="store_true", help="start Ray's dashboard with a Ray of its own")
     sweep.add_argument("--plan", action="store_true", help="only print the plan")
@@ -67,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _grid_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("grid", metavar="GRID", help="the grid file")
-    parser.add_argument("--storage", default="runs", metavar="URI", help="where results are kept (default: runs)")
+    storage = os.environ.get("SIGNSYM_STORAGE", "runs")
+    what = f"where results are kept: a folder or a bucket such as s3://bucket/sweeps (default: {storage})"
+    parser.add_argument("--storage", default=storage, metavar="URI", help=what)
     parser.add_argument(
         "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="put a value over the grid's"
     )

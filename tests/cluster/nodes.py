@@ -1,0 +1,69 @@
+"""Machines made of namespaces: a private loopback, home and process table, so that a whole cluster fits into a test."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+#: What a copy of the repository has, as a cluster gets it.
+SHIPPED = ["orchestrator", "signsym_core", "grids", "cluster", "pyproject.toml", "constraints.txt"]
+#: Network, processes, mounts and host name of its own; everything inside ends with the first process.
+UNSHARE = ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--mount-proc", "--kill-child"]
+
+
+@functools.cache
+def why_not(*programs: str) -> str:
+    """Why this machine cannot have such a cluster; "" where it can."""
+    if os.geteuid() != 0:
+        return "needs root, for namespaces with mounts of their own"
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        return f"needs {', '.join(missing)} (Debian: openssh-server rsync iproute2)"
+    tried = subprocess.run([*UNSHARE, "mount", "--make-rprivate", "/"], capture_output=True, text=True)
+    return f"needs namespaces: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+def repository(folder: Path) -> Path:
+    """A copy of what a cluster file mounts, with the tests' tiny grid among the grids."""
+    from conftest import TINY
+
+    folder.mkdir(parents=True)
+    for name in SHIPPED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    (folder / "grids" / "tiny.yaml").write_text(TINY)
+    return folder
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What a login on such a machine has: this Python first on the path, and nothing of the caller's Ray."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SIGNSYM_", "PYTHONPATH"))
+    }
+    return kept | {"HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def inside(script: str, folder: Path, home: Path, timeout: float) -> str:
+    """Run a shell script as the first process of a machine of its own and return what it printed."""
+    path = folder / "inner.sh"
+    path.write_text(f"set -uo pipefail\n{script}\n")
+    words = [*UNSHARE, "bash", str(path)]
+    done = subprocess.run(
+        words,
+        env=environment(home),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+    )
+    return done.stdout

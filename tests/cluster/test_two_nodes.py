@@ -1,0 +1,115 @@
+"""Two nodes on one machine, joined by a cable of software: the second dies, or its cable is cut, in mid-sweep."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from conftest import TINY, finish, start
+from nodes import ROOT, inside, why_not
+
+from orchestrator.store import Store
+
+REASON = why_not("ip", "pgrep", str(Path(sys.executable).with_name("ray")))
+pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
+
+#: Twelve fine-tunes of seconds and 52 attacks, one job at a time on each node.
+GRID = TINY.replace("seeds: [0]", "seeds: [0, 1, 2, 3]").replace("epochs: 2,", "epochs: 40,")
+#: Columns that say when, where and how long, not what.
+CLOCK = ["seconds", "finished_at", "device"]
+#: Seconds within which the jobs of a lost node run elsewhere.
+ELSEWHERE = 30
+
+SCRIPT = """
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run && mkdir -p /run/netns /tmp/ray
+ip link set lo up
+ip netns add far
+ip link add near0 type veth peer name far0
+ip link set far0 netns far
+ip addr add 10.77.0.1/24 dev near0 && ip link set near0 up
+ip netns exec far sh -c 'ip addr add 10.77.0.2/24 dev far0; ip link set far0 up; ip link set lo up'
+mount --bind {folder}/ray-near /tmp/ray
+export RAY_AUTH_MODE=token
+bash {root}/cluster/start.sh head --node-ip-address 10.77.0.1 --num-cpus 1 --include-dashboard false
+ip netns exec far unshare --mount --pid --uts --fork --mount-proc --kill-child bash -c '
+    hostname far; mount --bind {folder}/ray-far /tmp/ray
+    exec bash {root}/cluster/start.sh worker 10.77.0.1 --node-ip-address 10.77.0.2 --num-cpus 1 --block' &
+node=$!
+for _ in $(seq 60); do [ "$(ray status 2>/dev/null | grep -c ' node_')" = 2 ] && break; sleep 1; done
+python {root}/orchestrator/sweep.py {folder}/grid.yaml --storage {folder}/store --address 10.77.0.1:6379 &
+sweep=$!
+python {folder}/wait.py {folder}/store
+date --utc +%Y-%m-%dT%H:%M:%S.%6N+00:00 > {folder}/struck
+{strike}
+wait $sweep
+echo "status $?"
+"""
+
+#: Returns when the far node has finished two jobs and jobs are running.
+WAIT = """
+import json, pathlib, sys, time
+while True:
+    logs = [log.read_text() for log in pathlib.Path(sys.argv[1], "events").glob("*.jsonl")]
+    events = [json.loads(line) for log in logs for line in log.splitlines() if line.endswith("}")]
+    ended = [event for event in events if event["event"] == "job_finished"]
+    started = [event for event in events if event["event"] == "job_started"]
+    if sum(event["host"] == "far" for event in ended) >= 2 and len(started) >= len(ended) + 2:
+        break
+    time.sleep(0.02)
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The table of a sweep on one node that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "grid.yaml").write_text(GRID)
+    status, output = finish(start("orchestrator/sweep.py", folder / "grid.yaml", "--storage", folder / "store"))
+    assert status == 0, output
+    return table(folder / "store")
+
+
+def table(storage):
+    frame = Store(str(storage)).results().drop(columns=CLOCK)
+    return frame.sort_values("cell").reset_index(drop=True)
+
+
+@pytest.mark.parametrize(
+    "strike", ["pkill -KILL -P $node; kill -KILL $node", "ip link set near0 down"], ids=["killed", "cut off"]
+)
+def test_a_lost_node_costs_seconds_and_no_cell(undisturbed, tmp_path, strike):
+    for name in ("ray-near", "ray-far", "home/.ray"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "home/.ray/auth_token").write_text("0123456789abcdef" * 4)
+    (tmp_path / "grid.yaml").write_text(GRID)
+    (tmp_path / "wait.py").write_text(WAIT)
+    script = SCRIPT.format(folder=tmp_path, root=ROOT, strike=strike)
+    output = inside(script, tmp_path, tmp_path / "home", timeout=400)
+    assert output.rstrip().endswith("status 0"), output
+    assert table(tmp_path / "store").equals(undisturbed)
+    assert not Store(str(tmp_path / "store")).names("failures", ".parquet")
+    seconds = _until_elsewhere(tmp_path)
+    print(f"{seconds:.1f} s until what ran on the lost node ran elsewhere")
+    assert seconds <= ELSEWHERE
+
+
+def _until_elsewhere(folder):
+    """Seconds from the strike until the last job that ran on the far node then has started again or ended."""
+    struck = datetime.fromisoformat((folder / "struck").read_text().strip())
+    (log,) = (folder / "store/events").glob("*.jsonl")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    running, again = set(), {}
+    for event in events:
+        at = datetime.fromisoformat(event["at"])
+        if event["event"] == "job_started" and at <= struck:
+            running.add(event["job"])
+        elif event["event"] == "job_finished" and at <= struck:
+            running.discard(event["job"])
+        elif event["event"] == "job_started" and event["job"] in running:
+            again[event["job"]] = (at - struck).total_seconds()
+    assert again, "no job was lost: the strike came between two jobs"
+    return max(again.values())
