@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from orchestrator.jobs import Job
@@ -28,7 +27,7 @@ class Events:
 
     def __init__(self, store: Store, sweep: str, jobs: Mapping[str, Job]) -> None:
         self.store, self.jobs = store, jobs
-        self._folder = None if "://" in store.uri else Path(store.uri) / "events"
+        self._folder = None if store.folder is None else store.folder / "events"
         self.name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{sweep[:8]}"
         self._lock = threading.Lock()
         self._pending: list[str] = []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,59 +19,49 @@ from pyarrow import fs
 from safetensors import SafetensorError
 
 from orchestrator import tables
+from orchestrator.filesystem import Files
+from orchestrator.filesystem import StoreError as StoreError
 
 if TYPE_CHECKING:
     # Imported where tensors are read or written: a sweep's driver, which does neither, stays without torch.
     from torch import Tensor
 
 
-class StoreError(OSError):
-    """A store that cannot be read or written."""
+#: Files that are read at once from a store that is not local.
+THREADS = 16
 
 
 class Store:
     """A store at a local path or a URI that pyarrow knows, such as s3://bucket/sweeps."""
 
     def __init__(self, uri: str) -> None:
-        local = "://" not in uri
-        self.uri = str(Path(uri).expanduser().resolve()) if local else uri
-        try:
-            self._fs, self._root = fs.FileSystem.from_uri(self.uri)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise StoreError(f"storage {uri!r} cannot be opened: {error}") from error
-        self._local = isinstance(self._fs, fs.LocalFileSystem)
+        self._files = Files(uri)
+        self._fs, self._root = self._files.fs, self._files.root
+        self.uri = self._files.uri
+        self._local = self._files.folder is not None
         #: Files that were found and could not be read, with the reason.
         self.skipped: dict[str, str] = {}
 
     # Files
 
+    @property
+    def folder(self) -> Path | None:
+        """The store's folder where it is a local one."""
+        return self._files.folder
+
     def write(self, path: str, data: bytes | memoryview) -> None:
-        """Put `data` at `path` below the store, whole or not at all, also when the machine stops in the middle."""
-        target = f"{self._root}/{path}"
-        try:
-            if not self._local:
-                with self._fs.open_output_stream(target) as stream:
-                    stream.write(data)
-                return
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            temporary = f"{os.path.dirname(target)}/.{os.path.basename(target)}.{uuid.uuid4().hex}.tmp"
-            try:
-                with open(temporary, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise StoreError(f"{path} cannot be written to the store {self.uri}: {error}") from error
+        """Put `data` at `path` below the store, whole or not at all. Raises StoreError with what to do about it."""
+        self._files.write(path, data)
 
     def read(self, path: str) -> bytes:
         """The bytes at `path` below the store; FileNotFoundError where there is nothing."""
         with self._fs.open_input_stream(f"{self._root}/{path}") as stream:
             data: bytes = stream.read()
             return data
+
+    def _open(self, path: str) -> pa.NativeFile:
+        """A file to read pieces of. A local one is not mapped: truncated in use, it would kill the process."""
+        return self._fs.open_input_file(f"{self._root}/{path}") if self._local else pa.BufferReader(self.read(path))
 
     def remove(self, path: str) -> None:
         """Remove the file at `path` below the store, if it is there."""
@@ -100,29 +89,33 @@ class Store:
 
     def table(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of a folder's files; broken and foreign files are left out and named in `skipped`."""
-        wanted = list(columns or schema.names)
-        wanted_schema = pa.schema([schema.field(name) for name in wanted])
+        wanted = pa.schema([schema.field(name) for name in columns or schema.names])
+        # A file that lacks any column of the table is foreign, also where that column is not asked for.
+        required = set(schema.names) - tables.ADDED
 
         def load(name: str) -> pa.Table | None:
             try:
-                found = pq.read_table(pa.BufferReader(self.read(f"{folder}/{name}")), columns=wanted)
-                for field in wanted_schema:
-                    if field.name in tables.ADDED and field.name not in found.column_names:
-                        found = found.append_column(field, pa.nulls(len(found), field.type))
-                return found.select(wanted).cast(wanted_schema)
+                with self._open(f"{folder}/{name}") as source:
+                    return _read(source, wanted, required)
+            except FileNotFoundError:
+                # Removed between the listing and the reading.
+                return None
             except Exception as error:
                 # Whatever is wrong with one file must not hide the others: it is named instead.
-                self.skipped[f"{folder}/{name}"] = str(error).splitlines()[0]
+                self.skipped[f"{folder}/{name}"] = (str(error) or type(error).__name__).splitlines()[0]
                 return None
 
-        with ThreadPoolExecutor(8) as pool:
+        # Parsing is work for the cores, waiting for a bucket is not.
+        with ThreadPoolExecutor(os.cpu_count() if self._local else THREADS) as pool:
             parts = [part for part in pool.map(load, self.names(folder, ".parquet")) if part is not None]
-        return pa.concat_tables(parts) if parts else wanted_schema.empty_table()
+        return pa.concat_tables(parts) if parts else wanted.empty_table()
 
-    def results(self) -> pd.DataFrame:
+    def results(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A row for each cell; of a cell that two sweeps computed, the row that was finished first."""
-        frame: pd.DataFrame = self.table("results", tables.RESULTS).to_pandas()
-        return frame.sort_values("finished_at", kind="stable").drop_duplicates("cell").reset_index(drop=True)
+        wanted = None if columns is None else list(dict.fromkeys([*columns, "cell", "finished_at"]))
+        frame: pd.DataFrame = self.table("results", tables.RESULTS, wanted).to_pandas()
+        frame = frame.sort_values("finished_at", kind="stable").drop_duplicates("cell").reset_index(drop=True)
+        return frame if columns is None else frame[list(columns)]
 
     def outcomes(self) -> pd.DataFrame:
         """A row for each cell and image, once."""
@@ -131,7 +124,7 @@ class Store:
 
     def done_cells(self) -> set[str]:
         """Keys of the cells that have a result."""
-        return set(self.table("results", tables.RESULTS, ["cell"])["cell"].to_pylist())
+        return set(self.table("results", tables.RESULTS, ["cell"])["cell"].to_pylist()) - {None}
 
     # Models
 
@@ -202,3 +195,18 @@ class Store:
         """Remove the failure records of `jobs`."""
         for name in set(self.names("failures", ".parquet")) & {f"{job}.parquet" for job in jobs}:
             self.remove(f"failures/{name}")
+
+
+def _read(source: pa.NativeFile, wanted: pa.Schema, required: set[str]) -> pa.Table:
+    """The columns of one Parquet file; ValueError where it lacks one that is required."""
+    file = pq.ParquetFile(source, pre_buffer=False)
+    there = set(file.schema_arrow.names)
+    if missing := sorted(required - there):
+        raise ValueError(f"it has no column {', '.join(missing)}")
+    names = [name for name in wanted.names if name in there]
+    # Threads over files are enough: threads within small files cost more than they save.
+    found = file.read(columns=names, use_threads=False)
+    if names != wanted.names:
+        columns = [found[field.name] if field.name in there else pa.nulls(len(found), field.type) for field in wanted]
+        found = pa.table(columns, names=wanted.names)
+    return found.select(wanted.names).cast(wanted)

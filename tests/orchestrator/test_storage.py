@@ -1,0 +1,201 @@
+"""The same store on every kind of place: a folder, a file URI, a bucket on a real S3 server, and by fsspec."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+
+import pytest
+import torch
+from conftest import ROOT, TINY
+
+from orchestrator import filesystem, tables
+from orchestrator.claims import Claims, alive
+from orchestrator.events import Events
+from orchestrator.store import Store, StoreError
+
+KINDS = ["folder", "file", "s3", "memory"]
+SECRET = "not-a-real-secret-0815"
+
+
+@pytest.fixture(scope="session")
+def bucket():
+    """The address of an S3 server on loopback with a bucket "sweeps"."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    boto3 = pytest.importorskip("boto3")
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}", **keys).create_bucket(Bucket="sweeps")
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=KINDS)
+def uri(request, tmp_path, monkeypatch):
+    """A place of each kind, with credentials in the environment."""
+    if request.param == "s3":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("bucket"))
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        return f"s3://sweeps/{tmp_path.name}"
+    return {"folder": str(tmp_path), "file": f"file://{tmp_path}", "memory": f"memory://{tmp_path}"}[request.param]
+
+
+def row(cell):
+    return {name: None for name in tables.RESULTS.names} | {"cell": cell, "job": cell, "finished_at": datetime.now(UTC)}
+
+
+def test_every_part_of_the_store(uri):
+    store = Store(uri)
+    assert store.done_cells() == store.done_models() == set()
+    store.write_table("results", "one", [row("a"), row("b")], tables.RESULTS)
+    store.save_progress("m", {"w": torch.ones(2)}, {"epoch": 1, "history": []})
+    assert store.load_progress("m")[1]["epoch"] == 1
+    store.save_model("m", {"w": torch.arange(3.0)}, {"spec": {}})
+    store.drop_progress("m")
+    store.write_json("grids/x.json", {"a": 1})
+    again = Store(uri)
+    assert again.done_cells() == {"a", "b"}
+    assert again.done_models() == {"m"}
+    assert again.load_progress("m") is None
+    assert torch.equal(again.load_model("m")[0]["w"], torch.arange(3.0))
+    assert again.read_json_files("grids") == {"x": {"a": 1}}
+    assert again.names("results", ".parquet") == ["one.parquet"]
+    assert again.exists(["results/one.parquet", "results/two.parquet", "models/m/record.json"]) == {
+        "results/one.parquet",
+        "models/m/record.json",
+    }
+    again.write_table("failures", "j", [dict.fromkeys(tables.FAILURES.names)], tables.FAILURES)
+    again.forget_failures(["j", "k"])
+    assert again.names("failures", ".parquet") == []
+    with pytest.raises(FileNotFoundError):
+        again.read("nothing/here")
+    assert again.skipped == {}
+
+
+def test_a_half_written_file_is_named_and_not_done(uri):
+    store = Store(uri)
+    store.write_table("results", "good", [row("a")], tables.RESULTS)
+    whole = store.read("results/good.parquet")
+    store.write("results/half.parquet", whole[: len(whole) // 2])
+    assert store.done_cells() == {"a"}
+    assert set(store.skipped) == {"results/half.parquet"}
+
+
+def test_readers_during_writes_see_a_whole_file_or_none(uri):
+    store, reader = Store(uri), Store(uri)
+    sizes, seen, stop = (10, 200_000), set(), threading.Event()
+    store.write("x/file", b"a" * sizes[0])
+
+    def read():
+        while not stop.is_set():
+            seen.add(len(reader.read("x/file")))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        for at in range(20):
+            store.write("x/file", b"a" * sizes[at % 2])
+    finally:
+        stop.set()
+        thread.join()
+    # A file system without an atomic move may show nothing for a moment; nothing half in any case.
+    assert seen <= set(sizes)
+
+
+def test_claims_and_events(uri):
+    store = Store(uri)
+    with Claims(store, list) as claims, Events(store, claims.id, {}) as events:
+        assert claims.take(["a"]) == {"a"}
+        assert Claims(Store(uri), list).take(["a", "b"]) == {"b"}
+        events.write("sweep_started", jobs=3)
+    assert len(alive(store)) == 1
+    lines = b"".join(store.read(f"events/{name}") for name in store.names("events", ".jsonl")).splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["sweep_started", "sweep_ended"]
+
+
+@pytest.mark.parametrize(
+    "uri", [f"s3://key:{SECRET}@bucket/x", f"s3://bucket/x?secret_key={SECRET}", f"ftp://me:{SECRET}@host/x"]
+)
+def test_credentials_in_a_uri_are_refused_and_not_repeated(uri):
+    with pytest.raises(StoreError, match="environment") as caught:
+        Store(uri)
+    assert SECRET not in str(caught.value)
+
+
+def test_an_unknown_kind_of_place_is_refused_with_what_is_known():
+    with pytest.raises(StoreError, match="s3://bucket/path"):
+        Store("gopher://host/x")
+
+
+LIMITED = """
+import sys
+from orchestrator.store import Store, StoreError
+store = Store(sys.argv[1])
+try:
+    for at in range(100):
+        store.write(f"results/{at}.parquet", b"x" * 100_000)
+except StoreError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "advice"),
+    [
+        ("size=1m", "No space left on device", "free some space"),
+        ("ro", "Read-only file system", "choose another --storage"),
+    ],
+)
+def test_a_full_disk_and_a_read_only_store_are_named_and_leave_nothing_half_written(tmp_path, options, reason, advice):
+    script = f"mount -t tmpfs -o {options} tmpfs {tmp_path} && exec {sys.executable} -c '{LIMITED}' {tmp_path}/ && true"
+    listing = f"; find {tmp_path} -type f -printf '%s %f\\n'"
+    inside = ["bash", "-c", script.replace("exec ", "") + listing]
+    for words in (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"]):
+        if subprocess.run([*words, "true"], capture_output=True).returncode == 0:
+            break
+    else:
+        pytest.skip("this machine gives no mounts of one's own")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*words, *inside], capture_output=True, text=True, env=environment)
+    assert reason in done.stdout, done.stderr
+    assert advice in done.stdout
+    left = [line for line in done.stdout.splitlines() if line[:1].isdigit()]
+    assert all(line.startswith("100000 ") and line.endswith(".parquet") for line in left), left
+
+
+def test_a_store_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="a folder, not a file"):
+        Store(str(tmp_path / "file")).write("results/a", b"")
+
+
+@pytest.mark.timeout(300)
+def test_a_sweep_on_a_bucket_leaves_no_secret(bucket, tmp_path, run):
+    # On the host's own network: the server is there. Ray asks for its token as in every local sweep.
+    grid = tmp_path / "tiny.yaml"
+    grid.write_text(TINY.replace("rule: [bp, usf, brsf]", "rule: [usf]"))
+    credentials = {"AWS_ENDPOINT_URL": bucket, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": SECRET}
+    environment = os.environ | credentials | {"AWS_DEFAULT_REGION": "us-east-1", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "orchestrator/sweep.py", grid, "--storage", f"s3://sweeps/{tmp_path.name}"]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Complete: all 9 cells have a result." in done.stdout
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=bucket, aws_access_key_id="test", aws_secret_access_key=SECRET)
+    listed = client.list_objects_v2(Bucket="sweeps", Prefix=tmp_path.name)["Contents"]
+    assert {entry["Key"].split("/")[1] for entry in listed} >= {"results", "outcomes", "models", "grids", "events"}
+    for entry in listed:
+        body = client.get_object(Bucket="sweeps", Key=entry["Key"])["Body"].read()
+        assert SECRET.encode() not in body, entry["Key"]
+
+
+def test_the_advice_is_for_every_error_that_it_names():
+    assert all(isinstance(number, int) and words for number, words in filesystem._ADVICE.items())
