@@ -50,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     root = os.environ.get("SIGNSYM_DATA_ROOT", "data")
     sweep.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
     sweep.add_argument("--address", help="Ray cluster to join, such as auto; default: a Ray of its own on this machine")
+    where = "where the grid's callbacks write (default: ray_results)"
+    sweep.add_argument("--trackers", default="ray_results", metavar="DIR", help=where)
     sweep.add_argument("--dashboard", action="store_true", help="start Ray's dashboard with a Ray of its own")
     sweep.add_argument("--plan", action="store_true", help="only print the plan")
     sweep.add_argument("--retry-failed", action="store_true", help="try jobs again that failed for good before")
@@ -111,6 +113,7 @@ def _sweep(parsed: argparse.Namespace, console: Console) -> int:
         # Ray's own variable; a job that was submitted to a cluster finds it set.
         address=parsed.address or os.environ.get("RAY_ADDRESS") or None,
         dashboard=parsed.dashboard,
+        trackers=str(Path(parsed.trackers).expanduser().resolve()),
         retry_failed=parsed.retry_failed,
     )
     return sweep(_grid_path(parsed, console), parsed.sets, settings, console)

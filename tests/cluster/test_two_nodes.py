@@ -16,8 +16,8 @@ from orchestrator.store import Store
 REASON = why_not("ip", "pgrep", str(Path(sys.executable).with_name("ray")))
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
 
-#: Twelve fine-tunes of seconds and 52 attacks, one job at a time on each node.
-GRID = TINY.replace("seeds: [0]", "seeds: [0, 1, 2, 3]").replace("epochs: 2,", "epochs: 40,")
+#: Twelve fine-tunes of seconds and 56 attacks, one job at a time on each node.
+GRID = TINY.replace("seeds: [0]", "seeds: [0, 1, 2, 3]").replace("epochs: 2,", "epochs: 60,")
 #: Columns that say when, where and how long, not what.
 CLOCK = ["seconds", "finished_at", "device"]
 #: Seconds within which the jobs of a lost node run elsewhere.
@@ -42,22 +42,29 @@ node=$!
 for _ in $(seq 60); do [ "$(ray status 2>/dev/null | grep -c ' node_')" = 2 ] && break; sleep 1; done
 python {root}/orchestrator/sweep.py {folder}/grid.yaml --storage {folder}/store --address 10.77.0.1:6379 &
 sweep=$!
-python {folder}/wait.py {folder}/store
+timeout 90 python {folder}/wait.py {folder}/store
 date --utc +%Y-%m-%dT%H:%M:%S.%6N+00:00 > {folder}/struck
 {strike}
 wait $sweep
 echo "status $?"
 """
 
-#: Returns when the far node has finished two jobs and jobs are running.
+#: Returns when both nodes have just begun a fine-tune, which takes seconds: each node runs one job at a time.
 WAIT = """
-import json, pathlib, sys, time
+import datetime, json, pathlib, sys, time
 while True:
     logs = [log.read_text() for log in pathlib.Path(sys.argv[1], "events").glob("*.jsonl")]
     events = [json.loads(line) for log in logs for line in log.splitlines() if line.endswith("}")]
-    ended = [event for event in events if event["event"] == "job_finished"]
-    started = [event for event in events if event["event"] == "job_started"]
-    if sum(event["host"] == "far" for event in ended) >= 2 and len(started) >= len(ended) + 2:
+    running = {}
+    for event in events:
+        if event["event"] == "job_started":
+            running[event["job"]] = event
+        else:
+            running.pop(event.get("job"), None)
+    now = datetime.datetime.now(datetime.UTC)
+    ages = [(now - datetime.datetime.fromisoformat(event["at"])).total_seconds() for event in running.values()]
+    fine_tunes = [event for event in running.values() if event["title"].startswith("finetune")]
+    if len(fine_tunes) == len(running) == 2 and max(ages) < 1.5:
         break
     time.sleep(0.02)
 """

@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY, finish, start
 
 from orchestrator.store import Store
@@ -215,6 +217,79 @@ def test_when_rays_node_dies_no_job_is_blamed_and_the_sweep_goes_on(slow, tmp_pa
     assert not Store(str(tmp_path / "store")).names("failures", ".parquet")
     assert status == 0, output
     assert table(tmp_path / "store").equals(wanted)
+
+
+def events(storage):
+    """What happened in all sweeps on a store."""
+    lines = [line for log in (storage / "events").glob("*.jsonl") for line in log.read_text().splitlines()]
+    return [json.loads(line) for line in lines]
+
+
+def test_two_sweeps_at_once_share_the_work_and_do_no_job_twice(slow, tmp_path):
+    grid, wanted = slow
+    both = [sweep(grid, "--storage", tmp_path / "store") for _ in range(2)]
+    for process in both:
+        status, output = finish(process)
+        assert status == 0, output
+    assert table(tmp_path / "store").equals(wanted)
+    told = events(tmp_path / "store")
+    started = [event["job"] for event in told if event["event"] == "job_started"]
+    assert len(started) == len(set(started)) == 17
+    assert any(event["event"] == "job_elsewhere" for event in told)
+    assert len(Store(str(tmp_path / "store")).names("results", ".parquet")) == 13
+
+
+def test_the_other_sweeps_death_leaves_its_jobs_to_the_one_that_lives(slow, tmp_path):
+    grid, wanted = slow
+    first = sweep(grid, "--storage", tmp_path / "store")
+    started(tmp_path / "store", "pretrain")
+    second = sweep(grid, "--storage", tmp_path / "store")
+    started(tmp_path / "store", "finetune")
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    status, output = finish(second)
+    assert status == 0, output
+    assert table(tmp_path / "store").equals(wanted)
+
+
+def test_status_in_another_terminal_shows_what_runs(tmp_path, run):
+    grid = tmp_path / "long.yaml"
+    grid.write_text(TINY.replace("epochs: 2,", "epochs: 2000,"))
+    process = sweep(grid, "--storage", tmp_path / "store")
+    started(tmp_path / "store", "finetune")
+    deadline = time.monotonic() + 30
+    output = ""
+    while "running: " not in output and time.monotonic() < deadline:
+        _, output = run("-m", "orchestrator.cli", "status", tmp_path / "store")
+    assert re.search(r"running: .* smallcnn digits seed 0, \d+ s so far, sweep on ", output), output
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_tracker_of_the_ecosystem_by_one_key(tmp_path, run):
+    (tmp_path / "grid.yaml").write_text(
+        TINY.replace("rule: [bp, usf, brsf]", "rule: [usf]") + "callbacks: tensorboard\n"
+    )
+    trackers = tmp_path / "trackers"
+    words = ["--storage", tmp_path / "store", "--trackers", trackers]
+    status, output = run("orchestrator/sweep.py", tmp_path / "grid.yaml", *words)
+    assert status == 0, output
+    assert list(trackers.rglob("events.out.tfevents.*"))
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.suffix in (".pkl", ".pickle")]
+
+
+def test_a_grid_that_asks_for_gpus_that_are_not_there_is_refused_before_a_job_runs(tmp_path, run):
+    (tmp_path / "grid.yaml").write_text(TINY.replace("rule: [bp", "resources: {gpu: 1}\n    rule: [bp"))
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    status, output = run("orchestrator/sweep.py", tmp_path / "grid.yaml", "--storage", tmp_path / "store")
+    assert status == 2
+    assert "asks for 1 GPUs; the machine has 0 GPUs" in output
+    assert "defaults.resources.gpu=auto" in output
+    assert not (tmp_path / "store/results").exists()
+    words = ["--storage", tmp_path / "store", "--set", "experiments.0.resources.gpu=auto"]
+    status, output = run("orchestrator/sweep.py", tmp_path / "grid.yaml", *words)
+    assert status == 0, output
 
 
 def _below(root):
