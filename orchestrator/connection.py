@@ -67,7 +67,13 @@ def connect(
     if address is None:
         options |= {"num_cpus": slots, "num_gpus": gpus, "include_dashboard": dashboard}
         options |= {"_node_ip_address": "127.0.0.1"}
-    context = ray.init(address=address or "local", **options)
+    try:
+        context = ray.init(address=address or "local", **options)
+    except Exception as error:
+        # Ray raises whatever it meets; a machine under load may be slow to start it, and is asked again.
+        if address is not None:
+            raise
+        raise ClusterLostError(f"Ray did not start: {str(error).strip().splitlines()[0]}") from error
     notes = []
     if outside:
         notes.append("Ray listens on all addresses of this machine; its token authentication is on.")

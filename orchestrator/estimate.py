@@ -8,15 +8,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from orchestrator import tables
-from orchestrator.jobs import Job, Stage
+from orchestrator.jobs import Job
 from orchestrator.packing import Memory
 from orchestrator.store import Store
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
-
-#: Seconds of a job of which nothing is known yet.
-DEFAULTS: Mapping[Stage, float] = {"pretrain": 120.0, "finetune": 60.0, "attack": 10.0}
 
 #: Kind, backbone, data set and, for an attack, its name: jobs that should take equally long.
 Group = tuple[str, ...]
@@ -33,8 +30,8 @@ class Survey:
     memory: dict[Group, Memory] = dataclasses.field(default_factory=dict)
 
     def estimates(self, jobs: Iterable[Job]) -> dict[str, float]:
-        """Seconds for each job by its key: measured ones of its group, else the default of its kind."""
-        return {job.key: self.seconds.get(job.group, DEFAULTS[job.kind]) for job in jobs}
+        """Seconds for each job by its key: measured ones of its group, else its stated guess."""
+        return {job.key: self.seconds.get(job.group, job.guess) for job in jobs}
 
 
 def survey(store: Store) -> Survey:
@@ -82,8 +79,7 @@ def unshared(plan: Plan, seconds: Mapping[str, float], survey: Survey) -> float:
     for job in plan.jobs.values():
         model = models.get(job.parent or "")
         if job.kind == "attack":
-            group = model.group if model else ("finetune", *job.group[1:3])
-            each = survey.seconds.get(group, DEFAULTS["finetune"])
+            each = seconds[model.key] if model else survey.seconds.get(("finetune", *job.group[1:3]), 0.0)
             amount = model.resources.gpu or model.resources.cpu if model else 1.0
             added += len(job.spec["points"]) * each * (1.0 if amount == "auto" else amount)
     for model in models.values():

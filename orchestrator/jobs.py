@@ -41,6 +41,8 @@ class Job:
     title: str
     #: Jobs that should take equally long: kind, backbone, data set and, for an attack, its name.
     group: tuple[str, ...]
+    #: Stated seconds, for where nothing like it was measured yet.
+    guess: float = 60.0
     #: Position in the grid of the experiment that asked for it first.
     experiment: int = 0
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from orchestrator import keys
-from orchestrator.cells import Grid, Model, Pretrain, Run, Weights
+from orchestrator import guess, keys
+from orchestrator.cells import AttackChoice, Grid, Model, Pretrain, Run, Weights
 from orchestrator.jobs import Job, Point
 
 
@@ -78,7 +78,7 @@ class _Planner:
             spec |= {"seed": model.seed}
             base = keys.canonical(spec)
             cell_key = keys.cell_keys(base)
-            job = wanted.setdefault(base, _Wanted(spec=spec, experiment=origin))
+            job = wanted.setdefault(base, _Wanted(spec=spec, choice=choice, experiment=origin))
             for epsilon in epsilons:
                 cell = cell_key(choice.gradient, epsilon.value)
                 self.cells.add(cell)
@@ -114,6 +114,7 @@ class _Planner:
             resources=model.resources.finetune,
             title=title,
             group=("finetune", model.backbone.name, model.dataset.name),
+            guess=guess.training(model.backbone, model.dataset, model.finetune, model.resources.finetune),
             experiment=experiment,
         )
 
@@ -129,6 +130,7 @@ class _Planner:
             resources=model.resources.attack,
             title=f"attack {name} {spec['gradient']}: {finetune.title.removeprefix('finetune ')}",
             group=("attack", model.backbone.name, model.dataset.name, name),
+            guess=guess.attacking(wanted.choice, len(points), model),
             experiment=wanted.experiment,
         )
 
@@ -138,6 +140,7 @@ class _Wanted:
     """What the store lacks of one attack on one model."""
 
     spec: dict[str, Any]
+    choice: AttackChoice
     experiment: int
     cells: list[str] = dataclasses.field(default_factory=list)
     points: list[Point] = dataclasses.field(default_factory=list)
@@ -157,6 +160,7 @@ def _pretrain(model: Model, pretrain: Pretrain, experiment: int) -> Job:
         resources=model.resources.pretrain,
         title=title,
         group=("pretrain", model.backbone.name, pretrain.dataset.name),
+        guess=guess.training(model.backbone, pretrain.dataset, pretrain.settings, model.resources.pretrain),
         experiment=experiment,
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.estimate import DEFAULTS, Survey, hours, longest_chain, unshared
+from orchestrator.estimate import Survey, hours, longest_chain, unshared
+from orchestrator.guess import CORE, GPU
 from orchestrator.jobs import STAGES
 from orchestrator.plan import Plan
 
@@ -39,5 +40,7 @@ def show(plan: Plan, found: Survey, console: Console) -> None:
     guessed = [job for job in every if job.group not in found.seconds]
     say(f"times: {len(every) - len(guessed)} jobs from measurements in this store, {len(guessed)} from stated defaults")
     if guessed:
-        stated = ", ".join(f"{stage} {DEFAULTS[stage]:g} s" for stage in STAGES)
-        say(f"the defaults ({stated}) are no measurements; after the first jobs of each kind, plan again")
+        say(
+            f"the defaults count multiply-adds, {GPU:.0e} a second on a GPU and {CORE:.0e} on a core; they are no "
+            f"measurements: plan again after the first jobs of each kind"
+        )

@@ -86,19 +86,19 @@ def _with_ray(
     while True:
         done = frontier.counts["done"]
         console.print("Starting Ray ..." if settings.address is None else f"Joining Ray at {settings.address} ...")
-        for note in connection.connect(settings.address, dashboard=settings.dashboard):
-            console.print(note, highlight=False, soft_wrap=True)
-        # Once more, since Ray puts a handler of its own in its place that aborts the process.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        if settings.address is None:
-            connection.check_fits({job.resources for job in frontier.jobs.values()})
         try:
+            for note in connection.connect(settings.address, dashboard=settings.dashboard):
+                console.print(note, highlight=False, soft_wrap=True)
+            # Once more, since Ray puts a handler of its own in its place that aborts the process.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            if settings.address is None:
+                connection.check_fits({job.resources for job in frontier.jobs.values()})
             run()
             return
-        except ClusterLostError:
+        except ClusterLostError as error:
             restarts = 1 if frontier.counts["done"] > done else restarts + 1
             if settings.address is not None or restarts > RESTARTS:
                 raise
             events.write("ray_lost")
-            console.print("Ray's own processes died; starting it again", style="red")
+            console.print(f"{error}; starting Ray again", style="red", highlight=False)
             connection.disconnect()

@@ -21,6 +21,10 @@ class AlexNet(Backbone):
     head = "classifier.6"
     published = "AlexNet_Weights"
 
+    @property
+    def multiply_adds(self) -> float:
+        return 0.71e9
+
     def network(self, channels: int) -> nn.Module:
         network: nn.Module = models.alexnet()
         return network

@@ -21,6 +21,10 @@ class VGG16(Backbone):
     head = "classifier.6"
     published = "VGG16_Weights"
 
+    @property
+    def multiply_adds(self) -> float:
+        return 15.5e9
+
     def network(self, channels: int) -> nn.Module:
         network: nn.Module = models.vgg16()
         return network

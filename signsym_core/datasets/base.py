@@ -9,6 +9,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -62,6 +63,9 @@ class Data:
 class DataSource(Member, ABC):
     """A data set by name; its parameters choose classes, numbers of images and the size that a model sees."""
 
+    #: Numbers of training and test images, as far as they are known without reading the data.
+    stated: ClassVar[tuple[int, int]] = (50_000, 10_000)
+
     #: Height and width in pixels of what a model sees; null: as the images are.
     size: int | None = None
     #: Only these classes, by name or number, relabelled 0, 1, ... in this order; null: all.
@@ -79,6 +83,12 @@ class DataSource(Member, ABC):
         if self.classes is not None:
             require(len(self.classes) >= 2, "classes", "at least two classes", self.classes)
             require(len(set(self.classes)) == len(self.classes), "classes", "each class once", self.classes)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """About how many training and test images there are, for estimates of time alone."""
+        train, test = self.stated
+        return min(train, self.train_images or train), min(test, self.test_images or test)
 
     @property
     def flips(self) -> bool:

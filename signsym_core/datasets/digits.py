@@ -19,6 +19,7 @@ class Digits(DataSource):
     label = "digits"
     citation = "Alpaydin, Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository"
     tags = frozenset({"offline"})
+    stated = (1_348, 449)
 
     @property
     def flips(self) -> bool:

@@ -156,10 +156,15 @@ def test_the_plans_table_has_jobs_and_hours_of_each_kind(tiny, tmp_path, capsys)
     settings = ["--set", "experiments.0.resources={gpu: 0.5, cpu: 2}"]
     assert main(["plan", str(tiny), "--storage", str(tmp_path / "store"), *settings]) == 0
     output = capsys.readouterr().out
-    # By the stated defaults: 120 s for a pre-training, 60 s for a fine-tune, 10 s for an attack.
-    for kind, jobs, seconds in (("pretrain", 1, 120), ("finetune", 3, 60), ("attack", 13, 10)):
-        hours = jobs * seconds / 3600
+    plan = compile_plan(load(tiny), set(), set())
+    for kind, jobs in (("pretrain", 1), ("finetune", 3), ("attack", 13)):
+        # So little work takes the stated 3 s that every job takes.
+        hours = jobs * 3 / 3600
         assert row(output, kind) == [jobs, pytest.approx(0.5 * hours, abs=0.006), pytest.approx(2 * hours, abs=0.006)]
+    assert row(output, "experiment 1: classification, digits")[1:] == row(output, "all")
+    assert len(plan.jobs) == row(output, "all")[0] == 17
+    # Three fine-tunes for 27 cells: 24 more of 3 s on half a GPU each.
+    assert "would take 0.0 hours more" in output
     assert "done already: 0 cells; missing: 27 cells, 17 jobs" in output
     assert "times: 0 jobs from measurements in this store, 17 from stated defaults" in output
 

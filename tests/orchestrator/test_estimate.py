@@ -1,0 +1,89 @@
+"""What a plan costs: measured where the store knows, stated where not, against a hand count."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from orchestrator import guess, tables
+from orchestrator.cells import Stages
+from orchestrator.estimate import hours, longest_chain, survey, unshared
+from orchestrator.grid import load
+from orchestrator.jobs import STAGES, Resources
+from orchestrator.plan import compile_plan
+from orchestrator.store import Store
+from signsym_core.backbones import BACKBONES
+from signsym_core.datasets import DATASETS
+from signsym_core.finetune import FineTune
+
+
+@pytest.fixture
+def plan(tiny):
+    return compile_plan(load(tiny), set(), set())
+
+
+def put(store, plan, seconds):
+    """Results of the plan's attack jobs, and the records of its models, that took so long."""
+    for key, job in plan.jobs.items():
+        if job.kind == "attack":
+            row = dict.fromkeys(tables.RESULTS.names) | {"cell": key, "job": key, "seconds": seconds["attack"]}
+            row |= {"backbone": job.group[1], "dataset": job.group[2], "attack": job.group[3]}
+            row |= {"finished_at": datetime.now(UTC), "gpu_peak": 5, "gpu_total": 10}
+            store.write_table("results", key, [row], tables.RESULTS)
+        else:
+            store.write_json(f"models/{key}/record.json", {"spec": job.spec, "seconds": seconds[job.kind]})
+
+
+def test_what_was_measured_goes_before_what_is_stated(plan, tmp_path):
+    store = Store(str(tmp_path))
+    before = survey(store).estimates(plan.jobs.values())
+    assert before == {key: job.guess for key, job in plan.jobs.items()}
+    put(store, plan, {"pretrain": 7.0, "finetune": 5.0, "attack": 2.0})
+    found = survey(store)
+    assert set(found.estimates(plan.jobs.values()).values()) == {7.0, 5.0, 2.0}
+    assert found.memory["attack", "smallcnn", "digits", "pgd"] == (5, 10)
+    assert found.done_models == {key for key, job in plan.jobs.items() if job.kind != "attack"}
+
+
+def test_hours_chain_and_saving_by_hand(plan, tmp_path):
+    store = Store(str(tmp_path))
+    put(store, plan, {"pretrain": 3600.0, "finetune": 1800.0, "attack": 900.0})
+    found = survey(store)
+    seconds = found.estimates(plan.jobs.values())
+    # One pre-training, three fine-tunes and 13 attack jobs, a core each.
+    assert hours(plan.jobs.values(), seconds, "cpu") == pytest.approx(1 + 3 * 0.5 + 13 * 0.25)
+    assert hours(plan.jobs.values(), seconds, "gpu") == 0
+    assert longest_chain(plan, seconds) == pytest.approx(3600 + 1800 + 900)
+    # 27 cells would need 27 fine-tunes: 24 more.
+    assert unshared(plan, seconds, found) == pytest.approx(24 * 0.5)
+
+
+def test_a_stated_time_is_its_arithmetic():
+    backbone, dataset = BACKBONES.build("resnet18"), DATASETS.build("cifar10", size=224)
+    settings, whole = FineTune(epochs=20), Resources(gpu=1)
+    seconds = guess.training(backbone, dataset, settings, whole) - guess.START
+    assert seconds == pytest.approx(3 * 20 * 50_000 * 1.81e9 / guess.GPU)
+    half = DATASETS.build("cifar10", size=112, train_images=25_000)
+    quarter = guess.training(backbone, half, settings, Resources(gpu=0.5)) - guess.START
+    assert quarter == pytest.approx(seconds / 4)
+
+
+def test_multiply_adds_are_those_that_torch_counts():
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for name in BACKBONES.names:
+        backbone = BACKBONES.build(name)
+        model = backbone.build(1000, size=224).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(torch.rand(1, 3, 224, 224))
+        assert counter.get_total_flops() / 2 == pytest.approx(backbone.multiply_adds, rel=0.05), name
+
+
+def test_resources_of_a_plan_are_those_of_the_stage(tiny):
+    sets = ["experiments.0.resources={cpu: 1, pretrain: {cpu: 4}, attack: {gpu: auto}}"]
+    jobs = compile_plan(load(tiny, sets), set(), set()).jobs.values()
+    wanted = Stages(pretrain=Resources(cpu=4), finetune=Resources(cpu=1), attack=Resources(cpu=1, gpu="auto"))
+    for stage in STAGES:
+        assert {job.resources for job in jobs if job.kind == stage} == {wanted.of(stage)}

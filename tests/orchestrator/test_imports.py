@@ -1,0 +1,25 @@
+"""The process that drives a sweep for days holds no torch, and importing signsym_core none of the orchestrator's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+HEAVY = ("torch", "torchvision", "signsym_core")
+
+
+def imported(module):
+    code = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("module", ["orchestrator.running", "orchestrator.sweeping", "orchestrator.cli"])
+def test_a_driver_has_no_torch(module):
+    assert imported(module) == "[]\n"
+
+
+def test_the_test_can_fail():
+    assert imported("orchestrator.plan") == f"{list(HEAVY)}\n"
