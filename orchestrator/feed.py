@@ -24,6 +24,11 @@ from orchestrator.store import Store
 LOOK_AT_CLUSTER, LOOK_AT_CLAIMS = 5.0, 2.0
 #: Most jobs whose room an autoscaler is asked for at once.
 DEMAND = 1000
+#: Seconds of work for each slot that are claimed ahead, and the most jobs.
+AHEAD, MOST_AHEAD = 2.0, 32
+
+#: What a trial asks of one node: Ray's names and amounts.
+Bundle = tuple[tuple[str, float], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,9 +58,9 @@ class Feed(Searcher):
         super().__init__()
         self.frontier, self.packing, self.claims, self.store = frontier, packing, claims, store
         self.watchers, self.on_failure, self.autoscaled = watchers, on_failure, autoscaled
-        #: The job of each live trial, and the part of the cluster that it takes.
+        #: The job of each live trial, and what it asks of a node.
         self.job_of: dict[str, str] = {}
-        self.load_of: dict[str, float] = {}
+        self.bundle_of: dict[str, Bundle] = {}
         #: What killed a trial, by its id, as Tune tells its scheduler before it tells us.
         self.deaths: dict[str, str] = {}
         #: Why the sweep must stop, where it must: Ray is gone, or the store is.
@@ -63,8 +68,17 @@ class Feed(Searcher):
         self.store_error: str | None = None
         self._told: dict[str, dict[str, Any]] = {}
         self._nodes: list[dict[str, float]] = []
+        self._room: dict[Bundle, int] = {}
         self._slots = 1
         self._looked_at_cluster = self._looked_at_claims = float("-inf")
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.autoscaled and not self.lost:
+            # The nodes that were asked for may go.
+            connection.request([])
 
     # What Tune asks and tells
 
@@ -73,14 +87,14 @@ class Feed(Searcher):
             return Searcher.FINISHED
         self._look_at_cluster()
         # A trial more than fits would wait for a slot while better ones come up.
-        if sum(self.load_of.values()) > 1 - 1e-9:
+        if sum(1 / self._fits(bundle) for bundle in self.bundle_of.values()) > 1 - 1e-9:
             return None
         job = self._next()
         if job is None:
             return Searcher.FINISHED if self.frontier.exhausted else None
         bundle = self._bundle(job)
         self.job_of[trial_id] = job.key
-        self.load_of[trial_id] = 1 / max(1, connection.fits(self._nodes, bundle))
+        self.bundle_of[trial_id] = tuple(bundle.items())
         need = job.resources
         config: dict[str, Any] = {"key": job.key, "title": job.title, "spec": dict(job.spec)}
         config |= {"halvings": self.frontier.halvings(job.key), "gpu": bundle.get("GPU", 0.0), "cpu": need.cpu}
@@ -97,7 +111,7 @@ class Feed(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         key = self.job_of.pop(trial_id)
-        self.load_of.pop(trial_id)
+        self.bundle_of.pop(trial_id)
         told = self._told.pop(trial_id, None) or result or {}
         death = self.deaths.pop(trial_id, "")
         if "gpu_peak" in told:
@@ -134,7 +148,9 @@ class Feed(Searcher):
         while (job := self.frontier.next(time.monotonic(), self._slots)) is not None:
             if job.key in self.claims.held:
                 return job
-            wanted = [job.key, *self.frontier.ahead(max(8, self._slots))]
+            # Short jobs are claimed some at a time; a long one alone, so that another sweep can have the next.
+            more = int(AHEAD * self._slots / max(self.frontier.estimates[job.key], 0.01))
+            wanted = [job.key, *self.frontier.ahead(min(more, MOST_AHEAD))]
             had = self.claims.take(wanted)
             for key in wanted:
                 if key not in had:
@@ -192,11 +208,17 @@ class Feed(Searcher):
             return
         self._looked_at_cluster = time.monotonic()
         self._nodes = connection.nodes()
-        bundles = [self._bundle(job) for job in itertools.islice(self.frontier.unfinished(), DEMAND)]
-        kinds = {tuple(bundle.items()): bundle for bundle in bundles}.values()
-        self._slots = max([1, *(connection.fits(self._nodes, bundle) for bundle in kinds)])
+        self._room.clear()
+        bundles = [self._bundle(job) for job in itertools.islice(self.frontier.startable(), DEMAND)]
+        self._slots = max([1, *(self._fits(bundle) for bundle in {tuple(bundle.items()) for bundle in bundles})])
         if self.autoscaled:
             connection.request(bundles)
+
+    def _fits(self, bundle: Bundle) -> int:
+        """How many such trials run at once on the nodes that are there; one at least, since it will be waited for."""
+        if bundle not in self._room:
+            self._room[bundle] = max(1, connection.fits(self._nodes, dict(bundle)))
+        return self._room[bundle]
 
     def _bundle(self, job: Job) -> dict[str, float]:
         share = self.packing.share(job, self.frontier.halvings(job.key))

@@ -54,7 +54,7 @@ class Frontier:
     """
 
     def __init__(self, jobs: Mapping[str, Job], estimates: Mapping[str, float], retries: Retries) -> None:
-        self.jobs, self.estimates, self.retries = jobs, estimates, retries
+        self.jobs, self.estimates, self.retries = jobs, dict(estimates), retries
         self.children: dict[str, list[str]] = {}
         for job in jobs.values():
             if job.parent is not None and job.parent in jobs:
@@ -168,10 +168,9 @@ class Frontier:
         """True when nothing runs and nothing will: every job is done, failed or blocked."""
         return not any(self.counts[state] for state in ("waiting", "ready", "running", "elsewhere"))
 
-    def unfinished(self) -> Iterator[Job]:
-        """The jobs that run or will."""
-        over = ("done", "failed", "blocked")
-        return (job for key, job in self.jobs.items() if self.state[key] not in over)
+    def startable(self) -> Iterator[Job]:
+        """The jobs that run or could run now."""
+        return (job for key, job in self.jobs.items() if self.state[key] in ("running", "ready"))
 
     def _leave(self, key: str) -> None:
         """Keep `left` and `claimed` right for a job that is over and may never have run here."""

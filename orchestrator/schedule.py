@@ -41,7 +41,7 @@ def run(
     """
     trainable = tune.with_resources(tune.with_parameters(Trial, execute=execute, context=context), _placement)
     watching = [_Starts(feed), *callbacks]
-    with tempfile.TemporaryDirectory(prefix="signsym-tune-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="signsym-tune-") as scratch, feed:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(

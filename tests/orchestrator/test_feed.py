@@ -189,10 +189,31 @@ def test_what_another_sweep_finished_meanwhile_is_not_done_again(made, tmp_path)
 def test_what_is_not_on_any_node_yet_is_still_asked_for(made, monkeypatch):
     asked = []
     monkeypatch.setattr(connection, "request", asked.append)
-    feed = made(job("a", gpu=1), job("b", gpu=1, accelerator_type="H200"))
+    feed = made(job("a", gpu=1), job("b", gpu=1, accelerator_type="H200"), job("c", "a"))
     feed.autoscaled = True
-    feed.suggest("t1")
-    assert asked == [[{"CPU": 2, "GPU": 1}, {"CPU": 2, "GPU": 1, "accelerator_type:H200": 0.001}]]
+    with feed:
+        feed.suggest("t1")
+        # What waits for another job needs no room yet.
+        assert asked == [[{"CPU": 2, "GPU": 1}, {"CPU": 2, "GPU": 1, "accelerator_type:H200": 0.001}]]
+    assert asked[-1] == []
+
+
+def test_nodes_that_join_get_trials_while_the_first_still_waits(made, monkeypatch):
+    feed = made(*(job(f"j{at}", gpu=1, cpu=1) for at in range(6)))
+    monkeypatch.setattr(connection, "nodes", lambda: [{"CPU": 4.0}])
+    assert feed.suggest("t0") is not None
+    assert feed.suggest("t1") is None
+    monkeypatch.setattr(connection, "nodes", lambda: [{"CPU": 4.0}, dict(NODE), dict(NODE), dict(NODE)])
+    feed._looked_at_cluster = float("-inf")
+    assert [feed.suggest(f"t{at}") is not None for at in range(1, 5)] == [True, True, False, False]
+
+
+def test_long_jobs_are_claimed_one_by_one_and_short_ones_some_at_a_time(made):
+    for seconds, claimed in ((60.0, 1), (0.1, 12)):
+        feed = made(*(job(f"{seconds}-{at}", gpu=0, cpu=4) for at in range(12)))
+        feed.frontier.estimates.update(dict.fromkeys(feed.frontier.jobs, seconds))
+        feed.suggest("t1")
+        assert len(feed.claims.held) == claimed
 
 
 def test_claims_are_in_the_store_while_a_job_runs_and_gone_after(feed, tmp_path):
