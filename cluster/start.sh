@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
-# Starts Ray on a node: `start.sh head`, or `start.sh worker HEAD_ADDRESS`. A Ray that runs already is left alone, so that
-# bringing a cluster up to date ends no sweep.
+# Starts Ray on a node: `start.sh head`, or `start.sh worker HEAD_ADDRESS`, each with further options of `ray start`.
+# A node that is in the cluster already is left alone, so that bringing a cluster up to date ends no sweep.
 set -euo pipefail
 
-if pgrep -u "$(id -u)" -x raylet >/dev/null; then
+port=${SIGNSYM_RAY_PORT:-6379}
+if [[ "${SIGNSYM_STORAGE:-}" == *CHANGE-ME* ]]; then
+    echo "Say where results go before the cluster starts: SIGNSYM_STORAGE, in the cluster file" >&2
+    exit 2
+fi
+# Another Ray on the same machine has another port.
+if pgrep -u "$(id -u)" -f "raylet .*--gcs-address=[^ ]*:$port( |\$)" >/dev/null; then
     echo "Ray runs here already; left as it is. To start it anew: ray stop"
     exit 0
 fi
@@ -16,13 +22,11 @@ export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1
 # Whoever talks to Ray must know the token in ~/.ray/auth_token, which the cluster file puts on every node.
 export RAY_AUTH_MODE=token
 
-port=6379
 case "${1:?head or worker}" in
 head)
-    # Without the file of the cluster launcher the cluster has the nodes that join it and no others.
-    autoscaling=()
-    [ -f ~/ray_bootstrap_config.yaml ] && autoscaling=(--autoscaling-config "$HOME/ray_bootstrap_config.yaml")
-    exec ray start --head --port "$port" --dashboard-host 127.0.0.1 --disable-usage-stats "${autoscaling[@]}" "${@:2}"
+    # The dashboard, which also takes jobs, on loopback; no server for Ray Client.
+    exec ray start --head --port "$port" --dashboard-host 127.0.0.1 --ray-client-server-port 0 \
+        --disable-usage-stats "${@:2}"
     ;;
 worker)
     exec ray start --address "${2:?address of the head}:$port" --disable-usage-stats "${@:3}"

@@ -15,6 +15,27 @@ SHIPPED = ["orchestrator", "signsym_core", "grids", "cluster", "pyproject.toml",
 #: Network, processes, mounts and host name of its own; everything inside ends with the first process.
 UNSHARE = ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--mount-proc", "--kill-child"]
 
+#: Addresses of the machine that a script runs on, and of the second one at the other end of a cable.
+NEAR, FAR = "10.77.0.1", "10.77.0.2"
+#: Makes the second machine; `far 'COMMANDS'` runs there, with processes, mounts and a host name of its own. Ray's files
+#: are in FOLDER/near/ray and FOLDER/far/ray.
+TWO_MACHINES = f"""
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run && mkdir -p /run/sshd /run/netns /tmp/ray
+hostname near
+ip link set lo up
+ip netns add far
+ip link add near0 type veth peer name far0
+ip link set far0 netns far
+ip addr add {NEAR}/24 dev near0 && ip link set near0 up
+ip netns exec far sh -c 'ip addr add {FAR}/24 dev far0; ip link set far0 up; ip link set lo up'
+mount --bind {{folder}}/near/ray /tmp/ray
+far() {{{{
+    exec ip netns exec far unshare --mount --pid --uts --fork --mount-proc --kill-child \\
+        bash -c "hostname far; mount --bind {{folder}}/far/ray /tmp/ray; $1"
+}}}}
+"""
+
 
 @functools.cache
 def why_not(*programs: str) -> str:

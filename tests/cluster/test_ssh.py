@@ -1,7 +1,8 @@
-"""The cluster launcher for real: an sshd on a loopback of its own, `ray up`, and the sweep as people submit it."""
+"""The cluster launcher for real: a head and a worker behind sshd, `ray up`, and the sweep as people submit it."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,70 +11,80 @@ from pathlib import Path
 
 import pytest
 import yaml
-from nodes import ROOT, inside, repository, why_not
+from conftest import TINY
+from nodes import FAR, NEAR, ROOT, TWO_MACHINES, inside, repository, why_not
 
 from orchestrator.store import Store
 
-REASON = why_not("sshd", "ssh", "ssh-keygen", "rsync", "ip", str(Path(sys.executable).with_name("ray")))
+PROGRAMS = ["sshd", "ssh", "ssh-keygen", "rsync", "ip", "ss", "pgrep", str(Path(sys.executable).with_name("ray"))]
+REASON = why_not(*PROGRAMS)
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
 
-#: Private mounts for what the launcher and sshd write outside of the home, then sshd on the only address there is.
-MACHINE = """
-mount --make-rprivate /
-mount --bind {folder}/passwd /etc/passwd
-mount -t tmpfs tmpfs /run && mkdir -p /run/sshd
-mkdir -p /tmp/ray && mount --bind {folder}/ray /tmp/ray
-ip link set lo up
-{sshd} -f {folder}/sshd_config
-cd {folder}/laptop
+#: An sshd on each machine: the launcher reaches both by their addresses, as the same user with homes of their own.
+SSHD = """
+mount --bind {folder}/near/passwd /etc/passwd
+{sshd} -f {folder}/near/sshd_config
+far 'mount --bind {folder}/far/passwd /etc/passwd; exec {sshd} -D -f {folder}/far/sshd_config' &
+cd {folder}/laptop/repository
 step() {{ echo "== $1"; shift; timeout 200 "$@" </dev/null 2>&1; echo "== status $?"; }}
+EXEC="ray exec --no-config-cache cluster/test.yaml"
+SUBMIT="ray submit --no-config-cache cluster/test.yaml orchestrator/sweep.py"
+"""
+
+STEPS = """
+step up ray up --yes --no-config-cache cluster/test.yaml
+step joined python {folder}/joined.py
+step sweep $SUBMIT grids/tiny.yaml
+step listening ss -Hltn
+step stranger env RAY_AUTH_MODE=disabled ip netns exec far ray status --address {near}:6379
+step dashboard ip netns exec far python -c 'import socket; socket.create_connection(("{near}", 8265), 5)'
+step failing $SUBMIT grids/failing.yaml -- --storage {folder}/failing
+step failing-status $EXEC 'cat ~/sweep.status; signsym status $SIGNSYM_STORAGE'
+step job env RAY_AUTH_MODE=token ray job submit --address http://127.0.0.1:8265 --working-dir . -- \
+    python orchestrator/sweep.py grids/wider.yaml
+echo '# edited' >> orchestrator/sweep.py
+step stale $SUBMIT grids/tiny.yaml
+step update ray up --yes --no-restart --no-config-cache cluster/test.yaml
+step again $SUBMIT grids/tiny.yaml
+step down ray down --yes cluster/test.yaml
+step left pgrep -x -a raylet
+"""
+
+#: Returns when both nodes are in the cluster.
+JOINED = f"""
+import os, time
+os.environ["RAY_AUTH_MODE"] = "token"
+import ray
+ray.init(address="{NEAR}:6379", logging_level="ERROR")
+while sum(node["Alive"] for node in ray.nodes()) < 2:
+    time.sleep(0.2)
+"""
+
+#: Stands in for pip, which would download gigabytes: leaves word of how it was called.
+PIP = """#!/bin/sh
+for word; do echo "$word"; done > ~/pip.log
 """
 
 
 @pytest.fixture(scope="module")
 def submitted(tmp_path_factory):
-    """Output of each step, by its name, and the head's home."""
+    """Output of each step, by its name, and the folder of both machines and of the laptop."""
     folder = tmp_path_factory.mktemp("ssh")
-    home = folder / "home"
-    for name in ("home/.ssh", "home/.ray", "ray", "keys"):
-        (folder / name).mkdir(parents=True)
-    key = folder / "keys/id"
-    for path in (key, folder / "keys/host"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
-    shutil.copy(key.with_suffix(".pub"), home / ".ssh/authorized_keys")
-    lines = Path("/etc/passwd").read_text().splitlines()
-    entries = [re.sub(r"^(root:.*?:0:0:[^:]*):[^:]*:[^:]*$", rf"\1:{home}:/bin/bash", line) for line in lines]
-    (folder / "passwd").write_text("\n".join(entries) + "\n")
-    (folder / "sshd_config").write_text(
-        f"Port 22\nListenAddress 127.0.0.1\nHostKey {folder}/keys/host\nUsePAM no\nStrictModes no\n"
-        f"AuthorizedKeysFile {home}/.ssh/authorized_keys\nPidFile none\nPermitRootLogin yes\n"
-    )
-    (home / ".ray/auth_token").write_text("0123456789abcdef" * 4)
-    (home / ".bashrc").write_text(f"export PATH={Path(sys.executable).parent}:$PATH\n")
-    laptop = repository(folder / "laptop")
-    (laptop / "cluster/test.yaml").write_text(yaml.safe_dump(_cluster(key)))
-    profile = laptop / "cluster/profile.sh"
-    profile.write_text(profile.read_text().replace("CHANGE-ME", str(folder / "store")))
-    submit = "ray submit --no-config-cache cluster/test.yaml orchestrator/sweep.py"
-    script = (
-        MACHINE.format(folder=folder, sshd=shutil.which("sshd"))
-        + f"""
-EXEC="ray exec --no-config-cache cluster/test.yaml"
-step up ray up --yes --no-config-cache cluster/test.yaml
-step sweep {submit} grids/tiny.yaml
-step listening ss -Hltn
-step stranger env RAY_AUTH_MODE=disabled HOME=/nonexistent ray status --address 127.0.0.1:6379
-step asked $EXEC 'cd ~/signsym; python -m orchestrator.cli status $SIGNSYM_STORAGE'
-step wrong {submit} grids/none.yaml
-step wrong-status $EXEC 'cat ~/sweep.status'
-echo '# edited' >> orchestrator/sweep.py
-step stale {submit} grids/tiny.yaml
-step update ray up --yes --no-restart --no-config-cache cluster/test.yaml
-step again {submit} grids/tiny.yaml
-step down ray down --yes cluster/test.yaml
-"""
-    )
-    output = inside(script, folder, home, timeout=500)
+    (folder / "laptop/home/.ray").mkdir(parents=True)
+    key = folder / "laptop/home/id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    for name, address in (("near", NEAR), ("far", FAR)):
+        _machine(folder / name, address, key.with_suffix(".pub"))
+    (folder / "laptop/home/.ray/auth_token").write_text("0123456789abcdef" * 4)
+    (folder / "joined.py").write_text(JOINED)
+    laptop = repository(folder / "laptop/repository")
+    (laptop / "grids/wider.yaml").write_text(TINY.replace("epsilon: [0, 0.1]", "epsilon: [0, 0.1, 0.2]"))
+    missing = "dataset: {name: imagefolder, path: not-there, size: 8}"
+    (laptop / "grids/failing.yaml").write_text(re.sub(r"\n    dataset: .*", f"\n    {missing}", TINY))
+    (laptop / "cluster/test.yaml").write_text(yaml.safe_dump(_cluster(key, folder / "store")))
+    start = TWO_MACHINES + SSHD + STEPS
+    script = start.format(folder=folder, sshd=shutil.which("sshd"), near=NEAR)
+    output = inside(script, folder, folder / "laptop/home", timeout=560)
     steps = re.split(r"^== (?!status \d)(\S+)\n", output, flags=re.MULTILINE)
     named = dict(zip(steps[1::2], steps[2::2], strict=True))
     return {name: _Step(text) for name, text in named.items()}, folder
@@ -85,56 +96,105 @@ class _Step:
         self.text, self.status = body, int(status.split()[0]) if status.split() else None
 
 
-def _cluster(key):
-    """The shipped cluster file for machines of one's own, on this one, with the Python that is here."""
-    shipped = yaml.safe_load((ROOT / "cluster/onprem.yaml").read_text())
-    shipped["provider"] |= {"head_ip": "127.0.0.1", "worker_ips": []}
-    shipped |= {"min_workers": 0, "max_workers": 0}
-    shipped["auth"] = {"ssh_user": "root", "ssh_private_key": str(key)}
-    shipped["setup_commands"] = [command for command in shipped["setup_commands"] if "venv" not in command]
-    start = shipped["head_start_ray_commands"][0]
-    shipped["head_start_ray_commands"] = [f"{start} --node-ip-address 127.0.0.1 --num-cpus 2"]
-    return shipped
+def _machine(folder, address, public):
+    """A machine's home, its sshd, and a passwd file that gives root that home."""
+    home = folder / "home"
+    (home / "signsym-venv/bin").mkdir(parents=True)
+    (home / ".ssh").mkdir()
+    (folder / "ray").mkdir()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "host"], check=True)
+    shutil.copy(public, home / ".ssh/authorized_keys")
+    lines = Path("/etc/passwd").read_text().splitlines()
+    entries = [re.sub(r"^(root:.*?:0:0:[^:]*):[^:]*:[^:]*$", rf"\1:{home}:/bin/bash", line) for line in lines]
+    (folder / "passwd").write_text("\n".join(entries) + "\n")
+    (folder / "sshd_config").write_text(
+        f"Port 22\nListenAddress {address}\nHostKey {folder}/host\nUsePAM no\nStrictModes no\n"
+        f"AuthorizedKeysFile {home}/.ssh/authorized_keys\nPidFile none\nPermitRootLogin yes\n"
+    )
+    (home / ".bashrc").touch()
+    # The environment that the setup commands would make is there already: the one that the tests run in.
+    (home / "signsym-venv/bin/activate").write_text(f"export PATH={home}/bin:{Path(sys.executable).parent}:$PATH\n")
+    (home / "signsym-venv/bin/pip").write_text(PIP)
+    (home / "signsym-venv/bin/pip").chmod(0o755)
+    (home / "bin").mkdir()
+    (home / "bin/signsym").write_text('#!/bin/sh\ncd ~/signsym && exec python -m orchestrator.cli "$@"\n')
+    (home / "bin/signsym").chmod(0o755)
 
 
-def test_the_cluster_comes_up(submitted):
-    steps, _ = submitted
+def _cluster(key, store):
+    """The shipped cluster file for machines of one's own, with these machines, each with one CPU."""
+    shipped = (ROOT / "cluster/onprem.yaml").read_text()
+    assert "SIGNSYM_STORAGE=/shared/signsym" in shipped
+    cluster = yaml.safe_load(shipped.replace("/shared/signsym", str(store)))
+    cluster["provider"] |= {"head_ip": NEAR, "worker_ips": [FAR]}
+    cluster |= {"min_workers": 1, "max_workers": 1}
+    cluster["auth"] = {"ssh_user": "root", "ssh_private_key": str(key)}
+    for kind, address in (("head", NEAR), ("worker", FAR)):
+        (start,) = cluster[f"{kind}_start_ray_commands"]
+        cluster[f"{kind}_start_ray_commands"] = [f"{start} --node-ip-address {address} --num-cpus 1"]
+    return cluster
+
+
+def test_both_nodes_come_up_and_get_what_the_cluster_file_says(submitted):
+    steps, folder = submitted
     assert steps["up"].status == 0, steps["up"].text
+    assert steps["joined"].status == 0, steps["joined"].text
+    for name in ("near", "far"):
+        home = folder / name / "home"
+        assert (home / "signsym/orchestrator/sweep.py").is_file()
+        assert (home / ".ray/auth_token").read_text() == "0123456789abcdef" * 4
+        pip = (home / "pip.log").read_text().splitlines()
+        assert pip[-2:] == ["--editable", f"{home}/signsym[cluster]"]
+        assert (home / ".bashrc").read_text().count("profile.sh") == 1
 
 
-def test_the_sweep_that_is_submitted_completes(submitted):
+def test_the_sweep_that_is_submitted_completes_on_both_nodes(submitted):
     steps, folder = submitted
     assert steps["sweep"].status == 0, steps["sweep"].text
     assert "Complete: all 27 cells have a result." in steps["sweep"].text
-    assert "grid: " in steps["sweep"].text
-    assert "signsym/grids/tiny.yaml" in steps["sweep"].text
-    assert len(Store(str(folder / "store")).results()) == 27
-    assert "27 of 27 cells done" in steps["asked"].text, steps["asked"].text
+    assert f"grid: {folder}/near/home/signsym/grids/tiny.yaml" in steps["sweep"].text
+    events = [json.loads(line) for log in (folder / "store/events").glob("*.jsonl") for line in log.open()]
+    assert {event["host"] for event in events if event["event"] == "job_finished"} == {"near", "far"}
 
 
 def test_the_true_exit_status_is_left_on_the_head(submitted):
     steps, _ = submitted
     assert "sweep.py: exit status 0" in steps["sweep"].text
-    # ray turns every failure into 1.
-    assert steps["wrong"].status == 1
-    assert "sweep.py: exit status 2" in steps["wrong"].text
-    assert re.search(r"^2\s*$", steps["wrong-status"].text, re.MULTILINE)
+    # ray turns every failure into 1, that of a wrong request too.
+    assert steps["failing"].status == steps["stale"].status == 1
+    assert "sweep.py: exit status 1" in steps["failing"].text
+    assert "sweep.py: exit status 2" in steps["stale"].text
+    assert re.search(r"^1\s*$", steps["failing-status"].text, re.MULTILINE)
+    assert "27 of 27 cells done" in steps["failing-status"].text, steps["failing-status"].text
 
 
 def test_a_script_that_is_newer_than_the_cluster_is_refused_until_it_is_updated(submitted):
     steps, _ = submitted
-    assert steps["stale"].status == 1
     assert "ray up --no-restart" in steps["stale"].text
-    assert "sweep.py: exit status 2" in steps["stale"].text
     assert steps["update"].status == 0, steps["update"].text
     assert steps["again"].status == 0, steps["again"].text
     assert "Nothing to do" in steps["again"].text
 
 
-def test_nothing_listens_but_on_loopback_and_ray_asks_for_its_token(submitted):
+def test_a_job_of_rays_own_runs_the_same_script(submitted):
+    steps, folder = submitted
+    assert steps["job"].status == 0, steps["job"].text
+    assert "10 jobs to run (10 attack)" in steps["job"].text
+    assert len(Store(str(folder / "store")).results()) == 27 + 3 * 4
+
+
+def test_strangers_find_no_dashboard_and_are_asked_for_the_token(submitted):
     steps, _ = submitted
     doors = [line.split()[3] for line in steps["listening"].text.splitlines() if line.strip()]
-    assert len(doors) > 5
-    assert [door for door in doors if not door.startswith(("127.0.0.1:", "[::1]:", "[::ffff:127.0.0.1]:"))] == []
+    inner = [door for door in doors if door.endswith(":8265")]
+    assert inner == ["127.0.0.1:8265"]
+    assert not [door for door in doors if door.endswith(":10001")]
+    assert "ConnectionRefusedError" in steps["dashboard"].text
     assert steps["stranger"].status != 0
     assert "InvalidAuthToken" in steps["stranger"].text or "Unauthenticated" in steps["stranger"].text
+
+
+def test_nothing_of_ray_is_left_when_the_cluster_is_down(submitted):
+    steps, _ = submitted
+    assert steps["down"].status == 0, steps["down"].text
+    assert (steps["left"].status, steps["left"].text) == (1, "")

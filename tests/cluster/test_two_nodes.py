@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY, finish, start
-from nodes import ROOT, inside, why_not
+from nodes import FAR, NEAR, ROOT, TWO_MACHINES, inside, why_not
 
 from orchestrator.store import Store
 
@@ -23,24 +23,15 @@ CLOCK = ["seconds", "finished_at", "device"]
 #: Seconds within which the jobs of a lost node run elsewhere.
 ELSEWHERE = 30
 
-SCRIPT = """
-mount --make-rprivate /
-mount -t tmpfs tmpfs /run && mkdir -p /run/netns /tmp/ray
-ip link set lo up
-ip netns add far
-ip link add near0 type veth peer name far0
-ip link set far0 netns far
-ip addr add 10.77.0.1/24 dev near0 && ip link set near0 up
-ip netns exec far sh -c 'ip addr add 10.77.0.2/24 dev far0; ip link set far0 up; ip link set lo up'
-mount --bind {folder}/ray-near /tmp/ray
+SCRIPT = (
+    TWO_MACHINES
+    + """
 export RAY_AUTH_MODE=token
-bash {root}/cluster/start.sh head --node-ip-address 10.77.0.1 --num-cpus 1 --include-dashboard false
-ip netns exec far unshare --mount --pid --uts --fork --mount-proc --kill-child bash -c '
-    hostname far; mount --bind {folder}/ray-far /tmp/ray
-    exec bash {root}/cluster/start.sh worker 10.77.0.1 --node-ip-address 10.77.0.2 --num-cpus 1 --block' &
+bash {root}/cluster/start.sh head --node-ip-address {near} --num-cpus 1 --include-dashboard false
+far 'exec bash {root}/cluster/start.sh worker {near} --node-ip-address {far} --num-cpus 1 --block' &
 node=$!
 for _ in $(seq 60); do [ "$(ray status 2>/dev/null | grep -c ' node_')" = 2 ] && break; sleep 1; done
-python {root}/orchestrator/sweep.py {folder}/grid.yaml --storage {folder}/store --address 10.77.0.1:6379 &
+python {root}/orchestrator/sweep.py {folder}/grid.yaml --storage {folder}/store --address {near}:6379 &
 sweep=$!
 timeout 90 python {folder}/wait.py {folder}/store
 date --utc +%Y-%m-%dT%H:%M:%S.%6N+00:00 > {folder}/struck
@@ -48,6 +39,7 @@ date --utc +%Y-%m-%dT%H:%M:%S.%6N+00:00 > {folder}/struck
 wait $sweep
 echo "status $?"
 """
+)
 
 #: Returns when both nodes have just begun a fine-tune, which takes seconds: each node runs one job at a time.
 WAIT = """
@@ -89,12 +81,12 @@ def table(storage):
     "strike", ["pkill -KILL -P $node; kill -KILL $node", "ip link set near0 down"], ids=["killed", "cut off"]
 )
 def test_a_lost_node_costs_seconds_and_no_cell(undisturbed, tmp_path, strike):
-    for name in ("ray-near", "ray-far", "home/.ray"):
+    for name in ("near/ray", "far/ray", "home/.ray"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "home/.ray/auth_token").write_text("0123456789abcdef" * 4)
     (tmp_path / "grid.yaml").write_text(GRID)
     (tmp_path / "wait.py").write_text(WAIT)
-    script = SCRIPT.format(folder=tmp_path, root=ROOT, strike=strike)
+    script = SCRIPT.format(folder=tmp_path, root=ROOT, strike=strike, near=NEAR, far=FAR)
     output = inside(script, tmp_path, tmp_path / "home", timeout=400)
     assert output.rstrip().endswith("status 0"), output
     assert table(tmp_path / "store").equals(undisturbed)
