@@ -43,14 +43,15 @@ def survey(store: Store) -> Survey:
         group: Group = (spec["kind"], spec["backbone"]["name"], spec["dataset"]["name"])
         times.setdefault(group, []).append(record["seconds"])
         _peak(found.memory, group, record.get("gpu_peak"), record.get("gpu_total"))
-    columns = ["backbone", "dataset", "attack", "job", "seconds", "gpu_peak", "gpu_total"]
-    rows = store.table("results", tables.RESULTS, ["cell", *columns])
-    found.done_cells.update(rows["cell"].to_pylist())
-    jobs = rows.group_by(columns[:4]).aggregate([(name, "max") for name in columns[4:]])
-    for row in jobs.to_pylist():
-        group = ("attack", row["backbone"], row["dataset"], row["attack"])
-        times.setdefault(group, []).append(row["seconds_max"])
-        _peak(found.memory, group, row["gpu_peak_max"], row["gpu_total_max"])
+    columns = ["job", "backbone", "dataset", "attack", "seconds", "gpu_peak", "gpu_total"]
+    for part in store.parts("results", tables.RESULTS, ["cell", *columns]):
+        found.done_cells.update(part["cell"].to_pylist())
+        # All rows of a job have its time; a file has one job's rows as a rule.
+        firsts = part.slice(0, 1) if len(part["job"].unique()) == 1 else part
+        for row in {row["job"]: row for row in firsts.select(columns).to_pylist()}.values():
+            group = ("attack", row["backbone"], row["dataset"], row["attack"])
+            times.setdefault(group, []).append(row["seconds"])
+            _peak(found.memory, group, row["gpu_peak"], row["gpu_total"])
     found.seconds.update({group: median(seconds) for group, seconds in times.items()})
     return found
 

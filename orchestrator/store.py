@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +89,12 @@ class Store:
 
     def table(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of a folder's files; broken and foreign files are left out and named in `skipped`."""
+        parts = list(self.parts(folder, schema, columns))
+        empty = pa.schema([schema.field(name) for name in columns or schema.names]).empty_table()
+        return pa.concat_tables(parts) if parts else empty
+
+    def parts(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows of a folder's files, file by file; broken and foreign files are left out and named in `skipped`."""
         wanted = pa.schema([schema.field(name) for name in columns or schema.names])
         # A file that lacks any column of the table is foreign, also where that column is not asked for.
         required = set(schema.names) - tables.ADDED
@@ -107,8 +113,7 @@ class Store:
 
         # Parsing is work for the cores, waiting for a bucket is not.
         with ThreadPoolExecutor(os.cpu_count() if self._local else THREADS) as pool:
-            parts = [part for part in pool.map(load, self.names(folder, ".parquet")) if part is not None]
-        return pa.concat_tables(parts) if parts else wanted.empty_table()
+            yield from (part for part in pool.map(load, self.names(folder, ".parquet")) if part is not None)
 
     def results(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A row for each cell; of a cell that two sweeps computed, the row that was finished first."""
@@ -124,7 +129,10 @@ class Store:
 
     def done_cells(self) -> set[str]:
         """Keys of the cells that have a result."""
-        return set(self.table("results", tables.RESULTS, ["cell"])["cell"].to_pylist()) - {None}
+        found: set[str] = set()
+        for part in self.parts("results", tables.RESULTS, ["cell"]):
+            found.update(part["cell"].to_pylist())
+        return found - {None}
 
     # Models
 
