@@ -24,9 +24,8 @@ export RAY_AUTH_MODE=token
 
 case "${1:?head or worker}" in
 head)
-    # The dashboard, which also takes jobs, on loopback; no server for Ray Client.
-    exec ray start --head --port "$port" --dashboard-host 127.0.0.1 --ray-client-server-port 0 \
-        --disable-usage-stats "${@:2}"
+    # The dashboard, which also takes jobs, is on loopback alone.
+    exec ray start --head --port "$port" --dashboard-host 127.0.0.1 --disable-usage-stats "${@:2}"
     ;;
 worker)
     exec ray start --address "${2:?address of the head}:$port" --disable-usage-stats "${@:3}"
