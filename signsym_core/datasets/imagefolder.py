@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from signsym_core import seeds
-from signsym_core.datasets.base import Data, DataNotFoundError, DataSource, Split
+from signsym_core.datasets.base import Data, DataNotFoundError, DataSource
 from signsym_core.registry import require
 
 _IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
@@ -62,20 +62,23 @@ class ImageFolder(DataSource):
         held_out = folders.get("test") or folders.get("val")
         if "train" in folders and held_out:
             names = _class_names(folders["train"])
-            files = {"train": _files(folders["train"], names), "test": _files(held_out, names)}
+            parts = [_files(folders["train"], names), _files(held_out, names)]
+            files = [file for part in parts for file in part]
+            at = torch.arange(len(files))
+            members = {"train": at[: len(parts[0])], "test": at[len(parts[0]) :]}
+            numbers = torch.cat([torch.arange(len(part)) for part in parts])
         else:
             names = _class_names(tree)
-            files = _divided(_files(tree, names))
-        splits = {}
-        for split, limit in (("train", self.train_images), ("test", self.test_images)):
-            labels = torch.tensor([label for _, label in files[split]], dtype=torch.int64)
-            chosen, new_labels = self.subset(names, labels, limit, split)
-            if not len(chosen):
-                raise DataNotFoundError(f"image folder {tree}: no images for the {split} split in {', '.join(names)}")
-            images = self._decode([files[split][at][0] for at in chosen.tolist()])
-            splits[split] = Split(images=images, labels=new_labels, indices=chosen)
-        kept = names if self.classes is None else [names[self._number(c, names)] for c in self.classes]
-        return Data(train=splits["train"], test=splits["test"], classes=tuple(kept))
+            files = _files(tree, names)
+            order = torch.randperm(len(files), generator=seeds.generator(0, "split", "imagefolder"))
+            quarter = len(files) // 4
+            members, numbers = {"train": order[quarter:], "test": order[:quarter]}, torch.arange(len(files))
+        labels = torch.tensor([label for _, label in files], dtype=torch.int64)
+        chosen = self.choose(names, labels, members, numbers)
+        for part, choice in chosen.items():
+            if not len(choice.positions):
+                raise DataNotFoundError(f"image folder {tree}: no images for the {part} split in {', '.join(names)}")
+        return self.assemble(names, chosen, lambda positions: self._decode([files[at][0] for at in positions.tolist()]))
 
     def _decode(self, files: list[Path]) -> Tensor:
         """All images as one uint8 tensor; decoding leaves Python, so threads share the work."""
@@ -109,12 +112,6 @@ def _files(folder: Path, names: list[str]) -> list[tuple[Path, int]]:
             files = [path for path in members.rglob("*") if path.suffix.lower() in _IMAGES and path.is_file()]
             found += [(path, label) for path in sorted(files)]
     return found
-
-
-def _divided(files: list[tuple[Path, int]]) -> dict[str, list[tuple[Path, int]]]:
-    order = torch.randperm(len(files), generator=seeds.generator(0, "split", "imagefolder")).tolist()
-    quarter = len(files) // 4
-    return {"train": [files[at] for at in order[quarter:]], "test": [files[at] for at in order[:quarter]]}
 
 
 def _read(file: Path, side: int | None) -> np.ndarray:
