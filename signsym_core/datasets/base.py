@@ -16,6 +16,7 @@ from torch import Tensor
 
 from signsym_core import seeds
 from signsym_core.datasets.choice import draw, nested, per_class
+from signsym_core.datasets.mapped import Mapped
 from signsym_core.registry import Member, ParameterError, require
 
 
@@ -27,7 +28,8 @@ class DataNotFoundError(FileNotFoundError):
 class Split:
     """Images and their labels, on one device."""
 
-    images: Tensor
+    #: uint8 [n, channels, height, width]; mapped where they are too many for memory.
+    images: Tensor | Mapped
     #: int64 [n], or uint8 0/1 [n, classes] where an image has several labels.
     labels: Tensor
     #: Number of each image in the data set's own order, on the CPU: unique in a split, what pairs outcomes across
@@ -43,12 +45,15 @@ class Split:
         return self.labels.device
 
     def to(self, device: torch.device | str) -> Split:
-        return Split(images=self.images.to(device), labels=self.labels.to(device), indices=self.indices)
+        """The split on `device`; mapped images stay in their file until `take` brings them."""
+        images = self.images if isinstance(self.images, Mapped) else self.images.to(device)
+        return Split(images=images, labels=self.labels.to(device), indices=self.indices)
 
     def take(self, chosen: Tensor) -> Split:
         """The images at the positions `chosen`, in that order, on the split's device."""
         at = chosen.to(self.device)
-        return Split(images=self.images[at], labels=self.labels[at], indices=self.indices[chosen.cpu()])
+        images = self.images[at].to(self.device)
+        return Split(images=images, labels=self.labels[at], indices=self.indices[chosen.cpu()])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,7 +180,9 @@ class DataSource(Member, ABC):
                 chosen[part] = Choice(positions=positions, labels=new, indices=indices)
         return chosen
 
-    def assemble(self, names: Sequence[str], chosen: Mapping[str, Choice], images: Callable[[Tensor], Tensor]) -> Data:
+    def assemble(
+        self, names: Sequence[str], chosen: Mapping[str, Choice], images: Callable[[Tensor], Tensor | Mapped]
+    ) -> Data:
         """The data set of `choose`'s choices, where `images` gives the pixels at positions of the pool."""
         splits = {
             part: Split(images=images(choice.positions), labels=choice.labels, indices=choice.indices)
