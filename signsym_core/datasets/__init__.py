@@ -8,6 +8,8 @@ from signsym_core.datasets.batches import augmented as augmented
 from signsym_core.datasets.batches import inputs as inputs
 from signsym_core.datasets.cifar10 import CIFAR10
 from signsym_core.datasets.digits import Digits
+from signsym_core.datasets.files import BrokenImagesError as BrokenImagesError
+from signsym_core.datasets.files import BrokenImageWarning as BrokenImageWarning
 from signsym_core.datasets.imagefolder import ImageFolder
 from signsym_core.registry import Registry
 
