@@ -90,7 +90,7 @@ def fine_tune(
     rounding (see `signsym_core.microbatch`). Raises NonFiniteGradientError, naming the layer and the step, and
     ValueError where a converted layer does not take part in the forward pass.
     """
-    device = train.images.device
+    device = train.labels.device
     known = classes if classes is not None else _classes(train.labels)
     objective = task.objective(known, seed).to(device)
     optimizer = _optimizer(model, objective, settings)
@@ -133,11 +133,11 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     order = torch.randperm(len(train), generator=seeds.generator(seed, "order", epoch))
     chance = seeds.generator(seed, "augment", epoch)
-    for chosen in order.to(train.images.device).split(settings.batch_size):
+    for chosen in order.to(train.labels.device).split(settings.batch_size):
         # A last batch of one image: batch normalisation cannot train on it.
         if len(chosen) == 1 and settings.batch_size > 1 and len(train) > 1:
             continue
-        images = train.images[chosen]
+        images = train.images[chosen].to(train.labels.device)
         pixels = augmented(images, source, chance) if settings.augment else inputs(images, source)
         yield pixels, train.labels[chosen]
 

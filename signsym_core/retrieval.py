@@ -60,10 +60,14 @@ def encode(model: nn.Module, split: Split, source: DataSource, batch: int = 256)
     training = model.training
     model.eval()
     try:
-        parts = [signs(model(inputs(split.images[at : at + batch], source))) for at in range(0, len(split), batch)]
+        found = []
+        for places in torch.arange(len(split)).split(batch):
+            images = split.take(places).images
+            assert isinstance(images, Tensor)
+            found.append(signs(model(inputs(images, source))))
     finally:
         model.train(training)
-    return Codes(signs=torch.cat(parts), labels=split.labels)
+    return Codes(signs=torch.cat(found), labels=split.labels)
 
 
 def signs(outputs: Tensor) -> Tensor:

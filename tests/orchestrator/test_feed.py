@@ -18,9 +18,9 @@ from orchestrator.store import Store
 NODE = {"CPU": 4.0, "GPU": 1.0}
 
 
-def job(key, parent=None, **resources):
-    resources = Resources(**({"gpu": 0.5, "cpu": 2} | resources))
-    return Job(key=key, kind="attack", parent=parent, spec={"a": 1}, resources=resources, title=key, group=("attack",))
+def job(key, *parents, **resources):
+    given = Resources(**({"gpu": 0.5, "cpu": 2} | resources))
+    return Job(key=key, kind="attack", parents=parents, spec={"a": 1}, resources=given, title=key, group=("attack",))
 
 
 class Log:
