@@ -64,6 +64,8 @@ class COCO(FileSource):
     unlabelled: Literal["drop", "database"] = "drop"
     #: Folder of list files: absolute, below PATH, or below the data root; null: the fixed draw.
     lists: str | None = None
+    #: With `lists`, the list of what is searched; null: the training images are searched.
+    database: str | None = "database.txt"
     #: Whether queries that a database list names stay there. HashNet's list holds all 5,000 queries: each finds itself.
     queries_in_database: bool = False
 
@@ -74,7 +76,7 @@ class COCO(FileSource):
 
     @property
     def has_database(self) -> bool:
-        return True
+        return super().has_database or self.lists is None or self.database is not None
 
     def listing(self, root: Path) -> Listing:
         tree = root / self.path
@@ -86,10 +88,10 @@ class COCO(FileSource):
             )
         if self.lists is not None:
             folder = find_lists(root, tree, self.lists)
-            files = {part: folder / f"{part}.txt" for part in ("train", "test", "database")}
+            files = {"train": "train.txt", "test": "test.txt"} | ({"database": self.database} if self.database else {})
             return from_lists(
                 tree,
-                files,
+                {part: folder / file for part, file in files.items()},
                 names=NAMES,
                 width=len(NAMES),
                 queries_in_database=self.queries_in_database,

@@ -48,9 +48,12 @@ def read_list(file: Path, width: int | None = None, *, unlabelled: bool = True) 
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        if width is None:
-            width = _labels_at_end(line)
-        if width < 2:
+        if not lines:
+            found = _labels_at_end(line)
+            width = found if width is None else width
+            if found > width:
+                raise ValueError(f"{file}:{number}: expected a path and {width} labels 0 or 1, got {found} labels")
+        if width is None or width < 2:
             raise ValueError(f"{file}:{number}: expected a path and at least two labels 0 or 1, got {_shown(line)}")
         # From the right, so that a path may hold spaces.
         path, *marks = line.rsplit(maxsplit=width)
