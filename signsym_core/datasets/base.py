@@ -52,8 +52,9 @@ class Split:
     def take(self, chosen: Tensor) -> Split:
         """The images at the positions `chosen`, in that order, on the split's device."""
         at = chosen.to(self.device)
-        images = self.images[at].to(self.device)
-        return Split(images=images, labels=self.labels[at], indices=self.indices[chosen.cpu()])
+        # Not self.images[at]: on a CPU that moves bytes one by one, this moves whole images.
+        images = self.images[at] if isinstance(self.images, Mapped) else self.images.index_select(0, at)
+        return Split(images=images.to(self.device), labels=self.labels[at], indices=self.indices[chosen.cpu()])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

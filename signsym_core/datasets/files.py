@@ -132,7 +132,6 @@ class FileSource(DataSource):
         said = f"{self.label}: {len(positions)} broken images ({counted}): {named}{more}"
         if self.broken == "stop":
             raise BrokenImagesError(f"{said}. Replace the files, or set the parameter 'broken' to skip")
-        warnings.warn(f"{said}. They are left out", BrokenImageWarning, stacklevel=4)
         kept = {}
         for part, mask in lost.items():
             choice = chosen[part]
@@ -142,6 +141,7 @@ class FileSource(DataSource):
             if not len(whole.positions):
                 raise BrokenImagesError(f"{said}. None is left in {part}")
             kept[part] = whole
+        warnings.warn(f"{said}. They are left out", BrokenImageWarning, stacklevel=4)
         return kept
 
 

@@ -79,10 +79,13 @@ def class_files(tree: Path, part: str, names: list[str]) -> tuple[list[str], lis
     """Images below TREE/PART with the number of their class, ordered by class and name, as paths below `tree`."""
     files: list[str] = []
     labels: list[int] = []
+    start = len(str(tree)) + 1
     for label, name in enumerate(names):
         found = []
         for folder, _, inside in os.walk(tree / part / name, followlinks=True):
-            found += [Path(folder, file) for file in inside if os.path.splitext(file)[1].lower() in SUFFIXES]
-        files += [path.relative_to(tree).as_posix() for path in sorted(found)]
+            below = folder[start:].replace(os.sep, "/")
+            found += [f"{below}/{file}" for file in inside if os.path.splitext(file)[1].lower() in SUFFIXES]
+        # Folder by folder, not by the separator's place among the characters.
+        files += sorted(found, key=lambda path: path.split("/"))
         labels += [label] * len(found)
     return files, labels
