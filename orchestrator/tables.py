@@ -102,6 +102,14 @@ EXAMPLES = _schema(
     ]
 )
 
+#: A row for each image of each split of a data set, in the splits' orders.
+SPLITS = _schema(
+    [
+        ("split", _text, "train, test or database"),
+        ("image", _count, "number of the image in its data set's own order, as in the other tables"),
+    ]
+)
+
 #: A row for each job that failed for good.
 FAILURES = _schema(
     [

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 import signsym_core as ss
-from orchestrator import codes, keys, tables
+from orchestrator import codes, keys, splits, tables
 from orchestrator.jobs import Context
 from orchestrator.store import Store, StoreError
 from signsym_core.backbones import Backbone, Model
@@ -126,7 +126,7 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
     store, started = Store(context.storage), time.monotonic()
     model, record = _Models.get(store, spec["model"])
     made = record["spec"]
-    source, data = _data(keys.canonical(made["dataset"]), context.data_root)
+    source, data = _data(keys.canonical(made["dataset"]), context.data_root, context.storage)
     count = len(data.test) if spec["images"] is None else min(spec["images"], len(data.test))
     test = data.test.take(torch.arange(count))
     assert isinstance(test.images, Tensor)
@@ -223,16 +223,18 @@ def _png(image: Tensor) -> bytes:
 
 def _ingredients(spec: dict[str, Any], context: Context) -> tuple[DataSource, Backbone, Data]:
     backbone = ss.BACKBONES.build(spec["backbone"]["name"], **spec["backbone"]["parameters"])
-    source, data = _data(keys.canonical(spec["dataset"]), context.data_root)
+    source, data = _data(keys.canonical(spec["dataset"]), context.data_root, context.storage)
     return source, backbone, data
 
 
 @functools.lru_cache(maxsize=2)
-def _data(described: str, root: str) -> tuple[DataSource, Data]:
-    """A data set on this worker's device, decoded once in the life of the worker."""
+def _data(described: str, root: str, storage: str) -> tuple[DataSource, Data]:
+    """A data set on this worker's device, decoded once in its life; the same images as ever in the store."""
     parts = json.loads(described)
     source = ss.DATASETS.build(parts["name"], **parts["parameters"])
-    return source, source.load(Path(root)).to(device())
+    data = source.load(Path(root))
+    splits.keep(Store(storage), parts, data)
+    return source, data.to(device())
 
 
 def _fresh(spec: dict[str, Any], source: DataSource, backbone: Backbone, data: Data) -> Model:
