@@ -5,11 +5,10 @@ Legend: n images, e epsilons; images float [n, channels, height, width] in [0, 1
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
 from signsym_core.attacks.problem import Passes, Problem
+from signsym_core.frozen import frozen
 from signsym_core.registry import UnknownNameError, unknown
 from signsym_core.retrieval import Gallery
 from signsym_core.tasks import TASKS, Task
@@ -121,7 +121,7 @@ def attack(
     passes = Passes()
     noise = torch.Generator(device=images.device).manual_seed(seed)
     blocks = []
-    with _frozen(model), _frozen(surrogate or model):
+    with frozen(model), frozen(surrogate or model):
         for start in range(0, len(images), BLOCK):
             at = slice(start, start + BLOCK)
             drawn = None
@@ -233,23 +233,6 @@ def within_ball(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:
     clipped = (images + (proposed - images).clamp(-bound, bound)).clamp(0, 1)
     outside = (clipped.double() - images.double()).abs() > epsilon
     return torch.where(outside, torch.nextafter(clipped, images), clipped)
-
-
-@contextlib.contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and parameters without gradient inside the block; everything as before after it."""
-    training = {module: module.training for module in model.modules()}
-    gradients = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
-        model.eval()
-        for parameter in gradients:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        for parameter, wanted in gradients.items():
-            parameter.requires_grad_(wanted)
 
 
 def _check_inputs(images: Tensor, labels: Tensor, epsilons: Sequence[float]) -> None:
