@@ -6,11 +6,10 @@ the attack's norm, which is L∞ for most.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
 from signsym_core.attacks.ball import Norm, sizes
 from signsym_core.attacks.ball import within_ball as within_ball
 from signsym_core.attacks.problem import Passes, Problem
+from signsym_core.frozen import frozen
 from signsym_core.registry import UnknownNameError, unknown
 from signsym_core.retrieval import Gallery
 from signsym_core.tasks import TASKS, Task
@@ -144,7 +144,7 @@ def attack(
     passes = Passes()
     noise = torch.Generator(device=images.device).manual_seed(seed)
     blocks = []
-    with _frozen(model), _frozen(surrogate or model):
+    with frozen(model), frozen(surrogate or model):
         for start in range(0, len(images), BLOCK):
             at = slice(start, start + BLOCK)
             drawn = None
@@ -265,23 +265,6 @@ def _run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carr
     if asked.has_clean_gradient:
         result.zero_gradient = (asked.clean_gradient.flatten(1) == 0).all(dim=1).cpu()
     return result
-
-
-@contextlib.contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and parameters without gradient inside the block; everything as before after it."""
-    training = {module: module.training for module in model.modules()}
-    gradients = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
-        model.eval()
-        for parameter in gradients:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        for parameter, wanted in gradients.items():
-            parameter.requires_grad_(wanted)
 
 
 def _check_inputs(images: Tensor, labels: Tensor, epsilons: Sequence[float], norm: Norm) -> None:
