@@ -152,11 +152,13 @@ def attack(
                 drawn = torch.rand(images[at].shape, generator=noise, dtype=images.dtype, device=images.device)
             size = min(micro_batch, BLOCK)
             own = [seeds.derive(seed, "image", start + place) for place in range(len(images[at]))]
-            block = (judge, images[at], labels[at], drawn, own, source, passes, size)
-            twin = None if surrogate is None else Problem(surrogate, *block, surrogate_gallery or gallery)
-            if twin is not None:
+            block = (judge, images[at], labels[at], drawn, own)
+            twin = None
+            if surrogate is not None:
+                # Whatever rule a surrogate has, its own gradient is what it is there for.
+                twin = Problem(surrogate, *block, GRADIENTS["exact"], passes, size, surrogate_gallery or gallery)
                 twin.judges = False
-            problem = Problem(model, *block, gallery, twin)
+            problem = Problem(model, *block, source, passes, size, gallery, twin)
             blocks.append(_run_block(chosen, problem, epsilons, carry, max(0, keep - start)))
     zero = [block.zero_gradient for block in blocks if block.zero_gradient is not None]
     queries = [block.queries for block in blocks if block.queries is not None]

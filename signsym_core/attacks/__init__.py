@@ -4,9 +4,11 @@ from signsym_core.attacks.apgd import APGD
 from signsym_core.attacks.autoattack import AutoAttack
 from signsym_core.attacks.base import Attack as Attack
 from signsym_core.attacks.bim import BIM
+from signsym_core.attacks.boundary import Boundary
 from signsym_core.attacks.fgsm import FGSM
 from signsym_core.attacks.gradients import GRADIENTS as GRADIENTS
 from signsym_core.attacks.hag import HAG, HAGSAAT
+from signsym_core.attacks.hopskipjump import HopSkipJump
 from signsym_core.attacks.mim import MIM
 from signsym_core.attacks.noise import Noise
 from signsym_core.attacks.none import NoAttack
@@ -17,5 +19,9 @@ from signsym_core.registry import Registry
 
 #: Every attack, in the order of tables and figures.
 ATTACKS: Registry[Attack] = Registry(
-    "attack", [NoAttack, Noise, FGSM, BIM, MIM, PGD, APGD, AutoAttack, Square, HAG, SDHA, HAGSAAT, SDHASAAT]
+    "attack",
+    [
+        *(NoAttack, Noise, FGSM, BIM, MIM, PGD, APGD, AutoAttack, Square, HopSkipJump, Boundary),
+        *(HAG, SDHA, HAGSAAT, SDHASAAT),
+    ],
 )

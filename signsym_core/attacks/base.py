@@ -18,7 +18,7 @@ from signsym_core.registry import Member
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(Member, ABC):
-    """An attack. Its tags promise "white-box" (it asks for gradients), "linf", "l2", "random" (it uses the noise)."""
+    """An attack. Its tags promise "white-box" (it asks for gradients), "linf", "random" (it draws)."""
 
     #: The tasks that the attack fits.
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})

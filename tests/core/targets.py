@@ -9,11 +9,11 @@ import signsym_core as ss
 
 #: What makes the members that ask a model thousands of times small enough for a test.
 QUICK = {
-    "apgd": {"steps": 10},
-    "autoattack": {"steps": 6, "targets": 2, "queries": 20},
-    "square": {"queries": 30},
-    "hopskipjump": {"steps": 2},
-    "boundary": {"steps": 30},
+    "apgd": {"steps": 5},
+    "autoattack": {"steps": 3, "targets": 1, "queries": 8},
+    "square": {"queries": 15},
+    "hopskipjump": {"steps": 1, "first_evaluations": 20},
+    "boundary": {"steps": 12},
 }
 
 

@@ -105,6 +105,8 @@ def test_the_families_have_their_members_in_the_order_of_tables(family):
                 "apgd",
                 "autoattack",
                 "square",
+                "hopskipjump",
+                "boundary",
                 "hag",
                 "sdha",
                 "hag-saat",
