@@ -5,6 +5,7 @@ from signsym_core.attacks.autoattack import AutoAttack
 from signsym_core.attacks.base import Attack as Attack
 from signsym_core.attacks.bim import BIM
 from signsym_core.attacks.boundary import Boundary
+from signsym_core.attacks.fab import FAB
 from signsym_core.attacks.fgsm import FGSM
 from signsym_core.attacks.gradients import GRADIENTS as GRADIENTS
 from signsym_core.attacks.hag import HAG, HAGSAAT
@@ -21,7 +22,7 @@ from signsym_core.registry import Registry
 ATTACKS: Registry[Attack] = Registry(
     "attack",
     [
-        *(NoAttack, Noise, FGSM, BIM, MIM, PGD, APGD, AutoAttack, Square, HopSkipJump, Boundary),
+        *(NoAttack, Noise, FGSM, BIM, MIM, PGD, APGD, FAB, AutoAttack, Square, HopSkipJump, Boundary),
         *(HAG, SDHA, HAGSAAT, SDHASAAT),
     ],
 )

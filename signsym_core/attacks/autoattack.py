@@ -1,4 +1,4 @@
-"""An ensemble of attacks that need no tuning, in the manner of AutoAttack: the worst case over them, image by image."""
+"""AutoAttack: an ensemble of attacks that need no tuning; the worst case over them, image by image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from signsym_core.attacks.apgd import APGD
 from signsym_core.attacks.ball import within_ball
 from signsym_core.attacks.base import Attack
+from signsym_core.attacks.fab import FAB
 from signsym_core.attacks.margins import margin
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.square import Square
@@ -18,22 +19,23 @@ from signsym_core.registry import require
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """APGD on cross-entropy, APGD on the targeted DLR loss, then Square, each on the images that are left.
+    """APGD on cross-entropy, APGD on the targeted DLR loss, FAB-T, then Square, each on the images that are left.
 
-    Three of the four members of AutoAttack's standard version, with their settings there: 100 steps, 9 targets, 5,000
-    queries. Its third, FAB-T, is not among them, so this is no AutoAttack number and at most as strong; say "without
-    FAB". A model with fewer than four classes has no targeted DLR loss and is spared that member. Of an image that no
-    member breaks, the proposal with the smallest margin is returned.
+    The members of AutoAttack's standard version, with their settings there: 100 steps, 9 targets, 5,000 queries. They
+    are written anew, so a number of the published package may differ by an image or so; its warnings about defences
+    that it does not fit are not repeated. A model with fewer than four classes has no targeted DLR loss and is spared
+    that member. Of an image that no member breaks, the proposal with the smallest margin is returned. FAB runs once
+    for all epsilons, as soon as one needs it.
     """
 
     name = "autoattack"
-    label = "AutoAttack without FAB"
+    label = "AutoAttack"
     citation = "Croce, Hein 2020, Reliable evaluation of adversarial robustness, arXiv 2003.01690, section 5"
     tags = frozenset({"white-box", "linf", "random"})
 
-    #: Steps of either APGD.
+    #: Steps of either APGD, and of FAB towards each class.
     steps: int = 100
-    #: Classes that the targeted one aims at, one after the other.
+    #: Classes that the targeted ones aim at, one after the other.
     targets: int = 9
     #: Queries of Square.
     queries: int = 5000
@@ -48,6 +50,7 @@ class AutoAttack(Attack):
         yield APGD(steps=self.steps)
         if classes >= 4:
             yield APGD(steps=self.steps, loss="targeted-dlr", targets=self.targets)
+        yield FAB(steps=self.steps, targets=self.targets)
         yield Square(queries=self.queries, rescaled=False)
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
@@ -75,4 +78,4 @@ class AutoAttack(Attack):
         return 2 * epsilon
 
     def cost(self, epsilons: int) -> float:
-        return super().cost(epsilons) + epsilons * self.queries
+        return super().cost(epsilons) + epsilons * self.queries + FAB(steps=self.steps, targets=self.targets).cost(0)

@@ -21,6 +21,12 @@ def margin(z: Tensor, y: Tensor) -> Tensor:
     return z.masked_fill(~mine, _ABSENT).amax(dim=1) - z.masked_fill(mine, _ABSENT).amax(dim=1)
 
 
+def gap(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """[n]: z_t - z_y for the classes `target` [n]; of several labels the best counts. Positive where t is above y."""
+    own = z.masked_fill(~_mask(z, y), _ABSENT).amax(dim=1)
+    return z.gather(1, target.unsqueeze(1)).squeeze(1) - own
+
+
 def dlr(z: Tensor, y: Tensor) -> Tensor:
     """[n]: the difference of logits ratio, -(z_y - max of the others) / (z_π1 - z_π3), of equation 6: to be raised.
 
@@ -40,9 +46,7 @@ def targeted_dlr(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
     if z.shape[1] < 4:
         raise ValueError(f"the targeted dlr compares the four largest logits; the model has {z.shape[1]} classes")
     ordered = z.sort(dim=1, descending=True).values
-    own = z.masked_fill(~_mask(z, y), _ABSENT).amax(dim=1)
-    wanted = z.gather(1, target.unsqueeze(1)).squeeze(1)
-    return -(own - wanted) / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + _TINY)
+    return gap(z, y, target) / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + _TINY)
 
 
 def runners_up(z: Tensor, y: Tensor, count: int) -> Tensor:

@@ -10,6 +10,7 @@ import signsym_core as ss
 #: What makes the members that ask a model thousands of times small enough for a test.
 QUICK = {
     "apgd": {"steps": 5},
+    "fab": {"steps": 2, "targets": 2},
     "autoattack": {"steps": 3, "targets": 1, "queries": 8},
     "square": {"queries": 15},
     "hopskipjump": {"steps": 1, "first_evaluations": 20},

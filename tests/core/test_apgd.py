@@ -171,8 +171,8 @@ def test_the_ensemble_loses_every_image_that_a_member_loses():
         alone = ss.attack(member, model, images, labels, epsilons)
         # Later members have streams of their own from the start too, so each is what it is alone.
         assert not (ensemble.robust & ~alone.robust).any()
-    assert [member.name for member in built.members(5)] == ["apgd", "apgd", "square"]
-    assert [member.name for member in built.members(3)] == ["apgd", "square"]
+    assert [member.name for member in built.members(5)] == ["apgd", "apgd", "fab", "square"]
+    assert [member.name for member in built.members(3)] == ["apgd", "fab", "square"]
 
 
 def test_a_surrogates_own_losses_stop_nothing():

@@ -103,6 +103,7 @@ def test_the_families_have_their_members_in_the_order_of_tables(family):
                 "mim",
                 "pgd",
                 "apgd",
+                "fab",
                 "autoattack",
                 "square",
                 "hopskipjump",
