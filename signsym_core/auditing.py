@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from signsym_core.attacks import ATTACKS
-from signsym_core.evaluate import attack
+from signsym_core.attacks import ATTACKS, Attack
+from signsym_core.evaluate import Outcome
+from signsym_core.evaluate import attack as run_attack
 from signsym_core.evidence import Evidence, Run
 from signsym_core.masking import GREY
 from signsym_core.probes import Probe, measure
@@ -18,7 +20,7 @@ from signsym_core.tasks import TASKS
 from signsym_core.verdict import Verdict, judge
 
 #: Images that a probe is made at.
-PROBED = 200
+PROBED = 100
 
 
 def audit(
@@ -77,20 +79,28 @@ def _runs(
         chosen = ATTACKS.build(name, **({"steps": steps} if name == "pgd" else {}))
         radii = [0.0] if name == "none" else epsilons
         surrogate = twin if gradient == "transfer" else None
-        outcome = attack(chosen, model, images, labels, radii, gradient=gradient, seed=seed, surrogate=surrogate)
-        for row, epsilon in enumerate(radii):
-            yield Run(
-                attack=name,
-                parameters="",
-                gradient="none" if name == "none" else gradient,
-                epsilon=float(epsilon),
-                steps=chosen.steps_taken(),
-                step_size=chosen.step(epsilon),
-                seeds=(seed,),
-                images=torch.arange(len(images)).numpy(),
-                outcomes=outcome.scores[row : row + 1].numpy(),
-                linf=outcome.linf[row : row + 1].double().numpy(),
-            )
+        outcome = run_attack(chosen, model, images, labels, radii, gradient=gradient, seed=seed, surrogate=surrogate)
+        asked = "none" if name == "none" else gradient
+        yield from as_runs(outcome, chosen, asked, seed=seed, images=torch.arange(len(images)))
+
+
+def as_runs(outcome: Outcome, attack: Attack, gradient: str, *, seed: int, images: Tensor) -> list[Run]:
+    """An attack's outcome on one model as evidence; `images` are the images' numbers in their data set, int64 [n]."""
+    return [
+        Run(
+            attack=attack.name,
+            parameters=json.dumps(attack.changed(), sort_keys=True, separators=(",", ":")),
+            gradient=gradient,
+            epsilon=epsilon,
+            steps=attack.steps_taken(),
+            step_size=attack.step(epsilon),
+            seeds=(seed,),
+            images=images.numpy(),
+            outcomes=outcome.scores[row : row + 1].numpy(),
+            linf=outcome.linf[row : row + 1].double().numpy(),
+        )
+        for row, epsilon in enumerate(outcome.epsilons)
+    ]
 
 
 def _stacked(runs: Sequence[Run]) -> Run:

@@ -138,17 +138,18 @@ def _probed(check: Callable[[Array], Finding], column: str) -> Callable[[Evidenc
     return look
 
 
-_MODEL = "the model itself at some images"
+#: What checks of the model itself need, which no attack supplies.
+MODEL = "the model itself at some images"
 
 #: id, flag, level, whether a verdict needs it, how it is made, what it needs.
 _TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[Found]], str], ...] = (
     ("G1", "exact_gradient_breaks", "masked", True, _exact, "an attack with the gradients feedback and exact"),
-    ("G2", "wrong_gradient", "masked", True, _probed(gradientchecks.wrong_gradient, "rho"), _MODEL),
-    ("G2b", "wrong_direction", "masked", True, _probed(gradientchecks.wrong_direction, "direction"), _MODEL),
-    ("G3", "inefficient_gradient", "masked", False, _probed(gradientchecks.inefficient_gradient, "efficiency"), _MODEL),
-    ("G4", "broken_gradient", "masked", False, _probed(gradientchecks.broken_gradient, "broken"), _MODEL),
-    ("G5", "random_gradient", "masked", True, _probed(gradientchecks.random_gradient, "repeat"), _MODEL),
-    ("G5b", "random_outputs", "masked", False, _probed(gradientchecks.random_outputs, "unsteady"), _MODEL),
+    ("G2", "wrong_gradient", "masked", True, _probed(gradientchecks.wrong_gradient, "rho"), MODEL),
+    ("G2b", "wrong_direction", "masked", True, _probed(gradientchecks.wrong_direction, "direction"), MODEL),
+    ("G3", "inefficient_gradient", "masked", False, _probed(gradientchecks.inefficient_gradient, "efficiency"), MODEL),
+    ("G4", "broken_gradient", "masked", False, _probed(gradientchecks.broken_gradient, "broken"), MODEL),
+    ("G5", "random_gradient", "masked", True, _probed(gradientchecks.random_gradient, "repeat"), MODEL),
+    ("G5b", "random_outputs", "masked", False, _probed(gradientchecks.random_outputs, "unsteady"), MODEL),
     ("T1", "transfer_stronger", "masked", True, _transfer, "an attack with the gradients feedback and transfer"),
     ("B1", "black_box_stronger", "masked", False, _black_box, "a black-box attack at the ε of a white-box one"),
     ("B2", "noise_breaks", "weak", False, _noise, "the attack noise"),
