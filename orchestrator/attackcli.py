@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import signsym_core as ss
 from orchestrator import auditgrid, gridattacks, gridvalues, yamlfile
 from orchestrator.cells import AttackChoice
 from orchestrator.nodes import Node
+from orchestrator.sweeping import COMPLETE
 from orchestrator.work import device
 from signsym_core.auditing import PROBED, as_runs
 from signsym_core.backbones import Model
@@ -48,6 +50,28 @@ class Request:
     seed: int
     data_root: Path
     out: Path | None
+
+
+def run(parsed: argparse.Namespace, console: Console) -> int:
+    """The command: `run_attacks` on what was typed."""
+    run_attacks(
+        Request(
+            weights=Path(parsed.weights),
+            backbone=parsed.backbone,
+            dataset=parsed.dataset,
+            rule=parsed.rule,
+            attacks=parsed.attack,
+            gradients=parsed.gradient,
+            epsilons=parsed.epsilon,
+            twin=Path(parsed.twin) if parsed.twin else None,
+            images=parsed.images,
+            seed=parsed.seed,
+            data_root=Path(parsed.data_root),
+            out=Path(parsed.out) if parsed.out else None,
+        ),
+        console,
+    )
+    return COMPLETE
 
 
 def run_attacks(request: Request, console: Console) -> None:
@@ -141,7 +165,7 @@ def _member(text: str, option: str, registry: Registry[M]) -> M:
 def _row(run: Run, reach: float) -> dict[str, Any]:
     score = interval(run.outcomes)
     row: dict[str, Any] = {"attack": run.attack, "attack_params": run.parameters, "gradient": run.gradient}
-    row |= {"epsilon": run.epsilon, "norm": "linf", "value": score.value, "lo": score.lo, "hi": score.hi}
+    row |= {"epsilon": run.epsilon, "norm": run.norm, "value": score.value, "lo": score.lo, "hi": score.hi}
     return row | {"n": score.n, "steps": run.steps, "step_size": run.step_size, "reach": reach}
 
 

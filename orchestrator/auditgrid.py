@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import yaml
@@ -21,6 +22,10 @@ from signsym_core.registry import Member, build
 
 #: Steps of the iterated attack.
 STEPS = 20
+#: Steps of the one whose steps become smaller by themselves.
+FINE = 50
+#: Queries of the black-box attack, and images that it runs on.
+QUERIES, IMAGES = 1000, 500
 #: The radii of a model that was never attacked.
 RADII = (0.01, 0.05, 0.1)
 
@@ -54,10 +59,22 @@ def attacks(task: str, epsilons: Iterable[float | str]) -> list[dict[str, Any]]:
         {**one, "gradient": ["feedback", "exact"], "epsilon": radii},
         {"name": many, "steps": STEPS, "gradient": ["feedback", "exact", "transfer"], "epsilon": radii},
     ]
-    for name in ("noise", "square"):
-        if name in ss.ATTACKS and task in ss.ATTACKS[name].tasks:
-            asked.append({"name": name, "epsilon": radii})
-    return asked
+    asked.append({"name": "noise", "epsilon": radii})
+    if task == "classification":
+        # Far stronger than PGD where a step has to become small.
+        asked.append({"name": "apgd", "steps": FINE, "gradient": ["feedback", "exact"], "epsilon": radii})
+        # Per query it costs a forward pass: some images and the radii that are not hopeless are enough.
+        small = [radius for radius in radii if _value(radius) < GREY]
+        asked.append({"name": "square", "queries": QUERIES, "images": IMAGES, "epsilon": small})
+    return [attack for attack in asked if attack["epsilon"]]
+
+
+def _value(radius: float | str) -> float:
+    """The radius as a number; what is none is left to the grid's reader, which says so."""
+    try:
+        return float(Fraction(radius))
+    except ValueError:
+        return 0.0
 
 
 def _experiment(model: Known, store: Store) -> dict[str, Any]:

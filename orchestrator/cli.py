@@ -1,4 +1,4 @@
-"""The command line: signsym plan | sweep | status | report | audit | attack."""
+"""The command line: signsym plan | sweep | status | report | audit | attack | data."""
 
 from __future__ import annotations
 
@@ -90,6 +90,22 @@ def _parser() -> argparse.ArgumentParser:
     attack.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
     attack.add_argument("--out", metavar="FILE.csv", help="write the rows there")
     attack.set_defaults(run=_attack)
+
+    data = commands.add_parser("data", help="what is there of a data set, and its images decoded before a sweep")
+    actions = data.add_subparsers(dest="action", required=True)
+    check = actions.add_parser(
+        "check", help="what is there, what is missing and where it comes from; nothing is written"
+    )
+    check.add_argument(
+        "--sample", type=int, default=200, metavar="N", help="images to decode as a sample (default: 200)"
+    )
+    prepare = actions.add_parser("prepare", help="decode the images into the cache that all trials share")
+    for action in (check, prepare):
+        action.add_argument("dataset", metavar="NAME", help="the data set, as a grid calls it")
+        action.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
+        what = "a parameter of the data set, such as size=64 or split=500/100/rest"
+        action.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help=what)
+        action.set_defaults(run=_data)
     return parser
 
 
@@ -208,25 +224,15 @@ def _audit(parsed: argparse.Namespace, console: Console) -> int:
 
 
 def _attack(parsed: argparse.Namespace, console: Console) -> int:
-    from orchestrator.attackcli import Request, run_attacks
-    from orchestrator.sweeping import COMPLETE
+    from orchestrator import attackcli
 
-    request = Request(
-        weights=Path(parsed.weights),
-        backbone=parsed.backbone,
-        dataset=parsed.dataset,
-        rule=parsed.rule,
-        attacks=parsed.attack,
-        gradients=parsed.gradient,
-        epsilons=parsed.epsilon,
-        twin=Path(parsed.twin) if parsed.twin else None,
-        images=parsed.images,
-        seed=parsed.seed,
-        data_root=Path(parsed.data_root),
-        out=Path(parsed.out) if parsed.out else None,
-    )
-    run_attacks(request, console)
-    return COMPLETE
+    return attackcli.run(parsed, console)
+
+
+def _data(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator import datacli
+
+    return datacli.check(parsed, console) if parsed.action == "check" else datacli.prepare(parsed, console)
 
 
 def _existing(storage: str) -> Store:

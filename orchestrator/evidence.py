@@ -81,6 +81,7 @@ def _run(rows: pd.DataFrame, by_cell: Mapping[str, pd.DataFrame]) -> Run | None:
         parameters=str(first["attack_params"]),
         gradient=str(first["gradient"]),
         epsilon=float(first["epsilon"]),
+        norm=str(first["norm"]),
         steps=int(first["steps"]),
         step_size=float(first["step_size"]),
         seeds=tuple(cells),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from targets import QUICK
 from torch import nn
 
 import signsym_core as ss
@@ -37,9 +38,9 @@ def batch(model, n=40, size=10, seed=1):
 
 
 def fitting(name, model):
-    """What the attack `name` needs beyond images and labels: a task that it fits, and its gallery."""
+    """What the attack `name` needs beyond images and labels: quick parameters, a task that it fits, and its gallery."""
     if "classification" in ss.ATTACKS[name].tasks:
-        return {}
+        return QUICK.get(name, {})
     others, _ = batch(model, n=60, seed=9)
     outputs = model(others)
     codes = ss.Codes(signs=signs(outputs), labels=outputs.argmax(1))

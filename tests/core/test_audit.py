@@ -112,9 +112,9 @@ def test_backpropagation_is_sound_beside_a_twin_that_is_another_network():
     ("rule", "points", "flags"),
     [
         ("usf", 20, {"G1", "G2b", "G3"}),
-        ("frsf", 30, {"G1", "G2", "G2b", "G3", "T1"}),
-        ("brsf", 30, {"G1", "G2", "G2b", "G3", "T1"}),
-        ("fa", 50, {"G1", "G2", "G2b", "G3", "T1"}),
+        ("frsf", 30, {"G1", "G2", "G2b", "G3", "T1b"}),
+        ("brsf", 30, {"G1", "G2", "G2b", "G3", "T1b"}),
+        ("fa", 50, {"G1", "G2", "G2b", "G3", "T1b"}),
     ],
 )
 def test_a_rule_with_another_backward_pass_is_masked(rule, points, flags):
@@ -142,7 +142,7 @@ def test_a_rule_whose_feedback_is_the_weights_equals_backpropagation_in_every_nu
 def test_without_a_twin_it_is_undecided_and_says_so():
     _, _, images, labels = digits()
     verdict = ss.audit(trained("bp", 0), images[:60], labels[:60], EPSILONS, steps=3)
-    assert verdict.words == "undecided (missing: T1)"
+    assert verdict.words == "undecided (missing: T1, T1b)"
 
 
 def test_one_twin_for_each_model_or_none():

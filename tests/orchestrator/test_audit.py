@@ -208,8 +208,8 @@ def test_a_checkpoint_gets_the_numbers_that_a_sweep_gives_it(stores, capsys, tmp
     results = Store(str(folder / "full")).results()
     results = results[(results["rule"] == "fa") & (results["seed"] == 0)]
     compared = rows.merge(results, on=["attack", "attack_params", "gradient", "epsilon"], suffixes=("", "_sweep"))
-    # Clean, FGSM with two gradients and PGD with three at three radii; the rows of five steps are not asked for here.
-    assert len(compared) == len(rows) == 1 + 3 * (2 + 3)
+    # Clean; noise, FGSM and APGD with two gradients, PGD with three, at three radii; Square at those below 0.5.
+    assert len(compared) == len(rows) == 1 + 3 * (1 + 2 + 2 + 3) + 2
     assert (compared["value"] == compared["value_sweep"]).all()
     assert (compared["steps"] == compared["steps_sweep"]).all()
 
@@ -226,7 +226,7 @@ def test_a_plain_state_dict_of_torch_is_read_too_and_what_is_asked_is_what_runs(
     assert capsys.readouterr().out == expected
     assert "pgd(steps=3)" in expected
     assert "fgsm" not in expected
-    assert "undecided (missing: G1, T1, S1, U1)" in expected
+    assert "undecided (missing: G1, T1, T1b, S1, U1)" in expected
 
 
 @pytest.mark.parametrize(
@@ -287,5 +287,7 @@ def test_weights_with_numbers_that_are_none_are_refused(stores, capsys, tmp_path
 
 def test_the_audits_attacks_are_all_that_the_checks_need():
     for task in ("classification", "hashing"):
-        named = [attack["name"] for attack in auditgrid.attacks(task, [0.1])]
-        assert {"fgsm", "pgd"} <= set(named) if task == "classification" else set(named) == {"hag"}
+        named = {attack["name"] for attack in auditgrid.attacks(task, [0.1])}
+        assert named == ({"fgsm", "pgd", "apgd", "noise", "square"} if task == "classification" else {"hag", "noise"})
+        # No square where every image can be grey.
+        assert {a["name"]: a["epsilon"] for a in auditgrid.attacks("classification", ["1/4", 0.5])}["square"] == ["1/4"]
