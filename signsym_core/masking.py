@@ -171,7 +171,7 @@ def noise_breaks(attack: ArrayLike, noise: ArrayLike) -> Finding:
 def small_n(n: int, seeds: int) -> Finding:
     """Fewer than 1,000 images or fewer than 3 seeds: a demonstration, not evidence."""
     raised = n < FEW_IMAGES or seeds < FEW_SEEDS
-    words = f"{n:,} images and {seeds} seeds, where 1,000 and 3 are asked for"
+    words = f"{n:,} images and {seeds} seed{'s' * (seeds != 1)}, where 1,000 and 3 are asked for"
     names = ("images", "seeds")
     return Finding(flag="small_n", raised=raised, first=n, second=seeds, names=names, n=n, seeds=seeds, words=words)
 
