@@ -1,4 +1,4 @@
-"""The command line: signsym plan | sweep | status | report | data."""
+"""The command line: signsym plan | sweep | status | report | audit | attack | data."""
 
 from __future__ import annotations
 
@@ -65,6 +65,31 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("storage", metavar="STORAGE")
     report.add_argument("--out", required=True, metavar="DIR")
     report.set_defaults(run=_report)
+
+    audit = commands.add_parser(
+        "audit", help="a verdict for each model: sound, weak attack, masked gradient, undecided"
+    )
+    audit.add_argument("storage", metavar="STORAGE")
+    audit.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
+    audit.add_argument("--no-probes", action="store_true", help="do not load the models and their data")
+    audit.add_argument("--grid", metavar="FILE", help="write the grid that supplies what is missing")
+    audit.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    audit.set_defaults(run=_audit)
+
+    attack = commands.add_parser("attack", help="attack and judge one checkpoint of your own")
+    attack.add_argument("--weights", required=True, metavar="FILE", help="a state dict: .safetensors, or torch's")
+    attack.add_argument("--backbone", required=True, help='a name, or "{name: smallcnn, width: 8}"')
+    attack.add_argument("--dataset", required=True, help='likewise: "{name: cifar10, size: 64}"; its test images')
+    attack.add_argument("--rule", default="bp", help="the learning rule whose backward pass it has (default: bp)")
+    attack.add_argument("--attack", action="append", default=[], help="likewise, repeatable; default: what checks need")
+    attack.add_argument("--gradient", action="append", default=[], help="repeatable: feedback, exact, transfer")
+    attack.add_argument("--epsilon", nargs="+", default=["2/255", "8/255", "0.1", "0.5"], metavar="E", help="L∞ radii")
+    attack.add_argument("--twin", metavar="FILE", help="weights of a network trained by backpropagation, for transfer")
+    attack.add_argument("--images", type=int, metavar="N", help="the first N test images (default: all)")
+    attack.add_argument("--seed", type=int, default=0, help="of the attacks, and of the rule (default: 0)")
+    attack.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
+    attack.add_argument("--out", metavar="FILE.csv", help="write the rows there")
+    attack.set_defaults(run=_attack)
 
     data = commands.add_parser("data", help="what is there of a data set, and its images decoded before a sweep")
     actions = data.add_subparsers(dest="action", required=True)
@@ -186,6 +211,22 @@ def _report(parsed: argparse.Namespace, console: Console) -> int:
     )
     console.print(f"report: {page.resolve()}", highlight=False)
     return COMPLETE
+
+
+def _audit(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.audit import run_audit
+    from orchestrator.sweeping import COMPLETE
+
+    root = None if parsed.no_probes else Path(parsed.data_root)
+    grid = Path(parsed.grid) if parsed.grid else None
+    run_audit(_existing(parsed.storage), root, grid, parsed.json, console)
+    return COMPLETE
+
+
+def _attack(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator import attackcli
+
+    return attackcli.run(parsed, console)
 
 
 def _data(parsed: argparse.Namespace, console: Console) -> int:

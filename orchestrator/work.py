@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 import signsym_core as ss
-from orchestrator import codes, keys, splits, tables
+from orchestrator import codes, keys, models, splits, tables
 from orchestrator.jobs import Context
 from orchestrator.store import Store, StoreError
 from signsym_core.backbones import Backbone, Model
@@ -95,7 +95,7 @@ def _train(
         store.save_progress(key, checkpoint.tensors, state)
 
     settings = build(ss.FineTune, "finetune", spec["finetune"])
-    task = _task(spec)
+    task = models.task_of(spec)
     micro_batch = max(1, settings.batch_size >> context.halvings) if context.halvings else None
     history = ss.fine_tune(
         model,
@@ -134,7 +134,7 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
     chosen = ss.ATTACKS.build(spec["attack"]["name"], **spec["attack"]["parameters"])
     epsilons = sorted({epsilon for _, epsilon, _ in spec["points"]})
     gradient = "feedback" if spec["gradient"] == "none" else spec["gradient"]
-    task = _task(made, spec.get("score"))
+    task = models.task_of(made, spec.get("score"))
     crafting = spec.get("surrogate", spec["model"])
     gallery, surrogate_gallery = None, None
     if task.retrieves:
@@ -247,16 +247,7 @@ def _data(described: str, root: str, storage: str) -> tuple[DataSource, Data]:
 
 def _fresh(spec: dict[str, Any], source: DataSource, backbone: Backbone, data: Data) -> Model:
     side = source.size or int(min(data.test.images.shape[2:]))
-    return _built(spec, backbone, len(data.classes), data.channels, side)
-
-
-def _built(spec: dict[str, Any], backbone: Backbone, classes: int, channels: int, side: int | None) -> Model:
-    return backbone.build(_task(spec).outputs(classes), channels=channels, size=side, seed=spec["seed"])
-
-
-def _task(spec: dict[str, Any], score: dict[str, Any] | None = None) -> Task:
-    """The task of a fine-tune, scored as an attack asks."""
-    return ss.TASKS.build(spec["task"]["name"], **spec["task"]["parameters"], **(score or {}))
+    return models.fresh(spec, backbone, len(data.classes), data.channels, side)
 
 
 class _Models:
@@ -273,12 +264,7 @@ class _Models:
     @classmethod
     def get(cls, store: Store, key: str) -> tuple[Model, dict[str, Any]]:
         if (store.uri, key) not in cls._loaded:
-            tensors, record = store.load_model(key)
-            spec = record["spec"]
-            backbone = ss.BACKBONES.build(spec["backbone"]["name"], **spec["backbone"]["parameters"])
-            model = _built(spec, backbone, len(record["classes"]), record["channels"], None)
-            rule = ss.RULES.build(spec["rule"]["name"], **spec["rule"]["parameters"])
-            ss.convert(model, rule, seed=spec["seed"]).load_state_dict(tensors)
+            model, record = models.rebuilt(store, key)
             cls.put(store.uri, key, model.to(device()).eval(), record)
         cls._loaded.move_to_end((store.uri, key))
         return cls._loaded[store.uri, key]

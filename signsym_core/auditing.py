@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from signsym_core.attacks import ATTACKS
-from signsym_core.evaluate import attack
+from signsym_core.attacks import ATTACKS, Attack
+from signsym_core.evaluate import Outcome
+from signsym_core.evaluate import attack as run_attack
 from signsym_core.evidence import Evidence, Run
 from signsym_core.masking import GREY
 from signsym_core.probes import Probe, measure
@@ -18,7 +20,7 @@ from signsym_core.tasks import TASKS
 from signsym_core.verdict import Verdict, judge
 
 #: Images that a probe is made at.
-PROBED = 200
+PROBED = 100
 
 
 def audit(
@@ -29,6 +31,7 @@ def audit(
     *,
     twin: nn.Module | Sequence[nn.Module] | None = None,
     steps: int = 20,
+    queries: int = 500,
     seed: int = 0,
 ) -> Verdict:
     """Whether the robustness of a classifier is real: the verdict with its findings.
@@ -36,7 +39,9 @@ def audit(
     `model` is any module that gives logits [n, classes] for images float [n, channels, height, width] in [0, 1]; a
     converted one is attacked with its exact gradient too. Several models are one setting with several seeds. `twin`
     is a model of the same data and backbone that was trained by backpropagation, one for each model: examples made on
-    it are tried on the model. FGSM, and PGD with `steps` steps, run at every ε of `epsilons` (L∞) and at 0.5.
+    it are tried on the model. FGSM, and PGD with `steps` steps, run at every ε of `epsilons` (L∞) and at 0.5. Without
+    a twin APGD and, with `queries` looks at each image, the black-box attack Square run too: for a model that is not a
+    converted one they stand for it.
 
     Raises ValueError for inputs that do not fit (see `signsym_core.attack`) and for numbers of models and twins that
     differ.
@@ -52,7 +57,7 @@ def audit(
     by_seed: list[dict[tuple[str, str, float], Run]] = []
     probes: list[Probe] = []
     for number, (each, beside) in enumerate(zip(models, twins, strict=True)):
-        found = _runs(each, beside, images, labels, radii, steps=steps, seed=seed + number, own=own)
+        found = _runs(each, beside, images, labels, radii, steps=steps, queries=queries, seed=seed + number, own=own)
         by_seed.append({(run.attack, run.gradient, run.epsilon): run for run in found})
         probes.append(measure(each, images[:PROBED], labels[:PROBED]))
     runs = [_stacked([runs[key] for runs in by_seed]) for key in by_seed[0]]
@@ -68,29 +73,46 @@ def _runs(
     epsilons: Sequence[float],
     *,
     steps: int,
+    queries: int,
     seed: int,
     own: bool,
 ) -> Iterator[Run]:
-    gradients = ["feedback", *(["exact"] if own else []), *([] if twin is None else ["transfer"])]
-    plan = [("none", "feedback"), *((name, gradient) for name in ("fgsm", "pgd") for gradient in gradients)]
-    for name, gradient in plan:
-        chosen = ATTACKS.build(name, **({"steps": steps} if name == "pgd" else {}))
-        radii = [0.0] if name == "none" else epsilons
-        surrogate = twin if gradient == "transfer" else None
-        outcome = attack(chosen, model, images, labels, radii, gradient=gradient, seed=seed, surrogate=surrogate)
-        for row, epsilon in enumerate(radii):
-            yield Run(
-                attack=name,
-                parameters="",
-                gradient="none" if name == "none" else gradient,
-                epsilon=float(epsilon),
-                steps=chosen.steps_taken(),
-                step_size=chosen.step(epsilon),
-                seeds=(seed,),
-                images=torch.arange(len(images)).numpy(),
-                outcomes=outcome.scores[row : row + 1].numpy(),
-                linf=outcome.linf[row : row + 1].double().numpy(),
-            )
+    own_gradients = ["feedback", *(["exact"] if own else [])]
+    gradients = [*own_gradients, *([] if twin is None else ["transfer"])]
+    plan = [("none", "none"), *((name, gradient) for name in ("fgsm", "pgd") for gradient in gradients)]
+    if twin is None:
+        plan += [*(("apgd", gradient) for gradient in own_gradients), ("square", "none")]
+    parameters = {"pgd": {"steps": steps}, "apgd": {"steps": steps}, "square": {"queries": queries}}
+    for name, asked in plan:
+        chosen = ATTACKS.build(name, **parameters.get(name, {}))
+        # Where every image can be grey a black-box attack proves nothing that the others do not.
+        radii = [0.0] if name == "none" else [e for e in epsilons if name != "square" or e < GREY]
+        if not radii:
+            continue
+        surrogate = twin if asked == "transfer" else None
+        gradient = "feedback" if asked == "none" else asked
+        outcome = run_attack(chosen, model, images, labels, radii, gradient=gradient, seed=seed, surrogate=surrogate)
+        yield from as_runs(outcome, chosen, asked, seed=seed, images=torch.arange(len(images)))
+
+
+def as_runs(outcome: Outcome, attack: Attack, gradient: str, *, seed: int, images: Tensor) -> list[Run]:
+    """An attack's outcome on one model as evidence; `images` are the images' numbers in their data set, int64 [n]."""
+    return [
+        Run(
+            attack=attack.name,
+            parameters=json.dumps(attack.changed(), sort_keys=True, separators=(",", ":")),
+            gradient=gradient,
+            epsilon=epsilon,
+            norm=outcome.norm,
+            steps=attack.steps_taken(),
+            step_size=attack.step(epsilon),
+            seeds=(seed,),
+            images=images.numpy(),
+            outcomes=outcome.scores[row : row + 1].numpy(),
+            linf=outcome.linf[row : row + 1].double().numpy(),
+        )
+        for row, epsilon in enumerate(outcome.epsilons)
+    ]
 
 
 def _stacked(runs: Sequence[Run]) -> Run:
@@ -101,6 +123,7 @@ def _stacked(runs: Sequence[Run]) -> Run:
         parameters=first.parameters,
         gradient=first.gradient,
         epsilon=first.epsilon,
+        norm=first.norm,
         steps=first.steps,
         step_size=first.step_size,
         seeds=tuple(run.seeds[0] for run in runs),

@@ -50,14 +50,6 @@ def _exact(evidence: Evidence) -> Iterator[Found]:
         yield from _pair(masking.exact_gradient_breaks, own, exact)
 
 
-def _transfer(evidence: Evidence) -> Iterator[Found]:
-    yield from _beside_white_box(evidence, "transfer", masking.transfer_stronger)
-
-
-def _black_box(evidence: Evidence) -> Iterator[Found]:
-    yield from _beside_white_box(evidence, "none", masking.black_box_stronger)
-
-
 def _noise(evidence: Evidence) -> Iterator[Found]:
     for noise in evidence.runs:
         attack = evidence.strongest(evidence.result, noise.epsilon) if noise.attack == "noise" else None
@@ -74,10 +66,14 @@ def _one_step(evidence: Evidence) -> Iterator[Found]:
 
 
 def _more_steps(evidence: Evidence) -> Iterator[Found]:
-    runs = evidence.of(gradient=evidence.result, below=masking.GREY)
-    for fewer, more in itertools.product(runs, runs):
-        if (fewer.attack, fewer.epsilon) == (more.attack, more.epsilon) and 1 < fewer.steps < more.steps:
-            yield from _pair(masking.more_steps_help, fewer, more)
+    """About twice the steps, of the attack that keeps least: whether that one has gone as far as it goes."""
+    for epsilon in sorted({run.epsilon for run in evidence.of(gradient=evidence.result, below=masking.GREY)}):
+        best = evidence.strongest(evidence.result, epsilon)
+        assert best is not None
+        runs = [run for run in evidence.of(gradient=evidence.result) if run.epsilon == epsilon]
+        runs = sorted((run for run in runs if run.attack == best.attack), key=lambda run: run.steps)
+        if len(runs) > 1 and 1 < runs[-2].steps < runs[-1].steps <= 2.5 * runs[-2].steps:
+            yield from _pair(masking.more_steps_help, runs[-2], runs[-1])
 
 
 def _reach(evidence: Evidence) -> Iterator[Found]:
@@ -125,6 +121,19 @@ def _size(evidence: Evidence) -> Iterator[Found]:
         yield None, masking.small_n(n, seeds)
 
 
+def _beside_white_box(gradient: str, check: Callable[..., Finding]) -> Callable[[Evidence], Iterator[Found]]:
+    """The check on the lowest outcome of each image under the model's own gradient, and each run of `gradient`."""
+
+    def look(evidence: Evidence) -> Iterator[Found]:
+        for other in evidence.of(gradient=gradient):
+            white = [run for run in evidence.of(gradient="feedback") if run.epsilon == other.epsilon]
+            found = paired(other, *white) if white else None
+            if found is not None:
+                yield other.epsilon, check(np.min(found[1:], axis=0), found[0])
+
+    return look
+
+
 def _probed(check: Callable[[Array], Finding], column: str) -> Callable[[Evidence], Iterator[Found]]:
     """The check of one column of the probes, over all seeds."""
 
@@ -138,19 +147,25 @@ def _probed(check: Callable[[Array], Finding], column: str) -> Callable[[Evidenc
     return look
 
 
-_MODEL = "the model itself at some images"
+#: What checks of the model itself need, which no attack supplies.
+MODEL = "the model itself at some images"
+
+_TRANSFER = "an attack with the gradients feedback and transfer"
+_BLACK_BOX = "a black-box attack at the ε of one with the gradient feedback"
 
 #: id, flag, level, whether a verdict needs it, how it is made, what it needs.
 _TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[Found]], str], ...] = (
     ("G1", "exact_gradient_breaks", "masked", True, _exact, "an attack with the gradients feedback and exact"),
-    ("G2", "wrong_gradient", "masked", True, _probed(gradientchecks.wrong_gradient, "rho"), _MODEL),
-    ("G2b", "wrong_direction", "masked", True, _probed(gradientchecks.wrong_direction, "direction"), _MODEL),
-    ("G3", "inefficient_gradient", "masked", False, _probed(gradientchecks.inefficient_gradient, "efficiency"), _MODEL),
-    ("G4", "broken_gradient", "masked", False, _probed(gradientchecks.broken_gradient, "broken"), _MODEL),
-    ("G5", "random_gradient", "masked", True, _probed(gradientchecks.random_gradient, "repeat"), _MODEL),
-    ("G5b", "random_outputs", "masked", False, _probed(gradientchecks.random_outputs, "unsteady"), _MODEL),
-    ("T1", "transfer_stronger", "masked", True, _transfer, "an attack with the gradients feedback and transfer"),
-    ("B1", "black_box_stronger", "masked", False, _black_box, "a black-box attack at the ε of a white-box one"),
+    ("G2", "wrong_gradient", "masked", True, _probed(gradientchecks.wrong_gradient, "rho"), MODEL),
+    ("G2b", "wrong_direction", "masked", True, _probed(gradientchecks.wrong_direction, "direction"), MODEL),
+    ("G3", "inefficient_gradient", "masked", False, _probed(gradientchecks.inefficient_gradient, "efficiency"), MODEL),
+    ("G4", "broken_gradient", "masked", False, _probed(gradientchecks.broken_gradient, "broken"), MODEL),
+    ("G5", "random_gradient", "masked", True, _probed(gradientchecks.random_gradient, "repeat"), MODEL),
+    ("G5b", "random_outputs", "masked", False, _probed(gradientchecks.random_outputs, "unsteady"), MODEL),
+    ("T1", "transfer_wins", "masked", True, _beside_white_box("transfer", masking.transfer_wins), _TRANSFER),
+    ("T1b", "transfer_stronger", "weak", True, _beside_white_box("transfer", masking.transfer_stronger), _TRANSFER),
+    ("B1", "black_box_wins", "masked", False, _beside_white_box("none", masking.black_box_wins), _BLACK_BOX),
+    ("B1b", "black_box_stronger", "weak", False, _beside_white_box("none", masking.black_box_stronger), _BLACK_BOX),
     ("B2", "noise_breaks", "weak", False, _noise, "the attack noise"),
     ("S1", "one_step_stronger", "weak", True, _one_step, "a one-step and an iterated attack at one ε"),
     ("S2", "short_reach", "weak", True, _reach, "an attack of gradient steps"),
@@ -166,15 +181,6 @@ CHECKS: tuple[Check, ...] = tuple(
     Check(id=id, flag=flag, level=level, minimal=minimal, look=look, needs=needs)
     for id, flag, level, minimal, look, needs in _TABLE
 )
-
-
-def _beside_white_box(evidence: Evidence, gradient: str, check: Callable[..., Finding]) -> Iterator[Found]:
-    """The check on the lowest outcome of each image under the model's own gradient, and each run of `gradient`."""
-    for other in evidence.of(gradient=gradient):
-        white = [run for run in evidence.of(gradient="feedback") if run.epsilon == other.epsilon]
-        found = paired(other, *white) if white else None
-        if found is not None:
-            yield other.epsilon, check(np.min(found[1:], axis=0), found[0])
 
 
 def _same(one: Run, other: Run) -> bool:

@@ -26,6 +26,8 @@ class Run:
     #: "feedback", "exact", "transfer", ...; "none" for an attack that asks for no gradient.
     gradient: str
     epsilon: float
+    #: The norm that ε is a radius of; runs of different norms are never compared.
+    norm: str = "linf"
     #: Gradient steps, and the length of one; 0 where there are none.
     steps: int = 0
     step_size: float = 0.0
@@ -55,11 +57,14 @@ class Evidence:
     converted: bool = True
 
     def of(self, *, gradient: str | None = None, below: float = 2.0) -> list[Run]:
-        """The attacks at ε in (0, `below`), of one source of gradient or of any, but the null attacks."""
+        """The L∞ attacks at ε in (0, `below`), of one source of gradient or of any, but the null attacks."""
         return [
             run
             for run in self.runs
-            if 0 < run.epsilon < below and run.attack not in NULL and gradient in (None, run.gradient)
+            if 0 < run.epsilon < below
+            and run.norm == "linf"
+            and run.attack not in NULL
+            and gradient in (None, run.gradient)
         ]
 
     @property

@@ -83,6 +83,16 @@ def transfer_stronger(white_box: ArrayLike, transfer: ArrayLike) -> Finding:
     return _only("transfer_stronger", white_box, transfer, ("white-box", "white-box and transfer together"))
 
 
+def black_box_wins(white_box: ArrayLike, black_box: ArrayLike) -> Finding:
+    """A black-box attack of the same norm and ε keeps less than the white-box attacks together: by more than 0.01."""
+    return _lower("black_box_wins", white_box, black_box, POINT, ("best white-box", "black-box"))
+
+
+def transfer_wins(white_box: ArrayLike, transfer: ArrayLike) -> Finding:
+    """Examples made on the BP twin keep less than the white-box attacks together: by more than 0.01."""
+    return _lower("transfer_wins", white_box, transfer, POINT, ("best white-box", "transfer"))
+
+
 def noise_as_strong(attack: Sequence[ArrayLike], noise: Sequence[ArrayLike]) -> Finding:
     """At no ε does the attack break more than uniform noise of the same ε does (interval of the gap above 0).
 
@@ -161,7 +171,7 @@ def noise_breaks(attack: ArrayLike, noise: ArrayLike) -> Finding:
 def small_n(n: int, seeds: int) -> Finding:
     """Fewer than 1,000 images or fewer than 3 seeds: a demonstration, not evidence."""
     raised = n < FEW_IMAGES or seeds < FEW_SEEDS
-    words = f"{n:,} images and {seeds} seeds, where 1,000 and 3 are asked for"
+    words = f"{n:,} images and {seeds} seed{'s' * (seeds != 1)}, where 1,000 and 3 are asked for"
     names = ("images", "seeds")
     return Finding(flag="small_n", raised=raised, first=n, second=seeds, names=names, n=n, seeds=seeds, words=words)
 

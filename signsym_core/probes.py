@@ -27,7 +27,7 @@ from signsym_core.tasks import TASKS, Task
 #: Half the distance of the two points of a finite difference, L∞ in [0, 1] pixels.
 STEP = 1e-3
 #: Random directions of `Probe.direction`.
-DIRECTIONS = 8
+DIRECTIONS = 4
 #: Images in one pass.
 BATCH = 64
 

@@ -81,7 +81,7 @@ def judge(evidence: Evidence) -> Verdict:
         elif check.minimal and not (check.id == "G1" and not evidence.converted):
             missing.append(check)
     if not evidence.converted and any(m.check.id == "B1" for m in made):
-        missing = [check for check in missing if check.id != "T1"]
+        missing = [check for check in missing if check.id not in ("T1", "T1b")]
     levels = {m.check.level for m in made if m.finding.raised}
     no_exact = any(check.id == "G1" for check in missing)
     kind: Kind = "sound"

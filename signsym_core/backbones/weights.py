@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision import models
 
 from signsym_core.backbones.base import Backbone, Model
+from signsym_core.rules.convert import converted
 
 
 class WeightsError(ValueError):
@@ -45,6 +46,22 @@ def load_file(model: Model, path: Path) -> None:
     Names may be those of the network or of a whole model of ours; a head in the file is left out. Raises
     WeightsError for a missing file, one that holds something else, or weights of another network.
     """
+    load_body(model, read_state(path), str(path))
+
+
+def load_whole_file(model: Model, path: Path) -> None:
+    """`load_file` with the head: the file is a finished model.
+
+    Into a converted model the randomness of its feedback is loaded too, where the file has it. Raises WeightsError
+    too where the head has another number of outputs, and ValueError for the feedback of another rule.
+    """
+    state = _ours(read_state(path), extra=bool(converted(model)))
+    _refuse_misfit(model, state, "", str(path))
+    model.network.load_state_dict(state, strict=False)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict of a .safetensors or a torch file, read without unpickling code. Raises WeightsError."""
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist")
     try:
@@ -60,26 +77,36 @@ def load_file(model: Model, path: Path) -> None:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"weights file {path} must hold a state dict (names to tensors), got {type(state).__name__}")
-    load_body(model, state, str(path))
+    return state
 
 
 def load_body(model: Model, state: dict[str, Tensor], source: str) -> None:
     """Load `state` into the network of `model`, all but the head; every other tensor must be there and fit."""
-    state = {name.removeprefix("network."): tensor for name, tensor in state.items()}
-    state = {name: tensor for name, tensor in state.items() if not name.endswith("_extra_state")}
     head = model.head + "."
-    own = model.network.state_dict()
-    needed = {name for name in own if not name.startswith(head) and not name.endswith("_extra_state")}
-    body = {name: tensor for name, tensor in state.items() if not name.startswith(head)}
+    body = {name: tensor for name, tensor in _ours(state, extra=False).items() if not name.startswith(head)}
+    _refuse_misfit(model, body, head, source)
+    model.network.load_state_dict(body, strict=False)
+
+
+def _ours(state: dict[str, Tensor], extra: bool) -> dict[str, Tensor]:
+    """The tensors by their names in the network, with what converted layers save beside them or without."""
+    named = {name.removeprefix("network."): tensor for name, tensor in state.items()}
+    return {name: tensor for name, tensor in named.items() if extra or not name.endswith("_extra_state")}
+
+
+def _refuse_misfit(model: Model, state: dict[str, Tensor], head: str, source: str) -> None:
+    """Raise WeightsError unless `state` has the tensors of the network, but those of `head`, in their shapes."""
+    own = {name: t for name, t in model.network.state_dict().items() if not name.endswith("_extra_state")}
+    given = {name: tensor for name, tensor in state.items() if not name.endswith("_extra_state")}
+    needed = {name for name in own if not head or not name.startswith(head)}
     # Files older than batch normalisation's counter of batches lack it; it plays no part in the network's outputs.
-    missing = {name for name in needed - body.keys() if not name.endswith("num_batches_tracked")}
+    missing = {name for name in needed - given.keys() if not name.endswith("num_batches_tracked")}
     problems = [f"missing {name}" for name in sorted(missing)]
-    problems += [f"unknown {name}" for name in sorted(body.keys() - needed)]
+    problems += [f"unknown {name}" for name in sorted(given.keys() - needed)]
     problems += [
-        f"{name} has shape {list(body[name].shape)} instead of {list(own[name].shape)}"
-        for name in sorted(needed & body.keys())
-        if body[name].shape != own[name].shape
+        f"{name} has shape {list(given[name].shape)} instead of {list(own[name].shape)}"
+        for name in sorted(needed & given.keys())
+        if given[name].shape != own[name].shape
     ]
     if problems:
         raise WeightsError(f"{source} does not fit the network: {'; '.join(problems[:5])} ({len(problems)} problems)")
-    model.network.load_state_dict(body, strict=False)

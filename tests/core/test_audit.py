@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from pathlib import Path
@@ -112,9 +113,9 @@ def test_backpropagation_is_sound_beside_a_twin_that_is_another_network():
     ("rule", "points", "flags"),
     [
         ("usf", 20, {"G1", "G2b", "G3"}),
-        ("frsf", 30, {"G1", "G2", "G2b", "G3", "T1"}),
-        ("brsf", 30, {"G1", "G2", "G2b", "G3", "T1"}),
-        ("fa", 50, {"G1", "G2", "G2b", "G3", "T1"}),
+        ("frsf", 30, {"G1", "G2", "G2b", "G3", "T1b"}),
+        ("brsf", 30, {"G1", "G2", "G2b", "G3", "T1b"}),
+        ("fa", 50, {"G1", "G2", "G2b", "G3", "T1b"}),
     ],
 )
 def test_a_rule_with_another_backward_pass_is_masked(rule, points, flags):
@@ -139,10 +140,19 @@ def test_a_rule_whose_feedback_is_the_weights_equals_backpropagation_in_every_nu
     assert audited("sham").words == "sound"
 
 
-def test_without_a_twin_it_is_undecided_and_says_so():
+def test_without_a_twin_a_converted_model_is_undecided_and_says_so():
     _, _, images, labels = digits()
-    verdict = ss.audit(trained("bp", 0), images[:60], labels[:60], EPSILONS, steps=3)
-    assert verdict.words == "undecided (missing: T1)"
+    verdict = ss.audit(trained("bp", 0), images[:60], labels[:60], EPSILONS, steps=3, queries=5)
+    assert [check.id for check in verdict.missing] == ["T1", "T1b"]
+
+
+@pytest.mark.parametrize(("wrap", "kind"), [(nn.Sequential, "sound"), (Quantised, "masked gradient")])
+def test_a_network_of_ones_own_needs_no_twin(wrap, kind):
+    _, _, images, labels = digits()
+    model = wrap(ss.revert(copy.deepcopy(trained("bp", 0))))
+    verdict = ss.audit(model, images[:150], labels[:150], EPSILONS, steps=20, queries=100)
+    assert verdict.kind == kind
+    assert ("B1" in raised(verdict)) == (kind != "sound")
 
 
 def test_one_twin_for_each_model_or_none():

@@ -68,7 +68,7 @@ def test_settings_are_put_over_the_grid(tiny, tmp_path, capsys):
     assert "--set seeds" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["status"], ["report", "--out", "page"]])
+@pytest.mark.parametrize("command", [["status"], ["report", "--out", "page"], ["audit"]])
 def test_a_store_without_a_sweep_says_how_to_make_one(tmp_path, capsys, command):
     assert main([command[0], str(tmp_path / "none"), *command[1:]]) == 2
     assert "signsym sweep GRID --storage" in capsys.readouterr().err
@@ -124,6 +124,8 @@ def test_a_plan_of_a_sweep_needs_no_ray(tiny, tmp_path, capsys):
         ["sweep", "one.yaml", "two.yaml"],
         ["status"],
         ["report", "runs"],
+        ["audit"],
+        ["attack", "--weights", "model.pth"],
         ["sweep", "grid.yaml", "--set"],
     ],
     ids=" ".join,
@@ -137,7 +139,7 @@ def test_a_command_line_that_makes_no_sense_is_refused_with_its_usage(tmp_path, 
     assert everything(tmp_path) == []
 
 
-@pytest.mark.parametrize("command", ["plan", "sweep", "status", "report"])
+@pytest.mark.parametrize("command", ["plan", "sweep", "status", "report", "audit", "attack"])
 def test_help_names_every_command_and_each_has_its_own(capsys, command):
     for arguments, words in ((["--help"], command), ([command, "--help"], f"usage: signsym {command}")):
         with pytest.raises(SystemExit) as caught:

@@ -1,0 +1,31 @@
+"""Models of the store, built again from their records and weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import signsym_core as ss
+from orchestrator.store import Store
+from signsym_core.backbones import Backbone, Model
+from signsym_core.tasks import Task
+
+
+def rebuilt(store: Store, key: str) -> tuple[Model, dict[str, Any]]:
+    """The fine-tuned model `key` on the CPU, converted to its rule, and its record."""
+    tensors, record = store.load_model(key)
+    spec = record["spec"]
+    backbone = ss.BACKBONES.build(spec["backbone"]["name"], **spec["backbone"]["parameters"])
+    model = fresh(spec, backbone, len(record["classes"]), record["channels"], None)
+    rule = ss.RULES.build(spec["rule"]["name"], **spec["rule"]["parameters"])
+    ss.convert(model, rule, seed=spec["seed"]).load_state_dict(tensors)
+    return model, record
+
+
+def fresh(spec: dict[str, Any], backbone: Backbone, classes: int, channels: int, side: int | None) -> Model:
+    """A model of a job's backbone with the head of its task, as it is before anything is loaded or trained."""
+    return backbone.build(task_of(spec).outputs(classes), channels=channels, size=side, seed=spec["seed"])
+
+
+def task_of(spec: dict[str, Any], score: dict[str, Any] | None = None) -> Task:
+    """The task of a fine-tune, scored as an attack asks."""
+    return ss.TASKS.build(spec["task"]["name"], **spec["task"]["parameters"], **(score or {}))

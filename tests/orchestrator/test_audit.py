@@ -1,0 +1,293 @@
+"""`signsym audit` and `signsym attack` on small stores, without Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from orchestrator import auditgrid, work
+from orchestrator.cli import main
+from orchestrator.evidence import known
+from orchestrator.grid import load
+from orchestrator.jobs import Context
+from orchestrator.plan import compile_plan
+from orchestrator.store import Store
+from orchestrator.sweeping import keep_grid
+
+DATASET = {"name": "digits", "size": 8, "classes": [5, 6, 7], "train_images": 200, "test_images": 90}
+GRID = f"""
+name: small
+seeds: [0, 1]
+experiments:
+  - task: classification
+    dataset: {json.dumps(DATASET)}
+    backbone: {{name: smallcnn, width: 4}}
+    weights: {{pretrain: {{dataset: {{name: digits, size: 8, train_images: 200}}, epochs: 1}}}}
+    rule: [bp, fa]
+    finetune: {{epochs: 12, lr: 0.003, head_lr: 0.003}}
+    attacks:
+      - {{name: pgd, gradient: feedback, epsilon: [0.05, 26/255]}}
+"""
+
+
+def sweep(path, storage, data=Path(".")):
+    """What `signsym sweep` does, in this process."""
+    store, grid = Store(str(storage)), load(path)
+    keep_grid(store, grid.name, grid.text, grid.sets)
+    context = Context(storage=str(storage), data_root=str(data), git="0", versions="{}")
+    plan = compile_plan(grid, store.done_cells(), store.done_models())
+    for key, job in plan.jobs.items():
+        work.execute(key, dict(job.spec), context)
+    return plan
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """The storage of a sweep without the exact gradient, then of one with everything; and the grid between them."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("audit")
+    (folder / "small.yaml").write_text(GRID)
+    sweep(folder / "small.yaml", folder / "bare")
+    assert main(["audit", str(folder / "bare"), "--grid", str(folder / "audit.yaml"), "--no-probes"]) == 0
+    sweep(folder / "small.yaml", folder / "full")
+    plan = sweep(folder / "audit.yaml", folder / "full")
+    return folder, plan
+
+
+def audit(capsys, storage, *options):
+    assert main(["audit", str(storage), *options]) == 0
+    return capsys.readouterr().out
+
+
+def by_rule(capsys, storage, *options):
+    found = json.loads(audit(capsys, storage, "--json", *options))
+    return {model["rule"]: model for model in found["models"]}, found
+
+
+def test_without_the_exact_gradient_every_model_is_undecided_and_the_command_is_named(stores, capsys):
+    folder, _ = stores
+    models, found = by_rule(capsys, folder / "bare")
+    for model in models.values():
+        assert model["verdict"] == "undecided"
+        assert {"G1", "T1", "S1", "U1"} <= {check["id"] for check in model["missing"]}
+        assert model["exact"] is None
+        assert model["feedback"]["n"] == 90
+    # The probes are made already, and for FA they are raised: a suspicion, and no verdict.
+    assert "raised already: G2, G2b, G3" in models["fa"]["words"]
+    output = audit(capsys, folder / "bare")
+    for command in found["commands"]:
+        assert command in output
+    assert f"signsym audit {folder / 'bare'} --grid audit.yaml" in output
+    assert f"signsym sweep audit.yaml --storage {folder / 'bare'} --data-root data" in output
+
+
+def test_the_grid_it_writes_has_the_stores_own_models_and_trains_nothing(stores):
+    folder, plan = stores
+    assert {job.kind for job in plan.jobs.values()} == {"attack"}
+    given = yaml.safe_load((folder / "audit.yaml").read_text())
+    assert [e["seeds"] for e in given["experiments"]] == [[0, 1], [0, 1]]
+    # Radii are those of the store, as they were written, with those that the checks ask for.
+    assert given["experiments"][0]["attacks"][0]["epsilon"] == [0.05, "26/255", 0.5, 1.0]
+
+
+def test_with_everything_backpropagation_is_sound_and_feedback_alignment_is_masked(stores, capsys):
+    folder, _ = stores
+    models, found = by_rule(capsys, folder / "full")
+    assert found["notes"] == []
+    assert models["bp"]["words"] == "sound"
+    fa = models["fa"]
+    assert fa["verdict"] == "masked gradient"
+    checks = {check["id"]: check for check in fa["checks"]}
+    assert checks["G1"]["raised"]
+    assert fa["overstated"] == pytest.approx(checks["G1"]["first"] - checks["G1"]["second"])
+    assert fa["exact"]["value"] < fa["feedback"]["value"]
+    assert fa["exact"]["seeds"] == 2
+    output = audit(capsys, folder / "full")
+    assert fa["words"] in output
+    assert "signsym sweep" not in output
+
+
+def test_without_probes_or_without_data_what_the_rows_do_not_say_is_undecided(stores, capsys, monkeypatch):
+    folder, _ = stores
+    models, _ = by_rule(capsys, folder / "full", "--no-probes")
+    assert models["bp"]["words"] == "undecided (missing: G2, G2b, G5)"
+    assert models["fa"]["verdict"] == "masked gradient"
+    assert "--data-root DIR" in audit(capsys, folder / "full", "--no-probes")
+
+    def gone(described, root):
+        raise FileNotFoundError(f"no images below {root}")
+
+    monkeypatch.setattr("orchestrator.audit._data", gone)
+    models, found = by_rule(capsys, folder / "full", "--data-root", "nowhere")
+    assert models["bp"]["verdict"] == "undecided"
+    assert found["notes"][0].endswith("not probed: no images below nowhere")
+
+
+def test_a_storage_that_is_none_or_has_no_result_is_refused(tmp_path, capsys):
+    assert main(["audit", str(tmp_path / "none")]) == 2
+    assert "signsym sweep GRID --storage" in capsys.readouterr().err
+    store = Store(str(tmp_path / "store"))
+    store.write("grids/small-1.yaml", GRID.encode())
+    assert main(["audit", str(tmp_path / "store")]) == 2
+    assert "has a result yet" in capsys.readouterr().err
+    assert main(["audit", "nosuch://bucket/x"]) == 2
+    assert "cannot be opened" in capsys.readouterr().err
+
+
+def test_a_broken_file_is_named_and_hides_nothing_else(stores, capsys, tmp_path):
+    folder, _ = stores
+    place = tmp_path / "copy"
+    for name in ("grids", "results", "outcomes"):
+        (place / name).mkdir(parents=True)
+        for file in (folder / "full" / name).iterdir():
+            (place / name / file.name).write_bytes(file.read_bytes())
+    (place / "results/half.parquet").write_bytes(b"PAR1")
+    models, found = by_rule(capsys, place, "--no-probes")
+    assert models["fa"]["verdict"] == "masked gradient"
+    assert any("results/half.parquet" in note for note in found["notes"])
+
+
+def test_two_fine_tunes_of_one_seed_are_two_models(stores):
+    folder, _ = stores
+    store = Store(str(folder / "full"))
+    results, outcomes = store.results(), store.outcomes()
+    again = results[results["seed"] == 0].assign(finetune_job="another")
+    again["cell"] += "x"
+    more = outcomes[outcomes["cell"].isin(results.loc[results["seed"] == 0, "cell"])].assign()
+    more["cell"] += "x"
+    assert len(known(results, outcomes)) == 2
+    both = known(pd.concat([results, again]), pd.concat([outcomes, more]))
+    assert [len(model.jobs) for model in both] == [2, 2, 1, 1]
+    for one, twice in zip(known(results, outcomes), both[:2], strict=True):
+        assert [run.score for run in one.evidence.runs] == [run.score for run in twice.evidence.runs]
+
+
+def test_of_a_cell_with_fewer_images_the_larger_one_is_taken_and_runs_pair_by_image(stores):
+    folder, _ = stores
+    store = Store(str(folder / "full"))
+    results, outcomes = store.results(), store.outcomes()
+    few = results[results["attack"] == "pgd"].assign(n=10)
+    few["cell"] += "few"
+    rows = outcomes[outcomes["cell"].isin(results.loc[results["attack"] == "pgd", "cell"])]
+    rows = rows.groupby("cell").head(10).assign()
+    rows["cell"] += "few"
+    for model in known(pd.concat([few, results]), pd.concat([rows, outcomes])):
+        assert {run.outcomes.shape for run in model.evidence.runs} == {(2, 90)}
+
+
+# signsym attack
+
+
+def words(folder, rule, *more, seed=0):
+    store = Store(str(folder / "full"))
+    job = next(k for k, r in store.records().items() if _is(r["spec"], rule, seed))
+    weights = folder / "full/models" / job / "model.safetensors"
+    backbone, dataset = "{name: smallcnn, width: 4}", json.dumps(DATASET)
+    return ["attack", "--weights", str(weights), "--backbone", backbone, "--dataset", dataset, "--rule", rule, *more]
+
+
+def _is(spec, rule, seed):
+    return spec["kind"] == "finetune" and spec["rule"]["name"] == rule and spec["seed"] == seed
+
+
+def test_a_checkpoint_gets_the_numbers_that_a_sweep_gives_it(stores, capsys, tmp_path):
+    folder, _ = stores
+    out = tmp_path / "rows.csv"
+    twin = words(folder, "bp")[2]
+    arguments = words(folder, "fa", "--epsilon", "0.05", "26/255", "0.5", "--twin", twin, "--out", str(out))
+    assert main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "verdict: masked gradient (by" in output
+    rows = pd.read_csv(out)
+    results = Store(str(folder / "full")).results()
+    results = results[(results["rule"] == "fa") & (results["seed"] == 0)]
+    compared = rows.merge(results, on=["attack", "attack_params", "gradient", "epsilon"], suffixes=("", "_sweep"))
+    # Clean; noise, FGSM and APGD with two gradients, PGD with three, at three radii; Square at those below 0.5.
+    assert len(compared) == len(rows) == 1 + 3 * (1 + 2 + 2 + 3) + 2
+    assert (compared["value"] == compared["value_sweep"]).all()
+    assert (compared["steps"] == compared["steps_sweep"]).all()
+
+
+def test_a_plain_state_dict_of_torch_is_read_too_and_what_is_asked_is_what_runs(stores, capsys, tmp_path):
+    folder, _ = stores
+    arguments = words(folder, "bp", "--attack", "{name: pgd, steps: 3}", "--gradient", "exact", "--epsilon", "0.1")
+    state = {n.removeprefix("network."): t for n, t in load_file(arguments[2]).items() if "_extra_state" not in n}
+    torch.save({"state_dict": state}, tmp_path / "mine.pth")
+    assert main(arguments) == 0
+    expected = capsys.readouterr().out
+    arguments[2] = str(tmp_path / "mine.pth")
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == expected
+    assert "pgd(steps=3)" in expected
+    assert "fgsm" not in expected
+    assert "undecided (missing: G1, T1, T1b, S1, U1)" in expected
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--attack", "pgdd"], "did you mean 'pgd'"),
+        (["--attack", "{name: pgd, stepz: 3}"], "stepz"),
+        (["--attack", "hag"], "does not fit classification"),
+        (["--attack", "[pgd, fgsm]"], "expected an attack"),
+        (["--epsilon", "2"], r"number in [0, 1]"),
+        (["--epsilon", "-0.1"], r"number in [0, 1]"),
+        (["--epsilon", "many"], r"number in [0, 1]"),
+        (["--gradient", "exakt"], "did you mean 'exact'"),
+        (["--gradient", "transfer"], "--twin FILE"),
+        (["--rule", "usff"], "did you mean 'usf'"),
+        (["--rule", "usf"], "the checkpoint's feedback"),
+        (["--backbone", "smallcnn"], "does not fit the network"),
+        (["--dataset", "digits"], "does not fit the network: fc.bias has shape [3] instead of [10]"),
+        (["--images", "0"], "--images"),
+        (["--weights", "none.pth"], "none.pth does not exist"),
+        (["--out", "no/such/folder/x.csv"], "no/such/folder"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_computed(stores, capsys, monkeypatch, tmp_path, more, message):
+    folder, _ = stores
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("signsym_core.attack", lambda *_, **__: pytest.fail("computed something"))
+    assert main(words(folder, "fa", *more)) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pickle_is_not_opened(stores, capsys, tmp_path):
+    folder, _ = stores
+
+    class Harm:
+        def __reduce__(self):
+            return (Path(tmp_path / "harmed").touch, ())
+
+    torch.save({"weight": Harm()}, tmp_path / "harm.pth")
+    arguments = words(folder, "bp")
+    arguments[2] = str(tmp_path / "harm.pth")
+    assert main(arguments) == 2
+    assert "cannot be read as a state dict" in capsys.readouterr().err
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_weights_with_numbers_that_are_none_are_refused(stores, capsys, tmp_path):
+    folder, _ = stores
+    arguments = words(folder, "bp")
+    state = load_file(arguments[2])
+    state["network.fc.bias"][:] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    arguments[2] = str(tmp_path / "nan.safetensors")
+    assert main(arguments) == 2
+    assert "NaN" in capsys.readouterr().err
+
+
+def test_the_audits_attacks_are_all_that_the_checks_need():
+    for task in ("classification", "hashing"):
+        named = {attack["name"] for attack in auditgrid.attacks(task, [0.1])}
+        assert named == ({"fgsm", "pgd", "apgd", "noise", "square"} if task == "classification" else {"hag", "noise"})
+        # No square where every image can be grey.
+        assert {a["name"]: a["epsilon"] for a in auditgrid.attacks("classification", ["1/4", 0.5])}["square"] == ["1/4"]
