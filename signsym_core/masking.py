@@ -1,0 +1,169 @@
+"""Checks of whether robustness is real: each a pure function from outcomes to a finding.
+
+Legend: outcomes [seeds, images], each in [0, 1] (robust or not, or an average precision). Two outcomes of one check
+hold the same seeds and images in the same order. A check that needs an interval takes the 95 % one of
+`signsym_core.stats`, paired where two outcomes are compared, so that chance alone raises it rarely. It is one over
+images, of the mean over seeds: a finding is about these models, whatever other seeds would give.
+
+Sources: Carlini et al. 2019 (1902.06705), section 3; Athalye, Carlini, Wagner 2018 (1802.00420), section 3.1; Croce and
+Hein 2020 (2003.01690) and the flags of its reference implementation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from signsym_core.stats import gap, interval
+
+#: By how much two scores that ought to be equal may differ: a point; and two points where both are estimates of a
+#: gradient's strength or of a constant prediction.
+POINT, TWO_POINTS = 0.01, 0.02
+#: Below these a result is no evidence.
+FEW_IMAGES, FEW_SEEDS = 1000, 3
+#: From this radius on (L∞, [0, 1] pixels) every image can be made the same grey one.
+GREY = 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a check says: the two numbers that it compares, what they rest on, and whether it is raised."""
+
+    flag: str
+    raised: bool
+    #: The two numbers, and what they are.
+    first: float
+    second: float
+    names: tuple[str, str]
+    n: int
+    seeds: int
+    #: The evidence in a sentence.
+    words: str
+
+
+def grey_limit(outcomes: ArrayLike, chance: float) -> Finding:
+    """At ε ≥ 0.5 more is kept than a constant prediction keeps: score > chance + 0.02, and its interval above chance."""
+    score = interval(_over_seeds(outcomes))
+    raised = score.value > chance + TWO_POINTS and score.lo > chance
+    names = ("score at ε ≥ 0.5", "best constant prediction")
+    return _finding("grey_limit", raised, (score.value, chance), names, outcomes)
+
+
+def exact_gradient_breaks(feedback: ArrayLike, exact: ArrayLike) -> Finding:
+    """The exact gradient of the same weights breaks more than the model's own feedback does: by more than 0.02."""
+    return _lower("exact_gradient_breaks", feedback, exact, TWO_POINTS, ("own feedback", "exact gradient"))
+
+
+def one_step_stronger(one_step: ArrayLike, iterated: ArrayLike) -> Finding:
+    """One step breaks more than the iterated attack at the same ε does: by more than 0.01."""
+    return _lower("one_step_stronger", iterated, one_step, POINT, ("iterated", "one step"))
+
+
+def more_steps_help(fewer: ArrayLike, more: ArrayLike) -> Finding:
+    """The same attack with more steps breaks more: by more than 0.01, so fewer steps were too few."""
+    return _lower("more_steps_help", fewer, more, POINT, ("fewer steps", "more steps"))
+
+
+def black_box_stronger(white_box: ArrayLike, black_box: ArrayLike) -> Finding:
+    """A black-box attack of the same norm and ε breaks images that no white-box attack breaks: over 0.01 of all.
+
+    `white_box` is the lowest outcome of each image over the white-box attacks.
+    """
+    return _only("black_box_stronger", white_box, black_box, ("best white-box", "white-box and black-box together"))
+
+
+def transfer_stronger(white_box: ArrayLike, transfer: ArrayLike) -> Finding:
+    """Examples made on the BP twin break images that the white-box attack does not break: over 0.01 of all."""
+    return _only("transfer_stronger", white_box, transfer, ("white-box", "white-box and transfer together"))
+
+
+def noise_as_strong(attack: Sequence[ArrayLike], noise: Sequence[ArrayLike]) -> Finding:
+    """At no ε does the attack break more than uniform noise of the same ε does (interval of the gap above 0).
+
+    Both are outcomes at the same epsilons, ascending. The numbers shown are those at the ε of the largest gap.
+    """
+    gaps = [gap(_over_seeds(n), _over_seeds(a)) for a, n in zip(attack, noise, strict=True)]
+    at = max(range(len(gaps)), key=lambda i: gaps[i].value)
+    numbers = (float(np.mean(attack[at])), float(np.mean(noise[at])))
+    raised = all(found.lo <= 0 for found in gaps)
+    return _finding("noise_as_strong", raised, numbers, ("attack", "noise"), attack[at])
+
+
+def zero_gradient(zero: ArrayLike) -> Finding:
+    """The loss has no gradient at some clean image. `zero` [seeds, images] holds whether it was exactly 0."""
+    share = float(np.mean(np.asarray(zero, dtype=float)))
+    names = ("share of images without a gradient", "allowed")
+    return _finding("zero_gradient", share > 0, (share, 0.0), names, zero)
+
+
+def not_monotone(by_epsilon: Sequence[ArrayLike]) -> Finding:
+    """The score rises from one ε to the next by more than 0.01, and the paired interval excludes no rise.
+
+    `by_epsilon` holds the outcomes at ascending epsilons. The numbers shown are those of the steepest rise.
+    """
+    means = [_over_seeds(outcomes) for outcomes in by_epsilon]
+    gaps = [gap(later, earlier) for earlier, later in zip(means[:-1], means[1:], strict=True)]
+    raised = any(found.value > POINT and found.lo > 0 for found in gaps)
+    at = max(range(len(gaps)), key=lambda i: (gaps[i].lo > 0, gaps[i].value))
+    numbers = (float(np.mean(by_epsilon[at + 1])), float(np.mean(by_epsilon[at])))
+    return _finding("not_monotone", raised, numbers, ("at the larger ε", "at the smaller ε"), by_epsilon[at])
+
+
+def random_forward(first: ArrayLike, second: ArrayLike) -> Finding:
+    """Two passes over the same clean images differ in any image."""
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    numbers = (float(np.mean(a)), float(np.mean(b)))
+    return _finding("random_forward", bool((a != b).any()), numbers, ("one pass", "another pass"), first)
+
+
+def short_reach(steps: int, step_size: float, epsilon: float) -> Finding:
+    """The attack's steps together are shorter than ε: it cannot use the radius that it is named by."""
+    reach = steps * step_size
+    raised = steps > 0 and epsilon > 0 and reach < epsilon * (1 - 1e-9)
+    words = f"steps times step size {reach:.4g}, ε {epsilon:.4g}"
+    names = ("steps × step size", "ε")
+    return Finding(
+        flag="short_reach", raised=raised, first=reach, second=epsilon, names=names, n=0, seeds=0, words=words
+    )
+
+
+def small_n(n: int, seeds: int) -> Finding:
+    """Fewer than 1,000 images or fewer than 3 seeds: a demonstration, not evidence."""
+    raised = n < FEW_IMAGES or seeds < FEW_SEEDS
+    words = f"{n:,} images and {seeds} seeds, where 1,000 and 3 are asked for"
+    names = ("images", "seeds")
+    return Finding(flag="small_n", raised=raised, first=n, second=seeds, names=names, n=n, seeds=seeds, words=words)
+
+
+def _over_seeds(outcomes: ArrayLike) -> NDArray[np.float64]:
+    return np.atleast_2d(np.asarray(outcomes, dtype=np.float64)).mean(axis=0)
+
+
+def _lower(flag: str, claimed: ArrayLike, stronger: ArrayLike, slack: float, names: tuple[str, str]) -> Finding:
+    """Raised where `stronger` keeps less than `claimed` by more than `slack`, and the paired interval excludes 0."""
+    found = gap(_over_seeds(claimed), _over_seeds(stronger))
+    raised = found.value > slack and found.lo > 0
+    return _finding(flag, raised, (float(np.mean(claimed)), float(np.mean(stronger))), names, claimed)
+
+
+def _only(flag: str, white_box: ArrayLike, other: ArrayLike, names: tuple[str, str]) -> Finding:
+    """Raised where over 0.01 is lost to the other attack alone, image by image, and the paired interval excludes 0."""
+    white = np.asarray(white_box, dtype=float)
+    together = np.minimum(white, np.asarray(other, dtype=float))
+    found = gap(_over_seeds(white), _over_seeds(together))
+    raised = found.value > POINT and found.lo > 0
+    return _finding(flag, raised, (float(white.mean()), float(together.mean())), names, white)
+
+
+def _finding(
+    flag: str, raised: bool, numbers: tuple[float, float], names: tuple[str, str], outcomes: ArrayLike
+) -> Finding:
+    seeds, n = np.atleast_2d(np.asarray(outcomes)).shape
+    words = f"{names[0]} {100 * numbers[0]:.1f} %, {names[1]} {100 * numbers[1]:.1f} %"
+    words += f" ({seeds} seed{'s' * (seeds > 1)} × {n:,} images)"
+    return Finding(
+        flag=flag, raised=raised, first=numbers[0], second=numbers[1], names=names, n=n, seeds=seeds, words=words
+    )
