@@ -13,7 +13,7 @@ sweep: $(VENV)/.installed
 	$(BIN)/signsym report $(STORAGE) --out $(STORAGE)/report
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

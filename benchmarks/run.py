@@ -5,6 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-for module in ("benchmarks.training_step", "benchmarks.attacks", "benchmarks.orchestration", "benchmarks.planning"):
-    print(f"== {module}", flush=True)
-    subprocess.run([sys.executable, "-m", module], check=True)
+for module in ("training_step", "attacks", "retrieval", "orchestration", "planning"):
+    print(f"== benchmarks.{module}", flush=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{module}"], check=True)

@@ -133,7 +133,7 @@ def _status(parsed: argparse.Namespace, console: Console) -> int:
         failed = [key for key in plan.jobs if key in failures]
         blocked: set[str] = set()
         for job in plan.jobs.values():
-            if job.parent in failures or job.parent in blocked:
+            if any(parent in failures or parent in blocked for parent in job.parents):
                 blocked.add(job.key)
         going = [running[key] for key in plan.jobs if key in running]
         console.print(

@@ -69,7 +69,7 @@ def longest_chain(plan: Plan, seconds: Mapping[str, float]) -> float:
     """Seconds of the longest chain of jobs that wait for each other: no number of GPUs makes the sweep shorter."""
     ends: dict[str, float] = {}
     for key, job in plan.jobs.items():
-        ends[key] = seconds[key] + (ends.get(job.parent, 0.0) if job.parent is not None else 0.0)
+        ends[key] = seconds[key] + max((ends.get(parent, 0.0) for parent in job.parents), default=0.0)
     return max(ends.values(), default=0.0)
 
 
@@ -78,8 +78,8 @@ def unshared(plan: Plan, seconds: Mapping[str, float], survey: Survey) -> float:
     models = {job.key: job for job in plan.jobs.values() if job.kind == "finetune"}
     added = 0.0
     for job in plan.jobs.values():
-        model = models.get(job.parent or "")
         if job.kind == "attack":
+            model = models.get(job.spec["model"])
             each = seconds[model.key] if model else survey.seconds.get(("finetune", *job.group[1:3]), 0.0)
             amount = model.resources.gpu or model.resources.cpu if model else 1.0
             added += len(job.spec["points"]) * each * (1.0 if amount == "auto" else amount)

@@ -54,8 +54,12 @@ class Feed(Searcher):
         watchers: Sequence[Watcher],
         on_failure: Callable[[Failure], None],
         autoscaled: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
+        #: Whether the user told the sweep to stop. Asked before each job and after each: an exception that a signal
+        #: raises inside Ray's callbacks may be swallowed there.
+        self.stopped = stopped
         self.frontier, self.packing, self.claims, self.store = frontier, packing, claims, store
         self.watchers, self.on_failure, self.autoscaled = watchers, on_failure, autoscaled
         #: The job of each live trial, and what it asks of a node.
@@ -83,6 +87,7 @@ class Feed(Searcher):
     # What Tune asks and tells
 
     def suggest(self, trial_id: str) -> Any:
+        self._stop_if_told()
         if self.lost or self.store_error is not None or self.frontier.exhausted:
             return Searcher.FINISHED
         self._look_at_cluster()
@@ -121,6 +126,7 @@ class Feed(Searcher):
             self.claims.drop(key)
             for watcher in self.watchers:
                 watcher.finished(key, told)
+            self._stop_if_told()
             return
         if "error" not in told:
             if not connection.alive():
@@ -141,6 +147,10 @@ class Feed(Searcher):
         return {}
 
     # What is decided
+
+    def _stop_if_told(self) -> None:
+        if self.stopped():
+            raise KeyboardInterrupt
 
     def _next(self) -> Job | None:
         """The next job that is claimed and not done yet."""

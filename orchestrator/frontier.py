@@ -56,9 +56,13 @@ class Frontier:
     def __init__(self, jobs: Mapping[str, Job], estimates: Mapping[str, float], retries: Retries) -> None:
         self.jobs, self.estimates, self.retries = jobs, dict(estimates), retries
         self.children: dict[str, list[str]] = {}
+        #: For each job that waits, the parents that are not done yet.
+        self.needs: dict[str, set[str]] = {}
         for job in jobs.values():
-            if job.parent is not None and job.parent in jobs:
-                self.children.setdefault(job.parent, []).append(job.key)
+            for parent in dict.fromkeys(job.parents):
+                if parent in jobs:
+                    self.children.setdefault(parent, []).append(job.key)
+                    self.needs.setdefault(job.key, set()).add(parent)
         self.state: dict[str, State] = {}
         #: How many jobs are in each state, kept up to date by `_set`.
         self.counts: Counter[State] = Counter()
@@ -78,7 +82,7 @@ class Frontier:
         #: Failed jobs that wait for their next attempt: (time, place, key).
         self._delayed: list[tuple[float, int, str]] = []
         for job in jobs.values():
-            if job.parent in jobs:
+            if job.key in self.needs:
                 self._set(job.key, "waiting")
             else:
                 self._make_ready(job.key)
@@ -106,11 +110,12 @@ class Frontier:
         return [entry[-1] for entry in heapq.nsmallest(count, self._by_stage) if self.state[entry[-1]] == "ready"]
 
     def finished(self, key: str) -> None:
-        """The job is done, here or elsewhere: its children become ready."""
+        """The job is done, here or elsewhere: children that need nothing else become ready."""
         self._leave(key)
         self._set(key, "done")
         for child in self.children.get(key, []):
-            if self.state[child] == "waiting":
+            self.needs[child].discard(key)
+            if self.state[child] == "waiting" and not self.needs[child]:
                 self._make_ready(child)
 
     def failed(self, key: str, now: float, cause: Cause = "error") -> bool:
@@ -133,6 +138,8 @@ class Frontier:
         blocked = list(self.children.get(key, []))
         while blocked:
             child = blocked.pop()
+            if self.state[child] == "blocked":
+                continue
             self._leave(child)
             self._set(child, "blocked")
             blocked += self.children.get(child, [])

@@ -33,8 +33,8 @@ class Job:
 
     key: str
     kind: Stage
-    #: Key of the job whose model this one starts from; None where it needs none.
-    parent: str | None
+    #: Keys of the jobs whose models this one needs.
+    parents: tuple[str, ...]
     spec: Mapping[str, Any]
     resources: Resources
     #: How people call it: "finetune usf resnet18 cifar10 seed 0".

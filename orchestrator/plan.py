@@ -15,6 +15,9 @@ from typing import Any
 from orchestrator import guess, keys
 from orchestrator.cells import AttackChoice, Grid, Model, Pretrain, Run, Weights
 from orchestrator.jobs import Job, Point
+from signsym_core.rules.bp import BP
+from signsym_core.tasks import Task
+from signsym_core.tasks.classification import Classification
 
 
 class PlanError(ValueError):
@@ -69,13 +72,18 @@ class _Planner:
         model = run.model
         finetune = self._finetune(model, run.origins[0])
         self.finetunes.add(finetune.key)
+        twin: Job | None = None
         wanted: dict[str, _Wanted] = {}
         for (choice, epsilons), origin in zip(run.attacks, run.origins, strict=True):
             # Under a rule with B = W both gradients are the same one: computed once, reported under both names.
-            computed = "exact" if model.rule.exact and choice.gradient == "feedback" else choice.gradient
+            # And its twin that was fine-tuned with BP is the model itself, so that a transfer is no transfer.
+            computed = "exact" if model.rule.exact and choice.gradient in ("feedback", "transfer") else choice.gradient
             spec: dict[str, Any] = {"kind": "attack", "semantics": keys.SEMANTICS["attack"], "model": finetune.key}
             spec |= {"attack": keys.described(choice.attack), "gradient": computed, "images": choice.images}
-            spec |= {"seed": model.seed}
+            spec |= {"seed": model.seed} | _score(model.task)
+            if computed == "transfer":
+                twin = twin or self._finetune(dataclasses.replace(model, rule=BP()), origin)
+                spec |= {"surrogate": twin.key}
             base = keys.canonical(spec)
             cell_key = keys.cell_keys(base)
             job = wanted.setdefault(base, _Wanted(spec=spec, choice=choice, experiment=origin))
@@ -86,12 +94,19 @@ class _Planner:
                     job.cells.append(cell)
                     job.points.append((choice.gradient, epsilon.value, epsilon.label))
         asked = [job for job in wanted.values() if job.cells]
-        if asked and finetune.key not in self.done_models and finetune.key not in self.jobs:
-            self._add_with_parent(finetune, model)
+        if asked:
+            self._need(finetune, model)
+        if twin is not None:
+            self.finetunes.add(twin.key)
+            if any("surrogate" in job.spec for job in asked):
+                self._need(twin, model)
         for job in asked:
             self._attack(job, finetune, model)
 
-    def _add_with_parent(self, finetune: Job, model: Model) -> None:
+    def _need(self, finetune: Job, model: Model) -> None:
+        """Add a fine-tune and the pre-training before it, unless they are done or there already."""
+        if finetune.key in self.done_models or finetune.key in self.jobs:
+            return
         if isinstance(model.weights, Pretrain):
             parent = _pretrain(model, model.weights, finetune.experiment)
             if parent.key not in self.done_models:
@@ -101,7 +116,8 @@ class _Planner:
     def _finetune(self, model: Model, experiment: int) -> Job:
         weights, parent = _weights(model)
         spec: dict[str, Any] = {"kind": "finetune", "semantics": keys.SEMANTICS["finetune"], "weights": weights}
-        spec |= {name: keys.described(getattr(model, name)) for name in ("task", "dataset", "backbone", "rule")}
+        spec |= {name: keys.described(getattr(model, name)) for name in ("dataset", "backbone", "rule")}
+        spec |= {"task": _learned(model.task)}
         spec |= {"seed": model.seed, "finetune": dataclasses.asdict(model.finetune)}
         title = f"finetune {model.rule.name} {model.backbone.name} {model.dataset.name} seed {model.seed}"
         # A weights file counts by its content, wherever it lies.
@@ -109,7 +125,7 @@ class _Planner:
         return Job(
             key=keys.key(spec | {"weights": content}),
             kind="finetune",
-            parent=parent,
+            parents=() if parent is None else (parent,),
             spec=spec,
             resources=model.resources.finetune,
             title=title,
@@ -125,7 +141,7 @@ class _Planner:
         self.jobs[key] = Job(
             key=key,
             kind="attack",
-            parent=finetune.key,
+            parents=(finetune.key, spec["surrogate"]) if "surrogate" in spec else (finetune.key,),
             spec=spec | {"points": self._shared.setdefault(points, points)},
             resources=model.resources.attack,
             title=f"attack {name} {spec['gradient']}: {finetune.title.removeprefix('finetune ')}",
@@ -133,6 +149,18 @@ class _Planner:
             guess=guess.attacking(wanted.choice, len(points), model),
             experiment=wanted.experiment,
         )
+
+
+def _learned(task: Task) -> dict[str, Any]:
+    """The task as a fine-tune depends on it: without what only decides a score."""
+    described = keys.described(task)
+    kept = {name: value for name, value in described["parameters"].items() if name not in task.scoring}
+    return {"name": task.name, "parameters": kept}
+
+
+def _score(task: Task) -> dict[str, Any]:
+    """What of the task only decides a score, for an attack's key; nothing where there is nothing."""
+    return {"score": {name: getattr(task, name) for name in sorted(task.scoring)}} if task.scoring else {}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -148,14 +176,15 @@ class _Wanted:
 
 def _pretrain(model: Model, pretrain: Pretrain, experiment: int) -> Job:
     spec: dict[str, Any] = {"kind": "pretrain", "semantics": keys.SEMANTICS["pretrain"]}
-    spec |= {"task": keys.described(model.task), "dataset": keys.described(pretrain.dataset)}
+    # Whatever comes later, a body is pre-trained on classes.
+    spec |= {"task": keys.described(Classification()), "dataset": keys.described(pretrain.dataset)}
     spec |= {"backbone": keys.described(model.backbone), "seed": pretrain.seed}
     spec |= {"finetune": dataclasses.asdict(pretrain.settings)}
     title = f"pretrain {model.backbone.name} {pretrain.dataset.name} seed {pretrain.seed}"
     return Job(
         key=keys.key(spec),
         kind="pretrain",
-        parent=None,
+        parents=(),
         spec=spec,
         resources=model.resources.pretrain,
         title=title,

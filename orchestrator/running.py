@@ -36,7 +36,8 @@ def run_jobs(jobs: Mapping[str, Job], prepared: Prepared, store: Store, settings
     frontier = Frontier(jobs, prepared.seconds, settings.retries)
     view = View(jobs, prepared.seconds, console)
     trackers = [callbacks.build(choice) for choice in prepared.callbacks]
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop = _Stop()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Claims(store, view.trials) as claims, Events(store, claims.id, jobs) as events:
             events.write("sweep_started", grid=prepared.grid, sweep=claims.id, storage=store.uri, jobs=len(jobs))
@@ -46,14 +47,27 @@ def run_jobs(jobs: Mapping[str, Job], prepared: Prepared, store: Store, settings
                 packing = Packing(prepared.memory, gpus=any(node.get("GPU") for node in connection.nodes()))
                 on_failure = _recorder(store)
                 autoscaled = settings.address is not None
-                feed = Feed(frontier, packing, claims, store, (view, events), on_failure, autoscaled=autoscaled)
+                watchers = (view, events)
+                feed = Feed(frontier, packing, claims, store, watchers, on_failure, autoscaled, lambda: stop.told)
                 with view:
                     schedule.run(feed, context, _execute, trackers, settings.trackers if trackers else None)
 
-            _with_ray(once, frontier, events, settings, console)
+            _with_ray(once, stop, frontier, events, settings, console)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         connection.disconnect()
+
+
+class _Stop:
+    """Raises KeyboardInterrupt where a signal finds the program, and remembers that it did."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.told = True
+        raise KeyboardInterrupt
 
 
 def _context(store: Store, settings: Settings, claims: Claims) -> Context:
@@ -79,7 +93,7 @@ def _recorder(store: Store) -> Callable[[Failure], None]:
 
 
 def _with_ray(
-    run: Callable[[], None], frontier: Frontier, events: Events, settings: Settings, console: Console
+    run: Callable[[], None], stop: _Stop, frontier: Frontier, events: Events, settings: Settings, console: Console
 ) -> None:
     """Call `run` on Ray, and again on a new one where a Ray of this machine's own died."""
     restarts = 0
@@ -90,7 +104,7 @@ def _with_ray(
             for note in connection.connect(settings.address, dashboard=settings.dashboard):
                 console.print(note, highlight=False, soft_wrap=True)
             # Once more, since Ray puts a handler of its own in its place that aborts the process.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, stop)
             if settings.address is None:
                 connection.check_fits({job.resources for job in frontier.jobs.values()})
             run()

@@ -150,6 +150,19 @@ class Store:
         record = json.loads(self.read(f"models/{key}/record.json"))
         return load(self.read(f"models/{key}/model.safetensors")), record
 
+    def save_codes(self, key: str, codes: dict[str, Tensor]) -> None:
+        """Put the packed codes that a model gives its database and its training images beside it, before its record."""
+        from safetensors.torch import save
+
+        self.write(f"models/{key}/codes.safetensors", save(codes))
+
+    def load_codes(self, key: str) -> dict[str, Tensor]:
+        """What `save_codes` was given."""
+        from safetensors.torch import load
+
+        found: dict[str, Tensor] = load(self.read(f"models/{key}/codes.safetensors"))
+        return found
+
     def done_models(self) -> set[str]:
         """Keys of the finished pre-training and fine-tune jobs."""
         selector = fs.FileSelector(f"{self._root}/models", allow_not_found=True, recursive=True)

@@ -116,7 +116,7 @@ def _without(jobs: Mapping[str, Job], failed: set[str]) -> dict[str, Job]:
     left: dict[str, Job] = {}
     dropped = set(failed)
     for key, job in jobs.items():
-        if key in dropped or job.parent in dropped:
+        if key in dropped or dropped.intersection(job.parents):
             dropped.add(key)
         else:
             left[key] = job

@@ -14,7 +14,7 @@ def _schema(columns: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
 
 
 #: Columns that older files of the same version do not have; they are read as nulls.
-ADDED = frozenset({"gpu_share", "gpu_peak", "gpu_total"})
+ADDED = frozenset({"task_params", "surrogate_job", "gpu_share", "gpu_peak", "gpu_total"})
 
 _text, _number, _count = pa.string(), pa.float64(), pa.int64()
 
@@ -25,6 +25,11 @@ RESULTS = _schema(
         ("job", _text, "key of the attack job that made the row"),
         ("finetune_job", _text, "key of the fine-tune job whose model was attacked"),
         ("task", _text, "task"),
+        (
+            "task_params",
+            _text,
+            "JSON of the task's parameters that are not the default; null in older files",
+        ),
         ("dataset", _text, "data set"),
         ("dataset_params", _text, "JSON of the data set's parameters that are not the default"),
         ("backbone", _text, "backbone"),
@@ -36,14 +41,27 @@ RESULTS = _schema(
         ("seed", _count, "seed of the fine-tune and of the attack"),
         ("attack", _text, "attack; none for clean performance"),
         ("attack_params", _text, "JSON of the attack's parameters that are not the default"),
-        ("gradient", _text, "source of the attack's gradient: feedback, exact, or none where it asks for none"),
+        (
+            "gradient",
+            _text,
+            "source of the attack's gradient: feedback, exact, transfer; none where it asks for none",
+        ),
+        (
+            "surrogate_job",
+            _text,
+            "fine-tune job whose model the images were made on; null: the attacked one",
+        ),
         ("epsilon", _number, "L∞ radius in the [0, 1] pixel range"),
         ("epsilon_label", _text, "the radius as the grid wrote it"),
         ("norm", _text, "norm of epsilon"),
         ("metric", _text, "top1 or map"),
         ("value", _number, "the metric, 0 .. 1"),
         ("n", _count, "images that the value is the mean of"),
-        ("chance", _number, "value of the best constant prediction on these images, 0 .. 1"),
+        (
+            "chance",
+            _number,
+            "value of the best constant prediction, in retrieval of a random ranking, 0 .. 1",
+        ),
         ("steps", _count, "gradient steps of the attack"),
         ("step_size", _number, "length of one step, L∞, in the [0, 1] pixel range"),
         ("reach", _number, "mean over images of the largest change of a pixel, over epsilon"),
@@ -65,7 +83,7 @@ OUTCOMES = _schema(
     [
         ("cell", _text, "key of the cell"),
         ("image", _count, "index of the image in its data set's test split"),
-        ("robust", pa.bool_(), "the model still handles the adversarial image rightly"),
+        ("robust", pa.bool_(), "the model still handles the adversarial image rightly; null in retrieval"),
         ("ap", pa.float32(), "average precision of the query; null in classification"),
         ("linf", pa.float32(), "largest change of a pixel"),
         ("zero_grad", pa.bool_(), "the loss had no gradient at the clean image; null where none was asked for"),

@@ -9,6 +9,7 @@ import json
 import socket
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 import signsym_core as ss
-from orchestrator import keys, tables
+from orchestrator import codes, keys, tables
 from orchestrator.jobs import Context
 from orchestrator.store import Store, StoreError
 from signsym_core.backbones import Backbone, Model
@@ -27,6 +28,7 @@ from signsym_core.datasets import Data, DataSource, inputs
 from signsym_core.evaluate import BLOCK
 from signsym_core.finetune import Checkpoint
 from signsym_core.registry import Member, build
+from signsym_core.tasks import Task
 
 #: Adversarial images that are kept for each epsilon.
 EXAMPLES = 4
@@ -93,7 +95,7 @@ def _train(
         store.save_progress(key, checkpoint.tensors, state)
 
     settings = build(ss.FineTune, "finetune", spec["finetune"])
-    task = ss.TASKS.build(spec["task"]["name"], **spec["task"]["parameters"])
+    task = _task(spec)
     micro_batch = max(1, settings.batch_size >> context.halvings) if context.halvings else None
     history = ss.fine_tune(
         model,
@@ -102,6 +104,7 @@ def _train(
         task,
         settings,
         seed=spec["seed"],
+        classes=len(data.classes),
         resume=resume,
         on_epoch=save,
         micro_batch=micro_batch,
@@ -111,6 +114,8 @@ def _train(
     record |= {"micro_batch": micro_batch, "gpu_share": context.gpu_share, **_memory()}
     record |= {"git": context.git, "versions": context.versions, "finished_at": datetime.now(UTC).isoformat()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if task.retrieves:
+        store.save_codes(key, codes.encoded(model, data, source))
     store.save_model(key, tensors, record)
     store.drop_progress(key)
     _Models.put(context.storage, key, model.eval(), record)
@@ -122,26 +127,37 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
     model, record = _Models.get(store, spec["model"])
     made = record["spec"]
     source, data = _data(keys.canonical(made["dataset"]), context.data_root)
-    test = data.test if spec["images"] is None else data.test.take(torch.arange(min(spec["images"], len(data.test))))
+    count = len(data.test) if spec["images"] is None else min(spec["images"], len(data.test))
+    test = data.test.take(torch.arange(count))
+    assert isinstance(test.images, Tensor)
+    pixels = inputs(test.images, source)
     chosen = ss.ATTACKS.build(spec["attack"]["name"], **spec["attack"]["parameters"])
     epsilons = sorted({epsilon for _, epsilon, _ in spec["points"]})
     gradient = "feedback" if spec["gradient"] == "none" else spec["gradient"]
+    task = _task(made, spec.get("score"))
+    crafting = spec.get("surrogate", spec["model"])
+    gallery = None
+    if task.retrieves:
+        gallery = codes.gallery(store, data, task.outputs(len(data.classes)), spec["model"], crafting)
     outcome = ss.attack(
         chosen,
         model,
-        inputs(test.images, source),
+        pixels,
         test.labels,
         epsilons,
         gradient=gradient,
         seed=spec["seed"],
-        task=made["task"]["name"],
+        task=task,
+        surrogate=_Models.get(store, crafting)[0] if "surrogate" in spec else None,
+        gallery=gallery,
         keep=EXAMPLES,
         micro_batch=max(1, BLOCK >> context.halvings),
     )
-    common = _provenance(context) | _setting(made) | {"job": key, "finetune_job": spec["model"]}
+    common = _provenance(context) | _setting(made, task) | {"job": key, "finetune_job": spec["model"]}
+    common |= {"surrogate_job": spec.get("surrogate")}
     common |= {"attack": chosen.name, "attack_params": keys.canonical(chosen.changed()), "norm": "linf"}
-    common |= {"metric": ss.TASKS[made["task"]["name"]].metric, "n": len(test), "seed": spec["seed"]}
-    common |= {"chance": float(torch.bincount(test.labels).max()) / len(test), "steps": chosen.steps_taken()}
+    common |= {"metric": task.metric, "n": len(test), "seed": spec["seed"]}
+    common |= {"chance": task.chance(test.labels, gallery), "steps": chosen.steps_taken()}
     common |= {"forwards": outcome.images_forward, "backwards": outcome.images_backward}
     common |= {"gpu_share": context.gpu_share, **_memory()}
     common |= {"seconds": time.monotonic() - started, "finished_at": datetime.now(UTC)}
@@ -156,8 +172,8 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
             | {"epsilon": epsilon, "epsilon_label": label}
             | {"step_size": chosen.step(epsilon), "reach": outcome.reach[row]}
         )
-        outcomes += _outcome_rows(cell, outcome, row, test.indices)
-        examples += _example_rows(cell, outcome, row, test.indices, inputs(test.images[:EXAMPLES], source), data)
+        outcomes += _outcome_rows(cell, outcome, row, test.indices, task.retrieves)
+        examples += _example_rows(cell, outcome, row, test.indices, pixels[:EXAMPLES], data)
     store.write_table("outcomes", key, outcomes, tables.OUTCOMES)
     store.write_table("examples", key, examples, tables.EXAMPLES)
     # The results come last: they are what says that the job is done.
@@ -165,13 +181,14 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
     return {f"{row['metric']} at {row['epsilon_label']}": row["value"] for row in results}
 
 
-def _outcome_rows(cell: str, outcome: ss.Outcome, row: int, indices: Tensor) -> list[dict[str, Any]]:
-    zero = [None] * len(indices) if outcome.zero_gradient is None else outcome.zero_gradient.tolist()
-    columns = (indices.tolist(), outcome.robust[row].tolist(), outcome.linf[row].tolist(), zero)
-    return [
-        {"cell": cell, "image": image, "robust": robust, "ap": None, "linf": linf, "zero_grad": zero_grad}
-        for image, robust, linf, zero_grad in zip(*columns, strict=True)
-    ]
+def _outcome_rows(cell: str, outcome: ss.Outcome, row: int, indices: Tensor, retrieves: bool) -> list[dict[str, Any]]:
+    none = [None] * len(indices)
+    robust = none if retrieves else outcome.robust[row].tolist()
+    ap = outcome.scores[row].tolist() if retrieves else none
+    zero = none if outcome.zero_gradient is None else outcome.zero_gradient.tolist()
+    names = ("image", "robust", "ap", "linf", "zero_grad")
+    columns = (indices.tolist(), robust, ap, outcome.linf[row].tolist(), zero)
+    return [{"cell": cell, **dict(zip(names, values, strict=True))} for values in zip(*columns, strict=True)]
 
 
 def _example_rows(
@@ -181,13 +198,19 @@ def _example_rows(
         {
             "cell": cell,
             "image": int(indices[at]),
-            "label": data.classes[int(data.test.labels[at])],
-            "predicted": data.classes[int(outcome.predictions[row, at])],
+            "label": _names(data.test.labels[at], data.classes),
+            "predicted": _names(outcome.predictions[row, at], data.classes),
             "clean": _png(clean[at]),
             "adversarial": _png(adversarial),
         }
         for at, adversarial in enumerate(outcome.adversarial[row])
     ]
+
+
+def _names(label: Tensor, classes: Sequence[str]) -> str:
+    """The class of a number, or the classes of a 0/1 vector; nothing for -1 and for a vector without a 1."""
+    numbers = label.nonzero().flatten().tolist() if label.ndim else [int(label)]
+    return ", ".join(classes[number] for number in numbers if number >= 0)
 
 
 def _png(image: Tensor) -> bytes:
@@ -218,8 +241,12 @@ def _fresh(spec: dict[str, Any], source: DataSource, backbone: Backbone, data: D
 
 
 def _built(spec: dict[str, Any], backbone: Backbone, classes: int, channels: int, side: int | None) -> Model:
-    task = ss.TASKS.build(spec["task"]["name"], **spec["task"]["parameters"])
-    return backbone.build(task.outputs(classes), channels=channels, size=side, seed=spec["seed"])
+    return backbone.build(_task(spec).outputs(classes), channels=channels, size=side, seed=spec["seed"])
+
+
+def _task(spec: dict[str, Any], score: dict[str, Any] | None = None) -> Task:
+    """The task of a fine-tune, scored as an attack asks."""
+    return ss.TASKS.build(spec["task"]["name"], **spec["task"]["parameters"], **(score or {}))
 
 
 class _Models:
@@ -247,7 +274,7 @@ class _Models:
         return cls._loaded[store.uri, key]
 
 
-def _setting(spec: dict[str, Any]) -> dict[str, Any]:
+def _setting(spec: dict[str, Any], task: Task) -> dict[str, Any]:
     """The columns of a result that say what was fine-tuned."""
     settings = build(ss.FineTune, "finetune", spec["finetune"])
     members: dict[str, Member] = {
@@ -255,7 +282,8 @@ def _setting(spec: dict[str, Any]) -> dict[str, Any]:
         "backbone": ss.BACKBONES.build(spec["backbone"]["name"], **spec["backbone"]["parameters"]),
         "rule": ss.RULES.build(spec["rule"]["name"], **spec["rule"]["parameters"]),
     }
-    row: dict[str, Any] = {"task": spec["task"]["name"], "weights": keys.canonical(spec["weights"])}
+    row: dict[str, Any] = {"task": task.name, "task_params": keys.canonical(task.changed())}
+    row |= {"weights": keys.canonical(spec["weights"])}
     for column, member in members.items():
         row |= {column: member.name, f"{column}_params": keys.canonical(member.changed())}
     defaults = ss.FineTune()

@@ -8,6 +8,10 @@ from signsym_core.evaluate import Outcome as Outcome
 from signsym_core.evaluate import attack as attack
 from signsym_core.finetune import FineTune as FineTune
 from signsym_core.finetune import fine_tune as fine_tune
+from signsym_core.retrieval import Codes as Codes
+from signsym_core.retrieval import Gallery as Gallery
+from signsym_core.retrieval import encode as encode
+from signsym_core.retrieval import mean_average_precision as mean_average_precision
 from signsym_core.rules import RULES as RULES
 from signsym_core.rules.convert import convert as convert
 from signsym_core.rules.convert import exact_gradient as exact_gradient

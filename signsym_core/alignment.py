@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core.rules.convert import exact_gradient
-from signsym_core.tasks import Task
+from signsym_core.tasks import Objective
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class LayerAlignment:
     sign_agreement: float
 
 
-def layer_alignment(model: nn.Module, task: Task, images: Tensor, labels: Tensor) -> list[LayerAlignment]:
+def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor) -> list[LayerAlignment]:
     """One row for each weight with two or more dimensions, in the order of the network.
 
     Changes nothing that training sees: gradients, batch statistics and random states are as before afterwards.
@@ -38,7 +38,7 @@ def layer_alignment(model: nn.Module, task: Task, images: Tensor, labels: Tensor
     def gradients() -> tuple[Tensor, ...]:
         # The same random state for both passes: the same dropout masks.
         with torch.random.fork_rng(devices=devices):
-            loss = task.loss(model(images), labels)
+            loss = objective(model(images), labels)
         return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
 
     ours = gradients()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
 from signsym_core.attacks.problem import Passes, Problem
 from signsym_core.registry import UnknownNameError, unknown
+from signsym_core.retrieval import Gallery
 from signsym_core.tasks import TASKS, Task
 
 #: Images that share one draw of noise. Fixed, so that no result depends on how many images the device can hold.
@@ -33,13 +34,13 @@ class Outcome:
     """What an attack did to each image, on the CPU."""
 
     epsilons: tuple[float, ...]
-    #: bool [e, n]: the model still handles the adversarial image rightly.
-    robust: Tensor
+    #: float64 [e, n], 0 .. 1: how well the model handles the adversarial image; in classification 1 or 0.
+    scores: Tensor
     #: float32 [e, n]: the largest change of a pixel that was made.
     linf: Tensor
     #: bool [n]: the loss had no gradient at all at the clean image; None where the attack did not ask for one.
     zero_gradient: Tensor | None
-    #: int64 [e, n]: the largest output.
+    #: int64 [e, n]: the class that the model sees.
     predictions: Tensor
     #: float [e, kept, channels, height, width]: the first adversarial images, as many as were asked for.
     adversarial: Tensor
@@ -51,9 +52,14 @@ class Outcome:
     images_backward: int
 
     @property
+    def robust(self) -> Tensor:
+        """bool [e, n]: the model still handles the adversarial image rightly; in retrieval, at all."""
+        return self.scores > 0
+
+    @property
     def accuracy(self) -> list[float]:
-        """Share of images still handled rightly, for each epsilon."""
-        return [float(row.double().mean()) for row in self.robust]
+        """The task's metric for each epsilon: the share of images still handled rightly, or mAP."""
+        return [float(row.mean()) for row in self.scores]
 
     @property
     def reach(self) -> list[float]:
@@ -72,6 +78,8 @@ def attack(
     gradient: str = "feedback",
     seed: int = 0,
     task: str | Task = "classification",
+    surrogate: nn.Module | None = None,
+    gallery: Gallery | None = None,
     carry: bool = False,
     keep: int = 0,
     micro_batch: int = BLOCK,
@@ -79,7 +87,10 @@ def attack(
 ) -> Outcome:
     """Attack `model` at every epsilon and return what became of each image.
 
-    `gradient` says where the attack's gradient comes from ("feedback" or "exact"); `parameters` are the attack's.
+    `gradient` says where the attack's gradient comes from: "feedback", "exact", or "transfer", the exact gradient of
+    the network `surrogate`, which no other one takes. `parameters` are the attack's. A task that retrieves needs a
+    `gallery`: the model's codes of the database, and the codes that the network which is asked for gradients gives
+    the training images.
     Every adversarial image is clipped to its ε-ball and to [0, 1] here, whatever the attack proposes. Each epsilon's
     outcome is that of a call with this epsilon alone. With `carry`, an image lost at one epsilon counts as lost at
     every larger one (its image is valid there) and is not attacked again: fewer passes, curves that never rise.
@@ -96,6 +107,13 @@ def attack(
         raise UnknownNameError(unknown("gradient", gradient, list(GRADIENTS)))
     if judge.name not in chosen.tasks:
         raise ValueError(f"attack {chosen.name!r} does not fit task {judge.name!r}; it fits {sorted(chosen.tasks)}")
+    if (gradient == "transfer") != (surrogate is not None):
+        got = f"gradient {gradient!r} with{'out' if surrogate is None else ''} one"
+        raise ValueError(f"gradient 'transfer', and no other one, needs a surrogate; got {got}")
+    if judge.retrieves != (gallery is not None):
+        raise ValueError(f"a task that retrieves, and no other one, needs a gallery: got task {judge.name!r}")
+    if judge.retrieves and carry:
+        raise ValueError(f"carry needs images that are lost or not, which task {judge.name!r} does not have")
     _check_inputs(images, labels, epsilons)
     if micro_batch < 1:
         raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
@@ -103,19 +121,21 @@ def attack(
     passes = Passes()
     noise = torch.Generator(device=images.device).manual_seed(seed)
     blocks = []
-    with _frozen(model):
+    with _frozen(model), _frozen(surrogate or model):
         for start in range(0, len(images), BLOCK):
             at = slice(start, start + BLOCK)
             drawn = None
             if "random" in chosen.tags:
                 drawn = torch.rand(images[at].shape, generator=noise, dtype=images.dtype, device=images.device)
             size = min(micro_batch, BLOCK)
-            problem = Problem(model, judge, images[at], labels[at], drawn, GRADIENTS[gradient], passes, size)
-            blocks.append(_run_block(chosen, problem, epsilons, carry, max(0, keep - start)))
+            block = (judge, images[at], labels[at], drawn, GRADIENTS[gradient], passes, size, gallery)
+            target = Problem(model, *block)
+            problem = target if surrogate is None else Problem(surrogate, *block)
+            blocks.append(_run_block(chosen, problem, target, epsilons, carry, max(0, keep - start)))
     zero = [block.zero_gradient for block in blocks if block.zero_gradient is not None]
     return Outcome(
         epsilons=tuple(float(epsilon) for epsilon in epsilons),
-        robust=torch.cat([block.robust for block in blocks], dim=1),
+        scores=torch.cat([block.scores for block in blocks], dim=1),
         linf=torch.cat([block.linf for block in blocks], dim=1),
         zero_gradient=torch.cat(zero) if zero else None,
         predictions=torch.cat([block.predictions for block in blocks], dim=1),
@@ -129,17 +149,20 @@ def attack(
 
 @dataclasses.dataclass(kw_only=True)
 class _Block:
-    robust: Tensor
+    scores: Tensor
     linf: Tensor
     predictions: Tensor
     adversarial: Tensor
     zero_gradient: Tensor | None
 
 
-def _run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carry: bool, keep: int) -> _Block:
+def _run_block(
+    attack: Attack, problem: Problem, target: Problem, epsilons: Sequence[float], carry: bool, keep: int
+) -> _Block:
+    """`problem` is what the attack works on, `target` the model that its images are scored on: mostly the same one."""
     count, shape = len(problem.images), (len(epsilons), len(problem.images))
     result = _Block(
-        robust=torch.zeros(shape, dtype=torch.bool),
+        scores=torch.zeros(shape, dtype=torch.float64),
         linf=torch.zeros(shape, dtype=torch.float32),
         predictions=torch.full(shape, -1, dtype=torch.int64),
         adversarial=problem.images[:keep].cpu().repeat(len(epsilons), 1, 1, 1, 1),
@@ -150,16 +173,16 @@ def _run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carr
     def judge_waiting() -> None:
         if not waiting:
             return
-        outputs = problem.outputs(torch.cat([images for _, images in waiting])).split(count)
+        outputs = target.outputs(torch.cat([images for _, images in waiting])).split(count)
         for (row, images), output in zip(waiting, outputs, strict=True):
             record(row, images, output, slice(None))
         waiting.clear()
 
     def record(row: int, images: Tensor, outputs: Tensor, where: slice | Tensor) -> None:
-        labels = problem.labels[where]
-        problem.task.check(outputs, labels)
-        result.robust[row, where] = problem.task.correct(outputs, labels).cpu()
-        result.predictions[row, where] = outputs.argmax(dim=1).cpu()
+        labels, task = target.labels[where], target.task
+        task.check(outputs, labels)
+        result.scores[row, where] = task.score(outputs, labels, target.gallery).cpu()
+        result.predictions[row, where] = task.predict(outputs, target.gallery).cpu()
         change = (images - problem.images[where]).abs().flatten(1).amax(dim=1)
         result.linf[row, where] = change.float().cpu()
         positions = torch.arange(count)[where]
@@ -174,7 +197,7 @@ def _run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carr
     for row in order:
         epsilon = float(epsilons[row])
         if epsilon == 0:
-            record(row, problem.images, problem.clean_outputs, slice(None))
+            record(row, target.images, target.clean_outputs, slice(None))
         elif not carry:
             waiting.append((row, within_ball(problem.images, attack.run(problem, epsilon), epsilon)))
             if (len(waiting) + 1) * count > problem.micro_batch:
@@ -186,9 +209,9 @@ def _run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carr
         if epsilon and carry and alive.any():
             part = problem.only(alive.to(problem.images.device))
             images = within_ball(part.images, attack.run(part, epsilon), epsilon)
-            record(row, images, part.outputs(images), alive.clone())
+            record(row, images, target.outputs(images), alive.clone())
         if carry:
-            alive &= result.robust[row]
+            alive &= result.scores[row] > 0
             previous = row
     judge_waiting()
     if problem.has_clean_gradient:

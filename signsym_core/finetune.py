@@ -17,7 +17,7 @@ from signsym_core.datasets import DataSource, Split, augmented, inputs
 from signsym_core.microbatch import backward
 from signsym_core.registry import require
 from signsym_core.rules.convert import unserved
-from signsym_core.tasks import Task
+from signsym_core.tasks import Objective, Task
 
 #: Steps between two looks at the gradients' health; looking makes the host wait for the device.
 LOOK_EVERY = 20
@@ -62,7 +62,7 @@ class Checkpoint:
 
     #: Epochs that are done.
     epoch: int
-    #: Model and optimiser, flat: "model/..." and "optimizer/<parameter>/<moment>".
+    #: Model, what the loss learned, and optimiser: "model/...", "objective/...", "optimizer/<parameter>/<moment>".
     tensors: dict[str, Tensor]
     #: One entry for each epoch and each alignment log, ready for JSON.
     history: list[dict[str, Any]]
@@ -76,25 +76,29 @@ def fine_tune(
     settings: FineTune,
     *,
     seed: int,
+    classes: int | None = None,
     resume: Checkpoint | None = None,
     on_epoch: Callable[[Checkpoint], None] | None = None,
     micro_batch: int | None = None,
 ) -> list[dict[str, Any]]:
     """Train all layers of `model` in place on `train`, both on one device, and return the history.
 
+    `classes` is the number of classes, for a task that learns something of each; by default what the labels say.
     The order of images, the augmentation and dropout depend on `seed` and the epoch alone, so a run that goes on
     from `resume` gives the numbers of one that was never interrupted. `on_epoch` receives a checkpoint after every
     epoch. `micro_batch` bounds the images that are in the network at once, with the result of whole batches up to
     rounding (see `signsym_core.microbatch`). Raises NonFiniteGradientError, naming the layer and the step, and
     ValueError where a converted layer does not take part in the forward pass.
     """
-    device = train.images.device
-    optimizer = _optimizer(model, settings)
+    device = train.labels.device
+    known = classes if classes is not None else _classes(train.labels)
+    objective = task.objective(known, seed).to(device)
+    optimizer = _optimizer(model, objective, settings)
     history: list[dict[str, Any]] = []
     first = 0
     if resume is not None:
         first, history = resume.epoch, list(resume.history)
-        _restore(model, optimizer, resume)
+        _restore(model, objective, optimizer, resume)
     health = _Health(model)
     model.train()
     for epoch in range(first, settings.epochs):
@@ -104,12 +108,12 @@ def fine_tune(
             for images, labels in _batches(train, source, settings, seed, epoch):
                 step = len(losses) + 1
                 optimizer.zero_grad(set_to_none=True)
-                losses.append(backward(model, task, images, labels, micro_batch))
+                losses.append(backward(model, objective, images, labels, micro_batch))
                 if epoch == first and step == 1:
                     _refuse_bypassed(model)
                 health.watch(epoch, step)
                 if settings.log_alignment and step % settings.log_alignment == 0:
-                    rows = layer_alignment(model, task, images, labels)
+                    rows = layer_alignment(model, objective, images, labels)
                     history += [{"epoch": epoch + 1, "step": step, **dataclasses.asdict(row)} for row in rows]
                 optimizer.step()
         health.look()
@@ -119,7 +123,7 @@ def fine_tune(
             {"epoch": epoch + 1, "loss": mean_loss, "seconds": seconds, "images_per_second": len(train) / seconds}
         )
         if on_epoch is not None:
-            on_epoch(Checkpoint(epoch=epoch + 1, tensors=_tensors(model, optimizer), history=list(history)))
+            on_epoch(Checkpoint(epoch=epoch + 1, tensors=_tensors(model, objective, optimizer), history=list(history)))
     model.eval()
     return history
 
@@ -129,21 +133,28 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     order = torch.randperm(len(train), generator=seeds.generator(seed, "order", epoch))
     chance = seeds.generator(seed, "augment", epoch)
-    for chosen in order.to(train.images.device).split(settings.batch_size):
+    for chosen in order.to(train.labels.device).split(settings.batch_size):
         # A last batch of one image: batch normalisation cannot train on it.
         if len(chosen) == 1 and settings.batch_size > 1 and len(train) > 1:
             continue
-        images = train.images[chosen]
+        images = train.images[chosen].to(train.labels.device)
         pixels = augmented(images, source, chance) if settings.augment else inputs(images, source)
         yield pixels, train.labels[chosen]
 
 
-def _optimizer(model: Model, settings: FineTune) -> torch.optim.Optimizer:
+def _classes(labels: Tensor) -> int:
+    return int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+
+
+def _optimizer(model: Model, objective: Objective, settings: FineTune) -> torch.optim.Optimizer:
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
     groups = [
         {"params": list(model.body_parameters()), "lr": settings.lr},
         {"params": list(model.head_parameters()), "lr": settings.head_lr},
     ]
+    learned = list(objective.parameters())
+    if learned:
+        groups.append({"params": learned, "lr": objective.lr})
     betas = (settings.beta1, settings.beta2)
     made: torch.optim.Optimizer = kind(
         groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay, fused=True
@@ -191,18 +202,19 @@ class _Health:
         )
 
 
-def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _tensors(model: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"objective/{name}": tensor for name, tensor in objective.state_dict().items()}
     for number, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{name}": torch.as_tensor(value) for name, value in moments.items()}
     # Copies: training goes on while they are written, and safetensors wants tensors that share no memory.
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
-def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    prefix = "model/"
-    state = {n.removeprefix(prefix): t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
-    model.load_state_dict(state)
+def _restore(model: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+    for module, prefix in ((model, "model/"), (objective, "objective/")):
+        state = {n.removeprefix(prefix): t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
+        module.load_state_dict(state)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in checkpoint.tensors.items():
         if name.startswith("optimizer/"):

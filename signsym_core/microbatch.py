@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 
 from signsym_core.registry import require
-from signsym_core.tasks import Task
+from signsym_core.tasks import Objective
 
 #: Layers in which an image's output depends on the rest of its batch, or whose noise is no factor.
 _WHOLE = (nn.modules.batchnorm._BatchNorm, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
-def backward(model: nn.Module, task: Task, images: Tensor, labels: Tensor, micro_batch: int | None) -> Tensor:
-    """Add the gradient of `task`'s loss on a batch to the parameters' and return the loss, detached.
+def backward(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor, micro_batch: int | None) -> Tensor:
+    """Add the gradient of `objective` on a batch to the parameters', its own too, and return the loss, detached.
 
     At most `micro_batch` images [n, channels, height, width] are in the network at once; None: all of them. Dropout
     draws the masks of the whole batch. A network with batch normalisation needs the whole batch for its statistics:
@@ -36,10 +36,10 @@ def backward(model: nn.Module, task: Task, images: Tensor, labels: Tensor, micro
     if micro_batch is not None:
         require(micro_batch >= 1, "micro_batch", "a whole number, at least 1", micro_batch)
     if micro_batch is None or len(images) <= micro_batch:
-        return _whole(model, task, images, labels)
+        return _whole(model, objective, images, labels)
     if any(isinstance(module, _WHOLE) and module.training for module in model.modules()):
         with save_on_cpu(pin_memory=images.is_cuda):
-            return _whole(model, task, images, labels)
+            return _whole(model, objective, images, labels)
     with _dropout_of_the_whole_batch(model, len(images)) as piece:
         rows = [slice(at, at + micro_batch) for at in range(0, len(images), micro_batch)]
         found = []
@@ -47,7 +47,7 @@ def backward(model: nn.Module, task: Task, images: Tensor, labels: Tensor, micro
             with piece(part), torch.no_grad():
                 found.append(model(images[part]))
         outputs = torch.cat(found).requires_grad_()
-        loss = task.loss(outputs, labels)
+        loss = objective(outputs, labels)
         loss.backward()
         assert outputs.grad is not None
         for part in rows:
@@ -56,8 +56,8 @@ def backward(model: nn.Module, task: Task, images: Tensor, labels: Tensor, micro
     return loss.detach()
 
 
-def _whole(model: nn.Module, task: Task, images: Tensor, labels: Tensor) -> Tensor:
-    loss = task.loss(model(images), labels)
+def _whole(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
+    loss = objective(model(images), labels)
     loss.backward()
     return loss.detach()
 

@@ -33,6 +33,15 @@ experiments:
 
 
 @pytest.fixture(autouse=True)
+def _own_environment():
+    """What a test puts into the environment, as a trial in this process does, is gone after it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
 def _one_thread():
     """Numbers that do not depend on the machine's cores, and no fight between processes for them."""
     before = torch.get_num_threads()

@@ -12,8 +12,10 @@ from torch import nn
 from signsym_core.rules.convert import exact_gradient
 
 #: `feedback`: the model's own backward pass, which is the paper's protocol and not the gradient for a rule with
-#: B ≠ W. `exact`: the gradient of the same weights, by ordinary autograd.
+#: B ≠ W. `exact`: the gradient of the same weights, by ordinary autograd. `transfer`: the gradient of another
+#: network, a surrogate, which the attacked model meets only when it is scored.
 GRADIENTS: Mapping[str, Callable[[nn.Module], AbstractContextManager[Any]]] = {
     "feedback": contextlib.nullcontext,
     "exact": exact_gradient,
+    "transfer": exact_gradient,
 }

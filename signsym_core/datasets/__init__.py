@@ -7,9 +7,18 @@ from signsym_core.datasets.base import Split as Split
 from signsym_core.datasets.batches import augmented as augmented
 from signsym_core.datasets.batches import inputs as inputs
 from signsym_core.datasets.cifar10 import CIFAR10
+from signsym_core.datasets.coco import COCO
 from signsym_core.datasets.digits import Digits
+from signsym_core.datasets.files import BrokenImagesError as BrokenImagesError
+from signsym_core.datasets.files import BrokenImageWarning as BrokenImageWarning
 from signsym_core.datasets.imagefolder import ImageFolder
+from signsym_core.datasets.imagenet import ImageNet
+from signsym_core.datasets.imagenet100 import ImageNet100
+from signsym_core.datasets.lists import Lists
+from signsym_core.datasets.nuswide import NUSWIDE
 from signsym_core.registry import Registry
 
 #: Every data set; the one that needs no files first.
-DATASETS: Registry[DataSource] = Registry("data set", [Digits, CIFAR10, ImageFolder])
+DATASETS: Registry[DataSource] = Registry(
+    "data set", [Digits, CIFAR10, COCO, NUSWIDE, ImageNet, ImageNet100, ImageFolder, Lists]
+)

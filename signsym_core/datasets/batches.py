@@ -14,12 +14,12 @@ from signsym_core.datasets.base import DataSource
 
 def inputs(images: Tensor, source: DataSource) -> Tensor:
     """Images as a model is tested on them: resized, and cropped to the middle where the data set crops."""
-    pixels = _resized(images.float().div_(255), source.crop_from or source.size)
-    if source.crop_from is None or source.size is None:
-        return pixels
-    # Rounded as torchvision rounds it.
-    margin = round((source.crop_from - source.size) / 2)
-    return pixels[:, :, margin : margin + source.size, margin : margin + source.size]
+    pixels = _resized(images, source.crop_from or source.size)
+    if source.crop_from is not None and source.size is not None:
+        # Rounded as torchvision rounds it.
+        margin = round((source.crop_from - source.size) / 2)
+        pixels = pixels[:, :, margin : margin + source.size, margin : margin + source.size]
+    return _scaled(pixels)
 
 
 def augmented(images: Tensor, source: DataSource, generator: torch.Generator) -> Tensor:
@@ -27,7 +27,7 @@ def augmented(images: Tensor, source: DataSource, generator: torch.Generator) ->
 
     `generator` is a CPU generator, so that a CPU and a GPU see the same crops.
     """
-    pixels = _resized(images.float().div_(255), source.crop_from or source.size)
+    pixels = _resized(images, source.crop_from or source.size)
     count, device = len(pixels), pixels.device
     if source.crop_from is not None and source.size is not None:
         margin = source.crop_from - source.size
@@ -38,13 +38,20 @@ def augmented(images: Tensor, source: DataSource, generator: torch.Generator) ->
         # Indexing by three broadcast index tensors puts the channels last.
         pixels = pixels[each[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
     if source.flips:
-        mirrored = torch.rand(count, generator=generator).to(device) < 0.5
-        pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(3), pixels)
-    return pixels
+        mirrored = (torch.rand(count, generator=generator) < 0.5).nonzero().flatten().to(device)
+        pixels = pixels.index_copy(0, mirrored, pixels.index_select(0, mirrored).flip(3))
+    return _scaled(pixels)
 
 
-def _resized(pixels: Tensor, side: int | None) -> Tensor:
-    if side is None or pixels.shape[2:] == (side, side):
-        return pixels
+def _resized(images: Tensor, side: int | None) -> Tensor:
+    """The images as they are where they have that side: moving bytes is cheaper than moving floats."""
+    if side is None or images.shape[2:] == (side, side):
+        return images
+    pixels = images.float().div_(255)
     resized = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
     return resized.clamp_(0, 1)
+
+
+def _scaled(pixels: Tensor) -> Tensor:
+    """Float pixels in [0, 1], from bytes or as they are."""
+    return pixels if pixels.is_floating_point() else pixels.float().div_(255)

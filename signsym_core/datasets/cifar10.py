@@ -6,10 +6,11 @@ import dataclasses
 import fcntl
 from pathlib import Path
 
+import numpy as np
 import torch
 from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
 
-from signsym_core.datasets.base import Data, DataNotFoundError, DataSource, Split
+from signsym_core.datasets.base import Data, DataNotFoundError, DataSource
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,12 +38,12 @@ class CIFAR10(DataSource):
                 f"{root / TorchvisionCIFAR10.filename}, or its unpacked folder at {root / folder}; --data-root names "
                 f"another place than {root}. A folder of images works as data set 'imagefolder'"
             ) from error
-        splits = {}
-        for split, limit in (("train", self.train_images), ("test", self.test_images)):
-            labels = torch.tensor(parts[split].targets)
-            chosen, new_labels = self.subset(parts[split].classes, labels, limit, split)
-            images = torch.from_numpy(parts[split].data)[chosen].permute(0, 3, 1, 2).contiguous()
-            splits[split] = Split(images=images, labels=new_labels, indices=chosen)
+        sizes = [len(part.targets) for part in parts.values()]
+        labels = torch.tensor([label for part in parts.values() for label in part.targets])
+        pixels = torch.from_numpy(np.concatenate([part.data for part in parts.values()])).permute(0, 3, 1, 2)
+        at = torch.arange(len(labels))
+        members = {"train": at[: sizes[0]], "test": at[sizes[0] :]}
+        numbers = torch.cat([torch.arange(size) for size in sizes])
         names = parts["train"].classes
-        kept = names if self.classes is None else [names[self._number(c, names)] for c in self.classes]
-        return Data(train=splits["train"], test=splits["test"], classes=tuple(kept))
+        chosen = self.choose(names, labels, members, numbers)
+        return self.assemble(names, chosen, lambda positions: pixels[positions].contiguous())

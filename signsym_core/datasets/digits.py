@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from signsym_core import seeds
-from signsym_core.datasets.base import Data, DataSource, Split
+from signsym_core.datasets.base import Data, DataSource
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,13 +34,5 @@ class Digits(DataSource):
         order = torch.randperm(len(labels), generator=seeds.generator(0, "split", self.name))
         test_size = len(labels) // 4
         names = [str(digit) for digit in range(10)]
-        splits = {}
-        for split, limit, members in (
-            ("train", self.train_images, order[test_size:]),
-            ("test", self.test_images, order[:test_size]),
-        ):
-            chosen, new_labels = self.subset(names, labels[members], limit, split)
-            at = members[chosen]
-            splits[split] = Split(images=images[at], labels=new_labels, indices=at)
-        kept = names if self.classes is None else [names[self._number(c, names)] for c in self.classes]
-        return Data(train=splits["train"], test=splits["test"], classes=tuple(kept))
+        members = {"train": order[test_size:], "test": order[:test_size]}
+        return self.assemble(names, self.choose(names, labels, members), lambda positions: images[positions])

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from signsym_core import seeds
-from signsym_core.datasets.base import Data, DataNotFoundError, DataSource, Split
-from signsym_core.registry import require
-
-_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+from signsym_core.datasets.base import DataNotFoundError
+from signsym_core.datasets.decode import SUFFIXES
+from signsym_core.datasets.files import FileSource, Listing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageFolder(DataSource):
+class ImageFolder(FileSource):
     """Images at PATH/train/CLASS/* and PATH/test/CLASS/* (or val), or at PATH/CLASS/* with a fixed quarter to test.
 
     Colour, grey and other modes are read as RGB. Square images of one size are kept as they are; others are scaled so
@@ -31,67 +26,47 @@ class ImageFolder(DataSource):
     label = "image folder"
     citation = "torchvision's ImageFolder layout"
 
-    #: Place of the tree: absolute, or below the data root.
-    path: str = "."
-    #: Side in pixels that images are resized to before a crop of `size` is cut (256 with size 224); null: no crop.
-    resize: int | None = None
     #: Whether training may mirror images.
     flip: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fits = self.resize is None or (self.size is not None and self.resize >= self.size)
-        require(fits, "resize", "null, or at least the parameter 'size'", self.resize)
 
     @property
     def flips(self) -> bool:
         return self.flip
 
-    @property
-    def crop_from(self) -> int | None:
-        return self.resize
-
-    def load(self, root: Path) -> Data:
+    def listing(self, root: Path) -> Listing:
         tree = root / self.path
         if not tree.is_dir():
             raise DataNotFoundError(
                 f"image folder {tree} does not exist. Unpack the images there, a folder for each class (as they are "
                 f"or below train/ and test/); --data-root names another place than {root}"
             )
-        folders = {entry.name: Path(entry.path) for entry in os.scandir(tree) if entry.is_dir()}
-        held_out = folders.get("test") or folders.get("val")
+        folders = {entry.name for entry in os.scandir(tree) if entry.is_dir()}
+        held_out = next((name for name in ("test", "val") if name in folders), None)
         if "train" in folders and held_out:
-            names = _class_names(folders["train"])
-            files = {"train": _files(folders["train"], names), "test": _files(held_out, names)}
-        else:
-            names = _class_names(tree)
-            files = _divided(_files(tree, names))
-        splits = {}
-        for split, limit in (("train", self.train_images), ("test", self.test_images)):
-            labels = torch.tensor([label for _, label in files[split]], dtype=torch.int64)
-            chosen, new_labels = self.subset(names, labels, limit, split)
-            if not len(chosen):
-                raise DataNotFoundError(f"image folder {tree}: no images for the {split} split in {', '.join(names)}")
-            images = self._decode([files[split][at][0] for at in chosen.tolist()])
-            splits[split] = Split(images=images, labels=new_labels, indices=chosen)
-        kept = names if self.classes is None else [names[self._number(c, names)] for c in self.classes]
-        return Data(train=splits["train"], test=splits["test"], classes=tuple(kept))
-
-    def _decode(self, files: list[Path]) -> Tensor:
-        """All images as one uint8 tensor; decoding leaves Python, so threads share the work."""
-        side = self.resize or self.size
-        with ThreadPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool:
-            arrays = list(pool.map(lambda file: _read(file, side), files))
-        sizes = {array.shape for array in arrays}
-        if len(sizes) > 1 and side is None:
-            raise ValueError(f"image folder {self.path}: images of {len(sizes)} sizes; set the parameter 'size'")
-        # Square ones of one size are scaled on the device; others would be squeezed there.
-        if side is not None and (len(sizes) > 1 or any(height != width for height, width, _ in sizes)):
-            arrays = [_squared(array, side) for array in arrays]
-        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+            return of_classes(tree, "train", held_out)
+        names = class_names(tree)
+        files, labels = class_files(tree, "", names)
+        order = torch.randperm(len(files), generator=seeds.generator(0, "split", "imagefolder"))
+        quarter = len(files) // 4
+        members = {"train": order[quarter:], "test": order[:quarter]}
+        return Listing(names=names, tree=tree, files=files, labels=torch.tensor(labels), members=members)
 
 
-def _class_names(folder: Path) -> list[str]:
+def of_classes(tree: Path, train: str, test: str) -> Listing:
+    """The listing of TREE/train/CLASS/* and TREE/test/CLASS/*, with the classes of the training part."""
+    names = class_names(tree / train)
+    parts = [class_files(tree, part, names) for part in (train, test)]
+    files = [file for part, _ in parts for file in part]
+    labels = torch.tensor([label for _, part in parts for label in part], dtype=torch.int64)
+    at = torch.arange(len(files))
+    size = len(parts[0][0])
+    numbers = torch.cat([torch.arange(len(part)) for part, _ in parts])
+    members = {"train": at[:size], "test": at[size:]}
+    return Listing(names=names, tree=tree, files=files, labels=labels, members=members, numbers=numbers)
+
+
+def class_names(folder: Path) -> list[str]:
+    """The names of the class folders, in their order."""
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if len(names) < 2:
         raise DataNotFoundError(
@@ -100,38 +75,17 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
-def _files(folder: Path, names: list[str]) -> list[tuple[Path, int]]:
-    """Images below `folder` with the number of their class, ordered by class and name."""
-    found = []
+def class_files(tree: Path, part: str, names: list[str]) -> tuple[list[str], list[int]]:
+    """Images below TREE/PART with the number of their class, ordered by class and name, as paths below `tree`."""
+    files: list[str] = []
+    labels: list[int] = []
+    start = len(str(tree)) + 1
     for label, name in enumerate(names):
-        members = folder / name
-        if members.is_dir():
-            files = [path for path in members.rglob("*") if path.suffix.lower() in _IMAGES and path.is_file()]
-            found += [(path, label) for path in sorted(files)]
-    return found
-
-
-def _divided(files: list[tuple[Path, int]]) -> dict[str, list[tuple[Path, int]]]:
-    order = torch.randperm(len(files), generator=seeds.generator(0, "split", "imagefolder")).tolist()
-    quarter = len(files) // 4
-    return {"train": [files[at] for at in order[quarter:]], "test": [files[at] for at in order[:quarter]]}
-
-
-def _read(file: Path, side: int | None) -> np.ndarray:
-    """An image as uint8 [height, width, 3]; one larger than `side` is reduced to a square of it at once."""
-    try:
-        with Image.open(file) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except Exception as error:
-        raise ValueError(f"image {file} cannot be decoded: {error}") from error
-    return _squared(pixels, side) if side is not None and min(pixels.shape[:2]) > side else pixels
-
-
-def _squared(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Scaled so that the shorter side is `side`, then the middle square."""
-    height, width = pixels.shape[:2]
-    scale = side / min(height, width)
-    scaled = (max(side, round(width * scale)), max(side, round(height * scale)))
-    image = Image.fromarray(pixels).resize(scaled, Image.Resampling.BILINEAR)
-    left, top = (scaled[0] - side) // 2, (scaled[1] - side) // 2
-    return np.asarray(image.crop((left, top, left + side, top + side)))
+        found = []
+        for folder, _, inside in os.walk(tree / part / name, followlinks=True):
+            below = folder[start:].replace(os.sep, "/")
+            found += [f"{below}/{file}" for file in inside if os.path.splitext(file)[1].lower() in SUFFIXES]
+        # Folder by folder, not by the separator's place among the characters.
+        files += sorted(found, key=lambda path: path.split("/"))
+        labels += [label] * len(found)
+    return files, labels

@@ -6,33 +6,64 @@ import dataclasses
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from signsym_core.registry import Member
+from signsym_core.retrieval import Gallery
+
+
+class Objective(nn.Module, ABC):
+    """The loss that training minimises. It may learn something of its own, which the model is scored without."""
+
+    #: Learning rate of its own parameters.
+    lr: float = 0.0
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        loss: Tensor = super().__call__(outputs, labels)
+        return loss
+
+    @abstractmethod
+    def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch: a scalar, a mean in some sense, so that it does not grow with the batch."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(Member, ABC):
-    """A task. Outputs are what the model's head gives, [n, outputs]; labels are as the data set has them."""
+    """A task. Outputs are what the model's head gives, [n, outputs].
+
+    Labels are as the data set has them: int64 [n], or 0/1 [n, classes] where an image has several.
+    """
 
     #: Name of the score as the results store it.
     metric: ClassVar[str]
+    #: Whether images are scored by what they retrieve, which needs a gallery.
+    retrieves: ClassVar[bool] = False
+    #: The parameters that only decide how a model is scored: two tasks that differ there alone share their fine-tunes.
+    scoring: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def outputs(self, classes: int) -> int:
         """Width of the head for a data set of so many classes."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The loss to minimise in training: a scalar, the mean over the batch."""
+    def objective(self, classes: int, seed: int) -> Objective:
+        """The loss to train with, its own parameters initialised from `seed`."""
 
     @abstractmethod
     def attack_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The loss that an attack maximises: a scalar, the sum over the images, so that no image scales another."""
 
     @abstractmethod
-    def correct(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """bool[n]: whether each image is handled rightly."""
+    def score(self, outputs: Tensor, labels: Tensor, gallery: Gallery | None) -> Tensor:
+        """float64 [n] in 0 .. 1: how well each image is handled. Its mean is the metric."""
+
+    @abstractmethod
+    def predict(self, outputs: Tensor, gallery: Gallery | None) -> Tensor:
+        """int64 [n]: the class that the model sees in each image; -1 where it sees none."""
+
+    @abstractmethod
+    def chance(self, labels: Tensor, gallery: Gallery | None) -> float:
+        """The metric of a model that gives every image the same output, the best one."""
 
     @abstractmethod
     def check(self, outputs: Tensor, labels: Tensor) -> None:

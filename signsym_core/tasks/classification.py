@@ -1,4 +1,4 @@
-"""Classification: cross-entropy and top-1."""
+"""Classification: cross-entropy and top-1, for images with one label or several."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from signsym_core.tasks.base import Task
+from signsym_core.retrieval import Gallery
+from signsym_core.tasks.base import Objective, Task
+
+
+class CrossEntropy(Objective):
+    """Cross-entropy against the label, or against the normalised vector of several: the mean over the batch."""
+
+    def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, _target(labels))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classification(Task):
-    """One class for each image: cross-entropy on logits [n, classes]; an image is right when its top-1 is its label."""
+    """A class for each image, from logits [n, classes]; an image is right when its top class is one of its labels.
+
+    An image without any label has loss 0 and is never right.
+    """
 
     name = "classification"
     label = "classification"
@@ -23,22 +34,43 @@ class Classification(Task):
     def outputs(self, classes: int) -> int:
         return classes
 
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, labels)
+    def objective(self, classes: int, seed: int) -> CrossEntropy:
+        return CrossEntropy()
 
     def attack_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, labels, reduction="sum")
+        return F.cross_entropy(outputs, _target(labels), reduction="sum")
 
-    def correct(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return outputs.argmax(dim=1) == labels
+    def score(self, outputs: Tensor, labels: Tensor, gallery: Gallery | None) -> Tensor:
+        top = outputs.argmax(dim=1)
+        right = top == labels if labels.ndim == 1 else labels.gather(1, top.unsqueeze(1)).squeeze(1) > 0
+        return right.double()
+
+    def predict(self, outputs: Tensor, gallery: Gallery | None) -> Tensor:
+        return outputs.argmax(dim=1)
+
+    def chance(self, labels: Tensor, gallery: Gallery | None) -> float:
+        counts = torch.bincount(labels) if labels.ndim == 1 else labels.sum(dim=0, dtype=torch.int64)
+        return float(counts.max()) / len(labels)
 
     def check(self, outputs: Tensor, labels: Tensor) -> None:
         if outputs.ndim != 2 or outputs.shape[0] != len(labels) or outputs.shape[1] < 2:
             raise ValueError(f"the model must give logits of shape [{len(labels)}, classes], got {list(outputs.shape)}")
+        classes = outputs.shape[1]
+        if labels.ndim == 2:
+            if labels.shape[1] != classes or not ((labels == 0) | (labels == 1)).all():
+                raise ValueError(f"several labels must be 0/1 [n, {classes}], got {labels.dtype}{list(labels.shape)}")
+            return
         if labels.dtype != torch.int64 or labels.ndim != 1:
-            raise ValueError(f"labels must be int64[n], got {labels.dtype}{list(labels.shape)}")
-        if labels.min() < 0 or labels.max() >= outputs.shape[1]:
+            raise ValueError(f"labels must be int64[n] or 0/1 [n, classes], got {labels.dtype}{list(labels.shape)}")
+        if labels.min() < 0 or labels.max() >= classes:
             raise ValueError(
-                f"labels must be in 0 .. {outputs.shape[1] - 1}, the model's classes; "
+                f"labels must be in 0 .. {classes - 1}, the model's classes; "
                 f"got {int(labels.min())} .. {int(labels.max())}"
             )
+
+
+def _target(labels: Tensor) -> Tensor:
+    """A class, or a distribution over classes that is uniform over the image's labels."""
+    if labels.ndim == 1:
+        return labels
+    return labels.float() / labels.sum(dim=1, keepdim=True).clamp(min=1)

@@ -18,6 +18,7 @@ import signsym_core as ss
 from signsym_core import evaluate
 from signsym_core.attacks import Attack
 from signsym_core.evaluate import WeakAttackWarning, within_ball
+from signsym_core.retrieval import signs
 
 EPSILONS = [0.0, 0.002, 0.01, 8 / 255, 0.1, 0.5]
 
@@ -33,6 +34,16 @@ def batch(model, n=40, size=10, seed=1):
     labels = model(images).argmax(1)
     labels[::7] = (labels[::7] + 1) % 5  # some that are wrong from the start
     return images, labels
+
+
+def fitting(name, model):
+    """What the attack `name` needs beyond images and labels: a task that it fits, and its gallery."""
+    if "classification" in ss.ATTACKS[name].tasks:
+        return {}
+    others, _ = batch(model, n=60, seed=9)
+    outputs = model(others)
+    codes = ss.Codes(signs=signs(outputs), labels=outputs.argmax(1))
+    return {"task": ss.TASKS.build("hashing", bits=5, zeta=0.0), "gallery": ss.Gallery(database=codes, train=codes)}
 
 
 @pytest.mark.parametrize("gradient", ["feedback", "exact"])
@@ -138,15 +149,17 @@ def test_carried_outcomes_never_rise_take_fewer_passes_and_agree_for_one_epsilon
 
 
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
+@pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
 def test_results_do_not_depend_on_the_micro_batch_or_on_the_order_of_epsilons(name, monkeypatch):
     monkeypatch.setattr(evaluate, "BLOCK", 16)
     model = network("frsf")
     images, labels = batch(model, n=40)
-    whole = ss.attack(name, model, images, labels, EPSILONS, keep=5)
-    small = ss.attack(name, model, images, labels, EPSILONS, micro_batch=3, keep=5)
-    assert torch.equal(whole.robust, small.robust)
-    backwards = ss.attack(name, model, images, labels, EPSILONS[::-1], keep=5)
-    assert torch.equal(whole.robust, backwards.robust.flip(0))
+    fits = fitting(name, model)
+    whole = ss.attack(name, model, images, labels, EPSILONS, keep=5, **fits)
+    small = ss.attack(name, model, images, labels, EPSILONS, micro_batch=3, keep=5, **fits)
+    assert torch.equal(whole.scores, small.scores)
+    backwards = ss.attack(name, model, images, labels, EPSILONS[::-1], keep=5, **fits)
+    assert torch.equal(whole.scores, backwards.scores.flip(0))
     assert whole.adversarial.shape == (len(EPSILONS), 5, 3, 10, 10)
 
 
@@ -383,27 +396,31 @@ def test_carried_predictions_are_classes():
 
 
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
+@pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
 def test_no_outcome_depends_on_which_other_epsilons_there_are(name):
     model = network("frsf")
     images, labels = batch(model)
-    together = ss.attack(name, model, images, labels, EPSILONS, keep=40)
+    fits = fitting(name, model)
+    together = ss.attack(name, model, images, labels, EPSILONS, keep=40, **fits)
     for row, epsilon in enumerate(EPSILONS):
-        alone = ss.attack(name, model, images, labels, [epsilon], keep=40)
-        assert torch.equal(alone.robust[0], together.robust[row])
+        alone = ss.attack(name, model, images, labels, [epsilon], keep=40, **fits)
+        assert torch.equal(alone.scores[0], together.scores[row])
         assert torch.equal(alone.adversarial[0], together.adversarial[row])
 
 
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
+@pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
 def test_a_batch_larger_than_a_block_gives_each_image_what_it_gets_in_a_smaller_one(name):
     model = network()
     images, labels = batch(model, n=evaluate.BLOCK + 44)
-    whole = ss.attack(name, model, images, labels, EPSILONS, keep=len(images))
-    assert whole.robust.shape == (len(EPSILONS), evaluate.BLOCK + 44)
-    assert whole.adversarial.shape[:2] == whole.robust.shape
-    first = ss.attack(name, model, images[: evaluate.BLOCK], labels[: evaluate.BLOCK], EPSILONS)
-    assert torch.equal(whole.robust[:, : evaluate.BLOCK], first.robust)
-    tiny = ss.attack(name, model, images, labels, EPSILONS, micro_batch=100)
-    assert torch.equal(whole.robust, tiny.robust)
+    fits = fitting(name, model)
+    whole = ss.attack(name, model, images, labels, EPSILONS, keep=len(images), **fits)
+    assert whole.scores.shape == (len(EPSILONS), evaluate.BLOCK + 44)
+    assert whole.adversarial.shape[:2] == whole.scores.shape
+    first = ss.attack(name, model, images[: evaluate.BLOCK], labels[: evaluate.BLOCK], EPSILONS, **fits)
+    assert torch.equal(whole.scores[:, : evaluate.BLOCK], first.scores)
+    tiny = ss.attack(name, model, images, labels, EPSILONS, micro_batch=100, **fits)
+    assert torch.equal(whole.scores, tiny.scores)
 
 
 def test_images_beyond_the_first_block_get_noise_of_their_own():

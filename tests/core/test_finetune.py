@@ -113,7 +113,7 @@ def test_logging_alignment_changes_no_number(rule):
 def test_alignment_of_bp_is_perfect_and_of_fa_is_not():
     images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 3
     for rule, perfect in (("bp", True), ("fa", False)):
-        conv = layer_alignment(model(rule), TASK, images, labels)[0]
+        conv = layer_alignment(model(rule), TASK.objective(10, 0), images, labels)[0]
         assert (conv.cosine == pytest.approx(1)) == perfect
         assert (conv.sign_agreement == 1) == perfect
         assert (conv.norm == pytest.approx(conv.norm_bp)) == perfect

@@ -16,6 +16,7 @@ FORBIDDEN = ["ray", "pyarrow", "yaml", "pandas", "plotly", "foolbox", "orchestra
 PUBLIC = {
     *("ATTACKS", "BACKBONES", "DATASETS", "GRADIENTS", "RULES", "TASKS"),
     *("FineTune", "Outcome", "attack", "convert", "exact_gradient", "feedback", "fine_tune", "revert"),
+    *("Codes", "Gallery", "encode", "mean_average_precision"),
 }
 
 PACKAGE = Path(signsym_core.__file__).parent

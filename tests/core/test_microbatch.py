@@ -14,6 +14,11 @@ from signsym_core.microbatch import backward
 from signsym_core.tasks import TASKS
 
 TASK = TASKS.build("classification")
+LOSS = TASK.objective(5, 0)
+
+
+#: Parameters that make a task fit a head of five outputs.
+SMALL = {"hashing": {"bits": 5, "zeta": 0.0}}
 
 
 def network(dropout=0.5, channels_last=False):
@@ -53,35 +58,37 @@ def assert_same(one, other, rtol=1e-9, atol=1e-12):
     assert one[2] == other[2], "torch's generator must be where the whole batch leaves it"
 
 
-class Coupled:
-    """A loss in which every image meets every other."""
-
-    def loss(self, outputs, labels):
-        same = (labels[:, None] == labels[None]).to(outputs.dtype)
-        return ((outputs @ outputs.T).tanh() - same).square().mean()
+def coupled_loss(outputs, labels):
+    """Every image meets every other."""
+    same = (labels[:, None] == labels[None]).to(outputs.dtype)
+    return ((outputs @ outputs.T).tanh() - same).square().mean()
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 6])
-@pytest.mark.parametrize("task", [TASK, Coupled()], ids=["classification", "coupled"])
-def test_pieces_are_the_whole_with_dropout_and_a_coupled_loss(task, micro_batch):
+@pytest.mark.parametrize(
+    "loss",
+    [*(task(**SMALL.get(task.name, {})).objective(5, 0) for task in TASKS), coupled_loss],
+    ids=[*TASKS.names, "coupled"],
+)
+def test_pieces_are_the_whole_with_dropout_and_any_loss(loss, micro_batch):
     images, labels = batch()
-    whole = gradients(network(), task, images, labels, None)
-    assert_same(gradients(network(), task, images, labels, micro_batch), whole)
+    whole = gradients(network(), loss, images, labels, None)
+    assert_same(gradients(network(), loss, images, labels, micro_batch), whole)
 
 
 def test_a_plain_accumulation_would_be_another_step():
     # So that the tests above can fail: neither the masks nor the coupled loss come out right by themselves.
     images, labels = batch()
-    whole = gradients(network(), TASK, images, labels, None)[1][0]
+    whole = gradients(network(), LOSS, images, labels, None)[1][0]
     model = network().train()
     torch.manual_seed(11)
     for rows in (slice(0, 3), slice(3, 6), slice(6, 7)):
-        (TASK.loss(model(images[rows]), labels[rows]) * len(labels[rows]) / len(labels)).backward()
+        (LOSS(model(images[rows]), labels[rows]) * len(labels[rows]) / len(labels)).backward()
     assert not torch.allclose(next(model.parameters()).grad, whole, rtol=1e-3)
-    coupled = gradients(network(0.0), Coupled(), images, labels, None)[1][0]
+    coupled = gradients(network(0.0), coupled_loss, images, labels, None)[1][0]
     model = network(0.0).train()
     for rows in (slice(0, 3), slice(3, 6), slice(6, 7)):
-        (Coupled().loss(model(images[rows]), labels[rows]) * len(labels[rows]) / len(labels)).backward()
+        (coupled_loss(model(images[rows]), labels[rows]) * len(labels[rows]) / len(labels)).backward()
     assert not torch.allclose(next(model.parameters()).grad, coupled, rtol=1e-3)
 
 
@@ -92,9 +99,9 @@ def test_every_rule_keeps_one_feedback_for_all_pieces(rule):
     def made():
         return ss.convert(network(), rule=rule, seed=2)
 
-    whole = gradients(made(), TASK, images, labels, None)
+    whole = gradients(made(), LOSS, images, labels, None)
     # Feedback drawn in float32 and the double pass through each layer: the same B, other orders of summation.
-    assert_same(gradients(made(), TASK, images, labels, 2), whole, rtol=1e-7)
+    assert_same(gradients(made(), LOSS, images, labels, 2), whole, rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", ss.BACKBONES.names)
@@ -121,11 +128,11 @@ def test_batch_normalisation_sees_the_whole_batch():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).double()
     images, labels = batch()
-    whole = gradients(model, TASK, images, labels, None)
-    assert_same(gradients(model, TASK, images, labels, 2), whole, rtol=0, atol=0)
+    whole = gradients(model, LOSS, images, labels, None)
+    assert_same(gradients(model, LOSS, images, labels, 2), whole, rtol=0, atol=0)
     one, other = copy.deepcopy(model).train(), copy.deepcopy(model).train()
-    backward(one, TASK, images, labels, None)
-    backward(other, TASK, images, labels, 2)
+    backward(one, LOSS, images, labels, None)
+    backward(other, LOSS, images, labels, 2)
     assert torch.equal(one[1].running_mean, other[1].running_mean)
     assert other[1].num_batches_tracked == 1
 
@@ -136,9 +143,9 @@ def test_the_model_is_left_as_it_was(broken):
     images, labels = batch()
     if broken:
         with pytest.raises(IndexError):
-            backward(model, TASK, images, labels + 100, 2)
+            backward(model, LOSS, images, labels + 100, 2)
     else:
-        backward(model, TASK, images, labels, 2)
+        backward(model, LOSS, images, labels, 2)
     assert not any("forward" in vars(module) for module in model.modules())
 
 
@@ -146,16 +153,16 @@ def test_layers_in_evaluation_mode_drop_nothing():
     model = network().eval()
     images, labels = batch()
     one = copy.deepcopy(model)
-    backward(one, TASK, images, labels, 3)
+    backward(one, LOSS, images, labels, 3)
     other = copy.deepcopy(model)
-    backward(other, TASK, images, labels, None)
+    backward(other, LOSS, images, labels, None)
     torch.testing.assert_close(one[0].weight.grad, other[0].weight.grad)
 
 
 def test_a_micro_batch_below_one_and_dropout_without_a_row_for_each_image_are_refused():
     images, labels = batch()
     with pytest.raises(ValueError, match="micro_batch"):
-        backward(network(), TASK, images, labels, 0)
+        backward(network(), LOSS, images, labels, 0)
     odd = nn.Sequential(nn.Flatten(0), nn.Dropout(0.5), nn.Unflatten(0, (-1, 108)), nn.Linear(108, 5)).double()
     with pytest.raises(ValueError, match=r"dropout layer '1'.*cannot be divided"):
-        backward(odd.train(), TASK, images, labels, 2)
+        backward(odd.train(), LOSS, images, labels, 2)

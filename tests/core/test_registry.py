@@ -95,10 +95,10 @@ def test_the_families_have_their_members_in_the_order_of_tables(family):
         family.names
         == {
             "rule": ["bp", "fa", "usf", "frsf", "brsf"],
-            "attack": ["none", "fgsm", "pgd"],
+            "attack": ["none", "fgsm", "pgd", "hag", "sdha", "hag-saat", "sdha-saat"],
             "backbone": ["alexnet", "vgg16", "resnet18", "smallcnn"],
-            "data set": ["digits", "cifar10", "imagefolder"],
-            "task": ["classification"],
+            "data set": ["digits", "cifar10", "coco", "nuswide", "imagenet", "imagenet100", "imagefolder", "lists"],
+            "task": ["classification", "hashing"],
         }[family.family]
     )
 

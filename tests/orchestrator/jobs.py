@@ -61,7 +61,7 @@ def main(folder, jobs, gpus, cpus):
         table[key] = Job(
             key=key,
             kind="finetune" if given.get("leads") else "attack",
-            parent=given.get("parent"),
+            parents=tuple(filter(None, [given.get("parent")])),
             spec={"seconds": given.get("seconds", 0.2), "fails": given.get("fails", {}), "told": given.get("told")},
             resources=Resources(**keep),
             title=key,

@@ -18,9 +18,9 @@ from orchestrator.store import Store
 NODE = {"CPU": 4.0, "GPU": 1.0}
 
 
-def job(key, parent=None, **resources):
-    resources = Resources(**({"gpu": 0.5, "cpu": 2} | resources))
-    return Job(key=key, kind="attack", parent=parent, spec={"a": 1}, resources=resources, title=key, group=("attack",))
+def job(key, *parents, **resources):
+    given = Resources(**({"gpu": 0.5, "cpu": 2} | resources))
+    return Job(key=key, kind="attack", parents=parents, spec={"a": 1}, resources=given, title=key, group=("attack",))
 
 
 class Log:
@@ -221,3 +221,14 @@ def test_claims_are_in_the_store_while_a_job_runs_and_gone_after(feed, tmp_path)
     assert json.loads((tmp_path / feed.claims.path).read_text())["claims"] == ["parent"]
     feed.on_trial_complete("t1", {"done": True})
     assert feed.claims.held == set()
+
+
+def test_a_sweep_that_was_told_to_stop_starts_nothing_though_the_exception_was_swallowed(feed):
+    feed.suggest("t1")
+    feed.stopped = lambda: True
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            feed.suggest("t2")
+    with pytest.raises(KeyboardInterrupt):
+        feed.on_trial_complete("t1", {"done": True})
+    assert feed.frontier.state["parent"] == "done"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,8 +10,8 @@ from orchestrator.frontier import Frontier, Retries
 from orchestrator.jobs import Job, Resources
 
 
-def job(key, parent=None, kind="attack"):
-    return Job(key=key, kind=kind, parent=parent, spec={}, resources=Resources(), title=key, group=(kind,))
+def job(key, *parents, kind="attack"):
+    return Job(key=key, kind=kind, parents=parents, spec={}, resources=Resources(), title=key, group=(kind,))
 
 
 def frontier(*jobs, seconds=None, retries=None):
@@ -69,15 +70,15 @@ def test_a_failure_for_good_blocks_its_descendants_and_nothing_else():
 @given(data=st.data())
 def test_any_history_ends_with_every_job_settled_and_none_before_its_parent(data):
     count = data.draw(st.integers(1, 20))
-    parents = [data.draw(st.one_of(st.none(), st.integers(0, at - 1))) if at else None for at in range(count)]
-    jobs = [job(str(at), None if parent is None else str(parent)) for at, parent in enumerate(parents)]
+    parents = [data.draw(st.lists(st.integers(0, at - 1), max_size=3)) if at else [] for at in range(count)]
+    jobs = [job(str(at), *map(str, needed)) for at, needed in enumerate(parents)]
     f = frontier(*jobs, retries=Retries(attempts=2))
     now, running, done = 0.0, [], set()
     for _ in range(10 * count + 20):
         now += 10
         started = f.next(now, 1)
         if started is not None:
-            assert started.parent is None or started.parent in done
+            assert done.issuperset(started.parents)
             running.append(started.key)
         if running and (started is None or data.draw(st.booleans())):
             key = running.pop(data.draw(st.integers(0, len(running) - 1)))
@@ -92,7 +93,10 @@ def test_any_history_ends_with_every_job_settled_and_none_before_its_parent(data
     assert sum(f.counts.values()) == count
     for each in jobs:
         if f.state[each.key] == "blocked":
-            assert f.state[each.parent] in ("failed", "blocked")
+            assert {f.state[parent] for parent in each.parents} & {"failed", "blocked"}
+        else:
+            assert not {f.state[parent] for parent in each.parents} & {"failed", "blocked"}
+    assert f.left == pytest.approx(0)
 
 
 def test_attacks_on_ready_models_come_before_more_models_while_there_is_much_to_do():

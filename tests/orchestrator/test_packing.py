@@ -14,7 +14,7 @@ GIB = 2**30
 
 def job(gpu):
     resources = Resources(gpu=gpu)
-    return Job(key="k", kind="attack", parent=None, spec={}, resources=resources, title="k", group=("attack", "a"))
+    return Job(key="k", kind="attack", parents=(), spec={}, resources=resources, title="k", group=("attack", "a"))
 
 
 @given(peak=st.integers(1, 80 * GIB), total=st.integers(8 * GIB, 80 * GIB))

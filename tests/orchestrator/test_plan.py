@@ -65,7 +65,7 @@ def test_a_small_grid_by_hand(tmp_path):
 def test_parents_come_before_their_children(tmp_path):
     seen = set()
     for job in plan(tmp_path).jobs.values():
-        assert job.parent is None or job.parent in seen
+        assert seen.issuperset(job.parents)
         seen.add(job.key)
 
 
@@ -186,7 +186,7 @@ def test_parents_come_first_and_no_job_comes_twice_in_any_grid(tmp_path, axes, d
     seen = set(there)
     for key, job in rest.jobs.items():
         assert job.key == key
-        assert job.parent is None or job.parent in seen
+        assert seen.issuperset(job.parents)
         assert key not in there
         seen.add(key)
     texts = [keys.canonical(job.spec) for job in rest.jobs.values()]
@@ -218,8 +218,8 @@ def test_every_attack_job_starts_from_the_one_fine_tune_of_its_model(tmp_path):
     ]
     for job in made.jobs.values():
         if job.kind == "attack":
-            assert made.jobs[job.parent].kind == "finetune"
-            assert job.spec["model"] == job.parent
+            assert [made.jobs[parent].kind for parent in job.parents] == ["finetune"]
+            assert [job.spec["model"]] == list(job.parents)
 
 
 def test_both_gradients_of_bp_are_one_job_with_cells_under_both_names(tmp_path):
@@ -276,7 +276,7 @@ def test_a_pre_training_that_is_there_is_not_repeated_for_a_new_model(tmp_path):
     (pretrain,) = [key for key, job in made.jobs.items() if job.kind == "pretrain"]
     rest = plan(tmp_path, set(), {pretrain})
     assert kinds(rest) == {"pretrain": 0, "finetune": 4, "attack": 16}
-    assert {job.parent for job in rest.jobs.values() if job.kind == "finetune"} == {pretrain}
+    assert {job.parents for job in rest.jobs.values() if job.kind == "finetune"} == {(pretrain,)}
 
 
 def test_a_weights_file_that_is_written_anew_is_another_model(tmp_path):

@@ -34,7 +34,7 @@ def view(count=4, terminal=False):
         f"k{at}": Job(
             key=f"k{at}",
             kind="attack",
-            parent=None,
+            parents=(),
             spec={},
             resources=Resources(),
             title=f"attack number {at}",

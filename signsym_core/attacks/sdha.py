@@ -1,0 +1,139 @@
+"""SDHA: pushes a query's code away from the codes of the training images that share a label with it.
+
+Legend: n queries, T training images, K bits; q = tanh(a · f(x)) smooth codes [n, K]; r codes [T, K] of -1 and +1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from signsym_core.attacks.base import Attack
+from signsym_core.attacks.hag import schedule, slopes
+from signsym_core.attacks.problem import Problem
+from signsym_core.attacks.signsteps import SignSteps
+from signsym_core.registry import require
+from signsym_core.retrieval import Codes, relevance, signs
+
+_CITATION = "Lu et al. 2021, Smart Adversarial Attack on Deep Hashing Retrieval; as re-implemented by Yuan et al. 2023"
+
+
+def sdha_distance(smooth: Tensor, labels: Tensor, train: Codes, sharpness: float, power: float) -> Tensor:
+    """[n]: (25 / K) meanᵣ [w(q, r) Σₖ (|qₖ - rₖ| / 2 · sₖ + 1 - sₖ)], with sₖ = sigmoid(σ qₖ rₖ): to be raised.
+
+    r runs over the training images that share a label with the query, over its own code where there is none. A bit
+    that still agrees counts its distance, one that is flipped counts about 1 without a gradient. Near images weigh
+    more: w(q, r) = (d_H(sign q, r) + 1e-8)^-z, a constant of the gradient. σ is `sharpness`, z is `power`.
+    """
+    bits, own = smooth.shape[1], signs(smooth.detach()).to(smooth.dtype)
+    codes = train.signs.to(smooth.dtype)
+    distances = ((bits - own @ codes.T) / 2).clamp(min=0)
+    weights = (distances + 1e-8).pow(-power) * relevance(labels, train.labels)
+    found = relevance(labels, train.labels).sum(dim=1, keepdim=True)
+    # A bit of r is +1 or -1, so all that a query needs of its r is how much weight stands on either side of each bit.
+    above = weights @ (codes > 0).to(smooth.dtype)
+    below = weights @ (codes < 0).to(smooth.dtype)
+    lonely = found == 0
+    alone = 1e-8**-power
+    above = torch.where(lonely, alone * (own > 0), above) / found.clamp(min=1)
+    below = torch.where(lonely, alone * (own < 0), below) / found.clamp(min=1)
+    return 25 / bits * (above * _apart(smooth, 1, sharpness) + below * _apart(smooth, -1, sharpness)).sum(dim=1)
+
+
+def _apart(smooth: Tensor, bit: int, sharpness: float) -> Tensor:
+    agreeing = torch.sigmoid(sharpness * bit * smooth)
+    return (smooth - bit).abs() / 2 * agreeing + 1 - agreeing
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SDHA(SignSteps):
+    """Sign steps that raise `sdha_distance`, from a random start, scored by the code of the last image.
+
+    The published loss has a term that keeps the image near the clean one; here the ball does that.
+    """
+
+    name = "sdha"
+    label = "SDHA"
+    citation = _CITATION
+    tasks = frozenset({"hashing"})
+
+    #: How sharply a flipped bit stops to count: σ.
+    sharpness: float = 5.0
+    #: How much more near images weigh: z.
+    power: float = 0.5
+    #: Slope of the tanh where an output is as large as the image's median.
+    slope: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.sharpness > 0, "sharpness", "a number above 0", self.sharpness)
+        require(self.power >= 0, "power", "a number, at least 0", self.power)
+        require(self.slope > 0, "slope", "a number above 0", self.slope)
+
+    def direction(self, problem: Problem, current: Tensor) -> Tensor:
+        assert problem.gallery is not None
+        slope, train = slopes(problem.clean_outputs, self.slope), problem.gallery.train
+
+        def loss(outputs: Tensor, places: Tensor) -> Tensor:
+            smooth = torch.tanh(slope[places] * outputs)
+            return sdha_distance(smooth, problem.labels[places], train, self.sharpness, self.power).sum()
+
+        return problem.gradient_of(loss, current)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SDHASAAT(Attack):
+    """SDHA by the recipe of the code that published both attacks: Adam of rate 0.01 on the pixels, with MSE.
+
+    Kept to compare with published curves: so few steps of 0.01 cannot reach the border of a ball beyond their sum, and
+    the scored code is that of the image before the last step.
+    """
+
+    name = "sdha-saat"
+    label = "SDHA (SAAT)"
+    citation = "Yuan et al. 2023, Semantic-Aware Adversarial Training for Reliable Deep Hashing Retrieval"
+    tags = frozenset({"white-box", "linf"})
+    tasks = frozenset({"hashing"})
+
+    steps: int = 5
+    lr: float = 0.01
+    sharpness: float = 5.0
+    power: float = 0.5
+    #: The loss is a mean over so many images; Adam's own small constant makes it matter.
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 2, "steps", "a whole number, at least 2: the last step is not scored", self.steps)
+        require(self.lr > 0, "lr", "a number above 0", self.lr)
+        require(self.sharpness > 0, "sharpness", "a number above 0", self.sharpness)
+        require(self.power >= 0, "power", "a number, at least 0", self.power)
+        require(self.batch >= 1, "batch", "a whole number, at least 1", self.batch)
+
+    def run(self, problem: Problem, epsilon: float) -> Tensor:
+        assert problem.gallery is not None
+        images, train = problem.images, problem.gallery.train
+        current, first, second = images, torch.zeros_like(images), torch.zeros_like(images)
+        pixels = images[0].numel()
+        for number, slope in enumerate(schedule(self.steps), 1):
+
+            def loss(outputs: Tensor, places: Tensor, slope: float = slope) -> Tensor:
+                smooth = torch.tanh(slope * outputs)
+                return sdha_distance(smooth, problem.labels[places], train, self.sharpness, self.power).sum()
+
+            away = problem.gradient_of(loss, current)
+            gradient = (2 * (current - images) / pixels - away) / self.batch
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.999 * second + 0.001 * gradient.square()
+            scale = (second / (1 - 0.999**number)).sqrt() + 1e-8
+            moved = current - self.lr * first / (1 - 0.9**number) / scale
+            current = (images + (moved - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+        return current
+
+    def steps_taken(self) -> int:
+        return self.steps - 1
+
+    def step(self, epsilon: float) -> float:
+        """Adam's rate, which a step is hardly ever longer than."""
+        return self.lr

@@ -1,0 +1,60 @@
+"""What attacks by steps along a sign have in common: the start, the size of a step, the way back into the ball."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+
+from torch import Tensor
+
+from signsym_core.attacks.base import Attack
+from signsym_core.attacks.problem import Problem
+from signsym_core.registry import require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignSteps(Attack):
+    """x₀ = x + U(-ε, ε); xₜ₊₁ = Π(xₜ + α · sign(d(xₜ))), with Π the projection to the ball and to [0, 1].
+
+    The step α is `step_size` (in pixels of [0, 1]) or `relative_step` · ε; by default 2.5 · ε / `steps`, Madry's
+    rule of thumb. The random start is drawn once and scaled by each epsilon, so a result never depends on the other
+    epsilons of the call.
+    """
+
+    tags = frozenset({"white-box", "linf", "random"})
+
+    steps: int = 5
+    step_size: float | None = None
+    relative_step: float | None = None
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "steps", "a whole number, at least 1", self.steps)
+        require(self.step_size is None or self.step_size > 0, "step_size", "a number above 0", self.step_size)
+        require(self.relative_step is None or self.relative_step > 0, "relative_step", "above 0", self.relative_step)
+        both = self.step_size is not None and self.relative_step is not None
+        require(not both, "relative_step", "null where step_size is given", self.relative_step)
+
+    @abstractmethod
+    def direction(self, problem: Problem, current: Tensor) -> Tensor:
+        """d(x): where to go from `current`; only its signs count."""
+
+    def run(self, problem: Problem, epsilon: float) -> Tensor:
+        images, step = problem.images, self.step(epsilon)
+        current = images
+        if self.random_start:
+            assert problem.noise is not None
+            current = (images + (problem.noise * (2 * epsilon) - epsilon)).clamp(0, 1)
+        for _ in range(self.steps):
+            moved = current + step * self.direction(problem, current).sign()
+            current = (images + (moved - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+        return current
+
+    def steps_taken(self) -> int:
+        return self.steps
+
+    def step(self, epsilon: float) -> float:
+        if self.step_size is not None:
+            return self.step_size
+        relative = 2.5 / self.steps if self.relative_step is None else self.relative_step
+        return relative * epsilon

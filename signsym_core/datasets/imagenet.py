@@ -1,0 +1,42 @@
+"""ImageNet (ILSVRC 2012) in the folders that torchvision expects."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from signsym_core.datasets.base import DataNotFoundError
+from signsym_core.datasets.files import FileSource, Listing
+from signsym_core.datasets.imagefolder import of_classes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageNet(FileSource):
+    """1,281,167 training and 50,000 validation images of 1,000 classes: PATH/train/WNID/* and PATH/val/WNID/*.
+
+    Classes are called by their WordNet number (n01440764 ...), in alphabetical order as torchvision numbers them, so
+    labels fit the heads of its published weights. The validation images are the test split.
+    """
+
+    name = "imagenet"
+    label = "ImageNet"
+    citation = "Russakovsky et al. 2015, ImageNet Large Scale Visual Recognition Challenge, 1409.0575"
+    stated = (1_281_167, 50_000)
+
+    size: int | None = 224
+    path: str = "imagenet"
+
+    def listing(self, root: Path) -> Listing:
+        return of_classes(imagenet_tree(self.label, root, self.path), "train", "val")
+
+
+def imagenet_tree(label: str, root: Path, path: str) -> Path:
+    """The folder with train/ and val/; raises DataNotFoundError with what is missing."""
+    tree = root / path
+    missing = [str(tree / part) for part in ("train", "val") if not (tree / part).is_dir()]
+    if missing:
+        raise DataNotFoundError(
+            f"{label}: missing {' and '.join(missing)}. They hold a folder of images for each class, named by its "
+            f"WordNet number (val/n01440764/ILSVRC2012_val_00000293.JPEG); --data-root names another place than {root}"
+        )
+    return tree

@@ -1,0 +1,260 @@
+"""Hamming ranking and its score: average precision within the first k, without a sort and without a tie left to chance.
+
+Codes have few bits, so a query sees thousands of database items at one distance, and a ranking must break these ties.
+`expected` averages over every order within the ties, in closed form, so the score does not depend on how the database
+is sorted; `stable` takes the database's order, to compare with other code.
+
+Legend: q queries, d database items, b bits, c classes; distances are whole numbers of bits, 0 .. b.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from signsym_core.datasets import DataSource, Split, inputs
+
+#: How the order of items at one distance is decided.
+Ties = Literal["expected", "stable"]
+#: Entries of a chunk's [queries, database] matrices.
+CHUNK = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Codes:
+    """Binary codes with their items' labels, on one device.
+
+    `signs` is int8 [n, b] of -1 and +1; `labels` is int64 [n], or 0/1 [n, c] where an item has several. Two items are
+    relevant to each other when they share a label.
+    """
+
+    signs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.signs)
+
+    def to(self, device: torch.device | str) -> Codes:
+        return Codes(signs=self.signs.to(device), labels=self.labels.to(device))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """What a model's queries are ranked against, and the codes of the training images, which an attacker may know."""
+
+    database: Codes
+    train: Codes
+
+    def to(self, device: torch.device | str) -> Gallery:
+        return Gallery(database=self.database.to(device), train=self.train.to(device))
+
+
+@torch.no_grad()
+def encode(model: nn.Module, split: Split, source: DataSource, batch: int = 256) -> Codes:
+    """The codes that `model` gives the images of `split`, which lie on its device, as it is tested on them."""
+    training = model.training
+    model.eval()
+    try:
+        found = []
+        for places in torch.arange(len(split)).split(batch):
+            images = split.take(places).images
+            assert isinstance(images, Tensor)
+            found.append(signs(model(inputs(images, source))))
+    finally:
+        model.train(training)
+    return Codes(signs=torch.cat(found), labels=split.labels)
+
+
+def signs(outputs: Tensor) -> Tensor:
+    """int8 of -1 and +1: the sign of real outputs, of ±1 or of bool codes. The sign of 0 is +1."""
+    above = outputs if outputs.dtype == torch.bool else outputs >= 0
+    return above.to(torch.int8) * 2 - 1
+
+
+def pack(codes: Tensor) -> Tensor:
+    """Codes of -1 and +1 [n, b] as uint8 [n, ceil(b / 8)]: +1 is a set bit, the first bit the lowest."""
+    bits = (codes > 0).to(torch.uint8)
+    padded = torch.nn.functional.pad(bits, (0, -bits.shape[1] % 8)).view(len(bits), -1, 8)
+    weights = (1 << torch.arange(8, device=codes.device)).to(torch.uint8)
+    return (padded * weights).sum(dim=2, dtype=torch.uint8)
+
+
+def unpack(packed: Tensor, bits: int) -> Tensor:
+    """What `pack` was given: int8 [n, bits] of -1 and +1."""
+    places = torch.arange(8, device=packed.device, dtype=torch.uint8)
+    found = (packed.unsqueeze(2) >> places) & 1
+    return found.flatten(1)[:, :bits].to(torch.int8) * 2 - 1
+
+
+def mean_average_precision(
+    query_codes: Tensor,
+    query_labels: Tensor,
+    database_codes: Tensor,
+    database_labels: Tensor,
+    k: int | None = None,
+    ties: Ties = "expected",
+) -> float:
+    """mAP@k, 0 .. 1: the mean over queries of `average_precision`. Codes are ±1 or bool [n, b], real outputs too."""
+    queries = Codes(signs=signs(query_codes), labels=query_labels)
+    database = Codes(signs=signs(database_codes), labels=database_labels)
+    return float(average_precision(queries, database, k, ties).mean())
+
+
+def average_precision(queries: Codes, database: Codes, k: int | None = None, ties: Ties = "expected") -> Tensor:
+    """AP@k of each query: float64 [q] in 0 .. 1, on the device of the codes.
+
+    AP@k = (1/h) Σ_{i ≤ k} rel(i) · hits(i) / i, over the ranking by Hamming distance; h is the number of relevant
+    items within the first k (not in the whole database), as in HashNet's and DeepHash's protocol. A query without a
+    relevant item among them has AP 0 and counts in a mean. k None or above the size of the database: all of it.
+
+    `expected` is the exact mean over all orders within ties; where k cuts a tie, the number of relevant items above
+    the cut is itself random (hypergeometric), and so h is. (McSherry, Najork 2008, Computing information retrieval
+    performance measures efficiently in the presence of tied scores; the conditioning on h is ours.)
+
+    Raises ValueError where codes or labels do not fit each other.
+    """
+    _check(queries, database)
+    if k is not None and k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    if ties not in ("expected", "stable"):
+        raise ValueError(f"ties must be 'expected' or 'stable', got {ties!r}")
+    cut = len(database) if k is None else min(k, len(database))
+    score = _expected if ties == "expected" else _stable
+    parts = [
+        score(twice, relevance(queries.labels[part], database.labels), cut)
+        for part, twice in _distances(queries.signs, database)
+    ]
+    return torch.cat(parts)
+
+
+def chance(queries: Codes, database: Codes, k: int | None = None) -> float:
+    """The expected mAP@k of a ranking that knows nothing: of a database in which every item has one code."""
+    same = dataclasses.replace(database, signs=torch.ones_like(database.signs))
+    return float(average_precision(queries, same, k).mean())
+
+
+def nearest(codes: Tensor, database: Codes) -> Tensor:
+    """int64 [q]: the first database item at the least distance of each code, ±1 [q, b]."""
+    return torch.cat([twice.argmin(dim=1) for _, twice in _distances(codes, database)])
+
+
+def relevance(one: Tensor, other: Tensor) -> Tensor:
+    """bool [n, m]: which of n and m labels (int64 [n], or 0/1 [n, c]) share one."""
+    if one.ndim == 1:
+        return one.unsqueeze(1) == other
+    return (one.float() @ other.float().T) > 0
+
+
+def _distances(codes: Tensor, database: Codes) -> Iterator[tuple[slice, Tensor]]:
+    """Twice the distances of some codes, float32 [rows, d], and which codes these are; bounded in memory."""
+    # Sums of so few ones are exact in float32, and its product is the fastest there is.
+    items, bits = database.signs.float().T.contiguous(), codes.shape[1]
+    rows = max(1, min(CHUNK // len(database), (1 << 23) // (bits + 1)))
+    for at in range(0, len(codes), rows):
+        part = slice(at, at + rows)
+        yield part, (codes[part].float() @ items).neg_().add_(bits)
+
+
+def _stable(twice: Tensor, relevant: Tensor, cut: int) -> Tensor:
+    order = _order(twice)[:, :cut]
+    found = relevant.gather(1, order).double()
+    ranks = torch.arange(1, cut + 1, device=twice.device, dtype=torch.float64)
+    hits = found.cumsum(dim=1)
+    return (found * hits / ranks).sum(dim=1) / hits[:, -1].clamp(min=1)
+
+
+def _order(twice: Tensor) -> Tensor:
+    """Places by distance, equal ones in the database's order."""
+    if twice.is_cuda:
+        return twice.sort(dim=1, stable=True).indices
+    # NumPy sorts short whole numbers by their digits, which is ten times as fast here as any comparison of them.
+    short = twice.to(torch.uint8 if twice.max() < 256 else torch.int16)
+    return torch.from_numpy(np.argsort(short.numpy(), axis=1, kind="stable"))
+
+
+def _expected(twice: Tensor, relevant: Tensor, cut: int) -> Tensor:
+    rows, bins = len(twice), int(twice.max()) // 2 + 1
+    # How many items and how many relevant ones stand at each distance is all that the expectation needs: one count
+    # over slots (query, distance, relevant). Whole numbers are exact in float32 up to 2^24; int32 counts fastest.
+    first = torch.arange(rows, device=twice.device, dtype=torch.float32) * (2 * bins)
+    slots = twice.add_(relevant).add_(first.unsqueeze(1)).to(torch.int32)
+    counted = torch.bincount(slots.flatten(), minlength=rows * 2 * bins).view(rows, bins, 2)
+    hits, items = counted[:, :, 1], counted.sum(dim=2)
+    before, hits_before = items.cumsum(dim=1) - items, hits.cumsum(dim=1) - hits
+    harmonic = torch.zeros(cut + 1, dtype=torch.float64, device=twice.device)
+    harmonic[1:] = (1 / torch.arange(1, cut + 1, dtype=torch.float64, device=twice.device)).cumsum(dim=0)
+    # Ties that stand within the first k as a whole, and then at most one that k cuts.
+    whole = before + items <= cut
+    gained = _gain(hits, items, hits_before, before, harmonic)
+    sums = torch.where(whole, gained, 0.0).sum(dim=1)
+    counts = torch.where(whole, hits, 0).sum(dim=1)
+    result = sums / counts.clamp(min=1)
+    row, tie = (~whole & (before < cut)).nonzero(as_tuple=True)
+    size = max(1, CHUNK // (8 * cut))
+    for start in range(0, len(row), size):
+        at, where = row[start : start + size], tie[start : start + size]
+        cutting = (hits[at, where], items[at, where], before[at, where])
+        result[at] = _cut_tie(sums[at], counts[at], *cutting, cut, harmonic)
+    return result
+
+
+def _gain(hits: Tensor, items: Tensor, hits_before: Tensor, before: Tensor, harmonic: Tensor) -> Tensor:
+    """The expected sum of rel(i) · hits(i) / i over the places of one tie, with every order of it equally likely.
+
+    A place holds a relevant item with probability r/n; given that it does, each earlier place of the tie does with
+    c = (r - 1) / (n - 1): Σ_{i=1..n} r/n · (R + 1 + c (i - 1)) / (N + i), with R hits and N items before the tie.
+    """
+    # Quotients of whole numbers would be float32.
+    hits, items = hits.double(), items.double()
+    last = harmonic[(before + items.long()).clamp(max=len(harmonic) - 1)]
+    spread = last - harmonic[before.clamp(max=len(harmonic) - 1)]
+    other = (hits - 1).clamp(min=0) / (items - 1).clamp(min=1)
+    return hits / items.clamp(min=1) * ((hits_before + 1 - other * (before + 1)) * spread + other * items)
+
+
+def _cut_tie(
+    sums: Tensor, counts: Tensor, hits: Tensor, items: Tensor, before: Tensor, cut: int, harmonic: Tensor
+) -> Tensor:
+    """The expected AP of queries whose last tie is cut: the mean over h, the relevant items above the cut.
+
+    h of `items` drawn m at a time with `hits` relevant is hypergeometric; given h, they are spread over the m places
+    as over a whole tie.
+    """
+    taken = cut - before
+    least = (taken - (items - hits)).clamp(min=0)
+    most = torch.minimum(hits, taken)
+    steps = torch.arange(int((most - least).max()) + 1, device=hits.device)
+    drawn = least.unsqueeze(1) + steps
+    possible = drawn <= most.unsqueeze(1)
+    drawn = drawn.minimum(most.unsqueeze(1))
+    hits, items, taken, before = (part.unsqueeze(1) for part in (hits, items, taken, before))
+    logs = _log_choose(hits, drawn) + _log_choose(items - hits, taken - drawn) - _log_choose(items, taken)
+    weights = torch.where(possible, logs.exp(), 0.0)
+    weights /= weights.sum(dim=1, keepdim=True)
+    found = counts.unsqueeze(1) + drawn
+    precision = (sums.unsqueeze(1) + _gain(drawn, taken, counts.unsqueeze(1), before, harmonic)) / found.clamp(min=1)
+    return (weights * precision).sum(dim=1)
+
+
+def _log_choose(n: Tensor, k: Tensor) -> Tensor:
+    n, k = n.double(), k.double()
+    return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+
+
+def _check(queries: Codes, database: Codes) -> None:
+    for what, codes in (("query", queries), ("database", database)):
+        if codes.signs.ndim != 2 or not len(codes):
+            raise ValueError(f"{what} codes must be [n, bits] with n at least 1, got {list(codes.signs.shape)}")
+        if len(codes.labels) != len(codes.signs) or codes.labels.ndim not in (1, 2):
+            shape = list(codes.labels.shape)
+            raise ValueError(f"{what} labels must be [{len(codes)}] or 0/1 [{len(codes)}, classes], got {shape}")
+    if queries.signs.shape[1] != database.signs.shape[1]:
+        raise ValueError(f"queries have {queries.signs.shape[1]} bits and the database {database.signs.shape[1]}")
+    if queries.labels.shape[1:] != database.labels.shape[1:]:
+        shapes = f"{list(queries.labels.shape)} and {list(database.labels.shape)}"
+        raise ValueError(f"labels of queries and database must be of one kind, got {shapes}")

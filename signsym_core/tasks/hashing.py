@@ -1,0 +1,99 @@
+"""Hashing retrieval: codes of K bits trained with the HyP² loss, scored by mAP@k against a clean database."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from signsym_core.registry import require
+from signsym_core.retrieval import Codes, Gallery, Ties, average_precision, chance, nearest, signs
+from signsym_core.tasks.base import Task
+from signsym_core.tasks.hyp2 import DISTANCES, HyP2, threshold
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hashing(Task):
+    """The code of an image is the sign of the head's K outputs; an image is scored by its AP@k as a query.
+
+    The score of `k` and `ties` is `signsym_core.retrieval.average_precision`'s. HashNet's protocol, which the paper
+    cites, has k = 1,000 for ImageNet100 and 5,000 for the other data sets.
+    """
+
+    name = "hashing"
+    label = "hashing retrieval"
+    citation = "Xu et al. 2022, HyP² Loss: Beyond Hypersphere Metric Space for Multi-label Image Retrieval"
+    metric = "map"
+    retrieves = True
+    scoring = frozenset({"k", "ties"})
+
+    #: Bits of a code.
+    bits: int = 32
+    #: Among which images the loss keeps strangers apart: see `signsym_core.tasks.hyp2.hyp2_loss`.
+    variant: Literal["original", "h2q"] = "h2q"
+    #: Weight of the pairs of images in the loss.
+    beta: float = 0.5
+    #: Cosine above which two classes are pushed apart; null: by bits and classes, from a table.
+    zeta: float | None = None
+    #: Whether outputs go through tanh before the loss; their signs are the same.
+    tanh: bool = False
+    #: Learning rate of the class proxies.
+    proxy_lr: float = 1e-3
+    #: How much of the ranking is scored; null: all of it.
+    k: int | None = 5000
+    #: How items at one distance are ordered: "expected" averages over every order, "stable" takes the database's.
+    ties: Ties = "expected"
+
+    def __post_init__(self) -> None:
+        require(self.bits >= 1, "bits", "a whole number, at least 1", self.bits)
+        tabulated = self.zeta is not None or self.bits in DISTANCES
+        require(tabulated, "bits", f"one of {', '.join(map(str, DISTANCES))}, or zeta set", self.bits)
+        require(self.beta >= 0, "beta", "a number, at least 0", self.beta)
+        require(self.zeta is None or -1 <= self.zeta < 1, "zeta", "null or a cosine, -1 <= zeta < 1", self.zeta)
+        require(self.proxy_lr >= 0, "proxy_lr", "a number, at least 0", self.proxy_lr)
+        require(self.k is None or self.k >= 1, "k", "null or a whole number, at least 1", self.k)
+
+    def outputs(self, classes: int) -> int:
+        return self.bits
+
+    def objective(self, classes: int, seed: int) -> HyP2:
+        zeta = threshold(self.bits, classes) if self.zeta is None else self.zeta
+        settings = {"variant": self.variant, "beta": self.beta, "tanh": self.tanh, "lr": self.proxy_lr}
+        return HyP2(classes, self.bits, zeta=zeta, seed=seed, **settings)  # type: ignore[arg-type]
+
+    def attack_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        raise ValueError("task 'hashing' has no loss of outputs and labels alone to attack; 'hag' and 'sdha' fit it")
+
+    def score(self, outputs: Tensor, labels: Tensor, gallery: Gallery | None) -> Tensor:
+        return average_precision(_queries(outputs, labels), _needed(gallery).database, self.k, self.ties)
+
+    def predict(self, outputs: Tensor, gallery: Gallery | None) -> Tensor:
+        """The class of the nearest item of the database, the first one of several; -1 for an item without any."""
+        database = _needed(gallery).database
+        labels = database.labels[nearest(signs(outputs), database)]
+        if labels.ndim == 1:
+            return labels
+        return torch.where(labels.any(dim=1), labels.argmax(dim=1), -1)
+
+    def chance(self, labels: Tensor, gallery: Gallery | None) -> float:
+        """The expected mAP@k of a random ranking, which is what codes that are all equal give."""
+        database = _needed(gallery).database
+        return chance(Codes(signs=database.signs[:1].expand(len(labels), -1), labels=labels), database, self.k)
+
+    def check(self, outputs: Tensor, labels: Tensor) -> None:
+        if outputs.ndim != 2 or len(outputs) != len(labels) or outputs.shape[1] != self.bits:
+            raise ValueError(f"the model must give outputs [{len(labels)}, {self.bits}], got {list(outputs.shape)}")
+        if labels.ndim not in (1, 2):
+            raise ValueError(f"labels must be int64[n] or 0/1 [n, classes], got {labels.dtype}{list(labels.shape)}")
+
+
+def _queries(outputs: Tensor, labels: Tensor) -> Codes:
+    return Codes(signs=signs(outputs), labels=labels)
+
+
+def _needed(gallery: Gallery | None) -> Gallery:
+    if gallery is None:
+        raise ValueError("task 'hashing' needs a gallery: the codes of the database that queries are ranked against")
+    return gallery
