@@ -12,6 +12,7 @@ Hein 2020 (2003.01690) and the flags of its reference implementation.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,8 @@ POINT, TWO_POINTS = 0.01, 0.02
 FEW_IMAGES, FEW_SEEDS = 1000, 3
 #: From this radius on (L∞, [0, 1] pixels) every image can be made the same grey one.
 GREY = 0.5
+#: Share of ε that an attack must move the images that survive it.
+BORDER = 0.9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,7 @@ class Finding:
 
 
 def grey_limit(outcomes: ArrayLike, chance: float) -> Finding:
-    """At ε ≥ 0.5 more is kept than a constant prediction keeps: score > chance + 0.02, and its interval above chance."""
+    """At ε ≥ 0.5 more is kept than a constant prediction keeps: score > chance + 0.02, its interval above chance."""
     score = interval(_over_seeds(outcomes))
     raised = score.value > chance + TWO_POINTS and score.lo > chance
     names = ("score at ε ≥ 0.5", "best constant prediction")
@@ -87,14 +90,14 @@ def noise_as_strong(attack: Sequence[ArrayLike], noise: Sequence[ArrayLike]) -> 
     """
     gaps = [gap(_over_seeds(n), _over_seeds(a)) for a, n in zip(attack, noise, strict=True)]
     at = max(range(len(gaps)), key=lambda i: gaps[i].value)
-    numbers = (float(np.mean(attack[at])), float(np.mean(noise[at])))
+    numbers = (_mean(attack[at]), _mean(noise[at]))
     raised = all(found.lo <= 0 for found in gaps)
     return _finding("noise_as_strong", raised, numbers, ("attack", "noise"), attack[at])
 
 
 def zero_gradient(zero: ArrayLike) -> Finding:
     """The loss has no gradient at some clean image. `zero` [seeds, images] holds whether it was exactly 0."""
-    share = float(np.mean(np.asarray(zero, dtype=float)))
+    share = _mean(zero)
     names = ("share of images without a gradient", "allowed")
     return _finding("zero_gradient", share > 0, (share, 0.0), names, zero)
 
@@ -105,10 +108,10 @@ def not_monotone(by_epsilon: Sequence[ArrayLike]) -> Finding:
     `by_epsilon` holds the outcomes at ascending epsilons. The numbers shown are those of the steepest rise.
     """
     means = [_over_seeds(outcomes) for outcomes in by_epsilon]
-    gaps = [gap(later, earlier) for earlier, later in zip(means[:-1], means[1:], strict=True)]
+    gaps = [gap(later, earlier) for earlier, later in itertools.pairwise(means)]
     raised = any(found.value > POINT and found.lo > 0 for found in gaps)
     at = max(range(len(gaps)), key=lambda i: (gaps[i].lo > 0, gaps[i].value))
-    numbers = (float(np.mean(by_epsilon[at + 1])), float(np.mean(by_epsilon[at])))
+    numbers = (_mean(by_epsilon[at + 1]), _mean(by_epsilon[at]))
     return _finding("not_monotone", raised, numbers, ("at the larger ε", "at the smaller ε"), by_epsilon[at])
 
 
@@ -130,6 +133,31 @@ def short_reach(steps: int, step_size: float, epsilon: float) -> Finding:
     )
 
 
+def short_of_border(robust: ArrayLike, linf: ArrayLike, epsilon: float) -> Finding:
+    """The images that survive were moved by less than 0.9 ε on average: the attack did not use its radius on them.
+
+    `linf` [seeds, images] holds the largest change of a pixel. Nothing survived: not raised.
+    """
+    survivors = np.asarray(robust, dtype=float) > 0
+    moved = np.asarray(linf, dtype=float)[survivors]
+    reach = float(moved.mean()) / epsilon if moved.size else 1.0
+    names = ("change of the survivors over ε", "asked for")
+    return _finding("short_of_border", reach < BORDER, (reach, BORDER), names, robust)
+
+
+def unbounded_survives(outcomes: ArrayLike) -> Finding:
+    """At ε = 1, where every image may become any other, more than 0.01 is kept. That none is kept proves nothing."""
+    score = _mean(outcomes)
+    return _finding(
+        "unbounded_survives", score > POINT, (score, 0.0), ("score at ε = 1", "of a working attack"), outcomes
+    )
+
+
+def noise_breaks(attack: ArrayLike, noise: ArrayLike) -> Finding:
+    """Uniform noise breaks more than 0.01 of all that the attack of the same ε does not break, image by image."""
+    return _only("noise_breaks", attack, noise, ("attack", "attack and noise together"))
+
+
 def small_n(n: int, seeds: int) -> Finding:
     """Fewer than 1,000 images or fewer than 3 seeds: a demonstration, not evidence."""
     raised = n < FEW_IMAGES or seeds < FEW_SEEDS
@@ -139,14 +167,19 @@ def small_n(n: int, seeds: int) -> Finding:
 
 
 def _over_seeds(outcomes: ArrayLike) -> NDArray[np.float64]:
-    return np.atleast_2d(np.asarray(outcomes, dtype=np.float64)).mean(axis=0)
+    means: NDArray[np.float64] = np.atleast_2d(np.asarray(outcomes, dtype=np.float64)).mean(axis=0)
+    return means
+
+
+def _mean(outcomes: ArrayLike) -> float:
+    return float(np.asarray(outcomes, dtype=np.float64).mean())
 
 
 def _lower(flag: str, claimed: ArrayLike, stronger: ArrayLike, slack: float, names: tuple[str, str]) -> Finding:
     """Raised where `stronger` keeps less than `claimed` by more than `slack`, and the paired interval excludes 0."""
     found = gap(_over_seeds(claimed), _over_seeds(stronger))
     raised = found.value > slack and found.lo > 0
-    return _finding(flag, raised, (float(np.mean(claimed)), float(np.mean(stronger))), names, claimed)
+    return _finding(flag, raised, (_mean(claimed), _mean(stronger)), names, claimed)
 
 
 def _only(flag: str, white_box: ArrayLike, other: ArrayLike, names: tuple[str, str]) -> Finding:

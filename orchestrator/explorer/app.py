@@ -13,7 +13,7 @@ from dash.development.base_component import Component
 from orchestrator.explorer import pages, routes, style
 from orchestrator.explorer.controls import CONTROLS, bar, changed, navigation, options, value_of
 from orchestrator.explorer.data import Data
-from orchestrator.explorer.pages.context import Context, settled
+from orchestrator.explorer.pages.context import context_of
 from orchestrator.explorer.render import rendered
 from orchestrator.explorer.view import PAGES, View, format_view, parse_view
 
@@ -48,8 +48,8 @@ def _layout(data: Data) -> Component:
             dmc.Button("New results: show them", id="refresh", size="compact-sm", style={"display": "none"}),
             dmc.Switch(id="filter-live", label="Live", size="xs", checked=False),
             dmc.ColorSchemeToggle(
-                lightIcon=html.Span("Light", **{"aria-hidden": "true"}),
-                darkIcon=html.Span("Dark", **{"aria-hidden": "true"}),
+                lightIcon=html.Span("☀", **{"aria-hidden": "true"}),
+                darkIcon=html.Span("☾", **{"aria-hidden": "true"}),
                 id="scheme",
                 size="lg",
                 variant="default",
@@ -67,19 +67,6 @@ def _layout(data: Data) -> Component:
         html.Main(id="results", tabIndex="-1"),
     ]
     return dmc.MantineProvider(parts, defaultColorScheme="auto", theme={"fontFamily": style.FONT})
-
-
-def context_of(data: Data, search: str | None) -> Context:
-    """What an address asks for."""
-    view, problems = parse_view(search)
-    snapshot, status = data.snapshot, data.status
-    view, unknown = settled(view, snapshot, status)
-    context = Context(snapshot=snapshot, view=view, status=status, storage=data.store.uri)
-    skipped = [f"Skipped {name}: {reason}." for name, reason in sorted(data.skipped.items())]
-    if len(skipped) > 10:
-        skipped = [*skipped[:10], f"... and {len(skipped) - 10} more files."]
-    context.problems = [*problems, *unknown, *skipped]
-    return context
 
 
 def _callbacks(app: Dash, data: Data) -> None:
@@ -122,7 +109,7 @@ def _callbacks(app: Dash, data: Data) -> None:
         prevent_initial_call=True,
     )
     def go(*values: Any) -> Any:
-        *controls, is_live, clicks, selected, search = values
+        *controls, is_live, _clicks, _selected, search = values
         view = context_of(data, search).view
         trigger = ctx.triggered_id
         if isinstance(trigger, dict):

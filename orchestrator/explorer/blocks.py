@@ -10,6 +10,8 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
+from orchestrator.explorer.drawing import Drawing
+
 Value = str | float | int | None
 #: How a number is written: a share as percent, a difference in percentage points, a plain number, or text.
 Kind = Literal["text", "percent", "points", "number"]
@@ -45,6 +47,8 @@ class Figure:
     described: str
     figure: go.Figure
     table: Table
+    #: The same numbers for a figure of a paper; None where there is no such figure.
+    drawing: Drawing | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

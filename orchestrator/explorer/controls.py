@@ -10,14 +10,21 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from orchestrator.explorer import style
-from orchestrator.explorer.index import FILTERS, Index
+from orchestrator.explorer.index import Index
+from orchestrator.explorer.line import FILTERS
 from orchestrator.explorer.status import Status
 from orchestrator.explorer.view import AXES, FACETS, PAGES, View
 
 #: On which pages a control has an effect.
 _ALL = tuple(PAGES)
 _CHOSEN = ("backbone", "dataset", "attack", "gradient", "rule", "seed")
-_LABELS = {"dataset": "data set", "gradient": "gradient source", "rule": "rules", "seed": "seeds", "rows": "rows of panels"}
+_LABELS = {
+    "dataset": "data set",
+    "gradient": "gradient source",
+    "rule": "rules",
+    "seed": "seeds",
+    "rows": "rows of panels",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +86,7 @@ _SEGMENTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "x": ("ε axis", list(AXES.items())),
     "minus": ("Gap to", [("bp", "BP"), ("exact", "exact gradient")]),
     "form": ("As", [("lines", "lines"), ("heat", "heat map")]),
-    "preset": ("Table", [*((n, n) for n in "1234"), ("all", "all attacks")]),
+    "preset": ("Table", [("", "by the task"), *((n, n) for n in "1234"), ("all", "all attacks")]),
     "only": ("Images", [("", "all"), ("gained", "broken under BP only"), ("lost", "broken under the rule only")]),
 }
 
@@ -125,6 +132,9 @@ def changed(view: View, values: list[Any]) -> View:
             changes[control.name] = tuple(value or ())
         else:
             changes[control.name] = value if value is not None else ""
+    if "preset" in changes and changes["task"] != view.task and changes["preset"] == view.preset:
+        # The tables are about one task each: with another task comes its own table.
+        changes["preset"] = ""
     new = dataclasses.replace(view, **changes)
     return new if new == view else dataclasses.replace(new, part=1)
 

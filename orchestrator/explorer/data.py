@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,14 +12,11 @@ from orchestrator import tables
 from orchestrator.explorer.examples import Example
 from orchestrator.explorer.flags import Flags
 from orchestrator.explorer.index import Index
-from orchestrator.explorer.outcomes import GivenOutcomes, Outcomes, StoredOutcomes
+from orchestrator.explorer.outcomes import Outcomes
 from orchestrator.explorer.query import Query
 from orchestrator.explorer.reading import Folder
 from orchestrator.explorer.status import Status, Survey
 from orchestrator.store import Store
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Curves are kept for so many choices of seeds.
 KEPT = 4
@@ -32,11 +29,6 @@ class Snapshot:
         self.index, self.outcomes, self.version = index, outcomes, version
         self._queries: dict[tuple[int, ...], Query] = {}
         self._flags: dict[frozenset[int], Flags] = {}
-
-    @classmethod
-    def of_frames(cls, results: pd.DataFrame, outcomes: pd.DataFrame) -> Snapshot:
-        """The snapshot of two frames with the columns of the store's tables."""
-        return cls(Index.of_frame(results), GivenOutcomes(outcomes))
 
     def query(self, seeds: tuple[int, ...] = ()) -> Query:
         """The curves over these seeds; none stands for all."""
@@ -61,10 +53,11 @@ class Data:
     def __init__(self, storage: str) -> None:
         self.store = Store(storage)
         self._results = Folder(self.store, "results", tables.RESULTS, tables.RESULTS.names)
-        self._outcomes = StoredOutcomes(self.store)
+        self._outcomes = Outcomes(self.store)
         self._parts: dict[str, pa.Table] = {}
         self._lock = threading.Lock()
         self._examples = Folder(self.store, "examples", tables.EXAMPLES, tables.EXAMPLES.names)
+        self._reach = Folder(self.store, "outcomes", tables.OUTCOMES, ("cell", "image", "linf"))
         self._survey = Survey(self.store)
         self.snapshot = Snapshot(Index(_joined({})), self._outcomes)
         #: What was asked of the store and is not there.
@@ -104,14 +97,30 @@ class Data:
 
     def examples(self, cell: str) -> list[Example]:
         """The adversarial images of a cell."""
+        rows = self._rows(self._examples, cell)
+        return [Example(**row) for row in rows if row["cell"] == cell]
+
+    def reach(self, cell: str) -> dict[int, float]:
+        """The largest change of a pixel by image."""
+        return {row["image"]: row["linf"] for row in self._rows(self._reach, cell) if row["cell"] == cell}
+
+    def again(self, cell: str) -> str | None:
+        """The grid that runs a cell again; None where no stored grid that can be read has it."""
+        asked = self.status.origin(cell)
+        return None if asked is None else self._survey.again(asked, cell)
+
+    def _rows(self, folder: Folder, cell: str) -> list[dict[str, Any]]:
+        """The rows of the cell's job, or where small files were merged, of all files without a job of that name."""
         index = self.snapshot.index
         row = index.row_of(cell)
         if row is None:
             return []
-        job = str(index.value("job", row))
-        found = self._examples.read([job])
-        rows = found[job].to_pylist() if job in found else []
-        return [Example(**row) for row in rows if row["cell"] == cell]
+        job, names = str(index.value("job", row)), folder.names()
+        wanted = [job] if job in names else [name for name in names if name not in self._parts]
+        found: list[dict[str, Any]] = []
+        for table in folder.read(wanted).values():
+            found += table.filter(pc.equal(table["cell"].cast(pa.string()), cell)).to_pylist()
+        return found
 
     def example(self, cell: str, image: int) -> Example | None:
         """One adversarial image of a cell."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeVar
 
-from orchestrator.explorer import style
-from orchestrator.explorer.index import Index, Line
+from orchestrator.explorer.index import Index
+from orchestrator.explorer.line import Line
 from orchestrator.explorer.view import FACETS, View
 
+T = TypeVar("T")
 #: Panels of one part of a page, and of one row.
 MOST, WIDEST = 18, 6
 
@@ -40,6 +42,11 @@ class Facets:
     #: Panels of all parts.
     total: int
 
+    @property
+    def turning(self) -> tuple[int, int, int, int]:
+        """Which part it is, how many there are, its panels and all panels."""
+        return self.part, self.parts, len(self.panels), self.total
+
 
 def arranged(view: View, index: Index, lines: Sequence[Line]) -> Facets:
     """The panels of `lines`: the dimensions of `view.rows` go down, the others across."""
@@ -65,16 +72,14 @@ def arranged(view: View, index: Index, lines: Sequence[Line]) -> Facets:
         # Too many to stand side by side: they follow each other, and what was not run is left out.
         panels, width = [panel for panel in panels if panel.lines], WIDEST
     size = max(1, MOST // max(1, width)) * max(1, width)
-    parts = max(1, -(-len(panels) // size))
-    part = min(view.part, parts)
-    shown = panels[(part - 1) * size : part * size]
+    part, parts, shown = portion(view.part, panels, size)
     return Facets(columns=max(1, width), panels=tuple(shown), part=part, parts=parts, total=len(panels))
 
 
 def _dimensions(index: Index, line: Line) -> dict[str, str]:
-    backbone, _, rest = index.title(line).partition(" / ")
+    backbone, _, rest = index.labels.title(line).partition(" / ")
     gradient = "no gradient" if line.gradient == "none" else line.gradient
-    return {"backbone": backbone, "dataset": rest, "attack": index.label(line, "attack"), "gradient": gradient}
+    return {"backbone": backbone, "dataset": rest, "attack": index.labels.of(line, "attack"), "gradient": gradient}
 
 
 def _across(found: Sequence[dict[str, str]]) -> list[str]:
@@ -88,8 +93,8 @@ def _across(found: Sequence[dict[str, str]]) -> list[str]:
     return [name for name in FACETS if name != first]
 
 
-def sentence(facets: Facets, what: str) -> str:
-    """What of the panels is shown, where that is not all of them."""
-    if facets.parts == 1:
-        return ""
-    return f"Part {facets.part} of {facets.parts}: {len(facets.panels)} of {style.counted(facets.total, what)}."
+def portion(part: int, things: Sequence[T], size: int) -> tuple[int, int, Sequence[T]]:
+    """Which part is shown, the last one where there are fewer, how many there are, and its things."""
+    parts = max(1, -(-len(things) // size))
+    part = min(part, parts)
+    return part, parts, things[(part - 1) * size : part * size]

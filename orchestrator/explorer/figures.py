@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from orchestrator.explorer import style
-from orchestrator.explorer.query import Curve, Point
+from orchestrator.explorer.curve import Curve, Point
 from signsym_core.stats import Interval
 
 #: Flags of a point, by its line and epsilon.
@@ -41,9 +41,9 @@ def curve_figure(
         if curves:
             _references(figure, axis, curves, place)
         axis.dress(figure, place, first=at + columns >= len(panels))
-    metrics = list(dict.fromkeys(curve.metric for _, curves in panels for curve in curves))
+    scores = list(dict.fromkeys(curve.score_name for _, curves in panels for curve in curves))
     for row in range(1, -(-len(panels) // columns) + 1):
-        figure.update_yaxes(title_text=" / ".join(map(style.score_name, metrics)), row=row, col=1)
+        figure.update_yaxes(title_text=" / ".join(scores), row=row, col=1)
     figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
     return dressed(figure, -(-len(panels) // columns))
 
@@ -120,9 +120,18 @@ def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool)
     x = [axis.at(point.epsilon) for point in curve.points]
     texts = [style.hover(curve, point, raised) for point, raised in zip(curve.points, flags, strict=True)]
     made = traces(curve, x, [point.score for point in curve.points], texts, named)
-    made[1].marker.line = {"color": style.RING, "width": [2.5 if raised else 0 for raised in flags]}
     made[1].customdata = [point.cell for point in curve.points]
-    return [*made, _seeds(curve, x, seed_lines)]
+    ringed = [(at, point) for at, point, raised in zip(x, curve.points, flags, strict=True) if raised]
+    ring = go.Scatter(
+        x=[at for at, _ in ringed],
+        y=[_rounded(point.score.value) for _, point in ringed],
+        mode="markers",
+        marker={"symbol": "circle-open", "size": 15, "color": style.RING, "line_width": 1.8},
+        hoverinfo="skip",
+        showlegend=False,
+        legendgroup=curve.rule_label,
+    )
+    return [*made, _seeds(curve, x, seed_lines), *([ring] if ringed else [])]
 
 
 def _seeds(curve: Curve, x: Sequence[float], lines: bool) -> go.Scatter:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.explorer.index import ATTACK, LINE, Line
-from orchestrator.explorer.query import Curve, Query, matrix
+from orchestrator.explorer.curve import Curve
+from orchestrator.explorer.line import Line
+from orchestrator.explorer.pairing import matrix
+from orchestrator.explorer.query import Query
 from signsym_core import masking
 from signsym_core.masking import Finding
 
@@ -50,13 +53,13 @@ class Flags:
         self.query = query
         self._models: dict[tuple[str, ...], list[Line]] = {}
         for line in query.index.ordered:
-            self._models.setdefault(_model(line), []).append(line)
+            self._models.setdefault(line.model, []).append(line)
         self._found: dict[int, dict[str, list[Found]]] = {}
 
     def of(self, line: Line) -> dict[str, list[Found]]:
         """By check, what it found on the line; a check that cannot be made is not in it."""
         if line.number not in self._found:
-            self.query.ready(self._models[_model(line)])
+            self.query.ready(self._models[line.model])
             found: dict[str, list[Found]] = {}
             for made in self._check(line):
                 found.setdefault(made.finding.flag, []).append(made)
@@ -76,7 +79,7 @@ class Flags:
 
     def _check(self, line: Line) -> Iterator[Found]:
         query = self.query
-        others = [other for other in self._models[_model(line)] if other != line]
+        others = [other for other in self._models[line.model] if other != line]
         cells = {epsilon: query.cells(line, epsilon) for epsilon in query.epsilons(line)}
         x = {epsilon: found for epsilon, seeds in cells.items() if (found := matrix(seeds)) is not None}
         if not x:
@@ -120,7 +123,7 @@ class Flags:
         shapes = {outcomes.shape for outcomes in x.values()}
         if len(x) > 1 and len(shapes) == 1:
             epsilons = sorted(x)
-            for lower, upper in zip(epsilons[:-1], epsilons[1:], strict=True):
+            for lower, upper in itertools.pairwise(epsilons):
                 yield Found(finding=masking.not_monotone([x[lower], x[upper]]), epsilon=upper)
         for row in line.rows:
             steps, size = index.value("steps", row), index.value("step_size", row)
@@ -163,16 +166,9 @@ class Flags:
         return steps if isinstance(steps, int) else 0
 
 
-def _model(line: Line) -> tuple[str, ...]:
-    """What was fine-tuned: the line's key without its attack."""
-    return tuple(value for name, value in zip(LINE, line.key, strict=True) if name not in ATTACK)
-
-
 def _norm(query: Query, line: Line) -> object:
     return query.index.value("norm", line.start)
 
 
 def _turned(check: Callable[[X, X], Finding]) -> Callable[[X, X], Finding]:
     return lambda ours, theirs: check(theirs, ours)
-
-

@@ -6,9 +6,10 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 
+from orchestrator.explorer.curve import Curve, Point
 from orchestrator.explorer.holm import holm
-from orchestrator.explorer.index import Line
-from orchestrator.explorer.query import Curve, Point, Query
+from orchestrator.explorer.line import Line
+from orchestrator.explorer.query import Query
 from signsym_core.stats import Interval
 
 
@@ -62,8 +63,8 @@ def gap_lines(query: Query, lines: Sequence[Line], minus: str) -> list[GapLine]:
             if (gap := _gap(point, minus)) is not None
         ]
         if points:
-            family = sizes[query.index.lines[curve.line].panel]
-            made.append(GapLine(curve=curve, points=tuple(points), family=family))
+            size = sizes[query.index.lines[curve.line].panel]
+            made.append(GapLine(curve=curve, points=tuple(points), family=size))
     return made
 
 

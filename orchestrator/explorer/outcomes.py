@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -30,17 +29,7 @@ class Outcome:
     zero: NDArray[np.bool_] | None
 
 
-class Outcomes(Protocol):
-    """Where outcomes come from."""
-
-    def load(self, jobs: Iterable[str]) -> None:
-        """Make the outcomes of these jobs ready, all at once."""
-
-    def of(self, cell: str) -> Outcome | None:
-        """The outcomes of a cell of a job that was loaded; None where the store has none."""
-
-
-class StoredOutcomes:
+class Outcomes:
     """The outcomes of a store: a file for each job, or, where small files were merged, files with any names."""
 
     def __init__(self, store: Store) -> None:
@@ -78,27 +67,6 @@ class StoredOutcomes:
                 self._read.add(name)
 
 
-class GivenOutcomes:
-    """The outcomes of a data frame."""
-
-    def __init__(self, outcomes: pd.DataFrame) -> None:
-        columns = {
-            "cell": pa.array(outcomes["cell"].astype(str), pa.string()).dictionary_encode(),
-            "image": pa.array(outcomes["image"], pa.int64()),
-            "robust": pa.array(outcomes["robust"], pa.bool_(), from_pandas=True),
-            "ap": pa.array(outcomes["ap"].astype(float), pa.float32(), from_pandas=True),
-            "zero_grad": pa.array(outcomes["zero_grad"], pa.bool_(), from_pandas=True),
-        }
-        self._cells = _by_cell(pa.table(columns), {}) if len(outcomes) else {}
-
-    def load(self, jobs: Iterable[str]) -> None:
-        """Nothing is left to be read."""
-
-    def of(self, cell: str) -> Outcome | None:
-        """The outcomes of a cell."""
-        return self._cells.get(cell)
-
-
 def _by_cell(table: pa.Table, shared: dict[bytes, NDArray[np.int64]]) -> Mapping[str, Outcome]:
     """The table's outcomes cell by cell, of an image that comes twice the first; lists of images are shared."""
     if not len(table):
@@ -121,7 +89,7 @@ def _by_cell(table: pa.Table, shared: dict[bytes, NDArray[np.int64]]) -> Mapping
     starts = np.append(np.flatnonzero(np.append(True, codes[1:] != codes[:-1])), len(codes))
     names = chunk.dictionary.to_pylist()
     found = {}
-    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+    for start, stop in itertools.pairwise(starts.tolist()):
         listed = images[start:stop]
         listed = shared.setdefault(listed.tobytes(), listed.copy() if len(listed) < len(images) else listed)
         zero_here = zeros[start:stop] if recorded[start:stop].all() else None

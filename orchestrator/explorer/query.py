@@ -5,82 +5,19 @@ Legend: X [seeds, images], a point's outcomes: robust or not, or the average pre
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.explorer.index import FIGURE, LINE, Index, Line
-from orchestrator.explorer.index import AmbiguousCurveError as AmbiguousCurveError
-from orchestrator.explorer.outcomes import GivenOutcomes, Outcome, Outcomes
+from orchestrator.explorer.curve import Curve, Point
+from orchestrator.explorer.index import AmbiguousCurveError, Index
+from orchestrator.explorer.labels import score_name
+from orchestrator.explorer.line import LINE, Line
+from orchestrator.explorer.outcomes import Outcome, Outcomes
+from orchestrator.explorer.pairing import matrix, paired
 from signsym_core.stats import Interval, gap, interval
-
-#: Below these a result is called small.
-FEW_IMAGES, FEW_SEEDS = 1000, 3
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Point:
-    """A curve at one epsilon."""
-
-    epsilon: float
-    label: str
-    score: Interval
-    #: The score of each seed.
-    by_seed: dict[int, float]
-    #: Score minus that of BP in the same panel, paired by seed and image; None where BP is absent, or for BP itself.
-    over_bp: Interval | None
-    #: Score minus that under the exact gradient on the same weights, paired; None where there is none.
-    over_exact: Interval | None
-    #: Mean over images of the largest change of a pixel, over epsilon.
-    reach: float
-    #: Key of the cell of the first seed, by which the point is found again.
-    cell: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Curve:
-    """One line: a rule under one attack with one source of gradient."""
-
-    #: The line's number in its index.
-    line: int
-    #: Values of FIGURE's columns.
-    figure: tuple[str, ...]
-    #: Name and parameters of the figure, rule and attack, as people read them.
-    title: str
-    backbone_label: str
-    dataset_label: str
-    rule: str
-    rule_label: str
-    attack: str
-    attack_label: str
-    gradient: str
-    metric: str
-    norm: str
-    chance: float
-    points: tuple[Point, ...]
-
-    @property
-    def n(self) -> int:
-        """Images of the smallest point."""
-        return min(point.score.n for point in self.points)
-
-    @property
-    def seeds(self) -> int:
-        """Seeds of the point that has fewest."""
-        return min(point.score.seeds for point in self.points)
-
-    @property
-    def small(self) -> bool:
-        """Whether the line rests on too few images or seeds for a firm claim."""
-        return self.n < FEW_IMAGES or self.seeds < FEW_SEEDS
-
-    def at(self, epsilon: float) -> Point | None:
-        """The point at an epsilon."""
-        return next((point for point in self.points if point.epsilon == epsilon), None)
 
 
 class Query:
@@ -132,10 +69,14 @@ class Query:
 
     def cells(self, line: Line, epsilon: float) -> dict[int, Outcome]:
         """The outcomes of each seed at an epsilon."""
-        rows = self._rows(line, epsilon)
         column = self.index.table["cell"]
-        found = {int(self.index.seed[row]): self.outcomes.of(column[row].as_py()) for row in rows}
+        rows = self.rows_by_seed(line, epsilon)
+        found = {seed: self.outcomes.of(column[row].as_py()) for seed, row in rows.items()}
         return {seed: outcome for seed, outcome in found.items() if outcome is not None}
+
+    def rows_by_seed(self, line: Line, epsilon: float) -> dict[int, int]:
+        """The row of each seed at an epsilon."""
+        return {int(self.index.seed[row]): row for row in self._rows(line, epsilon)}
 
     def epsilons(self, line: Line) -> list[float]:
         """The epsilons of a line, ascending."""
@@ -172,15 +113,16 @@ class Query:
         return Curve(
             line=line.number,
             figure=line.figure,
-            title=index.title(line),
-            backbone_label=index.label(line, "backbone"),
-            dataset_label=index.label(line, "dataset"),
+            title=index.labels.title(line),
+            backbone_label=index.labels.of(line, "backbone"),
+            dataset_label=index.labels.of(line, "dataset"),
             rule=line.rule,
-            rule_label=index.label(line, "rule"),
+            rule_label=index.labels.of(line, "rule"),
             attack=line.attack,
-            attack_label=index.label(line, "attack"),
+            attack_label=index.labels.of(line, "attack"),
             gradient=line.gradient,
-            metric=line.metric,
+            task=line.task,
+            score_name=score_name(line.task, line.task_params, line.metric),
             norm=str(index.value("norm", line.start)),
             chance=_largest(index, "chance", line),
             points=points,
@@ -205,69 +147,6 @@ class Query:
         )
 
 
-def matrix(cells: dict[int, Outcome]) -> NDArray[np.float64] | None:
-    """X over the images that all seeds share; None where there are none."""
-    images = _shared_images(cells.values())
-    if images is None:
-        return None
-    return np.array([_at(cells[seed], images) for seed in sorted(cells)])
-
-
-def paired(
-    mine: dict[int, Outcome], theirs: dict[int, Outcome]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """X of both over the seeds and images that both have."""
-    seeds = sorted(set(mine) & set(theirs))
-    images = _shared_images([side[seed] for side in (mine, theirs) for seed in seeds])
-    if images is None:
-        return None
-    ours, others = (np.array([_at(side[seed], images) for seed in seeds]) for side in (mine, theirs))
-    return ours, others
-
-
-def curves(results: pd.DataFrame, outcomes: pd.DataFrame) -> list[Curve]:
-    """Every line that the rows hold, attacks without "none", in the order of figures.
-
-    Raises AmbiguousCurveError where a line has two different values for one seed and epsilon.
-    """
-    query = Query(Index.of_frame(results), GivenOutcomes(outcomes))
-    found = query.curves(line for line in query.index.ordered if line.attack != "none")
-    for reason in query.ambiguous.values():
-        raise AmbiguousCurveError(reason)
-    return found
-
-
-def clean_scores(query: Query) -> list[Curve]:
-    """Every model's clean performance over its seeds: curves of one point."""
-    return query.curves(line for line in query.index.ordered if line.attack == "none")
-
-
-def by_figure(lines: Sequence[Curve]) -> dict[tuple[str, ...], list[Curve]]:
-    """The curves of each figure."""
-    found: dict[tuple[str, ...], list[Curve]] = {}
-    for line in lines:
-        found.setdefault(line.figure, []).append(line)
-    return found
-
-
-def _shared_images(outcomes: Iterable[Outcome]) -> NDArray[np.int64] | None:
-    shared: NDArray[np.int64] | None = None
-    for outcome in outcomes:
-        if shared is None:
-            shared = outcome.images
-        elif outcome.images is not shared and not np.array_equal(outcome.images, shared):
-            shared = np.intersect1d(shared, outcome.images, assume_unique=True)
-    return None if shared is None or not len(shared) else shared
-
-
-def _at(outcome: Outcome, images: NDArray[np.int64]) -> NDArray[np.float64]:
-    if len(outcome.images) == len(images):
-        return outcome.scores.astype(np.float64)
-    return outcome.scores[np.searchsorted(outcome.images, images)].astype(np.float64)
-
-
 def _largest(index: Index, column: str, line: Line) -> float:
     values = index.table[column].slice(line.start, line.stop - line.start).to_pandas()
     return float(values.max())
-
-

@@ -32,7 +32,7 @@ class Folder:
         return [name.removesuffix(".parquet") for name in self.store.names(self.name, ".parquet")]
 
     def read(self, names: Iterable[str]) -> dict[str, pa.Table]:
-        """The tables of those of `names` that can be read. Text is dictionary-encoded: keys repeat millions of times."""
+        """The tables of those of `names` that can be read. Text is dictionary-encoded: keys come millions of times."""
         workers = os.cpu_count() if self.store.folder is not None else THREADS
         with ThreadPoolExecutor(workers) as pool:
             found = zip(names, pool.map(self._read, names), strict=True) if names else ()

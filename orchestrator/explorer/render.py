@@ -5,23 +5,24 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-import dash_ag_grid as dag
-import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from orchestrator.explorer import style
-from orchestrator.explorer.blocks import Block, Column, Figure, Links, Page, Pictures, Table, Triple, Words
-
-#: Rows above which a table gets a height of its own and scrolls.
-TALL = 14
-_FORMATS = {
-    "percent": "params.value == null ? '' : d3.format('.1f')(100 * params.value) + ' %'",
-    "points": "params.value == null ? '' : d3.format('+.1f')(100 * params.value)",
-    "number": "params.value == null ? '' : d3.format(',')(params.value)",
-}
-#: Words for states beside their colour: no information by colour alone.
-_STATES = {state: {"fontStyle": "italic"} for state in ("not run", "running", "failed")}
+from orchestrator.explorer.blocks import (
+    Block,
+    Entry,
+    Facts,
+    Figure,
+    Links,
+    Matrix,
+    Page,
+    Pictures,
+    Table,
+    Triple,
+    Words,
+)
+from orchestrator.explorer.grids import grid_of
 
 
 def rendered(page: Page, revision: str) -> list[Component]:
@@ -35,10 +36,15 @@ def _block(block: Block, revision: str) -> Component:
     if isinstance(block, Figure):
         return _figure(block, revision)
     if isinstance(block, Table):
-        return _section(block.title, _table(block), block.note)
+        return _section(block.title, grid_of(block), block.note)
     if isinstance(block, Links):
         links = [dcc.Link(link.text, href=link.search, refresh=False, className="chip") for link in block.links]
         return html.Nav([html.Span(f"{block.title}: "), *links], className="links", **{"aria-label": block.title})
+    if isinstance(block, Matrix):
+        return _matrix(block)
+    if isinstance(block, Facts):
+        parts = [part for name, value in block.facts for part in (html.Dt(name), html.Dd(value))]
+        return _section(block.title, html.Dl(parts))
     return _pictures(block)
 
 
@@ -64,52 +70,35 @@ def _figure(block: Figure, revision: str) -> Component:
         style={"height": f"{figure.layout.height}px", "minWidth": "640px"},
     )
     picture = html.Div(graph, className="graph", role="img", **{"aria-label": block.described})
-    rows = f"{block.table.title} ({style.counted(len(block.table.rows), 'row')})"
-    below = html.Details([html.Summary(rows), _table(block.table)], className="twin")
-    return html.Section([html.H2(block.title), html.Div(picture, className="scroll"), below], className="card")
+    parts = [html.H2(block.title), html.Div(picture, className="scroll"), _twin(block.table)]
+    return html.Section(parts, className="card")
 
 
-def _table(table: Table) -> Component:
-    rows = [dict(row) for row in table.rows]
-    grid = dag.AgGrid(
-        id={"type": "grid", "name": table.name},
-        columnDefs=[_column(column) for column in table.columns],
-        rowData=rows,
-        columnSize="autoSize",
-        defaultColDef={"sortable": True, "filter": True, "resizable": True, "minWidth": 80},
-        dashGridOptions={
-            "rowSelection": {"mode": "singleRow", "checkboxes": False, "enableClickSelection": True},
-            "domLayout": "normal" if len(rows) > TALL else "autoHeight",
-            "enableCellTextSelection": True,
-            "ensureDomOrder": True,
-            "tooltipShowDelay": 200,
-            "autoSizeStrategy": {"type": "fitCellContents"},
-        },
-        csvExportParams={"fileName": f"{table.name}.csv"},
-        style={"height": "440px"} if len(rows) > TALL else {"height": None},
-        className="ag-theme-quartz grid",
-    )
-    button = dmc.Button(
-        "CSV of the rows shown",
-        id={"type": "csv", "name": table.name},
-        size="compact-xs",
-        variant="default",
-    )
-    return html.Div([grid, button])
+def _twin(table: Table) -> Component:
+    rows = f"{table.title} ({style.counted(len(table.rows), 'row')})"
+    return html.Details([html.Summary(rows), grid_of(table)], className="twin")
 
 
-def _column(column: Column) -> dict[str, Any]:
-    definition: dict[str, Any] = {"field": column.key, "headerName": column.label}
-    if column.kind in _FORMATS:
-        definition |= {"valueFormatter": {"function": _FORMATS[column.kind]}, "type": "rightAligned"}
-        definition |= {"filter": "agNumberColumnFilter"}
-    if column.about:
-        definition |= {"tooltipField": column.about, "wrapText": True, "autoHeight": True}
-    conditions = [
-        {"condition": f"params.value && String(params.value).startsWith('{state}')", "style": look}
-        for state, look in _STATES.items()
+def _matrix(block: Matrix) -> Component:
+    names = len(block.header) - len(block.rows[0][1])
+    header = [
+        html.Th(text, scope="col", className="name" if at < names else "check") for at, text in enumerate(block.header)
     ]
-    return definition | {"cellStyle": {"styleConditions": conditions}} if column.kind == "text" else definition
+    rows = [
+        html.Tr([*(html.Th(name, scope="row") for name in left), *(_entry(entry) for entry in entries)])
+        for left, entries in block.rows
+    ]
+    table = html.Table([html.Thead(html.Tr(header)), html.Tbody(rows)], className=f"matrix {block.name}")
+    # A part of a page that scrolls must be reached by keyboard as well.
+    scroll = html.Div(table, className="scroll", tabIndex="0", role="region", **{"aria-label": block.title})
+    parts = [html.H2(block.title), html.P(block.note, className="note"), scroll, _twin(block.table)]
+    return html.Section(parts, className="card")
+
+
+def _entry(entry: Entry) -> Component:
+    lines = [html.Span(line) for line in entry.lines]
+    content = dcc.Link(lines, href=entry.search, refresh=False) if entry.search else html.Div(lines)
+    return html.Td(content, title=entry.about or None, className=f"entry {entry.state.replace(' ', '-')}")
 
 
 def _pictures(block: Pictures) -> Component:
@@ -120,7 +109,11 @@ def _pictures(block: Pictures) -> Component:
 
 
 def _triple(triple: Triple, gain: float) -> Component:
-    kinds = (("clean", "clean image"), ("difference", f"difference times {gain:g}"), ("adversarial", "adversarial image"))
+    kinds = (
+        ("clean", "clean image"),
+        ("difference", f"difference times {gain:g}"),
+        ("adversarial", "adversarial image"),
+    )
     images = [
         html.Img(src=image_path(kind, triple), alt=f"{words}, image {triple.image}", width=96, height=96)
         for kind, words in kinds

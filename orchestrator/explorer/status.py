@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
+import functools
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from orchestrator import keys, tables
+from orchestrator import tables
 from orchestrator.claims import alive
+from orchestrator.explorer.asked import Asked, asked_by, planned
+from orchestrator.explorer.rerun import one_cell
+from orchestrator.jobs import Job
 from orchestrator.store import Store
 
-if TYPE_CHECKING:
-    from orchestrator.jobs import Job
-
 State = Literal["not run", "running", "failed"]
-#: A grid of more cells is not compared with the store here; `signsym status` does that.
-LARGEST = 200_000
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The cells of one attack on one model that a grid asks for, of one source of gradient."""
-
-    grid: str
-    #: Position of the experiment in the grid's file.
-    experiment: int
-    #: Values of LINE's columns but the metric, which only a result has.
-    line: tuple[str, ...]
-    seed: int
-    #: Key, epsilon and label of each cell.
-    cells: tuple[tuple[str, float, str], ...]
-    #: Key and title of the attack job and of the fine-tune before it.
-    jobs: tuple[tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +44,28 @@ class Status:
                     return "failed", f"{'its fine-tune: ' if at else ''}{self.failed[name]}"
         return ("running" if self.running.intersection(asked.jobs[0]) else "not run"), ""
 
+    @functools.cached_property
+    def by_line(self) -> Mapping[tuple[str, ...], Sequence[Asked]]:
+        """What is asked for, by the line that it belongs to."""
+        found: dict[tuple[str, ...], list[Asked]] = {}
+        for asked in self.asked():
+            found.setdefault(asked.line, []).append(asked)
+        return found
+
+    def wants(self, line: tuple[str, ...], epsilon: float) -> bool:
+        """Whether a grid asks for the line at an epsilon."""
+        return any(value == epsilon for asked in self.by_line.get(line, ()) for _, value, _ in asked.cells)
+
+    def worst(self, line: tuple[str, ...], epsilon: float) -> tuple[State, str]:
+        """What became of a line's cells at an epsilon that have no result: the worst that became of any seed's."""
+        states = [
+            self.state(asked)
+            for asked in self.by_line.get(line, ())
+            if any(value == epsilon for _, value, _ in asked.cells)
+        ]
+        order: list[State] = ["failed", "running", "not run"]
+        return min(states, key=lambda state: order.index(state[0]), default=("not run", ""))
+
     def lines(self, grid: str) -> frozenset[tuple[str, ...]]:
         """The lines that a grid asks for, as `Asked.line` has them."""
         return frozenset(asked.line for asked in self.grids.get(grid, ()))
@@ -84,11 +87,12 @@ class Survey:
         """The status now. A grid that this version does not understand is named and does not hide the others."""
         for file in self.store.names("grids", ".yaml"):
             name = file.removesuffix(".yaml")
-            if name not in self._grids and file not in self._skipped:
+            if name not in self._grids and f"grids/{file}" not in self._skipped:
                 try:
-                    self._grids[name] = _planned(name, self.store.read(f"grids/{file}").decode())
+                    self._grids[name] = asked_by(name, self._jobs(name))
                 except (ValueError, OSError) as error:
                     self._skipped[f"grids/{file}"] = str(error).splitlines()[0]
+        self.store.skipped.clear()
         trials = [trial for sign in alive(self.store) for trial in sign["running"]]
         failures = self.store.table("failures", tables.FAILURES).to_pylist()
         return Status(
@@ -97,67 +101,12 @@ class Survey:
             failed={str(f[name]): str(f["error"]) for f in failures for name in ("job", "title")},
             trials=len(trials),
             failures=len(failures),
-            skipped=dict(self._skipped),
+            skipped={**self._skipped, **self.store.skipped},
         )
 
+    def again(self, asked: Asked, cell: str) -> str | None:
+        """The grid that runs one cell of a stored grid again."""
+        return one_cell(self._jobs(asked.grid), cell)
 
-def _planned(name: str, text: str) -> list[Asked]:
-    from orchestrator.grid import load
-    from orchestrator.plan import compile_plan
-    from orchestrator.sweeping import SET_MARK
-
-    sets = [line.removeprefix(SET_MARK) for line in text.splitlines() if line.startswith(SET_MARK)]
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        try:
-            grid = load(Path(file.name), sets)
-        except ValueError as error:
-            raise ValueError(str(error).replace(file.name, name)) from None
-        if len(grid) > LARGEST:
-            raise ValueError(f"it has {len(grid):,} cells, too many to be compared here; see `signsym status`")
-        jobs = compile_plan(grid, set(), set()).jobs
-    return [asked for job in jobs.values() if job.kind == "attack" for asked in _asked(name, job, jobs)]
-
-
-def _asked(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Asked]:
-    parent = jobs[str(job.parent)]
-    figure, rule = _described(parent.spec)
-    attack = _member("attacks", job.spec["attack"])
-    cells: dict[str, list[tuple[str, float, str]]] = {}
-    for cell, gradient, epsilon, label in keys.cells(job.spec):
-        cells.setdefault(gradient, []).append((cell, epsilon, label))
-    for gradient, found in cells.items():
-        yield Asked(
-            grid=grid,
-            experiment=job.experiment,
-            line=(*figure, *attack, gradient, *rule),
-            seed=int(parent.spec["seed"]),
-            cells=tuple(found),
-            jobs=((job.key, job.title), (parent.key, parent.title)),
-        )
-
-
-def _described(spec: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, str]]:
-    """A fine-tune as the columns of results describe it: those of a figure but the metric, and those of the rule."""
-    from signsym_core.finetune import FineTune
-
-    defaults = dataclasses.asdict(FineTune())
-    changed = {key: value for key, value in spec["finetune"].items() if value != defaults.get(key)}
-    dataset, backbone = _member("datasets", spec["dataset"]), _member("backbones", spec["backbone"])
-    weights = keys.canonical(spec["weights"])
-    figure = (spec["task"]["name"], *dataset, *backbone, weights, keys.canonical(changed))
-    return figure, _member("rules", spec["rule"])
-
-
-def _member(family: str, described: Mapping[str, Any]) -> tuple[str, str]:
-    import signsym_core as ss
-
-    registries: Mapping[str, Any] = {
-        "attacks": ss.ATTACKS,
-        "datasets": ss.DATASETS,
-        "backbones": ss.BACKBONES,
-        "rules": ss.RULES,
-    }
-    member = registries[family].build(described["name"], **described["parameters"])
-    return member.name, keys.canonical(member.changed())
+    def _jobs(self, name: str) -> dict[str, Job]:
+        return planned(name, self.store.read(f"grids/{name}.yaml").decode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.explorer.query import Curve, Point
+from orchestrator.explorer.curve import Curve, Point
 from signsym_core.rules import RULES
 from signsym_core.stats import Interval
 
@@ -44,7 +44,6 @@ GRADIENT_WORDS = {
     "transfer": "the BP twin's gradient",
     "none": "no gradient",
 }
-_SCORES = {"top1": "robust accuracy", "map": "mAP"}
 _NORMS = {"linf": "L∞", "l2": "L2"}
 
 
@@ -64,9 +63,9 @@ def gradient(name: str) -> str:
     return GRADIENT_WORDS.get(name, name)
 
 
-def score_name(metric: str) -> str:
-    """What a curve shows: "robust accuracy", or "mAP" for retrieval."""
-    return _SCORES.get(metric, metric)
+def heading(text: str) -> str:
+    """A text with its first letter raised, as far as the second is not: "Robust accuracy", "mAP@1000"."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
 
 
 def norm(name: str) -> str:

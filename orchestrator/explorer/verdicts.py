@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.explorer import style
 from orchestrator.explorer.gaps import GapLine, GapPoint, gap_lines
-from orchestrator.explorer.index import ATTACK, LINE, Line
+from orchestrator.explorer.line import ATTACK, LINE, Line
 from orchestrator.explorer.query import Query
 
 

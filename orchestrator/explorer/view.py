@@ -42,8 +42,8 @@ class View:
     minus: str = "bp"
     #: "lines" or "heat".
     form: str = "lines"
-    #: The paper's table, or "all" for the attacks of the filter.
-    preset: str = "1"
+    #: The paper's table, or "all" for the attacks of the filter; empty: the clean scores of the task.
+    preset: str = ""
     #: Which portion of the panels or rows.
     part: int = 1
     #: Key of a cell, or its beginning.

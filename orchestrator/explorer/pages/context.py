@@ -8,19 +8,21 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from orchestrator.explorer.blocks import Block, Link, Links, Page, Words
-from orchestrator.explorer.data import Snapshot
-from orchestrator.explorer.facets import Facets
+from orchestrator.explorer.curve import Curve
+from orchestrator.explorer.data import Data, Snapshot
 from orchestrator.explorer.flags import Flags
-from orchestrator.explorer.index import FILTERS, Line
-from orchestrator.explorer.query import Curve, Query
+from orchestrator.explorer.line import FILTERS, Line
+from orchestrator.explorer.presets import PRESETS, preset_of
+from orchestrator.explorer.query import Query
 from orchestrator.explorer.status import Status
-from orchestrator.explorer.view import View, format_view
+from orchestrator.explorer.view import View, format_view, parse_view
 
 
 @dataclasses.dataclass(kw_only=True)
 class Context:
     """One moment of a store, and a view of it whose values the store knows."""
 
+    data: Data
     snapshot: Snapshot
     view: View
     status: Status
@@ -54,12 +56,11 @@ class Context:
     def epsilons(self) -> dict[str, float]:
         """Every epsilon above 0 of the lines that the filters choose, ascending, by its label."""
         index = self.snapshot.index
-        rows = [index.points(line) for line in self.lines()]
-        values, first = np.unique(index.epsilon[np.concatenate(rows)], return_index=True) if rows else ([], [])
-        labels = index.table["epsilon_label"]
-        row_of = np.concatenate(rows) if rows else []
-        found = {float(e): str(labels[int(row_of[at])].as_py()) for e, at in zip(values, first, strict=True) if e > 0}
-        return {label: epsilon for epsilon, label in found.items()}
+        points = [index.points(line) for line in self.lines()]
+        rows = np.concatenate(points) if points else np.zeros(0, dtype=np.int64)
+        values, first = np.unique(index.epsilon[rows], return_index=True)
+        found = zip(values.tolist(), rows[first].tolist(), strict=True)
+        return {str(index.value("epsilon_label", row)): epsilon for epsilon, row in found if epsilon > 0}
 
     def curves(self, lines: Iterable[Line]) -> list[Curve]:
         """The curves of `lines`; what is wrong with the others is named on the page."""
@@ -76,19 +77,33 @@ class Context:
         wrong = [Words(title="To be known", sentences=self.problems, tone="warning")] if self.problems else []
         return Page(title=title, blocks=[*wrong, *blocks])
 
-    def turning(self, facets: Facets) -> list[Block]:
+    def turning(self, part: int, parts: int, shown: int, total: int, what: str) -> list[Block]:
         """The ways to the other parts of a page that is too long."""
-        if facets.parts == 1:
+        if parts == 1:
             return []
+        # The first, the last and those around this one: a store may have thousands of parts.
+        near = [at for at in range(1, parts + 1) if at in (1, parts) or abs(at - part) <= 5]
         links = [
             Link(
-                text=str(part) if part != facets.part else f"{part} (this one)",
-                search=format_view(dataclasses.replace(self.view, part=part)),
+                text=f"{at} (this one)" if at == part else str(at),
+                search=format_view(dataclasses.replace(self.view, part=at)),
             )
-            for part in range(1, facets.parts + 1)
+            for at in near
         ]
-        shown = f"{len(facets.panels)} of {facets.total} panels are here. Parts"
-        return [Links(title=shown, links=links[:60])]
+        return [Links(title=f"{shown:,} of {total:,} {what} are here. Parts", links=links)]
+
+
+def context_of(data: Data, search: str | None) -> Context:
+    """What an address asks for."""
+    view, problems = parse_view(search)
+    snapshot, status = data.snapshot, data.status
+    view, unknown = settled(view, snapshot, status)
+    context = Context(data=data, snapshot=snapshot, view=view, status=status, storage=data.store.uri)
+    skipped = [f"Skipped {name}: {reason}." for name, reason in sorted(data.skipped.items())]
+    if len(skipped) > 10:
+        skipped = [*skipped[:10], f"... and {len(skipped) - 10} more files."]
+    context.problems = [*problems, *unknown, *skipped]
+    return context
 
 
 def settled(view: View, snapshot: Snapshot, status: Status) -> tuple[View, list[str]]:
@@ -106,7 +121,10 @@ def settled(view: View, snapshot: Snapshot, status: Status) -> tuple[View, list[
             problems.append(f"The store has no {name} {missing}: that part of the filter is left out.")
             changes[name] = kept if isinstance(value, tuple) else ""
     view = dataclasses.replace(view, **changes)  # type: ignore[arg-type]
-    if not view.task and known["task"]:
+    if view.page == "tables" and (task := PRESETS[preset_of(view.preset, view.task)].task):
+        # Each of the paper's tables is about one task, whatever the filter says.
+        view = dataclasses.replace(view, task=task)
+    elif not view.task and known["task"]:
         view = dataclasses.replace(view, task=index.choices("task")[0])
     return view, problems if len(index) else []
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from orchestrator.explorer import style
-from orchestrator.explorer.blocks import Column, Figure, Page, Table, Words
+from orchestrator.explorer.blocks import Column, Figure, Page, Table, Value, Words
+from orchestrator.explorer.curve import Curve
+from orchestrator.explorer.drawing import of_curves
 from orchestrator.explorer.facets import arranged
 from orchestrator.explorer.figures import Rings, curve_figure
 from orchestrator.explorer.pages.context import Context
-from orchestrator.explorer.query import Curve
 
 COLUMNS = (
     Column(key="backbone", label="backbone"),
@@ -48,12 +49,20 @@ def page(context: Context) -> Page:
     rings = context.flags.rings(curves)
     figure = Figure(
         name="curves",
-        title=f"{style.score_name(curves[0].metric).capitalize()} over ε",
+        title=f"{style.heading(curves[0].score_name)} over ε",
         described=described(curves),
         figure=curve_figure(panels, facets.columns, view.x, view.seed_lines, rings),
         table=table(curves, rings),
+        drawing=of_curves(panels, facets.columns),
     )
-    return context.finished("Curves", [*context.turning(facets), figure, Words(title="How to read", sentences=READING)])
+    return context.finished(
+        "Curves",
+        [
+            *context.turning(*facets.turning, "panels"),
+            figure,
+            Words(title="How to read", sentences=READING),
+        ],
+    )
 
 
 READING = (
@@ -73,13 +82,15 @@ def described(curves: Sequence[Curve]) -> str:
     rules = ", ".join(dict.fromkeys(style.label(curve.rule_label) for curve in curves))
     attacks = ", ".join(dict.fromkeys(curve.attack_label for curve in curves))
     places = ", ".join(dict.fromkeys(curve.title for curve in curves))
-    what = style.score_name(curves[0].metric).capitalize()
+    what = style.heading(curves[0].score_name)
     return f"{what} against epsilon of {rules} under {attacks} on {places}. The table below has the numbers."
 
 
-def table(curves: Sequence[Curve], rings: Rings, name: str = "curves") -> Table:
+def table(
+    curves: Sequence[Curve], rings: Rings, name: str = "curves", title: str = "The same numbers as a table"
+) -> Table:
     """The points of curves."""
-    rows = []
+    rows: list[Mapping[str, Value]] = []
     for curve in curves:
         for point in curve.points:
             gap, score = point.over_bp, point.score
@@ -105,4 +116,4 @@ def table(curves: Sequence[Curve], rings: Rings, name: str = "curves") -> Table:
                     "cell": point.cell,
                 }
             )
-    return Table(name=name, title="The same numbers as a table", columns=COLUMNS, rows=rows)
+    return Table(name=name, title=title, columns=COLUMNS, rows=rows)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator.explorer import style
 from orchestrator.explorer.blocks import Block, Column, Figure, Page, Table, Words
+from orchestrator.explorer.drawing import of_gaps
 from orchestrator.explorer.facets import arranged
 from orchestrator.explorer.gapfigures import OVER, gap_figure, heat_figure
 from orchestrator.explorer.gaps import GapLine, gap_lines
@@ -46,19 +47,26 @@ def page(context: Context) -> Page:
     if view.epsilon and view.epsilon not in epsilons:
         context.problems.append(f"No line shown has ε = “{view.epsilon[:60]}”: another is taken.")
     label = next((text for text, value in epsilons.items() if value == epsilon), f"{epsilon:g}")
-    blocks: list[Block] = [*_words(context, shown, epsilon, label), *context.turning(facets)]
+    blocks: list[Block] = [
+        *_words(context, shown, epsilon, label),
+        *context.turning(*facets.turning, "panels"),
+    ]
+    drawing = None
     if view.form == "heat":
         figure = heat_figure(gaps, epsilon, view.minus)
-        title = f"{OVER[view.minus].capitalize()}, at ε = {label}"
+        title = f"{style.heading(OVER[view.minus])}, at ε = {label}"
     else:
         panels = [(p.name, [by_line[line.number] for line in p.lines if line.number in by_line]) for p in facets.panels]
         # A panel whose lines have nothing to be compared with would only say "not run".
         panels = [(name, members) for name, members in panels if members]
         figure = gap_figure(panels, min(facets.columns, len(panels)), view.minus, view.x)
-        title = f"{OVER[view.minus].capitalize()}, over ε"
+        title = f"{style.heading(OVER[view.minus])}, over ε"
+        drawing = of_gaps(panels, min(facets.columns, len(panels)), OVER[view.minus])
     described = f"{title}: {', '.join(dict.fromkeys(style.label(gap.curve.rule_label) for gap in gaps))} on "
     described += f"{', '.join(dict.fromkeys(gap.curve.title for gap in gaps))}. The table below has the numbers."
-    blocks.append(Figure(name="gap", title=title, described=described, figure=figure, table=table(gaps)))
+    blocks.append(
+        Figure(name="gap", title=title, described=described, figure=figure, table=table(gaps), drawing=drawing)
+    )
     return context.finished("Gap", [*blocks, Words(title="How to read", sentences=_READING)])
 
 
