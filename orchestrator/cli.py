@@ -1,4 +1,4 @@
-"""The command line: signsym plan | sweep | status | report."""
+"""The command line: signsym plan | sweep | status | report | data."""
 
 from __future__ import annotations
 
@@ -77,6 +77,22 @@ def _parser() -> argparse.ArgumentParser:
     what = "a row per cell, per image of each cell, or per point of a curve with its interval (default: results)"
     export.add_argument("--what", choices=("results", "outcomes", "curves"), default="results", help=what)
     export.set_defaults(run=_export)
+
+    data = commands.add_parser("data", help="what is there of a data set, and its images decoded before a sweep")
+    actions = data.add_subparsers(dest="action", required=True)
+    check = actions.add_parser(
+        "check", help="what is there, what is missing and where it comes from; nothing is written"
+    )
+    check.add_argument(
+        "--sample", type=int, default=200, metavar="N", help="images to decode as a sample (default: 200)"
+    )
+    prepare = actions.add_parser("prepare", help="decode the images into the cache that all trials share")
+    for action in (check, prepare):
+        action.add_argument("dataset", metavar="NAME", help="the data set, as a grid calls it")
+        action.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
+        what = "a parameter of the data set, such as size=64 or split=500/100/rest"
+        action.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help=what)
+        action.set_defaults(run=_data)
     return parser
 
 
@@ -197,6 +213,12 @@ def _export(parsed: argparse.Namespace, console: Console) -> int:
     rows = export(_existing(parsed.storage), parsed.what, Path(parsed.out))
     console.print(f"{rows:,} rows: {Path(parsed.out).resolve()}", highlight=False)
     return COMPLETE
+
+
+def _data(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator import datacli
+
+    return datacli.check(parsed, console) if parsed.action == "check" else datacli.prepare(parsed, console)
 
 
 def _existing(storage: str) -> Store:

@@ -87,8 +87,20 @@ def disconnect() -> None:
     ray.shutdown()
 
 
+def ended() -> bool:
+    """Whether the node process of a Ray of this machine's own has ended.
+
+    Ray itself notices after 15 seconds and more, and then ends this process too when it asks for an object.
+    """
+    node = ray._private.worker._global_node
+    mine: dict[str, list[Any]] = node.all_processes if node is not None else {}
+    return any(info.process.poll() is not None for info in mine.get("raylet", []))
+
+
 def alive() -> bool:
     """Whether any node of the cluster is."""
+    if ended():
+        return False
     try:
         return any(node["Alive"] for node in ray.nodes())
     except Exception:

@@ -255,6 +255,9 @@ class NewestFirst(FIFOScheduler):
         self.deaths[trial.trial_id] = Path(trial.error_file).read_text() if trial.error_file else ""
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        # Asked some times a second, whatever the trials do.
+        if connection.ended():
+            raise connection.ClusterLostError("Ray's own processes died")
         waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
         return max(waiting, key=lambda trial: self.place[trial.trial_id], default=None)
 

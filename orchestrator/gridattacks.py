@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 from orchestrator.cells import NO_GRADIENT, AttackChoice, Epsilon
@@ -75,7 +76,8 @@ def _attack_item(item: Node) -> list[tuple[AttackChoice, Node, dict[Epsilon, Nod
                 results.append((CLEAN, name, {CLEAN_EPSILON: name}))
                 continue
             attack = _attack(cls, given, item)
-            epsilons = distinct(required(given, "epsilon", item).entries(), epsilon)
+            radius = functools.partial(epsilon, norm=attack.norm)
+            epsilons = distinct(required(given, "epsilon", item).entries(), radius)
             images = _images(given["images"]) if "images" in given else _IMAGES
             for gradient in _gradients(attack, given):
                 results.append((AttackChoice(attack=attack, gradient=gradient, images=images), name, epsilons))

@@ -6,6 +6,7 @@ Every function raises GridError with the place of the node at fault and what was
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -16,6 +17,7 @@ from orchestrator.cells import NO_GRADIENT, AttackChoice, Epsilon, Pretrain, Wei
 from orchestrator.jobs import STAGES, Resources
 from orchestrator.nodes import Node, Problems
 from signsym_core.attacks import ATTACKS, GRADIENTS
+from signsym_core.attacks.ball import Norm
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
 from signsym_core.finetune import FineTune
@@ -122,17 +124,19 @@ def _seed(node: Node) -> int:
     return node.integer(0)
 
 
-def epsilon(node: Node) -> Epsilon:
-    """An epsilon from a number or a fraction "a/b" in [0, 1]."""
-    expected = 'an epsilon: a number in [0, 1], or a fraction such as "8/255"'
+def epsilon(node: Node, norm: Norm = "linf") -> Epsilon:
+    """An epsilon from a number or a fraction "a/b": in [0, 1] in L∞, from 0 on in L2."""
+    largest = 1.0 if norm == "linf" else math.inf
+    within = "in [0, 1]" if norm == "linf" else "from 0 on, a radius in L2"
+    expected = f'an epsilon: a number {within}, or a fraction such as "8/255"'
     fraction = _FRACTION.fullmatch(node.value) if isinstance(node.value, str) else None
     if fraction:
         numerator, denominator = int(fraction[1]), int(fraction[2])
-        if not 0 <= numerator <= denominator or denominator == 0:
+        if denominator == 0 or not numerator / denominator <= largest:
             raise node.expected(expected)
         return Epsilon(label=fraction[0], value=numerator / denominator)
     number = node.number(expected)
-    if not 0 <= number <= 1:
+    if not 0 <= number <= largest or math.isinf(number):
         raise node.expected(expected)
     # The sum turns -0.0 into 0.0.
     value = float(number) + 0.0
@@ -229,7 +233,8 @@ def _test(axis: str, node: Node) -> Callable[[Any], bool]:
         if axis == "seed":
             wanted = _seed(node)
         elif axis == "epsilon":
-            wanted = epsilon(node)
+            # Whichever norm the cells have that it matches.
+            wanted = epsilon(node, "l2")
         else:
             wanted = one_of(node, "gradient", [*GRADIENTS, NO_GRADIENT])
         return lambda value: bool(value == wanted)

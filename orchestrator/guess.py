@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from orchestrator.cells import AttackChoice, Model
 from orchestrator.jobs import Resources
+from signsym_core.attacks.gradients import EOT
 from signsym_core.backbones import Backbone
 from signsym_core.datasets import DataSource
 from signsym_core.finetune import FineTune
 
 #: Multiply-adds that one whole GPU, or one core of a processor, does in a second in such networks.
 GPU, CORE = 8e12, 2e10
+#: What a source of gradients costs over the feedback: the draws of B, and the attacks that a hybrid makes of one.
+GRADIENT_COST = {"eot": EOT.DRAWS, "hybrid": 3}
 #: Seconds of a job that no arithmetic explains.
 START = 3.0
 
@@ -29,7 +32,7 @@ def attacking(choice: AttackChoice, epsilons: int, model: Model) -> float:
     _, images = model.dataset.counts
     if choice.images is not None:
         images = min(images, choice.images)
-    passes = epsilons * (1 + 3 * choice.attack.steps_taken())
+    passes = choice.attack.cost(epsilons) * GRADIENT_COST.get(choice.gradient, 1)
     return START + passes * images * _forward(model.backbone, model.dataset) / _speed(model.resources.attack)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator import guess, keys
 from orchestrator.cells import AttackChoice, Grid, Model, Pretrain, Run, Weights
 from orchestrator.jobs import Job, Point
+from signsym_core.attacks import GRADIENTS
 from signsym_core.rules.bp import BP
 from signsym_core.tasks import Task
 from signsym_core.tasks.classification import Classification
@@ -75,13 +76,14 @@ class _Planner:
         twin: Job | None = None
         wanted: dict[str, _Wanted] = {}
         for (choice, epsilons), origin in zip(run.attacks, run.origins, strict=True):
-            # Under a rule with B = W both gradients are the same one: computed once, reported under both names.
-            # And its twin that was fine-tuned with BP is the model itself, so that a transfer is no transfer.
-            computed = "exact" if model.rule.exact and choice.gradient in ("feedback", "transfer") else choice.gradient
+            # Under some rules two sources are the same one: computed once, reported under both names. Under BP the
+            # twin that was fine-tuned with BP is the model itself, so that a transfer is no transfer.
+            source = GRADIENTS.get(choice.gradient)
+            computed = choice.gradient if source is None else source.computed(model.rule)
             spec: dict[str, Any] = {"kind": "attack", "semantics": keys.SEMANTICS["attack"], "model": finetune.key}
             spec |= {"attack": keys.described(choice.attack), "gradient": computed, "images": choice.images}
             spec |= {"seed": model.seed} | _score(model.task)
-            if computed == "transfer":
+            if computed in GRADIENTS and GRADIENTS[computed].twin:
                 twin = twin or self._finetune(dataclasses.replace(model, rule=BP()), origin)
                 spec |= {"surrogate": twin.key}
             base = keys.canonical(spec)
@@ -141,7 +143,7 @@ class _Planner:
         self.jobs[key] = Job(
             key=key,
             kind="attack",
-            parents=(finetune.key, spec["surrogate"]) if "surrogate" in spec else (finetune.key,),
+            parents=tuple(dict.fromkeys((finetune.key, spec.get("surrogate", finetune.key)))),
             spec=spec | {"points": self._shared.setdefault(points, points)},
             resources=model.resources.attack,
             title=f"attack {name} {spec['gradient']}: {finetune.title.removeprefix('finetune ')}",

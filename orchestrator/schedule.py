@@ -41,14 +41,17 @@ def run(
     """
     trainable = tune.with_resources(tune.with_parameters(Trial, execute=execute, context=context), _placement)
     watching = [_Starts(feed), *callbacks]
-    with tempfile.TemporaryDirectory(prefix="signsym-tune-") as scratch, feed:
-        tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=feed, scheduler=NewestFirst(feed.deaths), num_samples=-1, reuse_actors=True
-            ),
-            run_config=tune.RunConfig(name="sweep", storage_path=folder or scratch, verbose=0, callbacks=watching),
-        ).fit()
+    try:
+        with tempfile.TemporaryDirectory(prefix="signsym-tune-") as scratch, feed:
+            tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=feed, scheduler=NewestFirst(feed.deaths), num_samples=-1, reuse_actors=True
+                ),
+                run_config=tune.RunConfig(name="sweep", storage_path=folder or scratch, verbose=0, callbacks=watching),
+            ).fit()
+    except ClusterLostError:
+        feed.lost = True
     if feed.lost:
         feed.frontier.interrupted()
         raise ClusterLostError("Ray's own processes died")

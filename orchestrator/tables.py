@@ -14,7 +14,9 @@ def _schema(columns: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
 
 
 #: Columns that older files of the same version do not have; they are read as nulls.
-ADDED = frozenset({"task_params", "surrogate_job", "gpu_share", "gpu_peak", "gpu_total"})
+ADDED = frozenset(
+    {"task_params", "surrogate_job", "gpu_share", "gpu_peak", "gpu_total", "queries", "failed_starts", "distance"}
+)
 
 _text, _number, _count = pa.string(), pa.float64(), pa.int64()
 
@@ -44,16 +46,16 @@ RESULTS = _schema(
         (
             "gradient",
             _text,
-            "source of the attack's gradient: feedback, exact, transfer; none where it asks for none",
+            "source of the attack's gradient: feedback, exact, transfer, eot, hybrid; none where it asks for none",
         ),
         (
             "surrogate_job",
             _text,
             "fine-tune job whose model the images were made on; null: the attacked one",
         ),
-        ("epsilon", _number, "L∞ radius in the [0, 1] pixel range"),
+        ("epsilon", _number, "radius in the [0, 1] pixel range, in the norm that the column norm names"),
         ("epsilon_label", _text, "the radius as the grid wrote it"),
-        ("norm", _text, "norm of epsilon"),
+        ("norm", _text, "norm of epsilon: linf or l2"),
         ("metric", _text, "top1 or map"),
         ("value", _number, "the metric, 0 .. 1"),
         ("n", _count, "images that the value is the mean of"),
@@ -64,7 +66,13 @@ RESULTS = _schema(
         ),
         ("steps", _count, "gradient steps of the attack"),
         ("step_size", _number, "length of one step, L∞, in the [0, 1] pixel range"),
-        ("reach", _number, "mean over images of the largest change of a pixel, over epsilon"),
+        ("reach", _number, "mean over images of the size of the change in the norm, over epsilon"),
+        ("queries", _number, "mean over images of how often the model was asked; null where it is not counted"),
+        (
+            "failed_starts",
+            _count,
+            "images that no start was found for, which count as not broken; null where none is needed",
+        ),
         ("forwards", _count, "forward passes of the whole attack job, in images"),
         ("backwards", _count, "backward passes of the whole attack job, in images"),
         ("git", _text, "commit of the code, with + where files were changed"),
@@ -86,6 +94,13 @@ OUTCOMES = _schema(
         ("robust", pa.bool_(), "the model still handles the adversarial image rightly; null in retrieval"),
         ("ap", pa.float32(), "average precision of the query; null in classification"),
         ("linf", pa.float32(), "largest change of a pixel"),
+        ("queries", _count, "how often the model was asked about the image; null where it is not counted"),
+        (
+            "distance",
+            pa.float64(),
+            "size of the smallest perturbation found, in the norm: 0 for an image lost already, infinity without a "
+            "start; null where none is looked for",
+        ),
         ("zero_grad", pa.bool_(), "the loss had no gradient at the clean image; null where none was asked for"),
     ]
 )
@@ -99,6 +114,14 @@ EXAMPLES = _schema(
         ("predicted", _text, "class that the model gave the adversarial image"),
         ("clean", pa.binary(), "the clean image as PNG"),
         ("adversarial", pa.binary(), "the adversarial image as PNG, rounded to 8 bits"),
+    ]
+)
+
+#: A row for each image of each split of a data set, in the splits' orders.
+SPLITS = _schema(
+    [
+        ("split", _text, "train, test or database"),
+        ("image", _count, "number of the image in its data set's own order, as in the other tables"),
     ]
 )
 

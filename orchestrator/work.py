@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 import signsym_core as ss
-from orchestrator import codes, keys, tables
+from orchestrator import codes, keys, splits, tables
 from orchestrator.jobs import Context
 from orchestrator.store import Store, StoreError
 from signsym_core.backbones import Backbone, Model
@@ -126,7 +126,7 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
     store, started = Store(context.storage), time.monotonic()
     model, record = _Models.get(store, spec["model"])
     made = record["spec"]
-    source, data = _data(keys.canonical(made["dataset"]), context.data_root)
+    source, data = _data(keys.canonical(made["dataset"]), context.data_root, context.storage)
     count = len(data.test) if spec["images"] is None else min(spec["images"], len(data.test))
     test = data.test.take(torch.arange(count))
     assert isinstance(test.images, Tensor)
@@ -136,9 +136,12 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
     gradient = "feedback" if spec["gradient"] == "none" else spec["gradient"]
     task = _task(made, spec.get("score"))
     crafting = spec.get("surrogate", spec["model"])
-    gallery = None
+    gallery, surrogate_gallery = None, None
     if task.retrieves:
-        gallery = codes.gallery(store, data, task.outputs(len(data.classes)), spec["model"], crafting)
+        bits = task.outputs(len(data.classes))
+        gallery = codes.gallery(store, data, bits, spec["model"], spec["model"])
+        if "surrogate" in spec:
+            surrogate_gallery = codes.gallery(store, data, bits, spec["model"], crafting)
     outcome = ss.attack(
         chosen,
         model,
@@ -150,15 +153,17 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
         task=task,
         surrogate=_Models.get(store, crafting)[0] if "surrogate" in spec else None,
         gallery=gallery,
+        surrogate_gallery=surrogate_gallery,
         keep=EXAMPLES,
         micro_batch=max(1, BLOCK >> context.halvings),
     )
     common = _provenance(context) | _setting(made, task) | {"job": key, "finetune_job": spec["model"]}
     common |= {"surrogate_job": spec.get("surrogate")}
-    common |= {"attack": chosen.name, "attack_params": keys.canonical(chosen.changed()), "norm": "linf"}
+    common |= {"attack": chosen.name, "attack_params": keys.canonical(chosen.changed()), "norm": chosen.norm}
     common |= {"metric": task.metric, "n": len(test), "seed": spec["seed"]}
     common |= {"chance": task.chance(test.labels, gallery), "steps": chosen.steps_taken()}
     common |= {"forwards": outcome.images_forward, "backwards": outcome.images_backward}
+    common |= {"failed_starts": outcome.failed_starts}
     common |= {"gpu_share": context.gpu_share, **_memory()}
     common |= {"seconds": time.monotonic() - started, "finished_at": datetime.now(UTC)}
     results: list[dict[str, Any]] = []
@@ -171,6 +176,7 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
             | {"cell": cell, "gradient": asked, "value": outcome.accuracy[row]}
             | {"epsilon": epsilon, "epsilon_label": label}
             | {"step_size": chosen.step(epsilon), "reach": outcome.reach[row]}
+            | {"queries": None if outcome.queries is None else float(outcome.queries[row].double().mean())}
         )
         outcomes += _outcome_rows(cell, outcome, row, test.indices, task.retrieves)
         examples += _example_rows(cell, outcome, row, test.indices, pixels[:EXAMPLES], data)
@@ -182,12 +188,14 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
 
 
 def _outcome_rows(cell: str, outcome: ss.Outcome, row: int, indices: Tensor, retrieves: bool) -> list[dict[str, Any]]:
-    none = [None] * len(indices)
+    none: list[Any] = [None] * len(indices)
     robust = none if retrieves else outcome.robust[row].tolist()
     ap = outcome.scores[row].tolist() if retrieves else none
     zero = none if outcome.zero_gradient is None else outcome.zero_gradient.tolist()
-    names = ("image", "robust", "ap", "linf", "zero_grad")
-    columns = (indices.tolist(), robust, ap, outcome.linf[row].tolist(), zero)
+    queries = none if outcome.queries is None else outcome.queries[row].tolist()
+    distance = none if outcome.distances is None else outcome.distances.tolist()
+    names = ("image", "robust", "ap", "linf", "queries", "distance", "zero_grad")
+    columns = (indices.tolist(), robust, ap, outcome.linf[row].tolist(), queries, distance, zero)
     return [{"cell": cell, **dict(zip(names, values, strict=True))} for values in zip(*columns, strict=True)]
 
 
@@ -223,16 +231,18 @@ def _png(image: Tensor) -> bytes:
 
 def _ingredients(spec: dict[str, Any], context: Context) -> tuple[DataSource, Backbone, Data]:
     backbone = ss.BACKBONES.build(spec["backbone"]["name"], **spec["backbone"]["parameters"])
-    source, data = _data(keys.canonical(spec["dataset"]), context.data_root)
+    source, data = _data(keys.canonical(spec["dataset"]), context.data_root, context.storage)
     return source, backbone, data
 
 
 @functools.lru_cache(maxsize=2)
-def _data(described: str, root: str) -> tuple[DataSource, Data]:
-    """A data set on this worker's device, decoded once in the life of the worker."""
+def _data(described: str, root: str, storage: str) -> tuple[DataSource, Data]:
+    """A data set on this worker's device, decoded once in its life; the same images as ever in the store."""
     parts = json.loads(described)
     source = ss.DATASETS.build(parts["name"], **parts["parameters"])
-    return source, source.load(Path(root)).to(device())
+    data = source.load(Path(root))
+    splits.keep(Store(storage), parts, data)
+    return source, data.to(device())
 
 
 def _fresh(spec: dict[str, Any], source: DataSource, backbone: Backbone, data: Data) -> Model:

@@ -2,6 +2,7 @@
 
 from signsym_core.attacks import ATTACKS as ATTACKS
 from signsym_core.attacks import GRADIENTS as GRADIENTS
+from signsym_core.auditing import audit as audit
 from signsym_core.backbones import BACKBONES as BACKBONES
 from signsym_core.datasets import DATASETS as DATASETS
 from signsym_core.evaluate import Outcome as Outcome

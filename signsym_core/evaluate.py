@@ -1,22 +1,26 @@
 """Running an attack on a model over all epsilons: one outcome per image and epsilon, and what it took.
 
-Legend: n images, e epsilons; images float [n, channels, height, width] in [0, 1]; epsilon an L∞ radius in that range.
+Legend: n images, e epsilons; images float [n, channels, height, width] in [0, 1]; epsilon a radius in that range, in
+the attack's norm, which is L∞ for most.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from signsym_core import seeds
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
+from signsym_core.attacks.ball import Norm, sizes
+from signsym_core.attacks.ball import within_ball as within_ball
 from signsym_core.attacks.problem import Passes, Problem
+from signsym_core.frozen import frozen
 from signsym_core.registry import UnknownNameError, unknown
 from signsym_core.retrieval import Gallery
 from signsym_core.tasks import TASKS, Task
@@ -34,10 +38,19 @@ class Outcome:
     """What an attack did to each image, on the CPU."""
 
     epsilons: tuple[float, ...]
+    #: The norm that the epsilons are radii of.
+    norm: Norm
     #: float64 [e, n], 0 .. 1: how well the model handles the adversarial image; in classification 1 or 0.
     scores: Tensor
     #: float32 [e, n]: the largest change of a pixel that was made.
     linf: Tensor
+    #: float64 [e, n]: the size of the change in the attack's norm.
+    sizes: Tensor
+    #: int64 [e, n]: how often the model was asked about the image; None for an attack that does not count.
+    queries: Tensor | None
+    #: float64 [n]: size of the smallest perturbation that was found, in the attack's norm, for an attack that looks for
+    #: it: 0 where the clean image is lost already, infinity where no start was found.
+    distances: Tensor | None
     #: bool [n]: the loss had no gradient at all at the clean image; None where the attack did not ask for one.
     zero_gradient: Tensor | None
     #: int64 [e, n]: the class that the model sees.
@@ -63,9 +76,14 @@ class Outcome:
 
     @property
     def reach(self) -> list[float]:
-        """Mean of the largest change over epsilon, for each epsilon: 1 is the border of the ball; NaN at epsilon 0."""
-        means = self.linf.double().mean(dim=1).tolist()
+        """Mean size of the change over epsilon, for each epsilon: 1 is the border of the ball; NaN at epsilon 0."""
+        means = self.sizes.mean(dim=1).tolist()
         return [mean / epsilon if epsilon else math.nan for mean, epsilon in zip(means, self.epsilons, strict=True)]
+
+    @property
+    def failed_starts(self) -> int | None:
+        """Images that no start was found for, which count as not broken; None where the attack needs no start."""
+        return None if self.distances is None else int(self.distances.isinf().sum())
 
 
 def attack(
@@ -80,6 +98,7 @@ def attack(
     task: str | Task = "classification",
     surrogate: nn.Module | None = None,
     gallery: Gallery | None = None,
+    surrogate_gallery: Gallery | None = None,
     carry: bool = False,
     keep: int = 0,
     micro_batch: int = BLOCK,
@@ -87,13 +106,15 @@ def attack(
 ) -> Outcome:
     """Attack `model` at every epsilon and return what became of each image.
 
-    `gradient` says where the attack's gradient comes from: "feedback", "exact", or "transfer", the exact gradient of
-    the network `surrogate`, which no other one takes. `parameters` are the attack's. A task that retrieves needs a
-    `gallery`: the model's codes of the database, and the codes that the network which is asked for gradients gives
-    the training images.
-    Every adversarial image is clipped to its ε-ball and to [0, 1] here, whatever the attack proposes. Each epsilon's
-    outcome is that of a call with this epsilon alone. With `carry`, an image lost at one epsilon counts as lost at
-    every larger one (its image is valid there) and is not attacked again: fewer passes, curves that never rise.
+    `gradient` says where the attack's gradient comes from, a name of `GRADIENTS`: "feedback"; "exact"; "transfer", the
+    exact gradient of the network `surrogate`; "eot", the mean over draws of B; "hybrid", the best of feedback and
+    transfer, which takes a `surrogate` too. `parameters` are the attack's. A task that retrieves needs a `gallery`,
+    the model's codes of the database and of the training images, and for a surrogate a `surrogate_gallery`, with the
+    surrogate's codes of the training images.
+    Every adversarial image is brought back into its ε-ball and into [0, 1] here, whatever the attack proposes. Each
+    epsilon's outcome is that of a call with this epsilon alone. With `carry`, an image lost at one epsilon counts as
+    lost at every larger one (its image is valid there) and is not attacked again: fewer passes, curves that never
+    rise.
     `keep` is the number of adversarial images to return; `micro_batch` the largest number of images in one pass.
 
     The model is run in evaluation mode and left as it was found. Raises ValueError for images, labels, epsilons or
@@ -107,36 +128,49 @@ def attack(
         raise UnknownNameError(unknown("gradient", gradient, list(GRADIENTS)))
     if judge.name not in chosen.tasks:
         raise ValueError(f"attack {chosen.name!r} does not fit task {judge.name!r}; it fits {sorted(chosen.tasks)}")
-    if (gradient == "transfer") != (surrogate is not None):
+    source = GRADIENTS[gradient]
+    if source.twin != (surrogate is not None):
+        needing = " or ".join(repr(name) for name, source in GRADIENTS.items() if source.twin)
         got = f"gradient {gradient!r} with{'out' if surrogate is None else ''} one"
-        raise ValueError(f"gradient 'transfer', and no other one, needs a surrogate; got {got}")
+        raise ValueError(f"gradient {needing}, and no other one, needs a surrogate; got {got}")
     if judge.retrieves != (gallery is not None):
         raise ValueError(f"a task that retrieves, and no other one, needs a gallery: got task {judge.name!r}")
     if judge.retrieves and carry:
         raise ValueError(f"carry needs images that are lost or not, which task {judge.name!r} does not have")
-    _check_inputs(images, labels, epsilons)
+    _check_inputs(images, labels, epsilons, chosen.norm)
     if micro_batch < 1:
         raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
     _warn_if_weak(chosen, epsilons)
     passes = Passes()
     noise = torch.Generator(device=images.device).manual_seed(seed)
     blocks = []
-    with _frozen(model), _frozen(surrogate or model):
+    with frozen(model), frozen(surrogate or model):
         for start in range(0, len(images), BLOCK):
             at = slice(start, start + BLOCK)
             drawn = None
             if "random" in chosen.tags:
                 drawn = torch.rand(images[at].shape, generator=noise, dtype=images.dtype, device=images.device)
             size = min(micro_batch, BLOCK)
-            block = (judge, images[at], labels[at], drawn, GRADIENTS[gradient], passes, size, gallery)
-            target = Problem(model, *block)
-            problem = target if surrogate is None else Problem(surrogate, *block)
-            blocks.append(_run_block(chosen, problem, target, epsilons, carry, max(0, keep - start)))
+            own = [seeds.derive(seed, "image", start + place) for place in range(len(images[at]))]
+            block = (judge, images[at], labels[at], drawn, own)
+            twin = None
+            if surrogate is not None:
+                # Whatever rule a surrogate has, its own gradient is what it is there for.
+                twin = Problem(surrogate, *block, GRADIENTS["exact"], passes, size, surrogate_gallery or gallery)
+                twin.judges = False
+            problem = Problem(model, *block, source, passes, size, gallery, twin)
+            blocks.append(_run_block(chosen, problem, epsilons, carry, max(0, keep - start)))
     zero = [block.zero_gradient for block in blocks if block.zero_gradient is not None]
+    queries = [block.queries for block in blocks if block.queries is not None]
+    distances = [block.distances for block in blocks if block.distances is not None]
     return Outcome(
         epsilons=tuple(float(epsilon) for epsilon in epsilons),
+        norm=chosen.norm,
         scores=torch.cat([block.scores for block in blocks], dim=1),
         linf=torch.cat([block.linf for block in blocks], dim=1),
+        sizes=torch.cat([block.sizes for block in blocks], dim=1),
+        queries=torch.cat(queries, dim=1) if queries else None,
+        distances=torch.cat(distances) if distances else None,
         zero_gradient=torch.cat(zero) if zero else None,
         predictions=torch.cat([block.predictions for block in blocks], dim=1),
         adversarial=torch.cat([block.adversarial for block in blocks], dim=1),
@@ -151,43 +185,58 @@ def attack(
 class _Block:
     scores: Tensor
     linf: Tensor
+    sizes: Tensor
     predictions: Tensor
     adversarial: Tensor
-    zero_gradient: Tensor | None
+    queries: Tensor | None = None
+    distances: Tensor | None = None
+    zero_gradient: Tensor | None = None
 
 
-def _run_block(
-    attack: Attack, problem: Problem, target: Problem, epsilons: Sequence[float], carry: bool, keep: int
-) -> _Block:
-    """`problem` is what the attack works on, `target` the model that its images are scored on: mostly the same one."""
+def _run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carry: bool, keep: int) -> _Block:
     count, shape = len(problem.images), (len(epsilons), len(problem.images))
     result = _Block(
         scores=torch.zeros(shape, dtype=torch.float64),
         linf=torch.zeros(shape, dtype=torch.float32),
+        sizes=torch.zeros(shape, dtype=torch.float64),
         predictions=torch.full(shape, -1, dtype=torch.int64),
         adversarial=problem.images[:keep].cpu().repeat(len(epsilons), 1, 1, 1, 1),
-        zero_gradient=None,
     )
     waiting: list[tuple[int, Tensor]] = []
 
     def judge_waiting() -> None:
         if not waiting:
             return
-        outputs = target.outputs(torch.cat([images for _, images in waiting])).split(count)
+        outputs = problem.outputs(torch.cat([images for _, images in waiting])).split(count)
         for (row, images), output in zip(waiting, outputs, strict=True):
             record(row, images, output, slice(None))
         waiting.clear()
 
     def record(row: int, images: Tensor, outputs: Tensor, where: slice | Tensor) -> None:
-        labels, task = target.labels[where], target.task
+        labels, task, gallery = problem.labels[where], problem.task, problem.gallery
         task.check(outputs, labels)
-        result.scores[row, where] = task.score(outputs, labels, target.gallery).cpu()
-        result.predictions[row, where] = task.predict(outputs, target.gallery).cpu()
-        change = (images - problem.images[where]).abs().flatten(1).amax(dim=1)
-        result.linf[row, where] = change.float().cpu()
+        result.scores[row, where] = task.score(outputs, labels, gallery).cpu()
+        result.predictions[row, where] = task.predict(outputs, gallery).cpu()
+        change = images - problem.images[where]
+        result.linf[row, where] = sizes(change).float().cpu()
+        result.sizes[row, where] = sizes(change, attack.norm).cpu()
         positions = torch.arange(count)[where]
         kept = positions < keep
         result.adversarial[row, positions[kept]] = images[kept.to(images.device)].cpu()
+
+    def proposed(row: int, part: Problem, where: slice | Tensor) -> Tensor:
+        epsilon = float(epsilons[row])
+        images = within_ball(part.images, part.source.craft(attack, part, epsilon), epsilon, attack.norm)
+        told = part.source.asked(part).told
+        if told is not None:
+            if result.queries is None:
+                result.queries = torch.zeros(shape, dtype=torch.int64)
+            result.queries[row, where] = told.queries.cpu()
+        if told is not None and told.distances is not None:
+            if result.distances is None:
+                result.distances = torch.zeros(count, dtype=torch.float64)
+            result.distances[where] = told.distances.cpu()
+        return images
 
     alive = torch.ones(count, dtype=torch.bool)
     previous: int | None = None
@@ -197,62 +246,30 @@ def _run_block(
     for row in order:
         epsilon = float(epsilons[row])
         if epsilon == 0:
-            record(row, target.images, target.clean_outputs, slice(None))
+            record(row, problem.images, problem.clean_outputs, slice(None))
         elif not carry:
-            waiting.append((row, within_ball(problem.images, attack.run(problem, epsilon), epsilon)))
+            waiting.append((row, proposed(row, problem, slice(None))))
             if (len(waiting) + 1) * count > problem.micro_batch:
                 judge_waiting()
         elif previous is not None:
             # What was lost at a smaller epsilon keeps its image, which is valid here too.
-            for kept in (result.linf, result.predictions, result.adversarial):
+            for kept in (result.linf, result.sizes, result.predictions, result.adversarial):
                 kept[row] = kept[previous]
         if epsilon and carry and alive.any():
             part = problem.only(alive.to(problem.images.device))
-            images = within_ball(part.images, attack.run(part, epsilon), epsilon)
-            record(row, images, target.outputs(images), alive.clone())
+            images = proposed(row, part, alive.clone())
+            record(row, images, problem.outputs(images), alive.clone())
         if carry:
             alive &= result.scores[row] > 0
             previous = row
     judge_waiting()
-    if problem.has_clean_gradient:
-        result.zero_gradient = (problem.clean_gradient.flatten(1) == 0).all(dim=1).cpu()
+    asked = problem.source.asked(problem)
+    if asked.has_clean_gradient:
+        result.zero_gradient = (asked.clean_gradient.flatten(1) == 0).all(dim=1).cpu()
     return result
 
 
-def within_ball(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:
-    """`proposed` clipped to the L∞ ball of radius `epsilon` around `images` and to [0, 1], exactly.
-
-    A sum rounded to float32 may lie outside the ball by one unit in the last place; such a pixel is set back by it.
-    """
-    radius = torch.tensor(epsilon, dtype=images.dtype)
-    if float(radius) > epsilon:
-        radius = torch.nextafter(radius, torch.zeros_like(radius))
-    bound = float(radius)
-    # A proposal that is no number is no proposal.
-    proposed = torch.where(proposed.isnan(), images, proposed)
-    clipped = (images + (proposed - images).clamp(-bound, bound)).clamp(0, 1)
-    outside = (clipped.double() - images.double()).abs() > epsilon
-    return torch.where(outside, torch.nextafter(clipped, images), clipped)
-
-
-@contextlib.contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and parameters without gradient inside the block; everything as before after it."""
-    training = {module: module.training for module in model.modules()}
-    gradients = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
-        model.eval()
-        for parameter in gradients:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        for parameter, wanted in gradients.items():
-            parameter.requires_grad_(wanted)
-
-
-def _check_inputs(images: Tensor, labels: Tensor, epsilons: Sequence[float]) -> None:
+def _check_inputs(images: Tensor, labels: Tensor, epsilons: Sequence[float], norm: Norm) -> None:
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(f"images must be float[n, channels, height, width], got {images.dtype}{list(images.shape)}")
     if not isinstance(labels, Tensor) or labels.ndim == 0:
@@ -268,8 +285,10 @@ def _check_inputs(images: Tensor, labels: Tensor, epsilons: Sequence[float]) -> 
     if len(epsilons) == 0:
         raise ValueError("epsilons must hold at least one number")
     for epsilon in epsilons:
-        if not 0 <= epsilon <= 1:
+        if norm == "linf" and not 0 <= epsilon <= 1:
             raise ValueError(f"an epsilon is an L∞ radius in [0, 1], got {epsilon}")
+        if not 0 <= epsilon < math.inf:
+            raise ValueError(f"an epsilon of this attack is an L2 radius, a finite number from 0, got {epsilon}")
 
 
 def _warn_if_weak(attack: Attack, epsilons: Sequence[float]) -> None:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from signsym_core.attacks import Attack
+from signsym_core.attacks.ball import sizes
 from signsym_core.backbones import Backbone
 from signsym_core.evaluate import WeakAttackWarning
 from signsym_core.evaluate import attack as run_attack
@@ -138,7 +139,7 @@ def _check_attack_on(attack: Attack, name: str) -> None:
     clean = setting["task"].score(network(images), labels, setting.get("gallery"))
     assert torch.equal(outcome.scores[0], clean), f"{attack.name}: epsilon 0 must be the clean images"
     for row, epsilon in enumerate(epsilons):
-        change = (outcome.adversarial[row].double() - images.double()).abs().max()
+        change = sizes(outcome.adversarial[row].double() - images.double(), attack.norm).max()
         assert change <= epsilon, f"{attack.name} left the ball of {epsilon}: {float(change)}"
         low, high = outcome.adversarial[row].min(), outcome.adversarial[row].max()
         assert low >= 0, f"{attack.name} left [0, 1]: {float(low)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from signsym_core.attacks import ATTACKS
+from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.rules import RULES
 
 #: What is shown in one figure.
@@ -18,8 +18,6 @@ RULE = ("rule", "rule_params")
 LINE = (*FIGURE, *ATTACK, *RULE)
 #: Columns that a filter can choose values of.
 FILTERS = ("task", "backbone", "dataset", "attack", "gradient", "rule")
-#: Sources of an attack's gradient in the order of figures.
-GRADIENTS = ("feedback", "exact", "transfer", "none")
 _ASKED = tuple(name for name in LINE if name != "metric")
 _ROW = tuple(name for name in _ASKED if name not in RULE)
 
@@ -84,6 +82,6 @@ def row_value(row: tuple[str, ...], column: str) -> str:
 
 def rank(line: Line) -> tuple[object, ...]:
     """The order of registries, with names that they do not know at the end."""
-    registries = ((line.attack, ATTACKS.names), (line.gradient, GRADIENTS), (line.rule, RULES.names))
+    registries = ((line.attack, ATTACKS.names), (line.gradient, [*GRADIENTS]), (line.rule, RULES.names))
     places = [(list(known).index(name) if name in known else len(known), name) for name, known in registries]
     return (*line.figure, *places, line.key)

@@ -42,6 +42,8 @@ GRADIENT_WORDS = {
     "feedback": "its own feedback",
     "exact": "the exact gradient",
     "transfer": "the BP twin's gradient",
+    "eot": "feedback averaged over draws of B",
+    "hybrid": "the better of feedback and transfer",
     "none": "no gradient",
 }
 _NORMS = {"linf": "L∞", "l2": "L2"}

@@ -1,21 +1,135 @@
-"""Where an attack's gradient comes from: one context manager over a model for each source."""
+"""Where an attack's gradient comes from. A source is one small class: the views of a model that it differentiates."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from signsym_core.rules.convert import exact_gradient
+from signsym_core.attacks.ball import within_ball
+from signsym_core.rules.base import Rule
+from signsym_core.rules.convert import exact_gradient, redrawn, redraws
 
-#: `feedback`: the model's own backward pass, which is the paper's protocol and not the gradient for a rule with
-#: B ≠ W. `exact`: the gradient of the same weights, by ordinary autograd. `transfer`: the gradient of another
-#: network, a surrogate, which the attacked model meets only when it is scored.
-GRADIENTS: Mapping[str, Callable[[nn.Module], AbstractContextManager[Any]]] = {
-    "feedback": contextlib.nullcontext,
-    "exact": exact_gradient,
-    "transfer": exact_gradient,
-}
+if TYPE_CHECKING:
+    from signsym_core.attacks.base import Attack
+    from signsym_core.attacks.problem import Problem
+
+
+class Source(ABC):
+    """A source of gradients."""
+
+    #: How grids, tables and the command line call it.
+    name: ClassVar[str]
+    #: Whether it needs a surrogate: in a sweep the twin, which was fine-tuned with BP from the same seed and data.
+    twin: ClassVar[bool] = False
+
+    @abstractmethod
+    def views(self, model: nn.Module) -> Sequence[AbstractContextManager[Any]]:
+        """The contexts in which `model` is differentiated, each entered once; the gradient is the mean over them."""
+
+    def craft(self, attack: Attack, problem: Problem, epsilon: float) -> Tensor:
+        """What `attack` proposes for `problem`, whose `twin` is there where the source needs one."""
+        return attack.run(problem, epsilon)
+
+    def asked(self, problem: Problem) -> Problem:
+        """The problem whose gradients the attack follows: `problem`, or its twin."""
+        return problem
+
+    def computed(self, rule: Rule) -> str:
+        """The name of the source that gives the same numbers under `rule`, so that they are computed once."""
+        return "exact" if rule.exact else self.name
+
+
+class Feedback(Source):
+    """The model's own backward pass: the paper's protocol, and not the gradient for a rule with B ≠ W."""
+
+    name = "feedback"
+
+    def views(self, model: nn.Module) -> Sequence[AbstractContextManager[Any]]:
+        return [contextlib.nullcontext()]
+
+
+class Exact(Source):
+    """The gradient of the same weights, by ordinary autograd."""
+
+    name = "exact"
+
+    def views(self, model: nn.Module) -> Sequence[AbstractContextManager[Any]]:
+        return [exact_gradient(model)]
+
+
+class Transfer(Exact):
+    """The exact gradient of the surrogate; the attacked model is met only when the images are scored."""
+
+    name = "transfer"
+    twin = True
+
+    def craft(self, attack: Attack, problem: Problem, epsilon: float) -> Tensor:
+        return attack.run(self.asked(problem), epsilon)
+
+    def asked(self, problem: Problem) -> Problem:
+        assert problem.twin is not None
+        return problem.twin
+
+
+class EOT(Source):
+    """The mean of the gradients over `DRAWS` draws of B: the expectation over transformation of Athalye et al. 2018.
+
+    For a rule that draws its magnitudes again and again, such as brSF; for the others it is the feedback. The draws
+    are the same at every step, so an attack stays deterministic. The mean is that of gradients which each follow one
+    feedback: it removes the draw's noise and not what all draws have in common.
+    """
+
+    name = "eot"
+    DRAWS: ClassVar[int] = 20
+
+    def views(self, model: nn.Module) -> Sequence[AbstractContextManager[Any]]:
+        if not redraws(model):
+            return [contextlib.nullcontext()]
+        return [redrawn(model, number) for number in range(self.DRAWS)]
+
+    def computed(self, rule: Rule) -> str:
+        return "feedback" if rule.redraws == "never" and not rule.exact else super().computed(rule)
+
+
+class Hybrid(Feedback):
+    """Transfer, then refine, and the best of both for each image: in the spirit of Lin and Sengupta 2025.
+
+    Three candidates for each image: the surrogate's example; the attack along the feedback; and the same attack gone
+    on from the surrogate's example, for attacks that can start from given images. The one that the model scores least
+    is kept, so the result is at most that of `transfer` and that of `feedback`. Images that a candidate has lost are
+    left out of the next. (arXiv 2504.08897 publishes no formula that this could be checked against.)
+    """
+
+    name = "hybrid"
+    twin = True
+
+    def craft(self, attack: Attack, problem: Problem, epsilon: float) -> Tensor:
+        assert problem.twin is not None
+        moved = within_ball(problem.images, attack.run(problem.twin, epsilon), epsilon, attack.norm)
+        best, scores = moved, problem.scores(moved)
+        for start in (None, moved) if attack.goes_on else (None,):
+            alive = scores > 0
+            if not alive.any():
+                break
+            part = problem.only(alive)
+            part.start = None if start is None else start[alive]
+            made = within_ball(part.images, attack.run(part, epsilon), epsilon, attack.norm)
+            found = part.scores(made)
+            better = found < scores[alive]
+            places = alive.nonzero().flatten()[better]
+            best = best.index_copy(0, places, made[better])
+            scores = scores.index_copy(0, places, found[better])
+        return best
+
+    def computed(self, rule: Rule) -> str:
+        # With B = W too it is a longer attack than one that follows the exact gradient.
+        return self.name
+
+
+#: Every source, by its name.
+GRADIENTS: Mapping[str, Source] = {source.name: source for source in (Feedback(), Exact(), Transfer(), EOT(), Hybrid())}

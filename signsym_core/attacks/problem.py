@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from signsym_core.attacks.gradients import Source
+from signsym_core.attacks.streams import Streams
 from signsym_core.retrieval import Gallery
 from signsym_core.tasks import Task
 
@@ -25,12 +27,22 @@ class Passes:
         self.images_forward = self.images_backward = 0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Told:
+    """What an attack says of its last run on a problem beside the images, for each of them."""
+
+    #: int64 [n]: how often the model was asked about the image.
+    queries: Tensor
+    #: float64 [n]: size of the smallest perturbation that was found, in the attack's norm; 0 for an image that is lost
+    #: already, infinity where no start was found. None for an attack that does not look for it.
+    distances: Tensor | None = None
+
+
 class Problem:
     """Images [n, channels, height, width] in [0, 1], their labels, and what the attack may ask of the model.
 
-    The model is the one whose gradient the attack uses: the attacked one, or a surrogate where examples are
-    transferred. `gallery` has, for a task that retrieves, the database and the codes that this model gives the
-    training images.
+    `gallery` has, for a task that retrieves, the database and the codes that this model gives the training images.
+    `twin` is the same problem on a surrogate, for a source of gradients that has one.
 
     `micro_batch` bounds the images of one pass. It is halved when the device runs out of memory: no result depends
     on it beyond rounding, because an attack's model is in evaluation mode.
@@ -43,16 +55,26 @@ class Problem:
         images: Tensor,
         labels: Tensor,
         noise: Tensor | None,
-        source: Callable[[nn.Module], AbstractContextManager[Any]],
+        seeds: Sequence[int],
+        source: Source,
         passes: Passes,
         micro_batch: int,
         gallery: Gallery | None = None,
+        twin: Problem | None = None,
     ) -> None:
         self.model, self.task, self.source, self.gallery = model, task, source, gallery
         self.images, self.labels = images, labels
         #: U(0, 1) of the shape of the images: the same for every epsilon, so that no epsilon depends on the others.
         self.noise = noise
-        self.passes, self.micro_batch = passes, micro_batch
+        #: A seed for each image: see `streams`.
+        self.seeds = seeds
+        self.passes, self.micro_batch, self.twin = passes, micro_batch, twin
+        #: Images to go on from, for an attack that can; None: it begins as it does by itself.
+        self.start: Tensor | None = None
+        self.told: Told | None = None
+        #: Whether images are scored on this model, and not on another one that they are only made for here.
+        self.judges = True
+        self._results: dict[Hashable, tuple[Tensor, ...]] = {}
         self._clean: tuple[Tensor, Tensor] | None = None
         self._clean_outputs: Tensor | None = None
         #: The problem that this one is a part of, and which of its images: they share the clean gradient.
@@ -63,14 +85,39 @@ class Problem:
         """The model's outputs [n, outputs] for any number of images."""
         return torch.cat(self._in_pieces(self._forward, images))
 
+    def scores(self, images: Tensor) -> Tensor:
+        """float64 [n]: the task's score of `images`, which stand for the block's images one by one; 0 is lost."""
+        return self.task.score(self.outputs(images), self.labels, self.gallery)
+
+    @property
+    def streams(self) -> Streams:
+        """Every image's own stream of random numbers, from its beginning.
+
+        An attack that draws from it gives an image the same result for any batch and beside any other epsilon.
+        """
+        return Streams(self.seeds, self.images)
+
+    def once(self, key: Hashable, make: Callable[[Problem], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What `make` returns, tensors with an entry for each image; it is called once for all epsilons and parts."""
+        if self._whole is not None:
+            whole, chosen = self._whole
+            return tuple(tensor[chosen] for tensor in whole.once(key, make))
+        if key not in self._results:
+            self._results[key] = make(self)
+        return self._results[key]
+
     def gradient(self, images: Tensor) -> Tensor:
         """The gradient of the task's attack loss at `images`, which stand for the block's images one by one."""
         return self.gradient_of(self._attack_loss, images)
 
     def gradient_of(self, loss: Loss, images: Tensor) -> Tensor:
         """The gradient of a loss of the attack's own at `images`, which stand for the block's images one by one."""
-        run = functools.partial(self._backward, loss)
-        return torch.cat([gradient for gradient, _ in self._in_pieces(run, images, self._places)])
+        return self.gradient_and_outputs(loss, images)[0]
+
+    def gradient_and_outputs(self, loss: Loss, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`gradient_of`, and the outputs [n, outputs] of the pass that it took."""
+        pieces = self._in_pieces(functools.partial(self._backward, loss), images, self._places)
+        return torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces])
 
     @property
     def clean_gradient(self) -> Tensor:
@@ -79,9 +126,7 @@ class Problem:
             whole, chosen = self._whole
             self._clean = (whole.clean_gradient[chosen], whole.clean_outputs[chosen])
         elif self._clean is None:
-            run = functools.partial(self._backward, self._attack_loss)
-            pieces = self._in_pieces(run, self.images, self._places)
-            self._clean = (torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces]))
+            self._clean = self.gradient_and_outputs(self._attack_loss, self.images)
         assert self._clean is not None
         return self._clean[0]
 
@@ -95,16 +140,38 @@ class Problem:
         """The outputs for the clean images, computed once; from the pass of `clean_gradient` where there was one."""
         if self._clean is not None:
             return self._clean[1]
-        if self._clean_outputs is None:
+        if self._clean_outputs is None and self._whole is not None:
+            whole, chosen = self._whole
+            self._clean_outputs = whole.clean_outputs[chosen]
+        elif self._clean_outputs is None:
             self._clean_outputs = self.outputs(self.images)
+            self.task.check(self._clean_outputs, self.labels)
+        assert self._clean_outputs is not None
         return self._clean_outputs
+
+    def lost(self, outputs: Tensor, places: Tensor | None = None) -> Tensor:
+        """bool: which images, all or those at `places`, need no further work, now that the model gives these outputs.
+
+        On a surrogate that is none: what counts happens on another model.
+        """
+        labels = self.labels if places is None else self.labels[places]
+        return (self.task.score(outputs, labels, self.gallery) == 0) & self.judges
+
+    @property
+    def alive(self) -> Tensor:
+        """bool [n]: the clean image is not lost yet."""
+        return ~self.lost(self.clean_outputs)
 
     def only(self, chosen: Tensor) -> Problem:
         """The same problem for the images where the mask `chosen` [n] is True."""
         noise = None if self.noise is None else self.noise[chosen]
         images, labels = self.images[chosen], self.labels[chosen]
-        shared = (self.source, self.passes, self.micro_batch, self.gallery)
-        part = Problem(self.model, self.task, images, labels, noise, *shared)
+        seeds = [seed for seed, taken in zip(self.seeds, chosen.tolist(), strict=True) if taken]
+        twin = None if self.twin is None else self.twin.only(chosen)
+        shared = (self.source, self.passes, self.micro_batch, self.gallery, twin)
+        part = Problem(self.model, self.task, images, labels, noise, seeds, *shared)
+        part.start = None if self.start is None else self.start[chosen]
+        part.judges = self.judges
         part._whole = (self, chosen)
         return part
 
@@ -124,20 +191,25 @@ class Problem:
         return outputs
 
     def _backward(self, loss: Loss, images: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        self.passes.forwards += 1
-        self.passes.backwards += 1
-        self.passes.images_forward += len(images)
-        self.passes.images_backward += len(images)
-        with torch.enable_grad(), self.source(self.model):
-            variable = images.detach().clone().requires_grad_()
-            outputs = self.model(variable)
-            if not self._checked:
-                # Once for the whole block, since looking at labels makes the host wait for the device.
-                self.task.check(outputs, self.labels[places])
-                self.task.check(outputs[:1].expand(len(self.labels), -1), self.labels)
-                self._checked = True
-            (gradient,) = torch.autograd.grad(loss(outputs, places), variable)
-        return gradient, outputs.detach()
+        views = self.source.views(self.model)
+        mean: Tensor | None = None
+        for view in views:
+            self.passes.forwards += 1
+            self.passes.backwards += 1
+            self.passes.images_forward += len(images)
+            self.passes.images_backward += len(images)
+            with torch.enable_grad(), view:
+                variable = images.detach().clone().requires_grad_()
+                outputs = self.model(variable)
+                if not self._checked:
+                    # Once for the whole block, since looking at labels makes the host wait for the device.
+                    self.task.check(outputs, self.labels[places])
+                    self.task.check(outputs[:1].expand(len(self.labels), -1), self.labels)
+                    self._checked = True
+                (gradient,) = torch.autograd.grad(loss(outputs, places), variable)
+            mean = gradient if mean is None else mean + gradient
+        assert mean is not None
+        return (mean if len(views) == 1 else mean / len(views)), outputs.detach()
 
     def _in_pieces(self, run: Callable[..., Any], *tensors: Tensor) -> list[Any]:
         results: list[Any] = []

@@ -17,11 +17,12 @@ class SignSteps(Attack):
     """x₀ = x + U(-ε, ε); xₜ₊₁ = Π(xₜ + α · sign(d(xₜ))), with Π the projection to the ball and to [0, 1].
 
     The step α is `step_size` (in pixels of [0, 1]) or `relative_step` · ε; by default 2.5 · ε / `steps`, Madry's
-    rule of thumb. The random start is drawn once and scaled by each epsilon, so a result never depends on the other
-    epsilons of the call.
+    rule of thumb, where a member has no other. The random start is drawn once and scaled by each epsilon, so a result
+    never depends on the other epsilons of the call.
     """
 
     tags = frozenset({"white-box", "linf", "random"})
+    goes_on = True
 
     steps: int = 5
     step_size: float | None = None
@@ -39,14 +40,25 @@ class SignSteps(Attack):
     def direction(self, problem: Problem, current: Tensor) -> Tensor:
         """d(x): where to go from `current`; only its signs count."""
 
+    def accumulated(self, total: Tensor | None, direction: Tensor) -> Tensor:
+        """What to follow, after the steps that `total` comes from (None before the first) and this direction."""
+        return direction
+
+    def usual_step(self) -> float:
+        """The step over epsilon where no parameter gives it."""
+        return 2.5 / self.steps
+
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         images, step = problem.images, self.step(epsilon)
-        current = images
-        if self.random_start:
+        current, total = images, None
+        if problem.start is not None:
+            current = problem.start
+        elif self.random_start:
             assert problem.noise is not None
             current = (images + (problem.noise * (2 * epsilon) - epsilon)).clamp(0, 1)
         for _ in range(self.steps):
-            moved = current + step * self.direction(problem, current).sign()
+            total = self.accumulated(total, self.direction(problem, current))
+            moved = current + step * total.sign()
             current = (images + (moved - images).clamp(-epsilon, epsilon)).clamp(0, 1)
         return current
 
@@ -56,5 +68,5 @@ class SignSteps(Attack):
     def step(self, epsilon: float) -> float:
         if self.step_size is not None:
             return self.step_size
-        relative = 2.5 / self.steps if self.relative_step is None else self.relative_step
+        relative = self.usual_step() if self.relative_step is None else self.relative_step
         return relative * epsilon

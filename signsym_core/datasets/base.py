@@ -25,6 +25,16 @@ class DataNotFoundError(FileNotFoundError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the files of a data set come from, in words for people who have to fetch them."""
+
+    url: str
+    licence: str
+    #: How much there is to fetch.
+    size: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
     """Images and their labels, on one device."""
 
@@ -100,6 +110,8 @@ class DataSource(Member, ABC):
 
     #: Numbers of training and test images, as far as they are known without reading the data.
     stated: ClassVar[tuple[int, int]] = (50_000, 10_000)
+    #: Where its files come from; the default is for files of one's own.
+    origin: ClassVar[Origin] = Origin(url="files of your own", licence="that of your files", size="that of your files")
 
     #: Height and width in pixels of what a model sees; null: as the images are.
     size: int | None = None
@@ -132,6 +144,10 @@ class DataSource(Member, ABC):
     def has_database(self) -> bool:
         """Whether the data come with a retrieval database apart from the training images."""
         return self.split is not None
+
+    def absent(self, root: Path) -> str | None:
+        """What has to be fetched before `load` can start, in words; null where nothing is known to be."""
+        return None
 
     @property
     def counts(self) -> tuple[int, int]:

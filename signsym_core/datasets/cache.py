@@ -144,17 +144,21 @@ def open_cache(place: Path, name: str, tree: Path, files: Sequence[str], side: i
     `side` is null; otherwise they are scaled until the shorter side is `side` and cut to the middle square. Raises
     ValueError where `side` is null and sizes differ, and OSError where a file is gone or `place` cannot be written.
     """
-    # Without these files there is nothing that a key could stand for.
-    stats = [os.stat(tree / file) for file in files]
-    marks = [[file, stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats, strict=True)]
-    text = json.dumps([VERSION, name, side, marks], separators=(",", ":"))
-    folder = place / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+    folder = cache_folder(place, name, tree, files, side)
     try:
         found = json.loads((folder / "index.json").read_text())
     except FileNotFoundError:
         with locked(folder):
             found = _create(folder, tree, files, side)
     return Cache(folder=folder, tree=tree, files=files, height=found["height"], width=found["width"])
+
+
+def cache_folder(place: Path, name: str, tree: Path, files: Sequence[str], side: int | None) -> Path:
+    """Where below `place` the decoded images of `files` belong, there or not. Raises OSError where a file is gone."""
+    stats = [os.stat(tree / file) for file in files]
+    marks = [[file, stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats, strict=True)]
+    text = json.dumps([VERSION, name, side, marks], separators=(",", ":"))
+    return place / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
 def _create(folder: Path, tree: Path, files: Sequence[str], side: int | None) -> dict[str, int]:

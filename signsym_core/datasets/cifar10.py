@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
 
-from signsym_core.datasets.base import Data, DataNotFoundError, DataSource
+from signsym_core.datasets.base import Data, DataNotFoundError, DataSource, Origin
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,18 @@ class CIFAR10(DataSource):
     name = "cifar10"
     label = "CIFAR-10"
     citation = "Krizhevsky 2009, Learning multiple layers of features from tiny images"
+    stated = (50_000, 10_000)
+    origin = Origin(
+        url="https://www.cs.toronto.edu/~kriz/cifar.html (fetched by itself where the network allows)",
+        licence="none stated; its author asks for a citation",
+        size="163 MiB as cifar-10-python.tar.gz",
+    )
+
+    def absent(self, root: Path) -> str | None:
+        folder, archive = root / TorchvisionCIFAR10.base_folder, root / TorchvisionCIFAR10.filename
+        if folder.is_dir() or archive.is_file():
+            return None
+        return f"neither {folder} nor {archive} is there"
 
     def load(self, root: Path) -> Data:
         folder = TorchvisionCIFAR10.base_folder

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from signsym_core import seeds
 from signsym_core.datasets.annotations import Annotated, read_annotations
-from signsym_core.datasets.base import DataNotFoundError
+from signsym_core.datasets.base import DataNotFoundError, Origin
 from signsym_core.datasets.files import FileSource, Listing, cache_places
 from signsym_core.datasets.listfile import Tree
 from signsym_core.datasets.lists import find_lists, from_lists
@@ -51,6 +51,11 @@ class COCO(FileSource):
     label = "MS-COCO"
     citation = "Lin et al. 2014, Microsoft COCO: common objects in context, 1405.0312"
     stated = (10_000, 5_000)
+    origin = Origin(
+        url="https://cocodataset.org/#download (train2017.zip, val2017.zip, annotations_trainval2017.zip)",
+        licence="annotations CC BY 4.0; photographs under Flickr's terms of use",
+        size="18 GB, 1 GB and 241 MB",
+    )
 
     size: int | None = 224
     path: str = "coco"

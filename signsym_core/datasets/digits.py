@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from signsym_core import seeds
-from signsym_core.datasets.base import Data, DataSource
+from signsym_core.datasets.base import Data, DataSource, Origin
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,11 @@ class Digits(DataSource):
     citation = "Alpaydin, Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository"
     tags = frozenset({"offline"})
     stated = (1_348, 449)
+    origin = Origin(
+        url="https://archive.ics.uci.edu/dataset/80 (a part of it comes with scikit-learn)",
+        licence="CC BY 4.0",
+        size="nothing to fetch",
+    )
 
     @property
     def flips(self) -> bool:

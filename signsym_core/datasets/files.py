@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from signsym_core.datasets.base import Choice, Data, DataNotFoundError, DataSource
-from signsym_core.datasets.cache import BROKEN, Cache, Progress, open_cache
+from signsym_core.datasets.cache import BROKEN, Cache, Progress, cache_folder, open_cache
 from signsym_core.registry import require
 
 #: Bytes of a split that are held in memory where SIGNSYM_RESIDENT_BYTES does not say otherwise.
@@ -88,12 +88,23 @@ class FileSource(DataSource):
         cache can be written.
         """
         listing = self.listing(root)
-        chosen = self._chosen(listing)
-        wanted = torch.cat([choice.positions for choice in chosen.values()]).unique()
-        cache = self._filled(root, listing, wanted, progress)
+        chosen = self.chosen(listing)
+        cache = self._filled(root, listing, pooled(chosen), progress)
         chosen = self._without_broken(chosen, cache)
         resident = _resident_bytes()
         return self.assemble(listing.names, chosen, lambda positions: cache.images(positions, resident))
+
+    def found_cache(self, root: Path, listing: Listing) -> Cache | None:
+        """The cache of decoded images that is there already, if any; nothing is made."""
+        for place in cache_places(root):
+            if cache_folder(place, self.name, listing.tree, listing.files, self.side).joinpath("index.json").is_file():
+                return open_cache(place, self.name, listing.tree, listing.files, self.side)
+        return None
+
+    @property
+    def side(self) -> int | None:
+        """Side in pixels at which decoded images are kept."""
+        return self.resize or self.size
 
     def _filled(self, root: Path, listing: Listing, wanted: Tensor, progress: Progress | None) -> Cache:
         """The cache of decoded images in the first place that has the images `wanted` or can be written."""
@@ -107,11 +118,12 @@ class FileSource(DataSource):
         return self._filled_at(last, listing, wanted, progress)
 
     def _filled_at(self, place: Path, listing: Listing, wanted: Tensor, progress: Progress | None) -> Cache:
-        cache = open_cache(place, self.name, listing.tree, listing.files, self.resize or self.size)
+        cache = open_cache(place, self.name, listing.tree, listing.files, self.side)
         cache.fill(wanted, progress)
         return cache
 
-    def _chosen(self, listing: Listing) -> dict[str, Choice]:
+    def chosen(self, listing: Listing) -> dict[str, Choice]:
+        """What each split of `listing` holds; raises DataNotFoundError where one would be empty."""
         chosen = self.choose(listing.names, listing.labels, listing.members, listing.numbers)
         for part, choice in chosen.items():
             if not len(choice.positions):
@@ -143,6 +155,12 @@ class FileSource(DataSource):
             kept[part] = whole
         warnings.warn(f"{said}. They are left out", BrokenImageWarning, stacklevel=4)
         return kept
+
+
+def pooled(chosen: Mapping[str, Choice]) -> Tensor:
+    """Positions of all images that some split holds, each once."""
+    positions: Tensor = torch.cat([choice.positions for choice in chosen.values()]).unique()
+    return positions
 
 
 def cache_places(root: Path) -> list[Path]:

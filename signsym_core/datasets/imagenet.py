@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from signsym_core.datasets.base import DataNotFoundError
+from signsym_core.datasets.base import DataNotFoundError, Origin
 from signsym_core.datasets.files import FileSource, Listing
 from signsym_core.datasets.imagefolder import of_classes
 
@@ -22,6 +22,11 @@ class ImageNet(FileSource):
     label = "ImageNet"
     citation = "Russakovsky et al. 2015, ImageNet Large Scale Visual Recognition Challenge, 1409.0575"
     stated = (1_281_167, 50_000)
+    origin = Origin(
+        url="https://image-net.org/challenges/LSVRC/2012 (an account is needed)",
+        licence="for non-commercial research and teaching, by ImageNet's terms of access",
+        size="138 GB for training, 6.3 GB for validation",
+    )
 
     size: int | None = 224
     path: str = "imagenet"

@@ -13,7 +13,7 @@ from signsym_core.datasets.base import DataNotFoundError
 from signsym_core.datasets.choice import nested
 from signsym_core.datasets.files import FileSource, Listing
 from signsym_core.datasets.imagefolder import class_files
-from signsym_core.datasets.imagenet import imagenet_tree
+from signsym_core.datasets.imagenet import ImageNet, imagenet_tree
 from signsym_core.datasets.lists import find_lists, from_lists
 from signsym_core.registry import require
 
@@ -47,6 +47,7 @@ class ImageNet100(FileSource):
     label = "ImageNet-100"
     citation = "Cao, Long, Wang, Yu 2017, HashNet: deep learning to hash by continuation, 1702.00758"
     stated = (13_000, 5_000)
+    origin = ImageNet.origin
 
     size: int | None = 224
     path: str = "imagenet"

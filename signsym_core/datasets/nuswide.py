@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from signsym_core.datasets.base import Origin
 from signsym_core.datasets.lists import Lists
 
 
@@ -21,6 +22,11 @@ class NUSWIDE(Lists):
     label = "NUS-WIDE"
     citation = "Chua, Tang, Hong, Li, Luo, Zheng 2009, NUS-WIDE: a real-world web image database"
     stated = (10_500, 2_100)
+    origin = Origin(
+        url="https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html; list files: HashNet",
+        licence="labels for research; photographs belong to their Flickr authors and are fetched from their addresses",
+        size="269,648 photographs, of which the lists name some 195,000",
+    )
     width = 21
     several = True
 

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -96,6 +97,28 @@ def exact_gradient(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for layer, plain in zip(layers, before, strict=True):
             layer.plain = plain
+
+
+def redraws(model: nn.Module) -> bool:
+    """Whether a layer of `model` draws its magnitudes again and again, so that its B is one draw of many."""
+    return any(layer.state.rule.redraws != "never" for _, layer in converted(model))
+
+
+@contextlib.contextmanager
+def redrawn(model: nn.Module, number: int) -> Iterator[nn.Module]:
+    """Inside the block, layers that draw again and again have another draw of B: the one of this number.
+
+    The same number is the same draw. Afterwards the model goes on with its own B and its own draws.
+    """
+    layers = [layer for _, layer in converted(model) if layer.state.rule.redraws != "never"]
+    try:
+        for layer in layers:
+            with torch.no_grad():
+                layer.state.stand_in = layer.state.redrawn(layer.weight.detach(), number)
+        yield model
+    finally:
+        for layer in layers:
+            layer.state.stand_in = None
 
 
 def converted(model: nn.Module) -> list[tuple[str, FeedbackLayer]]:

@@ -41,12 +41,16 @@ class FeedbackState:
         self._built_from: tuple[int, int, int] | None = None
         #: The weight's identity and version that the last draw belongs to.
         self._drawn_for: tuple[int, int] | None = None
+        #: A matrix that takes the place of B, for a while.
+        self.stand_in: Tensor | None = None
 
     def current(self, weight: Tensor, training: bool) -> Tensor:
         """B for the weights as they are now, of their shape, type and device.
 
         The tensor is reused: it is overwritten once the weights have changed.
         """
+        if self.stand_in is not None:
+            return self.stand_in
         version = weight._version
         identity = id(weight)
         if self._drawn_for is None or self._drawn_for[0] != identity:
@@ -66,6 +70,15 @@ class FeedbackState:
                 self._drawn_for = (identity, version)
         assert self._matrix is not None
         return self._matrix
+
+    def redrawn(self, weight: Tensor, number: int) -> Tensor:
+        """B as another draw of the magnitudes makes it: draw `number` of a stream of its own. B itself stays."""
+        generator = seeds.generator(self.seed, "redraw", self.index, number, device=weight.device)
+        magnitudes = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+        self.rule.draw(magnitudes, generator)
+        matrix = torch.empty_like(weight)
+        self.rule.build(weight, magnitudes, self._size(weight), matrix)
+        return matrix
 
     def peek(self, weight: Tensor, training: bool) -> Tensor:
         """`current`, but a rule that draws at every forward pass is not made to draw by being looked at."""

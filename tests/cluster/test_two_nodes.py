@@ -16,8 +16,8 @@ from orchestrator.store import Store
 REASON = why_not("ip", "pgrep", str(Path(sys.executable).with_name("ray")))
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
 
-#: Twelve fine-tunes of seconds and 56 attacks, one job at a time on each node.
-GRID = TINY.replace("seeds: [0]", "seeds: [0, 1, 2, 3]").replace("epochs: 2,", "epochs: 60,")
+#: Nine fine-tunes of seconds and 39 attacks, one job at a time on each node.
+GRID = TINY.replace("seeds: [0]", "seeds: [0, 1, 2]").replace("epochs: 2,", "epochs: 100,")
 #: Columns that say when, where and how long, not what.
 CLOCK = ["seconds", "finished_at", "device"]
 #: Seconds within which the jobs of a lost node run elsewhere.
@@ -33,7 +33,7 @@ node=$!
 for _ in $(seq 60); do [ "$(ray status 2>/dev/null | grep -c ' node_')" = 2 ] && break; sleep 1; done
 python {root}/orchestrator/sweep.py {folder}/grid.yaml --storage {folder}/store --address {near}:6379 &
 sweep=$!
-timeout 90 python {folder}/wait.py {folder}/store
+timeout 120 python {folder}/wait.py {folder}/store || echo "both nodes never began a fine-tune together"
 date --utc +%Y-%m-%dT%H:%M:%S.%6N+00:00 > {folder}/struck
 {strike}
 wait $sweep
@@ -56,7 +56,7 @@ while True:
     now = datetime.datetime.now(datetime.UTC)
     ages = [(now - datetime.datetime.fromisoformat(event["at"])).total_seconds() for event in running.values()]
     fine_tunes = [event for event in running.values() if event["title"].startswith("finetune")]
-    if len(fine_tunes) == len(running) == 2 and max(ages) < 1.5:
+    if len(fine_tunes) == len(running) == 2 and max(ages) < 2.5:
         break
     time.sleep(0.02)
 """
@@ -110,5 +110,5 @@ def _until_elsewhere(folder):
             running.discard(event["job"])
         elif event["event"] == "job_started" and event["job"] in running:
             again[event["job"]] = (at - struck).total_seconds()
-    assert again, "no job was lost: the strike came between two jobs"
+    assert again, f"no job was lost: the strike came between two jobs, at {struck}: {events}"
     return max(again.values())

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from targets import QUICK
 
 from signsym_core import ATTACKS, BACKBONES, DATASETS, RULES, TASKS
 from signsym_core.attacks import Attack
@@ -29,9 +30,9 @@ def test_rule_redrawn_at_every_forward_passes_too():
     check_member(rule)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=ATTACKS.names)
-def test_attack(attack):
-    check_attack(attack())
+@pytest.mark.parametrize("name", ATTACKS.names)
+def test_attack(name):
+    check_attack(ATTACKS.build(name, **QUICK.get(name, {})))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES, ids=BACKBONES.names)

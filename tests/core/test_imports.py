@@ -15,7 +15,7 @@ import signsym_core
 FORBIDDEN = ["ray", "pyarrow", "yaml", "pandas", "plotly", "foolbox", "orchestrator"]
 PUBLIC = {
     *("ATTACKS", "BACKBONES", "DATASETS", "GRADIENTS", "RULES", "TASKS"),
-    *("FineTune", "Outcome", "attack", "convert", "exact_gradient", "feedback", "fine_tune", "revert"),
+    *("FineTune", "Outcome", "attack", "audit", "convert", "exact_gradient", "feedback", "fine_tune", "revert"),
     *("Codes", "Gallery", "encode", "mean_average_precision"),
 }
 

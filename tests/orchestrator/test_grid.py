@@ -183,6 +183,29 @@ def test_epsilons_keep_an_exact_label(tmp_path, written_as, label, value):
     assert str(cell.epsilon.value) != "-0.0"
 
 
+@pytest.mark.parametrize(
+    ("attack", "written_as", "fits"),
+    [
+        ({"name": "boundary"}, 3, True),
+        ({"name": "boundary"}, "5/2", True),
+        ({"name": "boundary"}, -0.1, False),
+        ({"name": "boundary"}, float("inf"), False),
+        ({"name": "hopskipjump"}, 40, True),
+        ({"name": "hopskipjump", "constraint": "linf"}, 1, True),
+        ({"name": "hopskipjump", "constraint": "linf"}, 1.1, False),
+        ({"name": "square"}, 1.1, False),
+    ],
+)
+def test_only_a_radius_in_l2_may_be_larger_than_1(tmp_path, attack, written_as, fits):
+    file = written(tmp_path, base(attacks=[{**attack, "epsilon": written_as}]))
+    if not fits:
+        with pytest.raises(GridError, match="an epsilon: a number"):
+            load(file)
+        return
+    *_, cell = load(file).cells()
+    assert cell.epsilon.value == (2.5 if written_as == "5/2" else written_as)
+
+
 def test_epsilons_are_equal_by_value():
     assert Epsilon(label="1/2", value=0.5) == Epsilon(label="0.5", value=0.5)
 

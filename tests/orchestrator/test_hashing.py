@@ -139,3 +139,9 @@ def test_a_transfer_to_bp_itself_is_the_exact_attack(done):
         .pivot(index="gradient", columns="epsilon", values="value")
     )
     assert bp.loc["transfer"].equals(bp.loc["exact"])
+
+
+def test_the_images_of_every_data_set_are_in_the_store(done):
+    store, _ = done
+    # The digits that the backbone learned from, and the split of the task.
+    assert len(store.names("splits", ".parquet")) == 2

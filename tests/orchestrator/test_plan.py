@@ -295,3 +295,40 @@ def test_a_folder_as_weights_file_is_refused(tmp_path):
 def test_a_plan_holds_plain_values_alone(tmp_path):
     for job in plan(tmp_path).jobs.values():
         assert json.loads(keys.canonical(dict(job.spec)))["kind"] == job.kind
+
+
+def sources(path, rule, gradient):
+    """The attack jobs that fgsm needs under a rule with these gradients."""
+    file = path / "grid.yaml"
+    text = TEXT.format(**DEFAULTS | {"rules": f"[{rule}]", "seeds": [0], "attacks": "fgsm"})
+    file.write_text(text.replace("[feedback, exact]", gradient))
+    made = compile_plan(load(file), set(), set())
+    return made, [job for job in made.jobs.values() if job.kind == "attack" and job.spec["attack"]["name"] == "fgsm"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "computed"),
+    [
+        ("bp", ["exact", "hybrid"]),
+        ("frsf", ["exact", "feedback", "hybrid", "transfer"]),
+        ("brsf", ["eot", "exact", "feedback", "hybrid", "transfer"]),
+    ],
+)
+def test_every_source_of_gradients_is_planned_and_equal_ones_are_one_job(tmp_path, rule, computed):
+    made, jobs = sources(tmp_path, rule, "[feedback, exact, transfer, eot, hybrid]")
+    assert sorted(job.spec["gradient"] for job in jobs) == computed
+    # The clean cell and five sources with three epsilons each, whether they share a job or not.
+    assert len(made.cells) == 1 + 15
+    by_key = made.jobs
+    for job in jobs:
+        rules = [by_key[key].spec["rule"]["name"] for key in job.parents]
+        twin = job.spec["gradient"] in ("transfer", "hybrid") and rule != "bp"
+        assert rules == ([rule, "bp"] if twin else [rule])
+
+
+def test_draws_and_the_attacks_of_a_hybrid_are_part_of_the_estimate(tmp_path):
+    _, jobs = sources(tmp_path, "brsf", "[feedback, eot, hybrid]")
+    feedback, eot, hybrid = (
+        next(job.guess for job in jobs if job.spec["gradient"] == name) for name in ("feedback", "eot", "hybrid")
+    )
+    assert feedback < hybrid < eot

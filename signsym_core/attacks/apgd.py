@@ -1,0 +1,169 @@
+"""APGD: projected gradient descent whose step halves itself where the loss no longer rises, the best iterate kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from signsym_core.attacks.ball import within_ball
+from signsym_core.attacks.base import Attack
+from signsym_core.attacks.margins import dlr, runners_up, targeted_dlr
+from signsym_core.attacks.problem import Problem
+from signsym_core.registry import require
+
+#: A loss to raise, of each image: (outputs of some images, their places in the block) to [n].
+ImageLoss = Callable[[Tensor, Tensor], Tensor]
+
+#: Weight of the new step against the momentum α, and share of rising steps ρ below which the step is halved.
+_STEP_WEIGHT, _RISING = 0.75, 0.75
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class APGD(Attack):
+    """zₜ₊₁ = Π(xₜ + η · sign ∇L(xₜ)); xₜ₊₁ = Π(xₜ + α (zₜ₊₁ - xₜ) + (1 - α) (xₜ - xₜ₋₁)), with η = 2ε at first.
+
+    At checkpoints that come ever closer, an image whose loss rose in too few steps (condition 1), or whose best loss
+    and step have not changed since the last checkpoint (condition 2), goes back to its best iterate with half the
+    step. Nothing is to be tuned. An image that is lost already is left as it is; a restart takes on the images that
+    are left. What is returned of an image is a lost iterate, or the one of the highest loss.
+
+    `loss` is "ce", the cross-entropy; "dlr", the difference of logits ratio, which scaled-up logits do not fool; or
+    "targeted-dlr", towards each of the `targets` next likely classes in turn. The two need three and four classes.
+    """
+
+    name = "apgd"
+    label = "APGD"
+    citation = "Croce, Hein 2020, Reliable evaluation of adversarial robustness, arXiv 2003.01690, algorithm 1"
+    tags = frozenset({"white-box", "linf", "random"})
+    goes_on = True
+
+    steps: int = 100
+    loss: Literal["ce", "dlr", "targeted-dlr"] = "ce"
+    #: Runs, each from a random start of its own.
+    restarts: int = 1
+    #: Classes to aim at, for the targeted loss alone.
+    targets: int = 9
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 2, "steps", "a whole number, at least 2", self.steps)
+        require(self.restarts >= 1, "restarts", "a whole number, at least 1", self.restarts)
+        require(self.targets >= 1, "targets", "a whole number, at least 1", self.targets)
+
+    def run(self, problem: Problem, epsilon: float) -> Tensor:
+        best, alive, streams = problem.images, problem.alive, problem.streams
+        losses = torch.full((len(best),), -math.inf, dtype=torch.float64, device=best.device)
+        wanted = None
+        if self.loss == "targeted-dlr":
+            wanted = runners_up(problem.clean_outputs, problem.labels, self.targets)
+        for number in range(self.restarts * (1 if wanted is None else wanted.shape[1])):
+            places = alive.nonzero().flatten()
+            if len(places) == 0:
+                break
+            part = problem.only(alive)
+            target = None if wanted is None else wanted[places, number % wanted.shape[1]]
+            noise = 2 * streams.uniform(places, *best.shape[1:]) - 1
+            start = (part.images + epsilon * noise).clamp(0, 1)
+            if part.start is not None and number == 0:
+                start = part.start
+            made, lost, loss = self._run_once(part, self._image_loss(part, target), start, epsilon)
+            # Losses towards different targets are not to be compared: a later one takes over where it wins.
+            better = lost | (loss > losses[places]) if target is None else lost | losses[places].isinf()
+            best = best.index_copy(0, places[better], made[better])
+            losses[places[better]] = loss[better]
+            alive = alive.index_copy(0, places, ~lost)
+        return best
+
+    def _image_loss(self, problem: Problem, target: Tensor | None) -> ImageLoss:
+        labels = problem.labels
+        if target is not None:
+            return lambda outputs, places: targeted_dlr(outputs, labels[places], target[places])
+        if self.loss == "dlr":
+            return lambda outputs, places: dlr(outputs, labels[places])
+        return lambda outputs, places: cross_entropy(outputs, labels[places])
+
+    def _run_once(
+        self, problem: Problem, image_loss: ImageLoss, start: Tensor, epsilon: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """From `start`: the kept iterates, whether they are lost, and their losses float64 [n]."""
+        images = problem.images
+        everywhere = torch.arange(len(images), device=images.device)
+
+        def total(outputs: Tensor, places: Tensor) -> Tensor:
+            return image_loss(outputs, places).sum()
+
+        def look(at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            gradient, outputs = problem.gradient_and_outputs(total, at)
+            return gradient, image_loss(outputs, everywhere).double(), problem.lost(outputs)
+
+        def column(values: Tensor) -> Tensor:
+            return values.view(-1, *[1] * (images.ndim - 1))
+
+        previous = current = within_ball(images, start, epsilon)
+        gradient, loss, lost = look(current)
+        best, best_gradient, best_loss = current, gradient, loss
+        kept, kept_loss, kept_lost = current, loss, lost
+        step = torch.full_like(loss, 2 * epsilon).to(images.dtype)
+        rises = torch.zeros_like(loss)
+        halved, checked_loss = torch.ones_like(lost), best_loss
+        checkpoints, last = _checkpoints(self.steps), 0
+        for number in range(1, self.steps + 1):
+            weight = _STEP_WEIGHT if number > 1 else 1.0
+            ahead = _projected(images, current + column(step) * gradient.sign(), epsilon)
+            ahead = current + weight * (ahead - current) + (1 - weight) * (current - previous)
+            previous, current = current, _projected(images, ahead, epsilon)
+            before = loss
+            gradient, loss, lost = look(current)
+            rises += loss > before
+            better = loss > best_loss
+            best, best_gradient = (
+                torch.where(column(better), new, old) for new, old in ((current, best), (gradient, best_gradient))
+            )
+            best_loss = torch.where(better, loss, best_loss)
+            # A lost iterate goes before any other one, the highest loss before a lower one.
+            keep = (lost & ~kept_lost) | ((lost == kept_lost) & (loss > kept_loss))
+            kept = torch.where(column(keep), current, kept)
+            kept_loss, kept_lost = torch.where(keep, loss, kept_loss), kept_lost | lost
+            if number in checkpoints:
+                stuck = (rises <= _RISING * (number - last)) | (~halved & (checked_loss >= best_loss))
+                step = torch.where(stuck, step / 2, step)
+                current = torch.where(column(stuck), best, current)
+                gradient = torch.where(column(stuck), best_gradient, gradient)
+                halved, checked_loss, last = stuck, best_loss, number
+                rises = torch.zeros_like(rises)
+        return kept, kept_lost, kept_loss
+
+    def steps_taken(self) -> int:
+        return self.steps * self.restarts * (self.targets if self.loss == "targeted-dlr" else 1)
+
+    def step(self, epsilon: float) -> float:
+        """The first step; later ones are shorter."""
+        return 2 * epsilon
+
+
+def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    """[n]: the cross-entropy of each image against its label, or against the normalised vector of several."""
+    if labels.ndim == 1:
+        return F.cross_entropy(outputs, labels, reduction="none")
+    target = labels.float() / labels.sum(dim=1, keepdim=True).clamp(min=1)
+    return F.cross_entropy(outputs, target, reduction="none")
+
+
+def _projected(images: Tensor, moved: Tensor, epsilon: float) -> Tensor:
+    return (images + (moved - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+
+
+def _checkpoints(steps: int) -> frozenset[int]:
+    """Steps after which the step size is looked at: 22 % of them, then each time 3 % fewer, at least 6 %."""
+    span, shrink, least = max(int(0.22 * steps), 1), max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)
+    found, at = [], 0
+    while at + span <= steps:
+        at += span
+        found.append(at)
+        span = max(span - shrink, least)
+    return frozenset(found)

@@ -1,0 +1,53 @@
+"""The ball that an attack may move an image in, as everything that judges an image enforces it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+#: The norm that an epsilon is a radius of.
+Norm = Literal["linf", "l2"]
+
+
+def sizes(change: Tensor, norm: Norm = "linf") -> Tensor:
+    """float64 [n]: each image's norm of `change` [n, ...]: its largest entry, or the root of the sum of squares."""
+    flat = change.flatten(1)
+    if norm == "linf":
+        return flat.abs().amax(dim=1).double()
+    lengths: Tensor = torch.linalg.vector_norm(flat.double(), dim=1)
+    return lengths
+
+
+def within_ball(images: Tensor, proposed: Tensor, epsilon: float, norm: Norm = "linf") -> Tensor:
+    """`proposed` brought back into the ball of radius `epsilon` around `images` and into [0, 1], exactly.
+
+    In L∞ each pixel is clipped; in L2 a change that is too long is shortened, its direction kept. A sum rounded to
+    float32 may lie outside the ball by one unit in the last place; such a change is set back by it.
+    """
+    # A proposal that is no number is no proposal.
+    proposed = torch.where(proposed.isnan(), images, proposed)
+    return _clipped(images, proposed, epsilon) if norm == "linf" else _shortened(images, proposed, epsilon)
+
+
+def _clipped(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:
+    radius = torch.tensor(epsilon, dtype=images.dtype)
+    if float(radius) > epsilon:
+        radius = torch.nextafter(radius, torch.zeros_like(radius))
+    bound = float(radius)
+    clipped = (images + (proposed - images).clamp(-bound, bound)).clamp(0, 1)
+    outside = (clipped.double() - images.double()).abs() > epsilon
+    return torch.where(outside, torch.nextafter(clipped, images), clipped)
+
+
+def _shortened(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:
+    # What lies inside [0, 1] is nearer to an image than what lies outside, pixel by pixel.
+    result = proposed.clamp(0, 1)
+    change = result.double() - images.double()
+    length = sizes(change, "l2")
+    # Rounding to float32 moves each pixel by at most half a unit of a number below 1.
+    slack = change[0].numel() ** 0.5 * torch.finfo(images.dtype).eps / 2
+    factor = ((epsilon - slack) / length.clamp(min=1e-300)).clamp(min=0).view(-1, *[1] * (images.ndim - 1))
+    shorter = (images.double() + change * factor).to(images.dtype).clamp(0, 1)
+    return torch.where((length <= epsilon).view(factor.shape), result, shorter)

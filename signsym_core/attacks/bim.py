@@ -1,0 +1,31 @@
+"""The basic iterative method: FGSM in small steps, from the clean image."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor
+
+from signsym_core.attacks.problem import Problem
+from signsym_core.attacks.signsteps import SignSteps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BIM(SignSteps):
+    """x₀ = x; xₜ₊₁ = Π(xₜ + α · sign(∇ L(xₜ))), with Π the projection to the ball and to [0, 1].
+
+    The defaults are those of Foolbox's LinfBasicIterativeAttack: 10 steps of ε / 5, no random start.
+    """
+
+    name = "bim"
+    label = "BIM"
+    citation = "Kurakin, Goodfellow, Bengio 2017, Adversarial examples in the physical world, arXiv 1607.02533"
+
+    steps: int = 10
+    random_start: bool = False
+
+    def direction(self, problem: Problem, current: Tensor) -> Tensor:
+        return problem.gradient(current)
+
+    def usual_step(self) -> float:
+        return 0.2

@@ -1,0 +1,114 @@
+"""The boundary attack: a random walk along the border between classes that comes ever nearer to the clean image."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from signsym_core.attacks.ball import Norm
+from signsym_core.attacks.minimisation import MinimisationAttack, Oracle
+from signsym_core.registry import require
+
+#: Lengths of the records of decisions that the steps are adapted to, and the step at whose multiples they are kept.
+_SPHERICAL_RECORD, _STEP_RECORD, _EVERY = 100, 30, 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Boundary(MinimisationAttack):
+    """A step: a random move of δ · d(x, xₜ) along the sphere around x, then ε · d(x, xₜ) towards x; kept if it is lost
+    and nearer. δ and ε grow where more than half (a quarter) of the moves along the sphere (of the steps) stay lost,
+    and shrink where fewer than a fifth (a tenth) do.
+
+    Minimises the L2 distance, by Foolbox's version of the algorithm: the same numbers as Foolbox for a batch of one.
+    There a whole batch shares each random direction; here every image has its own. A few thousand steps measure
+    little beyond the start; the published comparison takes 25,000.
+    """
+
+    name = "boundary"
+    label = "Boundary"
+    citation = "Brendel, Rauber, Bethge 2018, Decision-based adversarial attacks, arXiv 1712.04248"
+
+    steps: int = 25_000
+    #: The first δ.
+    spherical_step: float = 0.01
+    #: The first ε.
+    source_step: float = 0.01
+    #: An image whose ε falls below this has converged.
+    convergence: float = 1e-7
+    #: Factor by which δ and ε grow and shrink.
+    adaptation: float = 1.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.steps >= 1, "steps", "a whole number, at least 1", self.steps)
+        for name in ("spherical_step", "source_step", "convergence"):
+            require(getattr(self, name) > 0, name, "a number above 0", getattr(self, name))
+        require(self.adaptation > 1, "adaptation", "a number above 1", self.adaptation)
+
+    @property
+    def norm(self) -> Norm:
+        return "l2"
+
+    def walk(self, oracle: Oracle, originals: Tensor, start: Tensor, places: Tensor) -> Tensor:
+        shape, clean, best = originals.shape[1:], originals.flatten(1), start.flatten(1).clone()
+        spherical = torch.full((len(best),), self.spherical_step, dtype=best.dtype, device=best.device)
+        source = torch.full_like(spherical, self.source_step)
+        # NaN: no decision yet.
+        spheres = best.new_full((len(best), _SPHERICAL_RECORD), torch.nan)
+        moves = best.new_full((len(best), _STEP_RECORD), torch.nan)
+        for step in range(1, self.steps + 1):
+            going = ((source >= self.convergence) & oracle.affords(places)).nonzero().flatten()
+            if len(going) == 0:
+                break
+            at, here, x = places[going], best[going], clean[going]
+            noise = oracle.streams.normal(at, clean.shape[1])
+            on_sphere, proposed, distance = _proposals(x, here, noise, spherical[going], source[going])
+            lost = oracle.lost(proposed.view(-1, *shape), at)
+            if step % _EVERY == 0:
+                record = step // _EVERY - 1
+                spheres[going, record % _SPHERICAL_RECORD] = oracle.lost(on_sphere.view(-1, *shape), at).to(x.dtype)
+                moves[going, record % _STEP_RECORD] = lost.to(x.dtype)
+            nearer = lost & ((x - proposed).norm(dim=1) < distance)
+            best[going[nearer]] = proposed[nearer]
+            if step % _EVERY == 0:
+                self._adapt(spheres, (spherical, source), 0.5, 0.2)
+                self._adapt(moves, (source,), 0.25, 0.1)
+        return best.view(originals.shape)
+
+    def _adapt(self, record: Tensor, lengths: tuple[Tensor, ...], many: float, few: float) -> None:
+        """Scale the `lengths` of images whose record is full by the share of its ones, and begin their record anew."""
+        share = record.mean(dim=1)
+        factor = torch.ones_like(share)
+        factor[share > many] = self.adaptation
+        factor[share < few] = 1 / self.adaptation
+        for length in lengths:
+            length *= factor
+        record[factor != 1] = torch.nan
+
+    def cost(self, epsilons: int) -> float:
+        # A start takes up to fifty decisions.
+        needed = 50 + self.steps * (1 + 1 / _EVERY)
+        return epsilons + (needed if self.queries is None else min(needed, self.queries))
+
+
+def _proposals(
+    clean: Tensor, here: Tensor, noise: Tensor, spherical: Tensor, source: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Moves along the sphere and steps from there towards the clean images, [m, pixels], and the distances [m] before.
+
+    The noise [m, pixels] is made orthogonal to the way to the clean image; the theorem of Pythagoras brings the moved
+    image back to the sphere, up to what clipping to [0, 1] changes, which the step makes up for.
+    """
+    inward = clean - here
+    distance = inward.norm(dim=1)
+    towards = inward / distance[:, None]
+    across = noise - (towards * noise).sum(dim=1, keepdim=True) * towards
+    across = across * (spherical * distance / across.norm(dim=1))[:, None]
+    on_sphere = clean + (across - inward) / (spherical.square() + 1).sqrt()[:, None]
+    on_sphere = on_sphere.clamp(0, 1)
+    inward = clean - on_sphere
+    left = inward.norm(dim=1)
+    length = (source * distance + left - distance).clamp(min=0) / left
+    return on_sphere, (on_sphere + length[:, None] * inward).clamp(0, 1), distance

@@ -1,0 +1,58 @@
+"""How far an image is from being lost, in logits: the margin, and the scale-free losses made from it.
+
+Legend: n images, c classes; z logits [n, c]; y the image's labels: int64 [n], or 0/1 [n, c] where it has several.
+π sorts an image's logits from the largest to the smallest: z_π1 ≥ z_π2 ≥ ...
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Added to a spread of logits, so that logits which are all alike divide nothing by zero.
+_TINY = 1e-12
+#: Stands for the logit of a class that is not there: an image with every label, or with none.
+_ABSENT = -1e9
+
+
+def margin(z: Tensor, y: Tensor) -> Tensor:
+    """[n]: z_y - max of the other classes; negative where the image is lost. Of several labels the best counts."""
+    mine = _mask(z, y)
+    return z.masked_fill(~mine, _ABSENT).amax(dim=1) - z.masked_fill(mine, _ABSENT).amax(dim=1)
+
+
+def dlr(z: Tensor, y: Tensor) -> Tensor:
+    """[n]: the difference of logits ratio, -(z_y - max of the others) / (z_π1 - z_π3), of equation 6: to be raised.
+
+    It does not change when the logits are shifted or scaled. Needs three classes or more.
+    """
+    if z.shape[1] < 3:
+        raise ValueError(f"the loss dlr compares the three largest logits; the model has {z.shape[1]} classes")
+    ordered = z.sort(dim=1, descending=True).values
+    return -margin(z, y) / (ordered[:, 0] - ordered[:, 2] + _TINY)
+
+
+def targeted_dlr(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """[n]: -(z_y - z_t) / (z_π1 - (z_π3 + z_π4) / 2), of equation 7, for the classes `target` [n]: to be raised.
+
+    Needs four classes or more.
+    """
+    if z.shape[1] < 4:
+        raise ValueError(f"the targeted dlr compares the four largest logits; the model has {z.shape[1]} classes")
+    ordered = z.sort(dim=1, descending=True).values
+    own = z.masked_fill(~_mask(z, y), _ABSENT).amax(dim=1)
+    wanted = z.gather(1, target.unsqueeze(1)).squeeze(1)
+    return -(own - wanted) / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + _TINY)
+
+
+def runners_up(z: Tensor, y: Tensor, count: int) -> Tensor:
+    """int64 [n, up to `count`]: the classes that are no label of the image, by falling logit."""
+    count = min(count, z.shape[1] - 1)
+    return z.masked_fill(_mask(z, y), _ABSENT).topk(count, dim=1).indices
+
+
+def _mask(z: Tensor, y: Tensor) -> Tensor:
+    """bool [n, c]: the image's own classes."""
+    if y.ndim == 2:
+        return y > 0
+    return torch.zeros_like(z, dtype=torch.bool).scatter(1, y.unsqueeze(1), True)

@@ -1,0 +1,120 @@
+"""Attacks that look for the smallest perturbation of each image, by decisions alone: is this image lost or not?
+
+One run serves every epsilon: what was found is shortened to the ball, and the model judges it there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from signsym_core.attacks.ball import sizes
+from signsym_core.attacks.base import Attack
+from signsym_core.attacks.problem import Problem, Told
+from signsym_core.registry import require
+
+#: Uniform images that are tried as a start, and parts of the way from the clean image to the one that is lost.
+_DIRECTIONS, _BLENDS = 1000, 50
+#: Part of its length by which a change is drawn out in the end, so that no rounding in another batch undoes it.
+_SAFETY = 1e-4
+
+
+class Oracle:
+    """Tells of images whether they are lost, and counts how often it was asked about each image of the block.
+
+    About an image whose budget is spent nobody is asked any more: what is proposed for it counts as not lost.
+    """
+
+    def __init__(self, problem: Problem, budget: int | None) -> None:
+        self.problem, self.streams, self.micro_batch = problem, problem.streams, problem.micro_batch
+        self.budget = math.inf if budget is None else budget
+        #: int64 [n]; the clean image was asked about once.
+        self.used = torch.ones(len(problem.images), dtype=torch.int64, device=problem.images.device)
+
+    def affords(self, places: Tensor, queries: int = 1) -> Tensor:
+        """bool: the images at `places` have so many queries left."""
+        return self.used[places] + queries <= self.budget
+
+    def lost(self, images: Tensor, places: Tensor) -> Tensor:
+        """bool [m]: whether each of `images`, made for the image of the block at its place, is lost."""
+        result = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        asked = self.affords(places).nonzero().flatten()
+        if len(asked):
+            self.used.index_add_(0, places[asked], torch.ones_like(asked))
+            outputs = self.problem.outputs(images[asked])
+            result[asked] = self.problem.lost(outputs, places[asked])
+        return result
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MinimisationAttack(Attack):
+    """The smallest perturbation that an image is lost under, as far as the attack finds it.
+
+    Every image has its own start, its own stream of random numbers and steps of its own, so none depends on its
+    batch. The start is a uniform random image that is lost, brought nearer along the straight line in 50 parts, as in
+    Foolbox. An image for which 1,000 of them are not lost has no start: it counts as not broken, its distance is
+    infinite, and the outcome says how many there are. An image that is lost already has the distance 0.
+    """
+
+    tags = frozenset({"random"})
+
+    #: How often the model may be asked about an image, its start included; None: as often as the steps need.
+    queries: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.queries is None or self.queries >= 1, "queries", "at least 1, or null", self.queries)
+
+    @abstractmethod
+    def walk(self, oracle: Oracle, originals: Tensor, start: Tensor, places: Tensor) -> Tensor:
+        """From lost images `start` [m, ...] to the nearest lost images that are found.
+
+        `originals` are the clean ones, `places` [m] where they stand in the oracle's block.
+        """
+
+    def minimise(self, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+        """The images found, their distances float64 [n], and the queries int64 [n] that each took."""
+        oracle = Oracle(problem, self.queries)
+        images, alive = problem.images.clone(), problem.alive
+        distances = torch.where(alive, math.inf, 0.0).double()
+        places, start = self._starts(oracle, alive.nonzero().flatten())
+        if len(places):
+            originals = problem.images[places]
+            found = self.walk(oracle, originals, start, places)
+            further = (originals + (1 + _SAFETY) * (found - originals)).clamp(0, 1)
+            safe = oracle.lost(further, places).view(-1, *[1] * (found.ndim - 1))
+            images[places] = torch.where(safe, further, found)
+            distances[places] = sizes(images[places] - originals, self.norm)
+        return images, distances, oracle.used
+
+    def run(self, problem: Problem, epsilon: float) -> Tensor:
+        images, distances, queries = problem.once(self, self.minimise)
+        problem.told = Told(queries=queries, distances=distances)
+        return images
+
+    def _starts(self, oracle: Oracle, places: Tensor) -> tuple[Tensor, Tensor]:
+        """The places that a start was found for, and the starts."""
+        images, shape = oracle.problem.images, oracle.problem.images.shape[1:]
+        noise, lost = torch.empty_like(images), torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        searching = places
+        for _ in range(_DIRECTIONS):
+            searching = searching[oracle.affords(searching)]
+            if len(searching) == 0:
+                break
+            noise[searching] = oracle.streams.uniform(searching, *shape)
+            lost[searching] = oracle.lost(noise[searching], searching)
+            searching = searching[~lost[searching]]
+        found = places[lost[places]]
+        searching, share = found, torch.ones(len(images), dtype=images.dtype, device=images.device)
+        for part in range(1, _BLENDS):
+            if len(searching) == 0:
+                break
+            blend = part / _BLENDS
+            there = oracle.lost((1 - blend) * images[searching] + blend * noise[searching], searching)
+            share[searching[there]] = blend
+            searching = searching[~there]
+        shares = share[found].view(-1, *[1] * len(shape))
+        return found, (1 - shares) * images[found] + shares * noise[found]

@@ -1,0 +1,99 @@
+"""Square: a random search over square patches of the ball's corners. Asks for logits and never for a gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from signsym_core.attacks.base import Attack
+from signsym_core.attacks.margins import margin
+from signsym_core.attacks.problem import Problem, Told
+from signsym_core.registry import require
+
+#: Moves after which the share p of the pixels that a square covers is halved, out of 10,000.
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Square(Attack):
+    """x₀ = x ± ε in stripes one pixel wide; then each move sets a square of side √(p·h·w) to x ± ε, one sign for each
+    channel, and is kept where the margin z_y - max z_other falls. p shrinks from `first_share`: algorithms 1 and 2.
+
+    A strong score-based attack, whose success where gradients fail betrays masking. Each image has its own stream of
+    random numbers, and is left alone once it is lost. Unlike the published code, which moves a square over all images
+    at once and never puts it at the last row or column, no image depends on its batch and every place is equally
+    likely, as in the paper.
+    """
+
+    name = "square"
+    label = "Square"
+    citation = "Andriushchenko et al. 2020, Square attack, arXiv 1912.00049, algorithms 1 and 2"
+    tags = frozenset({"linf", "random"})
+
+    #: How often the model is asked about an image, the clean image included. AutoAttack's number.
+    queries: int = 5000
+    #: Share of the pixels that the first squares cover. AutoAttack's number.
+    first_share: float = 0.8
+    #: Whether the schedule of p is stretched or shrunk to the number of queries. It is written for 10,000.
+    rescaled: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.queries >= 2, "queries", "a whole number, at least 2", self.queries)
+        require(0 < self.first_share <= 1, "first_share", "a number in (0, 1]", self.first_share)
+
+    def run(self, problem: Problem, epsilon: float) -> Tensor:
+        images, streams = problem.images, problem.streams
+        count, channels, height, width = images.shape
+        best, queries = images.clone(), torch.ones(count, dtype=torch.int64, device=images.device)
+        # An image that is lost already stays as it is.
+        active = problem.alive.nonzero().flatten()
+        margins = torch.full((count,), math.inf, dtype=images.dtype, device=images.device)
+        for number in range(self.queries - 1):
+            if len(active) == 0:
+                break
+            clean, labels = images[active], problem.labels[active]
+            if number == 0:
+                proposed = clean + epsilon * _signs(streams.uniform(active, channels, 1, width))
+            else:
+                side = self.side(number - 1, height, width)
+                draws = streams.uniform(active, channels + 2)
+                square = _squares(draws[:, -2:], side, height, width)
+                proposed = clean + epsilon * _signs(draws[:, :-2])[..., None, None]
+                proposed = torch.where(square, proposed, best[active])
+            proposed = proposed.clamp(0, 1)
+            outputs = problem.outputs(proposed)
+            queries[active] += 1
+            found = margin(outputs, labels).to(images.dtype)
+            lost = problem.lost(outputs, active)
+            better = (found < margins[active]) | lost
+            margins[active[better]] = found[better]
+            best[active[better]] = proposed[better]
+            active = active[~lost]
+        problem.told = Told(queries=queries)
+        return best
+
+    def side(self, move: int, height: int, width: int) -> int:
+        """Side of the square of the move with this number, from 0."""
+        at = move * 10_000 // self.queries if self.rescaled else move
+        share = self.first_share / 2 ** sum(at > after for after in _HALVINGS)
+        return min(max(round(math.sqrt(share * height * width)), 1), height, width)
+
+    def cost(self, epsilons: int) -> float:
+        return epsilons * self.queries
+
+
+def _signs(uniform: Tensor) -> Tensor:
+    return torch.where(uniform < 0.5, -1.0, 1.0).to(uniform.dtype)
+
+
+def _squares(draws: Tensor, side: int, height: int, width: int) -> Tensor:
+    """bool [n, 1, height, width]: a square of this side for each image, where its draws [n, 2] in [0, 1) put it."""
+    top = (draws[:, :1] * (height - side + 1)).long()
+    left = (draws[:, 1:] * (width - side + 1)).long()
+    rows = torch.arange(height, device=draws.device) - top
+    columns = torch.arange(width, device=draws.device) - left
+    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
+    return inside[:, None]

@@ -1,0 +1,102 @@
+"""What is known of one model: the outcomes of the attacks that were run on it, and what a probe measured.
+
+A model here is one setting under one rule, fine-tuned with one or several seeds. Legend: outcomes [seeds, images].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from signsym_core.probes import Probe
+
+Array = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One attack at one ε."""
+
+    attack: str
+    #: How the attack's parameters are told apart, such as the JSON of those that are not the default.
+    parameters: str
+    #: "feedback", "exact", "transfer", ...; "none" for an attack that asks for no gradient.
+    gradient: str
+    epsilon: float
+    #: Gradient steps, and the length of one; 0 where there are none.
+    steps: int = 0
+    step_size: float = 0.0
+    seeds: tuple[int, ...]
+    #: Numbers of the images in their data set.
+    images: NDArray[np.int64]
+    outcomes: Array
+    #: Largest change of a pixel [seeds, images]; None where it is not known.
+    linf: Array | None = None
+
+    @property
+    def score(self) -> float:
+        """The mean outcome."""
+        return float(self.outcomes.mean())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All runs on one model."""
+
+    runs: tuple[Run, ...]
+    #: Score of the best constant prediction.
+    chance: float
+    #: One probe for each seed; none where the model itself was not at hand.
+    probes: tuple[Probe, ...] = ()
+    #: Whether the model's backward pass may be another thing than its gradient, so that "exact" is a choice.
+    converted: bool = True
+
+    def of(self, *, gradient: str | None = None, below: float = 2.0) -> list[Run]:
+        """The attacks at ε in (0, `below`), of one source of gradient or of any, but the null attacks."""
+        return [
+            run
+            for run in self.runs
+            if 0 < run.epsilon < below and run.attack not in NULL and gradient in (None, run.gradient)
+        ]
+
+    @property
+    def result(self) -> str:
+        """The source of gradient whose numbers count: "exact", or the model's own where there is no other."""
+        return "exact" if self.converted else "feedback"
+
+    @property
+    def clean(self) -> Run | None:
+        """The run without an attack on the most images."""
+        found = [run for run in self.runs if run.attack == "none" or run.epsilon == 0]
+        return max(found, key=lambda run: run.outcomes.size, default=None)
+
+    def strongest(self, gradient: str, epsilon: float) -> Run | None:
+        """The run of that gradient and ε that keeps least."""
+        found = [run for run in self.of(gradient=gradient) if run.epsilon == epsilon]
+        return min(found, key=lambda run: run.score, default=None)
+
+
+#: Attacks that look at no model.
+NULL = frozenset({"none", "noise"})
+
+
+def paired(*runs: Run) -> list[Array] | None:
+    """The outcomes of the runs over the seeds and images that all of them have, in one order; None where none is."""
+    seeds = sorted(set.intersection(*(set(run.seeds) for run in runs)))
+    images = runs[0].images
+    for run in runs[1:]:
+        images = np.intersect1d(images, run.images)
+    if not seeds or not len(images):
+        return None
+    return [_chosen(run, seeds, np.sort(images)) for run in runs]
+
+
+def _chosen(run: Run, seeds: Sequence[int], images: NDArray[np.int64]) -> Array:
+    rows = np.array([run.seeds.index(seed) for seed in seeds])
+    order = np.argsort(run.images)
+    columns = order[np.searchsorted(run.images, images, sorter=order)]
+    found: Array = run.outcomes[np.ix_(rows, columns)]
+    return found

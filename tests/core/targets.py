@@ -1,0 +1,41 @@
+"""Small models and images for the tests of attacks, and parameters under which no attack takes long."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import signsym_core as ss
+
+#: What makes the members that ask a model thousands of times small enough for a test.
+QUICK = {
+    "apgd": {"steps": 5},
+    "autoattack": {"steps": 3, "targets": 1, "queries": 8},
+    "square": {"queries": 15},
+    "hopskipjump": {"steps": 1, "first_evaluations": 20},
+    "boundary": {"steps": 12},
+}
+
+
+def small(rule="usf", seed=0, **parameters):
+    """A network with two convolutions for images of 10 x 10 pixels and 5 classes, under `rule`."""
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 5)]
+    network = nn.Sequential(*layers)
+    with torch.no_grad():
+        # Without this a random network sees one class in every image.
+        layers[-1].bias -= network(torch.rand(200, 3, 10, 10)).mean(0)
+    return ss.convert(network, rule, seed=3, **parameters).eval()
+
+
+def right(model, n=40):
+    """Random images, with the classes that the model gives them."""
+    images = torch.rand(n, 3, 10, 10, generator=torch.Generator().manual_seed(1))
+    return images, model(images).argmax(1)
+
+
+def slope(model, images, labels):
+    """The gradient of the summed cross-entropy, as the model's own backward pass has it."""
+    variable = images.clone().requires_grad_()
+    nn.functional.cross_entropy(model(variable), labels, reduction="sum").backward()
+    return variable.grad

@@ -1,0 +1,97 @@
+"""Every kind of attack and source of gradients through a plan and its jobs: what the tables say of them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from orchestrator import work
+from orchestrator.grid import load
+from orchestrator.jobs import Context
+from orchestrator.plan import compile_plan
+from orchestrator.store import Store
+
+TEXT = """
+name: attacked
+seeds: [0]
+experiments:
+  - task: classification
+    dataset: {name: digits, size: 8}
+    backbone: {name: smallcnn, width: 8}
+    weights: {pretrain: {dataset: {name: digits, size: 8}, epochs: 3, lr: 0.002, head_lr: 0.002}}
+    rule: [bp, brsf]
+    finetune: {epochs: 3, lr: 0.001, head_lr: 0.002}
+    attacks:
+      - {name: pgd, gradient: [feedback, exact, transfer, eot, hybrid], epsilon: [0.02, 0.05], images: 24}
+      - {name: noise, draws: 3, epsilon: 0.05, images: 24}
+      - {name: [bim, mim], epsilon: 0.05, images: 24}
+      - {name: apgd, loss: dlr, steps: 10, epsilon: 0.05, images: 24}
+      - {name: autoattack, steps: 5, targets: 2, queries: 20, gradient: exact, epsilon: 0.05, images: 24}
+      - {name: square, queries: 50, epsilon: 0.05, images: 24}
+      - {name: hopskipjump, steps: 2, epsilon: [0.5, 2], images: 12}
+      - {name: hopskipjump, steps: 2, constraint: linf, queries: 300, epsilon: [0.1, 0.3], images: 12}
+      - {name: boundary, steps: 50, epsilon: [0.5, 2], images: 12}
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The results and the outcomes of the whole grid, and its cells."""
+    folder = tmp_path_factory.mktemp("attacked")
+    (folder / "grid.yaml").write_text(TEXT)
+    plan = compile_plan(load(folder / "grid.yaml"), set(), set())
+    context = Context(storage=str(folder / "store"), data_root=str(folder), git="", versions="{}")
+    for key, job in plan.jobs.items():
+        work.execute(key, dict(job.spec), context)
+    store = Store(str(folder / "store"))
+    return store.results(), store.outcomes(), plan.cells
+
+
+def test_every_cell_has_a_result(done):
+    results, _, cells = done
+    assert set(results["cell"]) == cells
+
+
+def test_every_epsilon_has_its_norm(done):
+    results, _, _ = done
+    l2 = results.query("attack == 'boundary' or (attack == 'hopskipjump' and not attack_params.str.contains('linf'))")
+    assert l2["norm"].eq("l2").all()
+    assert len(l2) == 8
+    assert results.drop(l2.index)["norm"].eq("linf").all()
+
+
+def test_sources_of_gradients_are_told_apart_and_hybrid_is_the_best_of_two(done):
+    results, _, _ = done
+    pgd = results.query("attack == 'pgd'").pivot_table(index=["rule", "epsilon"], columns="gradient", values="value")
+    assert set(pgd.columns) == {"feedback", "exact", "transfer", "eot", "hybrid"}
+    assert (pgd["hybrid"] <= pgd[["feedback", "transfer"]].min(axis=1)).all()
+    bp = pgd.loc["bp"]
+    assert bp["feedback"].equals(bp["exact"].rename("feedback"))
+    assert bp["eot"].equals(bp["exact"].rename("eot"))
+    surrogates = results.query("gradient in ['transfer', 'hybrid'] and rule == 'brsf'")["surrogate_job"]
+    assert surrogates.eq(results.query("rule == 'bp'")["finetune_job"].iloc[0]).all()
+
+
+def test_queries_and_distances_are_stored_for_each_image_and_agree_with_the_outcomes(done):
+    results, outcomes, _ = done
+    counted = results.query("attack in ['square', 'hopskipjump', 'boundary']")
+    assert counted["queries"].notna().all()
+    assert results.drop(counted.index)["queries"].isna().all()
+    assert counted.query("attack == 'square'")["queries"].between(1, 50).all()
+    assert counted.query("attack_params.str.contains('linf')")["queries"].max() <= 300
+    for row in counted.query("attack != 'square'").itertuples():
+        images = outcomes[outcomes["cell"] == row.cell]
+        assert row.failed_starts == (images["distance"] == math.inf).sum()
+        assert images["queries"].mean() == pytest.approx(row.queries)
+        assert not images["robust"][images["distance"] <= row.epsilon].any()
+        assert row.value == images["robust"].mean()
+    assert outcomes[outcomes["cell"].isin(results.query("attack == 'square'")["cell"])]["distance"].isna().all()
+    assert results.query("attack == 'pgd'")["failed_starts"].isna().all()
+
+
+def test_stronger_attacks_leave_fewer_images(done):
+    results, _, _ = done
+    value = results.query("rule == 'bp' and epsilon == 0.05").set_index(["attack", "gradient"])["value"]
+    assert value["noise"].iloc[0] >= value["bim", "feedback"]
+    assert value["autoattack", "exact"] <= value["pgd", "exact"]
