@@ -1,4 +1,4 @@
-"""The command line: signsym plan | sweep | status | report | audit | attack | data."""
+"""The command line: signsym plan | sweep | status | explore | report | audit | attack | export | data."""
 
 from __future__ import annotations
 
@@ -61,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("storage", metavar="STORAGE")
     status.set_defaults(run=_status)
 
+    explore = commands.add_parser("explore", help="look at a store in the browser, also while a sweep writes to it")
+    explore.add_argument("storage", metavar="STORAGE")
+    explore.add_argument("--port", type=int, default=8050, help="port of 127.0.0.1 (default: 8050)")
+    explore.set_defaults(run=_explore)
+
     report = commands.add_parser("report", help="static pages with curves, tables and provenance")
     report.add_argument("storage", metavar="STORAGE")
     report.add_argument("--out", required=True, metavar="DIR")
@@ -90,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     attack.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
     attack.add_argument("--out", metavar="FILE.csv", help="write the rows there")
     attack.set_defaults(run=_attack)
+
+    export = commands.add_parser("export", help="a tidy table for an analysis of one's own, as CSV or Parquet")
+    export.add_argument("storage", metavar="STORAGE")
+    export.add_argument("--out", required=True, metavar="FILE", help="ends with .csv or .parquet")
+    what = "a row per cell, per image of each cell, or per point of a curve with its interval (default: results)"
+    export.add_argument("--what", choices=("results", "outcomes", "curves"), default="results", help=what)
+    export.set_defaults(run=_export)
 
     data = commands.add_parser("data", help="what is there of a data set, and its images decoded before a sweep")
     actions = data.add_subparsers(dest="action", required=True)
@@ -195,18 +207,16 @@ def _status(parsed: argparse.Namespace, console: Console) -> int:
 
 
 def _report(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.explorer.data import Data
     from orchestrator.explorer.static import write_report
     from orchestrator.sweeping import COMPLETE
 
-    store = _existing(parsed.storage)
-    plans = _plans(store)
+    plans = _plans(_existing(parsed.storage))
     page = write_report(
-        store.results(),
-        store.outcomes(),
+        Data(parsed.storage),
         Path(parsed.out),
         title=", ".join(plan.grid for _, plan in plans) or "signsym",
         missing=sum(plan.missing for _, plan in plans),
-        skipped=[f"{name}: {reason}" for name, reason in store.skipped.items()],
         command=f"signsym report {parsed.storage} --out {parsed.out}",
     )
     console.print(f"report: {page.resolve()}", highlight=False)
@@ -227,6 +237,23 @@ def _attack(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator import attackcli
 
     return attackcli.run(parsed, console)
+
+
+def _explore(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.explorer.server import explore
+    from orchestrator.sweeping import COMPLETE
+
+    explore(parsed.storage, parsed.port, console)
+    return COMPLETE
+
+
+def _export(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.explorer.export import export
+    from orchestrator.sweeping import COMPLETE
+
+    rows = export(_existing(parsed.storage), parsed.what, Path(parsed.out))
+    console.print(f"{rows:,} rows: {Path(parsed.out).resolve()}", highlight=False)
+    return COMPLETE
 
 
 def _data(parsed: argparse.Namespace, console: Console) -> int:

@@ -1,261 +1,154 @@
-"""The report: one folder of static files that opens from disk and asks no other host for anything."""
+"""The report: the explorer's pages as a folder of files that opens from disk and asks no other host for anything."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+import pyarrow.compute as pc
 from plotly.offline import get_plotlyjs
 
-from orchestrator.explorer import figures
-from orchestrator.explorer.query import FEW_IMAGES, FEW_SEEDS, Curve, Point, clean_scores, curves
-from signsym_core.stats import Interval
+from orchestrator.explorer import pages
+from orchestrator.explorer.blocks import Block, Facts, Figure, Matrix, Page, Table, Words
+from orchestrator.explorer.data import Data
+from orchestrator.explorer.pages.context import Context, context_of
+from orchestrator.explorer.presets import PRESETS
+from orchestrator.explorer.sheets import Sheets
+from orchestrator.explorer.verdicts import halving, verdicts
+from orchestrator.explorer.view import PAGES, View, format_view
+from orchestrator.explorer.writing import write
 
-#: Columns of curves.csv.
-_CSV = (
-    *("model", "attack", "gradient", "rule", "epsilon", "epsilon_label"),
-    *("value", "lo", "hi", "method", "images", "seeds"),
-    *("gap_to_bp", "gap_lo", "gap_hi", "over_exact", "over_exact_lo", "over_exact_hi", "reach"),
-)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Picture:
-    """A figure on the page with the table that says the same."""
-
-    title: str
-    #: What a reader who does not see the figure is told.
-    description: str
-    figure: Markup
-    header: list[str]
-    rows: list[list[str]]
+#: Pages that are written for each task.
+_STATIC = ("curves", "gap", "tables", "flags")
+#: Parts of a page, and cells with a page of their own; the explorer has all.
+MOST_PARTS, MOST_CELLS = 20, 48
 
 
-def write_report(
-    results: pd.DataFrame,
-    outcomes: pd.DataFrame,
-    out: Path,
-    *,
-    title: str,
-    skipped: Sequence[str] = (),
-    missing: int = 0,
-    command: str = "",
-) -> Path:
-    """Write index.html, plotly.min.js, curves.csv and provenance.json to the folder `out`; the path of the page.
+def write_report(data: Data, out: Path, *, title: str, missing: int = 0, command: str = "") -> Path:
+    """Write the pages of every task, their figures and tables, and provenance.json; the path of index.html.
 
-    `skipped` names files of the store that could not be read; `missing` is the number of cells without a result.
-    Raises AmbiguousCurveError where the rows do not tell two results apart.
+    `missing` is the number of cells that grids ask for and that have no result.
     """
-    lines = curves(results, outcomes)
-    environment = Environment(loader=PackageLoader("orchestrator.explorer"), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("report.html").render(
-        title=title,
-        findings=[found for pair in _shown_pairs(lines) for found in [_finding(*pair)] if found],
-        pictures=[*_masking_pictures(lines), *_curve_pictures(lines)],
-        clean=[(t, figures.label(rule), figures.percent(s), s) for t, rule, s in clean_scores(results, outcomes)],
-        few_images=FEW_IMAGES,
-        few_seeds=FEW_SEEDS,
-        small=any(line.small for line in lines),
-        skipped=list(skipped),
-        missing=missing,
-        cells=len(results),
-        provenance=_provenance(results),
-        command=command,
-        config=_json(figures.GRAPH_CONFIG),
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / "plotly.min.js", get_plotlyjs())
-    _write(out / "curves.csv", _csv(lines))
-    _write(out / "provenance.json", json.dumps(_provenance(results) | {"command": command}, indent=1))
-    _write(out / "index.html", page)
-    return out / "index.html"
+    index = data.snapshot.index
+    # A name that is no plain word was not made by a sweep, and must not become a path.
+    tasks = [task for task in index.choices("task") if task.isidentifier()] if len(index) else []
+    menu = [("Overview", "index.html")]
+    menu += [
+        (f"{PAGES[p]}: {task}", f"{p}-{task}.html") for task in tasks for p in ("curves", "gap", "tables", "flags")
+    ]
+    cells = {task: _cells(context_of(data, format_view(View(task=task)))) for task in tasks}
+    sheets = Sheets(data, out, title, menu, {cell for found in cells.values() for cell in found})
+    write(out / "plotly.min.js", get_plotlyjs())
+    write(out / "explorer.css", Path(__file__).with_name("assets").joinpath("explorer.css").read_text(encoding="utf-8"))
+    for task in tasks:
+        for name in _STATIC:
+            view = View(page=name, task=task)
+            sheets.add(_page(data, view), f"{name}-{task}", format_view(view))
+        for cell in cells[task]:
+            search = format_view(View(page="cell", task=task, cell=cell))
+            sheets.add(pages.build(context_of(data, search)), f"cells/{cell[:16]}", search)
+    provenance = _provenance(data) | {"command": command, "store": data.store.uri}
+    write(out / "provenance.json", json.dumps(provenance, indent=1))
+    return sheets.add(_overview(data, tasks, missing, provenance), "index")
 
 
-def _by_figure(lines: Sequence[Curve]) -> dict[tuple[str, ...], list[Curve]]:
-    found: dict[tuple[str, ...], list[Curve]] = {}
-    for line in lines:
-        found.setdefault(line.figure, []).append(line)
-    return found
+def _page(data: Data, view: View) -> Page:
+    """A page with all its variants, one below the other."""
+    blocks: list[Block] = []
+    said: set[object] = set()
+    for at, variant in enumerate(_variants(data, view)):
+        for block in pages.build(context_of(data, format_view(variant))).blocks:
+            if isinstance(block, Words):
+                if (block.title, *block.sentences) in said:
+                    continue
+                said.add((block.title, *block.sentences))
+            blocks.append(_renamed(block, at) if at else block)
+    plain = [block for block in blocks if not (isinstance(block, Words) and block.title == "How to read")]
+    reading = [block for block in blocks if isinstance(block, Words) and block.title == "How to read"]
+    return Page(title=f"{PAGES[view.page]}: {view.task}", blocks=[*plain, *reading])
 
 
-def _shown_pairs(lines: Sequence[Curve]) -> list[tuple[list[Curve], float]]:
-    """For each figure the curves of its last attack with both gradients, and the epsilon to look at.
-
-    That epsilon is the smallest at which the exact gradient leaves BP, or else the first rule, at most half of its
-    images: where an attack is strong but not everything is lost, and chosen without looking at the feedback gradient.
-    """
-    pairs = []
-    for group in _by_figure(lines).values():
-        both = [
-            attack
-            for attack in dict.fromkeys(line.attack_label for line in group)
-            if {"feedback", "exact"} <= {line.gradient for line in group if line.attack_label == attack}
-        ]
-        if not both:
-            continue
-        chosen = [line for line in group if line.attack_label == both[-1]]
-        exact = [line for line in chosen if line.gradient == "exact"]
-        reference = next((line for line in exact if line.rule == "bp"), exact[0])
-        attacked = [point for point in reference.points if point.epsilon > 0]
-        if attacked:
-            halved = next((point for point in attacked if point.score.value <= 0.5), attacked[-1])
-            pairs.append((chosen, halved.epsilon))
-    return pairs
+def _variants(data: Data, view: View) -> Iterator[View]:
+    if view.page == "tables":
+        for name, preset in PRESETS.items():
+            if preset.task in ("", view.task):
+                yield dataclasses.replace(view, preset=name)
+    elif view.page == "gap":
+        yield view
+        yield dataclasses.replace(view, form="heat")
+        yield dataclasses.replace(view, minus="exact")
+    else:
+        parts = pages.parts(context_of(data, format_view(view)))
+        for part in range(1, min(parts, MOST_PARTS) + 1):
+            yield dataclasses.replace(view, part=part)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Finding:
-    """What the numbers say about the feedback gradient at one epsilon: an opening and a sentence for each rule."""
-
-    opening: str
-    rules: list[str]
-
-
-def _finding(chosen: list[Curve], at: float) -> _Finding | None:
-    exact_of = {line.rule_label: line for line in chosen if line.gradient == "exact"}
-    sentences = []
-    for line in chosen:
-        other = exact_of.get(line.rule_label)
-        if line.gradient != "feedback" or line.rule == "bp" or other is None:
-            continue
-        mine, theirs = _at(line, at), _at(other, at)
-        if mine is not None and theirs is not None and mine.over_exact is not None:
-            sentences.append(
-                f"{figures.label(line.rule_label)}: {figures.percent(mine.score)} following its own feedback, "
-                f"{figures.percent(theirs.score)} following the exact gradient of the same weights. "
-                f"{_verdict(mine.over_exact)}"
-            )
-    if not sentences:
-        return None
-    bp = next((point for line in chosen if line.rule == "bp" for point in [_at(line, at)] if point), None)
-    beside = f" BP keeps {figures.percent(bp.score)}." if bp is not None else ""
-    return _Finding(
-        opening=f"{chosen[0].title}, {chosen[0].attack_label} at ε = {_label(chosen, at)}.{beside}", rules=sentences
-    )
+def _renamed(block: Block, at: int) -> Block:
+    """A block of a later variant, whose files must not take the place of the first one's."""
+    if isinstance(block, (Figure, Matrix)):
+        table = dataclasses.replace(block.table, name=f"{block.table.name}-{at + 1}")
+        return dataclasses.replace(block, name=f"{block.name}-{at + 1}", table=table)
+    return dataclasses.replace(block, name=f"{block.name}-{at + 1}") if isinstance(block, Table) else block
 
 
-def _verdict(over_exact: Interval) -> str:
-    gap = f"{figures.points(over_exact)} points"
-    if over_exact.lo > 0:
-        return f"The difference of {gap} is gradient masking, not robustness."
-    seeds = f"{over_exact.seeds} seed{'s' * (over_exact.seeds > 1)}"
-    return f"The difference of {gap} does not exclude zero with {seeds}: undecided."
+def _cells(context: Context) -> list[str]:
+    """For each line under attack the cell at the epsilon where the attack is strong and not everything is lost."""
+    lines = context.lines()[:MOST_CELLS]
+    if not lines:
+        return []
+    epsilon = halving(context.query, lines)
+    found = [point.cell for curve in context.query.curves(lines) if (point := curve.at(epsilon)) is not None]
+    return list(dict.fromkeys(found))
 
 
-def _at(line: Curve, epsilon: float) -> Point | None:
-    return next((point for point in line.points if point.epsilon == epsilon), None)
+def _overview(data: Data, tasks: list[str], missing: int, provenance: dict[str, Any]) -> Page:
+    if not tasks:
+        return pages.build(context_of(data, ""))
+    blocks: list[Block] = []
+    context = context_of(data, "")
+    if context.problems:
+        blocks.append(Words(title="To be known", sentences=context.problems, tone="warning"))
+    if missing:
+        words = f"{missing:,} cells of the stored grids have no result: they are not run, running or failed, and not "
+        words += "shown as zeros. The tables say which; `signsym status` says why."
+        blocks.append(Words(title="Not everything is here", sentences=[words], tone="warning"))
+    for task in tasks:
+        blocks.extend(_said(context_of(data, format_view(View(task=task)))))
+    facts = [(name, ", ".join(value) if isinstance(value, list) else str(value)) for name, value in provenance.items()]
+    return Page(title="Overview", blocks=[*blocks, Facts(title="Provenance", facts=facts)])
 
 
-def _masking_pictures(lines: Sequence[Curve]) -> list[_Picture]:
-    made = []
-    for chosen, at in _shown_pairs(lines):
-        pairs = [line for line in chosen if line.gradient == "feedback"]
-        rows = [
-            [
-                figures.label(line.rule_label),
-                point.label,
-                figures.percent(point.score),
-                figures.points(point.over_exact),
-            ]
-            for line in pairs
-            for point in line.points
-            if point.over_exact is not None
-        ]
-        heading = f"{chosen[0].title}: {chosen[0].attack_label} by gradient, at ε = {_label(chosen, at)} and over ε"
-        described = f"Robust accuracy of {len(pairs)} rules under their own feedback and under the exact gradient."
-        header = ["rule", "ε", "own feedback", "feedback minus exact, points"]
-        figure = _json(figures.masking_figure(chosen, at))
-        made.append(_Picture(title=heading, description=described, figure=figure, header=header, rows=rows))
-    return made
+def _said(context: Context) -> list[Block]:
+    """What the numbers of a task say about the last attack that has both gradients, or else the last one."""
+    lines = context.lines()
+    both = [line.attack for line in lines if line.gradient == "exact"] or [line.attack for line in lines]
+    chosen = [line for line in lines if line.attack == both[-1]][:60] if both else []
+    if not chosen:
+        return []
+    epsilon = halving(context.query, chosen)
+    label = next((text for text, value in context.epsilons().items() if value == epsilon), f"{epsilon:g}")
+    found = verdicts(context.query, chosen, epsilon, label)
+    title = f"What the numbers say, {context.view.task} at ε = {label}"
+    small = any(curve.small for curve in context.query.curves(chosen))
+    caution = ["Some of these rest on fewer than 1,000 images or 3 seeds: a demonstration, not evidence."]
+    return [Words(title=title, sentences=[*found, *(caution if small else [])], tone="finding")] if found else []
 
 
-def _curve_pictures(lines: Sequence[Curve]) -> list[_Picture]:
-    made = []
-    for group in _by_figure(lines).values():
-        rows = [
-            [
-                line.attack_label,
-                line.gradient,
-                figures.label(line.rule_label),
-                point.label,
-                figures.percent(point.score),
-                f"{point.score.n:,}",
-                ", ".join(f"{seed}: {100 * value:.1f}" for seed, value in point.by_seed.items()),
-                figures.points(point.over_bp) if point.over_bp else "",
-            ]
-            for line in group
-            for point in line.points
-        ]
-        rules = ", ".join(dict.fromkeys(figures.label(line.rule_label) for line in group))
-        attacks = ", ".join(dict.fromkeys(line.attack_label for line in group))
-        header = ["attack", "gradient", "rule", "ε", "robust [95 %]", "images", "each seed, %", "gap to BP, points"]
-        made.append(
-            _Picture(
-                title=f"{group[0].title}: robust accuracy over ε",
-                description=f"Robust accuracy against epsilon of {rules} under {attacks}, by source of gradient.",
-                figure=_json(figures.curve_figure(group)),
-                header=header,
-                rows=rows,
-            )
-        )
-    return made
+def _provenance(data: Data) -> dict[str, Any]:
+    index = data.snapshot.index
 
-
-def _label(lines: Sequence[Curve], epsilon: float) -> str:
-    return next(point.label for line in lines for point in line.points if point.epsilon == epsilon)
-
-
-def _csv(lines: Sequence[Curve]) -> str:
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(_CSV)
-    for line in lines:
-        for point in line.points:
-            score = point.score
-            gaps = [
-                value
-                for gap in (point.over_bp, point.over_exact)
-                for value in ((gap.value, gap.lo, gap.hi) if gap is not None else ("", "", ""))
-            ]
-            names = (line.title, line.attack_label, line.gradient, line.rule_label, point.epsilon, point.label)
-            numbers = (score.value, score.lo, score.hi, score.method, score.n, score.seeds)
-            writer.writerow([*names, *numbers, *gaps, point.reach])
-    return sink.getvalue()
-
-
-def _provenance(results: pd.DataFrame) -> dict[str, Any]:
     def distinct(column: str) -> list[str]:
-        return sorted(str(value) for value in results[column].dropna().unique())
+        return sorted(str(value) for value in pc.unique(index.table[column]).to_pylist() if value is not None)
 
     return {
-        "cells": len(results),
+        "cells": len(index),
+        "fine_tunes": len(distinct("finetune_job")),
+        "attack_jobs": len(distinct("job")),
         "git": distinct("git"),
         "versions": distinct("versions"),
         "devices": distinct("device"),
-        "fine_tunes": int(results["finetune_job"].nunique()),
-        "attack_jobs": int(results["job"].nunique()),
-        "last_result": str(results["finished_at"].max()) if len(results) else "",
+        "last_result": data.last_write,
     }
-
-
-def _json(value: go.Figure | dict[str, Any]) -> Markup:
-    """JSON that may stand inside a script element, whatever names it holds."""
-    text = value.to_json() if isinstance(value, go.Figure) else json.dumps(value)
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

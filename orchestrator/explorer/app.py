@@ -1,0 +1,186 @@
+"""The interactive explorer: a Dash application whose only state is the address of its page."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import ALL, MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash.development.base_component import Component
+
+from orchestrator.explorer import pages, routes, style
+from orchestrator.explorer.controls import CONTROLS, bar, changed, navigation, options, value_of
+from orchestrator.explorer.data import Data
+from orchestrator.explorer.pages.context import context_of
+from orchestrator.explorer.render import rendered
+from orchestrator.explorer.view import PAGES, View, format_view, parse_view
+
+#: Milliseconds between two looks at the store.
+PERIOD = 5_000
+
+
+def make_app(data: Data) -> Dash:
+    """The application over a store. It serves every file itself and asks no other host for anything."""
+    app = Dash(
+        "signsym",
+        title="signsym explorer",
+        update_title="",
+        assets_folder=str(routes.ASSETS),
+        serve_locally=True,
+        compress=False,
+        suppress_callback_exceptions=True,
+    )
+    app.layout = _layout(data)
+    routes.add(app.server, data)
+    _callbacks(app, data)
+    return app
+
+
+def _layout(data: Data) -> Component:
+    header = html.Header(
+        [
+            html.A("Skip to the results", href="#results", className="skip"),
+            html.Div([html.Strong("signsym"), html.Span(data.store.uri, className="where")], className="brand"),
+            navigation(),
+            html.Div(id="strip", role="status", **{"aria-live": "polite"}),
+            dmc.Button("New results: show them", id="refresh", size="compact-sm", style={"display": "none"}),
+            dmc.Switch(id="filter-live", label="Live", size="xs", checked=False),
+            dmc.ColorSchemeToggle(
+                lightIcon=html.Span("☀", **{"aria-hidden": "true"}),
+                darkIcon=html.Span("☾", **{"aria-hidden": "true"}),
+                id="scheme",
+                size="lg",
+                variant="default",
+                **{"aria-label": "Light or dark"},
+            ),
+        ],
+        className="top",
+    )
+    parts = [
+        dcc.Location(id="url", refresh=False),
+        dcc.Interval(id="tick", interval=PERIOD),
+        dcc.Store(id="version", data=data.snapshot.version),
+        header,
+        bar(),
+        html.Main(id="results", tabIndex="-1"),
+    ]
+    return dmc.MantineProvider(parts, defaultColorScheme="auto", theme={"fontFamily": style.FONT})
+
+
+def _callbacks(app: Dash, data: Data) -> None:
+    live = [Input("filter-live", "checked")]
+    held = [Input(control.id, control.holds) for control in CONTROLS]
+    offered = [control for control in CONTROLS if control.holds == "value" and control.name not in _FIXED]
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        *(Output(control.id, control.holds) for control in CONTROLS),
+        *(Output(control.id, "data") for control in offered),
+        *(Output(f"{control.id}-box", "style") for control in CONTROLS),
+        *(Output(f"page-{name}", "href") for name in PAGES),
+        *(Output(f"page-{name}", "className") for name in PAGES),
+        Output("filter-live", "checked"),
+        Input("url", "search"),
+        Input("version", "data"),
+        *(State(control.id, control.holds) for control in CONTROLS),
+    )
+    def show_controls(search: str | None, _version: int, *now: Any) -> list[Any]:
+        context = context_of(data, search)
+        view, index = context.view, context.snapshot.index
+        epsilons = list(context.epsilons())
+        values = [value_of(control, view) for control in CONTROLS]
+        return [
+            *(no_update if value == before else value for value, before in zip(values, now, strict=True)),
+            *(options(control, view, index, context.status, epsilons) for control in offered),
+            *({} if view.page in control.pages else {"display": "none"} for control in CONTROLS),
+            *(format_view(view.turned(name)) for name in PAGES),
+            *("page current" if view.page == name else "page" for name in PAGES),
+            view.live,
+        ]
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        Output("url", "search"),
+        *held,
+        *live,
+        Input({"type": "graph", "name": ALL}, "clickData"),
+        Input({"type": "grid", "name": ALL}, "selectedRows"),
+        State("url", "search"),
+        prevent_initial_call=True,
+    )
+    def go(*values: Any) -> Any:
+        *controls, is_live, _clicks, _selected, search = values
+        view = context_of(data, search).view
+        trigger = ctx.triggered_id
+        if isinstance(trigger, dict):
+            cell = _clicked(ctx.triggered)
+            return format_view(view.turned("cell", cell=cell)) if cell else no_update
+        new = changed(dataclasses.replace(view, live=bool(is_live)), controls)
+        return no_update if new == view else format_view(new)
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        Output("results", "children"), Input("url", "search"), Input("version", "data")
+    )
+    def show_page(search: str | None, _version: int) -> list[Component]:
+        context = context_of(data, search)
+        return rendered(pages.build(context), _revision(context.view))
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        Output("strip", "children"),
+        Output("version", "data"),
+        Output("refresh", "style"),
+        Input("tick", "n_intervals"),
+        Input("refresh", "n_clicks"),
+        State("version", "data"),
+        State("url", "search"),
+    )
+    def look(_ticks: int | None, _clicks: int | None, version: int, search: str | None) -> list[Any]:
+        data.refresh()
+        newer = data.snapshot.version != version
+        wanted = ctx.triggered_id == "refresh" or parse_view(search)[0].live
+        strip = _strip(data)
+        if not newer:
+            return [strip, no_update, {"display": "none"}]
+        return [strip, data.snapshot.version, {"display": "none"}] if wanted else [strip, no_update, {}]
+
+    @app.callback(  # type: ignore[untyped-decorator]
+        Output({"type": "grid", "name": MATCH}, "exportDataAsCsv"),
+        Input({"type": "csv", "name": MATCH}, "n_clicks"),
+        prevent_initial_call=True,
+    )
+    def save(clicks: int | None) -> bool:
+        return bool(clicks)
+
+
+#: Controls whose choices never change.
+_FIXED = {"x", "minus", "form", "preset", "only"}
+
+
+def _revision(view: View) -> str:
+    """What zoom and hidden lines belong to: the page and its filters, but not how far the sweep is."""
+    kept = dataclasses.replace(view, live=False)
+    return hashlib.sha256(format_view(kept).encode()).hexdigest()[:16]
+
+
+def _clicked(triggered: list[dict[str, Any]]) -> str:
+    """The cell of a marker or row that was clicked; "" where there is none."""
+    value = triggered[0]["value"] if triggered else None
+    if isinstance(value, dict):
+        found = value.get("points", [{}])[0].get("customdata")
+        return str(found) if isinstance(found, str) else ""
+    if isinstance(value, list) and value:
+        return str(value[0].get("cell") or "")
+    return ""
+
+
+def _strip(data: Data) -> list[Component]:
+    """How far the store is."""
+    status, index = data.status, data.snapshot.index
+    done = len(index)
+    asked = sum(len(asked.cells) for asked in status.asked())
+    parts = [f"{done:,} of {max(done, asked):,} cells done" if asked else f"{done:,} cells done"]
+    parts.append(style.counted(status.trials, "trial") + " running")
+    if status.failures:
+        parts.append(style.counted(status.failures, "job") + " failed")
+    last = data.last_write
+    return [html.Span(" · ".join([*parts, f"last result {last}"] if last else parts))]

@@ -1,0 +1,145 @@
+"""The filter bar: one control for each part of a view, on all pages."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from orchestrator.explorer import style
+from orchestrator.explorer.index import Index
+from orchestrator.explorer.line import FILTERS
+from orchestrator.explorer.status import Status
+from orchestrator.explorer.view import AXES, FACETS, PAGES, View
+
+#: On which pages a control has an effect.
+_ALL = tuple(PAGES)
+_CHOSEN = ("backbone", "dataset", "attack", "gradient", "rule", "seed")
+_LABELS = {
+    "dataset": "data set",
+    "gradient": "gradient source",
+    "rule": "rules",
+    "seed": "seeds",
+    "rows": "rows of panels",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """A control for the field `name` of a view, and the pages that it is shown on."""
+
+    name: str
+    pages: tuple[str, ...]
+    #: "value" or "checked": the property that holds its value.
+    holds: str = "value"
+
+    @property
+    def id(self) -> str:
+        return f"filter-{self.name}"
+
+
+CONTROLS = (
+    Control("task", _ALL),
+    *(Control(name, _ALL) for name in _CHOSEN),
+    Control("grid", _ALL),
+    Control("rows", ("curves", "gap")),
+    Control("x", ("curves", "gap")),
+    Control("minus", ("gap",)),
+    Control("form", ("gap",)),
+    Control("epsilon", ("gap", "tables")),
+    Control("preset", ("tables",)),
+    Control("only", ("cell",)),
+    Control("seed_lines", ("curves",), "checked"),
+)
+
+
+def bar() -> Component:
+    """The controls, empty."""
+    return html.Form([_made(control) for control in CONTROLS], className="filters", **{"aria-label": "Filters"})
+
+
+def _made(control: Control) -> Component:
+    name, label = control.name, _LABELS.get(control.name, control.name).capitalize()
+    if name in (*_CHOSEN, "rows"):
+        made: Component = dmc.MultiSelect(
+            id=control.id, label=label, placeholder="all" if name != "rows" else "by itself", searchable=True,
+            clearable=True, size="xs", data=[], value=[], hidePickedOptions=False, maxDropdownHeight=320,
+        )  # fmt: skip
+    elif name in ("task", "grid", "epsilon"):
+        made = dmc.Select(id=control.id, label=label, size="xs", data=[], value=None, clearable=name != "task",
+                          searchable=True, placeholder="all" if name == "grid" else "by itself")  # fmt: skip
+    elif name == "seed_lines":
+        made = dmc.Switch(id=control.id, label="Seeds as lines", size="xs", checked=False)
+    else:
+        made = html.Div(
+            [html.Span(_SEGMENTS[name][0], className="legend", id=f"{control.id}-label"), _segments(control)],
+            role="group",
+            **{"aria-labelledby": f"{control.id}-label"},
+        )
+    return html.Div(made, id=f"{control.id}-box", className="filter")
+
+
+_SEGMENTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
+    "x": ("ε axis", list(AXES.items())),
+    "minus": ("Gap to", [("bp", "BP"), ("exact", "exact gradient")]),
+    "form": ("As", [("lines", "lines"), ("heat", "heat map")]),
+    "preset": ("Table", [("", "by the task"), *((n, n) for n in "1234"), ("all", "all attacks")]),
+    "only": ("Images", [("", "all"), ("gained", "broken under BP only"), ("lost", "broken under the rule only")]),
+}
+
+
+def _segments(control: Control) -> Component:
+    # An empty value is no value to a segmented control.
+    data = [{"value": value or "-", "label": label} for value, label in _SEGMENTS[control.name][1]]
+    return dmc.SegmentedControl(id=control.id, data=data, value=data[0]["value"], size="xs")
+
+
+def options(control: Control, view: View, index: Index, status: Status, epsilons: list[str]) -> list[Any] | None:
+    """What a control offers; None where that never changes."""
+    if control.name in FILTERS:
+        return [{"value": v, "label": _option(control.name, v)} for v in index.choices(control.name)]
+    if control.name == "seed":
+        return [str(seed) for seed in index.seeds]
+    if control.name == "grid":
+        return list(status.grids)
+    if control.name == "rows":
+        return [{"value": name, "label": _LABELS.get(name, name)} for name in FACETS]
+    return epsilons if control.name == "epsilon" else None
+
+
+def _option(name: str, value: str) -> str:
+    return style.label(value) if name == "rule" else "no gradient" if value == "none" and name == "gradient" else value
+
+
+def value_of(control: Control, view: View) -> Any:
+    """A view's field as its control holds it."""
+    value = getattr(view, control.name)
+    if control.name in _SEGMENTS:
+        return value or "-"
+    return list(value) if isinstance(value, tuple) else value if value != "" else None
+
+
+def changed(view: View, values: list[Any]) -> View:
+    """The view with what the controls hold."""
+    changes: dict[str, Any] = {}
+    for control, value in zip(CONTROLS, values, strict=True):
+        if control.name in _SEGMENTS:
+            changes[control.name] = "" if value == "-" else value
+        elif isinstance(getattr(view, control.name), tuple):
+            changes[control.name] = tuple(value or ())
+        else:
+            changes[control.name] = value if value is not None else ""
+    if "preset" in changes and changes["task"] != view.task and changes["preset"] == view.preset:
+        # The tables are about one task each: with another task comes its own table.
+        changes["preset"] = ""
+    new = dataclasses.replace(view, **changes)
+    return new if new == view else dataclasses.replace(new, part=1)
+
+
+def navigation() -> Component:
+    """The five pages."""
+    links = [dcc.Link(label, id=f"page-{name}", href=f"?p={name}", refresh=False) for name, label in PAGES.items()]
+    return html.Nav(links, className="pages", **{"aria-label": "Pages"})

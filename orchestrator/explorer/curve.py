@@ -1,0 +1,73 @@
+"""A curve and its points: every number with its interval."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from signsym_core.stats import Interval
+
+#: Below these a result is called small.
+FEW_IMAGES, FEW_SEEDS = 1000, 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    """A curve at one epsilon."""
+
+    epsilon: float
+    label: str
+    score: Interval
+    #: The score of each seed.
+    by_seed: dict[int, float]
+    #: Score minus that of BP in the same panel, paired by seed and image; None where BP is absent, or for BP itself.
+    over_bp: Interval | None
+    #: Score minus that under the exact gradient on the same weights, paired; None where there is none.
+    over_exact: Interval | None
+    #: Mean over images of the largest change of a pixel, over epsilon.
+    reach: float
+    #: Key of the cell of the first seed, by which the point is found again.
+    cell: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One line: a rule under one attack with one source of gradient."""
+
+    #: The line's number in its index.
+    line: int
+    #: Values of FIGURE's columns.
+    figure: tuple[str, ...]
+    #: Name and parameters of the figure, rule and attack, as people read them.
+    title: str
+    backbone_label: str
+    dataset_label: str
+    rule: str
+    rule_label: str
+    attack: str
+    attack_label: str
+    gradient: str
+    task: str
+    #: What its values are: "robust accuracy", "mAP@1000".
+    score_name: str
+    norm: str
+    chance: float
+    points: tuple[Point, ...]
+
+    @property
+    def n(self) -> int:
+        """Images of the smallest point."""
+        return min(point.score.n for point in self.points)
+
+    @property
+    def seeds(self) -> int:
+        """Seeds of the point that has fewest."""
+        return min(point.score.seeds for point in self.points)
+
+    @property
+    def small(self) -> bool:
+        """Whether the line rests on too few images or seeds for a firm claim."""
+        return self.n < FEW_IMAGES or self.seeds < FEW_SEEDS
+
+    def at(self, epsilon: float) -> Point | None:
+        """The point at an epsilon."""
+        return next((point for point in self.points if point.epsilon == epsilon), None)

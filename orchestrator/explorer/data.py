@@ -1,0 +1,135 @@
+"""A store as the explorer sees it: an index that is replaced when results come, and curves that are computed once."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator import tables
+from orchestrator.explorer.examples import Example
+from orchestrator.explorer.flags import Flags
+from orchestrator.explorer.index import Index
+from orchestrator.explorer.outcomes import Outcomes
+from orchestrator.explorer.query import Query
+from orchestrator.explorer.reading import Folder
+from orchestrator.explorer.status import Status, Survey
+from orchestrator.store import Store
+
+#: Curves are kept for so many choices of seeds.
+KEPT = 4
+
+
+class Snapshot:
+    """The results of one moment."""
+
+    def __init__(self, index: Index, outcomes: Outcomes, version: int = 0) -> None:
+        self.index, self.outcomes, self.version = index, outcomes, version
+        self._queries: dict[tuple[int, ...], Query] = {}
+        self._flags: dict[frozenset[int], Flags] = {}
+
+    def query(self, seeds: tuple[int, ...] = ()) -> Query:
+        """The curves over these seeds; none stands for all."""
+        if seeds not in self._queries:
+            while len(self._queries) >= KEPT:
+                self._queries.pop(next(iter(self._queries)))
+            self._queries[seeds] = Query(self.index, self.outcomes, seeds)
+        return self._queries[seeds]
+
+    def flags(self, query: Query) -> Flags:
+        """The checks of masking on a query's curves."""
+        if query.seeds not in self._flags:
+            while len(self._flags) >= KEPT:
+                self._flags.pop(next(iter(self._flags)))
+            self._flags[query.seeds] = Flags(query)
+        return self._flags[query.seeds]
+
+
+class Data:
+    """A store that may be written to while it is looked at."""
+
+    def __init__(self, storage: str) -> None:
+        self.store = Store(storage)
+        self._results = Folder(self.store, "results", tables.RESULTS, tables.RESULTS.names)
+        self._outcomes = Outcomes(self.store)
+        self._parts: dict[str, pa.Table] = {}
+        self._lock = threading.Lock()
+        self._examples = Folder(self.store, "examples", tables.EXAMPLES, tables.EXAMPLES.names)
+        self._reach = Folder(self.store, "outcomes", tables.OUTCOMES, ("cell", "image", "linf"))
+        self._survey = Survey(self.store)
+        self.snapshot = Snapshot(Index(_joined({})), self._outcomes)
+        #: What was asked of the store and is not there.
+        self.status = Status()
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read the results that were added since the last time; whether there were any."""
+        if not self._lock.acquire(blocking=False):
+            # Another request reads already; what it finds is seen by the next one.
+            return False
+        try:
+            self.status = self._survey.status()
+            names = self._results.names()
+            new = self._results.read([name for name in names if name not in self._parts])
+            gone = set(self._parts) - set(names)
+            if not new and not gone:
+                return False
+            self._parts = {name: part for name, part in (self._parts | new).items() if name not in gone}
+            index = Index(_joined(self._parts))
+            self.snapshot = Snapshot(index, self._outcomes, self.snapshot.version + 1)
+            return True
+        finally:
+            self._lock.release()
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Files that could not be read, with the reason."""
+        return {**self._results.skipped, **self._outcomes.folder.skipped, **self.status.skipped}
+
+    @property
+    def last_write(self) -> str:
+        """When the last result was finished; "" before there is one."""
+        index = self.snapshot.index
+        last = pc.max(index.table["finished_at"]).as_py() if len(index) else None
+        return f"{last:%Y-%m-%d %H:%M:%S} UTC" if last else ""
+
+    def examples(self, cell: str) -> list[Example]:
+        """The adversarial images of a cell."""
+        rows = self._rows(self._examples, cell)
+        return [Example(**row) for row in rows if row["cell"] == cell]
+
+    def reach(self, cell: str) -> dict[int, float]:
+        """The largest change of a pixel by image."""
+        return {row["image"]: row["linf"] for row in self._rows(self._reach, cell) if row["cell"] == cell}
+
+    def again(self, cell: str) -> str | None:
+        """The grid that runs a cell again; None where no stored grid that can be read has it."""
+        asked = self.status.origin(cell)
+        return None if asked is None else self._survey.again(asked, cell)
+
+    def _rows(self, folder: Folder, cell: str) -> list[dict[str, Any]]:
+        """The rows of the cell's job, or where small files were merged, of all files without a job of that name."""
+        index = self.snapshot.index
+        row = index.row_of(cell)
+        if row is None:
+            return []
+        job, names = str(index.value("job", row)), folder.names()
+        wanted = [job] if job in names else [name for name in names if name not in self._parts]
+        found: list[dict[str, Any]] = []
+        for table in folder.read(wanted).values():
+            found += table.filter(pc.equal(table["cell"].cast(pa.string()), cell)).to_pylist()
+        return found
+
+    def example(self, cell: str, image: int) -> Example | None:
+        """One adversarial image of a cell."""
+        return next((example for example in self.examples(cell) if example.image == image), None)
+
+
+def _joined(parts: dict[str, pa.Table]) -> pa.Table:
+    if parts:
+        return pa.concat_tables(parts.values()).unify_dictionaries()
+    text = pa.dictionary(pa.int32(), pa.string())
+    fields = [pa.field(f.name, text if f.type == pa.string() else f.type) for f in tables.RESULTS]
+    return pa.schema(fields).empty_table()

@@ -1,0 +1,59 @@
+"""Adversarial images of a cell, as the store keeps them: PNG bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+#: By how much a difference is multiplied to be seen.
+GAIN = 5.0
+#: An image of more pixels was not made by a sweep.
+LARGEST = 4096 * 4096
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example:
+    """A clean image and what the attack made of it."""
+
+    cell: str
+    image: int
+    label: str
+    predicted: str
+    clean: bytes
+    adversarial: bytes
+
+
+def picture(example: Example | None, kind: str) -> bytes | None:
+    """A PNG of the example: "clean", "adversarial", or "difference" times GAIN around grey. None for what is no image.
+
+    The bytes are decoded and encoded again: what a store holds under this name need not be an image.
+    """
+    if example is None or kind not in ("clean", "adversarial", "difference"):
+        return None
+    try:
+        clean, adversarial = _pixels(example.clean), _pixels(example.adversarial)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    if kind == "difference":
+        if clean.shape != adversarial.shape:
+            return None
+        changed = 127.5 + GAIN * (adversarial.astype(np.float32) - clean.astype(np.float32))
+        return _png(changed.clip(0, 255).round().astype(np.uint8))
+    return _png(clean if kind == "clean" else adversarial)
+
+
+def _pixels(data: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        if image.width * image.height > LARGEST:
+            raise ValueError(f"{image.width} × {image.height} pixels")
+        return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

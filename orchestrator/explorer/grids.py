@@ -1,0 +1,62 @@
+"""Tables as AG Grid draws them: sorted and filtered in the browser, saved as they are shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash_ag_grid as dag
+import dash_mantine_components as dmc
+from dash import html
+from dash.development.base_component import Component
+
+from orchestrator.explorer.blocks import Column, Table
+
+#: Rows above which a table gets a height of its own and scrolls.
+TALL = 14
+_FORMATS = {
+    "percent": "params.value == null ? '' : d3.format('.1f')(100 * params.value) + ' %'",
+    "points": "params.value == null ? '' : d3.format('+.1f')(100 * params.value)",
+    "number": "params.value == null ? '' : d3.format(',')(params.value)",
+}
+#: Words for states beside their colour: no information by colour alone.
+_STATES = {state: {"fontStyle": "italic"} for state in ("not run", "running", "failed")}
+
+
+def grid_of(table: Table) -> Component:
+    rows = [dict(row) for row in table.rows]
+    grid = dag.AgGrid(
+        id={"type": "grid", "name": table.name},
+        columnDefs=[_column(column) for column in table.columns],
+        rowData=rows,
+        columnSize="autoSize",
+        defaultColDef={"sortable": True, "filter": True, "resizable": True, "minWidth": 80},
+        dashGridOptions={
+            "rowSelection": {"mode": "singleRow", "checkboxes": False, "enableClickSelection": True},
+            "domLayout": "normal" if len(rows) > TALL else "autoHeight",
+            "enableCellTextSelection": True,
+            "ensureDomOrder": True,
+        },
+        csvExportParams={"fileName": f"{table.name}.csv"},
+        style={"height": "440px"} if len(rows) > TALL else {"height": None},
+        className="ag-theme-quartz grid",
+    )
+    button = dmc.Button(
+        "CSV of the rows shown",
+        id={"type": "csv", "name": table.name},
+        **{"aria-label": f"CSV of the rows shown of: {table.title}"},
+        size="compact-xs",
+        variant="default",
+    )
+    return html.Div([grid, button])
+
+
+def _column(column: Column) -> dict[str, Any]:
+    definition: dict[str, Any] = {"field": column.key, "headerName": column.label}
+    if column.kind in _FORMATS:
+        definition |= {"valueFormatter": {"function": _FORMATS[column.kind]}, "type": "rightAligned"}
+        definition |= {"filter": "agNumberColumnFilter"}
+    conditions = [
+        {"condition": f"params.value && String(params.value).startsWith('{state}')", "style": look}
+        for state, look in _STATES.items()
+    ]
+    return definition | {"cellStyle": {"styleConditions": conditions}} if column.kind == "text" else definition

@@ -1,0 +1,69 @@
+"""The adversarial images of a point: clean, difference, adversarial, with what the model saw."""
+
+from __future__ import annotations
+
+from orchestrator.explorer.blocks import Pictures, Triple
+from orchestrator.explorer.examples import GAIN, Example
+from orchestrator.explorer.line import Line
+from orchestrator.explorer.outcomes import Outcome
+from orchestrator.explorer.pages.context import Context
+
+#: Images of one page.
+MOST = 24
+
+
+def pictures(context: Context, line: Line, epsilon: float) -> Pictures:
+    """Up to 24 triples of all seeds, those of the smallest true L∞ first, filtered against BP as the view asks."""
+    query, only = context.query, context.view.only
+    bp = query.bp(line)
+    baseline = query.cells(bp, epsilon) if bp is not None else {}
+    found: list[tuple[float, Example, str]] = []
+    total = 0
+    for seed, row in query.rows_by_seed(line, epsilon).items():
+        cell = str(query.index.value("cell", row))
+        reach = context.data.reach(cell)
+        ours = query.outcomes.of(cell)
+        for example in context.data.examples(cell):
+            total += 1
+            mine, theirs = (_score(outcome, example.image) for outcome in (ours, baseline.get(seed)))
+            if only and not _turned(mine, theirs, only):
+                continue
+            size = reach.get(example.image, float("nan"))
+            words = _caption(example, seed, size, line.metric, {"": mine, " under BP": theirs})
+            found.append((size, example, words))
+    # What has no known change comes last: NaN has no place of its own.
+    found.sort(key=lambda each: (each[0] != each[0], each[0], each[1].image))
+    chosen = [Triple(cell=example.cell, image=example.image, caption=words) for _, example, words in found[:MOST]]
+    if not total:
+        note = "The store keeps no images of this point."
+    elif not chosen:
+        note = f"None of the {total} images that the store keeps of this point fits the filter."
+    else:
+        note = f"{len(chosen)} of the {total} images that the store keeps of this point, smallest change first."
+    return Pictures(title="Adversarial images", triples=chosen, gain=GAIN, note=note)
+
+
+def _score(outcome: Outcome | None, image: int) -> float | None:
+    if outcome is None:
+        return None
+    at = int(outcome.images.searchsorted(image))
+    if at == len(outcome.images) or outcome.images[at] != image:
+        return None
+    return float(outcome.scores[at])
+
+
+def _turned(mine: float | None, theirs: float | None, only: str) -> bool:
+    """Whether an image does better ("gained") or worse ("lost") than under BP."""
+    if mine is None or theirs is None:
+        return False
+    return mine > theirs if only == "gained" else mine < theirs
+
+
+def _caption(example: Example, seed: int, size: float, metric: str, scores: dict[str, float | None]) -> str:
+    words = [f"image {example.image}, seed {seed}: {example.label or 'no class'} → {example.predicted or 'no class'}"]
+    if size == size:
+        words.append(f"L∞ {size:.4f}")
+    for under, score in scores.items():
+        if score is not None:
+            words.append(("robust" if score else "broken") + under if metric == "top1" else f"AP {score:.3f}{under}")
+    return ", ".join(words)

@@ -1,0 +1,126 @@
+"""Blocks as components of the interactive explorer."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from dash import dcc, html
+from dash.development.base_component import Component
+
+from orchestrator.explorer import style
+from orchestrator.explorer.blocks import (
+    Block,
+    Entry,
+    Facts,
+    Figure,
+    Links,
+    Matrix,
+    Page,
+    Pictures,
+    Table,
+    Triple,
+    Words,
+)
+from orchestrator.explorer.grids import grid_of
+
+
+def rendered(page: Page, revision: str) -> list[Component]:
+    """A page's components. While `revision` stays, figures keep their zoom and hidden lines when they are replaced."""
+    return [html.H1(page.title, className="page-title"), *(_block(block, revision) for block in page.blocks)]
+
+
+def _block(block: Block, revision: str) -> Component:
+    if isinstance(block, Words):
+        return _words(block)
+    if isinstance(block, Figure):
+        return _figure(block, revision)
+    if isinstance(block, Table):
+        return _section(block.title, grid_of(block), block.note)
+    if isinstance(block, Links):
+        links = [dcc.Link(link.text, href=link.search, refresh=False, className="chip") for link in block.links]
+        return html.Nav([html.Span(f"{block.title}: "), *links], className="links", **{"aria-label": block.title})
+    if isinstance(block, Matrix):
+        return _matrix(block)
+    if isinstance(block, Facts):
+        parts = [part for name, value in block.facts for part in (html.Dt(name), html.Dd(value))]
+        return _section(block.title, html.Dl(parts))
+    return _pictures(block)
+
+
+def _section(title: str, content: Component, note: str = "") -> Component:
+    parts = [html.H2(title), *([html.P(note, className="note")] if note else []), content]
+    return html.Section(parts, className="card")
+
+
+def _words(block: Words) -> Component:
+    sentences = [html.P(text) for text in block.sentences]
+    commands = [html.Pre(html.Code(command)) for command in block.commands]
+    role: dict[str, Any] = {"role": "status"} if block.tone == "warning" else {}
+    return html.Section([html.H2(block.title), *sentences, *commands], className=f"card {block.tone}", **role)
+
+
+def _figure(block: Figure, revision: str) -> Component:
+    figure = block.figure.update_layout(uirevision=revision, title_text=None)
+    graph = dcc.Graph(
+        id={"type": "graph", "name": block.name},
+        figure=figure,
+        config=style.GRAPH_CONFIG,
+        responsive=True,
+        style={"height": f"{figure.layout.height}px", "minWidth": "640px"},
+    )
+    picture = html.Div(graph, className="graph", role="img", **{"aria-label": block.described})
+    parts = [html.H2(block.title), html.Div(picture, className="scroll"), _twin(block.table)]
+    return html.Section(parts, className="card")
+
+
+def _twin(table: Table) -> Component:
+    rows = f"{table.title} ({style.counted(len(table.rows), 'row')})"
+    return html.Details([html.Summary(rows), grid_of(table)], className="twin")
+
+
+def _matrix(block: Matrix) -> Component:
+    names = len(block.header) - len(block.rows[0][1])
+    header = [
+        html.Th(text, scope="col", className="name" if at < names else "check") for at, text in enumerate(block.header)
+    ]
+    rows = [
+        html.Tr([*(html.Th(name, scope="row") for name in left), *(_entry(entry) for entry in entries)])
+        for left, entries in block.rows
+    ]
+    table = html.Table([html.Thead(html.Tr(header)), html.Tbody(rows)], className=f"matrix {block.name}")
+    # A part of a page that scrolls must be reached by keyboard as well.
+    scroll = html.Div(table, className="scroll", tabIndex="0", role="region", **{"aria-label": block.title})
+    parts = [html.H2(block.title), html.P(block.note, className="note"), scroll, _twin(block.table)]
+    return html.Section(parts, className="card")
+
+
+def _entry(entry: Entry) -> Component:
+    lines = [html.Span(line) for line in entry.lines]
+    content = dcc.Link(lines, href=entry.search, refresh=False) if entry.search else html.Div(lines)
+    return html.Td(content, title=entry.about or None, className=f"entry {entry.state.replace(' ', '-')}")
+
+
+def _pictures(block: Pictures) -> Component:
+    note = [html.P(block.note, className="note")] if block.note else []
+    header = html.P(f"clean, difference × {block.gain:g} around grey, adversarial", className="note")
+    shown = [_triple(triple, block.gain) for triple in block.triples]
+    return html.Section([html.H2(block.title), *note, header, html.Div(shown, className="triples")], className="card")
+
+
+def _triple(triple: Triple, gain: float) -> Component:
+    kinds = (
+        ("clean", "clean image"),
+        ("difference", f"difference times {gain:g}"),
+        ("adversarial", "adversarial image"),
+    )
+    images = [
+        html.Img(src=image_path(kind, triple), alt=f"{words}, image {triple.image}", width=96, height=96)
+        for kind, words in kinds
+    ]
+    return html.Figure([html.Div(images, className="triple"), html.Figcaption(triple.caption)])
+
+
+def image_path(kind: str, triple: Triple) -> str:
+    """Where an example's image is served: by the key of its cell and its number, never by a path."""
+    return f"/image/{kind}/{quote(triple.cell, safe='')}/{triple.image}.png"

@@ -1,0 +1,144 @@
+"""What is looked at, as a value: the address of a page and nothing else holds it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, unquote
+
+PAGES = {"curves": "Curves", "gap": "Gap", "tables": "Tables", "flags": "Flags", "cell": "Cell"}
+AXES = {"ordinal": "ordinal", "linear": "linear", "log": "logarithmic"}
+#: Dimensions of the panels of a figure.
+FACETS = ("backbone", "dataset", "attack", "gradient")
+#: A query of more characters than this was not made by this program.
+LONGEST = 8000
+#: Values of one key; more were not made by this program either.
+MOST = 200
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+    """One page with its filters. An empty filter stands for every value."""
+
+    page: str = "curves"
+    task: str = ""
+    backbone: tuple[str, ...] = ()
+    dataset: tuple[str, ...] = ()
+    attack: tuple[str, ...] = ()
+    gradient: tuple[str, ...] = ()
+    rule: tuple[str, ...] = ()
+    seed: tuple[str, ...] = ()
+    grid: str = ""
+    #: Scale of the epsilon axis.
+    x: str = "ordinal"
+    #: Dimensions that make the rows of panels; the others make the columns. Empty: chosen by what varies.
+    rows: tuple[str, ...] = ()
+    #: Whether the seeds are drawn as lines instead of dots.
+    seed_lines: bool = False
+    #: The epsilon that tables, heat maps and sentences are about, by its label; empty: chosen by the data.
+    epsilon: str = ""
+    #: What a gap is taken from: "bp", or "exact" for the same weights under the exact gradient.
+    minus: str = "bp"
+    #: "lines" or "heat".
+    form: str = "lines"
+    #: The paper's table, or "all" for the attacks of the filter; empty: the clean scores of the task.
+    preset: str = ""
+    #: Which portion of the panels or rows.
+    part: int = 1
+    #: Key of a cell, or its beginning.
+    cell: str = ""
+    #: Which images the cell's page shows: "", "gained" or "lost" against BP.
+    only: str = ""
+    #: Whether new results are shown as they come.
+    live: bool = False
+
+    def turned(self, page: str, **changes: Any) -> View:
+        """This view on another page, from its first portion on."""
+        return dataclasses.replace(self, page=page, **{"part": 1, **changes})
+
+
+def _one_of(*known: str) -> Callable[[str], bool]:
+    return lambda value: value in known
+
+
+def _any(value: str) -> bool:
+    return True
+
+
+#: For each field its key in the address, and which values it may have; those of filters are up to the store.
+_KEYS: dict[str, tuple[str, Callable[[str], bool]]] = {
+    "page": ("p", _one_of(*PAGES)),
+    "task": ("task", _any),
+    "backbone": ("b", _any),
+    "dataset": ("d", _any),
+    "attack": ("a", _any),
+    "gradient": ("g", _any),
+    "rule": ("r", _any),
+    "seed": ("s", lambda value: value.isdecimal() and value.isascii()),
+    "grid": ("grid", _any),
+    "x": ("x", _one_of(*AXES)),
+    "rows": ("rows", _one_of(*FACETS)),
+    "seed_lines": ("sl", _one_of("1")),
+    "epsilon": ("e", _any),
+    "minus": ("vs", _one_of("bp", "exact")),
+    "form": ("as", _one_of("lines", "heat")),
+    "preset": ("t", _one_of("1", "2", "3", "4", "all")),
+    "part": ("part", lambda value: value.isdecimal() and value.isascii() and 1 <= int(value[:9]) <= 100_000),
+    "cell": ("c", _any),
+    "only": ("only", _one_of("gained", "lost")),
+    "live": ("live", _one_of("1")),
+}
+_FIELDS = {key: (name, valid) for name, (key, valid) in _KEYS.items()}
+_DEFAULT = View()
+
+
+def format_view(view: View) -> str:
+    """The address of a view: "?" and what differs from the default, names percent-encoded."""
+    parts = []
+    for name, (key, _) in _KEYS.items():
+        value = getattr(view, name)
+        if value == getattr(_DEFAULT, name):
+            continue
+        values = value if isinstance(value, tuple) else ("1" if value is True else str(value),)
+        parts.append(f"{key}={','.join(quote(text, safe='') for text in values)}")
+    return "?" + "&".join(parts)
+
+
+def parse_view(search: str | None) -> tuple[View, list[str]]:
+    """The view of an address, and a sentence for each part of it that is not understood and was left out.
+
+    `parse_view(format_view(v)) == (v, [])` for every view. Nothing raises: addresses are written by people.
+    """
+    text = (search or "").removeprefix("?")
+    if len(text) > LONGEST:
+        return _DEFAULT, [f"The address is longer than {LONGEST:,} characters and was not read."]
+    found: dict[str, Any] = {}
+    problems = []
+    for part in filter(None, text.split("&")):
+        key, _, raw = part.partition("=")
+        if key not in _FIELDS:
+            problems.append(f"The address has {_shown(key)}, which is no filter or option.")
+            continue
+        name, valid = _FIELDS[key]
+        values = [unquote(value) for value in raw.split(",")][:MOST]
+        for value in values:
+            if value and not valid(value):
+                problems.append(f"The address asks for {_shown(value)} as {name.replace('_', ' ')}, which is unknown.")
+        known = [value for value in values if value and valid(value)]
+        if known:
+            found[name] = _typed(name, known)
+    return dataclasses.replace(_DEFAULT, **found), problems
+
+
+def _typed(name: str, values: list[str]) -> Any:
+    default = getattr(_DEFAULT, name)
+    if isinstance(default, tuple):
+        return tuple(dict.fromkeys(values))
+    if isinstance(default, bool):
+        return True
+    return int(values[0]) if isinstance(default, int) else values[0]
+
+
+def _shown(text: str) -> str:
+    return f"“{text[:60]}{'…' * (len(text) > 60)}”"

@@ -1,0 +1,99 @@
+"""Small stores as sweeps write them, with outcomes drawn from a fixed seed."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+
+import numpy as np
+from PIL import Image
+
+from orchestrator import sweeping, tables
+from orchestrator.explorer import pages
+from orchestrator.explorer.data import Data
+from orchestrator.explorer.pages.context import context_of
+from orchestrator.grid import load
+from orchestrator.store import Store
+
+#: Share of robust images for each rule, gradient and epsilon.
+SHARES = {
+    ("bp", "feedback"): {0.0: 1.0, 0.1: 0.4},
+    ("bp", "exact"): {0.0: 1.0, 0.1: 0.4},
+    ("usf", "feedback"): {0.0: 0.95, 0.1: 0.8},
+    ("usf", "exact"): {0.0: 0.95, 0.1: 0.35},
+}
+
+GRID = """
+name: asked
+seeds: [0, 1]
+experiments:
+  - task: classification
+    dataset: {name: digits, size: 8, classes: [5, 6, 7], train_images: 120, test_images: 60}
+    backbone: {name: smallcnn, width: 4}
+    rule: [bp, usf]
+    finetune: {epochs: 2}
+    attacks:
+      - {name: pgd, gradient: [feedback, exact], epsilon: [0, 0.1]}
+"""
+
+
+def png(seed, side=8):
+    """A PNG of noise."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (side, side), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def fill(folder, shares=None, seeds=(0, 1, 2), images=60, draw=0, **changes):
+    """Write a job for each rule, gradient and seed into the store at `folder`; `changes` overwrite columns."""
+    store, generator = Store(str(folder)), np.random.default_rng(draw)
+    for (rule, gradient), by_epsilon in (shares or SHARES).items():
+        for seed in seeds:
+            job = f"job-{rule}-{gradient}-{seed}-{changes.get('backbone', '')}-{changes.get('attack', '')}-{draw}"
+            results, outcomes, examples = [], [], []
+            for epsilon, share in by_epsilon.items():
+                cell = f"{job}-{epsilon}"
+                robust = generator.random(images) < share
+                row = dict.fromkeys(tables.RESULTS.names) | {"cell": cell, "job": job, "finetune_job": "f"}
+                row |= {name: "{}" for name in tables.RESULTS.names if name.endswith("_params")}
+                row |= {"task": "classification", "dataset": "digits", "backbone": "smallcnn", "metric": "top1"}
+                row |= {"rule": rule, "attack": "pgd", "gradient": gradient, "seed": seed, "weights": "null"}
+                row |= {"epsilon": epsilon, "epsilon_label": f"{epsilon:g}", "value": robust.mean(), "n": images}
+                row |= {"chance": 0.1, "reach": 1.0, "norm": "linf", "finetune": "{}", "git": "abc", "device": "cpu"}
+                row |= {"versions": "{}", "steps": 5, "step_size": epsilon / 2, "finished_at": datetime.now(UTC)}
+                results.append(row | changes)
+                retrieval = results[-1]["metric"] == "map"
+                outcomes += [
+                    {"cell": cell, "image": at, "robust": None if retrieval else bool(hit)}
+                    | {"ap": float(hit) * 0.5 if retrieval else None, "linf": epsilon * (1 - at / 1000)}
+                    | {"zero_grad": False}
+                    for at, hit in enumerate(robust)
+                ]
+                examples += [
+                    {"cell": cell, "image": at, "label": "5", "predicted": "6", "clean": png(at)}
+                    | {"adversarial": png(at + 100)}
+                    for at in range(4)
+                ]
+            store.write_table("outcomes", job, outcomes, tables.OUTCOMES)
+            store.write_table("examples", job, examples, tables.EXAMPLES)
+            store.write_table("results", job, results, tables.RESULTS)
+    return folder
+
+
+def keep_grid(folder, text=GRID):
+    """Put a grid into the store as a sweep does; the grid."""
+    path = folder.parent / "kept.yaml"
+    path.write_text(text)
+    grid = load(path)
+    sweeping.keep_grid(Store(str(folder)), grid.name, grid.text, grid.sets)
+    return grid
+
+
+def page(folder, search=""):
+    """A page of the store at `folder`."""
+    return pages.build(context_of(folder if isinstance(folder, Data) else Data(str(folder)), search))
+
+
+def block(found, kind):
+    """The first block of a class of blocks on a page."""
+    return next(each for each in found.blocks if isinstance(each, kind))

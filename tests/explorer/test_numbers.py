@@ -1,0 +1,167 @@
+"""What is shown is what was stored: one number in hover, table, CSV, PDF's twin and LaTeX, whatever else is shown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from stores import block, fill, keep_grid, page
+
+from orchestrator import tables
+from orchestrator.explorer import style
+from orchestrator.explorer.blocks import Figure, Matrix, as_csv
+from orchestrator.explorer.data import Data
+from orchestrator.explorer.gaps import gap_lines
+from orchestrator.explorer.line import LINE
+from orchestrator.store import Store
+from signsym_core.stats import gap, interval
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return fill(tmp_path / "store")
+
+
+def curve(data, rule, gradient):
+    query = data.snapshot.query()
+    found = query.curves(query.index.chosen(rule=(rule,), gradient=(gradient,)))
+    return found[0]
+
+
+def x_of(folder, rule, gradient, epsilon):
+    outcomes = Store(str(folder)).outcomes()
+    cells = [f"job-{rule}-{gradient}-{seed}---0-{epsilon}" for seed in range(3)]
+    return np.array([outcomes.loc[outcomes["cell"] == cell, "robust"].to_numpy(float) for cell in cells])
+
+
+def test_points_are_the_two_way_interval_of_their_outcomes_and_gaps_are_paired(folder):
+    data = Data(str(folder))
+    point = curve(data, "usf", "feedback").points[1]
+    x, bp, exact = (x_of(folder, *line, 0.1) for line in (("usf", "feedback"), ("bp", "feedback"), ("usf", "exact")))
+    assert point.score == interval(x)
+    assert point.over_bp == gap(x, bp)
+    assert point.over_exact == gap(x, exact)
+    assert curve(data, "bp", "exact").points[1].over_bp is None
+
+
+def test_hiding_a_rule_changes_no_other_number(folder):
+    def traces(search):
+        figure = json.loads(block(page(folder, search), Figure).figure.to_json())
+        return {
+            (trace["legendgroup"], trace["xaxis"], trace["mode"], len(trace["x"])): trace["y"]
+            for trace in figure["data"]
+            if trace["legendgroup"] == "usf"
+        }
+
+    both, alone = traces(""), traces("?r=usf")
+    assert both == alone
+    assert len(alone) >= 4
+
+
+def test_holm_looks_at_the_panel_and_not_at_what_is_shown(folder):
+    query = Data(str(folder)).snapshot.query()
+    lines = list(query.index.ordered)
+    every = {line.curve.line: line for line in gap_lines(query, lines, "bp")}
+    one = gap_lines(query, [next(line for line in lines if line.rule == "usf")], "bp")[0]
+    assert one == every[one.curve.line]
+    # uSF against BP at two epsilons.
+    assert one.family == 2
+
+
+def test_the_same_number_is_in_hover_table_csv_and_the_papers_figure(folder):
+    found = block(page(folder), Figure)
+    point = curve(Data(str(folder)), "usf", "feedback").points[1]
+    text = style.percent(point.score)
+    assert any(text in str(hover) for trace in found.figure.data if trace.hovertext for hover in trace.hovertext)
+    rows = list(csv.DictReader(io.StringIO(as_csv(found.table))))
+    drawn = list(csv.DictReader(io.StringIO(found.drawing.as_csv())))
+    (ours,) = (r for r in rows if (r["rule"], r["gradient"], r["ε"]) == ("uSF", "feedback", "0.1"))
+    (paper,) = (r for r in drawn if r["rule"] == "uSF" and r["epsilon"] == "0.1" and "feedback" in r["panel"])
+    assert float(ours["score"]) == float(paper["value"]) == point.score.value
+
+
+def test_a_missing_seed_shows_in_its_point_and_only_there(folder):
+    fill(folder, {("usf", "exact"): {0.3: 0.2}}, seeds=(0, 1), draw=7)
+    points = curve(Data(str(folder)), "usf", "exact").points
+    assert [point.score.seeds for point in points] == [3, 3, 2]
+
+
+def test_parameters_are_named_where_they_differ(folder):
+    fill(folder, {("usf", "exact"): {0.0: 1.0}}, draw=8, rule_params='{"scale":"xavier"}')
+    labels = Data(str(folder)).snapshot.index.labels
+    names = {labels.of(line, "rule") for line in Data(str(folder)).snapshot.index.lines}
+    assert names == {"bp", "usf(defaults)", "usf(scale=xavier)"}
+
+
+def test_retrieval_is_map_at_its_k_and_another_k_is_another_line(tmp_path):
+    settings = {"task": "hashing", "metric": "map", "attack": "hag", "dataset": "cifar10"}
+    folder = fill(tmp_path / "store", task_params='{"k":500}', **settings)
+    fill(folder, draw=3, task_params='{"k":90}', **settings)
+    fill(folder, draw=4)
+    query = Data(str(folder)).snapshot.query()
+    curves = query.curves(query.index.chosen(task=("hashing",)))
+    assert {c.score_name for c in curves} == {"mAP@500", "mAP@90"}
+    assert len({c.figure for c in curves}) == 2
+    assert {c.score_name for c in query.curves(query.index.chosen(task=("classification",)))} == {"robust accuracy"}
+    found = block(page(folder, "?task=hashing"), Figure)
+    assert "mAP@500" in found.title + found.drawing.quantity
+    assert "robust" not in found.title
+
+
+def test_files_of_older_versions_without_the_tasks_parameters_join_the_defaults(tmp_path):
+    folder = fill(tmp_path / "store", seeds=(0,), task_params=None)
+    fill(folder, seeds=(1,), draw=2)
+    found = page(folder)
+    assert {row["seeds"] for row in block(found, Figure).table.rows} == {2}
+
+
+def test_a_table_tells_not_run_failed_running_and_zero_apart(tmp_path):
+    folder = tmp_path / "store"
+    grid = keep_grid(folder)
+    data = Data(str(folder))
+    asked = next(a for a in data.status.asked() if a.seed == 0 and "bp" in a.line and "feedback" in a.line)
+    columns = dict(zip([n for n in LINE if n != "metric"], asked.line, strict=True)) | {"metric": "top1"}
+    shares = {("bp", "feedback"): {0.0: 1.0, 0.1: 0.0}}
+    fill(folder, shares, seeds=(0, 1), **{k: v for k, v in columns.items() if k not in ("rule", "gradient")})
+    failing = next(a for a in data.status.asked() if "usf" in a.line and "feedback" in a.line)
+
+    failure = dict.fromkeys(tables.FAILURES.names) | {
+        "job": failing.jobs[0][0],
+        "title": "t",
+        "error": "ValueError: no",
+    }
+    Store(str(folder)).write_table("failures", failing.jobs[0][0], [failure], tables.FAILURES)
+    matrix = block(page(folder, "?p=tables&t=all&e=0.1"), Matrix)
+    entries = {tuple(names): dict(zip(matrix.header[4:], found, strict=True)) for names, found in matrix.rows}
+    by_gradient = {names[3]: found for names, found in entries.items()}
+    assert by_gradient["feedback"]["BP"].lines[0].startswith("0.0 [0.0")
+    assert by_gradient["feedback"]["uSF"].state == "failed"
+    assert "ValueError: no" in by_gradient["feedback"]["uSF"].lines[0]
+    assert by_gradient["exact"]["uSF"].state == "not run"
+    assert len(grid) == 20
+    looks = {by_gradient["feedback"]["BP"].state, "failed", "not run"}
+    assert len(looks) == 3
+
+
+def test_a_job_that_runs_is_running(tmp_path, monkeypatch):
+    folder = tmp_path / "store"
+    keep_grid(folder)
+    asked = next(Data(str(folder)).status.asked())
+    sign = {"running": [{"job": asked.jobs[0][0], "title": asked.jobs[0][1]}]}
+    monkeypatch.setattr("orchestrator.explorer.status.alive", lambda _store: [sign])
+    status = Data(str(folder)).status
+    assert status.state(asked) == ("running", "")
+    assert status.trials == 1
+
+
+def test_bold_needs_a_gap_that_excludes_zero(tmp_path):
+    clear = {("bp", "none"): {0.0: 0.5}, ("usf", "none"): {0.0: 0.99}}
+    level = {("bp", "none"): {0.0: 0.9}, ("usf", "none"): {0.0: 0.91}}
+    for shares, best in ((clear, True), (level, False)):
+        folder = fill(tmp_path / str(best), shares, images=60, attack="none")
+        matrix = block(page(folder, "?p=tables"), Matrix)
+        states = [entry.state for entry in matrix.rows[0][1]]
+        assert ("best" in states) is best
