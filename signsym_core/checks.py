@@ -16,7 +16,7 @@ import numpy as np
 
 from signsym_core import gradientchecks, masking
 from signsym_core.evidence import Array, Evidence, Run, paired
-from signsym_core.masking import Finding
+from signsym_core.finding import Finding
 
 #: What a raised check says: the gradient lies; the attack was too weak to tell; the numbers are few.
 Level = Literal["masked", "weak", "few"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from signsym_core.masking import Finding
+from signsym_core.finding import Finding
 
 #: Bounds of the median of ρ, and the share of images where it may be 0 or negative.
 RHO_LO, RHO_HI, RHO_SHARE = 0.9, 1.1, 0.05

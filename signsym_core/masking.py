@@ -11,13 +11,13 @@ Hein 2020 (2003.01690) and the flags of its reference implementation.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from signsym_core.finding import Finding as Finding
 from signsym_core.stats import gap, interval
 
 #: By how much two scores that ought to be equal may differ: a point; and two points where both are estimates of a
@@ -29,22 +29,6 @@ FEW_IMAGES, FEW_SEEDS = 1000, 3
 GREY = 0.5
 #: Share of ε that an attack must move the images that survive it.
 BORDER = 0.9
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What a check says: the two numbers that it compares, what they rest on, and whether it is raised."""
-
-    flag: str
-    raised: bool
-    #: The two numbers, and what they are.
-    first: float
-    second: float
-    names: tuple[str, str]
-    n: int
-    seeds: int
-    #: The evidence in a sentence.
-    words: str
 
 
 def grey_limit(outcomes: ArrayLike, chance: float) -> Finding:

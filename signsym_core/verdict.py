@@ -7,7 +7,7 @@ from typing import Literal
 
 from signsym_core.checks import CHECKS, Check
 from signsym_core.evidence import Evidence
-from signsym_core.masking import Finding
+from signsym_core.finding import Finding
 
 Kind = Literal["sound", "weak attack", "masked gradient", "undecided"]
 
