@@ -6,12 +6,14 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
+
+from orchestrator.arguments import parser
 
 # The heavy imports wait until they are needed, so that --help and a wrong option answer at once.
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ WRONG = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status (see `orchestrator.sweeping`)."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     # On a terminal rich knows the width; elsewhere lines are not broken, so that they can be searched.
     # Without markup: paths and errors may hold brackets.
     console = (
@@ -31,104 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
-        return int(parsed.run(parsed, console))
+        return COMMANDS[parsed.command](parsed, console)
     except (ValueError, OSError) as error:
         errors.print(Text.assemble((f"signsym {parsed.command}: ", "red"), str(error)))
         return WRONG
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="signsym", description="Sweeps over sign-symmetry rules and attacks.")
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    plan = commands.add_parser("plan", help="what a grid would run, and what is done already; nothing runs")
-    _grid_arguments(plan)
-    plan.set_defaults(run=_plan)
-
-    sweep = commands.add_parser("sweep", help="run what a grid still lacks")
-    _grid_arguments(sweep)
-    root = os.environ.get("SIGNSYM_DATA_ROOT", "data")
-    sweep.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
-    sweep.add_argument("--address", help="Ray cluster to join, such as auto; default: a Ray of its own on this machine")
-    where = "where the grid's callbacks write (default: ray_results)"
-    sweep.add_argument("--trackers", default="ray_results", metavar="DIR", help=where)
-    sweep.add_argument("--dashboard", action="store_true", help="start Ray's dashboard with a Ray of its own")
-    sweep.add_argument("--plan", action="store_true", help="only print the plan")
-    sweep.add_argument("--retry-failed", action="store_true", help="try jobs again that failed for good before")
-    sweep.set_defaults(run=_sweep)
-
-    status = commands.add_parser("status", help="done, running, failed, blocked and missing jobs of a store")
-    status.add_argument("storage", metavar="STORAGE")
-    status.set_defaults(run=_status)
-
-    explore = commands.add_parser("explore", help="look at a store in the browser, also while a sweep writes to it")
-    explore.add_argument("storage", metavar="STORAGE")
-    explore.add_argument("--port", type=int, default=8050, help="port of 127.0.0.1 (default: 8050)")
-    explore.set_defaults(run=_explore)
-
-    report = commands.add_parser("report", help="static pages with curves, tables and provenance")
-    report.add_argument("storage", metavar="STORAGE")
-    report.add_argument("--out", required=True, metavar="DIR")
-    report.set_defaults(run=_report)
-
-    audit = commands.add_parser(
-        "audit", help="a verdict for each model: sound, weak attack, masked gradient, undecided"
-    )
-    audit.add_argument("storage", metavar="STORAGE")
-    audit.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
-    audit.add_argument("--no-probes", action="store_true", help="do not load the models and their data")
-    audit.add_argument("--grid", metavar="FILE", help="write the grid that supplies what is missing")
-    audit.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    audit.set_defaults(run=_audit)
-
-    attack = commands.add_parser("attack", help="attack and judge one checkpoint of your own")
-    attack.add_argument("--weights", required=True, metavar="FILE", help="a state dict: .safetensors, or torch's")
-    attack.add_argument("--backbone", required=True, help='a name, or "{name: smallcnn, width: 8}"')
-    attack.add_argument("--dataset", required=True, help='likewise: "{name: cifar10, size: 64}"; its test images')
-    attack.add_argument("--rule", default="bp", help="the learning rule whose backward pass it has (default: bp)")
-    attack.add_argument("--attack", action="append", default=[], help="likewise, repeatable; default: what checks need")
-    attack.add_argument("--gradient", action="append", default=[], help="repeatable: feedback, exact, transfer")
-    attack.add_argument("--epsilon", nargs="+", default=["2/255", "8/255", "0.1", "0.5"], metavar="E", help="L∞ radii")
-    attack.add_argument("--twin", metavar="FILE", help="weights of a network trained by backpropagation, for transfer")
-    attack.add_argument("--images", type=int, metavar="N", help="the first N test images (default: all)")
-    attack.add_argument("--seed", type=int, default=0, help="of the attacks, and of the rule (default: 0)")
-    attack.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
-    attack.add_argument("--out", metavar="FILE.csv", help="write the rows there")
-    attack.set_defaults(run=_attack)
-
-    export = commands.add_parser("export", help="a tidy table for an analysis of one's own, as CSV or Parquet")
-    export.add_argument("storage", metavar="STORAGE")
-    export.add_argument("--out", required=True, metavar="FILE", help="ends with .csv or .parquet")
-    what = "a row per cell, per image of each cell, or per point of a curve with its interval (default: results)"
-    export.add_argument("--what", choices=("results", "outcomes", "curves"), default="results", help=what)
-    export.set_defaults(run=_export)
-
-    data = commands.add_parser("data", help="what is there of a data set, and its images decoded before a sweep")
-    actions = data.add_subparsers(dest="action", required=True)
-    check = actions.add_parser(
-        "check", help="what is there, what is missing and where it comes from; nothing is written"
-    )
-    check.add_argument(
-        "--sample", type=int, default=200, metavar="N", help="images to decode as a sample (default: 200)"
-    )
-    prepare = actions.add_parser("prepare", help="decode the images into the cache that all trials share")
-    for action in (check, prepare):
-        action.add_argument("dataset", metavar="NAME", help="the data set, as a grid calls it")
-        action.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
-        what = "a parameter of the data set, such as size=64 or split=500/100/rest"
-        action.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help=what)
-        action.set_defaults(run=_data)
-    return parser
-
-
-def _grid_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("grid", metavar="GRID", help="the grid file")
-    storage = os.environ.get("SIGNSYM_STORAGE", "runs")
-    what = f"where results are kept: a folder or a bucket such as s3://bucket/sweeps (default: {storage})"
-    parser.add_argument("--storage", default=storage, metavar="URI", help=what)
-    parser.add_argument(
-        "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="put a value over the grid's"
-    )
 
 
 def _grid_path(parsed: argparse.Namespace, console: Console) -> Path:
@@ -292,6 +200,18 @@ def _plans(store: Store) -> list[tuple[str, Plan]]:
                 store.skipped[f"grids/{name}"] = str(error).splitlines()[0]
     return plans
 
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace, Console], int]] = {
+    "plan": _plan,
+    "sweep": _sweep,
+    "status": _status,
+    "explore": _explore,
+    "report": _report,
+    "audit": _audit,
+    "attack": _attack,
+    "export": _export,
+    "data": _data,
+}
 
 if __name__ == "__main__":
     sys.exit(main())
