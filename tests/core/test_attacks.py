@@ -152,9 +152,9 @@ def test_carried_outcomes_never_rise_take_fewer_passes_and_agree_for_one_epsilon
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
 @pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
 def test_results_do_not_depend_on_the_micro_batch_or_on_the_order_of_epsilons(name, monkeypatch):
-    monkeypatch.setattr(evaluate, "BLOCK", 16)
+    monkeypatch.setattr(evaluate, "BLOCK", 8)
     model = network("frsf")
-    images, labels = batch(model, n=40)
+    images, labels = batch(model, n=20)
     fits = fitting(name, model)
     whole = ss.attack(name, model, images, labels, EPSILONS, keep=5, **fits)
     small = ss.attack(name, model, images, labels, EPSILONS, micro_batch=3, keep=5, **fits)
@@ -414,16 +414,17 @@ def test_no_outcome_depends_on_which_other_epsilons_there_are(name):
 
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
 @pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
-def test_a_batch_larger_than_a_block_gives_each_image_what_it_gets_in_a_smaller_one(name):
+def test_a_batch_larger_than_a_block_gives_each_image_what_it_gets_in_a_smaller_one(name, monkeypatch):
+    monkeypatch.setattr(evaluate, "BLOCK", 30)
     model = network()
-    images, labels = batch(model, n=evaluate.BLOCK + 44)
+    images, labels = batch(model, n=evaluate.BLOCK + 14)
     fits = fitting(name, model)
     whole = ss.attack(name, model, images, labels, EPSILONS, keep=len(images), **fits)
-    assert whole.scores.shape == (len(EPSILONS), evaluate.BLOCK + 44)
+    assert whole.scores.shape == (len(EPSILONS), evaluate.BLOCK + 14)
     assert whole.adversarial.shape[:2] == whole.scores.shape
     first = ss.attack(name, model, images[: evaluate.BLOCK], labels[: evaluate.BLOCK], EPSILONS, **fits)
     assert torch.equal(whole.scores[:, : evaluate.BLOCK], first.scores)
-    tiny = ss.attack(name, model, images, labels, EPSILONS, micro_batch=100, **fits)
+    tiny = ss.attack(name, model, images, labels, EPSILONS, micro_batch=12, **fits)
     assert torch.equal(whole.scores, tiny.scores)
 
 
