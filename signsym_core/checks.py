@@ -1,8 +1,8 @@
 """Which check is made on which runs of a model, and what it means when it is raised.
 
-A check is made wherever its runs are there, at every ε; `signsym_core.masking` and `gradientchecks` have the checks
-themselves. The order is that of tables. Source of the list: Carlini et al. 2019 (1902.06705), with the comparison of
-the two gradients, which only a model with a backward pass of its own allows.
+A check is made wherever its runs are there, at every ε; two attacks are compared below ε = 0.5 only. The checks
+themselves are in `signsym_core.masking` and `gradientchecks`; the order is that of tables. Source of the list: Carlini
+et al. 2019 (1902.06705), with the comparison of two gradients that only a backward pass of its own allows.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Check:
 def _exact(evidence: Evidence) -> Iterator[Found]:
     pairs = [
         (own, exact)
-        for own, exact in itertools.product(evidence.of(gradient="feedback"), evidence.of(gradient="exact"))
+        for own, exact in itertools.product(
+            evidence.of(gradient="feedback", below=masking.GREY), evidence.of(gradient="exact", below=masking.GREY)
+        )
         if _same(own, exact) and own.epsilon == exact.epsilon
     ]
     # One step is a weak attack under either gradient: it counts only where nothing else was run.
@@ -114,10 +116,9 @@ def _unbounded(evidence: Evidence) -> Iterator[Found]:
 
 
 def _size(evidence: Evidence) -> Iterator[Found]:
-    runs = evidence.of()
+    runs = evidence.of(gradient=evidence.result) or evidence.of()
     if runs:
-        # The run that the fewest images and seeds took part in.
-        seeds, n = min(run.outcomes.shape for run in runs)
+        seeds, n = max((run.outcomes for run in runs), key=lambda outcomes: outcomes.size).shape
         yield None, masking.small_n(n, seeds)
 
 
@@ -125,8 +126,10 @@ def _beside_white_box(gradient: str, check: Callable[..., Finding]) -> Callable[
     """The check on the lowest outcome of each image under the model's own gradient, and each run of `gradient`."""
 
     def look(evidence: Evidence) -> Iterator[Found]:
-        for other in evidence.of(gradient=gradient):
+        for other in evidence.of(gradient=gradient, below=masking.GREY):
             white = [run for run in evidence.of(gradient="feedback") if run.epsilon == other.epsilon]
+            # A run of fewer seeds would take the others' away from all.
+            white = [run for run in white if set(run.seeds) >= set(other.seeds)] or white
             found = paired(other, *white) if white else None
             if found is not None:
                 yield other.epsilon, check(np.min(found[1:], axis=0), found[0])
