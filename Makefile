@@ -6,14 +6,21 @@ GRID ?= grids/quickstart.yaml
 STORAGE ?= runs/quickstart
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test lint bench test-lowest clean
+.PHONY: sweep test browser lint bench test-lowest clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/python orchestrator/sweep.py $(GRID) --storage $(STORAGE)
 	$(BIN)/signsym report $(STORAGE) --out $(STORAGE)/report
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test browser
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# Some tests drive a browser. It is installed where that can be done without asking; elsewhere they are skipped.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "Installing chromium for the browser tests ..." && \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; \
+	} || echo "No chromium, and it cannot be installed here: the browser tests are skipped."
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import Any
 
 import dash_mantine_components as dmc
 from dash import ALL, MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
-from orchestrator.explorer import pages, routes, style
+from orchestrator.explorer import renewal, routes, style
 from orchestrator.explorer.controls import CONTROLS, bar, changed, navigation, options, value_of
 from orchestrator.explorer.data import Data
 from orchestrator.explorer.pages.context import context_of
-from orchestrator.explorer.render import rendered
-from orchestrator.explorer.view import PAGES, View, format_view, parse_view
+from orchestrator.explorer.view import PAGES, format_view, parse_view
 
 #: Milliseconds between two looks at the store.
 PERIOD = 5_000
@@ -35,6 +33,7 @@ def make_app(data: Data) -> Dash:
     app.layout = _layout(data)
     routes.add(app.server, data)
     _callbacks(app, data)
+    renewal.add(app, data)
     return app
 
 
@@ -61,6 +60,9 @@ def _layout(data: Data) -> Component:
     parts = [
         dcc.Location(id="url", refresh=False),
         dcc.Interval(id="tick", interval=PERIOD),
+        dcc.Store(id="shape"),
+        dcc.Store(id="again"),
+        dcc.Store(id="kept"),
         dcc.Store(id="version", data=data.snapshot.version),
         header,
         bar(),
@@ -119,13 +121,6 @@ def _callbacks(app: Dash, data: Data) -> None:
         return no_update if new == view else format_view(new)
 
     @app.callback(  # type: ignore[untyped-decorator]
-        Output("results", "children"), Input("url", "search"), Input("version", "data")
-    )
-    def show_page(search: str | None, _version: int) -> list[Component]:
-        context = context_of(data, search)
-        return rendered(pages.build(context), _revision(context.view))
-
-    @app.callback(  # type: ignore[untyped-decorator]
         Output("strip", "children"),
         Output("version", "data"),
         Output("refresh", "style"),
@@ -154,12 +149,6 @@ def _callbacks(app: Dash, data: Data) -> None:
 
 #: Controls whose choices never change.
 _FIXED = {"x", "minus", "form", "preset", "only"}
-
-
-def _revision(view: View) -> str:
-    """What zoom and hidden lines belong to: the page and its filters, but not how far the sweep is."""
-    kept = dataclasses.replace(view, live=False)
-    return hashlib.sha256(format_view(kept).encode()).hexdigest()[:16]
 
 
 def _clicked(triggered: list[dict[str, Any]]) -> str:

@@ -32,6 +32,7 @@ def curve_figure(
     figure = grid_of(panels, columns)
     axis = Axis([curve for _, curves in panels for curve in curves], x)
     named: set[str] = set()
+    shapes: list[dict[str, Any]] = []
     for at, (_, curves) in enumerate(panels):
         place = {"row": at // columns + 1, "col": at % columns + 1}
         for curve in curves:
@@ -39,11 +40,12 @@ def curve_figure(
                 figure.add_trace(trace, **place)
             named.add(curve.rule_label)
         if curves:
-            _references(figure, axis, curves, place)
+            shapes += _references(axis, curves, at)
         axis.dress(figure, place, first=at + columns >= len(panels))
     scores = list(dict.fromkeys(curve.score_name for _, curves in panels for curve in curves))
     for row in range(1, -(-len(panels) // columns) + 1):
         figure.update_yaxes(title_text=" / ".join(scores), row=row, col=1)
+    figure.update_layout(shapes=shapes)
     figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
     return dressed(figure, -(-len(panels) // columns))
 
@@ -99,20 +101,42 @@ class Axis:
         """Ticks and, in the lowest row, the title."""
         ticks = {self.at(value): text for value, text in self.labels.items()}
         axis: dict[str, Any] = {"tickvals": list(ticks), "ticktext": list(map(style.escape, ticks.values()))}
+        # Said outright: a range that plotly chooses takes the place of one that was zoomed to when new results come.
+        axis["range"] = self._range(list(ticks))
         if self.scale == "log":
             axis["type"] = "log"
         if first:
             axis |= {"title_text": f"ε ({self.norms}, [0, 1] pixels)", "title_standoff": 8}
         figure.update_xaxes(**axis, **place)
 
+    def _range(self, at: list[float]) -> list[float]:
+        """From the first to the last tick with some room, on a logarithmic axis in exponents."""
+        ends = [at[0], at[-1]] if at else [0.0, 1.0]
+        if self.scale == "log":
+            ends = [float(np.log10(end)) for end in ends]
+        room = 0.06 * (ends[1] - ends[0]) or 0.5
+        return [ends[0] - room, ends[1] + room]
 
-def _references(figure: go.Figure, axis: Axis, curves: Sequence[Curve], place: Mapping[str, int]) -> None:
-    line = {"color": style.REFERENCE, "width": 1, "dash": "dot"}
-    figure.add_hline(y=curves[0].chance, line=line, **place)
+
+def _references(axis: Axis, curves: Sequence[Curve], panel: int) -> list[dict[str, Any]]:
+    lines = [reference(panel, "y", curves[0].chance)]
     if axis.within(USUAL):
         # On a logarithmic axis plotly wants the exponent for shapes.
         x = np.log10(USUAL) if axis.scale == "log" else axis.at(USUAL)
-        figure.add_vline(x=float(x), line=line, **place)
+        lines.append(reference(panel, "x", float(x)))
+    return lines
+
+
+def reference(panel: int, axis: str, at: float, **line: Any) -> dict[str, Any]:
+    """A line across the panel of that number at a value of "x" or "y".
+
+    Collected and set at once: plotly's own `add_hline` looks at every shape and trace again for each one.
+    """
+    number = "" if panel == 0 else str(panel + 1)
+    across = "x" if axis == "y" else "y"
+    place = {f"{axis}0": at, f"{axis}1": at, f"{axis}ref": f"{axis}{number}"}
+    place |= {f"{across}0": 0, f"{across}1": 1, f"{across}ref": f"{across}{number} domain"}
+    return {"type": "line", "line": {"color": style.REFERENCE, "width": 1, "dash": "dot"} | line, **place}
 
 
 def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool) -> list[go.Scatter]:

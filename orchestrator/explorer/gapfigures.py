@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from orchestrator.explorer import style
-from orchestrator.explorer.figures import Axis, PanelCurves, dressed, grid_of, traces
+from orchestrator.explorer.figures import Axis, PanelCurves, dressed, grid_of, reference, traces
 from orchestrator.explorer.gaps import GapLine, GapPoint
 
 #: A panel's title and its lines.
@@ -21,6 +21,7 @@ def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "
     figure = grid_of(curves, columns)
     axis = Axis([curve for _, members in curves for curve in members], x)
     named: set[str] = set()
+    zeros = []
     for at, (_, lines) in enumerate(panels):
         place = {"row": at // columns + 1, "col": at % columns + 1}
         for line in lines:
@@ -35,11 +36,16 @@ def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "
             for trace in made:
                 figure.add_trace(trace, **place)
         if lines:
-            figure.add_hline(y=0, line={"color": style.REFERENCE, "width": 1.5}, **place)
+            zeros.append(reference(at, "y", 0, width=1.5, dash="solid"))
         axis.dress(figure, place, first=at + columns >= len(panels))
     for row in range(1, -(-len(panels) // columns) + 1):
         figure.update_yaxes(title_text=OVER[minus], row=row, col=1)
-    figure.update_yaxes(tickformat="+.0%", matches="y", zeroline=False)
+    figure.update_layout(shapes=zeros)
+    found = [point.gap for _, lines in panels for line in lines for point in line.points]
+    low, high = min(gap.lo for gap in found), max(gap.hi for gap in found)
+    # Said outright, for the reason that `Axis.dress` gives.
+    reach = [min(0.0, low) - 0.04, max(0.0, high) + 0.04]
+    figure.update_yaxes(tickformat="+.0%", zeroline=False, range=reach)
     return dressed(figure, -(-len(panels) // columns))
 
 

@@ -42,6 +42,8 @@ class Index:
         self.ordered: tuple[Line, ...] = tuple(sorted(found, key=rank))
         self.epsilon: NDArray[np.float64] = _plain(self.table, "epsilon")
         self.seed: NDArray[np.int64] = _plain(self.table, "seed").astype(np.int64)
+        #: Every page asks for them, and a store may have tens of thousands of lines.
+        self._choices: dict[str, list[str]] = {}
         self._by_key = {line.key: line for line in found}
         number = numbers[order]
         new = (number[1:] != number[:-1]) | (self.epsilon[1:] != self.epsilon[:-1])
@@ -57,7 +59,10 @@ class Index:
 
     def choices(self, column: str) -> list[str]:
         """Every value of a column of FILTERS, in the order of figures."""
-        return list(dict.fromkeys(getattr(line, column) for line in self.ordered))
+        if column not in self._choices:
+            at = LINE.index(column)
+            self._choices[column] = list(dict.fromkeys(line.key[at] for line in self.ordered))
+        return self._choices[column]
 
     @functools.cached_property
     def seeds(self) -> list[int]:

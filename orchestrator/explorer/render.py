@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
 
@@ -27,7 +28,18 @@ from orchestrator.explorer.grids import grid_of
 
 def rendered(page: Page, revision: str) -> list[Component]:
     """A page's components. While `revision` stays, figures keep their zoom and hidden lines when they are replaced."""
-    return [html.H1(page.title, className="page-title"), *(_block(block, revision) for block in page.blocks)]
+    blocks = [html.Div(_block(block, revision), id={"type": "block", "at": at}) for at, block in enumerate(page.blocks)]
+    return [html.H1(page.title, className="page-title"), *blocks]
+
+
+def drawn(block: Figure, revision: str) -> go.Figure:
+    """The figure as it is sent, with the ranges of its axes noted, so that a zoom can be told from them."""
+    ranges = {
+        axis.plotly_name: list(axis.range)
+        for axis in (*block.figure.select_xaxes(), *block.figure.select_yaxes())
+        if axis.range is not None
+    }
+    return block.figure.update_layout(uirevision=revision, title_text=None, meta=ranges)
 
 
 def _block(block: Block, revision: str) -> Component:
@@ -61,7 +73,7 @@ def _words(block: Words) -> Component:
 
 
 def _figure(block: Figure, revision: str) -> Component:
-    figure = block.figure.update_layout(uirevision=revision, title_text=None)
+    figure = drawn(block, revision)
     graph = dcc.Graph(
         id={"type": "graph", "name": block.name},
         figure=figure,

@@ -44,7 +44,7 @@ def _grid(jobs: Mapping[str, Job], job: Job, gradient: str, label: str) -> str:
     elif job.spec["images"] is not None:
         experiment["attacks"] = [attack | {"images": job.spec["images"]}]
     grid = {"name": "again", "seeds": [made["seed"]], "experiments": [experiment]}
-    return yaml.safe_dump(grid, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.safe_dump(grid, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)
 
 
 def _weights(jobs: Mapping[str, Job], weights: Mapping[str, Any] | None) -> Any:

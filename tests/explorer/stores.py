@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from datetime import UTC, datetime
 
 import numpy as np
@@ -49,7 +50,7 @@ def fill(folder, shares=None, seeds=(0, 1, 2), images=60, draw=0, **changes):
     store, generator = Store(str(folder)), np.random.default_rng(draw)
     for (rule, gradient), by_epsilon in (shares or SHARES).items():
         for seed in seeds:
-            job = f"job-{rule}-{gradient}-{seed}-{changes.get('backbone', '')}-{changes.get('attack', '')}-{draw}"
+            job = f"job-{rule}-{gradient}-{seed}-{draw}" + (f"-{zlib.crc32(repr(changes).encode())}" if changes else "")
             results, outcomes, examples = [], [], []
             for epsilon, share in by_epsilon.items():
                 cell = f"{job}-{epsilon}"

@@ -33,7 +33,7 @@ def curve(data, rule, gradient):
 
 def x_of(folder, rule, gradient, epsilon):
     outcomes = Store(str(folder)).outcomes()
-    cells = [f"job-{rule}-{gradient}-{seed}---0-{epsilon}" for seed in range(3)]
+    cells = [f"job-{rule}-{gradient}-{seed}-0-{epsilon}" for seed in range(3)]
     return np.array([outcomes.loc[outcomes["cell"] == cell, "robust"].to_numpy(float) for cell in cells])
 
 

@@ -1,0 +1,83 @@
+"""The report: the same pages as files, figures and tables for a paper, and no other host."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+
+import pytest
+from browser import look, opened
+from stores import fill, keep_grid
+
+from orchestrator.cli import main
+from orchestrator.explorer.data import Data
+from orchestrator.explorer.static import write_report
+
+HOSTILE = "</script><script>alert(1)</script>$x_{y}$"
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    keep_grid(fill(folder / "store"))
+    assert main(["report", str(folder / "store"), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def test_every_page_opens_from_disk_and_asks_no_host(out, chromium):
+    with opened(chromium) as tab:
+        for page in [*sorted(out.glob("*.html")), next((out / "cells").glob("*.html"))]:
+            look(tab, page.as_uri())
+            assert tab.locator("text=Share chart").count() == 0
+            assert tab.locator(".modebar [data-title*=hare]").count() == 0
+            assert tab.locator(".js-plotly-plot").count() == tab.locator('[role="img"][aria-label]').count()
+        assert tab.wrong == []
+        assert [url for url in tab.seen if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_figures_are_svg_and_pdf_in_two_widths_with_fonts_and_their_numbers(out):
+    stems = {path.name for path in (out / "figures").iterdir()}
+    for ending in ("-3.3in.svg", "-3.3in.pdf", "-6.75in.svg", "-6.75in.pdf", ".csv", ".json"):
+        assert f"curves-classification-curves{ending}" in stems
+    pdf = (out / "figures/curves-classification-curves-3.3in.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+    view = json.loads((out / "figures/curves-classification-curves.json").read_text())["view"]
+    assert view.startswith("?")
+    rows = list(csv.DictReader((out / "figures/curves-classification-curves.csv").open()))
+    table = list(csv.DictReader((out / "tables/curves-classification-curves.csv").open()))
+    assert [row["value"] for row in rows] == [row["score"] for row in table]
+
+
+def test_the_papers_figures_need_no_browser(tmp_path, monkeypatch):
+    for name in ("kaleido", "choreographer", "playwright"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setenv("PATH", "")
+    write_report(Data(str(fill(tmp_path / "store", seeds=(0,)))), tmp_path / "out", title="t")
+    assert list((tmp_path / "out/figures").glob("*.pdf"))
+
+
+def test_tables_are_latex_and_csv(out):
+    latex = (out / "tables/tables-classification-table.tex").read_text()
+    assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 1
+    assert "90.62 [75.8, 96.8]" in latex
+    assert (out / "tables/flags-classification-flags-rows.csv").exists()
+    assert json.loads((out / "provenance.json").read_text())["cells"] == 24
+
+
+def test_hostile_names_stay_text_in_html_json_svg_and_latex(tmp_path):
+    folder = fill(tmp_path / "store", seeds=(0,), dataset=HOSTILE, git=HOSTILE)
+    write_report(Data(str(folder)), tmp_path / "out", title=HOSTILE, command=HOSTILE)
+    for path in (tmp_path / "out").rglob("*.html"):
+        text = path.read_text()
+        assert "<script>alert" not in text
+        assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", text)
+    assert "$x_{y}$" not in (tmp_path / "out/tables/tables-classification-table.tex").read_text()
+
+
+def test_an_empty_store_says_what_to_run(tmp_path):
+    page = write_report(Data(str(tmp_path / "store")), tmp_path / "out", title="t")
+    assert "signsym sweep grids/quickstart.yaml" in page.read_text()
