@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from orchestrator.explorer import style
-from orchestrator.explorer.figures import Axis, PanelCurves, dressed, grid_of, reference, traces
+from orchestrator.explorer.figures import Axis, PanelCurves, Trace, dressed, grid_of, reference, traces, with_traces
 from orchestrator.explorer.gaps import GapLine, GapPoint
 
 #: A panel's title and its lines.
@@ -22,6 +22,7 @@ def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "
     axis = Axis([curve for _, members in curves for curve in members], x)
     named: set[str] = set()
     zeros = []
+    drawn: list[tuple[int, Trace]] = []
     for at, (_, lines) in enumerate(panels):
         place = {"row": at // columns + 1, "col": at % columns + 1}
         for line in lines:
@@ -31,10 +32,9 @@ def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "
             made = traces(curve, xs, [point.gap for point in line.points], texts, curve.rule_label not in named)
             named.add(curve.rule_label)
             symbol = style.style(curve.rule)[2]
-            made[1].marker.symbol = [symbol if point.clear else f"{symbol}-open" for point in line.points]
-            made[1].customdata = [point.point.cell for point in line.points]
-            for trace in made:
-                figure.add_trace(trace, **place)
+            made[1]["marker"]["symbol"] = [symbol if point.clear else f"{symbol}-open" for point in line.points]
+            made[1]["customdata"] = [point.point.cell for point in line.points]
+            drawn += [(at, trace) for trace in made]
         if lines:
             zeros.append(reference(at, "y", 0, width=1.5, dash="solid"))
         axis.dress(figure, place, first=at + columns >= len(panels))
@@ -46,7 +46,7 @@ def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "
     # Said outright, for the reason that `Axis.dress` gives.
     reach = [min(0.0, low) - 0.04, max(0.0, high) + 0.04]
     figure.update_yaxes(tickformat="+.0%", zeroline=False, range=reach)
-    return dressed(figure, -(-len(panels) // columns))
+    return with_traces(dressed(figure, -(-len(panels) // columns)), drawn)
 
 
 def heat_figure(lines: Sequence[GapLine], epsilon: float, minus: str) -> go.Figure:

@@ -28,6 +28,11 @@ class Outcome:
     #: Whether the loss had no gradient at the clean image; None where that was not recorded.
     zero: NDArray[np.bool_] | None
 
+    @property
+    def mean(self) -> float:
+        """The score over the images."""
+        return float(self.scores.sum(dtype=np.float64)) / len(self.scores)
+
 
 class Outcomes:
     """The outcomes of a store: a file for each job, or, where small files were merged, files with any names."""

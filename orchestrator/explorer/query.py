@@ -29,6 +29,8 @@ class Query:
         #: Lines that have no curve for having two values at one place, by number, with the reason.
         self.ambiguous: dict[int, str] = {}
         self._made: dict[int, Curve | None] = {}
+        #: What `cells` found: a line is asked for by itself, as a baseline of others, and by every check.
+        self._cells: dict[tuple[int, float], dict[int, Outcome]] = {}
 
     def curves(self, lines: Iterable[Line]) -> list[Curve]:
         """The curves of these lines, in their order, but those without any outcome.
@@ -68,11 +70,17 @@ class Query:
         return self.index.named((*line.key[:at], "exact", *line.key[at + 1 :]))
 
     def cells(self, line: Line, epsilon: float) -> dict[int, Outcome]:
-        """The outcomes of each seed at an epsilon."""
+        """The outcomes of each seed at an epsilon; those of lines that `ready` has seen."""
+        known = self._cells.get((line.number, epsilon))
+        if known is not None:
+            return known
         column = self.index.table["cell"]
         rows = self.rows_by_seed(line, epsilon)
         found = {seed: self.outcomes.of(column[row].as_py()) for seed, row in rows.items()}
-        return {seed: outcome for seed, outcome in found.items() if outcome is not None}
+        there = {seed: outcome for seed, outcome in found.items() if outcome is not None}
+        if len(there) == len(rows):
+            self._cells[line.number, epsilon] = there
+        return there
 
     def rows_by_seed(self, line: Line, epsilon: float) -> dict[int, int]:
         """The row of each seed at an epsilon."""
@@ -139,7 +147,7 @@ class Query:
             epsilon=epsilon,
             label=str(self.index.value("epsilon_label", rows[0])),
             score=interval(x),
-            by_seed={seed: float(outcome.scores.mean(dtype=np.float64)) for seed, outcome in cells.items()},
+            by_seed={seed: outcome.mean for seed, outcome in cells.items()},
             over_bp=self.gap(line, self.bp(line), epsilon),
             over_exact=self.gap(line, self.exact(line), epsilon),
             reach=float(np.mean(reach)) if reach else float("nan"),
