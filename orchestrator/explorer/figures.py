@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from orchestrator.explorer import style
+from orchestrator.explorer.axes import Axes, Axis
 from orchestrator.explorer.curve import Curve, Point
 from signsym_core.stats import Interval
 
@@ -32,19 +33,20 @@ def curve_figure(
 ) -> go.Figure:
     """Score over epsilon with its band, panels row by row. `x` is "ordinal", "linear" or "log"."""
     figure = grid_of(panels, columns)
-    axis = Axis([curve for _, curves in panels for curve in curves], x)
+    axes = Axes([curve for _, curves in panels for curve in curves], x)
     named: set[str] = set()
     shapes: list[dict[str, Any]] = []
     found: list[tuple[int, Trace]] = []
     for at, (_, curves) in enumerate(panels):
         place = {"row": at // columns + 1, "col": at % columns + 1}
+        axis = axes.of(curves)
         for curve in curves:
             new = _line(curve, axis, seed_lines, rings or {}, curve.rule_label not in named)
             found += [(at, trace) for trace in new]
             named.add(curve.rule_label)
         if curves:
             shapes += _references(axis, curves, at)
-        axis.dress(figure, place, first=at + columns >= len(panels))
+        axis.dress(figure, place, titled=axes.several or at + columns >= len(panels))
     scores = list(dict.fromkeys(curve.score_name for _, curves in panels for curve in curves))
     for row in range(1, -(-len(panels) // columns) + 1):
         figure.update_yaxes(title_text=" / ".join(scores), row=row, col=1)
@@ -88,49 +90,6 @@ def panel_title(title: str, curves: Sequence[Curve]) -> str:
         rests = f"<span style='color:{style.WARNING}'>few: {rests}</span>"
     place, slash, attack = style.escape(title).rpartition(" / ")
     return f"{place}{slash}<b>{attack}</b><br>{rests}"
-
-
-class Axis:
-    """Where epsilons stand. Ordinal: one step apart, since a grid from 0.001 to 0.5 piles up at the left otherwise."""
-
-    def __init__(self, curves: Sequence[Curve], scale: str) -> None:
-        points = [point for curve in curves for point in curve.points]
-        self.scale = scale
-        self.labels = {p.epsilon: style.epsilon(p) for p in sorted(points, key=lambda p: p.epsilon)}
-        self.norms = " / ".join(dict.fromkeys(style.norm(curve.norm) for curve in curves))
-        attacked = [epsilon for epsilon in self.labels if epsilon > 0]
-        # On a logarithmic axis the clean image stands a step before the smallest epsilon.
-        self._clean = min(attacked, default=1.0) / 3 if scale == "log" else 0.0
-
-    def at(self, epsilon: float) -> float:
-        """The position of an epsilon; between those of the figure it is interpolated."""
-        if self.scale == "ordinal":
-            return float(np.interp(epsilon, list(self.labels), range(len(self.labels))))
-        return epsilon if epsilon > 0 else self._clean
-
-    def within(self, epsilon: float) -> bool:
-        """Whether the figure's epsilons reach so far."""
-        return bool(self.labels) and min(self.labels) < epsilon <= max(self.labels)
-
-    def dress(self, figure: go.Figure, place: Mapping[str, int], first: bool) -> None:
-        """Ticks and, in the lowest row, the title."""
-        ticks = {self.at(value): text for value, text in self.labels.items()}
-        axis: dict[str, Any] = {"tickvals": list(ticks), "ticktext": list(map(style.escape, ticks.values()))}
-        # Said outright: a range that plotly chooses takes the place of one that was zoomed to when new results come.
-        axis["range"] = self._range(list(ticks))
-        if self.scale == "log":
-            axis["type"] = "log"
-        if first:
-            axis |= {"title_text": f"ε ({self.norms}, [0, 1] pixels)", "title_standoff": 8}
-        figure.update_xaxes(**axis, **place)
-
-    def _range(self, at: list[float]) -> list[float]:
-        """From the first to the last tick with some room, on a logarithmic axis in exponents."""
-        ends = [at[0], at[-1]] if at else [0.0, 1.0]
-        if self.scale == "log":
-            ends = [float(np.log10(end)) for end in ends]
-        room = 0.06 * (ends[1] - ends[0]) or 0.5
-        return [ends[0] - room, ends[1] + room]
 
 
 def _references(axis: Axis, curves: Sequence[Curve], panel: int) -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from orchestrator.explorer import style
-from orchestrator.explorer.figures import Axis, PanelCurves, Trace, dressed, grid_of, reference, traces, with_traces
+from orchestrator.explorer.axes import Axes
+from orchestrator.explorer.figures import PanelCurves, Trace, dressed, grid_of, reference, traces, with_traces
 from orchestrator.explorer.gaps import GapLine, GapPoint
 
 #: A panel's title and its lines.
@@ -19,12 +20,13 @@ def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "
     """Differences over epsilon. A filled marker: the interval corrected by Holm excludes zero; hollow: it does not."""
     curves: list[PanelCurves] = [(title, [line.curve for line in lines]) for title, lines in panels]
     figure = grid_of(curves, columns)
-    axis = Axis([curve for _, members in curves for curve in members], x)
+    axes = Axes([curve for _, members in curves for curve in members], x)
     named: set[str] = set()
     zeros = []
     drawn: list[tuple[int, Trace]] = []
     for at, (_, lines) in enumerate(panels):
         place = {"row": at // columns + 1, "col": at % columns + 1}
+        axis = axes.of([line.curve for line in lines])
         for line in lines:
             curve = line.curve
             xs = [axis.at(point.point.epsilon) for point in line.points]
@@ -37,7 +39,7 @@ def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "
             drawn += [(at, trace) for trace in made]
         if lines:
             zeros.append(reference(at, "y", 0, width=1.5, dash="solid"))
-        axis.dress(figure, place, first=at + columns >= len(panels))
+        axis.dress(figure, place, titled=axes.several or at + columns >= len(panels))
     for row in range(1, -(-len(panels) // columns) + 1):
         figure.update_yaxes(title_text=OVER[minus], row=row, col=1)
     figure.update_layout(shapes=zeros)

@@ -165,3 +165,13 @@ def test_bold_needs_a_gap_that_excludes_zero(tmp_path):
         matrix = block(page(folder, "?p=tables"), Matrix)
         states = [entry.state for entry in matrix.rows[0][1]]
         assert ("best" in states) is best
+
+
+@pytest.mark.parametrize("search", ["", "?p=gap"])
+def test_radii_of_different_norms_have_axes_of_their_own(folder, search):
+    shares = {(rule, "none"): {0.0: 1.0, 1.5: 0.5} for rule in ("bp", "usf")}
+    fill(folder, shares, draw=1, attack="hopskipjump", norm="l2")
+    layout = block(page(folder, search), Figure).figure.to_dict()["layout"]
+    axes = [axis for name, axis in sorted(layout.items()) if name.startswith("xaxis")]
+    told = {axis["title"]["text"]: tuple(axis["ticktext"]) for axis in axes if axis["ticktext"]}
+    assert told == {"ε (L∞, [0, 1] pixels)": ("clean", "0.1"), "ε (L2, [0, 1] pixels)": ("clean", "1.5")}

@@ -1,0 +1,76 @@
+"""Where epsilons stand in a figure: ordinal, linear or logarithmic, with an axis for each norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from orchestrator.explorer import style
+from orchestrator.explorer.curve import Curve
+
+
+class Axis:
+    """Where epsilons stand. Ordinal: one step apart, since a grid from 0.001 to 0.5 piles up at the left otherwise."""
+
+    def __init__(self, curves: Sequence[Curve], scale: str) -> None:
+        points = [point for curve in curves for point in curve.points]
+        self.scale = scale
+        self.labels = {p.epsilon: style.epsilon(p) for p in sorted(points, key=lambda p: p.epsilon)}
+        self.norms = " / ".join(dict.fromkeys(style.norm(curve.norm) for curve in curves))
+        attacked = [epsilon for epsilon in self.labels if epsilon > 0]
+        # On a logarithmic axis the clean image stands a step before the smallest epsilon.
+        self._clean = min(attacked, default=1.0) / 3 if scale == "log" else 0.0
+
+    def at(self, epsilon: float) -> float:
+        """The position of an epsilon; between those of the figure it is interpolated."""
+        if self.scale == "ordinal":
+            return float(np.interp(epsilon, list(self.labels), range(len(self.labels))))
+        return epsilon if epsilon > 0 else self._clean
+
+    def within(self, epsilon: float) -> bool:
+        """Whether the figure's epsilons reach so far."""
+        return bool(self.labels) and min(self.labels) < epsilon <= max(self.labels)
+
+    def dress(self, figure: go.Figure, place: Mapping[str, int], titled: bool) -> None:
+        """Ticks and, where it is asked for, the title."""
+        ticks = {self.at(value): text for value, text in self.labels.items()}
+        axis: dict[str, Any] = {"tickvals": list(ticks), "ticktext": list(map(style.escape, ticks.values()))}
+        # Said outright: a range that plotly chooses takes the place of one that was zoomed to when new results come.
+        axis["range"] = self._range(list(ticks))
+        if self.scale == "log":
+            axis["type"] = "log"
+        if titled and self.labels:
+            axis |= {"title_text": f"ε ({self.norms}, [0, 1] pixels)", "title_standoff": 8}
+        figure.update_xaxes(**axis, **place)
+
+    def _range(self, at: list[float]) -> list[float]:
+        """From the first to the last tick with some room, on a logarithmic axis in exponents."""
+        ends = [at[0], at[-1]] if at else [0.0, 1.0]
+        if self.scale == "log":
+            ends = [float(np.log10(end)) for end in ends]
+        room = 0.06 * (ends[1] - ends[0]) or 0.5
+        return [ends[0] - room, ends[1] + room]
+
+
+class Axes:
+    """An axis for each norm, shared by its panels: a radius of one norm says nothing in another."""
+
+    def __init__(self, curves: Sequence[Curve], scale: str) -> None:
+        norms = list(dict.fromkeys(curve.norm for curve in curves))
+        self._axes = {norm: Axis([curve for curve in curves if curve.norm == norm], scale) for norm in norms}
+        self._all, self._empty = Axis(curves, scale), Axis([], scale)
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one norm."""
+        return len(self._axes) > 1
+
+    def of(self, curves: Sequence[Curve]) -> Axis:
+        """The axis of a panel with these curves: clean performance, whose norm is any, goes with the others."""
+        norms = {curve.norm for curve in curves if any(point.epsilon > 0 for point in curve.points)}
+        if not curves and self.several:
+            return self._empty
+        return self._axes[norms.pop()] if len(norms) == 1 else self._all
