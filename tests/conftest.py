@@ -1,35 +1,12 @@
-"""What several tests share: a tiny grid, and running a sweep as a user does, where nothing can reach it."""
+"""What every test has: an environment and threads of its own; and what tests of sweeps ask for."""
 
 from __future__ import annotations
 
-import fcntl
-import functools
 import os
-import socket
-import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-ROOT = Path(__file__).resolve().parents[1]
-
-#: Seconds of work: one pre-training, three fine-tunes, eight attack jobs.
-TINY = """
-name: tiny
-seeds: [0]
-experiments:
-  - task: classification
-    dataset: {name: digits, size: 8, classes: [5, 6, 7], train_images: 120, test_images: 60}
-    backbone: {name: smallcnn, width: 4}
-    weights: {pretrain: {dataset: {name: digits, size: 8, train_images: 200, test_images: 20}, epochs: 1}}
-    rule: [bp, usf, brsf]
-    finetune: {epochs: 2, lr: 0.001, head_lr: 0.002}
-    attacks:
-      - {name: [fgsm, pgd], gradient: [feedback, exact], epsilon: [0, 0.1]}
-"""
+from sweeps import TINY, finish, start
 
 
 @pytest.fixture(autouse=True)
@@ -56,54 +33,6 @@ def tiny(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
     return path
-
-
-def loopback_up():
-    """Bring up `lo` of this process's network namespace."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        request = struct.pack("16sh14x", b"lo", 0)
-        flags = struct.unpack("16sh14x", fcntl.ioctl(control, 0x8913, request))[1]  # SIOCGIFFLAGS
-        fcntl.ioctl(control, 0x8914, struct.pack("16sh14x", b"lo", flags | 1))  # SIOCSIFFLAGS, IFF_UP
-
-
-@functools.cache
-def own_network() -> tuple[str, ...]:
-    """The words that start a command where only loopback exists; none where the machine does not allow it.
-
-    Ray listens on every interface of a machine with an outside address. Without a namespace of their own the tests'
-    sweeps rely on Ray's token authentication, as every local sweep does.
-    """
-    inner = f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import conftest; conftest.loopback_up()"
-    for words in (("unshare", "--net"), ("unshare", "--user", "--map-root-user", "--net")):
-        try:
-            tried = subprocess.run([*words, sys.executable, "-c", inner], capture_output=True, cwd=ROOT)
-        except OSError:
-            return ()
-        if tried.returncode == 0:
-            start = f"{inner}; import os; os.execvp(sys.argv[1], sys.argv[1:])"
-            return (*words, sys.executable, "-c", start)
-    return ()
-
-
-def start(*words: str | Path, **options) -> subprocess.Popen:
-    """Start `python words...` from the repository's root in a network of its own, as its own process group."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **options.pop("env", {})}
-    return subprocess.Popen(
-        [*own_network(), sys.executable, *map(str, words)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        **options,
-    )
-
-
-def finish(process: subprocess.Popen, timeout: float = 240) -> tuple[int, str]:
-    """Exit status and output of a started command."""
-    output, _ = process.communicate(timeout=timeout)
-    return process.returncode, output
 
 
 @pytest.fixture

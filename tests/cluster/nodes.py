@@ -51,7 +51,7 @@ def why_not(*programs: str) -> str:
 
 def repository(folder: Path) -> Path:
     """A copy of what a cluster file mounts, with the tests' tiny grid among the grids."""
-    from conftest import TINY
+    from sweeps import TINY
 
     folder.mkdir(parents=True)
     for name in SHIPPED:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TINY
 from nodes import FAR, NEAR, ROOT, TWO_MACHINES, inside, repository, why_not
+from sweeps import TINY
 
 from orchestrator.store import Store
 

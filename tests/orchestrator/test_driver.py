@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from sweeps import ROOT
 
 HEAVY = ("torch", "torchvision", "signsym_core")
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from sweeps import ROOT
 
 SCRIPT = ROOT / "orchestrator" / "sweep.py"
 

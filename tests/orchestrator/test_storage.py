@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import pytest
 import torch
-from conftest import ROOT, TINY
+from sweeps import ROOT, TINY
 
 from orchestrator import filesystem, tables
 from orchestrator.claims import Claims, alive

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, finish, start
+from sweeps import TINY, finish, start
 
 from orchestrator.store import Store
 
