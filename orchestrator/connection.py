@@ -30,6 +30,10 @@ SETTINGS = {
 }
 
 
+#: As `signsym_core.extensions` has it, whose import would bring torch into the driver.
+EXTENSIONS = "SIGNSYM_EXTENSIONS"
+
+
 class ClusterLostError(RuntimeError):
     """Ray's own processes are gone: no job can run, and none is to blame."""
 
@@ -56,7 +60,8 @@ def connect(
     root = str(Path(__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     chdir = {"RAY_CHDIR_TO_TRIAL_DIR": os.environ["RAY_CHDIR_TO_TRIAL_DIR"]}
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths), **chdir}}
+    own = {name: os.environ[name] for name in [EXTENSIONS] if name in os.environ}
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths), **chdir, **own}}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": environment}
     outside = address is None and _outside_addresses()
     if outside and os.environ.get("RAY_AUTH_MODE", "token") != "token":

@@ -2,7 +2,8 @@
 
 A member of a family is a frozen, keyword-only dataclass: its fields are its parameters, its class variables say
 what it is called, where it comes from and what it promises. A registry is explicit (members are imported by name),
-ordered (tables and legends use its order) and closed (nothing is discovered, no import error is swallowed).
+ordered (tables and legends use its order) and closed: nothing is discovered, no import error is swallowed, and what is
+not ours comes from the modules that the user names (see `signsym_core.extensions`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
+
+from signsym_core import extensions
 
 
 class UnknownNameError(ValueError):
@@ -60,23 +63,35 @@ class Registry(Generic[M]):
         if len(self._members) != len(members):
             raise ValueError(f"two members of the family {family!r} have one name: {[m.name for m in members]}")
 
+    def register(self, member: type[M]) -> type[M]:
+        """Add a member of one's own after ours, as a decorator too. Raises ValueError where its name is taken."""
+        known = self._members.setdefault(member.name, member)
+        if known is not member:
+            owner = f"{known.__module__}.{known.__qualname__}"
+            raise ValueError(f"the name of the {self.family} {member.name!r} is taken by {owner}")
+        return member
+
+    def _known(self) -> dict[str, type[M]]:
+        extensions.load()
+        return self._members
+
     def __iter__(self) -> Iterator[type[M]]:
-        return iter(self._members.values())
+        return iter(self._known().values())
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._known())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._members
+        return name in self._known()
 
     def __getitem__(self, name: str) -> type[M]:
-        if name not in self._members:
+        if name not in self._known():
             raise UnknownNameError(unknown(self.family, name, self.names))
         return self._members[name]
 
     @property
     def names(self) -> list[str]:
-        return list(self._members)
+        return list(self._known())
 
     def build(self, name: str, **parameters: Any) -> M:
         """The member `name` with `parameters`, each checked against its declared type.

@@ -1,0 +1,75 @@
+"""A member of one's own, from one's own package: in the registry, the conformance suite, a grid and its workers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from sweeps import ROOT, TINY, finish, start
+
+from orchestrator import connection
+from orchestrator.store import Store
+from signsym_core import extensions
+from signsym_core.attacks.noise import Noise
+from signsym_core.registry import Registry
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A package with the attack of the guide, and the environment that names it."""
+    text = (ROOT / "docs/add-an-attack.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.S)[1]
+    code = code.replace("@dataclasses", "@ss.ATTACKS.register\n@dataclasses")
+    code = code.replace("from torch import Tensor\n", "from torch import Tensor\n\nimport signsym_core as ss\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/__init__.py").write_text("from mine.grey import Grey\n")
+    (tmp_path / "mine/grey.py").write_text(code)
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    return {**os.environ, "SIGNSYM_EXTENSIONS": "mine", "PYTHONPATH": path}
+
+
+def python(code, environment):
+    words = [sys.executable, "-c", code]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_it_is_in_the_registry_and_passes_the_conformance_suite(package):
+    code = "import signsym_core as ss, signsym_core.testing as t; print(ss.ATTACKS.names[-1]); "
+    code += "t.check_attack(ss.ATTACKS.build('grey', level=0.4))"
+    done = python(code, package)
+    assert (done.returncode, done.stdout) == (0, "grey\n"), done.stderr
+
+
+def test_its_cells_are_swept_by_workers_that_know_it_and_shown_by_those_that_do_not(package, tmp_path):
+    grid = TINY.replace("name: [fgsm, pgd], gradient: [feedback, exact]", "name: grey, level: 0.4")
+    (tmp_path / "grid.yaml").write_text(grid)
+    words = ("orchestrator/sweep.py", tmp_path / "grid.yaml", "--storage", tmp_path / "store")
+    status, output = finish(start(*words, env={name: package[name] for name in ("SIGNSYM_EXTENSIONS", "PYTHONPATH")}))
+    assert status == 0, output
+    results = Store(str(tmp_path / "store")).results()
+    assert set(results["attack"]) == {"none", "grey"}
+    assert len(results) == 9
+    status, output = finish(start("-m", "orchestrator.cli", "report", tmp_path / "store", "--out", tmp_path / "out"))
+    assert status == 0, output
+    assert "grey" in (tmp_path / "out/index.html").read_text()
+
+
+def test_a_module_that_cannot_be_imported_is_named(package):
+    package["SIGNSYM_EXTENSIONS"] = "mine, theirs"
+    done = python("import signsym_core as ss; ss.RULES.names", package)
+    assert "ExtensionError: SIGNSYM_EXTENSIONS: the module 'theirs' cannot be imported" in done.stderr
+
+
+def test_a_name_that_is_taken_is_refused():
+    registry = Registry("attack", [Noise])
+    assert registry.register(Noise) is Noise
+    other = type("Noise", (Noise,), {"name": "noise"})
+    with pytest.raises(ValueError, match=r"attack 'noise' is taken by signsym_core.attacks.noise.Noise"):
+        registry.register(other)
+
+
+def test_the_driver_and_the_science_mean_the_same_variable():
+    assert connection.EXTENSIONS == extensions.VARIABLE
