@@ -80,7 +80,7 @@ def _two_stages(storage: str) -> None:
     """6 fine-tunes of 2 s, each with 20 attacks of 0.5 s: 36 s of work for each of two slots."""
     table = {f"f{at}": _job(f"f{at}", seconds=2.0) for at in range(6)}
     for at, number in itertools.product(range(6), range(20)):
-        table[f"f{at}-{number}"] = _job(f"f{at}-{number}", parent=f"f{at}", seconds=0.5)
+        table[f"f{at}-{number}"] = _job(f"f{at}-{number}", parents=(f"f{at}",), seconds=0.5)
     started = time.monotonic()
     _run(table, sleeps, storage)
     wall = time.monotonic() - started
@@ -97,10 +97,10 @@ def _run(table: Mapping[str, Job], execute: Execute, storage: str) -> None:
         schedule.run(feed, Context(storage=storage, data_root="", git="", versions="", sign=claims.path), execute)
 
 
-def _job(key: str, parent: str | None = None, seconds: float = 0.0) -> Job:
+def _job(key: str, parents: tuple[str, ...] = (), seconds: float = 0.0) -> Job:
     spec = {"seconds": seconds}
     need = Resources(gpu=0, cpu=1)
-    return Job(key=key, kind="attack", parent=parent, spec=spec, resources=need, title=key, group=("attack",))
+    return Job(key=key, kind="attack", parents=parents, spec=spec, resources=need, title=key, group=("attack",))
 
 
 if __name__ == "__main__":
