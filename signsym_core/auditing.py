@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 
@@ -118,16 +119,9 @@ def as_runs(outcome: Outcome, attack: Attack, gradient: str, *, seed: int, image
 def _stacked(runs: Sequence[Run]) -> Run:
     """One run of several seeds, from one of each."""
     first = runs[0]
-    return Run(
-        attack=first.attack,
-        parameters=first.parameters,
-        gradient=first.gradient,
-        epsilon=first.epsilon,
-        norm=first.norm,
-        steps=first.steps,
-        step_size=first.step_size,
+    return dataclasses.replace(
+        first,
         seeds=tuple(run.seeds[0] for run in runs),
-        images=first.images,
         outcomes=np.concatenate([run.outcomes for run in runs]),
         linf=np.concatenate([run.linf for run in runs if run.linf is not None]),
     )

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from signsym_core.attacks.ball import within_ball
+from signsym_core.attacks.ball import projected, within_ball
 from signsym_core.attacks.base import Attack
 from signsym_core.attacks.margins import dlr, runners_up, targeted_dlr
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import require
+from signsym_core.tasks.classification import target as target_of
 
 #: A loss to raise, of each image: (outputs of some images, their places in the block) to [n].
 ImageLoss = Callable[[Tensor, Tensor], Tensor]
@@ -114,9 +115,9 @@ class APGD(Attack):
         checkpoints, last = _checkpoints(self.steps), 0
         for number in range(1, self.steps + 1):
             weight = _STEP_WEIGHT if number > 1 else 1.0
-            ahead = _projected(images, current + column(step) * gradient.sign(), epsilon)
+            ahead = projected(images, current + column(step) * gradient.sign(), epsilon)
             ahead = current + weight * (ahead - current) + (1 - weight) * (current - previous)
-            previous, current = current, _projected(images, ahead, epsilon)
+            previous, current = current, projected(images, ahead, epsilon)
             before = loss
             gradient, loss, lost = look(current)
             rises += loss > before
@@ -148,14 +149,7 @@ class APGD(Attack):
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     """[n]: the cross-entropy of each image against its label, or against the normalised vector of several."""
-    if labels.ndim == 1:
-        return F.cross_entropy(outputs, labels, reduction="none")
-    target = labels.float() / labels.sum(dim=1, keepdim=True).clamp(min=1)
-    return F.cross_entropy(outputs, target, reduction="none")
-
-
-def _projected(images: Tensor, moved: Tensor, epsilon: float) -> Tensor:
-    return (images + (moved - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+    return F.cross_entropy(outputs, target_of(labels), reduction="none")
 
 
 def _checkpoints(steps: int) -> frozenset[int]:

@@ -20,6 +20,11 @@ def sizes(change: Tensor, norm: Norm = "linf") -> Tensor:
     return lengths
 
 
+def projected(images: Tensor, moved: Tensor, epsilon: float) -> Tensor:
+    """`moved` clipped to the L∞ ball around `images` and to [0, 1], up to rounding: Π in an attack's own steps."""
+    return (images + (moved - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+
+
 def within_ball(images: Tensor, proposed: Tensor, epsilon: float, norm: Norm = "linf") -> Tensor:
     """`proposed` brought back into the ball of radius `epsilon` around `images` and into [0, 1], exactly.
 

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from signsym_core.attacks.ball import projected
 from signsym_core.attacks.base import Attack
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.signsteps import SignSteps
@@ -119,7 +120,7 @@ class HAGSAAT(Attack):
 
             velocity = self.momentum * velocity + problem.gradient_of(loss, current)
             moved = current - self.lr * velocity
-            current = (images + (moved - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+            current = projected(images, moved, epsilon)
         return current
 
     def steps_taken(self) -> int:

@@ -10,6 +10,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from signsym_core.attacks.ball import projected
 from signsym_core.attacks.base import Attack
 from signsym_core.attacks.hag import schedule, slopes
 from signsym_core.attacks.problem import Problem
@@ -128,7 +129,7 @@ class SDHASAAT(Attack):
             second = 0.999 * second + 0.001 * gradient.square()
             scale = (second / (1 - 0.999**number)).sqrt() + 1e-8
             moved = current - self.lr * first / (1 - 0.9**number) / scale
-            current = (images + (moved - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+            current = projected(images, moved, epsilon)
         return current
 
     def steps_taken(self) -> int:

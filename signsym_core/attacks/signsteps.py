@@ -7,6 +7,7 @@ from abc import abstractmethod
 
 from torch import Tensor
 
+from signsym_core.attacks.ball import projected
 from signsym_core.attacks.base import Attack
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import require
@@ -59,7 +60,7 @@ class SignSteps(Attack):
         for _ in range(self.steps):
             total = self.accumulated(total, self.direction(problem, current))
             moved = current + step * total.sign()
-            current = (images + (moved - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+            current = projected(images, moved, epsilon)
         return current
 
     def steps_taken(self) -> int:

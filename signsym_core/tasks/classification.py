@@ -16,7 +16,7 @@ class CrossEntropy(Objective):
     """Cross-entropy against the label, or against the normalised vector of several: the mean over the batch."""
 
     def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, _target(labels))
+        return F.cross_entropy(outputs, target(labels))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Classification(Task):
         return CrossEntropy()
 
     def attack_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, _target(labels), reduction="sum")
+        return F.cross_entropy(outputs, target(labels), reduction="sum")
 
     def score(self, outputs: Tensor, labels: Tensor, gallery: Gallery | None) -> Tensor:
         top = outputs.argmax(dim=1)
@@ -69,7 +69,7 @@ class Classification(Task):
             )
 
 
-def _target(labels: Tensor) -> Tensor:
+def target(labels: Tensor) -> Tensor:
     """A class, or a distribution over classes that is uniform over the image's labels."""
     if labels.ndim == 1:
         return labels
