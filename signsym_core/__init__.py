@@ -1,21 +1,52 @@
-"""Sign-symmetry learning rules, fine-tuning and robustness measurement, on torch alone."""
+"""Sign-symmetry learning rules, fine-tuning and robustness measurement, on torch alone.
 
-from signsym_core.attacks import ATTACKS as ATTACKS
-from signsym_core.attacks import GRADIENTS as GRADIENTS
-from signsym_core.auditing import audit as audit
-from signsym_core.backbones import BACKBONES as BACKBONES
-from signsym_core.datasets import DATASETS as DATASETS
-from signsym_core.evaluate import Outcome as Outcome
-from signsym_core.evaluate import attack as attack
-from signsym_core.finetune import FineTune as FineTune
-from signsym_core.finetune import fine_tune as fine_tune
-from signsym_core.retrieval import Codes as Codes
-from signsym_core.retrieval import Gallery as Gallery
-from signsym_core.retrieval import encode as encode
-from signsym_core.retrieval import mean_average_precision as mean_average_precision
-from signsym_core.rules import RULES as RULES
-from signsym_core.rules.convert import convert as convert
-from signsym_core.rules.convert import exact_gradient as exact_gradient
-from signsym_core.rules.convert import feedback as feedback
-from signsym_core.rules.convert import revert as revert
-from signsym_core.tasks import TASKS as TASKS
+Public names are imported when they are first asked for: statistics and checks need no torch, whose import takes longer
+than what a page or a table of numbers needs them for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from signsym_core.attacks import ATTACKS as ATTACKS
+    from signsym_core.attacks import GRADIENTS as GRADIENTS
+    from signsym_core.auditing import audit as audit
+    from signsym_core.backbones import BACKBONES as BACKBONES
+    from signsym_core.datasets import DATASETS as DATASETS
+    from signsym_core.evaluate import Outcome as Outcome
+    from signsym_core.evaluate import attack as attack
+    from signsym_core.finetune import FineTune as FineTune
+    from signsym_core.finetune import fine_tune as fine_tune
+    from signsym_core.retrieval import Codes as Codes
+    from signsym_core.retrieval import Gallery as Gallery
+    from signsym_core.retrieval import encode as encode
+    from signsym_core.retrieval import mean_average_precision as mean_average_precision
+    from signsym_core.rules import RULES as RULES
+    from signsym_core.rules.convert import convert as convert
+    from signsym_core.rules.convert import exact_gradient as exact_gradient
+    from signsym_core.rules.convert import feedback as feedback
+    from signsym_core.rules.convert import revert as revert
+    from signsym_core.tasks import TASKS as TASKS
+
+#: The module of each public name.
+_HOMES = {
+    **dict.fromkeys(("ATTACKS", "GRADIENTS"), "attacks"),
+    **dict.fromkeys(("Outcome", "attack"), "evaluate"),
+    **dict.fromkeys(("FineTune", "fine_tune"), "finetune"),
+    **dict.fromkeys(("Codes", "Gallery", "encode", "mean_average_precision"), "retrieval"),
+    **dict.fromkeys(("convert", "exact_gradient", "feedback", "revert"), "rules.convert"),
+    **{"audit": "auditing", "BACKBONES": "backbones", "DATASETS": "datasets", "RULES": "rules", "TASKS": "tasks"},
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    # Found at once the next time.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

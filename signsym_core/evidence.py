@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from signsym_core.probes import Probe
+if TYPE_CHECKING:
+    # Probes are made of a model; the evidence of a store's outcomes is judged without torch.
+    from signsym_core.probes import Probe
 
 Array = NDArray[np.float64]
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
     """A mean with its confidence interval, and what it rests on."""
 
@@ -25,6 +26,8 @@ class Interval:
     seeds: int
     #: "wilson" (images only), "two-way" (seeds and images), or "paired" (differences over images only).
     method: str
+    #: Probability of a gap at least so far from 0 where there is none; 1 where that was not asked for.
+    p: float = 1.0
 
     @property
     def excludes_zero(self) -> bool:
@@ -54,16 +57,7 @@ def interval(outcomes: ArrayLike, confidence: float = 0.95) -> Interval:
     One seed's interval says nothing about other seeds. Pooling seeds into one Wilson interval would be wrong, since
     they share their images. Raises ValueError for outcomes that are empty, not finite or outside [0, 1].
     """
-    x = _checked(outcomes)
-    seeds, images = x.shape
-    value = float(x.mean())
-    if seeds == 1 or value in (0.0, 1.0):
-        lo, hi = wilson(min(value * images, images), images, confidence)
-        return Interval(value=value, lo=lo, hi=hi, n=images, seeds=seeds, method="wilson")
-    half = _two_way_half_width(x, confidence)
-    return Interval(
-        value=value, lo=max(0.0, value - half), hi=min(1.0, value + half), n=images, seeds=seeds, method="two-way"
-    )
+    return intervals(_checked(outcomes)[None], confidence)[0]
 
 
 def gap(ours: ArrayLike, theirs: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -75,47 +69,118 @@ def gap(ours: ArrayLike, theirs: ArrayLike, confidence: float = 0.95) -> Interva
     a, b = _checked(ours), _checked(theirs)
     if a.shape != b.shape:
         raise ValueError(f"a paired gap expects outcomes of one shape, got {list(a.shape)} and {list(b.shape)}")
-    d = a - b
-    seeds, images = d.shape
-    value = float(d.mean())
-    if seeds == 1 or not d.any():
-        spread = float(d.std(ddof=1)) if images > 1 else (1.0 if d.any() else 0.0)
-        half = _student(images - 1, confidence) * spread / math.sqrt(images) if spread else 0.0
-        method = "paired"
-    else:
-        half, method = _two_way_half_width(d, confidence), "two-way"
-    lo, hi = max(-1.0, value - half), min(1.0, value + half)
-    return Interval(value=value, lo=lo, hi=hi, n=images, seeds=seeds, method=method)
+    return gaps(a[None], b[None], confidence)[0]
 
 
-def _two_way_half_width(x: NDArray[np.float64], confidence: float) -> float:
-    """Half the width of the two-way random-effects interval of the mean of x [S, N], S >= 2.
+def intervals(x: NDArray[Any], confidence: float = 0.95) -> list[Interval]:
+    """`interval` of each of many outcomes of one shape at once, x [points, seeds, images], each in [0, 1]."""
+    points, seeds, images = x.shape
+    moments = _Moments.of(x)
+    value = moments.total / (seeds * images)
+    half, _ = _half_width(moments, confidence) if seeds > 1 else (np.zeros(points), value)
+    found = []
+    for mean, width in zip(value.tolist(), half.tolist(), strict=True):
+        if seeds == 1 or mean in (0.0, 1.0):
+            lo, hi = wilson(min(mean * images, images), images, confidence)
+            method = "wilson"
+        else:
+            lo, hi, method = max(0.0, mean - width), min(1.0, mean + width), "two-way"
+        found.append(Interval(value=mean, lo=lo, hi=hi, n=images, seeds=seeds, method=method))
+    return found
 
-    With the mean squares of seeds, images and the residual, var = (MS_seed + MS_image - MS_resid) / (S N) estimates
-    the variance of the mean over new seeds and new images; its degrees of freedom are Satterthwaite's. An estimate
-    that is not above the residual's own share, which chance can make even negative, is replaced by it: the interval
-    is then that of independent outcomes, and never narrower. Source: Searle, Casella, McCulloch 1992, Variance
+
+def gaps(ours: NDArray[Any], theirs: NDArray[Any], confidence: float = 0.95) -> list[Interval]:
+    """`gap` of each of many pairs of outcomes of one shape at once, [points, seeds, images] each."""
+    # Differences of bytes would wrap around.
+    d = ours.astype(np.int8) - theirs.astype(np.int8) if ours.dtype.kind in "bu" else ours - theirs
+    _, seeds, images = d.shape
+    moments = _Moments.of(d)
+    value = moments.total / (seeds * images)
+    half, p = _half_width(moments, confidence)
+    same = moments.squares == 0
+    half[same], p[same] = 0.0, 1.0
+    found = []
+    for mean, width, chance, equal in zip(value.tolist(), half.tolist(), p.tolist(), same.tolist(), strict=True):
+        method = "paired" if seeds == 1 or equal else "two-way"
+        lo, hi = max(-1.0, mean - width), min(1.0, mean + width)
+        found.append(Interval(value=mean, lo=lo, hi=hi, n=images, seeds=seeds, method=method, p=chance))
+    return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Moments:
+    """Sums of x [points, S, N] that every interval is made from, each [points]; exact where x holds whole numbers."""
+
+    seeds: int
+    images: int
+    total: NDArray[np.float64]
+    #: Σ x², Σ over seeds of (Σ over images)², Σ over images of (Σ over seeds)².
+    squares: NDArray[np.float64]
+    by_seed: NDArray[np.float64]
+    by_image: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, x: NDArray[Any]) -> _Moments:
+        _, seeds, images = x.shape
+        whole = x.dtype.kind in "bui"
+        if whole:
+            # 0, 1 and, of differences, -1.
+            squares = np.count_nonzero(x, axis=(1, 2)).astype(np.float64)
+            of_seeds = x.sum(axis=2, dtype=np.int32).astype(np.float64)
+            of_images = x.sum(axis=1, dtype=np.int16).astype(np.float64)
+        else:
+            x = x.astype(np.float64, copy=False)
+            squares = (x * x).sum(axis=(1, 2))
+            of_seeds, of_images = x.sum(axis=2), x.sum(axis=1)
+        return cls(
+            seeds=seeds,
+            images=images,
+            total=of_seeds.sum(axis=1),
+            squares=squares,
+            by_seed=(of_seeds * of_seeds).sum(axis=1),
+            by_image=(of_images * of_images).sum(axis=1),
+        )
+
+
+def _half_width(m: _Moments, confidence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Half the width of each mean's interval, and the probability of a mean at least so far from 0 by chance.
+
+    Several seeds: the two-way random-effects interval. With the mean squares of seeds, images and the residual,
+    var = (MS_seed + MS_image - MS_resid) / (S N) estimates the variance of the mean over new seeds and new images; its
+    degrees of freedom are Satterthwaite's. An estimate that is not above the residual's own share, which chance can
+    make even negative, is replaced by it: the interval is then that of independent outcomes, and never narrower. One
+    seed: Student's over images; one image: Student's over seeds. Source: Searle, Casella, McCulloch 1992, Variance
     Components, chapters 2 and 5.
     """
-    seeds, images = x.shape
-    if images == 1:
-        # No spread over images to be seen: Student over the seeds is what is left.
-        return _student(seeds - 1, confidence) * float(x.std(ddof=1)) / math.sqrt(seeds)
-    by_seed, by_image, mean = x.mean(axis=1, keepdims=True), x.mean(axis=0, keepdims=True), x.mean()
-    df = np.array([seeds - 1, images - 1, (seeds - 1) * (images - 1)], dtype=float)
-    squares = np.array(
-        [
-            images * ((by_seed - mean) ** 2).sum(),
-            seeds * ((by_image - mean) ** 2).sum(),
-            ((x - by_seed - by_image + mean) ** 2).sum(),
-        ]
-    )
-    ms_seed, ms_image, ms_residual = squares / df
-    total = ms_seed + ms_image - ms_residual
-    if total <= ms_residual:
-        return _student(df[2], confidence) * math.sqrt(ms_residual / (seeds * images))
-    freedom = total**2 / (np.array([ms_seed, ms_image, ms_residual]) ** 2 / df).sum()
-    return _student(freedom, confidence) * math.sqrt(total / (seeds * images))
+    s, n = m.seeds, m.images
+    level = 0.5 + confidence / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correction = m.total**2 / (s * n)
+        around = np.maximum(m.squares - correction, 0.0)
+        if s == 1 or n == 1:
+            size = s * n
+            freedom = np.full(len(around), float(size - 1))
+            # A single outcome that differs says nothing of how far others would.
+            error = np.sqrt(around / (size - 1) / size) if size > 1 else np.where(m.squares > 0, np.inf, 0.0)
+            quantile = stdtrit(freedom, level) if size > 1 else np.ones(len(around))
+        else:
+            of_seeds = np.maximum(m.by_seed / n - correction, 0.0)
+            of_images = np.maximum(m.by_image / s - correction, 0.0)
+            df = np.array([s - 1.0, n - 1.0, (s - 1.0) * (n - 1.0)])
+            rest = np.maximum(around - of_seeds - of_images, 0.0) / df[2]
+            ms_seed, ms_image = of_seeds / df[0], of_images / df[1]
+            estimate = ms_seed + ms_image - rest
+            # Rounding must not decide between two that are equal.
+            alone = estimate <= rest * (1 + 1e-9)
+            spread = ms_seed**2 / df[0] + ms_image**2 / df[1] + rest**2 / df[2]
+            freedom = np.where(alone, df[2], estimate**2 / spread)
+            error = np.sqrt(np.where(alone, rest, estimate) / (s * n))
+            quantile = stdtrit(freedom, level)
+        # No spread at all: the mean is what it is.
+        half = np.where(error > 0, quantile * error, 0.0)
+        away = np.abs(m.total / (s * n))
+        p = np.where(error > 0, 2 * stdtr(freedom, -away / error), np.where(away > 0, 0.0, 1.0))
+    return half, p
 
 
 def _checked(outcomes: ArrayLike) -> NDArray[np.float64]:
@@ -135,7 +200,3 @@ def _normal(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"expected a confidence in (0, 1), got {confidence}")
     return float(ndtri(0.5 + confidence / 2))
-
-
-def _student(freedom: float, confidence: float) -> float:
-    return float(stdtrit(freedom, 0.5 + confidence / 2))

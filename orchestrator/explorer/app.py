@@ -171,5 +171,5 @@ def _strip(data: Data) -> list[Component]:
     parts.append(style.counted(status.trials, "trial") + " running")
     if status.failures:
         parts.append(style.counted(status.failures, "job") + " failed")
-    last = data.last_write
+    last = index.last_write
     return [html.Span(" · ".join([*parts, f"last result {last}"] if last else parts))]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator import tables
 from orchestrator.explorer.examples import Example
 from orchestrator.explorer.flags import Flags
-from orchestrator.explorer.index import Index
+from orchestrator.explorer.index import COLUMNS, Index
 from orchestrator.explorer.outcomes import Outcomes
 from orchestrator.explorer.query import Query
 from orchestrator.explorer.reading import Folder
@@ -52,14 +54,14 @@ class Data:
 
     def __init__(self, storage: str) -> None:
         self.store = Store(storage)
-        self._results = Folder(self.store, "results", tables.RESULTS, tables.RESULTS.names)
+        self._results = Folder(self.store, "results", tables.RESULTS, COLUMNS, plain={"cell"})
         self._outcomes = Outcomes(self.store)
         self._parts: dict[str, pa.Table] = {}
         self._lock = threading.Lock()
         self._examples = Folder(self.store, "examples", tables.EXAMPLES, tables.EXAMPLES.names)
         self._reach = Folder(self.store, "outcomes", tables.OUTCOMES, ("cell", "image", "linf"))
         self._survey = Survey(self.store)
-        self.snapshot = Snapshot(Index(_joined({})), self._outcomes)
+        self.snapshot = Snapshot(Index({}), self._outcomes)
         #: What was asked of the store and is not there.
         self.status = Status()
         self.refresh()
@@ -77,8 +79,9 @@ class Data:
             if not new and not gone:
                 return False
             self._parts = {name: part for name, part in (self._parts | new).items() if name not in gone}
-            index = Index(_joined(self._parts))
-            self.snapshot = Snapshot(index, self._outcomes, self.snapshot.version + 1)
+            self._outcomes.forget_partial()
+            self.snapshot = Snapshot(Index(self._parts), self._outcomes, self.snapshot.version + 1)
+            self._outcomes.read_others(self.snapshot.index)
             return True
         finally:
             self._lock.release()
@@ -88,12 +91,19 @@ class Data:
         """Files that could not be read, with the reason."""
         return {**self._results.skipped, **self._outcomes.folder.skipped, **self.status.skipped}
 
-    @property
-    def last_write(self) -> str:
-        """When the last result was finished; "" before there is one."""
-        index = self.snapshot.index
-        last = pc.max(index.table["finished_at"]).as_py() if len(index) else None
-        return f"{last:%Y-%m-%d %H:%M:%S} UTC" if last else ""
+    def row(self, index: Index, row: int) -> Mapping[str, Any]:
+        """Every column of a row of results."""
+        part, place = index.parts[int(index.part[row])], int(index.place(np.array([row]))[0])
+        whole = Folder(self.store, "results", tables.RESULTS, tables.RESULTS.names).read([part])
+        found: Mapping[str, Any] = whole[part].slice(place, 1).to_pylist()[0] if part in whole else {}
+        return found
+
+    def whole(self, *columns: str) -> pa.Table:
+        """Some columns of all results."""
+        folder = Folder(self.store, "results", tables.RESULTS, columns)
+        schema = pa.schema([tables.RESULTS.field(name) for name in columns])
+        parts = folder.read(self.snapshot.index.parts).values()
+        return pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
 
     def examples(self, cell: str) -> list[Example]:
         """The adversarial images of a cell."""
@@ -110,13 +120,13 @@ class Data:
         return None if asked is None else self._survey.again(asked, cell)
 
     def _rows(self, folder: Folder, cell: str) -> list[dict[str, Any]]:
-        """The rows of the cell's job, or where small files were merged, of all files without a job of that name."""
+        """The rows of the cell's file, or where small files were merged, of all files that are no results'."""
         index = self.snapshot.index
         row = index.row_of(cell)
         if row is None:
             return []
-        job, names = str(index.value("job", row)), folder.names()
-        wanted = [job] if job in names else [name for name in names if name not in self._parts]
+        part, names = index.parts[int(index.part[row])], folder.names()
+        wanted = [part] if part in names else [name for name in names if name not in self._parts]
         found: list[dict[str, Any]] = []
         for table in folder.read(wanted).values():
             found += table.filter(pc.equal(table["cell"].cast(pa.string()), cell)).to_pylist()
@@ -125,11 +135,3 @@ class Data:
     def example(self, cell: str, image: int) -> Example | None:
         """One adversarial image of a cell."""
         return next((example for example in self.examples(cell) if example.image == image), None)
-
-
-def _joined(parts: dict[str, pa.Table]) -> pa.Table:
-    if parts:
-        return pa.concat_tables(parts.values()).unify_dictionaries()
-    text = pa.dictionary(pa.int32(), pa.string())
-    fields = [pa.field(f.name, text if f.type == pa.string() else f.type) for f in tables.RESULTS]
-    return pa.schema(fields).empty_table()

@@ -51,15 +51,11 @@ class Flags:
 
     def __init__(self, query: Query) -> None:
         self.query = query
-        self._models: dict[tuple[str, ...], list[Line]] = {}
-        for line in query.index.ordered:
-            self._models.setdefault(line.model, []).append(line)
         self._found: dict[int, dict[str, list[Found]]] = {}
 
     def of(self, line: Line) -> dict[str, list[Found]]:
         """By check, what it found on the line; a check that cannot be made is not in it."""
         if line.number not in self._found:
-            self.query.ready(self._models[line.model])
             found: dict[str, list[Found]] = {}
             for made in self._check(line):
                 found.setdefault(made.finding.flag, []).append(made)
@@ -79,7 +75,7 @@ class Flags:
 
     def _check(self, line: Line) -> Iterator[Found]:
         query = self.query
-        others = [other for other in self._models[line.model] if other != line]
+        others = [other for other in self.query.index.models[line.model] if other != line]
         cells = {epsilon: query.cells(line, epsilon) for epsilon in query.epsilons(line)}
         x = {epsilon: found for epsilon, seeds in cells.items() if (found := matrix(seeds)) is not None}
         if not x:
@@ -118,7 +114,7 @@ class Flags:
         index = self.query.index
         for epsilon, outcomes in x.items():
             if epsilon >= masking.GREY:
-                chance = float(index.table["chance"][line.start].as_py())
+                chance = float(index.numbers("chance")[line.start])
                 yield Found(finding=masking.grey_limit(outcomes, chance), epsilon=epsilon)
         shapes = {outcomes.shape for outcomes in x.values()}
         if len(x) > 1 and len(shapes) == 1:

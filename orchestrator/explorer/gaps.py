@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from orchestrator.explorer.curve import Curve, Point
 from orchestrator.explorer.holm import holm
@@ -44,10 +43,7 @@ def gap_lines(query: Query, lines: Sequence[Line], minus: str) -> list[GapLine]:
     epsilon, whatever the filters show.
     """
     panels = dict.fromkeys(line.panel for line in lines)
-    members: dict[tuple[str, ...], list[Line]] = {panel: [] for panel in panels}
-    for line in query.index.ordered:
-        if line.panel in members:
-            members[line.panel].append(line)
+    members = {panel: query.index.panels[panel] for panel in panels}
     query.curves(line for family in members.values() for line in family)
     clear: set[tuple[int, float]] = set()
     sizes: dict[tuple[str, ...], int] = {}
@@ -68,30 +64,13 @@ def gap_lines(query: Query, lines: Sequence[Line], minus: str) -> list[GapLine]:
     return made
 
 
-def _comparisons(
-    query: Query, family: Iterable[Line], minus: str
-) -> dict[tuple[int, float], Callable[[float], Interval]]:
-    comparisons: dict[tuple[int, float], Callable[[float], Interval]] = {}
-    for curve in query.curves(family):
-        line = query.index.lines[curve.line]
-        other = query.bp(line) if minus == "bp" else query.exact(line)
-        for point in curve.points:
-            known = _gap(point, minus)
-            if other is not None and known is not None:
-                found = functools.partial(_at_confidence, query, line, other, point.epsilon, known)
-                comparisons[curve.line, point.epsilon] = found
-    return comparisons
-
-
-def _at_confidence(
-    query: Query, line: Line, other: Line, epsilon: float, known: Interval, confidence: float
-) -> Interval:
-    # What includes zero at 95 % does at every higher confidence: there is nothing to compute.
-    if not known.excludes_zero:
-        return known
-    found = query.gap(line, other, epsilon, confidence)
-    assert found is not None, "outcomes that were paired before can be paired again"
-    return found
+def _comparisons(query: Query, family: Iterable[Line], minus: str) -> dict[tuple[int, float], Interval]:
+    return {
+        (curve.line, point.epsilon): found
+        for curve in query.curves(family)
+        for point in curve.points
+        if (found := _gap(point, minus)) is not None
+    }
 
 
 def _gap(point: Point, minus: str) -> Interval | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 from signsym_core.stats import Interval
@@ -10,20 +10,16 @@ from signsym_core.stats import Interval
 K = TypeVar("K")
 
 
-def holm(comparisons: Mapping[K, Callable[[float], Interval]], alpha: float = 0.05) -> set[K]:
-    """Those of a family of m comparisons whose Holm-corrected interval excludes zero.
+def holm(comparisons: Mapping[K, Interval], alpha: float = 0.05) -> set[K]:
+    """Those of a family of m gaps that exclude zero after Holm's correction.
 
-    A comparison gives its interval at a confidence. Step down: with k comparisons found so far, those whose interval
-    at 1 - α / (m - k) excludes zero are found as well, until there are no more. An interval excludes zero at the
-    confidences below 1 - p, p its test's probability, so this is Holm's procedure on these p. Source: Holm 1979,
-    Scand. J. Stat. 6.
+    Step down: in the order of their p, the k-th gap (from 0) holds while p < α / (m - k), which is while its interval
+    at the confidence 1 - α / (m - k) excludes zero; the first that does not ends it. Source: Holm 1979, Scand. J.
+    Stat. 6.
     """
-    left = dict(comparisons)
-    while left:
-        level = 1 - alpha / len(left)
-        # All that pass one threshold come next in Holm's order, since thresholds only grow.
-        new = {key for key, find in left.items() if find(level).excludes_zero}
-        if not new:
+    found: set[K] = set()
+    for key, made in sorted(comparisons.items(), key=lambda pair: pair[1].p):
+        if made.p >= alpha / (len(comparisons) - len(found)):
             break
-        left = {key: find for key, find in left.items() if key not in new}
-    return set(comparisons) - set(left)
+        found.add(key)
+    return found

@@ -1,22 +1,30 @@
 """The store's results by line: which lines there are, and which rows make each of their points.
 
-A line is a model without its seed, under one attack with one source of gradient. The index holds no score: those are
-computed from the outcomes of the lines that are looked at.
+A line is a model without its seed, under one attack with one source of gradient. The index holds no interval: those
+are computed from the outcomes of the lines that are looked at.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from orchestrator.explorer import members
+from orchestrator.explorer.encoding import encoded, joined, numbered, plain, single, superseded
 from orchestrator.explorer.labels import Labels
-from orchestrator.explorer.line import LINE, Line, rank
+from orchestrator.explorer.line import ATTACK, FIGURE, LINE, RULE, Line
+
+#: What pages need of every row; other columns are read for the one row that is looked at.
+COLUMNS = (
+    *LINE,
+    *("cell", "job", "seed", "epsilon", "epsilon_label", "norm", "value", "n", "chance"),
+    *("steps", "step_size", "reach", "finished_at"),
+)
 
 
 class AmbiguousCurveError(ValueError):
@@ -24,83 +32,170 @@ class AmbiguousCurveError(ValueError):
 
 
 class Index:
-    """The lines of a table of results (see `orchestrator.tables`), in the order of registries and names."""
+    """The lines of files of results (see `orchestrator.tables`), in the order of registries and names.
 
-    def __init__(self, results: pa.Table) -> None:
-        results = _first_of_each_cell(results)
-        codes, self._values = _encoded(results)
-        numbers, first = _numbered(codes)
-        order = np.lexsort((_plain(results, "seed"), _plain(results, "epsilon"), numbers))
-        self.table: pa.Table = results.take(pa.array(order)).combine_chunks()
-        bounds = np.searchsorted(numbers[order], np.arange(len(first) + 1))
-        found = [
-            Line(at, tuple(self._values[name][codes[name][row]] for name in LINE), int(bounds[at]), int(bounds[at + 1]))
-            for at, row in enumerate(first)
-        ]
+    Rows are numbered by line, epsilon and seed. Of a cell that two sweeps computed, the row that was finished first
+    is the only one.
+    """
+
+    def __init__(self, parts: Mapping[str, pa.Table]) -> None:
+        table = joined(parts, COLUMNS)
+        # Files of older versions have no parameters of the task: those were the defaults.
+        codes = {n: encoded(table[n], "{}" if n.endswith("_params") else "none") for n in LINE}
+        number, first = numbered([codes[name] for name in LINE])
+        epsilon, seed = encoded(table["epsilon"], 0.0), encoded(table["seed"], 0)
+        keys = (number * max(1, len(epsilon.values)) + epsilon.codes) * max(1, len(seed.values)) + seed.codes
+        order = np.argsort(keys, kind="stable")
+        gone = superseded(table, order, keys[order])
+        order = order if gone is None else order[~gone]
+        number = number[order]
+        self._columns = {name: single(table[name]) for name in COLUMNS}
+        self._numbers: dict[str, NDArray[np.float64]] = {}
+        #: For each row its place in the files, one after the other.
+        self._at: NDArray[np.int64] = order
+        self._epsilon, self._seed = epsilon.at(order), seed.at(order)
+        self.epsilon: NDArray[np.float64] = np.array(epsilon.values, dtype=np.float64)[self._epsilon.codes]
+        self.seed: NDArray[np.int64] = np.array(seed.values, dtype=np.int64)[self._seed.codes]
+        #: The first row of each line, and the end.
+        self._bounds = np.searchsorted(number, np.arange(len(first) + 1))
+        #: The columns by line.
+        self._codes = {name: codes[name].at(first) for name in LINE}
+        names = zip(*(self._codes[name].texts() for name in LINE), strict=True)
+        bounds = self._bounds.tolist()
+        found = (Line(at, key, bounds[at], bounds[at + 1]) for at, key in enumerate(names))
         #: Every line, by its number.
         self.lines: tuple[Line, ...] = tuple(found)
-        self.ordered: tuple[Line, ...] = tuple(sorted(found, key=rank))
-        self.epsilon: NDArray[np.float64] = _plain(self.table, "epsilon")
-        self.seed: NDArray[np.int64] = _plain(self.table, "seed").astype(np.int64)
-        #: Every page asks for them, and a store may have tens of thousands of lines.
-        self._choices: dict[str, list[str]] = {}
-        self._by_key = {line.key: line for line in found}
-        number = numbers[order]
+        ranks = [self._rank(name) for name in (*FIGURE, "attack", "gradient", "rule", *ATTACK, *RULE)]
+        self._order = np.lexsort(ranks[::-1])
+        self.ordered: tuple[Line, ...] = tuple(self.lines[at] for at in self._order.tolist())
         new = (number[1:] != number[:-1]) | (self.epsilon[1:] != self.epsilon[:-1])
         #: The first row of each line's each epsilon.
         self._points = np.flatnonzero(np.append(len(number) > 0, new))
+        #: The files by number, where each begins, and the file of each row.
+        self.parts: tuple[str, ...] = tuple(parts)
+        self._ends = np.cumsum([0, *(len(part) for part in parts.values())], dtype=np.int64)
+        self.part: NDArray[np.int64] = np.searchsorted(self._ends[1:], order, "right")
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self._at)
+
+    def _rank(self, name: str) -> NDArray[np.int64]:
+        """For each line the place of its value of a column: that of its registry, or else of the alphabet."""
+        column = self._codes[name]
+        if name not in ("attack", "gradient", "rule"):
+            return column.codes
+        order = sorted(range(len(column.values)), key=lambda at: members.place(name, column.values[at]))
+        return np.argsort(np.array(order, dtype=np.int64))[column.codes]
+
+    @functools.cached_property
+    def _by_key(self) -> dict[tuple[str, ...], Line]:
+        return {line.key: line for line in self.lines}
 
     def named(self, key: tuple[str, ...]) -> Line | None:
         """The line with these values of LINE's columns."""
         return self._by_key.get(key)
 
-    def choices(self, column: str) -> list[str]:
-        """Every value of a column of FILTERS, in the order of figures."""
-        if column not in self._choices:
-            at = LINE.index(column)
-            self._choices[column] = list(dict.fromkeys(line.key[at] for line in self.ordered))
-        return self._choices[column]
+    @functools.cached_property
+    def panels(self) -> Mapping[tuple[str, ...], list[Line]]:
+        """The lines of each panel, in their order."""
+        found: dict[tuple[str, ...], list[Line]] = {}
+        for line in self.ordered:
+            found.setdefault(line.panel, []).append(line)
+        return found
 
     @functools.cached_property
+    def models(self) -> Mapping[tuple[str, ...], list[Line]]:
+        """The lines of each model, in their order."""
+        found: dict[tuple[str, ...], list[Line]] = {}
+        for line in self.ordered:
+            found.setdefault(line.model, []).append(line)
+        return found
+
+    def choices(self, column: str) -> list[str]:
+        """Every value of a column of FILTERS, in the order of figures."""
+        values = self._codes[column].values
+        if column not in ("attack", "gradient", "rule"):
+            return list(values)
+        return sorted(values, key=lambda value: members.place(column, value))
+
+    @property
     def seeds(self) -> list[int]:
         """Every seed."""
-        return [int(seed) for seed in np.unique(self.seed)]
+        return [int(seed) for seed in self._seed.values]
 
     def chosen(self, **wanted: tuple[str, ...]) -> Iterator[Line]:
         """The lines whose columns have one of the wanted values each; no value stands for all."""
-        tests = [(LINE.index(column), frozenset(values)) for column, values in wanted.items() if values]
-        return (line for line in self.ordered if all(line.key[at] in values for at, values in tests))
+        fits = np.ones(len(self.lines), dtype=bool)
+        for name, values in wanted.items():
+            if values:
+                column = self._codes[name]
+                fits &= np.array([value in values for value in column.values], dtype=bool)[column.codes]
+        return (self.lines[at] for at in self._order[fits[self._order]].tolist())
 
     def points(self, line: Line) -> NDArray[np.int64]:
         """The first row of each epsilon of a line, ascending."""
         start, stop = np.searchsorted(self._points, (line.start, line.stop))
         return self._points[start:stop]
 
+    def epsilons(self, lines: Iterable[Line]) -> dict[str, float]:
+        """Every epsilon of some lines by its label, ascending."""
+        fits = np.zeros(len(self.lines), dtype=bool)
+        fits[[line.number for line in lines]] = True
+        rows = np.flatnonzero(np.repeat(fits, np.diff(self._bounds)))
+        first = np.full(len(self._epsilon.values), -1)
+        # Of the rows that are written to one place the last one stays: the first of all.
+        first[self._epsilon.codes[rows[::-1]]] = rows[::-1]
+        there = first[first >= 0].tolist()
+        return {str(self.value("epsilon_label", row)): float(self.epsilon[row]) for row in there}
+
     def value(self, column: str, row: int) -> object:
-        """One value of the table."""
-        value: object = self.table[column][row].as_py()
+        """One value of a column of COLUMNS."""
+        value: object = self._columns[column][int(self._at[row])].as_py()
         return value
+
+    def numbers(self, column: str) -> NDArray[np.float64]:
+        """A column of numbers by row; NaN where there is none."""
+        if column not in self._numbers:
+            self._numbers[column] = plain(self._columns[column])[self._at]
+        return self._numbers[column]
+
+    @property
+    def last_write(self) -> str:
+        """When the last result was finished; "" before there is one."""
+        last = pc.max(self._columns["finished_at"]).as_py() if len(self) else None
+        return f"{last:%Y-%m-%d %H:%M:%S} UTC" if last else ""
+
+    def cells(self, part: int) -> pa.Array:
+        """The keys of all cells of a file, in its order."""
+        return self._columns["cell"].slice(self._ends[part], self._ends[part + 1] - self._ends[part])
+
+    def place(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in their files rows are."""
+        found: NDArray[np.int64] = self._at[rows] - self._ends[self.part[rows]]
+        return found
 
     def row_of(self, cell: str) -> int | None:
         """The row of the cell whose key is `cell` or begins so; the first where several do."""
-        if not cell or not len(self):
+        cells = self._columns["cell"]
+        at = pc.index(cells, cell).as_py() if cell and len(self) else -1
+        if at < 0 and len(cell) >= 8:
+            at = pc.index(pc.starts_with(cells, cell), True).as_py()
+        if at < 0:
             return None
-        found = pc.index(self._cells, cell).as_py()
-        if found < 0 and len(cell) >= 8:
-            found = pc.index(pc.starts_with(self._cells, cell), True).as_py()
-        return found if found >= 0 else None
+        # A row that another sweep computed first stands for this one's cell.
+        found = np.flatnonzero(self._at == at)
+        if not len(found):
+            found = np.flatnonzero(np.asarray(pc.equal(cells, cells[at]))[self._at])
+        return int(found[0])
 
     def line_of(self, row: int) -> Line:
         """The line that a row belongs to."""
-        starts = np.array([line.start for line in self.lines])
-        return self.lines[int(np.searchsorted(starts, row, "right")) - 1]
+        return self.lines[int(self.line_numbers(np.array([row]))[0])]
 
-    @functools.cached_property
-    def _cells(self) -> pa.ChunkedArray:
-        return self.table["cell"].cast(pa.string())
+    def line_numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the line that each row belongs to."""
+        found: NDArray[np.int64] = np.searchsorted(self._bounds, rows, "right") - 1
+        return found
 
     @functools.cached_property
     def labels(self) -> Labels:
@@ -119,47 +214,3 @@ class Index:
             raise AmbiguousCurveError(
                 f"two results for {where} (jobs {jobs}): they differ in a setting that is not shown"
             )
-
-
-def _first_of_each_cell(results: pa.Table) -> pa.Table:
-    """Of a cell that two sweeps computed, the row that was finished first."""
-    cells = results["cell"].cast(pa.string())
-    if pc.count_distinct(cells).as_py() == len(results):
-        return results
-    order = pc.sort_indices(results, sort_keys=[("finished_at", "ascending")])
-    first = pd.Series(cells.take(order).to_pandas()).drop_duplicates().index.to_numpy()
-    return results.take(order.take(pa.array(first)))
-
-
-def _encoded(results: pa.Table) -> tuple[dict[str, NDArray[np.int64]], dict[str, list[str]]]:
-    codes: dict[str, NDArray[np.int64]] = {}
-    values: dict[str, list[str]] = {}
-    for name in LINE:
-        column = results[name].unify_dictionaries().combine_chunks() if len(results) else None
-        if column is None or not len(column):
-            codes[name], values[name] = np.zeros(0, dtype=np.int64), []
-            continue
-        chunk = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-        # Files of older versions have no parameters of the task: those were the defaults.
-        known, missing = chunk.dictionary.to_pylist(), "{}" if name.endswith("_params") else "none"
-        if missing not in known:
-            known.append(missing)
-        codes[name] = np.asarray(pc.fill_null(chunk.indices, known.index(missing))).astype(np.int64)
-        values[name] = known
-        used = np.unique(codes[name])
-        codes[name], values[name] = np.searchsorted(used, codes[name]), [values[name][at] for at in used]
-    return codes, values
-
-
-def _numbered(codes: dict[str, NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A number for each distinct combination of codes, and the first row of each."""
-    number = np.zeros(len(codes[LINE[0]]), dtype=np.int64)
-    first = np.zeros(0, dtype=np.int64)
-    for name in LINE:
-        step = int(codes[name].max(initial=0)) + 1
-        _, first, number = np.unique(number * step + codes[name], return_index=True, return_inverse=True)
-    return number, first
-
-
-def _plain(table: pa.Table, column: str) -> NDArray[np.float64]:
-    return np.asarray(table[column].combine_chunks().to_numpy(zero_copy_only=False))

@@ -6,9 +6,8 @@ import functools
 import json
 from collections.abc import Iterable, Mapping
 
-from orchestrator.explorer.line import Line
-from signsym_core.registry import ParameterError, UnknownNameError
-from signsym_core.tasks import TASKS
+from orchestrator.explorer import members
+from orchestrator.explorer.line import LINE, Line
 
 _NAMED = ("backbone", "dataset", "attack", "rule")
 #: Settings that a title names where the lines of a task differ in them.
@@ -20,14 +19,20 @@ class Labels:
     """Names of lines. What is named depends on all lines of a task in the store, never on what is shown."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
+        keys = [line.key for line in lines]
+        task = LINE.index("task")
         self._params: dict[tuple[str, str, str], set[str]] = {}
         self._settings: dict[tuple[str, str], set[str]] = {}
-        for line in lines:
-            for column in _NAMED:
-                place = (line.task, column, getattr(line, column))
-                self._params.setdefault(place, set()).add(getattr(line, f"{column}_params"))
-            for name in _SETTINGS:
-                self._settings.setdefault((line.task, name), set()).add(getattr(line, name))
+        # There are tens of thousands of lines in a large store, and few different values.
+        for column in _NAMED:
+            name, params = LINE.index(column), LINE.index(f"{column}_params")
+            for a_task, a_name, found in {(key[task], key[name], key[params]) for key in keys}:
+                self._params.setdefault((a_task, column, a_name), set()).add(found)
+        for column in _SETTINGS:
+            at = LINE.index(column)
+            for a_task, found in {(key[task], key[at]) for key in keys}:
+                self._settings.setdefault((a_task, column), set()).add(found)
+        self._titles: dict[tuple[str, ...], str] = {}
 
     def of(self, line: Line, column: str) -> str:
         """A backbone, data set, attack or rule, with its parameters where lines differ in them."""
@@ -39,10 +44,13 @@ class Labels:
 
     def title(self, line: Line) -> str:
         """Backbone / data set, with each other setting in which the lines of the task differ."""
-        parts = [self.of(line, "backbone"), self.of(line, "dataset")]
-        varied = [name for name in _SETTINGS if len(self._settings.get((line.task, name), ())) > 1]
-        words = {"task_params": "task"}
-        return " / ".join([*parts, *(f"{words.get(name, name)} {_short(getattr(line, name))}" for name in varied)])
+        if line.figure not in self._titles:
+            parts = [self.of(line, "backbone"), self.of(line, "dataset")]
+            varied = [name for name in _SETTINGS if len(self._settings.get((line.task, name), ())) > 1]
+            words = {"task_params": "task"}
+            parts += [f"{words.get(name, name)} {_short(getattr(line, name))}" for name in varied]
+            self._titles[line.figure] = " / ".join(parts)
+        return self._titles[line.figure]
 
 
 @functools.lru_cache(maxsize=256)
@@ -51,11 +59,7 @@ def score_name(task: str, params: str, metric: str) -> str:
     name = _SCORES.get(metric, metric)
     if metric != "map":
         return name
-    try:
-        k = getattr(TASKS.build(task, **mapping(params)), "k", None)
-    except (UnknownNameError, ParameterError, TypeError):
-        # A task of another version: its k is not known here.
-        return name
+    k = mapping(params).get("k", members.DEFAULT_K.get(task))
     return name if k is None else f"{name}@{k}"
 
 

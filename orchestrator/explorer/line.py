@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from signsym_core.attacks import ATTACKS, GRADIENTS
-from signsym_core.rules import RULES
+from orchestrator.explorer import members
 
 #: What is shown in one figure.
 FIGURE = (
@@ -82,6 +81,5 @@ def row_value(row: tuple[str, ...], column: str) -> str:
 
 def rank(line: Line) -> tuple[object, ...]:
     """The order of registries, with names that they do not know at the end."""
-    registries = ((line.attack, ATTACKS.names), (line.gradient, [*GRADIENTS]), (line.rule, RULES.names))
-    places = [(list(known).index(name) if name in known else len(known), name) for name, known in registries]
+    places = [members.place(family, getattr(line, family)) for family in ("attack", "gradient", "rule")]
     return (*line.figure, *places, line.key)

@@ -1,112 +1,154 @@
-"""Outcomes of cells by image, read when a line is looked at and kept in small form."""
+"""Outcomes of cells by image: read when they are needed, and kept as long as a share of memory lasts.
+
+A sweep writes a file of outcomes for each file of results, under the same name. Where small files were merged, the
+outcomes of a cell are in files with names of their own.
+"""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import itertools
 import threading
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator import tables
+from orchestrator.explorer.index import Index
 from orchestrator.explorer.reading import Folder
+from orchestrator.explorer.source import ImageLists, Source, joined, source
 from orchestrator.store import Store
 
 _COLUMNS = ("cell", "image", "robust", "ap", "zero_grad")
+#: Bytes of outcomes that are kept; what was used longest ago goes first, and is read again when it is wanted.
+KEPT = 500_000_000
+#: Files that are read at once: their tables are larger than what is kept of them.
+AT_ONCE = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of the images of one cell, sorted by image."""
 
-    images: NDArray[np.int64]
+    images: NDArray[np.int32]
     #: 1 for a robust image and 0 for one that is not, or the average precision of a query.
-    scores: NDArray[np.float32]
+    scores: NDArray[np.uint8] | NDArray[np.float32]
     #: Whether the loss had no gradient at the clean image; None where that was not recorded.
     zero: NDArray[np.bool_] | None
 
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Block:
+    """The outcomes of the cells of one file of results: for each its number in a source, -1 where it has none."""
+
+    source: Source
+    at: NDArray[np.int64]
+    #: Whether other blocks have the same source.
+    shared: bool = False
+
     @property
-    def mean(self) -> float:
-        """The score over the images."""
-        return float(self.scores.sum(dtype=np.float64)) / len(self.scores)
+    def complete(self) -> bool:
+        """Whether every cell has outcomes."""
+        return bool((self.at >= 0).all())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return int(self.at.nbytes) + (0 if self.shared else self.source.nbytes)
 
 
 class Outcomes:
-    """The outcomes of a store: a file for each job, or, where small files were merged, files with any names."""
+    """The outcomes of a store."""
 
     def __init__(self, store: Store) -> None:
         self.folder = Folder(store, "outcomes", tables.OUTCOMES, _COLUMNS)
-        self._cells: dict[str, Outcome] = {}
-        self._read: set[str] = set()
-        self._shared: dict[bytes, NDArray[np.int64]] = {}
+        self.images = ImageLists()
+        self._blocks: collections.OrderedDict[str, Block] = collections.OrderedDict()
+        self._bytes = 0
+        #: Blocks with cells that have no outcomes, which may come later.
+        self._partial: dict[str, Block] = {}
+        #: Files that are named like no file of results.
+        self._merged: dict[str, Source] = {}
         self._lock = threading.Lock()
 
-    def load(self, jobs: Iterable[str]) -> None:
-        """Read what is not read yet: the jobs' own files, and if some have none, the files that are no job's."""
+    @property
+    def full(self) -> bool:
+        """Whether what is read next takes the place of something else."""
+        return self._bytes > 0.8 * KEPT
+
+    def forget_partial(self) -> None:
+        """Look again for outcomes that were not there: the store has changed."""
         with self._lock:
-            wanted = sorted(set(jobs) - self._read)
-            if not wanted:
-                return
-            there = set(self.folder.names())
-            own = [job for job in wanted if job in there]
-            self._take(own)
-            if len(own) < len(wanted):
-                merged = sorted(there - self._read)
-                self._take(merged)
-            # A job without a file may get one later, when the sweep that runs has written it.
-            self._read.difference_update(set(wanted) - there)
+            self._partial = {}
 
-    def of(self, cell: str) -> Outcome | None:
-        """The outcomes of a cell of a job that was loaded; None where the store has none."""
-        return self._cells.get(cell)
+    def blocks(self, index: Index, parts: Iterable[int]) -> Mapping[int, Block]:
+        """The outcomes of files of results, by the number that the index gives them."""
+        names = {part: index.parts[part] for part in parts}
+        found: dict[int, Block] = {}
+        with self._lock:
+            for part, name in names.items():
+                block = self._blocks.get(name) or self._partial.get(name)
+                if block is not None:
+                    found[part] = block
+                    if name in self._blocks:
+                        self._blocks.move_to_end(name)
+            wanted = {name: index.cells(part) for part, name in names.items() if part not in found}
+            if wanted:
+                made = self._read(wanted, set(self.folder.names()), set(index.parts))
+                found |= {part: made[name] for part, name in names.items() if name in made}
+        return found
 
-    def _take(self, names: list[str]) -> None:
-        # In portions: the tables of a big store do not fit into memory beside what is made of them.
-        for at in range(0, len(names), 64):
-            for name, table in self.folder.read(names[at : at + 64]).items():
-                for cell, outcome in _by_cell(table, self._shared).items():
-                    self._cells.setdefault(cell, outcome)
-                self._read.add(name)
+    def read_others(self, index: Index) -> None:
+        """Read the files that are named like no file of results, so that broken ones are named."""
+        with self._lock:
+            self._others(set(self.folder.names()) - set(index.parts))
+
+    def _read(self, wanted: Mapping[str, pa.Array], there: set[str], known: set[str]) -> dict[str, Block]:
+        names = list(wanted)
+        made = {}
+        for at in range(0, len(names), AT_ONCE):
+            some = names[at : at + AT_ONCE]
+            own = self.folder.read([name for name in some if name in there])
+            for name in some:
+                found = source(own[name], self.images) if name in own else joined([])
+                made[name] = _block(found, wanted[name])
+        lacking = [name for name in names if not made[name].complete]
+        others = self._others(there - known) if lacking else []
+        if others:
+            # Put together once for all that lack their own.
+            merged = joined(others)
+            for name in lacking:
+                own_source = made[name].source
+                both = joined([own_source, merged]) if len(own_source.cells) else merged
+                made[name] = _block(both, wanted[name], shared=both is merged)
+        for name, block in made.items():
+            self._keep(name, block)
+        return made
+
+    def _others(self, names: set[str]) -> list[Source]:
+        # A file that was there before its results was is no longer one of these.
+        self._merged = {name: found for name, found in self._merged.items() if name in names}
+        new = sorted(names - set(self._merged))
+        for at in range(0, len(new), AT_ONCE):
+            for name, table in self.folder.read(new[at : at + AT_ONCE]).items():
+                self._merged[name] = source(table, self.images)
+        return [self._merged[name] for name in sorted(names) if name in self._merged]
+
+    def _keep(self, name: str, block: Block) -> None:
+        if not block.complete:
+            self._partial[name] = block
+            return
+        self._blocks[name] = block
+        self._bytes += block.nbytes
+        while self._bytes > KEPT and len(self._blocks) > 1:
+            self._bytes -= self._blocks.popitem(last=False)[1].nbytes
 
 
-def _by_cell(table: pa.Table, shared: dict[bytes, NDArray[np.int64]]) -> Mapping[str, Outcome]:
-    """The table's outcomes cell by cell, of an image that comes twice the first; lists of images are shared."""
-    if not len(table):
-        return {}
-    column = table["cell"].unify_dictionaries().combine_chunks()
-    chunk = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    codes = np.asarray(chunk.indices)
-    images = np.asarray(table["image"])
-    scores = _scores(table)
-    zero = table["zero_grad"].combine_chunks()
-    recorded = np.asarray(zero.is_valid())
-    zeros = np.asarray(zero.fill_null(False).to_numpy(zero_copy_only=False), dtype=bool)
-    later = (codes[1:] > codes[:-1]) | ((codes[1:] == codes[:-1]) & (images[1:] > images[:-1]))
-    if not later.all():
-        order = np.lexsort((images, codes))
-        codes, images, scores, zeros, recorded = (a[order] for a in (codes, images, scores, zeros, recorded))
-        new = np.append(True, (codes[1:] != codes[:-1]) | (images[1:] != images[:-1]))
-        if not new.all():
-            codes, images, scores, zeros, recorded = (a[new] for a in (codes, images, scores, zeros, recorded))
-    starts = np.append(np.flatnonzero(np.append(True, codes[1:] != codes[:-1])), len(codes))
-    names = chunk.dictionary.to_pylist()
-    found = {}
-    for start, stop in itertools.pairwise(starts.tolist()):
-        listed = images[start:stop]
-        listed = shared.setdefault(listed.tobytes(), listed.copy() if len(listed) < len(images) else listed)
-        zero_here = zeros[start:stop] if recorded[start:stop].all() else None
-        found[names[codes[start]]] = Outcome(listed, scores[start:stop], zero_here)
-    return found
-
-
-def _scores(table: pa.Table) -> NDArray[np.float32]:
-    robust = table["robust"].combine_chunks()
-    scores = np.asarray(robust.fill_null(False).to_numpy(zero_copy_only=False)).astype(np.float32)
-    precision = table["ap"].combine_chunks()
-    if precision.null_count < len(precision):
-        there = np.asarray(precision.is_valid())
-        scores[there] = np.asarray(precision.fill_null(0.0).to_numpy(zero_copy_only=False))[there]
-    return scores
+def _block(found: Source, cells: pa.Array, shared: bool = False) -> Block:
+    if found.cells.equals(cells):
+        return Block(found, np.arange(len(cells)), shared)
+    at = pc.fill_null(pc.index_in(cells, value_set=found.cells), -1)
+    return Block(found, np.asarray(at).astype(np.int64), shared)

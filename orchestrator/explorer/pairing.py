@@ -33,8 +33,8 @@ def paired(
     return ours, others
 
 
-def _shared_images(outcomes: Iterable[Outcome]) -> NDArray[np.int64] | None:
-    shared: NDArray[np.int64] | None = None
+def _shared_images(outcomes: Iterable[Outcome]) -> NDArray[np.int32] | None:
+    shared: NDArray[np.int32] | None = None
     for outcome in outcomes:
         if shared is None:
             shared = outcome.images
@@ -43,7 +43,7 @@ def _shared_images(outcomes: Iterable[Outcome]) -> NDArray[np.int64] | None:
     return None if shared is None or not len(shared) else shared
 
 
-def _at(outcome: Outcome, images: NDArray[np.int64]) -> NDArray[np.float64]:
+def _at(outcome: Outcome, images: NDArray[np.int32]) -> NDArray[np.float64]:
     if len(outcome.images) == len(images):
         return outcome.scores.astype(np.float64)
     return outcome.scores[np.searchsorted(outcome.images, images)].astype(np.float64)

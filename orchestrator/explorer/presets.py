@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from orchestrator.explorer import style
+from orchestrator.explorer import members, style
 from orchestrator.explorer.curve import Curve, Point
 from orchestrator.explorer.holm import holm
 from orchestrator.explorer.line import Line, asked_value, row_of, row_value
 from orchestrator.explorer.printed import Printed, printed
 from orchestrator.explorer.query import Query
 from orchestrator.explorer.status import State, Status
-from signsym_core.rules import RULES
-from signsym_core.stats import Interval, gap
+from signsym_core.stats import gap
 
 #: Rules of the paper's tables, in its order; others follow.
 PAPER_RULES = ("bp", "usf", "frsf", "brsf")
@@ -142,14 +137,10 @@ def _mark_best(query: Query, epsilon: float, found: _Found) -> int:
         first, second = (query.index.lines[curve.line] for curve in curves if curve is not None)
         both = query.pair(first, second, epsilon)
         if both is not None:
-            comparisons[row, there[-1][1]] = functools.partial(_gap, *both)
+            comparisons[row, there[-1][1]] = gap(*both)
     for row, rule in holm(comparisons):
         found[row][rule] = dataclasses.replace(found[row][rule], best=True)
     return len(comparisons)
-
-
-def _gap(ours: NDArray[np.float64], theirs: NDArray[np.float64], confidence: float) -> Interval:
-    return gap(ours, theirs, confidence=confidence)
 
 
 def _with_printed(
@@ -187,6 +178,6 @@ def _rank(rule: str) -> tuple[int, int, str]:
     base = rule.partition("(")[0]
     return (
         PAPER_RULES.index(base) if base in PAPER_RULES else len(PAPER_RULES),
-        RULES.names.index(base) if base in RULES else len(RULES),
+        members.place("rule", base)[0],
         style.label(rule),
     )

@@ -5,7 +5,7 @@ Legend: X [seeds, images], a point's outcomes: robust or not, or the average pre
 
 from __future__ import annotations
 
-import functools
+import threading
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -17,7 +17,11 @@ from orchestrator.explorer.labels import score_name
 from orchestrator.explorer.line import LINE, Line
 from orchestrator.explorer.outcomes import Outcome, Outcomes
 from orchestrator.explorer.pairing import matrix, paired
-from signsym_core.stats import Interval, gap, interval
+from orchestrator.explorer.samples import Sample, Samples
+from signsym_core.stats import Interval, gap, gaps, interval, intervals, wilson
+
+#: Outcomes that intervals are computed of at once.
+AT_ONCE = 4_000_000
 
 
 class Query:
@@ -28,9 +32,11 @@ class Query:
         self.seeds = frozenset(seeds)
         #: Lines that have no curve for having two values at one place, by number, with the reason.
         self.ambiguous: dict[int, str] = {}
+        #: Lines that have results without outcomes, by number, and at how many of their epsilons.
+        self.bare: dict[int, int] = {}
         self._made: dict[int, Curve | None] = {}
-        #: What `cells` found: a line is asked for by itself, as a baseline of others, and by every check.
-        self._cells: dict[tuple[int, float], dict[int, Outcome]] = {}
+        #: Pages are asked for at once by several threads, and want the same curves.
+        self._lock = threading.RLock()
 
     def curves(self, lines: Iterable[Line]) -> list[Curve]:
         """The curves of these lines, in their order, but those without any outcome.
@@ -38,29 +44,25 @@ class Query:
         A line with two values for one seed and epsilon has no curve; `ambiguous` says why.
         """
         lines = list(lines)
-        new = [line for line in lines if line.number not in self._made]
-        related = {other.number: other for line in new for other in (line, self.bp(line), self.exact(line)) if other}
-        self.ready(related.values())
-        for line in new:
-            try:
-                self.index.refuse_ambiguous(line)
-                self._made[line.number] = self._curve(line)
-            except AmbiguousCurveError as error:
-                self.ambiguous[line.number] = str(error)
-                self._made[line.number] = None
-        return [curve for line in lines if (curve := self._made[line.number]) is not None]
+        with self._lock:
+            new = {line.number: line for line in lines if line.number not in self._made}
+            for number, line in new.items():
+                try:
+                    self.index.refuse_ambiguous(line)
+                except AmbiguousCurveError as error:
+                    self.ambiguous[number], self._made[number] = str(error), None
+            self._make([line for number, line in new.items() if number not in self._made])
+            return [curve for line in lines if (curve := self._made[line.number]) is not None]
 
-    def ready(self, lines: Iterable[Line]) -> None:
-        """Have the outcomes of these lines read together."""
-        column = self.index.table["job"]
-        jobs: set[str] = set()
-        for line in lines:
-            jobs.update(column.slice(line.start, line.stop - line.start).unique().to_pylist())
-        self.outcomes.load(jobs)
+    def samples(self, lines: Iterable[Line]) -> Samples:
+        """What the points of some lines rest on."""
+        return Samples(self.index, self.outcomes, list(lines), self.seeds)
 
     def bp(self, line: Line) -> Line | None:
         """BP in the same panel; None for BP itself."""
-        return None if line.rule == "bp" else self._baselines.get(line.panel)
+        if line.rule == "bp":
+            return None
+        return next((other for other in self.index.panels.get(line.panel, ()) if other.rule == "bp"), None)
 
     def exact(self, line: Line) -> Line | None:
         """The same weights under the exact gradient; None for a line that is not under the model's own feedback."""
@@ -70,17 +72,10 @@ class Query:
         return self.index.named((*line.key[:at], "exact", *line.key[at + 1 :]))
 
     def cells(self, line: Line, epsilon: float) -> dict[int, Outcome]:
-        """The outcomes of each seed at an epsilon; those of lines that `ready` has seen."""
-        known = self._cells.get((line.number, epsilon))
-        if known is not None:
-            return known
-        column = self.index.table["cell"]
-        rows = self.rows_by_seed(line, epsilon)
-        found = {seed: self.outcomes.of(column[row].as_py()) for seed, row in rows.items()}
-        there = {seed: outcome for seed, outcome in found.items() if outcome is not None}
-        if len(there) == len(rows):
-            self._cells[line.number, epsilon] = there
-        return there
+        """The outcomes of each seed at an epsilon."""
+        samples = self.samples([line])
+        sample = samples.of(line, epsilon)
+        return {} if sample is None else samples.outcomes(sample)
 
     def rows_by_seed(self, line: Line, epsilon: float) -> dict[int, int]:
         """The row of each seed at an epsilon."""
@@ -94,30 +89,93 @@ class Query:
         """X of both over the seeds and images that both have; None where they share none."""
         return paired(self.cells(ours, epsilon), self.cells(theirs, epsilon))
 
-    def gap(self, ours: Line, theirs: Line | None, epsilon: float, confidence: float = 0.95) -> Interval | None:
-        """Ours minus theirs, paired; None where they share no seed or image."""
-        both = None if theirs is None else self.pair(ours, theirs, epsilon)
-        return None if both is None else gap(*both, confidence=confidence)
-
-    @functools.cached_property
-    def _baselines(self) -> dict[tuple[str, ...], Line]:
-        found: dict[tuple[str, ...], Line] = {}
-        for line in self.index.ordered:
-            if line.rule == "bp":
-                found.setdefault(line.panel, line)
-        return found
-
     def _rows(self, line: Line, epsilon: float) -> list[int]:
         at = self.index.epsilon[line.start : line.stop]
         start, stop = np.searchsorted(at, epsilon, "left"), np.searchsorted(at, epsilon, "right")
         rows = range(line.start + int(start), line.start + int(stop))
         return [row for row in rows if not self.seeds or int(self.index.seed[row]) in self.seeds]
 
-    def _curve(self, line: Line) -> Curve | None:
-        points = tuple(point for e in self.epsilons(line) if (point := self._point(line, e)) is not None)
+    def _make(self, lines: Sequence[Line]) -> None:
+        """Compute the curves of lines together."""
+        twins = {line.number: (self.bp(line), self.exact(line)) for line in lines}
+        related = {other.number: other for line in lines for other in (line, *twins[line.number]) if other is not None}
+        samples = self.samples(related.values())
+        wanted: list[tuple[Line, float, Sample]] = []
+        pairs: list[tuple[Sample, Sample] | None] = []
+        for line in lines:
+            for epsilon in self.epsilons(line):
+                sample = samples.of(line, epsilon)
+                if sample is None:
+                    continue
+                wanted.append((line, epsilon, sample))
+                for other in twins[line.number]:
+                    theirs = None if other is None else samples.of(other, epsilon)
+                    pairs.append(None if theirs is None else (sample, theirs))
+        scores, by_seed = self._scores(samples, [sample for _, _, sample in wanted])
+        found = self._gaps(samples, pairs)
+        points: dict[int, dict[float, Point]] = {}
+        reach = self.index.numbers("reach")
+        for at, (line, epsilon, sample) in enumerate(wanted):
+            rows = samples.rows[sample.first : sample.first + len(sample.seeds)]
+            moved = reach[rows]
+            moved = moved[~np.isnan(moved)]
+            points.setdefault(line.number, {})[epsilon] = Point(
+                epsilon=epsilon,
+                label=str(self.index.value("epsilon_label", rows[0])),
+                score=scores[at],
+                by_seed=by_seed[at],
+                over_bp=found[2 * at],
+                over_exact=found[2 * at + 1],
+                reach=float(moved.mean()) if len(moved) else float("nan"),
+                cell=str(self.index.value("cell", rows[0])),
+            )
+        for line in lines:
+            self._made[line.number] = self._curve(line, points.get(line.number, {}))
+
+    def _scores(self, samples: Samples, wanted: Sequence[Sample]) -> tuple[list[Interval], list[dict[int, float]]]:
+        """The score of each sample, and that of each of its seeds."""
+        scores: dict[int, Interval] = {}
+        by_seed: dict[int, dict[int, float]] = {}
+        for chunk in _chunks(wanted):
+            x = samples.stacked([wanted[at] for at in chunk])
+            means = (x.sum(axis=2, dtype=np.float64) / x.shape[2]).tolist()
+            for at, score, mean in zip(chunk, intervals(x), means, strict=True):
+                scores[at], by_seed[at] = score, dict(zip(wanted[at].seeds, mean, strict=True))
+        for at, sample in enumerate(wanted):
+            if at not in scores:
+                cells = samples.outcomes(sample)
+                by_seed[at] = {seed: float(outcome.scores.mean(dtype=np.float64)) for seed, outcome in cells.items()}
+                shared = matrix(cells)
+                # Where seeds have no image in common, the first one stands for itself.
+                scores[at] = interval(cells[sample.seeds[0]].scores if shared is None else shared)
+        return [scores[at] for at in range(len(wanted))], [by_seed[at] for at in range(len(wanted))]
+
+    def _gaps(self, samples: Samples, pairs: Sequence[tuple[Sample, Sample] | None]) -> list[Interval | None]:
+        """The gap of each pair, first minus second; None where they share no seed or image."""
+        found: dict[int, Interval | None] = {}
+        alike = {at: pair for at, pair in enumerate(pairs) if pair is not None and pair[0].alike(pair[1])}
+        places = list(alike)
+        for chunk in _chunks([pair[0] for pair in alike.values()]):
+            chosen = [alike[places[at]] for at in chunk]
+            ours, theirs = (samples.stacked([pair[side] for pair in chosen]) for side in (0, 1))
+            found |= dict(zip((places[at] for at in chunk), gaps(ours, theirs), strict=True))
+        for at, pair in enumerate(pairs):
+            if pair is not None and at not in found:
+                both = paired(samples.outcomes(pair[0]), samples.outcomes(pair[1]))
+                found[at] = None if both is None else gap(*both)
+        return [found.get(at) for at in range(len(pairs))]
+
+    def _curve(self, line: Line, points: dict[float, Point]) -> Curve | None:
+        index = self.index
+        for epsilon in self.epsilons(line):
+            if epsilon not in points and (rows := self._rows(line, epsilon)):
+                point = self._from_value(line, epsilon, rows)
+                if point is None:
+                    self.bare[line.number] = self.bare.get(line.number, 0) + 1
+                else:
+                    points[epsilon] = point
         if not points:
             return None
-        index = self.index
         return Curve(
             line=line.number,
             figure=line.figure,
@@ -132,29 +190,37 @@ class Query:
             task=line.task,
             score_name=score_name(line.task, line.task_params, line.metric),
             norm=str(index.value("norm", line.start)),
-            chance=_largest(index, "chance", line),
-            points=points,
+            chance=float(np.nan_to_num(index.numbers("chance")[line.start : line.stop], nan=0.0).max()),
+            points=tuple(points[epsilon] for epsilon in sorted(points)),
         )
 
-    def _point(self, line: Line, epsilon: float) -> Point | None:
-        rows = self._rows(line, epsilon)
-        cells = self.cells(line, epsilon)
-        x = matrix(cells)
-        if x is None:
+    def _from_value(self, line: Line, epsilon: float, rows: Sequence[int]) -> Point | None:
+        """A point without outcomes: Wilson's interval of the stored share, as far as it is one of a single seed."""
+        value, n = (self.index.numbers(name)[rows[0]] for name in ("value", "n"))
+        if len(rows) > 1 or line.metric != "top1" or not 0 <= value <= 1 or not n >= 1:
             return None
-        reach = [value for row in rows if isinstance(value := self.index.value("reach", row), float)]
+        lo, hi = wilson(round(float(value) * int(n)), int(n))
+        score = Interval(value=float(value), lo=lo, hi=hi, n=int(n), seeds=1, method="wilson")
         return Point(
             epsilon=epsilon,
             label=str(self.index.value("epsilon_label", rows[0])),
-            score=interval(x),
-            by_seed={seed: outcome.mean for seed, outcome in cells.items()},
-            over_bp=self.gap(line, self.bp(line), epsilon),
-            over_exact=self.gap(line, self.exact(line), epsilon),
-            reach=float(np.mean(reach)) if reach else float("nan"),
+            score=score,
+            by_seed={int(self.index.seed[rows[0]]): float(value)},
+            over_bp=None,
+            over_exact=None,
+            reach=float(self.index.numbers("reach")[rows[0]]),
             cell=str(self.index.value("cell", rows[0])),
         )
 
 
-def _largest(index: Index, column: str, line: Line) -> float:
-    values = index.table[column].slice(line.start, line.stop - line.start).to_pandas()
-    return float(values.max())
+def _chunks(samples: Sequence[Sample]) -> list[list[int]]:
+    """The numbers of samples of one shape together, as many as are to be computed at once; irregular ones in none."""
+    shapes: dict[tuple[int, int], list[int]] = {}
+    for at, sample in enumerate(samples):
+        if sample.images >= 0:
+            shapes.setdefault((len(sample.seeds), sample.n), []).append(at)
+    found = []
+    for (seeds, n), members in shapes.items():
+        size = max(1, AT_ONCE // max(1, seeds * n))
+        found += [members[at : at + size] for at in range(0, len(members), size)]
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 
 from orchestrator import tables
 from orchestrator.store import THREADS, Store
+
+#: Bytes of a file from which on it is read by several threads.
+LARGE = 20_000_000
 
 
 class Folder:
@@ -20,8 +23,11 @@ class Folder:
     is half-written, foreign or of an old schema is named in `skipped` with the reason, and tried again later.
     """
 
-    def __init__(self, store: Store, name: str, schema: pa.Schema, columns: Sequence[str]) -> None:
+    def __init__(
+        self, store: Store, name: str, schema: pa.Schema, columns: Sequence[str], plain: Collection[str] = ()
+    ) -> None:
         self.store, self.name = store, name
+        self._plain = frozenset(plain)
         self.columns = pa.schema([schema.field(column) for column in columns])
         self._required = set(schema.names) - tables.ADDED
         #: Files that could not be read, with the reason.
@@ -32,7 +38,10 @@ class Folder:
         return [name.removesuffix(".parquet") for name in self.store.names(self.name, ".parquet")]
 
     def read(self, names: Iterable[str]) -> dict[str, pa.Table]:
-        """The tables of those of `names` that can be read. Text is dictionary-encoded: keys come millions of times."""
+        """The tables of those of `names` that can be read, each column in one piece.
+
+        Text is dictionary-encoded, since most of it comes many times, but for the columns that `plain` names.
+        """
         workers = os.cpu_count() if self.store.folder is not None else THREADS
         with ThreadPoolExecutor(workers) as pool:
             found = zip(names, pool.map(self._read, names), strict=True) if names else ()
@@ -53,19 +62,23 @@ class Folder:
         return table
 
     def _parsed(self, data: bytes) -> pa.Table:
-        text = [field.name for field in self.columns if field.type == pa.string()]
+        text = [field.name for field in self.columns if self._encoded(field)]
         file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=text, pre_buffer=False)
         there = set(file.schema_arrow.names)
         if missing := sorted(self._required - there):
             raise ValueError(f"it has no column {', '.join(missing)}")
         # Threads over files are enough: threads within small files cost more than they save.
-        found = file.read(columns=[name for name in self.columns.names if name in there], use_threads=False)
-        return pa.table({field.name: _column(found, field) for field in self.columns})
+        large = len(data) > LARGE
+        found = file.read(columns=[name for name in self.columns.names if name in there], use_threads=large)
+        table = pa.table({field.name: self._column(found, field) for field in self.columns})
+        return table.unify_dictionaries().combine_chunks()
 
+    def _encoded(self, field: pa.Field) -> bool:
+        return field.type == pa.string() and field.name not in self._plain
 
-def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
-    if field.name not in table.column_names:
-        return pa.nulls(len(table), field.type)
-    column = table[field.name]
-    wanted = pa.dictionary(pa.int32(), pa.string()) if field.type == pa.string() else field.type
-    return column if column.type == wanted else column.cast(wanted)
+    def _column(self, table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+        wanted = pa.dictionary(pa.int32(), pa.string()) if self._encoded(field) else field.type
+        if field.name not in table.column_names:
+            return pa.nulls(len(table), wanted)
+        column = table[field.name]
+        return column if column.type == wanted else column.cast(wanted)

@@ -138,17 +138,17 @@ def _said(context: Context) -> list[Block]:
 
 
 def _provenance(data: Data) -> dict[str, Any]:
-    index = data.snapshot.index
+    columns = data.whole("finetune_job", "job", "git", "versions", "device")
 
     def distinct(column: str) -> list[str]:
-        return sorted(str(value) for value in pc.unique(index.table[column]).to_pylist() if value is not None)
+        return sorted(str(value) for value in pc.unique(columns[column]).to_pylist() if value is not None)
 
     return {
-        "cells": len(index),
+        "cells": len(data.snapshot.index),
         "fine_tunes": len(distinct("finetune_job")),
         "attack_jobs": len(distinct("job")),
         "git": distinct("git"),
         "versions": distinct("versions"),
         "devices": distinct("device"),
-        "last_result": data.last_write,
+        "last_result": data.snapshot.index.last_write,
     }

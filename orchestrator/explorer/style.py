@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.explorer import members
 from orchestrator.explorer.curve import Curve, Point
-from signsym_core.rules import RULES
 from signsym_core.stats import Interval
 
 #: Used by every graph: nothing leaves the page, and pictures are saved as SVG.
@@ -57,7 +57,7 @@ def style(rule: str) -> tuple[str, str, str]:
 def label(name: str) -> str:
     """A rule as figures print it: "frSF" for "frsf", parameters kept."""
     base, bracket, rest = name.partition("(")
-    return (RULES[base].label if base in RULES else base) + bracket + rest
+    return members.label(base) + bracket + rest
 
 
 def gradient(name: str) -> str:

@@ -39,8 +39,21 @@ def test_the_check_itself_can_fail():
 
 
 def test_public_names():
-    names = {n for n, v in vars(signsym_core).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)}
-    assert names == PUBLIC
+    found = {name: getattr(signsym_core, name) for name in dir(signsym_core) if not name.startswith("_")}
+    of_ours = {name for name, value in found.items() if not isinstance(value, types.ModuleType)}
+    assert of_ours - {"Any", "TYPE_CHECKING"} == PUBLIC
+
+
+def test_an_unknown_name_is_refused_as_any_module_does():
+    with pytest.raises(AttributeError, match="module 'signsym_core' has no attribute 'fgms'"):
+        _ = signsym_core.fgms
+
+
+def test_statistics_and_checks_need_no_torch():
+    modules = ("stats", "masking", "checks", "verdict", "evidence", "registry")
+    code = f"import sys, {', '.join(f'signsym_core.{name}' for name in modules)}\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC - {"GRADIENTS"}))

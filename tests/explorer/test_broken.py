@@ -37,7 +37,6 @@ def test_half_written_foreign_and_old_files_do_not_disturb_the_page_and_are_name
     (good / "grids").mkdir()
     (good / "grids" / "old-1.yaml").write_text("name: old\nrules: [x]\n")
     data = Data(str(good))
-    data.snapshot.query().outcomes.load(["half", "empty", "foreign", "old"])
     found = page(data)
     assert block(found, Figure).table.rows == before
     said = "\n".join(found.blocks[0].sentences)

@@ -107,6 +107,7 @@ def _counts(context: Context, line: Line, epsilon: float) -> list[tuple[str, str
 
 def _provenance(context: Context, row: int) -> list[tuple[str, str]]:
     index = context.snapshot.index
+    stored = context.data.row(index, row)
     asked = context.status.origin(str(index.value("cell", row)))
     facts = [
         (name, str(value))
@@ -125,7 +126,7 @@ def _provenance(context: Context, row: int) -> list[tuple[str, str]]:
             "fine-tune settings": "finetune",
             "weights": "weights",
         }.items()
-        if (value := index.value(column, row)) is not None and value != ""
+        if (value := stored.get(column)) is not None and value != ""
     ]
     grid = "no stored grid that can be read asks for it" if asked is None else f"{asked.grid}, {asked.experiment + 1}."
     return [*facts, ("grid, experiment", grid.removesuffix("."))]

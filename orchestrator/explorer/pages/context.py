@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from orchestrator.explorer.blocks import Block, Link, Links, Page, Words
 from orchestrator.explorer.curve import Curve
 from orchestrator.explorer.data import Data, Snapshot
@@ -55,12 +53,8 @@ class Context:
 
     def epsilons(self) -> dict[str, float]:
         """Every epsilon above 0 of the lines that the filters choose, ascending, by its label."""
-        index = self.snapshot.index
-        points = [index.points(line) for line in self.lines()]
-        rows = np.concatenate(points) if points else np.zeros(0, dtype=np.int64)
-        values, first = np.unique(index.epsilon[rows], return_index=True)
-        found = zip(values.tolist(), rows[first].tolist(), strict=True)
-        return {str(index.value("epsilon_label", row)): epsilon for epsilon, row in found if epsilon > 0}
+        found = self.snapshot.index.epsilons(self.lines())
+        return {label: epsilon for label, epsilon in found.items() if epsilon > 0}
 
     def curves(self, lines: Iterable[Line]) -> list[Curve]:
         """The curves of `lines`; what is wrong with the others is named on the page."""

@@ -17,12 +17,13 @@ def pictures(context: Context, line: Line, epsilon: float) -> Pictures:
     query, only = context.query, context.view.only
     bp = query.bp(line)
     baseline = query.cells(bp, epsilon) if bp is not None else {}
+    shown = query.cells(line, epsilon)
     found: list[tuple[float, Example, str]] = []
     total = 0
     for seed, row in query.rows_by_seed(line, epsilon).items():
         cell = str(query.index.value("cell", row))
         reach = context.data.reach(cell)
-        ours = query.outcomes.of(cell)
+        ours = shown.get(seed)
         for example in context.data.examples(cell):
             total += 1
             mine, theirs = (_score(outcome, example.image) for outcome in (ours, baseline.get(seed)))
