@@ -11,8 +11,8 @@ Hein 2020 (2003.01690) and the flags of its reference implementation.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -102,11 +102,10 @@ def not_monotone(by_epsilon: Sequence[ArrayLike]) -> Finding:
     `by_epsilon` holds the outcomes at ascending epsilons. The numbers shown are those of the steepest rise.
     """
     means = [_over_seeds(outcomes) for outcomes in by_epsilon]
-    gaps = [gap(later, earlier) for earlier, later in itertools.pairwise(means)]
-    raised = any(found.value > POINT and found.lo > 0 for found in gaps)
-    at = max(range(len(gaps)), key=lambda i: (gaps[i].lo > 0, gaps[i].value))
-    numbers = (_mean(by_epsilon[at + 1]), _mean(by_epsilon[at]))
-    return _finding("not_monotone", raised, numbers, ("at the larger ε", "at the smaller ε"), by_epsilon[at])
+    rises = [(_above(later, earlier, POINT), float((later - earlier).mean())) for earlier, later in pairwise(means)]
+    at = max(range(len(rises)), key=lambda i: rises[i])
+    numbers = (float(means[at + 1].mean()), float(means[at].mean()))
+    return _finding("not_monotone", rises[at][0], numbers, ("at the larger ε", "at the smaller ε"), by_epsilon[at])
 
 
 def random_forward(first: ArrayLike, second: ArrayLike) -> Finding:
@@ -171,18 +170,22 @@ def _mean(outcomes: ArrayLike) -> float:
 
 def _lower(flag: str, claimed: ArrayLike, stronger: ArrayLike, slack: float, names: tuple[str, str]) -> Finding:
     """Raised where `stronger` keeps less than `claimed` by more than `slack`, and the paired interval excludes 0."""
-    found = gap(_over_seeds(claimed), _over_seeds(stronger))
-    raised = found.value > slack and found.lo > 0
-    return _finding(flag, raised, (_mean(claimed), _mean(stronger)), names, claimed)
+    ours, theirs = _over_seeds(claimed), _over_seeds(stronger)
+    raised = _above(ours, theirs, slack)
+    return _finding(flag, raised, (float(ours.mean()), float(theirs.mean())), names, claimed)
 
 
 def _only(flag: str, white_box: ArrayLike, other: ArrayLike, names: tuple[str, str]) -> Finding:
     """Raised where over 0.01 is lost to the other attack alone, image by image, and the paired interval excludes 0."""
-    white = np.asarray(white_box, dtype=float)
-    together = np.minimum(white, np.asarray(other, dtype=float))
-    found = gap(_over_seeds(white), _over_seeds(together))
-    raised = found.value > POINT and found.lo > 0
-    return _finding(flag, raised, (float(white.mean()), float(together.mean())), names, white)
+    white = np.asarray(white_box)
+    ours, together = _over_seeds(white), _over_seeds(np.minimum(white, np.asarray(other)))
+    raised = _above(ours, together, POINT)
+    return _finding(flag, raised, (float(ours.mean()), float(together.mean())), names, white)
+
+
+def _above(ours: NDArray[np.float64], theirs: NDArray[np.float64], slack: float) -> bool:
+    """Whether ours is higher by more than `slack`, and the paired interval over images excludes 0."""
+    return float((ours - theirs).mean()) > slack and gap(ours, theirs).lo > 0
 
 
 def _finding(

@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from orchestrator.explorer import style
 from orchestrator.explorer.curve import Curve
+
+#: Letters of all names of ticks that a panel has room for side by side.
+NAMES = 32
+#: Share of an axis below which two ticks do not both have names.
+NEAR = 0.09
 
 
 class Axis:
@@ -34,17 +38,32 @@ class Axis:
         """Whether the figure's epsilons reach so far."""
         return bool(self.labels) and min(self.labels) < epsilon <= max(self.labels)
 
-    def dress(self, figure: go.Figure, place: Mapping[str, int], titled: bool) -> None:
-        """Ticks and, where it is asked for, the title."""
-        ticks = {self.at(value): text for value, text in self.labels.items()}
-        axis: dict[str, Any] = {"tickvals": list(ticks), "ticktext": list(map(style.escape, ticks.values()))}
+    def dressed(self, titled: bool) -> dict[str, Any]:
+        """The axis as plotly writes it: ticks and, where it is asked for, the title."""
+        ticks = {self.at(value): style.escape(text) for value, text in self.labels.items()}
         # Said outright: a range that plotly chooses takes the place of one that was zoomed to when new results come.
-        axis["range"] = self._range(list(ticks))
+        ends = self._range(list(ticks))
+        texts = self._thinned(ticks, ends[1] - ends[0])
+        axis: dict[str, Any] = {"tickvals": list(ticks), "ticktext": texts, "range": ends}
+        # Turned in all panels or in none: a browser that decides panel by panel lets names run into each other.
+        axis["tickangle"] = -45 if sum(len(text) + 1 for text in texts) > NAMES else 0
         if self.scale == "log":
             axis["type"] = "log"
         if titled and self.labels:
-            axis |= {"title_text": f"ε ({self.norms}, [0, 1] pixels)", "title_standoff": 8}
-        figure.update_xaxes(**axis, **place)
+            axis["title"] = {"text": f"ε ({self.norms}, [0, 1] pixels)", "standoff": 8}
+        return axis
+
+    def _thinned(self, ticks: Mapping[float, str], width: float) -> list[str]:
+        """The names of ticks, without those that stand too near to the one before them."""
+        if self.scale == "ordinal":
+            return list(ticks.values())
+        shown, last = [], -np.inf
+        for at, text in ticks.items():
+            place = float(np.log10(at)) if self.scale == "log" else at
+            near = place - last < NEAR * width
+            shown.append("" if near else text)
+            last = last if near else place
+        return shown
 
     def _range(self, at: list[float]) -> list[float]:
         """From the first to the last tick with some room, on a logarithmic axis in exponents."""

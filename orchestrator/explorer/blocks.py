@@ -8,9 +8,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import plotly.graph_objects as go
-
 from orchestrator.explorer.drawing import Drawing
+from orchestrator.explorer.panels import Spec
 
 Value = str | float | int | None
 #: How a number is written: a share as percent, a difference in percentage points, a plain number, or text.
@@ -40,12 +39,12 @@ class Table:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A plotly figure, what a reader who does not see it is told, and the table that says the same."""
+    """A figure as plotly writes it, what a reader who does not see it is told, and the table that says the same."""
 
     name: str
     title: str
     described: str
-    figure: go.Figure
+    figure: Spec
     table: Table
     #: The same numbers for a figure of a paper; None where there is no such figure.
     drawing: Drawing | None = None

@@ -1,26 +1,20 @@
-"""Plotly figures of curves: score against epsilon, a panel for each attack, with bands and seeds."""
+"""Figures of curves: score against epsilon, a panel for each attack, with bands and seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from orchestrator.explorer import style
 from orchestrator.explorer.axes import Axes, Axis
-from orchestrator.explorer.curve import Curve, Point
+from orchestrator.explorer.curve import Curve
+from orchestrator.explorer.panels import PanelCurves, Panels, Spec, Trace
 from signsym_core.stats import Interval
 
 #: Flags of a point, by its line and epsilon.
 Rings = Mapping[tuple[int, float], Sequence[str]]
-#: Title and lines of a panel.
-PanelCurves = tuple[str, Sequence[Curve]]
-#: A scatter trace as plotly writes it.
-Trace = dict[str, Any]
-#: The radius that robustness is most often quoted at.
+#: The L∞ radius that robustness is most often quoted at.
 USUAL = 8 / 255
 
 
@@ -30,87 +24,27 @@ def curve_figure(
     x: str = "ordinal",
     seed_lines: bool = False,
     rings: Rings | None = None,
-) -> go.Figure:
+) -> Spec:
     """Score over epsilon with its band, panels row by row. `x` is "ordinal", "linear" or "log"."""
-    figure = grid_of(panels, columns)
+    figure = Panels(panels, columns)
     axes = Axes([curve for _, curves in panels for curve in curves], x)
     named: set[str] = set()
-    shapes: list[dict[str, Any]] = []
-    found: list[tuple[int, Trace]] = []
+    scores = " / ".join(dict.fromkeys(curve.score_name for _, curves in panels for curve in curves))
+    upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": scores, "standoff": 6}}
     for at, (_, curves) in enumerate(panels):
-        place = {"row": at // columns + 1, "col": at % columns + 1}
         axis = axes.of(curves)
+        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels)), upright)
         for curve in curves:
-            new = _line(curve, axis, seed_lines, rings or {}, curve.rule_label not in named)
-            found += [(at, trace) for trace in new]
+            for trace in _line(curve, axis, seed_lines, rings or {}, curve.rule_label not in named):
+                figure.add(at, trace)
             named.add(curve.rule_label)
         if curves:
-            shapes += _references(axis, curves, at)
-        axis.dress(figure, place, titled=axes.several or at + columns >= len(panels))
-    scores = list(dict.fromkeys(curve.score_name for _, curves in panels for curve in curves))
-    for row in range(1, -(-len(panels) // columns) + 1):
-        figure.update_yaxes(title_text=" / ".join(scores), row=row, col=1)
-    figure.update_layout(shapes=shapes)
-    figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
-    return with_traces(dressed(figure, -(-len(panels) // columns)), found)
-
-
-def with_traces(figure: go.Figure, found: Sequence[tuple[int, Trace]]) -> go.Figure:
-    """A figure of `grid_of` with the traces of its panels, each with its panel's number, from 0.
-
-    Plotly checks every value of a trace that is added the usual way, which took most of the time of a page.
-    """
-    data = []
-    for panel, trace in found:
-        number = "" if panel == 0 else str(panel + 1)
-        data.append({"type": "scatter", "xaxis": f"x{number}", "yaxis": f"y{number}", **trace})
-    return go.Figure(data=data, layout=figure.layout, _validate=False)
-
-
-def grid_of(panels: Sequence[PanelCurves], columns: int) -> go.Figure:
-    """Empty panels with their titles."""
-    rows = max(1, -(-len(panels) // columns))
-    return make_subplots(
-        rows=rows,
-        cols=columns,
-        shared_yaxes=True,
-        horizontal_spacing=min(0.03, 0.1 / columns),
-        vertical_spacing=0.34 / rows,
-        subplot_titles=[panel_title(title, curves) for title, curves in panels],
-    )
-
-
-def panel_title(title: str, curves: Sequence[Curve]) -> str:
-    """The panel's name and what it rests on, in a warning tone where that is little."""
-    if not curves:
-        return f"{style.escape(title)}<br>not run"
-    n, seeds = min(c.n for c in curves), min(c.seeds for c in curves)
-    rests = f"n = {n:,}, {style.counted(seeds, 'seed')}"
-    if any(curve.small for curve in curves):
-        rests = f"<span style='color:{style.WARNING}'>few: {rests}</span>"
-    place, slash, attack = style.escape(title).rpartition(" / ")
-    return f"{place}{slash}<b>{attack}</b><br>{rests}"
-
-
-def _references(axis: Axis, curves: Sequence[Curve], panel: int) -> list[dict[str, Any]]:
-    lines = [reference(panel, "y", curves[0].chance)]
-    if axis.within(USUAL):
-        # On a logarithmic axis plotly wants the exponent for shapes.
-        x = np.log10(USUAL) if axis.scale == "log" else axis.at(USUAL)
-        lines.append(reference(panel, "x", float(x)))
-    return lines
-
-
-def reference(panel: int, axis: str, at: float, **line: Any) -> dict[str, Any]:
-    """A line across the panel of that number at a value of "x" or "y".
-
-    Collected and set at once: plotly's own `add_hline` looks at every shape and trace again for each one.
-    """
-    number = "" if panel == 0 else str(panel + 1)
-    across = "x" if axis == "y" else "y"
-    place = {f"{axis}0": at, f"{axis}1": at, f"{axis}ref": f"{axis}{number}"}
-    place |= {f"{across}0": 0, f"{across}1": 1, f"{across}ref": f"{across}{number} domain"}
-    return {"type": "line", "line": {"color": style.REFERENCE, "width": 1, "dash": "dot"} | line, **place}
+            figure.reference(at, "y", curves[0].chance, "chance")
+        if curves and axis.within(USUAL) and {curve.norm for curve in curves} == {"linf"}:
+            # On a logarithmic axis plotly wants the exponent for shapes.
+            place = float(np.log10(USUAL)) if axis.scale == "log" else axis.at(USUAL)
+            figure.reference(at, "x", place, "8/255")
+    return figure.figure()
 
 
 def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool) -> list[Trace]:
@@ -128,6 +62,7 @@ def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool)
         "hoverinfo": "skip",
         "showlegend": False,
         "legendgroup": curve.rule_label,
+        "cliponaxis": False,
     }
     return [*made, _seeds(curve, x, seed_lines), *([ring] if ringed else [])]
 
@@ -157,14 +92,14 @@ def _seeds(curve: Curve, x: Sequence[float], lines: bool) -> Trace:
 
 
 def traces(
-    curve: Curve, x: Sequence[float], scores: Sequence[Interval], texts: Sequence[str], named: bool
+    curve: Curve, x: Sequence[float], scores: Sequence[Interval], texts: Sequence[str], named: bool, unit: float = 1.0
 ) -> list[Trace]:
-    """The band of a line, and the line with its markers."""
+    """The band of a line, and the line with its markers, in `unit`s of 1."""
     colour, dash, marker = style.style(curve.rule)
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     band = {
         "x": [*x, *reversed(x)],
-        "y": [_rounded(value) for value in (*(s.hi for s in scores), *(s.lo for s in reversed(scores)))],
+        "y": [_rounded(unit * value) for value in (*(s.hi for s in scores), *(s.lo for s in reversed(scores)))],
         "fill": "toself",
         "fillcolor": f"rgba({red},{green},{blue},0.12)",
         "line": {"width": 0},
@@ -175,7 +110,7 @@ def traces(
     }
     line = {
         "x": list(x),
-        "y": [_rounded(s.value) for s in scores],
+        "y": [_rounded(unit * s.value) for s in scores],
         "mode": "lines+markers",
         "name": style.escape(style.label(curve.rule_label)),
         "line": {"color": colour, "dash": dash, "width": 2},
@@ -184,6 +119,7 @@ def traces(
         "hoverinfo": "text",
         "showlegend": named,
         "legendgroup": curve.rule_label,
+        "cliponaxis": False,
     }
     return [band, line]
 
@@ -191,24 +127,3 @@ def traces(
 def _rounded(value: float) -> float:
     """A thousandth of a point: less than a pixel, and a third of the page's size."""
     return round(value, 5)
-
-
-def dressed(figure: go.Figure, rows: int) -> go.Figure:
-    """The looks that all figures share. Backgrounds are clear, so that one figure stands on a light or dark page."""
-    figure.update_layout(
-        template="plotly_white",
-        height=110 + 280 * rows,
-        font={"family": style.FONT, "size": 12},
-        margin={"l": 56, "r": 12, "t": 96, "b": 56},
-        legend={"orientation": "h", "y": 1, "yanchor": "top", "yref": "container", "x": 0, "font_size": 14},
-        hoverlabel={"align": "left"},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-    )
-    figure.update_annotations(font_size=12)
-    return figure
-
-
-def point_near(curves: Sequence[Curve], epsilon: float) -> list[tuple[Curve, Point]]:
-    """The points at an epsilon of those curves that have one there."""
-    return [(curve, point) for curve in curves if (point := curve.at(epsilon)) is not None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-import plotly.graph_objects as go
 from dash import dcc, html
 from dash.development.base_component import Component
 
@@ -24,6 +23,7 @@ from orchestrator.explorer.blocks import (
     Words,
 )
 from orchestrator.explorer.grids import grid_of
+from orchestrator.explorer.panels import Spec, axes_of
 
 
 def rendered(page: Page, revision: str) -> list[Component]:
@@ -32,14 +32,10 @@ def rendered(page: Page, revision: str) -> list[Component]:
     return [html.H1(page.title, className="page-title"), *blocks]
 
 
-def drawn(block: Figure, revision: str) -> go.Figure:
+def drawn(block: Figure, revision: str) -> Spec:
     """The figure as it is sent, with the ranges of its axes noted, so that a zoom can be told from them."""
-    ranges = {
-        axis.plotly_name: list(axis.range)
-        for axis in (*block.figure.select_xaxes(), *block.figure.select_yaxes())
-        if axis.range is not None
-    }
-    return block.figure.update_layout(uirevision=revision, title_text=None, meta=ranges)
+    ranges = {name: list(axis["range"]) for name, axis in axes_of(block.figure).items() if "range" in axis}
+    return {**block.figure, "layout": block.figure["layout"] | {"uirevision": revision, "meta": ranges}}
 
 
 def _block(block: Block, revision: str) -> Component:
@@ -79,7 +75,7 @@ def _figure(block: Figure, revision: str) -> Component:
         figure=figure,
         config=style.GRAPH_CONFIG,
         responsive=True,
-        style={"height": f"{figure.layout.height}px", "minWidth": "640px"},
+        style={"height": f"{figure['layout']['height']}px", "minWidth": f"{block.figure['layout']['meta']['width']}px"},
     )
     picture = html.Div(graph, className="graph", role="img", **{"aria-label": block.described})
     parts = [html.H2(block.title), html.Div(picture, className="scroll"), _twin(block.table)]

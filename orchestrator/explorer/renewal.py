@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from typing import Any
 
-import plotly.graph_objects as go
 from dash import ALL, Dash, Input, Output, State, ctx, no_update
 from dash.development.base_component import Component
 
@@ -14,6 +13,7 @@ from orchestrator.explorer import pages
 from orchestrator.explorer.blocks import Figure, Page
 from orchestrator.explorer.data import Data
 from orchestrator.explorer.pages.context import context_of
+from orchestrator.explorer.panels import Spec, axes_of
 from orchestrator.explorer.render import drawn, rendered
 from orchestrator.explorer.view import View, format_view
 
@@ -80,16 +80,15 @@ def add(app: Dash, data: Data) -> None:
         ]
 
 
-def looked_at(figure: go.Figure, held: dict[str, Any]) -> go.Figure:
+def looked_at(figure: Spec, held: dict[str, Any]) -> Spec:
     """The figure with ranges and hidden rules as `_HELD` gave them; what does not fit the figure is left out."""
+    layout = dict(figure["layout"])
     for name, ends in held.get("ranges", {}).items():
-        if name in figure.layout and isinstance(ends, list) and len(ends) == 2:
-            figure.layout[name].range = [float(end) for end in ends]
+        if name in axes_of(figure) and isinstance(ends, list) and len(ends) == 2:
+            layout[name] = layout[name] | {"range": [float(end) for end in ends]}
     hidden = set(held.get("hidden", ()))
-    figure.for_each_trace(
-        lambda trace: trace.update(visible="legendonly"), selector=lambda trace: trace.legendgroup in hidden
-    )
-    return figure
+    data = [t | ({"visible": "legendonly"} if t.get("legendgroup") in hidden else {}) for t in figure["data"]]
+    return {"data": data, "layout": layout}
 
 
 def _content(page: Page, at: int, revision: str) -> Component:

@@ -93,6 +93,19 @@ class Samples:
                 x[row] = source.scores[start : start + n]
         return x.reshape(len(samples), seeds, n)
 
+    def regular(self, places: Sequence[tuple[int, float]]) -> dict[tuple[int, float], NDArray[Any]]:
+        """X [seeds, images] of those points, by line and epsilon, whose seeds have the same images."""
+        shapes: dict[tuple[int, int], list[tuple[tuple[int, float], Sample]]] = {}
+        for place in places:
+            sample = self._found.get(place)
+            if sample is not None and sample.images >= 0:
+                shapes.setdefault((len(sample.seeds), sample.n), []).append((place, sample))
+        found: dict[tuple[int, float], NDArray[Any]] = {}
+        for members in shapes.values():
+            x = self.stacked([sample for _, sample in members])
+            found |= {place: x[at] for at, (place, _) in enumerate(members)}
+        return found
+
     def outcomes(self, sample: Sample) -> dict[int, Outcome]:
         """The outcomes of a sample by seed."""
         rows = range(sample.first, sample.first + len(sample.seeds))

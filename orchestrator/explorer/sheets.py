@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -87,9 +86,9 @@ class Sheets:
         return found
 
 
-def as_json(value: go.Figure | dict[str, Any]) -> Markup:
+def as_json(value: dict[str, Any]) -> Markup:
     """JSON that may stand inside a script element, whatever names it holds."""
-    text = value.to_json() if isinstance(value, go.Figure) else json.dumps(value)
+    text = json.dumps(value)
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)

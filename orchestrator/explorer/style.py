@@ -15,6 +15,7 @@ GRAPH_CONFIG: dict[str, Any] = {
     "showSendToCloud": False,
     "responsive": True,
     "toImageButtonOptions": {"format": "svg"},
+    "showTips": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
 }
 

@@ -49,7 +49,7 @@ def test_points_are_the_two_way_interval_of_their_outcomes_and_gaps_are_paired(f
 
 def test_hiding_a_rule_changes_no_other_number(folder):
     def traces(search):
-        figure = json.loads(block(page(folder, search), Figure).figure.to_json())
+        figure = json.loads(json.dumps(block(page(folder, search), Figure).figure))
         return {
             (trace["legendgroup"], trace["xaxis"], trace["mode"], len(trace["x"])): trace["y"]
             for trace in figure["data"]
@@ -75,7 +75,7 @@ def test_the_same_number_is_in_hover_table_csv_and_the_papers_figure(folder):
     found = block(page(folder), Figure)
     point = curve(Data(str(folder)), "usf", "feedback").points[1]
     text = style.percent(point.score)
-    assert any(text in str(hover) for trace in found.figure.data if trace.hovertext for hover in trace.hovertext)
+    assert any(text in hover for trace in found.figure["data"] for hover in trace.get("hovertext", ()))
     rows = list(csv.DictReader(io.StringIO(as_csv(found.table))))
     drawn = list(csv.DictReader(io.StringIO(found.drawing.as_csv())))
     (ours,) = (r for r in rows if (r["rule"], r["gradient"], r["ε"]) == ("uSF", "feedback", "0.1"))
@@ -171,7 +171,7 @@ def test_bold_needs_a_gap_that_excludes_zero(tmp_path):
 def test_radii_of_different_norms_have_axes_of_their_own(folder, search):
     shares = {(rule, "none"): {0.0: 1.0, 1.5: 0.5} for rule in ("bp", "usf")}
     fill(folder, shares, draw=1, attack="hopskipjump", norm="l2")
-    layout = block(page(folder, search), Figure).figure.to_dict()["layout"]
+    layout = block(page(folder, search), Figure).figure["layout"]
     axes = [axis for name, axis in sorted(layout.items()) if name.startswith("xaxis")]
     told = {axis["title"]["text"]: tuple(axis["ticktext"]) for axis in axes if axis["ticktext"]}
     assert told == {"ε (L∞, [0, 1] pixels)": ("clean", "0.1"), "ε (L2, [0, 1] pixels)": ("clean", "1.5")}
