@@ -35,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="static pages with curves, tables and provenance")
     report.add_argument("storage", metavar="STORAGE")
     report.add_argument("--out", required=True, metavar="DIR")
+    what = "also save each figure as it looks on screen, which takes Kaleido and Chrome or Chromium"
+    report.add_argument("--screen-figures", action="store_true", help=what)
 
     audit = commands.add_parser(
         "audit", help="a verdict for each model: sound, weak attack, masked gradient, undecided"

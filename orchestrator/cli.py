@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -116,17 +117,20 @@ def _status(parsed: argparse.Namespace, console: Console) -> int:
 
 def _report(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator.explorer.data import Data
+    from orchestrator.explorer.screen import Screen
     from orchestrator.explorer.static import write_report
     from orchestrator.sweeping import COMPLETE
 
     plans = _plans(_existing(parsed.storage))
-    page = write_report(
-        Data(parsed.storage),
-        Path(parsed.out),
-        title=", ".join(plan.grid for _, plan in plans) or "signsym",
-        missing=sum(plan.missing for _, plan in plans),
-        command=f"signsym report {parsed.storage} --out {parsed.out}",
-    )
+    with Screen() if parsed.screen_figures else contextlib.nullcontext() as screen:
+        page = write_report(
+            Data(parsed.storage),
+            Path(parsed.out),
+            title=", ".join(plan.grid for _, plan in plans) or "signsym",
+            missing=sum(plan.missing for _, plan in plans),
+            command=f"signsym report {parsed.storage} --out {parsed.out}" + " --screen-figures" * (screen is not None),
+            screen=screen,
+        )
     console.print(f"report: {page.resolve()}", highlight=False)
     return COMPLETE
 

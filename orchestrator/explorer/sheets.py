@@ -17,6 +17,7 @@ from orchestrator.explorer.data import Data
 from orchestrator.explorer.examples import picture
 from orchestrator.explorer.latex import latex
 from orchestrator.explorer.paper import save
+from orchestrator.explorer.screen import Screen
 from orchestrator.explorer.view import parse_view
 from orchestrator.explorer.writing import write
 
@@ -25,10 +26,21 @@ MOST_ROWS = 500
 
 
 class Sheets:
-    """Writes pages of one store into a folder. `cells` are those that have a page of their own."""
+    """Writes pages of one store into a folder.
 
-    def __init__(self, data: Data, out: Path, title: str, menu: Sequence[tuple[str, str]], cells: set[str]) -> None:
-        self.data, self.out, self.title, self.menu, self.cells = data, out, title, menu, cells
+    `cells` are those that have a page of their own; `screen` also saves each figure as it looks on screen.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        out: Path,
+        title: str,
+        menu: Sequence[tuple[str, str]],
+        cells: set[str],
+        screen: Screen | None = None,
+    ) -> None:
+        self.data, self.out, self.title, self.menu, self.cells, self.screen = data, out, title, menu, cells, screen
         environment = Environment(
             loader=PackageLoader("orchestrator.explorer"), autoescape=True, undefined=StrictUndefined
         )
@@ -40,7 +52,7 @@ class Sheets:
         """Write NAME.html with its tables and figures; `search` is the view that it shows. The path of the page."""
         root = "../" * name.count("/")
         stem = name.replace("/", "-")
-        drawn = {}
+        drawn: dict[str, list[tuple[str, str]]] = {}
         for block in page.blocks:
             if isinstance(block, Table):
                 self._table(block, stem)
@@ -52,6 +64,12 @@ class Sheets:
                 (self.out / "figures").mkdir(parents=True, exist_ok=True)
                 files = save(block.drawing, self.out / "figures" / f"{stem}-{block.name}", search)
                 drawn[block.name] = [(_words(path), f"{root}figures/{path.name}") for path in files]
+            if isinstance(block, Figure) and self.screen is not None:
+                files = self.screen.save(block.figure, self.out / "figures/screen" / f"{stem}-{block.name}")
+                links = [
+                    (f"{path.suffix[1:].upper()} as on screen", f"{root}figures/screen/{path.name}") for path in files
+                ]
+                drawn.setdefault(block.name, []).extend(links)
         text = self._template.render(
             page=page,
             title=self.title,

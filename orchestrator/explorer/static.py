@@ -16,6 +16,7 @@ from orchestrator.explorer.blocks import Block, Facts, Figure, Matrix, Page, Tab
 from orchestrator.explorer.data import Data
 from orchestrator.explorer.pages.context import Context, context_of
 from orchestrator.explorer.presets import PRESETS
+from orchestrator.explorer.screen import Screen
 from orchestrator.explorer.sheets import Sheets
 from orchestrator.explorer.verdicts import halving, verdicts
 from orchestrator.explorer.view import PAGES, View, format_view
@@ -27,10 +28,13 @@ _STATIC = ("curves", "gap", "tables", "flags")
 MOST_PARTS, MOST_CELLS = 20, 48
 
 
-def write_report(data: Data, out: Path, *, title: str, missing: int = 0, command: str = "") -> Path:
+def write_report(
+    data: Data, out: Path, *, title: str, missing: int = 0, command: str = "", screen: Screen | None = None
+) -> Path:
     """Write the pages of every task, their figures and tables, and provenance.json; the path of index.html.
 
-    `missing` is the number of cells that grids ask for and that have no result.
+    `missing` is the number of cells that grids ask for and that have no result. `screen` also saves each figure as it
+    looks on screen.
     """
     index = data.snapshot.index
     # A name that is no plain word was not made by a sweep, and must not become a path.
@@ -40,7 +44,7 @@ def write_report(data: Data, out: Path, *, title: str, missing: int = 0, command
         (f"{PAGES[p]}: {task}", f"{p}-{task}.html") for task in tasks for p in ("curves", "gap", "tables", "flags")
     ]
     cells = {task: _cells(context_of(data, format_view(View(task=task)))) for task in tasks}
-    sheets = Sheets(data, out, title, menu, {cell for found in cells.values() for cell in found})
+    sheets = Sheets(data, out, title, menu, {cell for found in cells.values() for cell in found}, screen)
     write(out / "plotly.min.js", get_plotlyjs())
     write(out / "explorer.css", Path(__file__).with_name("assets").joinpath("explorer.css").read_text(encoding="utf-8"))
     for task in tasks:
