@@ -27,8 +27,11 @@ class Folder:
         self, store: Store, name: str, schema: pa.Schema, columns: Sequence[str], plain: Collection[str] = ()
     ) -> None:
         self.store, self.name = store, name
-        self._plain = frozenset(plain)
         self.columns = pa.schema([schema.field(column) for column in columns])
+        self._text = [field.name for field in self.columns if field.type == pa.string() and field.name not in plain]
+        text = pa.dictionary(pa.int32(), pa.string())
+        kinds = [text if field.name in self._text else field.type for field in self.columns]
+        self._schema = pa.schema(zip(self.columns.names, kinds, strict=True))
         self._required = set(schema.names) - tables.ADDED
         #: Files that could not be read, with the reason.
         self.skipped: dict[str, str] = {}
@@ -62,23 +65,20 @@ class Folder:
         return table
 
     def _parsed(self, data: bytes) -> pa.Table:
-        text = [field.name for field in self.columns if self._encoded(field)]
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=text, pre_buffer=False)
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=self._text, pre_buffer=False)
         there = set(file.schema_arrow.names)
         if missing := sorted(self._required - there):
             raise ValueError(f"it has no column {', '.join(missing)}")
         # Threads over files are enough: threads within small files cost more than they save.
         large = len(data) > LARGE
         found = file.read(columns=[name for name in self.columns.names if name in there], use_threads=large)
-        table = pa.table({field.name: self._column(found, field) for field in self.columns})
-        return table.unify_dictionaries().combine_chunks()
-
-    def _encoded(self, field: pa.Field) -> bool:
-        return field.type == pa.string() and field.name not in self._plain
-
-    def _column(self, table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
-        wanted = pa.dictionary(pa.int32(), pa.string()) if self._encoded(field) else field.type
-        if field.name not in table.column_names:
-            return pa.nulls(len(table), wanted)
-        column = table[field.name]
-        return column if column.type == wanted else column.cast(wanted)
+        columns = {
+            field.name: found[field.name] if field.name in there else pa.nulls(len(found), field.type)
+            for field in self._schema
+        }
+        table = pa.table(columns)
+        if table.schema.types != self._schema.types:
+            table = table.cast(self._schema)
+        if any(column.num_chunks > 1 for column in table.itercolumns()):
+            table = table.unify_dictionaries().combine_chunks()
+        return table

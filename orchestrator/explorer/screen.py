@@ -11,9 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-import plotly.graph_objects as go
-
 from orchestrator.explorer import style
+from orchestrator.explorer.panels import Spec
 from orchestrator.explorer.writing import write
 
 #: Pixels of a figure on a page in a window that is 1400 wide.
@@ -50,11 +49,10 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def save(self, figure: go.Figure, stem: Path) -> list[Path]:
+    def save(self, figure: Spec, stem: Path) -> list[Path]:
         """Write STEM.svg and STEM.pdf in the light scheme; their paths. ScreenError where the browser fails."""
-        drawn = figure.to_dict()
         # The page's figures have a clear ground, which would be dark in a dark viewer.
-        drawn["layout"]["paper_bgcolor"] = style.PAGE["light"]
+        drawn = figure | {"layout": figure["layout"] | {"paper_bgcolor": style.PAGE["light"]}}
         paths = [stem.with_name(f"{stem.name}.{kind}") for kind in _KINDS]
         try:
             contents = self._run(self._drawn(drawn))
