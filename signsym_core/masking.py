@@ -11,14 +11,16 @@ Hein 2020 (2003.01690) and the flags of its reference implementation.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from signsym_core.finding import Finding as Finding
-from signsym_core.stats import gap, interval
+from signsym_core.stats import gap, gaps, interval
 
 #: By how much two scores that ought to be equal may differ: a point; and two points where both are estimates of a
 #: gradient's strength or of a constant prediction.
@@ -31,6 +33,51 @@ GREY = 0.5
 BORDER = 0.9
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How two outcomes are compared: raised where the first keeps over `slack` more, with a paired interval above 0."""
+
+    slack: float
+    #: What the two numbers are.
+    names: tuple[str, str]
+    #: Whether an image counts as kept in the second only where both outcomes keep it, so that the difference is what
+    #: only the second breaks.
+    together: bool = False
+
+
+#: The checks that compare the outcomes of two runs.
+COMPARISONS = {
+    "exact_gradient_breaks": Comparison(slack=TWO_POINTS, names=("own feedback", "exact gradient")),
+    "one_step_stronger": Comparison(slack=POINT, names=("iterated", "one step")),
+    "more_steps_help": Comparison(slack=POINT, names=("fewer steps", "more steps")),
+    "black_box_stronger": Comparison(
+        slack=POINT, names=("best white-box", "white-box and black-box together"), together=True
+    ),
+    "transfer_stronger": Comparison(slack=POINT, names=("white-box", "white-box and transfer together"), together=True),
+    "black_box_wins": Comparison(slack=POINT, names=("best white-box", "black-box")),
+    "transfer_wins": Comparison(slack=POINT, names=("best white-box", "transfer")),
+    "noise_breaks": Comparison(slack=POINT, names=("attack", "attack and noise together"), together=True),
+    "not_monotone": Comparison(slack=POINT, names=("at the larger ε", "at the smaller ε")),
+}
+
+
+def compared(flag: str, claimed: NDArray[Any], stronger: NDArray[Any]) -> list[Finding]:
+    """The check `flag` of COMPARISONS on many pairs of one shape at once, [pairs, seeds, images] each."""
+    how = COMPARISONS[flag]
+    if how.together:
+        stronger = np.minimum(claimed, stronger)
+    _, seeds, n = claimed.shape
+    ours, theirs = claimed.mean(axis=1, dtype=np.float64), stronger.mean(axis=1, dtype=np.float64)
+    # The interval can only decide where the difference is large enough.
+    raised = (ours - theirs).mean(axis=1) > how.slack
+    chosen = np.flatnonzero(raised)
+    if len(chosen):
+        found = gaps(ours[chosen, None], theirs[chosen, None])
+        raised[chosen] = [each.lo > 0 for each in found]
+    numbers = zip(raised.tolist(), ours.mean(axis=1).tolist(), theirs.mean(axis=1).tolist(), strict=True)
+    return [_told(flag, is_raised, (a, b), how.names, n, seeds) for is_raised, a, b in numbers]
+
+
 def grey_limit(outcomes: ArrayLike, chance: float) -> Finding:
     """At ε ≥ 0.5 more is kept than a constant prediction keeps: score > chance + 0.02, its interval above chance."""
     score = interval(_over_seeds(outcomes))
@@ -41,17 +88,17 @@ def grey_limit(outcomes: ArrayLike, chance: float) -> Finding:
 
 def exact_gradient_breaks(feedback: ArrayLike, exact: ArrayLike) -> Finding:
     """The exact gradient of the same weights breaks more than the model's own feedback does: by more than 0.02."""
-    return _lower("exact_gradient_breaks", feedback, exact, TWO_POINTS, ("own feedback", "exact gradient"))
+    return _pair("exact_gradient_breaks", feedback, exact)
 
 
 def one_step_stronger(one_step: ArrayLike, iterated: ArrayLike) -> Finding:
     """One step breaks more than the iterated attack at the same ε does: by more than 0.01."""
-    return _lower("one_step_stronger", iterated, one_step, POINT, ("iterated", "one step"))
+    return _pair("one_step_stronger", iterated, one_step)
 
 
 def more_steps_help(fewer: ArrayLike, more: ArrayLike) -> Finding:
     """The same attack with more steps breaks more: by more than 0.01, so fewer steps were too few."""
-    return _lower("more_steps_help", fewer, more, POINT, ("fewer steps", "more steps"))
+    return _pair("more_steps_help", fewer, more)
 
 
 def black_box_stronger(white_box: ArrayLike, black_box: ArrayLike) -> Finding:
@@ -59,22 +106,22 @@ def black_box_stronger(white_box: ArrayLike, black_box: ArrayLike) -> Finding:
 
     `white_box` is the lowest outcome of each image over the white-box attacks.
     """
-    return _only("black_box_stronger", white_box, black_box, ("best white-box", "white-box and black-box together"))
+    return _pair("black_box_stronger", white_box, black_box)
 
 
 def transfer_stronger(white_box: ArrayLike, transfer: ArrayLike) -> Finding:
     """Examples made on the BP twin break images that the white-box attack does not break: over 0.01 of all."""
-    return _only("transfer_stronger", white_box, transfer, ("white-box", "white-box and transfer together"))
+    return _pair("transfer_stronger", white_box, transfer)
 
 
 def black_box_wins(white_box: ArrayLike, black_box: ArrayLike) -> Finding:
     """A black-box attack of the same norm and ε keeps less than the white-box attacks together: by more than 0.01."""
-    return _lower("black_box_wins", white_box, black_box, POINT, ("best white-box", "black-box"))
+    return _pair("black_box_wins", white_box, black_box)
 
 
 def transfer_wins(white_box: ArrayLike, transfer: ArrayLike) -> Finding:
     """Examples made on the BP twin keep less than the white-box attacks together: by more than 0.01."""
-    return _lower("transfer_wins", white_box, transfer, POINT, ("best white-box", "transfer"))
+    return _pair("transfer_wins", white_box, transfer)
 
 
 def noise_as_strong(attack: Sequence[ArrayLike], noise: Sequence[ArrayLike]) -> Finding:
@@ -101,11 +148,8 @@ def not_monotone(by_epsilon: Sequence[ArrayLike]) -> Finding:
 
     `by_epsilon` holds the outcomes at ascending epsilons. The numbers shown are those of the steepest rise.
     """
-    means = [_over_seeds(outcomes) for outcomes in by_epsilon]
-    rises = [(_above(later, earlier, POINT), float((later - earlier).mean())) for earlier, later in pairwise(means)]
-    at = max(range(len(rises)), key=lambda i: rises[i])
-    numbers = (float(means[at + 1].mean()), float(means[at].mean()))
-    return _finding("not_monotone", rises[at][0], numbers, ("at the larger ε", "at the smaller ε"), by_epsilon[at])
+    found = [_pair("not_monotone", later, earlier) for earlier, later in pairwise(by_epsilon)]
+    return max(found, key=lambda each: (each.raised, each.first - each.second))
 
 
 def random_forward(first: ArrayLike, second: ArrayLike) -> Finding:
@@ -148,7 +192,7 @@ def unbounded_survives(outcomes: ArrayLike) -> Finding:
 
 def noise_breaks(attack: ArrayLike, noise: ArrayLike) -> Finding:
     """Uniform noise breaks more than 0.01 of all that the attack of the same ε does not break, image by image."""
-    return _only("noise_breaks", attack, noise, ("attack", "attack and noise together"))
+    return _pair("noise_breaks", attack, noise)
 
 
 def small_n(n: int, seeds: int) -> Finding:
@@ -168,30 +212,23 @@ def _mean(outcomes: ArrayLike) -> float:
     return float(np.asarray(outcomes, dtype=np.float64).mean())
 
 
-def _lower(flag: str, claimed: ArrayLike, stronger: ArrayLike, slack: float, names: tuple[str, str]) -> Finding:
-    """Raised where `stronger` keeps less than `claimed` by more than `slack`, and the paired interval excludes 0."""
-    ours, theirs = _over_seeds(claimed), _over_seeds(stronger)
-    raised = _above(ours, theirs, slack)
-    return _finding(flag, raised, (float(ours.mean()), float(theirs.mean())), names, claimed)
-
-
-def _only(flag: str, white_box: ArrayLike, other: ArrayLike, names: tuple[str, str]) -> Finding:
-    """Raised where over 0.01 is lost to the other attack alone, image by image, and the paired interval excludes 0."""
-    white = np.asarray(white_box)
-    ours, together = _over_seeds(white), _over_seeds(np.minimum(white, np.asarray(other)))
-    raised = _above(ours, together, POINT)
-    return _finding(flag, raised, (float(ours.mean()), float(together.mean())), names, white)
-
-
-def _above(ours: NDArray[np.float64], theirs: NDArray[np.float64], slack: float) -> bool:
-    """Whether ours is higher by more than `slack`, and the paired interval over images excludes 0."""
-    return float((ours - theirs).mean()) > slack and gap(ours, theirs).lo > 0
+def _pair(flag: str, claimed: ArrayLike, stronger: ArrayLike) -> Finding:
+    """The check on one pair of outcomes [seeds, images]; ValueError where they are not of one shape."""
+    ours, theirs = (np.atleast_2d(np.asarray(outcomes)) for outcomes in (claimed, stronger))
+    if ours.shape != theirs.shape:
+        shapes = f"{list(ours.shape)} and {list(theirs.shape)}"
+        raise ValueError(f"{flag} expects the outcomes of one set of seeds and images, got shapes {shapes}")
+    return compared(flag, ours[None], theirs[None])[0]
 
 
 def _finding(
     flag: str, raised: bool, numbers: tuple[float, float], names: tuple[str, str], outcomes: ArrayLike
 ) -> Finding:
     seeds, n = np.atleast_2d(np.asarray(outcomes)).shape
+    return _told(flag, raised, numbers, names, n, seeds)
+
+
+def _told(flag: str, raised: bool, numbers: tuple[float, float], names: tuple[str, str], n: int, seeds: int) -> Finding:
     words = f"{names[0]} {100 * numbers[0]:.1f} %, {names[1]} {100 * numbers[1]:.1f} %"
     words += f" ({seeds} seed{'s' * (seeds > 1)} × {n:,} images)"
     return Finding(

@@ -53,6 +53,9 @@ class Data:
     """A store that may be written to while it is looked at."""
 
     def __init__(self, storage: str) -> None:
+        # Arrow's own pool takes twice the time for many files where fresh memory is dear: 1.3 s, not 0.6, for a million
+        # results.
+        pa.set_memory_pool(pa.system_memory_pool())
         self.store = Store(storage)
         self._results = Folder(self.store, "results", tables.RESULTS, COLUMNS, plain={"cell"})
         self._outcomes = Outcomes(self.store)

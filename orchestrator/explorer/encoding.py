@@ -54,6 +54,9 @@ def encoded(column: pa.ChunkedArray, missing: Any) -> Codes:
     if not pa.types.is_dictionary(array.type):
         array = pc.dictionary_encode(array)
     known = array.dictionary.to_pylist()
+    if len(known) == 1 and not array.null_count:
+        # Most columns are the same in every row of a store: nothing is stored for them.
+        return Codes(known, np.broadcast_to(np.int64(0), len(array)))
     if array.null_count and missing not in known:
         known.append(missing)
     indices = array.indices if not array.null_count else pc.fill_null(array.indices, known.index(missing))

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,20 +72,45 @@ class Flags:
         return rings
 
     def _prepare(self, lines: Sequence[Line]) -> None:
-        """Check lines, with the outcomes of all that they are compared with read together."""
+        """Check lines together: their outcomes are read once, and comparisons of one shape are made at once."""
         with self._lock:
             new = {line.number: line for line in lines if line.number not in self._found}
             models = {line.model: self.query.index.models[line.model] for line in new.values()}
-            checked = _Compared(self.query, [line for members in models.values() for line in members])
+            outcomes = _Outcomes(self.query, [line for members in models.values() for line in members])
+            made: list[tuple[int, Found]] = []
+            asked: dict[tuple[str, tuple[int, ...]], list[tuple[int, float, X, X]]] = {}
             for number, line in new.items():
-                others = [other for other in models[line.model] if other.number != number]
-                found: dict[str, list[Found]] = {}
-                for made in _check(checked, line, others):
-                    found.setdefault(made.finding.flag, []).append(made)
-                self._found[number] = found
+                for check in _check(outcomes, line, [o for o in models[line.model] if o.number != number]):
+                    if isinstance(check, Found):
+                        made.append((number, check))
+                    else:
+                        asked.setdefault((check.flag, check.first.shape), []).append(
+                            (number, check.epsilon, check.first, check.second)
+                        )
+            for (flag, _), pairs in asked.items():
+                first, second = (np.stack([pair[side] for pair in pairs]) for side in (2, 3))
+                findings = masking.compared(flag, first, second)
+                made += [
+                    (number, Found(finding=finding, epsilon=epsilon))
+                    for (number, epsilon, _, _), finding in zip(pairs, findings, strict=True)
+                ]
+            for number in new:
+                self._found[number] = {}
+            for number, found in made:
+                self._found[number].setdefault(found.finding.flag, []).append(found)
 
 
-class _Compared:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Asked:
+    """A comparison of two outcomes [seeds, images] that is to be made with others of its kind."""
+
+    flag: str
+    epsilon: float
+    first: X
+    second: X
+
+
+class _Outcomes:
     """The outcomes of some lines at their epsilons, and what an index says of them."""
 
     def __init__(self, query: Query, lines: Sequence[Line]) -> None:
@@ -94,6 +119,9 @@ class _Compared:
         self.epsilons = {line.number: query.epsilons(line) for line in lines}
         self._x = self._samples.regular([(line.number, e) for line in lines for e in self.epsilons[line.number]])
         self.norm = {line.number: query.index.value("norm", line.start) for line in lines}
+        steps = np.nan_to_num(query.index.numbers("steps"))
+        #: Gradient steps of each line's attack.
+        self.steps = {line.number: int(steps[line.start]) for line in lines}
 
     def x(self, line: Line, epsilon: float) -> X | None:
         """X of a point over the images that its seeds share."""
@@ -126,42 +154,25 @@ class _Compared:
                     return np.array(there)
         return None
 
-    def steps(self, line: Line) -> int:
-        """Gradient steps of the line's attack."""
-        return int(np.nan_to_num(self.index.numbers("steps")[line.start]))
 
-
-def _check(outcomes: _Compared, line: Line, others: Sequence[Line]) -> Iterator[Found]:
-    x = {
-        epsilon: found for epsilon in outcomes.epsilons[line.number] if (found := outcomes.x(line, epsilon)) is not None
-    }
-    if not x:
+def _check(outcomes: _Outcomes, line: Line, others: Sequence[Line]) -> Iterator[Found | _Asked]:
+    points = [(e, found) for e in outcomes.epsilons[line.number] if (found := outcomes.x(line, e)) is not None]
+    if not points:
         return
-    seeds, n = next(iter(x.values())).shape
+    seeds, n = points[0][1].shape
     yield Found(finding=masking.small_n(n, seeds))
-    yield from _alone(outcomes, line, x)
+    yield from _alone(outcomes, line, points)
     zeros = outcomes.zeros(line)
     if zeros is not None:
         yield Found(finding=masking.zero_gradient(zeros))
     white = line.gradient != "none" and line.attack not in NULL
     same = [other for other in others if outcomes.norm[other.number] == outcomes.norm[line.number]]
     for other in same:
-        twin = other.attack == line.attack and other.attack_params == line.attack_params
-        steps, theirs = outcomes.steps(line), outcomes.steps(other)
-        check: Callable[[X, X], Finding] | None = None
-        if twin and (line.gradient, other.gradient) == ("feedback", "exact"):
-            check = masking.exact_gradient_breaks
-        elif twin and line.gradient == "feedback" and other.gradient == "transfer":
-            check = masking.transfer_stronger
-        elif white and other.attack == "fgsm" and steps > 1 and other.gradient == line.gradient:
-            check = _turned(masking.one_step_stronger)
-        elif white and other.attack == line.attack and other.gradient == line.gradient and theirs > steps:
-            check = masking.more_steps_help
-        if check is not None:
-            for epsilon in outcomes.shared(line, other):
-                pair = outcomes.pair(line, other, epsilon)
-                if pair is not None:
-                    yield Found(finding=check(*pair), epsilon=epsilon)
+        flag = _applies(outcomes, line, other, white)
+        for epsilon in outcomes.shared(line, other) if flag else ():
+            pair = outcomes.pair(line, other, epsilon)
+            if pair is not None:
+                yield _Asked(flag, epsilon, *pair)
     if white:
         yield from _black_box(outcomes, line, same)
         for other in same:
@@ -175,22 +186,38 @@ def _check(outcomes: _Compared, line: Line, others: Sequence[Line]) -> Iterator[
             yield Found(finding=masking.random_forward(*pair), epsilon=0.0)
 
 
-def _alone(outcomes: _Compared, line: Line, x: Mapping[float, X]) -> Iterator[Found]:
+def _applies(outcomes: _Outcomes, line: Line, other: Line, white: bool) -> str:
+    """The check that compares a line with another one; "" for none."""
+    steps, theirs = outcomes.steps[line.number], outcomes.steps[other.number]
+    if other.attack == line.attack and other.attack_params == line.attack_params and line.gradient == "feedback":
+        if other.gradient == "exact":
+            return "exact_gradient_breaks"
+        if other.gradient == "transfer":
+            return "transfer_stronger"
+    if white and other.attack == "fgsm" and steps > 1 and other.gradient == line.gradient:
+        return "one_step_stronger"
+    if white and other.attack == line.attack and other.gradient == line.gradient and theirs > steps:
+        return "more_steps_help"
+    return ""
+
+
+def _alone(outcomes: _Outcomes, line: Line, points: Sequence[tuple[float, X]]) -> Iterator[Found | _Asked]:
     index = outcomes.index
-    for epsilon, found in x.items():
+    chance, steps, sizes = (index.numbers(name) for name in ("chance", "steps", "step_size"))
+    for epsilon, found in points:
         if epsilon >= masking.GREY:
-            yield Found(finding=masking.grey_limit(found, float(index.numbers("chance")[line.start])), epsilon=epsilon)
-    if len(x) > 1 and len({found.shape for found in x.values()}) == 1:
-        for lower, upper in itertools.pairwise(sorted(x)):
-            yield Found(finding=masking.not_monotone([x[lower], x[upper]]), epsilon=upper)
+            yield Found(finding=masking.grey_limit(found, float(chance[line.start])), epsilon=epsilon)
+    if len({found.shape for _, found in points}) == 1:
+        for (_, lower), (epsilon, upper) in itertools.pairwise(points):
+            yield _Asked("not_monotone", epsilon, upper, lower)
     for row in index.points(line).tolist():
-        steps, size = float(index.numbers("steps")[row]), float(index.numbers("step_size")[row])
-        if steps > 0 and not math.isnan(size):
+        if steps[row] > 0 and not math.isnan(sizes[row]):
             epsilon = float(index.epsilon[row])
-            yield Found(finding=masking.short_reach(int(steps), size, epsilon), epsilon=epsilon)
+            finding = masking.short_reach(int(steps[row]), float(sizes[row]), epsilon)
+            yield Found(finding=finding, epsilon=epsilon)
 
 
-def _black_box(outcomes: _Compared, line: Line, others: Sequence[Line]) -> Iterator[Found]:
+def _black_box(outcomes: _Outcomes, line: Line, others: Sequence[Line]) -> Iterator[_Asked]:
     """Against the lowest outcome of each image over the white-box lines, of which `line` is one."""
     black = [other for other in others if other.gradient == "none" and other.attack not in NULL]
     white = [line, *(other for other in others if other.gradient != "none" and other.attack not in NULL)]
@@ -200,8 +227,4 @@ def _black_box(outcomes: _Compared, line: Line, others: Sequence[Line]) -> Itera
             there = [pair for pair in pairs if pair is not None]
             if there and len({pair[0].shape for pair in there}) == 1:
                 lowest = np.min([pair[0] for pair in there], axis=0)
-                yield Found(finding=masking.black_box_stronger(lowest, there[0][1]), epsilon=epsilon)
-
-
-def _turned(check: Callable[[X, X], Finding]) -> Callable[[X, X], Finding]:
-    return lambda ours, theirs: check(theirs, ours)
+                yield _Asked("black_box_stronger", epsilon, lowest, there[0][1])
