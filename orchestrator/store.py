@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
@@ -23,7 +22,9 @@ from orchestrator.filesystem import Files
 from orchestrator.filesystem import StoreError as StoreError
 
 if TYPE_CHECKING:
-    # Imported where tensors are read or written: a sweep's driver, which does neither, stays without torch.
+    # Imported where tensors are read or written: a sweep's driver, which does neither, stays without torch. Frames are
+    # of pandas, which is imported where one is made.
+    import pandas as pd
     from torch import Tensor
 
 

@@ -94,7 +94,7 @@ def _callbacks(app: Dash, data: Data) -> None:
         values = [value_of(control, view) for control in CONTROLS]
         return [
             *(no_update if value == before else value for value, before in zip(values, now, strict=True)),
-            *(options(control, view, index, context.status, epsilons) for control in offered),
+            *(options(control, view, index, data.status, epsilons) for control in offered),
             *({} if view.page in control.pages else {"display": "none"} for control in CONTROLS),
             *(format_view(view.turned(name)) for name in PAGES),
             *("page current" if view.page == name else "page" for name in PAGES),
@@ -172,4 +172,6 @@ def _strip(data: Data) -> list[Component]:
     if status.failures:
         parts.append(style.counted(status.failures, "job") + " failed")
     last = index.last_write
+    if not status.planned:
+        parts.append("reading what was asked for …")
     return [html.Span(" · ".join([*parts, f"last result {last}"] if last else parts))]

@@ -104,7 +104,7 @@ def options(control: Control, view: View, index: Index, status: Status, epsilons
     if control.name == "seed":
         return [str(seed) for seed in index.seeds]
     if control.name == "grid":
-        return list(status.grids)
+        return list(status.names)
     if control.name == "rows":
         return [{"value": name, "label": _LABELS.get(name, name)} for name in FACETS]
     return epsilons if control.name == "epsilon" else None

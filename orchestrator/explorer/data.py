@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator import tables
+from orchestrator.explorer import members
 from orchestrator.explorer.examples import Example
 from orchestrator.explorer.flags import Flags
 from orchestrator.explorer.index import COLUMNS, Index
@@ -50,9 +51,13 @@ class Snapshot:
 
 
 class Data:
-    """A store that may be written to while it is looked at."""
+    """A store that may be written to while it is looked at.
 
-    def __init__(self, storage: str) -> None:
+    Whoever wants pages at once lets `follow` find out the rest in the background: what grids ask for, and where members
+    of one's own stand. Otherwise both are known from the beginning.
+    """
+
+    def __init__(self, storage: str, at_once: bool = False) -> None:
         # Arrow's own pool takes twice the time for many files where fresh memory is dear: 1.3 s, not 0.6, for a million
         # results.
         pa.set_memory_pool(pa.system_memory_pool())
@@ -64,10 +69,16 @@ class Data:
         self._examples = Folder(self.store, "examples", tables.EXAMPLES, tables.EXAMPLES.names)
         self._reach = Folder(self.store, "outcomes", tables.OUTCOMES, ("cell", "image", "linf"))
         self._survey = Survey(self.store)
+        self._planning = threading.Lock()
+        #: Why members of one's own cannot be had.
+        self._wrong: dict[str, str] = {}
         self.snapshot = Snapshot(Index({}), self._outcomes)
         #: What was asked of the store and is not there.
         self.status = Status()
         self.refresh()
+        if not at_once:
+            self._learn()
+            self.planned()
 
     def refresh(self) -> bool:
         """Read the results that were added since the last time; whether there were any."""
@@ -75,7 +86,7 @@ class Data:
             # Another request reads already; what it finds is seen by the next one.
             return False
         try:
-            self.status = self._survey.status()
+            self._renew_status()
             names = self._results.names()
             new = self._results.read([name for name in names if name not in self._parts])
             gone = set(self._parts) - set(names)
@@ -83,16 +94,51 @@ class Data:
                 return False
             self._parts = {name: part for name, part in (self._parts | new).items() if name not in gone}
             self._outcomes.forget_partial()
-            self.snapshot = Snapshot(Index(self._parts), self._outcomes, self.snapshot.version + 1)
+            self._index()
             self._outcomes.read_others(self.snapshot.index)
             return True
         finally:
             self._lock.release()
 
+    def planned(self) -> Status:
+        """The status with what every grid asks for."""
+        with self._planning:
+            if not self.status.planned:
+                self._survey.plan()
+                self._renew_status()
+            return self.status
+
+    def follow(self) -> None:
+        """Find out the rest, and read outcomes ahead, as far as they are kept; in a thread of its own."""
+        self.planned()
+        self._learn()
+        index = self.snapshot.index
+        for first in range(0, len(index.parts), 16):
+            if self._outcomes.full:
+                break
+            self._outcomes.blocks(index, range(first, min(first + 16, len(index.parts))))
+
+    def _renew_status(self) -> None:
+        self.status = self._survey.status()
+
+    def _index(self) -> None:
+        self.snapshot = Snapshot(Index(self._parts), self._outcomes, self.snapshot.version + 1)
+
+    def _learn(self) -> None:
+        """Ask the registries where the index has names that they alone may know."""
+        if self.snapshot.index.known:
+            return
+        try:
+            members.learn()
+        except ValueError as error:
+            self._wrong["SIGNSYM_EXTENSIONS"] = str(error)
+        with self._lock:
+            self._index()
+
     @property
     def skipped(self) -> dict[str, str]:
         """Files that could not be read, with the reason."""
-        return {**self._results.skipped, **self._outcomes.folder.skipped, **self.status.skipped}
+        return {**self._results.skipped, **self._outcomes.folder.skipped, **self.status.skipped, **self._wrong}
 
     def row(self, index: Index, row: int) -> Mapping[str, Any]:
         """Every column of a row of results."""

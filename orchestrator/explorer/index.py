@@ -111,6 +111,12 @@ class Index:
             found.setdefault(line.model, []).append(line)
         return found
 
+    @property
+    def known(self) -> bool:
+        """Whether all rules, attacks and gradients have a place of their own."""
+        families = ("attack", "gradient", "rule")
+        return all(members.knows(name, value) for name in families for value in self._codes[name].values)
+
     def choices(self, column: str) -> list[str]:
         """Every value of a column of FILTERS, in the order of figures."""
         values = self._codes[column].values

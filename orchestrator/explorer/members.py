@@ -40,7 +40,7 @@ def label(rule: str) -> str:
 
 def knows(family: str, name: str) -> bool:
     """Whether the name has a place."""
-    return name in _places[family]
+    return name in _places[family] or (family, name) == ("gradient", "none")
 
 
 def learn() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
-from werkzeug.serving import make_server
 
-from orchestrator.explorer.app import make_app
 from orchestrator.explorer.data import Data
 
 HOST = "127.0.0.1"
@@ -17,8 +17,15 @@ HOST = "127.0.0.1"
 def explore(storage: str, port: int, console: Console) -> None:
     """Serve the explorer of a store on 127.0.0.1 until Ctrl-C. Raises OSError where the port is taken."""
     started = time.monotonic()
-    data = Data(storage)
-    app = make_app(data)
+    with ThreadPoolExecutor(1) as pool, console.status(f"reading {storage} ..."):
+        # The store is read while the libraries of the page are imported, which takes as long.
+        reading = pool.submit(_opened, storage)
+        from werkzeug.serving import make_server
+
+        from orchestrator.explorer.app import make_app
+
+        data = reading.result()
+        app = make_app(data)
     # Each request of a page that looks at its store every few seconds is no news.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     try:
@@ -28,9 +35,20 @@ def explore(storage: str, port: int, console: Console) -> None:
     read = f"{len(data.snapshot.index):,} results read in {time.monotonic() - started:.1f} s"
     console.print(f"{data.store.uri}: {read}", highlight=False)
     console.print(f"explorer: http://{HOST}:{port}/  (this machine only; Ctrl-C ends it)", highlight=False)
+    threading.Thread(target=data.follow, name="follow", daemon=True).start()
     try:
         server.serve_forever()
     except KeyboardInterrupt:
         console.print("\nended", highlight=False)
     finally:
         server.server_close()
+
+
+def _opened(storage: str) -> Data:
+    """The data of a store, its first page computed already."""
+    from orchestrator.explorer import pages
+    from orchestrator.explorer.pages.context import context_of
+
+    data = Data(storage, at_once=True)
+    pages.build(context_of(data, ""))
+    return data

@@ -21,7 +21,8 @@ State = Literal["not run", "running", "failed"]
 class Status:
     """Where a store stands. What is done is known from its results, which a status does not hold."""
 
-    #: Stored grids by name, each with what it asks for.
+    #: The names of all stored grids that can be read as far as is known, and by name what they ask for.
+    names: Sequence[str] = ()
     grids: Mapping[str, Sequence[Asked]] = dataclasses.field(default_factory=dict)
     #: Jobs that run and jobs that failed for good, by key and by title; of the failed ones the error.
     running: frozenset[str] = frozenset()
@@ -31,6 +32,11 @@ class Status:
     failures: int = 0
     #: Grids that could not be read, with the reason.
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def planned(self) -> bool:
+        """Whether it is known what every grid asks for."""
+        return len(self.names) == len(self.grids)
 
     def asked(self) -> Iterator[Asked]:
         """Everything that any grid asks for."""
@@ -83,20 +89,27 @@ class Survey:
         self._grids: dict[str, Sequence[Asked]] = {}
         self._skipped: dict[str, str] = {}
 
-    def status(self) -> Status:
-        """The status now. A grid that this version does not understand is named and does not hide the others."""
-        for file in self.store.names("grids", ".yaml"):
-            name = file.removesuffix(".yaml")
-            if name not in self._grids and f"grids/{file}" not in self._skipped:
+    def plan(self) -> None:
+        """Find out what grids ask for that were not planned yet; the first time this imports torch, which takes seconds.
+
+        A grid that this version does not understand is named and does not hide the others.
+        """
+        for name in self._names():
+            if name not in self._grids:
                 try:
                     self._grids[name] = asked_by(name, self._jobs(name))
                 except (ValueError, OSError) as error:
-                    self._skipped[f"grids/{file}"] = str(error).splitlines()[0]
+                    self._skipped[f"grids/{name}.yaml"] = str(error).splitlines()[0]
+
+    def status(self) -> Status:
+        """The status now, with what the grids ask for that were planned."""
+        names = self._names()
         self.store.skipped.clear()
         trials = [trial for sign in alive(self.store) for trial in sign["running"]]
         failures = self.store.table("failures", tables.FAILURES).to_pylist()
         return Status(
-            grids=dict(self._grids),
+            names=names,
+            grids={name: self._grids[name] for name in names if name in self._grids},
             running=frozenset(str(name) for trial in trials for name in (trial["job"], trial["title"])),
             failed={str(f[name]): str(f["error"]) for f in failures for name in ("job", "title")},
             trials=len(trials),
@@ -107,6 +120,10 @@ class Survey:
     def again(self, asked: Asked, cell: str) -> str | None:
         """The grid that runs one cell of a stored grid again."""
         return one_cell(self._jobs(asked.grid), cell)
+
+    def _names(self) -> list[str]:
+        names = [name.removesuffix(".yaml") for name in self.store.names("grids", ".yaml")]
+        return [name for name in names if f"grids/{name}.yaml" not in self._skipped]
 
     def _jobs(self, name: str) -> dict[str, Job]:
         return planned(name, self.store.read(f"grids/{name}.yaml").decode())

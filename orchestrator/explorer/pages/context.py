@@ -23,10 +23,14 @@ class Context:
     data: Data
     snapshot: Snapshot
     view: View
-    status: Status
     storage: str
     #: What is wrong, to be named on the page.
     problems: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def status(self) -> Status:
+        """What was asked of the store and is not there; known for certain, which may take seconds at the beginning."""
+        return self.data.planned()
 
     @property
     def flags(self) -> Flags:
@@ -92,7 +96,7 @@ def context_of(data: Data, search: str | None) -> Context:
     view, problems = parse_view(search)
     snapshot, status = data.snapshot, data.status
     view, unknown = settled(view, snapshot, status)
-    context = Context(data=data, snapshot=snapshot, view=view, status=status, storage=data.store.uri)
+    context = Context(data=data, snapshot=snapshot, view=view, storage=data.store.uri)
     skipped = [f"Skipped {name}: {reason}." for name, reason in sorted(data.skipped.items())]
     if len(skipped) > 10:
         skipped = [*skipped[:10], f"... and {len(skipped) - 10} more files."]
@@ -105,7 +109,7 @@ def settled(view: View, snapshot: Snapshot, status: Status) -> tuple[View, list[
     index, problems = snapshot.index, []
     changes: dict[str, object] = {}
     known = {name: set(index.choices(name)) for name in FILTERS} | {"seed": {str(seed) for seed in index.seeds}}
-    known["grid"] = set(status.grids)
+    known["grid"] = set(status.names)
     for name, there in known.items():
         value = getattr(view, name)
         asked = value if isinstance(value, tuple) else ((value,) if value else ())
