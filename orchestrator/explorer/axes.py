@@ -12,6 +12,8 @@ from orchestrator.explorer.curve import Curve
 
 #: Letters of all names of ticks that a panel has room for side by side.
 NAMES = 32
+#: Share of an axis that a dash is long to either side.
+DASH = 0.012
 #: Share of an axis below which two ticks do not both have names.
 NEAR = 0.09
 
@@ -31,8 +33,19 @@ class Axis:
     def at(self, epsilon: float) -> float:
         """The position of an epsilon; between those of the figure it is interpolated."""
         if self.scale == "ordinal":
-            return float(np.interp(epsilon, list(self.labels), range(len(self.labels))))
+            at = float(np.interp(epsilon, list(self.labels), range(len(self.labels))))
+            # A page has thousands of them: "3" is half of "3.0".
+            return int(at) if at.is_integer() else at
         return epsilon if epsilon > 0 else self._clean
+
+    def around(self, epsilon: float) -> tuple[float, float]:
+        """A little to the left and to the right of an epsilon, the same length on every scale."""
+        at = self.at(epsilon)
+        if self.scale == "log":
+            wide = float(np.exp(DASH * np.log(max(self.labels, default=1.0) / self._clean)))
+            return _short(at / wide), _short(at * wide)
+        reach = len(self.labels) - 1 if self.scale == "ordinal" else max(self.labels, default=1.0)
+        return _short(at - DASH * (reach or 1)), _short(at + DASH * (reach or 1))
 
     def within(self, epsilon: float) -> bool:
         """Whether the figure's epsilons reach so far."""
@@ -72,6 +85,11 @@ class Axis:
             ends = [float(np.log10(end)) for end in ends]
         room = 0.06 * (ends[1] - ends[0]) or 0.5
         return [ends[0] - room, ends[1] + room]
+
+
+def _short(value: float) -> float:
+    """Four digits: less than a pixel."""
+    return float(f"{value:.4g}")
 
 
 class Axes:

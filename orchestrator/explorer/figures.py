@@ -64,27 +64,30 @@ def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool)
         "legendgroup": curve.rule_label,
         "cliponaxis": False,
     }
-    return [*made, _seeds(curve, x, seed_lines), *([ring] if ringed else [])]
+    return [*made, _seeds(curve, axis, seed_lines), *([ring] if ringed else [])]
 
 
-def _seeds(curve: Curve, x: Sequence[float], lines: bool) -> Trace:
-    """A dot for each seed, or thin lines through them, broken between seeds."""
+def _seeds(curve: Curve, axis: Axis, lines: bool) -> Trace:
+    """A short dash for each seed, or thin lines through them: one path either way, where dots would be thousands."""
     xs: list[float | None] = []
     ys: list[float | None] = []
-    for seed in dict.fromkeys(seed for point in curve.points for seed in point.by_seed):
-        for at, point in zip(x, curve.points, strict=True):
-            if seed in point.by_seed:
-                xs.append(at)
-                ys.append(_rounded(point.by_seed[seed]))
-        xs.append(None)
-        ys.append(None)
+    if lines:
+        for seed in dict.fromkeys(seed for point in curve.points for seed in point.by_seed):
+            there = [point for point in curve.points if seed in point.by_seed]
+            xs += [*(axis.at(point.epsilon) for point in there), None]
+            ys += [*(_rounded(point.by_seed[seed]) for point in there), None]
+    else:
+        for point in curve.points:
+            left, right = axis.around(point.epsilon)
+            for value in map(_rounded, point.by_seed.values()):
+                xs += [left, right, None]
+                ys += [value, value, None]
     return {
         "x": xs,
         "y": ys,
-        "mode": "lines" if lines else "markers",
-        "marker": {"size": 4, "color": style.style(curve.rule)[0]},
-        "line": {"width": 0.8, "color": style.style(curve.rule)[0]},
-        "opacity": 0.55,
+        "mode": "lines",
+        "line": {"width": 0.8 if lines else 1.6, "color": style.style(curve.rule)[0]},
+        "opacity": 0.6,
         "hoverinfo": "skip",
         "showlegend": False,
         "legendgroup": curve.rule_label,
@@ -113,10 +116,10 @@ def traces(
         "y": [_rounded(unit * s.value) for s in scores],
         "mode": "lines+markers",
         "name": style.escape(style.label(curve.rule_label)),
-        "line": {"color": colour, "dash": dash, "width": 2},
+        "line": {"dash": dash, "width": 2},
         "marker": {"symbol": marker, "size": 8, "color": colour},
         "hovertext": list(texts),
-        "hoverinfo": "text",
+        "hovertemplate": style.hover_frame(curve),
         "showlegend": named,
         "legendgroup": curve.rule_label,
         "cliponaxis": False,
@@ -125,5 +128,5 @@ def traces(
 
 
 def _rounded(value: float) -> float:
-    """A thousandth of a point: less than a pixel, and a third of the page's size."""
-    return round(value, 5)
+    """A hundredth of a point: a thirtieth of a pixel, and a third of the page's size."""
+    return round(value, 4)
