@@ -40,8 +40,10 @@ def explore(storage: str, port: int, console: Console) -> None:
         app = make_app(data)
     # Each request of a page that looks at its store every few seconds is no news.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    listening.listen(128)
     server = make_server(HOST, port, app.server, threaded=True, fd=listening.fileno())
-    port = server.server_port
+    # Port 0 stands for any that is free.
+    port = listening.getsockname()[1]
     read = f"{len(data.snapshot.index):,} results read in {time.monotonic() - started:.1f} s"
     console.print(f"{data.store.uri}: {read}", highlight=False)
     console.print(f"explorer: http://{HOST}:{port}/  (this machine only; Ctrl-C ends it)", highlight=False)
@@ -52,6 +54,7 @@ def explore(storage: str, port: int, console: Console) -> None:
         console.print("\nended", highlight=False)
     finally:
         server.server_close()
+        listening.close()
 
 
 def _opened(storage: str) -> Data:
