@@ -10,8 +10,8 @@ import numpy as np
 from orchestrator.explorer import style
 from orchestrator.explorer.curve import Curve
 
-#: Letters of all names of ticks that a panel has room for side by side.
-NAMES = 32
+#: Letters of all names of ticks that panels have room for side by side, where one, two or more stand in a row.
+NAMES = (96, 48, 32)
 #: Share of an axis that a dash is long to either side.
 DASH = 0.012
 #: Share of an axis below which two ticks do not both have names.
@@ -51,15 +51,16 @@ class Axis:
         """Whether the figure's epsilons reach so far."""
         return bool(self.labels) and min(self.labels) < epsilon <= max(self.labels)
 
-    def dressed(self, titled: bool) -> dict[str, Any]:
-        """The axis as plotly writes it: ticks and, where it is asked for, the title."""
+    def dressed(self, titled: bool, columns: int) -> dict[str, Any]:
+        """The axis of one of `columns` panels as plotly writes it: ticks and, where it is asked for, the title."""
         ticks = {self.at(value): style.escape(text) for value, text in self.labels.items()}
         # Said outright: a range that plotly chooses takes the place of one that was zoomed to when new results come.
         ends = self._range(list(ticks))
         texts = self._thinned(ticks, ends[1] - ends[0])
         axis: dict[str, Any] = {"tickvals": list(ticks), "ticktext": texts, "range": ends}
         # Turned in all panels or in none: a browser that decides panel by panel lets names run into each other.
-        axis["tickangle"] = -45 if sum(len(text) + 1 for text in texts) > NAMES else 0
+        room = NAMES[min(columns, len(NAMES)) - 1]
+        axis["tickangle"] = -45 if sum(len(text) + 1 for text in texts) > room else 0
         if self.scale == "log":
             axis["type"] = "log"
         if titled and self.labels:

@@ -15,6 +15,7 @@ from orchestrator.explorer import members
 from orchestrator.explorer.examples import Example
 from orchestrator.explorer.flags import Flags
 from orchestrator.explorer.index import COLUMNS, Index
+from orchestrator.explorer.judged import Judged
 from orchestrator.explorer.outcomes import Outcomes
 from orchestrator.explorer.query import Query
 from orchestrator.explorer.reading import Folder
@@ -32,6 +33,7 @@ class Snapshot:
         self.index, self.outcomes, self.version = index, outcomes, version
         self._queries: dict[tuple[int, ...], Query] = {}
         self._flags: dict[frozenset[int], Flags] = {}
+        self._judged: dict[frozenset[int], Judged] = {}
 
     def query(self, seeds: tuple[int, ...] = ()) -> Query:
         """The curves over these seeds; none stands for all."""
@@ -48,6 +50,14 @@ class Snapshot:
                 self._flags.pop(next(iter(self._flags)))
             self._flags[query.seeds] = Flags(query)
         return self._flags[query.seeds]
+
+    def judged(self, query: Query) -> Judged:
+        """The verdicts on a query's models."""
+        if query.seeds not in self._judged:
+            while len(self._judged) >= KEPT:
+                self._judged.pop(next(iter(self._judged)))
+            self._judged[query.seeds] = Judged(query)
+        return self._judged[query.seeds]
 
 
 class Data:

@@ -16,6 +16,8 @@ from signsym_core.stats import Interval
 Rings = Mapping[tuple[int, float], Sequence[str]]
 #: The L∞ radius that robustness is most often quoted at.
 USUAL = 8 / 255
+#: More seeds than these are drawn as the range from the lowest to the highest.
+MANY = 10
 
 
 def curve_figure(
@@ -33,7 +35,7 @@ def curve_figure(
     upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": scores, "standoff": 6}}
     for at, (_, curves) in enumerate(panels):
         axis = axes.of(curves)
-        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels)), upright)
+        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels), columns=columns), upright)
         for curve in curves:
             for trace in _line(curve, axis, seed_lines, rings or {}, curve.rule_label not in named):
                 figure.add(at, trace)
@@ -68,7 +70,7 @@ def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool)
 
 
 def _seeds(curve: Curve, axis: Axis, lines: bool) -> Trace:
-    """A short dash for each seed, or thin lines through them: one path either way, where dots would be thousands."""
+    """A short dash for each seed, or thin lines through them; of more than MANY the range: one path, not dots."""
     xs: list[float | None] = []
     ys: list[float | None] = []
     if lines:
@@ -78,8 +80,13 @@ def _seeds(curve: Curve, axis: Axis, lines: bool) -> Trace:
             ys += [*(_rounded(point.by_seed[seed]) for point in there), None]
     else:
         for point in curve.points:
+            values = [_rounded(value) for value in point.by_seed.values()]
             left, right = axis.around(point.epsilon)
-            for value in map(_rounded, point.by_seed.values()):
+            if len(values) > MANY:
+                xs += [axis.at(point.epsilon)] * 2 + [None]
+                ys += [min(values), max(values), None]
+                continue
+            for value in values:
                 xs += [left, right, None]
                 ys += [value, value, None]
     return {

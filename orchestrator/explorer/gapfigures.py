@@ -38,7 +38,7 @@ def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "
     named: set[str] = set()
     for at, (_, lines) in enumerate(panels):
         axis = axes.of([line.curve for line in lines])
-        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels)), upright)
+        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels), columns=columns), upright)
         for line in lines:
             curve = line.curve
             xs = [axis.at(point.point.epsilon) for point in line.points]

@@ -17,7 +17,7 @@ Trace = dict[str, Any]
 #: Title and lines of a panel.
 PanelCurves = tuple[str, Sequence[Curve]]
 #: Pixels of a row of panels: its titles, the panels, and the names of epsilons below them.
-TITLES, PLOT, BELOW = 60, 196, 74
+TITLES, PLOT, BELOW = 58, 200, 66
 #: Pixels above and below all rows, and of a panel's width at least.
 TOP, BOTTOM, WIDTH = 44, 6, 236
 #: Letters of a key that tell it from all others, where keys are hashes.

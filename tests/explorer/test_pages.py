@@ -41,7 +41,10 @@ def test_every_printed_number_is_in_its_table(tmp_path, name):
 
 def test_flags_are_raised_on_the_curve_and_told_with_their_evidence(tmp_path):
     folder = fill(tmp_path / "store", images=300)
-    matrix = block(page(folder, "?p=flags"), Matrix)
+    verdicts, matrix = (each for each in page(folder, "?p=flags").blocks if isinstance(each, Matrix))
+    said = {names[0]: entries[0].lines[0] for names, entries in verdicts.rows}
+    assert said["uSF"].startswith("masked gradient (by 4")
+    assert "undecided (missing: G2" in said["BP"]
     at = list(CHECKS).index("exact_gradient_breaks")
     by_line = {(names[0], names[3]): row[at] for names, row in matrix.rows}
     assert by_line["uSF", "feedback"].state == "raised"
