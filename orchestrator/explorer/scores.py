@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -18,6 +19,9 @@ from orchestrator.explorer.samples import Sample, Samples
 from signsym_core.stats import Interval, gap, gaps
 
 K = TypeVar("K")
+#: Epsilons whose points are kept for each query.
+KEPT = 4
+_own: weakref.WeakKeyDictionary[Query, dict[float, Query]] = weakref.WeakKeyDictionary()
 
 
 def points_at(
@@ -38,10 +42,20 @@ def points_at(
         at = index.epsilon[line.start : line.stop]
         start, stop = (line.start + int(np.searchsorted(at, epsilon, side)) for side in ("left", "right"))
         cut.append(dataclasses.replace(line, start=start, stop=stop))
-    # A query of its own: each keeps curves by the line's number, and these are of one point.
-    own = Query(index, query.outcomes, tuple(query.seeds))
+    own = _at(query, epsilon)
     points = {curve.line: curve.points[0] for curve in own.curves(cut)}
     return points, lacking | dict.fromkeys(own.bare, ("no outcomes", ""))
+
+
+def _at(query: Query, epsilon: float) -> Query:
+    """A query for one epsilon: each keeps curves by the line's number, and these are of one point."""
+    kept = _own.setdefault(query, {})
+    own = kept.get(epsilon)
+    if own is None:
+        for old in list(kept)[: 1 - KEPT]:
+            kept.pop(old, None)
+        own = kept[epsilon] = Query(query.index, query.outcomes, tuple(query.seeds))
+    return own
 
 
 def best(query: Query, pairs: Mapping[K, tuple[Line, Line]], epsilon: float) -> tuple[set[K], int]:

@@ -11,7 +11,7 @@ from orchestrator.explorer.epsilons import matching
 from orchestrator.explorer.presets import PRESETS, paper_table
 from orchestrator.explorer.printed import printed
 from orchestrator.explorer.query import Query
-from orchestrator.explorer.scores import best
+from orchestrator.explorer.scores import KEPT, best, points_at
 from signsym_core.stats import gap
 
 EPSILONS = {"0": 0.0, "0.02": 0.02, "8/255": 8 / 255, "0.3": 0.3}
@@ -136,6 +136,19 @@ def test_scores_are_those_of_the_curves(tmp_path):
     }
     table = block(page(data, "?p=tables&t=all&e=0.1"), Matrix).table.rows
     assert {(row["gradient"], row["rule"]): (row["value"], row["lo"], row["hi"]) for row in table} == curves
+
+
+def test_points_at_each_of_many_epsilons_are_those_of_the_curve(tmp_path):
+    folder = fill(tmp_path / "store", {("bp", "exact"): {at / 20: 0.9 - at / 20 for at in range(KEPT + 3)}})
+    for seeds in ((), (0, 2)):
+        query = Data(str(folder)).snapshot.query(seeds)
+        lines = list(query.index.ordered)
+        for _ in range(2):
+            for point in query.curves(lines)[0].points:
+                found, lacking = points_at(query, lines, point.epsilon)
+                assert found == {lines[0].number: point}
+                assert lacking == {}
+    assert points_at(query, lines, 0.77) == ({}, {})
 
 
 def test_results_that_give_no_score_are_not_called_not_run(tmp_path):

@@ -87,7 +87,8 @@ def _epsilon(context: Context, lines: list[Line], asked: list[tuple[str, ...]]) 
         label, there = matching(chosen, wanted), wanted | there
     if label is not None:
         return there[label], label
-    epsilon = halving(context.query, lines[:40])
+    bp = [line for line in lines[:40] if line.rule == "bp"]
+    epsilon = halving(context.query, bp) or halving(context.query, lines[:40])
     if epsilon == 0:
         # No line has a score under attack.
         epsilon = max(there.values(), default=0.0)
