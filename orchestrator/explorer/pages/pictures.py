@@ -26,11 +26,13 @@ def pictures(context: Context, line: Line, epsilon: float) -> Pictures:
     found: list[tuple[float, Example, str]] = []
     total = 0
     rows = query.rows_by_seed(line, epsilon)
+    index, every = query.index, list(rows.values())
+    examples = context.data.examples(index, every)
+    moved = context.data.reach(index, every) if examples else {}
     for seed, row in rows.items():
-        cell = str(query.index.value("cell", row))
-        examples, ours = context.data.examples(cell), shown.get(seed)
-        reach = context.data.reach(cell) if examples else {}
-        for example in examples:
+        cell = str(index.value("cell", row))
+        ours, reach = shown.get(seed), moved.get(cell, {})
+        for example in examples.get(cell, ()):
             total += 1
             mine, theirs = (_score(outcome, example.image) for outcome in (ours, baseline.get(seed)))
             if only and not _turned(mine, theirs, only):

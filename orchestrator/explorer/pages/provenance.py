@@ -6,13 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-import numpy as np
-
-from orchestrator import tables
 from orchestrator.explorer.blocks import Column, Facts, Table, Value
 from orchestrator.explorer.labels import mapping
 from orchestrator.explorer.pages.context import Context
-from orchestrator.explorer.reading import Folder
 
 _COLUMNS = (
     Column(key="seed", label="seed", kind="number"),
@@ -26,13 +22,13 @@ _COLUMNS = (
     Column(key="finished", label="finished"),
     Column(key="cell", label="cell"),
 )
-_STORED = ("seed", "value", "n", "job", "finetune_job", "git", "device", "seconds", "finished_at", "cell")
+_STORED = ("seed", "value", "n", "job", "finetune_job", "git", "device", "cell")
 
 
 def provenance(context: Context, row: int) -> Facts:
     """The one cell's row in words."""
     index = context.snapshot.index
-    stored = context.data.row(index, row)
+    (stored,) = context.data.rows(index, [row])
     asked = context.status.origin(str(index.value("cell", row)))
     facts = [
         (name, words(value))
@@ -48,15 +44,11 @@ def provenance(context: Context, row: int) -> Facts:
 
 def jobs(context: Context, rows: Mapping[int, int]) -> Table:
     """The jobs behind each seed's cell, `rows` being the rows by seed."""
-    index = context.snapshot.index
-    numbers = np.array([rows[seed] for seed in sorted(rows)])
-    parts, places = [index.parts[at] for at in index.part[numbers].tolist()], index.place(numbers).tolist()
-    read = Folder(context.data.store, "results", tables.RESULTS, _STORED).read(list(dict.fromkeys(parts)))
     found: list[Mapping[str, Value]] = []
-    for part, place in zip(parts, places, strict=True):
-        for stored in read[part].slice(place, 1).to_pylist() if part in read else ():
-            took, finished = _seconds(stored.pop("seconds")), _time(stored.pop("finished_at"))
-            found.append(stored | {"took": took, "finished": finished})
+    for whole in context.data.rows(context.snapshot.index, [rows[seed] for seed in sorted(rows)]):
+        if whole:
+            stored = {name: whole[name] for name in _STORED}
+            found.append(stored | {"took": _seconds(whole["seconds"]), "finished": _time(whole["finished_at"])})
     return Table(name="cell-seeds", title="The jobs of every seed of this point", columns=_COLUMNS, rows=found)
 
 
