@@ -180,6 +180,7 @@ def _half_width(m: _Moments, confidence: float) -> tuple[NDArray[np.float64], ND
         half = np.where(error > 0, quantile * error, 0.0)
         away = np.abs(m.total / (s * n))
         p = np.where(error > 0, 2 * stdtr(freedom, -away / error), np.where(away > 0, 0.0, 1.0))
+        p[np.isinf(error)] = 1.0
     return half, p
 
 

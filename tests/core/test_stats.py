@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
-from signsym_core.stats import gap, interval, wilson
+from signsym_core.stats import gap, gaps, interval, intervals, wilson
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,32 @@ def test_two_way_is_a_written_out_analysis_of_variance():
     assert total > ms_residual, "the case must exercise the formula itself"
     assert (ours.value, ours.lo, ours.hi) == pytest.approx((mean, max(0, mean - half), min(1, mean + half)))
     assert (ours.n, ours.seeds, ours.method) == (40, 3, "two-way")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "floats"])
+@pytest.mark.parametrize(("seeds", "images"), [(1, 1), (1, 30), (2, 1), (2, 30), (5, 7)])
+def test_many_at_once_are_each_by_itself(seeds, images, kind):
+    generator = np.random.default_rng(seeds * images)
+    ours, theirs = (generator.random((2, 40, seeds, images)) < [[[[0.3]]], [[[0.6]]]]).astype(np.uint8)
+    theirs[:5] = ours[:5]
+    ours[5], theirs[5] = 1, 0
+    if kind == "floats":
+        ours, theirs = ours * generator.random(ours.shape), theirs * generator.random(theirs.shape)
+    assert intervals(ours) == [interval(x) for x in ours]
+    assert gaps(ours, theirs) == [gap(a, b) for a, b in zip(ours, theirs, strict=True)]
+
+
+@given(st.integers(1, 5), st.integers(2, 40), st.integers(0, 10_000))
+def test_the_probability_of_a_gap_agrees_with_its_interval(seeds, images, draw):
+    generator = np.random.default_rng(draw)
+    ours, theirs = (generator.random((2, seeds, images)) < [[[0.4]], [[0.6]]]).astype(float)
+    at_95 = gap(ours, theirs)
+    if 0 < at_95.p < 1:
+        # The interval at the confidence 1 - p just touches zero.
+        wider, narrower = (gap(ours, theirs, 1 - at_95.p * factor) for factor in (0.99, 1.01))
+        assert not wider.excludes_zero
+        assert narrower.excludes_zero or abs(at_95.value) == 1
+    assert at_95.excludes_zero == (at_95.p < 0.05)
 
 
 def simulated_coverage(seeds, spread, covers, runs=250, images=400):

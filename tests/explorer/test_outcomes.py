@@ -1,0 +1,170 @@
+"""Outcomes however they are stored: whole, merged, in pieces, of different images, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from stores import block, fill, page
+
+from orchestrator import tables
+from orchestrator.explorer import data as explorer_data
+from orchestrator.explorer import members, outcomes
+from orchestrator.explorer.blocks import Figure
+from orchestrator.explorer.data import Data
+from orchestrator.store import Store
+from signsym_core.attacks import ATTACKS, GRADIENTS
+from signsym_core.rules import RULES
+from signsym_core.stats import gap, interval
+from signsym_core.tasks import TASKS
+
+
+def rows(folder, search=""):
+    return block(page(folder, search), Figure).table.rows
+
+
+def merged(folder, name, into):
+    """Put all files of a folder of the store together under one name."""
+    files = sorted((folder / name).glob("*.parquet"))
+    whole = pa.concat_tables([pq.read_table(file) for file in files])
+    for file in files:
+        file.unlink()
+    pq.write_table(whole, folder / name / f"{into}.parquet", row_group_size=101)
+
+
+@pytest.mark.parametrize("names", [("all", "all"), ("some", "other")], ids=["one name", "names of their own"])
+def test_merged_files_say_the_same(tmp_path, names):
+    folder = fill(tmp_path / "store")
+    before = rows(folder)
+    for kind, into in zip(("results", "outcomes"), names, strict=True):
+        merged(folder, kind, into)
+    assert rows(folder) == before
+
+
+def test_outcomes_that_were_merged_beside_others_say_the_same(tmp_path):
+    folder = fill(tmp_path / "store")
+    before = rows(folder)
+    merged(folder, "outcomes", "merged")
+    fill(folder, {("fa", "feedback"): {0.0: 1.0, 0.1: 0.3}}, draw=5)
+    assert [row for row in rows(folder) if row["rule"] != "FA"] == before
+
+
+def test_rows_in_any_order_and_twice_say_the_same(tmp_path):
+    folder = fill(tmp_path / "store")
+    before = rows(folder)
+    for at, file in enumerate(sorted((folder / "outcomes").glob("*.parquet"))):
+        table = pq.read_table(file)
+        order = np.random.default_rng(at).permutation(len(table))
+        shuffled = table.take(pa.array(order))
+        pq.write_table(pa.concat_tables([shuffled, shuffled.slice(0, 40)]), file)
+    assert rows(folder) == before
+
+
+def test_seeds_with_other_images_are_paired_over_those_that_all_have(tmp_path):
+    folder = fill(tmp_path / "store")
+    file = folder / "outcomes" / "job-usf-exact-1-0.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.filter(pa.compute.greater_equal(table["image"], 20)), file)
+    stored = Store(str(folder)).outcomes()
+
+    def x(rule, gradient):
+        cells = [f"job-{rule}-{gradient}-{seed}-0-0.1" for seed in range(3)]
+        kept = stored[stored["image"] >= 20]
+        return np.array([kept.loc[kept["cell"] == cell, "robust"].to_numpy(float) for cell in cells])
+
+    (row,) = (r for r in rows(folder) if (r["rule"], r["gradient"], r["epsilon"]) == ("uSF", "exact", "0.1"))
+    ours = interval(x("usf", "exact"))
+    assert (row["value"], row["lo"], row["hi"], row["images"]) == (ours.value, ours.lo, ours.hi, 40)
+    assert row["gap_lo"] == gap(x("usf", "exact"), x("bp", "exact")).lo
+
+
+def test_what_does_not_fit_into_memory_is_read_again(tmp_path, monkeypatch):
+    folder = fill(tmp_path / "store")
+    before = rows(folder)
+    monkeypatch.setattr(outcomes, "KEPT", 1)
+    data = Data(str(folder))
+    assert rows(data) == before
+    assert rows(data, "?s=0,1") == rows(folder, "?s=0,1")
+    assert data._outcomes.full
+    assert len(data._outcomes._blocks) == 1
+
+
+def test_results_without_outcomes_are_wilsons_for_one_seed_and_named_for_several(tmp_path):
+    folder = fill(tmp_path / "store", seeds=(0,))
+    before = {(r["rule"], r["gradient"], r["epsilon"]): (r["value"], r["lo"], r["hi"]) for r in rows(folder)}
+    shutil.rmtree(folder / "outcomes")
+    found = rows(folder)
+    assert {(r["rule"], r["gradient"], r["epsilon"]): (r["value"], r["lo"], r["hi"]) for r in found} == before
+    assert {r["gap"] for r in found} == {None}
+    fill(folder, seeds=(1,), draw=1)
+    shutil.rmtree(folder / "outcomes")
+    said = " ".join(page(folder).blocks[0].sentences)
+    assert "8 points have results of several seeds but no outcomes" in said
+
+
+def test_a_cell_that_two_sweeps_computed_counts_once_and_the_first_one_does(tmp_path):
+    folder = fill(tmp_path / "store")
+    before = rows(folder)
+    file = folder / "results" / "job-usf-exact-1-0.parquet"
+    later = pq.read_table(file)
+    at = later.schema.get_field_index("value")
+    later = later.set_column(at, later.schema.field(at), pa.array([0.0] * len(later)))
+    at = later.schema.get_field_index("finished_at")
+    finished = pa.array(
+        [value.as_py().replace(year=2100) for value in later["finished_at"]], later.schema.field(at).type
+    )
+    pq.write_table(later.set_column(at, later.schema.field(at), finished), folder / "results" / "again.parquet")
+    data = Data(str(folder))
+    assert rows(data) == before
+    assert len(data.snapshot.index) == 24
+
+
+def test_what_is_known_of_names_without_torch_is_what_the_registries_say():
+    shipped = {family: list(known) for family, known in members._labels.items()}
+    assert shipped == {"rule": RULES.names, "attack": ATTACKS.names, "gradient": list(GRADIENTS)}
+    assert members._labels["rule"] == {rule.name: rule.label for rule in RULES}
+    assert {t.name: t().k for t in TASKS if "k" in t.__dataclass_fields__} == members.DEFAULT_K
+
+
+def test_what_follows_is_computed_ahead_only_while_nobody_asks(tmp_path, monkeypatch):
+    monkeypatch.setattr(explorer_data, "CALM", 0.01)
+    data = Data(str(fill(tmp_path / "store")), at_once=True)
+    query = data.snapshot.query()
+    assert not query._made
+    for step in data._ahead(data.snapshot):
+        step()
+    assert len(query._made) == len(query.index.lines)
+    assert rows(data) == rows(tmp_path / "store")
+    assert data.status.planned
+
+
+def test_fifty_thousand_points_are_looked_through_in_a_moment(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    epsilons, names = [at / 100 for at in range(10)], [f"net{at}" for at in range(250)]
+    rules, attacks = ("bp", "fa", "usf", "frsf", "brsf"), ("fgsm", "bim", "mim", "pgd")
+    found = []
+    for net in names:
+        for rule in rules:
+            for attack in attacks:
+                for epsilon in epsilons:
+                    row = dict.fromkeys(tables.RESULTS.names) | {"cell": f"{net}-{rule}-{attack}-{epsilon}", "job": "j"}
+                    row |= {name: "{}" for name in tables.RESULTS.names if name.endswith("_params")}
+                    row |= {"task": "classification", "dataset": "digits", "backbone": net, "metric": "top1", "n": 50}
+                    row |= {"rule": rule, "attack": attack, "gradient": "feedback", "seed": 0, "weights": "null"}
+                    row |= {"epsilon": epsilon, "epsilon_label": f"{epsilon:g}", "norm": "linf", "finetune": "{}"}
+                    found.append(row | {"value": 0.5, "chance": 0.1})
+    store.write_table("results", "j", found, tables.RESULTS)
+    data = Data(str(tmp_path / "store"), at_once=True)
+    query = data.snapshot.query()
+    assert sum(len(curve.points) for curve in query.curves(query.index.ordered)) == 50_000
+    spent = []
+    for at in range(5):
+        started = time.process_time()
+        curves = query.curves(query.index.chosen(backbone=(names[at],), attack=("pgd",)))
+        spent.append(time.process_time() - started)
+        assert len(curves) == 5
+    assert min(spent) < 0.05, spent
