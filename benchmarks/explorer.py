@@ -1,9 +1,10 @@
 """The explorer over a large store: 1,000,000 results and 20,000,000 outcomes, made up.
 
-    python benchmarks/explorer.py [--results N] [--outcomes N] [--store DIR]
+    python -m benchmarks.explorer [--results N] [--outcomes N] [--store DIR]
 
-Prints the time from opening the store to its first page, the time of filters on the server after that, and the memory
-of the process at most. A store that is there already is used again.
+Starts `signsym explore` and asks it as a browser does: seconds from the command and from listening to the first page,
+seconds of filters on the server that nobody looked at before, and memory at most. The peer is the same numbers point by
+point, as one would write it in a notebook. A store that is there already is used again.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,9 +25,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.measure import in_turn, line, ratio
 from orchestrator import tables
 
-BACKBONES, DATASETS = 25, 20
+BACKBONES, DATASETS = 3, 20
 RULES = ("bp", "fa", "usf", "frsf", "brsf")
 ATTACKS = ("fgsm", "pgd", "bim", "mim", "square")
 GRADIENTS = ("feedback", "exact", "transfer")
@@ -33,6 +36,12 @@ EPSILONS = tuple(round(0.01 * at, 2) for at in range(10))
 SEEDS = 27
 #: A job writes a file of each kind. Here it holds many models, so that the store has 200 files and not 100,000.
 JOBS_PER_FILE = 500
+#: What a browser asks for when it opens an address, beside the files of the page.
+PAGE = {
+    "output": "..results.children...shape.data..",
+    "outputs": [{"id": "results", "property": "children"}, {"id": "shape", "property": "data"}],
+    "changedPropIds": ["url.search"],
+}
 
 
 def main() -> None:
@@ -40,58 +49,96 @@ def main() -> None:
     parser.add_argument("--results", type=int, default=1_000_000)
     parser.add_argument("--outcomes", type=int, default=20_000_000)
     parser.add_argument("--store", type=Path)
-    parser.add_argument("--look", action="store_true", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
-    if parsed.look:
-        print(json.dumps(look(parsed.store)))
-        return
     with tempfile.TemporaryDirectory() as temporary:
         store = parsed.store or Path(temporary)
         if not (store / "results").exists():
             make(store, parsed.results, parsed.outcomes)
-        # A process of its own: its memory is the explorer's alone.
-        words = [sys.executable, __file__, "--look", "--store", str(store)]
-        found = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    print(f"{found.pop('results'):,} results")
-    for name, value in found.items():
-        print(f"{name:<40} {value:8.2f}")
+        served(store)
+        compared(store)
 
 
-def look(store: Path) -> dict[str, float]:
-    """Seconds, and GB of memory at most, of a session over the store."""
+def served(store: Path) -> None:
+    """Print what it takes to look at the store."""
     started = time.perf_counter()
-    from orchestrator.explorer import pages
+    command = [sys.executable, "-m", "orchestrator.cli", "explore", str(store), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None, "asked for above"
+            print(process.stdout.readline().strip())
+            (address,) = re.findall(r"http://[\d.:]+/", process.stdout.readline())
+            listening = time.perf_counter()
+            for path in ("", "_dash-layout", "_dash-dependencies"):
+                with urllib.request.urlopen(address + path) as answer:
+                    answer.read()
+            size = asked(address, "")
+            now = time.perf_counter()
+            show("first page, from the command, s", now - started)
+            show("first page, from listening, s", now - listening)
+            show("first page, kB", size / 1e3)
+            for name, search in {
+                "filter by backbone, s": "?b=net1",
+                "filter by data set and attack, s": "?b=net2&d=set3&a=pgd",
+                "filter by rule, s": "?b=net2&d=set4&r=frsf,bp",
+                "filter by seeds, s": "?b=net2&a=pgd&s=0,1,2",
+                "gap, s": "?p=gap&b=net1&d=set5",
+                "gap as a heat map, s": "?p=gap&b=net1&d=set6&as=heat",
+                "tables, s": "?p=tables&t=all&b=net1&d=set7,set8",
+                "flags, s": "?p=flags&b=net2&d=set9",
+                "the same page again, s": "?b=net1",
+            }.items():
+                started = time.perf_counter()
+                asked(address, search)
+                show(name, time.perf_counter() - started)
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            show("memory at most, GB", int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1e6)
+        finally:
+            process.terminate()
+
+
+def asked(address: str, search: str) -> int:
+    """Ask for a page; the bytes of its answer."""
+    inputs = [{"id": "url", "property": "search", "value": search}, {"id": "again", "property": "data"}]
+    body = json.dumps(PAGE | {"inputs": inputs}).encode()
+    request = urllib.request.Request(f"{address}_dash-update-component", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return len(answer.read())
+
+
+def show(name: str, value: float) -> None:
+    """Print one figure."""
+    print(f"{name:<40} {value:8.2f}", flush=True)
+
+
+def compared(store: Path) -> None:
+    """The intervals and gaps of a page, all at once and point by point."""
     from orchestrator.explorer.data import Data
-    from orchestrator.explorer.pages.context import context_of
-    from orchestrator.explorer.render import Look, rendered
+    from orchestrator.explorer.query import Query
+    from signsym_core.stats import gap, interval
 
-    found = {"imports, s": time.perf_counter() - started}
+    data = Data(str(store), at_once=True)
+    index = data.snapshot.index
+    lines = list(index.chosen(backbone=("net1",), dataset=("set1",)))[:72]
+    query = Query(index, data.snapshot.outcomes)
+    query.curves(lines)
 
-    def timed(name: str, search: str) -> None:
-        started = time.perf_counter()
-        context = context_of(data, search)
-        parts = rendered(pages.build(context), Look())
-        json.dumps([part.to_plotly_json() for part in parts], default=lambda value: value.to_plotly_json())
-        found[name] = time.perf_counter() - started
+    def ours() -> object:
+        return Query(index, data.snapshot.outcomes).curves(lines)
 
-    started = time.perf_counter()
-    data = Data(str(store))
-    found["reading and index, s"] = time.perf_counter() - started
-    timed("first page, s", "")
-    for name, search in {
-        "filter by backbone, s": "?b=net1",
-        "filter by backbone and attack, s": "?b=net2&a=pgd",
-        "filter by rule, s": "?b=net2&r=frsf,bp",
-        "filter by seeds, s": "?b=net2&a=pgd&s=0,1,2",
-        "gap, s": "?p=gap&b=net3&a=pgd",
-        "tables, s": "?p=tables&t=all&b=net3",
-        "flags, s": "?p=flags&b=net3&a=pgd",
-        "the same page again, s": "?b=net1",
-    }.items():
-        timed(name, search)
-    found["first page from the start, s"] = found["reading and index, s"] + found["first page, s"]
-    found["memory at most, GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return {"results": len(data.snapshot.index), **found}
+    def peer() -> object:
+        found = []
+        for each in lines:
+            for epsilon in query.epsilons(each):
+                x = np.array([o.scores for o in query.cells(each, epsilon).values()], dtype=float)
+                found.append(interval(x))
+                for other in (query.bp(each), query.exact(each)):
+                    if other is not None:
+                        found.append(gap(x, [o.scores for o in query.cells(other, epsilon).values()]))
+        return found
+
+    times = in_turn({"ours": ours, "peer": peer}, rounds=5, warm_up=1)
+    found = ratio(times, "ours", "peer")
+    line("intervals and gaps of 72 lines", min(times["ours"]), min(times["peer"]), found, "peer: point by point")
 
 
 def make(store: Path, results: int, outcomes: int) -> None:
