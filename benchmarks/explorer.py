@@ -63,14 +63,14 @@ def look(store: Path) -> dict[str, float]:
     from orchestrator.explorer import pages
     from orchestrator.explorer.data import Data
     from orchestrator.explorer.pages.context import context_of
-    from orchestrator.explorer.render import rendered
+    from orchestrator.explorer.render import Look, rendered
 
     found = {"imports, s": time.perf_counter() - started}
 
     def timed(name: str, search: str) -> None:
         started = time.perf_counter()
         context = context_of(data, search)
-        parts = rendered(pages.build(context), "")
+        parts = rendered(pages.build(context), Look())
         json.dumps([part.to_plotly_json() for part in parts], default=lambda value: value.to_plotly_json())
         found[name] = time.perf_counter() - started
 

@@ -107,13 +107,18 @@ def _callbacks(app: Dash, data: Data) -> None:
         *live,
         Input({"type": "graph", "name": ALL}, "clickData"),
         Input({"type": "grid", "name": ALL}, "selectedRows"),
+        Input({"type": "twin", "at": ALL}, "n_clicks"),
         State("url", "search"),
         prevent_initial_call=True,
     )
     def go(*values: Any) -> Any:
-        *controls, is_live, _clicks, _selected, search = values
+        *controls, is_live, _clicks, _selected, _opened, search = values
         view = context_of(data, search).view
         trigger = ctx.triggered_id
+        if isinstance(trigger, dict) and trigger["type"] == "twin":
+            return (
+                format_view(dataclasses.replace(view, table=not view.table)) if ctx.triggered[0]["value"] else no_update
+            )
         if isinstance(trigger, dict):
             cell = _clicked(ctx.triggered)
             return format_view(view.turned("cell", cell=cell)) if cell else no_update

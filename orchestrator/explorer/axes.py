@@ -10,8 +10,10 @@ import numpy as np
 from orchestrator.explorer import style
 from orchestrator.explorer.curve import Curve
 
-#: Letters of all names of ticks that a panel has room for side by side.
-NAMES = 32
+#: Letters of all names of ticks that panels have room for side by side, where one, two or more stand in a row.
+NAMES = (96, 48, 32)
+#: Share of an axis that a dash is long to either side.
+DASH = 0.012
 #: Share of an axis below which two ticks do not both have names.
 NEAR = 0.09
 
@@ -31,22 +33,34 @@ class Axis:
     def at(self, epsilon: float) -> float:
         """The position of an epsilon; between those of the figure it is interpolated."""
         if self.scale == "ordinal":
-            return float(np.interp(epsilon, list(self.labels), range(len(self.labels))))
+            at = float(np.interp(epsilon, list(self.labels), range(len(self.labels))))
+            # A page has thousands of them: "3" is half of "3.0".
+            return int(at) if at.is_integer() else at
         return epsilon if epsilon > 0 else self._clean
+
+    def around(self, epsilon: float) -> tuple[float, float]:
+        """A little to the left and to the right of an epsilon, the same length on every scale."""
+        at = self.at(epsilon)
+        if self.scale == "log":
+            wide = float(np.exp(DASH * np.log(max(self.labels, default=1.0) / self._clean)))
+            return _short(at / wide), _short(at * wide)
+        reach = len(self.labels) - 1 if self.scale == "ordinal" else max(self.labels, default=1.0)
+        return _short(at - DASH * (reach or 1)), _short(at + DASH * (reach or 1))
 
     def within(self, epsilon: float) -> bool:
         """Whether the figure's epsilons reach so far."""
         return bool(self.labels) and min(self.labels) < epsilon <= max(self.labels)
 
-    def dressed(self, titled: bool) -> dict[str, Any]:
-        """The axis as plotly writes it: ticks and, where it is asked for, the title."""
+    def dressed(self, titled: bool, columns: int) -> dict[str, Any]:
+        """The axis of one of `columns` panels as plotly writes it: ticks and, where it is asked for, the title."""
         ticks = {self.at(value): style.escape(text) for value, text in self.labels.items()}
         # Said outright: a range that plotly chooses takes the place of one that was zoomed to when new results come.
         ends = self._range(list(ticks))
         texts = self._thinned(ticks, ends[1] - ends[0])
         axis: dict[str, Any] = {"tickvals": list(ticks), "ticktext": texts, "range": ends}
         # Turned in all panels or in none: a browser that decides panel by panel lets names run into each other.
-        axis["tickangle"] = -45 if sum(len(text) + 1 for text in texts) > NAMES else 0
+        room = NAMES[min(columns, len(NAMES)) - 1]
+        axis["tickangle"] = -45 if sum(len(text) + 1 for text in texts) > room else 0
         if self.scale == "log":
             axis["type"] = "log"
         if titled and self.labels:
@@ -72,6 +86,11 @@ class Axis:
             ends = [float(np.log10(end)) for end in ends]
         room = 0.06 * (ends[1] - ends[0]) or 0.5
         return [ends[0] - room, ends[1] + room]
+
+
+def _short(value: float) -> float:
+    """Four digits: less than a pixel."""
+    return float(f"{value:.4g}")
 
 
 class Axes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ import pyarrow.compute as pc
 
 from orchestrator import tables
 from orchestrator.explorer import members
+from orchestrator.explorer.encoding import single
 from orchestrator.explorer.examples import Example
 from orchestrator.explorer.flags import Flags
 from orchestrator.explorer.index import COLUMNS, Index
+from orchestrator.explorer.judged import Judged
 from orchestrator.explorer.outcomes import Outcomes
 from orchestrator.explorer.query import Query
 from orchestrator.explorer.reading import Folder
@@ -32,6 +34,7 @@ class Snapshot:
         self.index, self.outcomes, self.version = index, outcomes, version
         self._queries: dict[tuple[int, ...], Query] = {}
         self._flags: dict[frozenset[int], Flags] = {}
+        self._judged: dict[frozenset[int], Judged] = {}
 
     def query(self, seeds: tuple[int, ...] = ()) -> Query:
         """The curves over these seeds; none stands for all."""
@@ -48,6 +51,14 @@ class Snapshot:
                 self._flags.pop(next(iter(self._flags)))
             self._flags[query.seeds] = Flags(query)
         return self._flags[query.seeds]
+
+    def judged(self, query: Query) -> Judged:
+        """The verdicts on a query's models."""
+        if query.seeds not in self._judged:
+            while len(self._judged) >= KEPT:
+                self._judged.pop(next(iter(self._judged)))
+            self._judged[query.seeds] = Judged(query)
+        return self._judged[query.seeds]
 
 
 class Data:
@@ -140,12 +151,14 @@ class Data:
         """Files that could not be read, with the reason."""
         return {**self._results.skipped, **self._outcomes.folder.skipped, **self.status.skipped, **self._wrong}
 
-    def row(self, index: Index, row: int) -> Mapping[str, Any]:
-        """Every column of a row of results."""
-        part, place = index.parts[int(index.part[row])], int(index.place(np.array([row]))[0])
-        whole = Folder(self.store, "results", tables.RESULTS, tables.RESULTS.names).read([part])
-        found: Mapping[str, Any] = whole[part].slice(place, 1).to_pylist()[0] if part in whole else {}
-        return found
+    def rows(self, index: Index, rows: Sequence[int]) -> list[Mapping[str, Any]]:
+        """Every column of some rows of results; nothing of those whose file is gone."""
+        chosen = np.array(rows, dtype=np.int64)
+        names, places = [index.parts[part] for part in index.part[chosen].tolist()], index.place(chosen).tolist()
+        folder = Folder(self.store, "results", tables.RESULTS, tables.RESULTS.names)
+        whole = folder.read(list(dict.fromkeys(names)))
+        found = zip(names, places, strict=True)
+        return [whole[name].slice(place, 1).to_pylist()[0] if name in whole else {} for name, place in found]
 
     def whole(self, *columns: str) -> pa.Table:
         """Some columns of all results."""
@@ -154,33 +167,43 @@ class Data:
         parts = folder.read(self.snapshot.index.parts).values()
         return pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
 
-    def examples(self, cell: str) -> list[Example]:
-        """The adversarial images of a cell."""
-        rows = self._rows(self._examples, cell)
-        return [Example(**row) for row in rows if row["cell"] == cell]
+    def examples(self, index: Index, rows: Sequence[int]) -> dict[str, list[Example]]:
+        """The adversarial images of the cells of some rows, by cell."""
+        found = self._of_cells(self._examples, index, rows)
+        return {cell: [Example(**row) for row in each] for cell, each in found.items()}
 
-    def reach(self, cell: str) -> dict[int, float]:
-        """The largest change of a pixel by image."""
-        return {row["image"]: row["linf"] for row in self._rows(self._reach, cell) if row["cell"] == cell}
+    def reach(self, index: Index, rows: Sequence[int]) -> dict[str, dict[int, float]]:
+        """The largest change of a pixel by image, for the cells of some rows, by cell."""
+        found = self._of_cells(self._reach, index, rows)
+        return {cell: {row["image"]: row["linf"] for row in each} for cell, each in found.items()}
 
     def again(self, cell: str) -> str | None:
         """The grid that runs a cell again; None where no stored grid that can be read has it."""
         asked = self.status.origin(cell)
         return None if asked is None else self._survey.again(asked, cell)
 
-    def _rows(self, folder: Folder, cell: str) -> list[dict[str, Any]]:
-        """The rows of the cell's file, or where small files were merged, of all files that are no results'."""
-        index = self.snapshot.index
-        row = index.row_of(cell)
-        if row is None:
-            return []
-        part, names = index.parts[int(index.part[row])], folder.names()
-        wanted = [part] if part in names else [name for name in names if name not in self._parts]
-        found: list[dict[str, Any]] = []
-        for table in folder.read(wanted).values():
-            found += table.filter(pc.equal(table["cell"].cast(pa.string()), cell)).to_pylist()
-        return found
-
     def example(self, cell: str, image: int) -> Example | None:
         """One adversarial image of a cell."""
-        return next((example for example in self.examples(cell) if example.image == image), None)
+        index = self.snapshot.index
+        row = index.row_of(cell)
+        found = {} if row is None else self.examples(index, [row])
+        return next((each for each in found.get(cell, ()) if each.image == image), None)
+
+    def _of_cells(self, folder: Folder, index: Index, rows: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
+        """What a folder has on the cells of some rows: in files named like those of their results, or else in all files
+        that are named like none.
+        """
+        there = set(folder.names())
+        parts = {index.parts[part] for part in index.part[np.array(rows, dtype=np.int64)].tolist()}
+        wanted = parts & there
+        if wanted != parts:
+            wanted |= there - set(index.parts)
+        cells = pa.array([str(index.value("cell", row)) for row in rows])
+        found: dict[str, list[dict[str, Any]]] = {}
+        for table in folder.read(sorted(wanted)).values():
+            column = single(table["cell"])
+            # By the numbers of the keys: the keys themselves come once for every image.
+            codes = pc.index_in(cells, value_set=column.dictionary).drop_null().cast(column.indices.type)
+            for row in table.filter(pc.is_in(column.indices, value_set=codes)).to_pylist():
+                found.setdefault(row["cell"], []).append(row)
+        return found

@@ -16,6 +16,8 @@ from signsym_core.stats import Interval
 Rings = Mapping[tuple[int, float], Sequence[str]]
 #: The L∞ radius that robustness is most often quoted at.
 USUAL = 8 / 255
+#: More seeds than these are drawn as the range from the lowest to the highest.
+MANY = 10
 
 
 def curve_figure(
@@ -33,7 +35,7 @@ def curve_figure(
     upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": scores, "standoff": 6}}
     for at, (_, curves) in enumerate(panels):
         axis = axes.of(curves)
-        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels)), upright)
+        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels), columns=columns), upright)
         for curve in curves:
             for trace in _line(curve, axis, seed_lines, rings or {}, curve.rule_label not in named):
                 figure.add(at, trace)
@@ -64,27 +66,35 @@ def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool)
         "legendgroup": curve.rule_label,
         "cliponaxis": False,
     }
-    return [*made, _seeds(curve, x, seed_lines), *([ring] if ringed else [])]
+    return [*made, _seeds(curve, axis, seed_lines), *([ring] if ringed else [])]
 
 
-def _seeds(curve: Curve, x: Sequence[float], lines: bool) -> Trace:
-    """A dot for each seed, or thin lines through them, broken between seeds."""
+def _seeds(curve: Curve, axis: Axis, lines: bool) -> Trace:
+    """A short dash for each seed, or thin lines through them; of more than MANY the range: one path, not dots."""
     xs: list[float | None] = []
     ys: list[float | None] = []
-    for seed in dict.fromkeys(seed for point in curve.points for seed in point.by_seed):
-        for at, point in zip(x, curve.points, strict=True):
-            if seed in point.by_seed:
-                xs.append(at)
-                ys.append(_rounded(point.by_seed[seed]))
-        xs.append(None)
-        ys.append(None)
+    if lines:
+        for seed in dict.fromkeys(seed for point in curve.points for seed in point.by_seed):
+            there = [point for point in curve.points if seed in point.by_seed]
+            xs += [*(axis.at(point.epsilon) for point in there), None]
+            ys += [*(_rounded(point.by_seed[seed]) for point in there), None]
+    else:
+        for point in curve.points:
+            values = [_rounded(value) for value in point.by_seed.values()]
+            left, right = axis.around(point.epsilon)
+            if len(values) > MANY:
+                xs += [axis.at(point.epsilon)] * 2 + [None]
+                ys += [min(values), max(values), None]
+                continue
+            for value in values:
+                xs += [left, right, None]
+                ys += [value, value, None]
     return {
         "x": xs,
         "y": ys,
-        "mode": "lines" if lines else "markers",
-        "marker": {"size": 4, "color": style.style(curve.rule)[0]},
-        "line": {"width": 0.8, "color": style.style(curve.rule)[0]},
-        "opacity": 0.55,
+        "mode": "lines",
+        "line": {"width": 0.8 if lines else 1.6, "color": style.style(curve.rule)[0]},
+        "opacity": 0.6,
         "hoverinfo": "skip",
         "showlegend": False,
         "legendgroup": curve.rule_label,
@@ -113,10 +123,10 @@ def traces(
         "y": [_rounded(unit * s.value) for s in scores],
         "mode": "lines+markers",
         "name": style.escape(style.label(curve.rule_label)),
-        "line": {"color": colour, "dash": dash, "width": 2},
+        "line": {"dash": dash, "width": 2},
         "marker": {"symbol": marker, "size": 8, "color": colour},
         "hovertext": list(texts),
-        "hoverinfo": "text",
+        "hovertemplate": style.hover_frame(curve),
         "showlegend": named,
         "legendgroup": curve.rule_label,
         "cliponaxis": False,
@@ -125,5 +135,5 @@ def traces(
 
 
 def _rounded(value: float) -> float:
-    """A thousandth of a point: less than a pixel, and a third of the page's size."""
-    return round(value, 5)
+    """A hundredth of a point: a thirtieth of a pixel, and a third of the page's size."""
+    return round(value, 4)

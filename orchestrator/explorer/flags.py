@@ -54,10 +54,10 @@ class Flags:
         self._found: dict[int, dict[str, list[Found]]] = {}
         self._lock = threading.Lock()
 
-    def of(self, line: Line) -> dict[str, list[Found]]:
-        """By check, what it found on the line; a check that cannot be made is not in it."""
-        self._prepare([line])
-        return self._found[line.number]
+    def of(self, lines: Sequence[Line]) -> list[dict[str, list[Found]]]:
+        """For each line, by check, what it found; a check that cannot be made is not in it."""
+        self._prepare(lines)
+        return [self._found[line.number] for line in lines]
 
     def rings(self, curves: Sequence[Curve]) -> dict[tuple[int, float], tuple[str, ...]]:
         """The flags raised at each point, but `small_n`, which a panel's title tells."""
@@ -119,9 +119,9 @@ class _Outcomes:
         self.epsilons = {line.number: query.epsilons(line) for line in lines}
         self._x = self._samples.regular([(line.number, e) for line in lines for e in self.epsilons[line.number]])
         self.norm = {line.number: query.index.value("norm", line.start) for line in lines}
-        steps = np.nan_to_num(query.index.numbers("steps"))
+        steps = query.index.numbers("steps")[[line.start for line in lines]]
         #: Gradient steps of each line's attack.
-        self.steps = {line.number: int(steps[line.start]) for line in lines}
+        self.steps = {line.number: int(n) for line, n in zip(lines, np.nan_to_num(steps), strict=True)}
 
     def x(self, line: Line, epsilon: float) -> X | None:
         """X of a point over the images that its seeds share."""

@@ -38,7 +38,7 @@ def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "
     named: set[str] = set()
     for at, (_, lines) in enumerate(panels):
         axis = axes.of([line.curve for line in lines])
-        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels)), upright)
+        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels), columns=columns), upright)
         for line in lines:
             curve = line.curve
             xs = [axis.at(point.point.epsilon) for point in line.points]
@@ -70,7 +70,7 @@ def heat_figure(lines: Sequence[GapLine], epsilon: float, minus: str) -> Spec:
         "z": [[None if cell is None else round(100 * cell[1].gap.value, 2) for cell in row] for row in cells],
         "text": [["" if cell is None else _in_cell(cell[1]) for cell in row] for row in cells],
         "customdata": [[None if cell is None else cell[1].point.cell for cell in row] for row in cells],
-        "hovertext": [["not run" if cell is None else hover(*cell, minus) for cell in row] for row in cells],
+        "hovertext": [["not run" if cell is None else _named(*cell, minus) for cell in row] for row in cells],
         "hoverinfo": "text",
         "hoverongaps": False,
         "texttemplate": "%{text}",
@@ -90,14 +90,16 @@ def heat_figure(lines: Sequence[GapLine], epsilon: float, minus: str) -> Spec:
 
 
 def hover(line: GapLine, point: GapPoint, minus: str) -> str:
-    """The text over a difference."""
-    curve = line.curve
+    """The text over a difference, but the name of its rule."""
     less = "BP" if minus == "bp" else "the exact gradient on the same weights"
     holds = "excludes" if point.clear else "does not exclude"
-    text = f"<b>{style.escape(style.label(curve.rule_label))}</b> minus {less}, ε {style.escape(point.point.label)} "
-    text += f"({style.norm(curve.norm)}, [0, 1] pixels): {style.points(point.gap)} points"
-    text += f"<br>of {style.rests_on(point.gap)}, paired, {point.gap.method}"
+    text = f"{style.escape(point.point.label)}: {style.points(point.gap)} points over {less}"
+    text += f"<br>of {style.rests_on(point.gap)}, paired, {style.method(point.gap)}"
     return f"{text}<br>corrected over {style.counted(line.family, 'comparison')}, it {holds} zero"
+
+
+def _named(line: GapLine, point: GapPoint, minus: str) -> str:
+    return f"<b>{style.escape(style.label(line.curve.rule_label))}</b>, ε {hover(line, point, minus)}"
 
 
 def _in_cell(point: GapPoint) -> str:

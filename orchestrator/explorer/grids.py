@@ -22,7 +22,8 @@ _FORMATS = {
 _STATES = {state: {"fontStyle": "italic"} for state in ("not run", "running", "failed")}
 
 
-def grid_of(table: Table) -> Component:
+def grid_of(table: Table, search: str) -> Component:
+    """The table of a view, whose address is `search`, with the rows shown and all rows as CSV."""
     rows = [dict(row) for row in table.rows]
     grid = dag.AgGrid(
         id={"type": "grid", "name": table.name},
@@ -47,7 +48,14 @@ def grid_of(table: Table) -> Component:
         size="compact-xs",
         variant="default",
     )
-    return html.Div([grid, button])
+    whole = html.A(
+        "CSV of all rows, full precision",
+        href=f"/table/{table.name}.csv{search}",
+        download=f"{table.name}.csv",
+        className="chip",
+        **{"aria-label": f"CSV of all rows with full precision of: {table.title}"},
+    )
+    return html.Div([grid, html.Div([button, whole], className="files")])
 
 
 def _column(column: Column) -> dict[str, Any]:

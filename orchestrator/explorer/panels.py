@@ -17,9 +17,11 @@ Trace = dict[str, Any]
 #: Title and lines of a panel.
 PanelCurves = tuple[str, Sequence[Curve]]
 #: Pixels of a row of panels: its titles, the panels, and the names of epsilons below them.
-TITLES, PLOT, BELOW = 60, 196, 74
+TITLES, PLOT, BELOW = 58, 200, 66
 #: Pixels above and below all rows, and of a panel's width at least.
 TOP, BOTTOM, WIDTH = 44, 6, 236
+#: Letters of a key that tell it from all others, where keys are hashes.
+SHORT = 16
 _GRID = {"gridcolor": "#e6e8ec", "zeroline": False, "linecolor": "#c9ccd1", "showline": True, "ticks": ""}
 
 
@@ -60,7 +62,7 @@ class Panels:
     def add(self, panel: int, trace: Trace) -> None:
         """Add a trace to a panel."""
         place = {"xaxis": _place("x", panel), "yaxis": _place("y", panel)}
-        self._data.append({"type": "scatter", **trace, **place})
+        self._data.append(trace | place)
 
     def reference(self, panel: int, axis: str, at: float, words: str = "", **line: Any) -> None:
         """A line across a panel at a value of "x" or "y", with a word at its end."""
@@ -77,6 +79,7 @@ class Panels:
     def figure(self) -> Spec:
         """The whole figure."""
         height = TOP + BOTTOM + self.rows * (TITLES + PLOT + BELOW)
+        _shorten(self._data)
         layout = looks(height, 62 + WIDTH * self.columns) | self._axes
         return {"data": self._data, "layout": layout | {"shapes": self._shapes, "annotations": self._titles}}
 
@@ -124,6 +127,15 @@ def panel_title(title: str, curves: Sequence[Curve]) -> str:
 def _title(text: str, x: float, y: float) -> dict[str, Any]:
     place = {"x": x, "xref": "paper", "xanchor": "center", "y": y, "yref": "paper", "yanchor": "bottom"}
     return {"text": text, "showarrow": False, "font": {"size": 12}, **place}
+
+
+def _shorten(data: Sequence[Trace]) -> None:
+    """Keep of the keys that markers lead to as much as tells them apart: they were a sixth of a page."""
+    keys = [key for trace in data for key in trace.get("customdata", ())]
+    if len({key[:SHORT] for key in keys}) == len(set(keys)):
+        for trace in data:
+            if "customdata" in trace:
+                trace["customdata"] = [key[:SHORT] for key in trace["customdata"]]
 
 
 def _axis(axis: str, panel: int) -> str:

@@ -6,13 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from orchestrator.explorer import members, style
-from orchestrator.explorer.curve import Curve, Point
-from orchestrator.explorer.holm import holm
+from orchestrator.explorer.curve import Point
 from orchestrator.explorer.line import Line, asked_value, row_of, row_value
 from orchestrator.explorer.printed import Printed, printed
 from orchestrator.explorer.query import Query
+from orchestrator.explorer.scores import best, points_at
 from orchestrator.explorer.status import State, Status
-from signsym_core.stats import gap
 
 #: Rules of the paper's tables, in its order; others follow.
 PAPER_RULES = ("bp", "usf", "frsf", "brsf")
@@ -34,7 +33,7 @@ PRESETS = {
     "2": Preset(title="Table 2: clean mAP@k of hashing retrieval", task="hashing", attacks=("none",)),
     "3": Preset(title=f"Table 3: {_LOST}", task="classification", attacks=_DECISION),
     "4": Preset(title=f"Table 4: {_LOST}", task="classification", attacks=_DECISION),
-    "all": Preset(title="Every attack of the filter"),
+    "all": Preset(title="Every attack"),
 }
 
 
@@ -47,7 +46,7 @@ def preset_of(name: str, task: str) -> str:
 class Score:
     """One cell of a table. `state` is "" where there is a score."""
 
-    curve: Curve | None = None
+    line: Line | None = None
     point: Point | None = None
     state: State | str = "not run"
     reason: str = ""
@@ -88,16 +87,14 @@ def paper_table(
     preset: str,
 ) -> PaperTable:
     """The scores of `lines` at an epsilon, with those of `asked`, which grids ask for, that have no line yet."""
-    curves = {curve.line: curve for curve in query.curves(lines)}
+    points, lacking = points_at(query, lines, epsilon)
     found: _Found = {}
     names: _Names = {}
     for line in lines:
-        curve = curves.get(line.number)
-        point = curve.at(epsilon) if curve else None
-        row = row_of(line.asked)
+        row, point = row_of(line.asked), points.get(line.number)
         names.setdefault(row, _names(query, line))
-        state, reason = ("", "") if point else status.worst(line.asked, epsilon)
-        score = Score(curve=curve if point else None, point=point, state=state, reason=reason)
+        state, reason = ("", "") if point else lacking.get(line.number) or status.worst(line.asked, epsilon)
+        score = Score(line=line, point=point, state=state, reason=reason)
         found.setdefault(row, {})[query.index.labels.of(line, "rule")] = score
     _add_asked(status, {line.asked for line in lines}, asked, epsilon, found, names)
     rules = tuple(sorted({rule for row in found.values() for rule in row} | set(_paper_rules(preset)), key=_rank))
@@ -128,19 +125,15 @@ def _add_asked(
 
 def _mark_best(query: Query, epsilon: float, found: _Found) -> int:
     """Mark what is best of its row after Holm over all rows; the number of comparisons."""
-    comparisons = {}
+    pairs = {}
     for row, scores in found.items():
-        there = sorted((s.point.score.value, rule) for rule, s in scores.items() if s.point is not None)
-        if len(there) < 2:
-            continue
-        curves = [scores[rule].curve for _, rule in there[:-3:-1]]
-        first, second = (query.index.lines[curve.line] for curve in curves if curve is not None)
-        both = query.pair(first, second, epsilon)
-        if both is not None:
-            comparisons[row, there[-1][1]] = gap(*both)
-    for row, rule in holm(comparisons):
+        there = sorted((s.point.score.value, rule, s.line) for rule, s in scores.items() if s.point and s.line)
+        if len(there) > 1:
+            pairs[row, there[-1][1]] = there[-1][2], there[-2][2]
+    clear, compared = best(query, pairs, epsilon)
+    for row, rule in clear:
         found[row][rule] = dataclasses.replace(found[row][rule], best=True)
-    return len(comparisons)
+    return compared
 
 
 def _with_printed(

@@ -24,10 +24,13 @@ Place = tuple[str, str, str, str]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Printed:
-    """A number of the paper, 0 .. 1. The interval is None where the digits imply no number of images."""
+    """What stands in a cell of the paper's tables: a number, 0 .. 1, or "–" where it prints none.
+
+    The interval is None where the digits imply no number of images.
+    """
 
     text: str
-    value: float
+    value: float | None
     interval: tuple[float, float] | None
 
     @property
@@ -40,11 +43,14 @@ class Printed:
 
 @functools.cache
 def printed() -> Mapping[Place, Printed]:
-    """Every number of the four tables by table, backbone, data set and rule."""
-    found = {}
+    """Every cell of the four tables by table, backbone, data set and rule."""
+    found: dict[Place, Printed] = {}
     with Path(__file__).with_name("printed.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             place = (row["table"], row["backbone"], row["dataset"], row["rule"])
+            if row["percent"] == "-":
+                found[place] = Printed(text="–", value=None, interval=None)
+                continue
             percent = float(row["percent"])
             interval = None if row["table"] == "2" else implied(percent)
             found[place] = Printed(text=row["percent"], value=percent / 100, interval=interval)

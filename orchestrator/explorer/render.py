@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 from urllib.parse import quote
 
@@ -26,9 +27,20 @@ from orchestrator.explorer.grids import grid_of
 from orchestrator.explorer.panels import Spec, axes_of
 
 
-def rendered(page: Page, revision: str) -> list[Component]:
-    """A page's components. While `revision` stays, figures keep their zoom and hidden lines when they are replaced."""
-    blocks = [html.Div(_block(block, revision), id={"type": "block", "at": at}) for at, block in enumerate(page.blocks)]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a page is drawn, beside what it says."""
+
+    #: While it stays, figures keep their zoom and hidden lines when they are replaced.
+    revision: str = ""
+    #: Whether the tables under figures are open, and the address of the view.
+    table: bool = False
+    search: str = ""
+
+
+def rendered(page: Page, look: Look) -> list[Component]:
+    """A page's components."""
+    blocks = [html.Div(_block(block, look), id={"type": "block", "at": at}) for at, block in enumerate(page.blocks)]
     return [html.H1(page.title, className="page-title"), *blocks]
 
 
@@ -38,18 +50,18 @@ def drawn(block: Figure, revision: str) -> Spec:
     return {**block.figure, "layout": block.figure["layout"] | {"uirevision": revision, "meta": ranges}}
 
 
-def _block(block: Block, revision: str) -> Component:
+def _block(block: Block, look: Look) -> Component:
     if isinstance(block, Words):
         return _words(block)
     if isinstance(block, Figure):
-        return _figure(block, revision)
+        return _figure(block, look)
     if isinstance(block, Table):
-        return _section(block.title, grid_of(block), block.note)
+        return _section(block.title, grid_of(block, look.search), block.note)
     if isinstance(block, Links):
         links = [dcc.Link(link.text, href=link.search, refresh=False, className="chip") for link in block.links]
         return html.Nav([html.Span(f"{block.title}: "), *links], className="links", **{"aria-label": block.title})
     if isinstance(block, Matrix):
-        return _matrix(block)
+        return _matrix(block, look)
     if isinstance(block, Facts):
         parts = [part for name, value in block.facts for part in (html.Dt(name), html.Dd(value))]
         return _section(block.title, html.Dl(parts))
@@ -68,8 +80,8 @@ def _words(block: Words) -> Component:
     return html.Section([html.H2(block.title), *sentences, *commands], className=f"card {block.tone}", **role)
 
 
-def _figure(block: Figure, revision: str) -> Component:
-    figure = drawn(block, revision)
+def _figure(block: Figure, look: Look) -> Component:
+    figure = drawn(block, look.revision)
     graph = dcc.Graph(
         id={"type": "graph", "name": block.name},
         figure=figure,
@@ -78,16 +90,18 @@ def _figure(block: Figure, revision: str) -> Component:
         style={"height": f"{figure['layout']['height']}px", "minWidth": f"{block.figure['layout']['meta']['width']}px"},
     )
     picture = html.Div(graph, className="graph", role="img", **{"aria-label": block.described})
-    parts = [html.H2(block.title), html.Div(picture, className="scroll"), _twin(block.table)]
+    parts = [html.H2(block.title), html.Div(picture, className="scroll"), _twin(block.table, look)]
     return html.Section(parts, className="card")
 
 
-def _twin(table: Table) -> Component:
-    rows = f"{table.title} ({style.counted(len(table.rows), 'row')})"
-    return html.Details([html.Summary(rows), grid_of(table)], className="twin")
+def _twin(table: Table, look: Look) -> Component:
+    """The table under a figure. Closed it has no rows: they would be half of what is sent and drawn."""
+    summary = html.Summary(table.title, id={"type": "twin", "at": table.name})
+    grid = [grid_of(table, look.search)] if look.table else []
+    return html.Details([summary, *grid], className="twin", open=look.table)
 
 
-def _matrix(block: Matrix) -> Component:
+def _matrix(block: Matrix, look: Look) -> Component:
     names = len(block.header) - len(block.rows[0][1])
     header = [
         html.Th(text, scope="col", className="name" if at < names else "check") for at, text in enumerate(block.header)
@@ -99,7 +113,7 @@ def _matrix(block: Matrix) -> Component:
     table = html.Table([html.Thead(html.Tr(header)), html.Tbody(rows)], className=f"matrix {block.name}")
     # A part of a page that scrolls must be reached by keyboard as well.
     scroll = html.Div(table, className="scroll", tabIndex="0", role="region", **{"aria-label": block.title})
-    parts = [html.H2(block.title), html.P(block.note, className="note"), scroll, _twin(block.table)]
+    parts = [html.H2(block.title), html.P(block.note, className="note"), scroll, _twin(block.table, look)]
     return html.Section(parts, className="card")
 
 

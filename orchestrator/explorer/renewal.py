@@ -14,7 +14,7 @@ from orchestrator.explorer.blocks import Figure, Page
 from orchestrator.explorer.data import Data
 from orchestrator.explorer.pages.context import context_of
 from orchestrator.explorer.panels import Spec, axes_of
-from orchestrator.explorer.render import drawn, rendered
+from orchestrator.explorer.render import Look, drawn, rendered
 from orchestrator.explorer.view import View, format_view
 
 #: What of the graph people changed: ranges that are not those it was sent with, and rules that were hidden.
@@ -47,7 +47,7 @@ def add(app: Dash, data: Data) -> None:
     def show(search: str | None, _again: int | None) -> list[Any]:
         context = context_of(data, search)
         page = pages.build(context)
-        return [rendered(page, _revision(context.view)), _shape(page)]
+        return [rendered(page, _look(context.view)), _shape(page)]
 
     app.clientside_callback(_HELD, Output("kept", "data"), Input("version", "data"), prevent_initial_call=True)
 
@@ -68,12 +68,12 @@ def add(app: Dash, data: Data) -> None:
         if _shape(page) != shape or len(blocks) != len(page.blocks):
             kept = [[no_update] * len(ids) for ids in (blocks, graphs, grids)]
             return [*kept, held["version"]]
-        revision = _revision(context.view)
+        look = _look(context.view)
         figures = {block.name: block for block in page.blocks if isinstance(block, Figure)}
         tables = {block.table.name: [dict(row) for row in block.table.rows] for block in figures.values()}
-        graphed = {name: looked_at(drawn(block, revision), held) for name, block in figures.items()}
+        graphed = {name: looked_at(drawn(block, look.revision), held) for name, block in figures.items()}
         return [
-            [_content(page, id["at"], revision) for id in blocks],
+            [_content(page, id["at"], look) for id in blocks],
             [graphed.get(id["name"], no_update) for id in graphs],
             [tables.get(id["name"], no_update) for id in grids],
             no_update,
@@ -91,16 +91,17 @@ def looked_at(figure: Spec, held: dict[str, Any]) -> Spec:
     return {"data": data, "layout": layout}
 
 
-def _content(page: Page, at: int, revision: str) -> Component:
+def _content(page: Page, at: int, look: Look) -> Component:
     block = page.blocks[at]
-    return no_update if isinstance(block, Figure) else rendered(Page(title="", blocks=[block]), revision)[1].children
+    return no_update if isinstance(block, Figure) else rendered(Page(title="", blocks=[block]), look)[1].children
 
 
 def _shape(page: Page) -> list[str]:
     return [f"{type(block).__name__} {getattr(block, 'name', '')}" for block in page.blocks]
 
 
-def _revision(view: View) -> str:
-    """What zoom and hidden lines belong to: the page and its filters, but not how far the sweep is."""
-    kept = dataclasses.replace(view, live=False)
-    return hashlib.sha256(format_view(kept).encode()).hexdigest()[:16]
+def _look(view: View) -> Look:
+    """How the view is drawn. Zoom and hidden lines belong to the page and its filters, but not to the table below."""
+    kept = dataclasses.replace(view, live=False, table=False)
+    revision = hashlib.sha256(format_view(kept).encode()).hexdigest()[:16]
+    return Look(revision=revision, table=view.table, search=format_view(view))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 
 from flask import Flask, Response, abort, request
 
+from orchestrator.explorer import pages
+from orchestrator.explorer.blocks import Figure, Matrix, Page, Table, Value, as_csv
 from orchestrator.explorer.data import Data
 from orchestrator.explorer.examples import picture
+from orchestrator.explorer.pages.context import context_of
 
 ASSETS = Path(__file__).with_name("assets")
 #: Names that a browser on this machine calls the explorer by. A page of another host that has its name resolve to
@@ -15,8 +20,16 @@ ASSETS = Path(__file__).with_name("assets")
 _HOSTS = {"127.0.0.1", "localhost", "[::1]"}
 
 
+#: What a spreadsheet takes for a formula, or drops before it looks for one.
+_FORMULA = re.compile(r"[=+\-@\x00-\x1f\x7f]")
+
+
 def add(server: Flask, data: Data) -> None:
-    """Add the routes to the application's server."""
+    """Add the routes to the application's server.
+
+    /image/KIND/CELL/NUMBER.png: an example's image, see `picture`.
+    /table/NAME.csv?VIEW: the rows of one table of the page that the address VIEW stands for, with full precision.
+    """
 
     @server.before_request
     def _known_host() -> None:
@@ -39,3 +52,35 @@ def add(server: Flask, data: Data) -> None:
         if found is None:
             abort(404)
         return Response(found, mimetype="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+    @server.get("/table/<name>.csv")
+    def _table(name: str) -> Response:
+        if re.fullmatch(r"[a-z-]+", name) is None:
+            abort(404)
+        search = request.query_string.decode("utf-8", "replace")
+        found = table_of(pages.build(context_of(data, f"?{search}")), name)
+        if found is None:
+            abort(404)
+        headers = {"Content-Disposition": f'attachment; filename="{name}.csv"', "Cache-Control": "no-store"}
+        return Response(as_csv(_defused(found)), content_type="text/csv; charset=utf-8", headers=headers)
+
+
+def table_of(page: Page, name: str) -> Table | None:
+    """The table of this name on a page, be it one by itself or that of a figure or matrix."""
+    for block in page.blocks:
+        table = block.table if isinstance(block, (Figure, Matrix)) else block
+        if isinstance(table, Table) and table.name == name:
+            return table
+    return None
+
+
+def _defused(table: Table) -> Table:
+    """The table with an apostrophe before each text that a spreadsheet would compute; numbers stay as they are."""
+
+    def plain(value: Value) -> Value:
+        if not isinstance(value, str):
+            return value
+        # A carriage return would stand unquoted, and end its row.
+        return "'" * bool(_FORMULA.match(value)) + value.replace("\r", " ")
+
+    return dataclasses.replace(table, rows=[{key: plain(row[key]) for key in row} for row in table.rows])

@@ -106,6 +106,10 @@ class Samples:
             found |= {place: x[at] for at, (place, _) in enumerate(members)}
         return found
 
+    def images(self, sample: Sample) -> NDArray[np.int32]:
+        """The images of a sample whose seeds have the same ones."""
+        return self._lists[sample.images]
+
     def outcomes(self, sample: Sample) -> dict[int, Outcome]:
         """The outcomes of a sample by seed."""
         rows = range(sample.first, sample.first + len(sample.seeds))

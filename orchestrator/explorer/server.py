@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,16 @@ HOST = "127.0.0.1"
 def explore(storage: str, port: int, console: Console) -> None:
     """Serve the explorer of a store on 127.0.0.1 until Ctrl-C. Raises OSError where the port is taken."""
     started = time.monotonic()
+    # The port first: whoever has to choose another one need not wait for the store.
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+    except (OSError, OverflowError) as error:
+        reason = "is taken" if isinstance(error, OSError) and error.errno == errno.EADDRINUSE else f"is no use: {error}"
+        raise OSError(
+            f"port {port} of {HOST} {reason}; choose another: --port {port + 1 if port < 65535 else 8050}"
+        ) from None
     with ThreadPoolExecutor(1) as pool, console.status(f"reading {storage} ..."):
         # The store is read while the libraries of the page are imported, which takes as long.
         reading = pool.submit(_opened, storage)
@@ -28,10 +40,10 @@ def explore(storage: str, port: int, console: Console) -> None:
         app = make_app(data)
     # Each request of a page that looks at its store every few seconds is no news.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    try:
-        server = make_server(HOST, port, app.server, threaded=True)
-    except (SystemExit, OSError):
-        raise OSError(f"port {port} of {HOST} is taken; choose another: --port {port + 1}") from None
+    listening.listen(128)
+    server = make_server(HOST, port, app.server, threaded=True, fd=listening.fileno())
+    # Port 0 stands for any that is free.
+    port = listening.getsockname()[1]
     read = f"{len(data.snapshot.index):,} results read in {time.monotonic() - started:.1f} s"
     console.print(f"{data.store.uri}: {read}", highlight=False)
     console.print(f"explorer: http://{HOST}:{port}/  (this machine only; Ctrl-C ends it)", highlight=False)
@@ -42,6 +54,7 @@ def explore(storage: str, port: int, console: Console) -> None:
         console.print("\nended", highlight=False)
     finally:
         server.server_close()
+        listening.close()
 
 
 def _opened(storage: str) -> Data:

@@ -90,7 +90,7 @@ class Survey:
         self._skipped: dict[str, str] = {}
 
     def plan(self) -> None:
-        """Find out what grids ask for that were not planned yet; the first time this imports torch, which takes seconds.
+        """Find out what grids ask for that were not planned yet; the first time this takes seconds, to import torch.
 
         A grid that this version does not understand is named and does not hide the others.
         """

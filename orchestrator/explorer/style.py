@@ -102,15 +102,24 @@ def epsilon(point: Point) -> str:
 
 
 def hover(curve: Curve, point: Point, flags: Sequence[str] = ()) -> str:
-    """The text over a marker: the score, what it rests on, its gap to BP, and the flags it has."""
-    unit = f"{norm(curve.norm)}, [0, 1] pixels"
-    text = f"<b>{escape(label(curve.rule_label))}</b>, ε {escape(point.label)} ({unit}): {percent(point.score)}"
-    text += f"<br>of {rests_on(point.score)}, {point.score.method}"
-    if point.over_bp is not None:
-        text += f"<br>gap to BP {points(point.over_bp)} points"
-    if flags:
-        text += f"<br>flags: {', '.join(flags)}"
-    return text
+    """The text over a marker: the score, what it rests on, its gap to BP, and the flags it has (see `hover_frame`)."""
+    score = point.score
+    kept = f"{round(score.value * score.n * score.seeds):,} of " if curve.score_name == "robust accuracy" else "of "
+    text = f"{escape(point.label)}: {percent(score)}<br>{kept}{rests_on(score)}, {method(score)}"
+    gap = "" if point.over_bp is None else f"gap to BP {points(point.over_bp)} points, "
+    return f"{text}<br>{gap}flags: {', '.join(flags) or 'none'}"
+
+
+def hover_frame(curve: Curve) -> str:
+    """What plotly puts around the texts of a line's markers: its rule, and the unit of its epsilons."""
+    rule = escape(label(curve.rule_label))
+    return f"<b>{rule}</b>, ε %{{hovertext}}<br>ε: {norm(curve.norm)}, [0, 1] pixels<extra></extra>"
+
+
+def method(score: Interval) -> str:
+    """How an interval was made, in words. One over the images of one seed says nothing about other seeds."""
+    alone = ", one seed: images only" if score.seeds == 1 else ""
+    return score.method + alone
 
 
 def escape(text: str) -> str:

@@ -44,6 +44,8 @@ class View:
     form: str = "lines"
     #: The paper's table, or "all" for the attacks of the filter; empty: the clean scores of the task.
     preset: str = ""
+    #: Whether the table under the figure is open.
+    table: bool = False
     #: Which portion of the panels or rows.
     part: int = 1
     #: Key of a cell, or its beginning.
@@ -84,6 +86,7 @@ _KEYS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "minus": ("vs", _one_of("bp", "exact")),
     "form": ("as", _one_of("lines", "heat")),
     "preset": ("t", _one_of("1", "2", "3", "4", "all")),
+    "table": ("tb", _one_of("1")),
     "part": ("part", lambda value: value.isdecimal() and value.isascii() and 1 <= int(value[:9]) <= 100_000),
     "cell": ("c", _any),
     "only": ("only", _one_of("gained", "lost")),

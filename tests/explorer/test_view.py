@@ -32,6 +32,7 @@ views = st.builds(
     minus=st.sampled_from(["bp", "exact"]),
     form=st.sampled_from(["lines", "heat"]),
     preset=st.sampled_from(["", "1", "2", "3", "4", "all"]),
+    table=st.booleans(),
     part=st.integers(1, 100_000),
     cell=st.text(max_size=70),
     only=st.sampled_from(["", "gained", "lost"]),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from orchestrator.explorer import style
 from orchestrator.explorer.blocks import Block, Facts, Link, Links, Page, Words
+from orchestrator.explorer.curve import Point
 from orchestrator.explorer.index import Index
 from orchestrator.explorer.labels import score_name
 from orchestrator.explorer.line import Line
 from orchestrator.explorer.pages.context import Context
 from orchestrator.explorer.pages.curves import table
 from orchestrator.explorer.pages.pictures import pictures
+from orchestrator.explorer.pages.provenance import jobs, provenance
 from orchestrator.explorer.pairing import matrix
 from orchestrator.explorer.view import format_view
+from signsym_core.stats import interval
 
 _HOW = "Click a marker of a figure or a row of a table, or open one of these"
 
@@ -29,23 +34,71 @@ def page(context: Context) -> Page:
     line, epsilon = index.line_of(row), float(index.epsilon[row])
     curves = context.curves([line])
     point = curves[0].at(epsilon) if curves else None
-    blocks: list[Block] = [_links(context, line), Facts(title="What it is", facts=_what(index, line, row))]
+    rows = context.snapshot.query().rows_by_seed(line, epsilon)
+    blocks: list[Block] = [_links(context, line), *_seeds(context, rows, int(index.seed[row]))]
+    blocks.append(Facts(title="What it is", facts=_what(index, line, row)))
     if point is not None:
         raised = context.flags.rings(curves)
         flags = ", ".join(raised.get((line.number, epsilon), ())) or "none"
-        facts = [("score", style.percent(point.score)), ("of", f"{style.rests_on(point.score)}, {point.score.method}")]
+        facts = _scores(context, line, point, row, list(rows))
         if point.over_bp is not None:
             facts.append(("gap to BP", f"{style.points(point.over_bp)} points"))
         if point.over_exact is not None:
             facts.append(("own feedback minus exact gradient", f"{style.points(point.over_exact)} points"))
         blocks.append(Facts(title="What came out", facts=[*facts, ("flags", flags), *_counts(context, line, epsilon)]))
-    shown = pictures(context, line, epsilon)
-    blocks.append(shown)
+    blocks.append(pictures(context, line, epsilon))
     if curves:
         blocks.append(table(curves, {}, name="cell-line", title="Its whole line"))
-    blocks.append(Facts(title="Where it comes from", facts=_provenance(context, row)))
+    blocks += [provenance(context, row), jobs(context, rows)]
     blocks.append(_again(context, str(index.value("cell", row))))
-    return context.finished("Cell", blocks)
+    return context.finished(_title(index, line, row), blocks)
+
+
+def _title(index: Index, line: Line, row: int) -> str:
+    """What the cell is, in short: "frSF, pgd (feedback), ε = 0.1, smallcnn / digits"."""
+    parts = [style.label(index.labels.of(line, "rule"))]
+    if line.attack == "none":
+        parts.append("clean")
+    else:
+        gradient = "" if line.gradient == "none" else f" ({line.gradient})"
+        parts += [index.labels.of(line, "attack") + gradient, f"ε = {index.value('epsilon_label', row)}"]
+    return ", ".join([*parts, index.labels.title(line)])
+
+
+def _seeds(context: Context, rows: Mapping[int, int], own: int) -> list[Block]:
+    """The ways to the cells of the point's other seeds."""
+    if len(rows) < 2:
+        return []
+    index = context.snapshot.index
+    links = [
+        Link(
+            text=f"seed {seed}" + " (this one)" * (seed == own),
+            search=format_view(context.view.turned("cell", cell=str(index.value("cell", row)))),
+        )
+        for seed, row in sorted(rows.items())
+    ]
+    return [Links(title="The same point with", links=links)]
+
+
+def _scores(context: Context, line: Line, point: Point, row: int, there: Sequence[int]) -> list[tuple[str, str]]:
+    """The score over seeds and what it rests on, and that of the cell's own seed."""
+    own, score = int(context.snapshot.index.seed[row]), point.score
+    seeds, rests = sorted(point.by_seed), style.rests_on(score)
+    named = ", ".join(map(str, seeds))
+    if len(there) == 1:
+        over = f"score of seed {named}, the only one"
+    elif len(seeds) == len(there):
+        over = f"score over all {len(seeds)} seeds"
+    else:
+        over = f"score over {len(seeds)} of {len(there)} seeds ({named})"
+    if line.metric == "top1":
+        rests = f"{round(score.value * score.n * score.seeds):,} of {rests} handled rightly"
+    method = {"wilson": "Wilson's"}.get(score.method, score.method)
+    facts = [(over, style.percent(score)), ("which is", f"{rests}, {method} interval")]
+    outcome = context.snapshot.query().cells(line, point.epsilon).get(own)
+    if len(there) > 1 and outcome is not None:
+        facts.append((f"score of seed {own}, this cell", f"{style.percent(interval(outcome.scores))}, images only"))
+    return facts
 
 
 def _choice(context: Context) -> Block:
@@ -67,7 +120,11 @@ def _choice(context: Context) -> Block:
 def _links(context: Context, line: Line) -> Links:
     gradient = () if line.gradient == "none" else (line.gradient,)
     chosen = {"backbone": (line.backbone,), "dataset": (line.dataset,), "attack": (line.attack,), "gradient": gradient}
+    # Curves, gaps and flags are of lines under attack.
     names = {"curves": "its curve", "gap": "its gap", "flags": "its flags"}
+    if line.attack == "none":
+        names = {"tables": "its table"}
+        chosen = {"backbone": (line.backbone,), "dataset": (line.dataset,)}
     views = {name: context.view.turned(name, task=line.task, **chosen) for name in names}
     return Links(title="To", links=[Link(text=names[name], search=format_view(view)) for name, view in views.items()])
 
@@ -77,7 +134,10 @@ def _what(index: Index, line: Line, row: int) -> list[tuple[str, str]]:
     facts += [("model", index.labels.title(line)), ("rule", style.label(index.labels.of(line, "rule")))]
     facts += [("attack", index.labels.of(line, "attack")), ("gradient", style.gradient(line.gradient))]
     norm = style.norm(str(index.value("norm", row)))
-    facts += [("ε", f"{index.value('epsilon_label', row)} ({norm}, [0, 1] pixels)"), ("seed", str(index.seed[row]))]
+    facts += [
+        ("ε", f"{index.value('epsilon_label', row)} ({norm}, [0, 1] pixels)"),
+        ("seed", f"{index.seed[row]} (this cell)"),
+    ]
     return facts
 
 
@@ -103,33 +163,6 @@ def _counts(context: Context, line: Line, epsilon: float) -> list[tuple[str, str
         ):
             facts.append((words, f"{int(np.count_nonzero(found)):,} of {ours.size:,} (seed, image) pairs"))
     return facts
-
-
-def _provenance(context: Context, row: int) -> list[tuple[str, str]]:
-    index = context.snapshot.index
-    stored = context.data.row(index, row)
-    asked = context.status.origin(str(index.value("cell", row)))
-    facts = [
-        (name, str(value))
-        for name, column in {
-            "cell": "cell",
-            "attack job": "job",
-            "fine-tune job": "finetune_job",
-            "images made on": "surrogate_job",
-            "code": "git",
-            "versions": "versions",
-            "device": "device",
-            "seconds of the job": "seconds",
-            "finished": "finished_at",
-            "gradient steps": "steps",
-            "step size": "step_size",
-            "fine-tune settings": "finetune",
-            "weights": "weights",
-        }.items()
-        if (value := stored.get(column)) is not None and value != ""
-    ]
-    grid = "no stored grid that can be read asks for it" if asked is None else f"{asked.grid}, {asked.experiment + 1}."
-    return [*facts, ("grid, experiment", grid.removesuffix("."))]
 
 
 def _again(context: Context, cell: str) -> Words:

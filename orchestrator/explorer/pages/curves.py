@@ -67,8 +67,8 @@ def page(context: Context) -> Page:
 
 READING = (
     "Bands are 95 % intervals: two-way over seeds and images, or, with one seed, Wilson's over images, which says "
-    "nothing about other seeds. Small dots are the seeds. An orange title says that images are below "
-    "1,000 or seeds below 3.",
+    "nothing about other seeds. Short dashes are the seeds, or, of more than ten, a thin line from the lowest to the "
+    "highest. An orange title says that images are below 1,000 or seeds below 3.",
     "Under “exact” the attack differentiates the network that it attacks: that is the result. Under “feedback” it "
     "follows the model's own backward pass; where that curve lies higher, the difference is gradient masking.",
     "Dotted: the best constant prediction, and ε = 8/255. A ring marks a point that a check of the Flags page raised. "

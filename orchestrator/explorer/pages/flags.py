@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchestrator.explorer import style
-from orchestrator.explorer.blocks import Block, Column, Entry, Matrix, Page, Table, Value, Words
+from orchestrator.explorer.blocks import Block, Column, Entry, Matrix, Page, State, Table, Value, Words
 from orchestrator.explorer.facets import portion
 from orchestrator.explorer.flags import CHECKS, Found
 from orchestrator.explorer.line import Line
@@ -26,6 +26,13 @@ _COLUMNS = (
     Column(key="seeds", label="seeds", kind="number"),
     Column(key="words", label="evidence"),
 )
+_VERDICTS = (
+    Column(key="rule", label="rule"),
+    Column(key="model", label="model"),
+    Column(key="verdict", label="verdict"),
+    Column(key="words", label="in words"),
+    Column(key="raised", label="what raised it"),
+)
 #: Lines of one part.
 MOST = 40
 
@@ -38,7 +45,7 @@ def page(context: Context) -> Page:
         return context.finished("Flags", [nothing])
     part, parts, shown = portion(context.view.part, lines, MOST)
     context.curves(shown)
-    found = {line.number: context.flags.of(line) for line in shown}
+    found = dict(zip((line.number for line in shown), context.flags.of(shown), strict=True))
     matrix = Matrix(
         name="flags",
         title="Checks of gradient masking",
@@ -52,8 +59,33 @@ def page(context: Context) -> Page:
             rows=[row for line in shown for row in _rows(context, line, found[line.number])],
         ),
     )
-    blocks: list[Block] = [*context.turning(part, parts, len(shown), len(lines), "lines"), matrix]
-    return context.finished("Flags", [*blocks, Words(title="What the checks need", sentences=_needs())])
+    blocks: list[Block] = [*context.turning(part, parts, len(shown), len(lines), "lines"), _verdicts(context, shown)]
+    return context.finished("Flags", [*blocks, matrix, Words(title="What the checks need", sentences=_needs())])
+
+
+def _verdicts(context: Context, shown: Sequence[Line]) -> Matrix:
+    """What the audit says of each model of the lines that are shown."""
+    judged = context.snapshot.judged(context.query)
+    rows, entries = [], []
+    for model, line in {line.model: line for line in shown}.items():
+        verdict = judged.of(model)
+        rule, name, _, _ = _names(context, line)
+        if verdict is None:
+            continue
+        raised = "; ".join(f"{made.check.id} {made.words}" for made in verdict.raised)
+        state: State = "raised" if verdict.kind == "masked gradient" else "fine" if verdict.kind == "sound" else ""
+        entries.append(((rule, name), [Entry(lines=[verdict.words], state=state), Entry(lines=[raised or "–"])]))
+        rows.append({"rule": rule, "model": name, "verdict": verdict.kind, "words": verdict.words, "raised": raised})
+    command = f"signsym audit {context.storage}"
+    return Matrix(
+        name="verdicts",
+        title="The audit's verdict on each model",
+        header=["rule", "model", "verdict", "what raised it"],
+        rows=entries,
+        note="From the outcomes in this store, by all attacks on the model, whatever the filter shows. “Undecided” "
+        f"names the checks that are missing; those that look at the model itself are made by: {command}",
+        table=Table(name="verdicts-rows", title="The verdicts as a table", columns=_VERDICTS, rows=rows),
+    )
 
 
 def _needs() -> list[str]:

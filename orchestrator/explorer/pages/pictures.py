@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.explorer import style
 from orchestrator.explorer.blocks import Pictures, Triple
 from orchestrator.explorer.examples import GAIN, Example
 from orchestrator.explorer.line import Line
@@ -10,21 +11,28 @@ from orchestrator.explorer.pages.context import Context
 
 #: Images of one page.
 MOST = 24
+#: The filters by what a view calls them.
+FILTERS = {"gained": "broken under BP only", "lost": "broken under the rule only"}
 
 
 def pictures(context: Context, line: Line, epsilon: float) -> Pictures:
     """Up to 24 triples of all seeds, those of the smallest true L∞ first, filtered against BP as the view asks."""
-    query, only = context.query, context.view.only
+    query = context.query
     bp = query.bp(line)
     baseline = query.cells(bp, epsilon) if bp is not None else {}
+    # Without BP to compare with, the filter would hide every image.
+    only = context.view.only if baseline else ""
     shown = query.cells(line, epsilon)
     found: list[tuple[float, Example, str]] = []
     total = 0
-    for seed, row in query.rows_by_seed(line, epsilon).items():
-        cell = str(query.index.value("cell", row))
-        reach = context.data.reach(cell)
-        ours = shown.get(seed)
-        for example in context.data.examples(cell):
+    rows = query.rows_by_seed(line, epsilon)
+    index, every = query.index, list(rows.values())
+    examples = context.data.examples(index, every)
+    moved = context.data.reach(index, every) if examples else {}
+    for seed, row in rows.items():
+        cell = str(index.value("cell", row))
+        ours, reach = shown.get(seed), moved.get(cell, {})
+        for example in examples.get(cell, ()):
             total += 1
             mine, theirs = (_score(outcome, example.image) for outcome in (ours, baseline.get(seed)))
             if only and not _turned(mine, theirs, only):
@@ -41,7 +49,11 @@ def pictures(context: Context, line: Line, epsilon: float) -> Pictures:
         note = f"None of the {total} images that the store keeps of this point fits the filter."
     else:
         note = f"{len(chosen)} of the {total} images that the store keeps of this point, smallest change first."
-    return Pictures(title="Adversarial images", triples=chosen, gain=GAIN, note=note)
+    if context.view.only and not only:
+        why = "This is BP itself" if line.rule == "bp" else "The store has no BP at this point"
+        note += f" {why}, so the filter “{FILTERS[context.view.only]}” has nothing to compare with and is left out."
+    over = f", {style.counted(len(rows), 'seed')} together" if len(rows) > 1 else ""
+    return Pictures(title=f"Adversarial images{over}", triples=chosen, gain=GAIN, note=note)
 
 
 def _score(outcome: Outcome | None, image: int) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from orchestrator.explorer import style
 from orchestrator.explorer.blocks import Column, Entry, Matrix, Page, Table, Value, Words
+from orchestrator.explorer.epsilons import matching
 from orchestrator.explorer.line import Line, asked_value
 from orchestrator.explorer.pages.context import Context
 from orchestrator.explorer.presets import PRESETS, PaperTable, Preset, Row, Score, paper_table, preset_of
@@ -37,28 +38,37 @@ MOST = 60
 
 def page(context: Context) -> Page:
     """The table that is chosen, as the paper prints it and as rows."""
-    name = preset_of(context.view.preset, context.view.task)
+    name = _name(context)
     preset = PRESETS[name]
-    lines = _lines(context, preset)
-    epsilon, label = (0.0, "0") if preset.attacks == ("none",) else _epsilon(context, lines)
+    clean = preset.attacks == ("none",)
+    lines, asked = _lines(context, preset), _asked(context, preset)
+    epsilon, label = (0.0, "0") if clean else _epsilon(context, lines, asked)
     if len(lines) > 8 * MOST:
         context.problems.append(f"The first {8 * MOST} of {len(lines):,} lines are here; narrow the filter.")
         lines = lines[: 8 * MOST]
-    table = paper_table(context.query, context.status, lines, _asked(context, preset), epsilon, name)
+    table = paper_table(context.query, context.status, lines, asked, epsilon, name)
     if not table.rows:
         nothing = Words(title="Nothing fits the filter", sentences=["Take away a part of it."], tone="todo")
         return context.finished("Tables", [nothing])
-    clean = preset.attacks == ("none",)
-    title = preset.title if clean else f"{preset.title}, at ε = {label}"
+    title = f"Under {', '.join(context.view.attack)}" if name == "all" and context.view.attack else preset.title
     matrix = Matrix(
         name="table",
-        title=title,
+        title=title if clean or not label else f"{title}, at ε = {label}",
         header=["backbone", "data set", "attack", "gradient", *map(style.label, table.rules)],
         rows=[(row.names, [_entry(context, row.scores[rule]) for rule in table.rules]) for row in table.rows],
         note=_note(table),
         table=Table(name="table-rows", title="The same numbers as a table", columns=_COLUMNS, rows=_rows(table, label)),
     )
-    return context.finished("Tables", [matrix, Words(title="How to read", sentences=_reading(name, table))])
+    return context.finished("Tables", [matrix, Words(title="How to read", sentences=_reading(context, name, table))])
+
+
+def _name(context: Context) -> str:
+    """The table that is asked for, or else the task's own one if anything is run or planned of it."""
+    view = context.view
+    own = preset_of(view.preset, view.task)
+    if view.preset or _lines(context, PRESETS[own]) or _asked(context, PRESETS[own]):
+        return own
+    return "all"
 
 
 def _lines(context: Context, preset: Preset) -> list[Line]:
@@ -67,15 +77,25 @@ def _lines(context: Context, preset: Preset) -> list[Line]:
     return [line for line in context.lines() if not preset.attacks or line.attack in preset.attacks]
 
 
-def _epsilon(context: Context, lines: list[Line]) -> tuple[float, str]:
-    epsilons = context.epsilons()
-    chosen = context.view.epsilon
-    if chosen in epsilons:
-        return epsilons[chosen], chosen
-    if chosen:
-        context.problems.append(f"No line shown has ε = “{chosen[:60]}”: another is taken.")
-    found = halving(context.query, lines[:40])
-    return found, next((label for label, value in epsilons.items() if value == found), f"{found:g}")
+def _epsilon(context: Context, lines: list[Line], asked: list[tuple[str, ...]]) -> tuple[float, str]:
+    """The epsilon that is chosen, or else one by the data, with its label: "" where there is none at all."""
+    chosen, there = context.view.epsilon, context.snapshot.index.epsilons(lines)
+    label = matching(chosen, there)
+    if label is None and (chosen or not there):
+        cells = [cell for line in asked for each in context.status.by_line[line] for cell in each.cells]
+        wanted = {text: epsilon for _, epsilon, text in cells}
+        label, there = matching(chosen, wanted), wanted | there
+    if label is not None:
+        return there[label], label
+    bp = [line for line in lines[:40] if line.rule == "bp"]
+    epsilon = halving(context.query, bp) or halving(context.query, lines[:40])
+    if epsilon == 0:
+        # No line has a score under attack.
+        epsilon = max(there.values(), default=0.0)
+    label = next((text for text, value in there.items() if value == epsilon), "")
+    if chosen and label:
+        context.problems.append(f"No line shown has ε = “{chosen[:60]}”: ε = {label} is taken.")
+    return epsilon, label
 
 
 def _asked(context: Context, preset: Preset) -> list[tuple[str, ...]]:
@@ -129,22 +149,27 @@ def _row(row: Row, rule: str, score: Score, label: str) -> Mapping[str, Value]:
 
 
 def _note(table: PaperTable) -> str:
-    return (
-        f"Percent [95 % interval]. Bold: the highest of its row, where the paired gap to the runner-up excludes zero "
-        f"after Holm's correction over the {style.counted(table.family, 'row')} of this table that can be compared."
-    )
+    note = "Percent [95 % interval]."
+    if table.family:
+        note += " Bold: the highest of its row, where the paired gap to the runner-up excludes zero after Holm's "
+        note += f"correction over the {style.counted(table.family, 'row')} of this table that can be compared."
+    return note
 
 
-def _reading(name: str, table: PaperTable) -> list[str]:
+def _reading(context: Context, name: str, table: PaperTable) -> list[str]:
     sentences = [
-        "“Not run”, “running” and “failed” are no numbers: nothing is known there. 0.0 is a score: nothing was handled."
+        "Where “not run”, “running” or “failed” stands, no number is known. A 0.0 is a number: it was measured, and "
+        "the model got nothing right."
     ]
+    if name == "all" and not context.view.preset:
+        own = PRESETS[preset_of("", context.view.task)].title
+        sentences.insert(0, f"Nothing is run or planned of “{own}”, so the scores under attack are here.")
     if any(score.printed for row in table.rows for score in row.scores.values()):
         where = "every percentage of Tables 1, 3 and 4 is a multiple of 1/32, as one batch of 32 images gives"
         sentences.append(
             "“paper” is what “Sign-Symmetry Learning Rules are Robust Fine-Tuners” prints, from one run. "
             + (
-                "It gives no number of images for mAP, so no interval is implied."
+                "It gives no number of images for mAP, so no interval is implied; “–” is where it has no number."
                 if name == "2"
                 else f"Its interval is Wilson's at n = 32. That n is inferred from the digits, not stated: {where}."
             )

@@ -1,0 +1,145 @@
+"""A cell's page: what it is, what is its own and what all seeds share, and values as people read them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from stores import SHARES, block, fill, page
+
+from orchestrator.explorer import style
+from orchestrator.explorer.blocks import Facts, Links, Pictures, Table
+from orchestrator.explorer.data import Data
+from orchestrator.explorer.pages.provenance import settings
+from signsym_core.stats import wilson
+
+CELL = "job-usf-exact-1-0-0.1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("cell") / "store")
+
+
+def facts(found):
+    return {name: value for each in found.blocks if isinstance(each, Facts) for name, value in each.facts}
+
+
+def links(found, title):
+    return next(
+        [(link.text, link.search) for link in each.links]
+        for each in found.blocks
+        if isinstance(each, Links) and title in each.title
+    )
+
+
+def test_the_title_says_what_the_cell_is(folder, tmp_path):
+    assert page(folder, f"?p=cell&c={CELL}").title == "uSF, pgd (exact), ε = 0.1, smallcnn / digits"
+    clean = fill(tmp_path / "store", {("bp", "none"): {0.0: 0.9}}, attack="none")
+    cell = Data(str(clean)).snapshot.index.value("cell", 0)
+    assert page(clean, f"?p=cell&c={cell}").title == "BP, clean, smallcnn / digits"
+
+
+def test_the_score_names_its_seeds_and_the_cells_own_seed_has_its_own(folder):
+    found = facts(page(folder, f"?p=cell&c={CELL}"))
+    query = Data(str(folder)).snapshot.query()
+    (line,) = query.index.chosen(rule=("usf",), gradient=("exact",))
+    point = query.curves([line])[0].at(0.1)
+    kept = {seed: round(60 * value) for seed, value in point.by_seed.items()}
+    assert found["score over all 3 seeds"] == style.percent(point.score)
+    assert found["which is"].startswith(f"{sum(kept.values())} of 180 (3 seeds × 60) handled rightly, ")
+    lo, hi = wilson(kept[1], 60)
+    own = f"{100 * kept[1] / 60:.1f} % [{100 * lo:.1f}, {100 * hi:.1f}], images only"
+    assert found["score of seed 1, this cell"] == own
+    assert found["seed 1"] == f"{kept[1]} of 60 images handled rightly"
+    assert "3 seeds together" in block(page(folder, f"?p=cell&c={CELL}"), Pictures).title
+
+
+def test_a_score_over_chosen_seeds_or_the_only_one_says_so(folder, tmp_path):
+    found = facts(page(folder, f"?p=cell&s=0,2&c={CELL}"))
+    assert "score over 2 of 3 seeds (0, 2)" in found
+    assert "score of seed 1, this cell" in found
+    alone = fill(tmp_path / "store", seeds=(4,))
+    found = page(alone, "?p=cell&c=job-usf-exact-4-0-0.1")
+    assert "score of seed 4, the only one" in facts(found)
+    assert not [each for each in found.blocks if isinstance(each, Links) and "same point" in each.title]
+
+
+def test_a_cell_leads_to_those_of_the_other_seeds(folder):
+    found = links(page(folder, f"?p=cell&c={CELL}"), "same point")
+    assert [text for text, _ in found] == ["seed 0", "seed 1 (this one)", "seed 2"]
+    for seed, (_, search) in enumerate(found):
+        assert facts(page(folder, search))["cell"] == f"job-usf-exact-{seed}-0-0.1"
+
+
+def test_a_clean_cell_leads_to_a_page_that_has_it(tmp_path):
+    folder = fill(tmp_path / "store", {("bp", "none"): {0.0: 0.9}}, attack="none")
+    cell = Data(str(folder)).snapshot.index.value("cell", 0)
+    for _, search in links(page(folder, f"?p=cell&c={cell}"), "To"):
+        assert [each for each in page(folder, search).blocks if getattr(each, "title", "") == "Nothing fits"] == []
+        assert "Nothing" not in page(folder, search).blocks[0].title
+
+
+def test_the_provenance_has_the_jobs_of_every_seed(tmp_path):
+    folder = tmp_path / "store"
+    for seed in range(3):
+        fill(folder, seeds=(seed,), finetune_job=f"tuned-{seed}")
+    row = Data(str(folder)).snapshot.index
+    cell = next(str(row.value("cell", at)) for at in range(len(row)) if "usf-exact-1-" in str(row.value("cell", at)))
+    table = next(
+        each for each in page(folder, f"?p=cell&c={cell}").blocks if isinstance(each, Table) and "seed" in each.title
+    )
+    assert [row["seed"] for row in table.rows] == [0, 1, 2]
+    assert [row["finetune_job"] for row in table.rows] == ["tuned-0", "tuned-1", "tuned-2"]
+    assert len({row["job"] for row in table.rows}) == 3
+    assert table.rows[1]["cell"] == cell
+
+
+def test_values_are_written_as_people_read_them(tmp_path):
+    versions = json.dumps({"numpy": "2.4.6", "python": "3.11.7", "torch": "2.15.0"})
+    folder = fill(
+        tmp_path / "store",
+        seconds=0.4210653,
+        finished_at=datetime(2026, 11, 25, 23, 7, 11, 654321, tzinfo=UTC),
+        versions=versions,
+        finetune='{"epochs":3,"lr":0.0005}',
+        step_size=0.1 / 3,
+    )
+    cell = Data(str(folder)).snapshot.index.value("cell", 0)
+    found = facts(page(folder, f"?p=cell&c={cell}"))
+    assert found["the attack job took"] == "0.42 s"
+    assert found["finished"] == "2026-11-25 23:07:11 UTC"
+    assert found["versions"] == "python 3.11.7, torch 2.15.0, numpy 2.4.6"
+    assert found["fine-tune settings"] == "epochs=3, lr=0.0005"
+    assert found["weights"] == "none"
+    assert found["step size"] == "0.0333333"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"classes":[5,6],"split":"a"}', "classes=[5, 6], split=a"),
+        ("{}", "defaults"),
+        ("null", "none"),
+        ("<b>no JSON", "<b>no JSON"),
+        ("[1, 2]", "[1, 2]"),
+    ],
+)
+def test_settings_of_any_text_are_readable(text, words):
+    assert settings(text) == words
+
+
+@pytest.mark.parametrize("only", ["gained", "lost"])
+def test_a_filter_against_bp_hides_nothing_where_there_is_no_bp_and_is_named(folder, tmp_path, only):
+    found = block(page(folder, f"?p=cell&only={only}&c=job-bp-exact-1-0-0.1"), Pictures)
+    assert len(found.triples) == 12
+    assert "This is BP itself" in found.note
+    assert "broken under" in found.note
+    alone = fill(tmp_path / "store", {key: value for key, value in SHARES.items() if key[0] != "bp"})
+    found = block(page(alone, f"?p=cell&only={only}&c={CELL}"), Pictures)
+    assert len(found.triples) == 12
+    assert "The store has no BP at this point" in found.note
+    kept = block(page(folder, f"?p=cell&only={only}&c={CELL}"), Pictures)
+    assert len(kept.triples) < 12
+    assert "left out" not in kept.note
