@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.explorer import style
 from orchestrator.explorer.axes import NAMES, Axes, Axis
 from orchestrator.explorer.drawing import Drawing, Stroke
-from orchestrator.explorer.figures import USUAL
+from orchestrator.explorer.figures import MANY, USUAL
 from orchestrator.explorer.writing import write
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ _MARKERS = {
     **{"circle": "o", "x": "X", "square": "s", "diamond": "D", "triangle-up": "^"},
     **{"star": "*", "hexagon": "h", "cross": "P"},
 }
-#: What small dots and rings are called.
-_SEED, _FLAGGED = "one seed", "flagged"
+#: What dashes, thin lines and rings are called.
+_SEED, _SEEDS, _FLAGGED = "one seed", "all seeds", "flagged"
 _SETTINGS: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
@@ -85,7 +85,7 @@ def _drawn(drawing: Drawing, width: float) -> Figure:
         if at % columns == 0:
             plot.set_ylabel(drawing.quantity, parse_math=False)
     # Rules first, in their order.
-    names = sorted(handles, key=(_SEED, _FLAGGED).count)
+    names = sorted(handles, key=(_SEED, _SEEDS, _FLAGGED).count)
     place: dict[str, Any] = {"loc": "outside upper center", "ncols": 3 if columns == 1 else 7, "frameon": False}
     legend = figure.legend([handles[name] for name in names], names, **place)
     for text in legend.get_texts():
@@ -96,7 +96,7 @@ def _drawn(drawing: Drawing, width: float) -> Figure:
 def _dressed(plot: Plot, axis: Axis, strokes: Sequence[Stroke], difference: bool) -> None:
     """Set axes and reference lines."""
     plot.set_xticks([axis.at(epsilon) for epsilon in axis.labels], list(axis.labels.values()), parse_math=False)
-    if sum(len(text) + 1 for text in axis.labels.values()) > NAMES:
+    if sum(len(text) + 1 for text in axis.labels.values()) > NAMES[-1]:
         plot.tick_params(axis="x", rotation=45)
     plot.set_xlabel(f"ε ({axis.norms}, [0, 1] pixels)", parse_math=False)
     plot.yaxis.set_major_formatter(lambda value, _at: f"{100 * value:{'+' if difference else ''}.0f}")
@@ -131,14 +131,26 @@ def _line(plot: Plot, stroke: Stroke, axis: Axis) -> dict[str, Line2D]:
     hollow = [(at, dot.score.value) for at, dot in zip(x, stroke.dots, strict=True) if not dot.filled]
     if hollow:
         plot.plot(*zip(*hollow, strict=True), linestyle="", mfc="w", **shape)
-    seeds = [(at, value) for at, dot in zip(x, stroke.dots, strict=True) for value in dot.by_seed.values()]
+    marks: dict[str, Any] = {
+        "linestyle": "",
+        "marker": "_",
+        "markersize": 4,
+        "markeredgewidth": 1.2,
+        "alpha": 0.6,
+        "color": colour,
+    }
+    few = [(at, dot.by_seed) for at, dot in zip(x, stroke.dots, strict=True) if len(dot.by_seed) <= MANY]
+    seeds = [(at, value) for at, by_seed in few for value in by_seed.values()]
     if seeds:
-        looks: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 2, "markeredgewidth": 0, "alpha": 0.55}
-        (one,) = plot.plot(*zip(*seeds, strict=True), color=colour, **looks)
+        (one,) = plot.plot(*zip(*seeds, strict=True), **marks)
         told[_SEED] = one
+    for at, dot in zip(x, stroke.dots, strict=True):
+        if len(dot.by_seed) > MANY:
+            ends = [min(dot.by_seed.values()), max(dot.by_seed.values())]
+            (told[_SEEDS],) = plot.plot([at, at], ends, color=colour, linewidth=1.2, alpha=0.6)
     ringed = [(at, dot.score.value) for at, dot in zip(x, stroke.dots, strict=True) if dot.flags]
     if ringed:
-        looks = {"linestyle": "", "marker": "o", "markersize": 8, "mfc": "none", "mec": style.RING}
+        looks: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 8, "mfc": "none", "mec": style.RING}
         (ring,) = plot.plot(*zip(*ringed, strict=True), clip_on=False, **looks)
         told[_FLAGGED] = ring
     return told

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from orchestrator.explorer import style
 from orchestrator.explorer.blocks import Words
 from orchestrator.explorer.curve import FEW_IMAGES, FEW_SEEDS
+from orchestrator.explorer.epsilons import matching
 from orchestrator.explorer.gaps import GapLine, GapPoint, gap_lines
 from orchestrator.explorer.index import Index
 from orchestrator.explorer.line import ATTACK, LINE, RULE, Line
@@ -20,8 +20,6 @@ from orchestrator.explorer.query import Query
 FLOOR = 0.02
 #: Sentences of one block.
 MOST = 12
-#: How far, as a share of it, an epsilon may be from the one that is asked for: what rounding to three digits does.
-NEAR = 1e-3
 _DEMONSTRATION = "Some of these rest on fewer than 1,000 images or 3 seeds: a demonstration, not evidence."
 _MASKING = "; it looks more robust only where the attack follows the model's own feedback, which is masking"
 _GRADIENT, _RULE = LINE.index(ATTACK[2]), LINE.index(RULE[0])
@@ -36,11 +34,11 @@ def at_epsilon(query: Query, lines: Sequence[Line], asked: str) -> tuple[float, 
     Every page whose filter chooses the same lines gets the same one.
     """
     labels = {label: epsilon for label, epsilon in query.index.epsilons(lines).items() if epsilon > 0}
-    epsilon = labels.get(asked, _nearest(asked, labels.values()))
-    if epsilon is not None:
-        return epsilon, _label(labels, epsilon), ""
+    known = matching(asked, labels)
+    if known is not None:
+        return labels[known], known, ""
     epsilon = _halving(query, lines, labels.values())
-    label = _label(labels, epsilon)
+    label = next((text for text, value in labels.items() if value == epsilon), f"{epsilon:g}")
     wrong = f"No line that the filter chooses has ε = “{asked[:60]}”: ε = {label} is taken." if asked else ""
     return epsilon, label, wrong
 
@@ -101,23 +99,6 @@ def finding(
     if any(point.gap.n < FEW_IMAGES or point.gap.seeds < FEW_SEEDS for _, point in told):
         sentences.append(_DEMONSTRATION)
     return [Words(title=title, sentences=sentences, tone="finding")]
-
-
-def _nearest(asked: str, epsilons: Iterable[float]) -> float | None:
-    """The epsilon that a text means by its number: "0.30" is 0.3, "8/255" and "0.0314" are 0.03137."""
-    above, _, below = asked.partition("/")
-    try:
-        number = float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        return None
-    if not math.isfinite(number):
-        return None
-    nearest = min(epsilons, key=lambda epsilon: abs(epsilon - number), default=None)
-    return nearest if nearest is not None and abs(nearest - number) <= NEAR * nearest else None
-
-
-def _label(labels: Mapping[str, float], epsilon: float) -> str:
-    return next((text for text, value in labels.items() if value == epsilon), f"{epsilon:g}")
 
 
 class _Baselines:

@@ -40,13 +40,18 @@ def folder(tmp_path):
     return fill(tmp_path / "store", SHARES)
 
 
-def test_every_seed_has_a_dot_of_its_own(folder):
+def test_every_seed_has_a_dash_of_its_own_and_many_a_line_together(folder, tmp_path):
     found = curves(folder)
     (plot,) = plots(of_curves([("a / b / c", found)], 1))
-    dots = [line for line in plot.lines if line.get_markersize() == 2]
-    for curve, line in zip(found, dots, strict=True):
+    dashes = [line for line in plot.lines if line.get_marker() == "_"]
+    for curve, line in zip(found, dashes, strict=True):
         assert list(line.get_ydata()) == [value for point in curve.points for value in point.by_seed.values()]
         assert to_hex(line.get_color()) == style.style(curve.rule)[0].lower()
+    (curve,) = curves(fill(tmp_path / "many", {("bp", "exact"): {0.1: 0.6}}, seeds=range(11), images=20))
+    (plot,) = plots(of_curves([("a", [curve])], 1))
+    seeds = curve.points[0].by_seed.values()
+    assert [min(seeds), max(seeds)] in [list(line.get_ydata()) for line in plot.lines]
+    assert "_" not in [line.get_marker() for line in plot.lines]
 
 
 def test_reference_lines_are_chance_and_the_usual_radius_where_it_is_one(folder, tmp_path):

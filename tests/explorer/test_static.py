@@ -88,6 +88,7 @@ def test_a_click_on_a_point_or_a_row_opens_the_cell_that_has_a_page(out, chromiu
             click = """key => document.querySelector('.js-plotly-plot').emit('plotly_click', {points: [
                 {customdata: key}]})"""
             tab.evaluate(click, "another")
+            tab.evaluate(click, None)
             assert tab.url.endswith(f"{page}-classification.html")
             tab.evaluate(click, keys[0])
             tab.wait_for_url(f"**/cells/{keys[0][:16]}.html")
