@@ -10,7 +10,7 @@ from dash import ALL, MATCH, Dash, Input, Output, State, ctx, dcc, html, no_upda
 from dash.development.base_component import Component
 
 from orchestrator.explorer import renewal, routes, style
-from orchestrator.explorer.controls import CONTROLS, bar, changed, navigation, options, value_of
+from orchestrator.explorer.controls import CONTROLS, bar, changed, navigation, options, shown, value_of
 from orchestrator.explorer.data import Data
 from orchestrator.explorer.pages.context import context_of
 from orchestrator.explorer.view import PAGES, format_view, parse_view
@@ -30,6 +30,7 @@ def make_app(data: Data) -> Dash:
         compress=False,
         suppress_callback_exceptions=True,
     )
+    app.index_string = app.index_string.replace("<html>", '<html lang="en">')
     app.layout = _layout(data)
     routes.add(app.server, data)
     _callbacks(app, data)
@@ -95,7 +96,7 @@ def _callbacks(app: Dash, data: Data) -> None:
         return [
             *(no_update if value == before else value for value, before in zip(values, now, strict=True)),
             *(options(control, view, index, data.status, epsilons) for control in offered),
-            *({} if view.page in control.pages else {"display": "none"} for control in CONTROLS),
+            *({} if shown(control, view) else {"display": "none"} for control in CONTROLS),
             *(format_view(view.turned(name)) for name in PAGES),
             *("page current" if view.page == name else "page" for name in PAGES),
             view.live,

@@ -12,6 +12,7 @@ from dash.development.base_component import Component
 from orchestrator.explorer import style
 from orchestrator.explorer.index import Index
 from orchestrator.explorer.line import FILTERS
+from orchestrator.explorer.presets import preset_of
 from orchestrator.explorer.status import Status
 from orchestrator.explorer.view import AXES, FACETS, PAGES, View
 
@@ -54,6 +55,21 @@ CONTROLS = (
     Control("only", ("cell",)),
     Control("seed_lines", ("curves",), "checked"),
 )
+
+
+def shown(control: Control, view: View) -> bool:
+    """Whether the control has an effect on the view."""
+    if view.page not in control.pages:
+        return False
+    name = control.name
+    if view.page == "cell" and view.cell:
+        # One cell is what it is, whatever else is chosen.
+        return name in ("seed", "only")
+    if view.page == "tables" and preset_of(view.preset, view.task) in ("1", "2"):
+        return name not in ("attack", "gradient", "epsilon")
+    if view.page == "gap":
+        return name not in (("x", "rows") if view.form == "heat" else ())
+    return True
 
 
 def bar() -> Component:

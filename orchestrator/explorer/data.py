@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,10 @@ from orchestrator.store import Store
 
 #: Curves are kept for so many choices of seeds.
 KEPT = 4
+#: Points of curves that are computed before anybody asks for them: some 2 kB each.
+AHEAD = 50_000
+#: Seconds without a request after which there is time for that.
+CALM = 0.3
 
 
 class Snapshot:
@@ -81,6 +87,8 @@ class Data:
         self._reach = Folder(self.store, "outcomes", tables.OUTCOMES, ("cell", "image", "linf"))
         self._survey = Survey(self.store)
         self._planning = threading.Lock()
+        #: When somebody asked for anything the last time, by the monotonic clock.
+        self.asked = 0.0
         #: Why members of one's own cannot be had.
         self._wrong: dict[str, str] = {}
         self.snapshot = Snapshot(Index({}), self._outcomes)
@@ -120,14 +128,39 @@ class Data:
             return self.status
 
     def follow(self) -> None:
-        """Find out the rest, and read outcomes ahead, as far as they are kept; in a thread of its own."""
-        self.planned()
-        self._learn()
-        index = self.snapshot.index
-        for first in range(0, len(index.parts), 16):
-            if self._outcomes.full:
+        """Find out the rest and compute ahead what pages will show, while nobody asks for anything; without an end.
+
+        Outcomes are read as far as they are kept, and curves and checks computed up to AHEAD points. Runs in a thread
+        of its own.
+        """
+        while True:
+            snapshot = self.snapshot
+            for step in self._ahead(snapshot):
+                while time.monotonic() - self.asked < CALM:
+                    time.sleep(CALM / 4)
+                step()
+                if self.snapshot is not snapshot:
+                    break
+            while self.snapshot is snapshot:
+                time.sleep(CALM)
+
+    def _ahead(self, snapshot: Snapshot) -> Iterator[Callable[[], object]]:
+        """What is to be done ahead, in steps that a request may have to wait for."""
+        index, outcomes = snapshot.index, self._outcomes
+        for first in range(0, len(index.parts), 8):
+            if not outcomes.full:
+                yield functools.partial(outcomes.blocks, index, range(first, min(first + 8, len(index.parts))))
+        yield self.planned
+        yield self._learn
+        query = snapshot.query()
+        flags, points = snapshot.flags(query), 0
+        for first in range(0, len(index.ordered), 24):
+            lines = index.ordered[first : first + 24]
+            points += sum(len(query.epsilons(line)) for line in lines)
+            if points > AHEAD or outcomes.full:
                 break
-            self._outcomes.blocks(index, range(first, min(first + 16, len(index.parts))))
+            yield functools.partial(query.curves, lines)
+            yield functools.partial(flags.of, lines)
 
     def _renew_status(self) -> None:
         self.status = self._survey.status()

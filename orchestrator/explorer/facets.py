@@ -13,6 +13,8 @@ from orchestrator.explorer.view import FACETS, View
 T = TypeVar("T")
 #: Panels of one part of a page, and of one row.
 MOST, WIDEST = 18, 6
+#: Share of the places of a table of panels that must have been run for it to be one.
+FULL = 0.7
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,10 +69,10 @@ def arranged(view: View, index: Index, lines: Sequence[Line]) -> Facets:
             attack = f"{values['attack']}, {values['gradient']}"
             place = f"{values['backbone']} / {values['dataset']}"
             panels.append(Panel(place=place, attack=attack, lines=tuple(cells.get(column, ()))))
-    width = len(columns)
-    if width > WIDEST:
-        # Too many to stand side by side: they follow each other, and what was not run is left out.
-        panels, width = [panel for panel in panels if panel.lines], WIDEST
+    width, filled = len(columns), [panel for panel in panels if panel.lines]
+    if width > WIDEST or len(filled) < FULL * len(panels):
+        # Too many to stand side by side, or too many that were not run: they follow each other without these.
+        panels, width = filled, min(width, WIDEST)
     size = max(1, MOST // max(1, width)) * max(1, width)
     part, parts, shown = portion(view.part, panels, size)
     return Facets(columns=max(1, width), panels=tuple(shown), part=part, parts=parts, total=len(panels))

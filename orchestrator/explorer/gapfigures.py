@@ -14,14 +14,9 @@ from orchestrator.explorer.panels import PanelCurves, Panels, Spec, looks
 PanelGaps = tuple[str, Sequence[GapLine]]
 #: Purple to orange: ColorBrewer's PuOr, which colour-blind people tell apart, white where there is no gap.
 _COLOURS = [
-    [0, "#542788"],
-    [0.25, "#998ec3"],
-    [0.45, "#d8daeb"],
-    [0.5, "#f7f7f7"],
-    [0.55, "#fee0b6"],
-    [0.75, "#f1a340"],
+    *([0, "#542788"], [0.25, "#998ec3"], [0.45, "#d8daeb"], [0.5, "#f7f7f7"]),
+    *([0.55, "#fee0b6"], [0.75, "#f1a340"], [1, "#b35806"]),
 ]
-_COLOURS += [[0.55, "#fee0b6"], [0.75, "#f1a340"], [1, "#b35806"]]
 OVER = {"bp": "rule minus BP, points", "exact": "feedback minus exact, points"}
 
 
@@ -78,12 +73,16 @@ def heat_figure(lines: Sequence[GapLine], epsilon: float, minus: str) -> Spec:
         "zmid": 0,
         "zmin": -100,
         "zmax": 100,
-        "colorbar": {"thickness": 12, "ticksuffix": " points", "tickvals": [-100, -50, 0, 50, 100]},
+        "colorbar": {
+            "thickness": 12,
+            "title": {"text": "points", "side": "right"},
+            "tickvals": [-100, -50, 0, 50, 100],
+        },
         "xgap": 2,
         "ygap": 2,
     }
     layout = looks(150 + 42 * len(rows), 320 + 96 * len(columns))
-    layout |= {"margin": {"l": 230, "r": 12, "t": 30, "b": 100}}
+    layout |= {"margin": {"l": 230, "r": 12, "t": 30, "b": 100 if len(columns) > 5 else 40}}
     layout["xaxis"] = {"showgrid": False, "zeroline": False, "tickangle": -30 if len(columns) > 5 else 0}
     layout["yaxis"] = {"showgrid": False, "zeroline": False, "autorange": "reversed"}
     return {"data": [heat], "layout": layout}

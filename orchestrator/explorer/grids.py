@@ -27,14 +27,13 @@ def grid_of(table: Table, search: str) -> Component:
     rows = [dict(row) for row in table.rows]
     grid = dag.AgGrid(
         id={"type": "grid", "name": table.name},
-        columnDefs=[_column(column) for column in table.columns],
+        columnDefs=[_column(column) for column in _ordered(table)],
         rowData=rows,
         columnSize="autoSize",
-        defaultColDef={"sortable": True, "filter": True, "resizable": True, "minWidth": 80},
+        defaultColDef={"sortable": True, "filter": True, "resizable": True, "minWidth": 70},
         dashGridOptions={
             "rowSelection": {"mode": "singleRow", "checkboxes": False, "enableClickSelection": True},
             "domLayout": "normal" if len(rows) > TALL else "autoHeight",
-            "enableCellTextSelection": True,
             "ensureDomOrder": True,
         },
         csvExportParams={"fileName": f"{table.name}.csv"},
@@ -55,7 +54,13 @@ def grid_of(table: Table, search: str) -> Component:
         className="chip",
         **{"aria-label": f"CSV of all rows with full precision of: {table.title}"},
     )
-    return html.Div([grid, html.Div([button, whole], className="files")])
+    return html.Div([grid, html.Div([button, whole], className="files")], role="group", **{"aria-label": table.title})
+
+
+def _ordered(table: Table) -> list[Column]:
+    """The columns, those last whose value is the same in all rows: what differs is seen without scrolling."""
+    same = {c.key for c in table.columns if len({row.get(c.key) for row in table.rows}) <= 1}
+    return sorted(table.columns, key=lambda column: len(table.rows) > 1 and column.key in same)
 
 
 def _column(column: Column) -> dict[str, Any]:

@@ -71,7 +71,9 @@ class Panels:
         place |= {f"{across}0": 0, f"{across}1": 1, f"{across}ref": f"{_place(across, panel)} domain"}
         if words:
             font = {"size": 10, "color": style.REFERENCE}
-            place["label"] = {"text": words, "textposition": "end", "font": font, "padding": 1}
+            # Level, at the left and at the foot: there curves are seldom.
+            place["label"] = {"text": words, "textposition": "start", "textangle": 0, "font": font, "padding": 2}
+            place["label"] |= {"xanchor": "left", "yanchor": "bottom"}
         self._shapes.append(
             {"type": "line", "line": {"color": style.REFERENCE, "width": 1, "dash": "dot"} | line, **place}
         )

@@ -30,6 +30,18 @@ _HELD = """version => {
 }"""
 
 
+#: The name of the page in the browser's tab and history, and which link of the navigation leads to it.
+_NAMED = """() => {
+    const name = (document.querySelector('#results h1') || {}).innerText || '';
+    document.title = name ? name + ' · signsym explorer' : 'signsym explorer';
+    for (const link of document.querySelectorAll('nav.pages a')) {
+        if (link.classList.contains('current')) link.setAttribute('aria-current', 'page');
+        else link.removeAttribute('aria-current');
+    }
+    return name;
+}"""
+
+
 def add(app: Dash, data: Data) -> None:
     """Add the two callbacks: an address draws a page anew, new results only renew what it says.
 
@@ -49,6 +61,7 @@ def add(app: Dash, data: Data) -> None:
         page = pages.build(context)
         return [rendered(page, _look(context.view)), _shape(page)]
 
+    app.clientside_callback(_NAMED, Output("results", "aria-label"), Input("results", "children"))
     app.clientside_callback(_HELD, Output("kept", "data"), Input("version", "data"), prevent_initial_call=True)
 
     @app.callback(  # type: ignore[untyped-decorator]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from pathlib import Path
 
 from flask import Flask, Response, abort, request
@@ -33,11 +34,13 @@ def add(server: Flask, data: Data) -> None:
 
     @server.before_request
     def _known_host() -> None:
+        data.asked = time.monotonic()
         if request.host.rpartition(":")[0] not in _HOSTS and request.host not in _HOSTS:
             abort(403, "The explorer answers only this machine's own names.")
 
     @server.after_request
     def _closed(response: Response) -> Response:
+        data.asked = time.monotonic()
         response.headers["Content-Security-Policy"] = (
             "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
             "script-src 'self' 'unsafe-inline' 'unsafe-eval'; connect-src 'self'; frame-ancestors 'none'"

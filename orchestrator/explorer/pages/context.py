@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from orchestrator.explorer import style
 from orchestrator.explorer.blocks import Block, Link, Links, Page, Words
 from orchestrator.explorer.curve import Curve
 from orchestrator.explorer.data import Data, Snapshot
@@ -68,7 +69,28 @@ class Context:
         self.problems += [f"Not drawn: {reason}." for reason in wrong[:5]]
         if len(wrong) > 5:
             self.problems.append(f"... and {len(wrong) - 5} more lines are not drawn for the same reason.")
+        bare = sum(self.query.bare.get(line.number, 0) for line in lines)
+        if bare:
+            points = "1 point has results" if bare == 1 else f"{bare:,} points have results"
+            self.problems.append(f"{points} of several seeds but no outcomes to make an interval of: not drawn.")
         return found
+
+    def nothing(self, title: str) -> Page:
+        """What is said where no line fits the filter: which part of it to take away."""
+        view = self.view
+        sentences = []
+        for name in ("backbone", "dataset", "attack", "gradient", "rule"):
+            if getattr(view, name):
+                fit = len(dataclasses.replace(self, view=view.turned(view.page, **{name: ()})).lines())
+                asked = ", ".join(getattr(view, name))
+                sentences.append(f"Without {name} = {asked}: {style.counted(fit, 'line')} under attack.")
+        if view.grid:
+            fit = len(dataclasses.replace(self, view=view.turned(view.page, grid="")).lines())
+            sentences.append(f"Without grid = {view.grid}: {style.counted(fit, 'line')} under attack.")
+        if not sentences:
+            sentences = [f"The store has no attack on a model of the task {view.task} yet; clean scores are in Tables."]
+        found = Words(title="Nothing fits the filter", sentences=sentences, tone="todo")
+        return self.finished(title, [found])
 
     def finished(self, title: str, blocks: Sequence[Block]) -> Page:
         """The page with what is wrong before all else."""
@@ -77,6 +99,8 @@ class Context:
 
     def turning(self, part: int, parts: int, shown: int, total: int, what: str) -> list[Block]:
         """The ways to the other parts of a page that is too long."""
+        if part != self.view.part:
+            self.problems.append(f"There is no part {self.view.part:,}: part {part:,}, the last one, is here.")
         if parts == 1:
             return []
         # The first, the last and those around this one: a store may have thousands of parts.

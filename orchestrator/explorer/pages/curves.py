@@ -44,8 +44,7 @@ def page(context: Context) -> Page:
     ]
     curves = [curve for _, members in panels for curve in members]
     if not curves:
-        nothing = Words(title="Nothing fits the filter", sentences=["Take away a part of it."], tone="todo")
-        return context.finished("Curves", [nothing])
+        return context.nothing("Curves")
     rings = context.flags.rings(curves)
     figure = Figure(
         name="curves",

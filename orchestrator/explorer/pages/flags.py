@@ -41,8 +41,7 @@ def page(context: Context) -> Page:
     """A row for each line, a column for each check."""
     lines = context.lines()
     if not lines:
-        nothing = Words(title="Nothing fits the filter", sentences=["Take away a part of it."], tone="todo")
-        return context.finished("Flags", [nothing])
+        return context.nothing("Flags")
     part, parts, shown = portion(context.view.part, lines, MOST)
     context.curves(shown)
     found = dict(zip((line.number for line in shown), context.flags.of(shown), strict=True))
@@ -59,7 +58,9 @@ def page(context: Context) -> Page:
             rows=[row for line in shown for row in _rows(context, line, found[line.number])],
         ),
     )
-    blocks: list[Block] = [*context.turning(part, parts, len(shown), len(lines), "lines"), _verdicts(context, shown)]
+    blocks: list[Block] = [*context.turning(part, parts, len(shown), len(lines), "lines")]
+    verdicts = _verdicts(context, shown)
+    blocks += [verdicts] if verdicts.rows else []
     return context.finished("Flags", [*blocks, matrix, Words(title="What the checks need", sentences=_needs())])
 
 
