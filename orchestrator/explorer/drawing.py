@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from orchestrator.explorer import style
 from orchestrator.explorer.curve import Curve
@@ -14,16 +14,32 @@ from signsym_core.stats import Interval
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Dot:
+    """One point of a line."""
+
+    epsilon: float
+    #: The epsilon as the grid wrote it, and as axes print it.
+    label: str
+    tick: str
+    score: Interval
+    #: The score of each seed; none in a figure of differences.
+    by_seed: Mapping[int, float]
+    #: Whether the marker is filled, and the flags for which it has a ring.
+    filled: bool = True
+    flags: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Stroke:
     """One line of a panel."""
 
-    rule: str
-    label: str
-    epsilons: tuple[float, ...]
-    labels: tuple[str, ...]
-    scores: tuple[Interval, ...]
-    #: Whether the marker of each point is filled.
-    filled: tuple[bool, ...]
+    curve: Curve
+    dots: tuple[Dot, ...]
+
+    @property
+    def label(self) -> str:
+        """The rule as figures print it."""
+        return style.label(self.curve.rule_label)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,63 +51,69 @@ class Drawing:
     #: The quantity on the vertical axis, and whether it is a difference.
     quantity: str
     difference: bool
-    #: Sign of epsilon's norm.
-    norm: str
+    #: The address of its view, where that is not the page's.
+    view: str = ""
 
     def as_csv(self) -> str:
         """Every number that is drawn."""
         sink = io.StringIO()
         writer = csv.writer(sink, lineterminator="\n")
-        writer.writerow(["panel", "rule", "epsilon", "value", "lo", "hi", "method", "images", "seeds", "filled"])
+        header = ("panel", "rule", "epsilon", "value", "lo", "hi", "method", "images", "seeds", "by_seed", "filled")
+        writer.writerow([*header, "flags"])
         for title, strokes in self.panels:
             for stroke in strokes:
-                for label, score, filled in zip(stroke.labels, stroke.scores, stroke.filled, strict=True):
-                    numbers = (score.value, score.lo, score.hi, score.method, score.n, score.seeds, filled)
-                    writer.writerow([title, stroke.label, label, *numbers])
+                for dot in stroke.dots:
+                    score = dot.score
+                    numbers = (score.value, score.lo, score.hi, score.method, score.n, score.seeds)
+                    by_seed = "; ".join(f"{seed}: {value}" for seed, value in dot.by_seed.items())
+                    writer.writerow(
+                        [title, stroke.label, dot.label, *numbers, by_seed, dot.filled, ", ".join(dot.flags)]
+                    )
         return sink.getvalue()
 
 
-def of_curves(panels: Sequence[tuple[str, Sequence[Curve]]], columns: int) -> Drawing:
-    """The drawing of scores."""
-    strokes = [
-        (
-            title,
-            tuple(_stroke(curve, [(p.epsilon, p.label, p.score, True) for p in curve.points]) for curve in curves),
-        )
-        for title, curves in panels
-    ]
-    curves = [curve for _, members in panels for curve in members]
-    names = " / ".join(dict.fromkeys(curve.score_name for curve in curves))
-    return Drawing(panels=tuple(strokes), columns=columns, quantity=names, difference=False, norm=_norm(curves))
+def of_curves(
+    panels: Sequence[tuple[str, Sequence[Curve]]],
+    columns: int,
+    rings: Mapping[tuple[int, float], Sequence[str]] | None = None,
+) -> Drawing:
+    """The drawing of scores; `rings` are the flags of points, by line and epsilon."""
+    strokes = [(title, tuple(_scores(curve, rings or {}) for curve in curves)) for title, curves in panels]
+    names = " / ".join(dict.fromkeys(curve.score_name for _, curves in panels for curve in curves))
+    return Drawing(panels=tuple(strokes), columns=columns, quantity=f"{names}, %", difference=False)
 
 
 def of_gaps(panels: Sequence[tuple[str, Sequence[GapLine]]], columns: int, quantity: str) -> Drawing:
-    """The drawing of differences."""
-    strokes = [
-        (
-            title,
-            tuple(
-                _stroke(line.curve, [(p.point.epsilon, p.point.label, p.gap, p.clear) for p in line.points])
-                for line in lines
-            ),
+    """The drawing of differences, in points."""
+    strokes = [(title, tuple(_differences(line) for line in lines)) for title, lines in panels]
+    return Drawing(panels=tuple(strokes), columns=columns, quantity=quantity, difference=True)
+
+
+def _scores(curve: Curve, rings: Mapping[tuple[int, float], Sequence[str]]) -> Stroke:
+    dots = [
+        Dot(
+            epsilon=point.epsilon,
+            label=point.label,
+            tick=style.epsilon(point),
+            score=point.score,
+            by_seed=point.by_seed,
+            flags=tuple(rings.get((curve.line, point.epsilon), ())),
         )
-        for title, lines in panels
+        for point in curve.points
     ]
-    norm = _norm([line.curve for _, lines in panels for line in lines])
-    return Drawing(panels=tuple(strokes), columns=columns, quantity=quantity, difference=True, norm=norm)
+    return Stroke(curve=curve, dots=tuple(dots))
 
 
-def _stroke(curve: Curve, points: Sequence[tuple[float, str, Interval, bool]]) -> Stroke:
-    epsilons, labels, scores, filled = zip(*points, strict=True)
-    return Stroke(
-        rule=curve.rule,
-        label=style.label(curve.rule_label),
-        epsilons=epsilons,
-        labels=tuple("clean" if epsilon == 0 else label for epsilon, label in zip(epsilons, labels, strict=True)),
-        scores=scores,
-        filled=filled,
-    )
-
-
-def _norm(curves: Sequence[Curve]) -> str:
-    return " / ".join(dict.fromkeys(style.norm(curve.norm) for curve in curves))
+def _differences(line: GapLine) -> Stroke:
+    dots = [
+        Dot(
+            epsilon=at.point.epsilon,
+            label=at.point.label,
+            tick=style.epsilon(at.point),
+            score=at.gap,
+            by_seed={},
+            filled=at.clear,
+        )
+        for at in line.points
+    ]
+    return Stroke(curve=line.curve, dots=tuple(dots))

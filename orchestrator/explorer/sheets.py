@@ -46,6 +46,7 @@ class Sheets:
         )
         environment.globals |= {"shown": shown, "json": as_json, "most": MOST_ROWS, "images": self._images}
         environment.globals |= {"address": self.address, "config": as_json(style.GRAPH_CONFIG)}
+        environment.globals["cells"] = {cell: f"cells/{cell[:16]}.html" for cell in sorted(cells)}
         self._template = environment.get_template("page.html")
 
     def add(self, page: Page, name: str, search: str = "") -> Path:
@@ -113,5 +114,7 @@ def as_json(value: dict[str, Any]) -> Markup:
 
 
 def _words(path: Path) -> str:
+    if path.suffix in (".csv", ".json"):
+        return {".csv": "CSV of its numbers", ".json": "JSON of its view"}[path.suffix]
     width = path.stem.rpartition("-")[2].removesuffix("in")
     return f"{path.suffix[1:].upper()} {width} in"

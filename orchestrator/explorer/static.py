@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 from plotly.offline import get_plotlyjs
 
 from orchestrator.explorer import pages
-from orchestrator.explorer.blocks import Block, Facts, Figure, Matrix, Page, Table, Words
+from orchestrator.explorer.blocks import Block, Facts, Figure, Links, Matrix, Page, Table, Words
 from orchestrator.explorer.data import Data
+from orchestrator.explorer.pages import gap
 from orchestrator.explorer.pages.context import Context, context_of
 from orchestrator.explorer.presets import PRESETS
 from orchestrator.explorer.screen import Screen
 from orchestrator.explorer.sheets import Sheets
-from orchestrator.explorer.verdicts import halving, verdicts
+from orchestrator.explorer.verdicts import at_epsilon, finding
 from orchestrator.explorer.view import PAGES, View, format_view
 from orchestrator.explorer.writing import write
 
 #: Pages that are written for each task.
 _STATIC = ("curves", "gap", "tables", "flags")
+_READING = "How to read"
 #: Parts of a page, and cells with a page of their own; the explorer has all.
 MOST_PARTS, MOST_CELLS = 20, 48
 
@@ -62,17 +66,27 @@ def write_report(
 def _page(data: Data, view: View) -> Page:
     """A page with all its variants, one below the other."""
     blocks: list[Block] = []
+    reading: dict[str, None] = {}
     said: set[object] = set()
+    parts = _count(data, view)
+    if parts > MOST_PARTS:
+        words = f"The first {MOST_PARTS} of {parts} parts are here; `signsym explore` has all."
+        blocks.append(Words(title="Not everything is here", sentences=[words], tone="warning"))
     for at, variant in enumerate(_variants(data, view)):
         for block in pages.build(context_of(data, format_view(variant))).blocks:
             if isinstance(block, Words):
-                if (block.title, *block.sentences) in said:
-                    continue
-                said.add((block.title, *block.sentences))
-            blocks.append(_renamed(block, at) if at else block)
-    plain = [block for block in blocks if not (isinstance(block, Words) and block.title == "How to read")]
-    reading = [block for block in blocks if isinstance(block, Words) and block.title == "How to read"]
-    return Page(title=f"{PAGES[view.page]}: {view.task}", blocks=[*plain, *reading])
+                told = (block.title, *block.sentences)
+                if block.title == _READING:
+                    reading |= dict.fromkeys(block.sentences)
+                elif told not in said and not _again(block, variant):
+                    said.add(told)
+                    blocks.append(block)
+            # The parts that those lead to are below.
+            elif not isinstance(block, Links):
+                blocks.append(_renamed(block, at, variant))
+    if reading:
+        blocks.append(Words(title=_READING, sentences=list(reading)))
+    return Page(title=f"{PAGES[view.page]}: {view.task}", blocks=blocks)
 
 
 def _variants(data: Data, view: View) -> Iterator[View]:
@@ -81,31 +95,53 @@ def _variants(data: Data, view: View) -> Iterator[View]:
             if preset.task in ("", view.task):
                 yield dataclasses.replace(view, preset=name)
     elif view.page == "gap":
-        yield view
+        yield from _parts(data, view)
         yield dataclasses.replace(view, form="heat")
-        yield dataclasses.replace(view, minus="exact")
+        yield from _parts(data, dataclasses.replace(view, minus="exact"))
     else:
-        parts = pages.parts(context_of(data, format_view(view)))
-        for part in range(1, min(parts, MOST_PARTS) + 1):
-            yield dataclasses.replace(view, part=part)
+        yield from _parts(data, view)
 
 
-def _renamed(block: Block, at: int) -> Block:
-    """A block of a later variant, whose files must not take the place of the first one's."""
-    if isinstance(block, (Figure, Matrix)):
+def _parts(data: Data, view: View) -> Iterator[View]:
+    for part in range(1, min(_count(data, view), MOST_PARTS) + 1):
+        yield dataclasses.replace(view, part=part)
+
+
+def _count(data: Data, view: View) -> int:
+    """How many parts a page has in the explorer."""
+    context = context_of(data, format_view(view))
+    return {"tables": lambda _: 1, "gap": gap.parts}.get(view.page, pages.parts)(context)
+
+
+def _again(block: Words, variant: View) -> bool:
+    """Whether a variant says in other words what stands above: the answers that its parts have given."""
+    return block.tone == "finding" and (variant.form == "heat" or variant.minus == "exact")
+
+
+def _renamed(block: Block, at: int, variant: View) -> Block:
+    """A block of a variant, whose files must not take the place of the first one's and name the variant's address."""
+    more: dict[str, Any] = {}
+    if isinstance(block, Figure) and block.drawing is not None:
+        more["drawing"] = dataclasses.replace(block.drawing, view=format_view(variant))
+    if isinstance(block, Figure) and variant.part > 1:
+        more["title"] = f"{block.title}, part {variant.part}"
+    if at and isinstance(block, (Figure, Matrix)):
         table = dataclasses.replace(block.table, name=f"{block.table.name}-{at + 1}")
-        return dataclasses.replace(block, name=f"{block.name}-{at + 1}", table=table)
-    return dataclasses.replace(block, name=f"{block.name}-{at + 1}") if isinstance(block, Table) else block
+        more |= {"name": f"{block.name}-{at + 1}", "table": table}
+    if at and isinstance(block, Table):
+        more["name"] = f"{block.name}-{at + 1}"
+    return dataclasses.replace(block, **more)
 
 
 def _cells(context: Context) -> list[str]:
-    """For each line under attack the cell at the epsilon where the attack is strong and not everything is lost."""
-    lines = context.lines()[:MOST_CELLS]
-    if not lines:
-        return []
-    epsilon = halving(context.query, lines)
-    found = [point.cell for curve in context.query.curves(lines) if (point := curve.at(epsilon)) is not None]
-    return list(dict.fromkeys(found))
+    """For each line under attack the cell at the epsilon that the gap page is about."""
+    lines = context.lines()
+    epsilon, _, _ = at_epsilon(context.query, lines, "")
+    found = [
+        point.cell for curve in context.query.curves(lines[:MOST_CELLS]) if (point := curve.at(epsilon)) is not None
+    ]
+    # What is no plain word must not become a path.
+    return [cell for cell in dict.fromkeys(found) if re.fullmatch(r"[\w.-]+", cell)]
 
 
 def _overview(data: Data, tasks: list[str], missing: int, provenance: dict[str, Any]) -> Page:
@@ -125,20 +161,16 @@ def _overview(data: Data, tasks: list[str], missing: int, provenance: dict[str, 
     return Page(title="Overview", blocks=[*blocks, Facts(title="Provenance", facts=facts)])
 
 
-def _said(context: Context) -> list[Block]:
-    """What the numbers of a task say about the last attack that has both gradients, or else the last one."""
-    lines = context.lines()
-    both = [line.attack for line in lines if line.gradient == "exact"] or [line.attack for line in lines]
-    chosen = [line for line in lines if line.attack == both[-1]][:60] if both else []
-    if not chosen:
-        return []
-    epsilon = halving(context.query, chosen)
-    label = next((text for text, value in context.epsilons().items() if value == epsilon), f"{epsilon:g}")
-    found = verdicts(context.query, chosen, epsilon, label)
+def _said(context: Context) -> list[Words]:
+    """What the gap page says of a task, about the last attack that has both gradients, or else the last one."""
+    lines, index = context.lines(), context.snapshot.index
+    epsilon, label, _ = at_epsilon(context.query, lines, "")
+    there = set(index.line_numbers(np.flatnonzero(index.epsilon == epsilon)).tolist())
+    lines = [line for line in lines if line.number in there]
+    attacks = [line.attack for line in lines if line.gradient == "exact"] or [line.attack for line in lines]
+    chosen = [line for line in lines if line.attack == attacks[-1]]
     title = f"What the numbers say, {context.view.task} at ε = {label}"
-    small = any(curve.small for curve in context.query.curves(chosen))
-    caution = ["Some of these rest on fewer than 1,000 images or 3 seeds: a demonstration, not evidence."]
-    return [Words(title=title, sentences=[*found, *(caution if small else [])], tone="finding")] if found else []
+    return finding(context.query, chosen, epsilon, label, title, rest="the Gap page has the others")
 
 
 def _provenance(data: Data) -> dict[str, Any]:

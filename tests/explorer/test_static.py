@@ -78,6 +78,61 @@ def test_hostile_names_stay_text_in_html_json_svg_and_latex(tmp_path):
     assert "$x_{y}$" not in (tmp_path / "out/tables/tables-classification-table.tex").read_text()
 
 
+def test_a_click_on_a_point_or_a_row_opens_the_cell_that_has_a_page(out, chromium):
+    cells = {path.name for path in (out / "cells").iterdir()}
+    with opened(chromium) as tab:
+        for page in ("curves", "gap"):
+            look(tab, (out / f"{page}-classification.html").as_uri())
+            keys = tab.evaluate("Object.keys(cells)")
+            assert {f"{key[:16]}.html" for key in keys} == cells
+            click = """key => document.querySelector('.js-plotly-plot').emit('plotly_click', {points: [
+                {customdata: key}]})"""
+            tab.evaluate(click, "another")
+            tab.evaluate(click, None)
+            assert tab.url.endswith(f"{page}-classification.html")
+            tab.evaluate(click, keys[0])
+            tab.wait_for_url(f"**/cells/{keys[0][:16]}.html")
+            tab.wait_for_selector("text=Where it comes from")
+            look(tab, (out / f"{page}-classification.html").as_uri())
+            tab.click("summary")
+            tab.locator(".rows a").first.click()
+            tab.wait_for_url("**/cells/**")
+            tab.wait_for_selector("text=Where it comes from")
+        assert tab.wrong == []
+
+
+def test_rows_of_tables_stand_apart(out, chromium):
+    with opened(chromium) as tab:
+        look(tab, (out / "curves-classification.html").as_uri())
+        tab.click("summary")
+        gap = "getComputedStyle(document.querySelector('.rows td')).paddingRight"
+        assert float(tab.evaluate(gap).removesuffix("px")) >= 5
+
+
+def test_a_page_is_read_once_and_links_the_numbers_of_its_figures(out):
+    for page in ("curves", "gap", "tables"):
+        assert (out / f"{page}-classification.html").read_text().count("<h2>How to read</h2>") == 1
+    text = (out / "gap-classification.html").read_text()
+    for stem in ("gap", "gap-3"):
+        for kind in ("csv", "json"):
+            assert f'href="figures/gap-classification-{stem}.{kind}"' in text
+    assert json.loads((out / "figures/gap-classification-gap-3.json").read_text())["view"].endswith("vs=exact")
+
+
+def test_the_gap_page_has_all_its_parts_and_each_answer_once(tmp_path, monkeypatch):
+    for at in range(20):
+        fill(tmp_path / "store", seeds=(0,), images=10, draw=at, backbone=f"net{at:02}")
+    write_report(Data(str(tmp_path / "store")), tmp_path / "out", title="t")
+    text = (tmp_path / "out/gap-classification.html").read_text()
+    rows = [row for path in (tmp_path / "out/tables").glob("gap-*.csv") for row in csv.DictReader(path.open())]
+    assert {row["backbone"] for row in rows} == {f"net{at:02}" for at in range(20)}
+    assert text.count("uSF on net19 / digits") == 1
+    assert "Nothing to compare" not in text
+    monkeypatch.setattr("orchestrator.explorer.static.MOST_PARTS", 2)
+    write_report(Data(str(tmp_path / "store")), tmp_path / "few", title="t")
+    assert "The first 2 of 3 parts are here" in (tmp_path / "few/gap-classification.html").read_text()
+
+
 def test_an_empty_store_says_what_to_run(tmp_path):
     page = write_report(Data(str(tmp_path / "store")), tmp_path / "out", title="t")
     assert "signsym sweep grids/quickstart.yaml" in page.read_text()

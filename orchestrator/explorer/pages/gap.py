@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from orchestrator.explorer import style
 from orchestrator.explorer.blocks import Block, Column, Figure, Page, Table, Words
 from orchestrator.explorer.drawing import of_gaps
-from orchestrator.explorer.facets import arranged
+from orchestrator.explorer.facets import Facets, arranged
 from orchestrator.explorer.gapfigures import OVER, gap_figure, heat_figure
 from orchestrator.explorer.gaps import GapLine, gap_lines
+from orchestrator.explorer.line import ATTACK, LINE, RULE, Line
 from orchestrator.explorer.pages.context import Context
-from orchestrator.explorer.verdicts import halving, verdicts
+from orchestrator.explorer.verdicts import at_epsilon, finding
+from orchestrator.explorer.view import View
 
 _COLUMNS = (
     Column(key="backbone", label="backbone"),
@@ -31,50 +34,95 @@ _COLUMNS = (
 )
 
 
+_GRADIENT, _RULE = LINE.index(ATTACK[2]), LINE.index(RULE[0])
+#: Lines of a heat map, which stands in no parts.
+MOST = 600
+
+
 def page(context: Context) -> Page:
     """In words at one epsilon, over epsilon or as a heat map, and as a table."""
-    view = context.view
+    view, heat = context.view, context.view.form == "heat"
     lines = context.lines()
-    facets = arranged(view, context.snapshot.index, lines)
-    shown = [line for panel in facets.panels for line in panel.lines]
-    context.curves(shown)
+    epsilon, label, wrong = at_epsilon(context.query, lines, view.epsilon)
+    context.problems += [wrong] if wrong else []
+    compared = _compared(context, lines)
+    facets = None if heat else arranged(view, context.snapshot.index, compared)
+    shown = compared[:MOST] if facets is None else [line for panel in facets.panels for line in panel.lines]
+    twin = context.query.exact if view.minus == "exact" else context.query.bp
+    others = {other.number: other for line in shown if (other := twin(line)) is not None}
+    context.curves([*shown, *others.values()])
     gaps = gap_lines(context.query, shown, view.minus)
     if not gaps:
         return context.finished("Gap", [_nothing(view.minus)])
-    by_line = {gap.curve.line: gap for gap in gaps}
-    epsilons = context.epsilons()
-    epsilon = epsilons.get(view.epsilon, halving(context.query, shown))
-    if view.epsilon and view.epsilon not in epsilons:
-        context.problems.append(f"No line shown has ε = “{view.epsilon[:60]}”: another is taken.")
-    label = next((text for text, value in epsilons.items() if value == epsilon), f"{epsilon:g}")
-    blocks: list[Block] = [
-        *_words(context, shown, epsilon, label),
-        *context.turning(*facets.turning, "panels"),
-    ]
-    drawing = None
-    if view.form == "heat":
-        figure = heat_figure(gaps, epsilon, view.minus)
-        title = f"{style.heading(OVER[view.minus])}, at ε = {label}"
+    title = f"Is a rule more robust than BP at ε = {label}?"
+    blocks: list[Block] = [*finding(context.query, shown, epsilon, label, title)]
+    if facets is None:
+        if len(compared) > MOST:
+            left = len(compared) - MOST
+            context.problems.append(f"The heat map has {MOST} lines and leaves out {left:,} more; narrow the filter.")
+        blocks.append(_heat(gaps, epsilon, label, view.minus))
     else:
-        panels = [(p.name, [by_line[line.number] for line in p.lines if line.number in by_line]) for p in facets.panels]
-        # A panel whose lines have nothing to be compared with would only say "not run".
-        panels = [(name, members) for name, members in panels if members]
-        figure = gap_figure(panels, min(facets.columns, len(panels)), view.minus, view.x)
-        title = f"{style.heading(OVER[view.minus])}, over ε"
-        drawing = of_gaps(panels, min(facets.columns, len(panels)), OVER[view.minus])
-    described = f"{title}: {', '.join(dict.fromkeys(style.label(gap.curve.rule_label) for gap in gaps))} on "
-    described += f"{', '.join(dict.fromkeys(gap.curve.title for gap in gaps))}. The table below has the numbers."
-    blocks.append(
-        Figure(name="gap", title=title, described=described, figure=figure, table=table(gaps), drawing=drawing)
-    )
+        blocks += [*context.turning(*facets.turning, "panels"), _over_epsilon(facets, gaps, view)]
     return context.finished("Gap", [*blocks, Words(title="How to read", sentences=_READING)])
+
+
+def parts(context: Context) -> int:
+    """How many parts the page has."""
+    return arranged(context.view, context.snapshot.index, _compared(context, context.lines())).parts
+
+
+def _compared(context: Context, lines: Sequence[Line]) -> list[Line]:
+    """Those that have a counterpart; a part of the page with none would say that nothing can be compared."""
+    query, index = context.query, context.snapshot.index
+    if context.view.minus == "exact":
+        return [line for line in lines if line.key[_GRADIENT] == "feedback" and query.exact(line) is not None]
+    # By position and not by name: there may be 100,000.
+    with_bp = {line.key[:_RULE] for line in index.chosen(rule=("bp",))}
+    return [line for line in lines if line.key[_RULE] != "bp" and line.key[:_RULE] in with_bp]
+
+
+def _over_epsilon(facets: Facets, gaps: Sequence[GapLine], view: View) -> Figure:
+    by_line = {gap.curve.line: gap for gap in gaps}
+    panels = [(p.name, [by_line[line.number] for line in p.lines if line.number in by_line]) for p in facets.panels]
+    # A panel whose lines have nothing to be compared with would only say "not run".
+    panels = [(name, members) for name, members in panels if members]
+    columns, what = min(facets.columns, len(panels)), OVER[view.minus]
+    title = f"{style.heading(what)}, over ε"
+    figure = gap_figure(panels, columns, view.minus, view.x)
+    drawing = of_gaps(panels, columns, what)
+    return Figure(
+        name="gap",
+        title=title,
+        described=_described(title, gaps),
+        figure=figure,
+        table=table(gaps),
+        drawing=drawing,
+    )
+
+
+def _heat(gaps: Sequence[GapLine], epsilon: float, label: str, minus: str) -> Figure:
+    title = f"{style.heading(OVER[minus])}, at ε = {label}"
+    at = [dataclasses.replace(gap, points=(point,)) for gap in gaps if (point := gap.at(epsilon)) is not None]
+    figure = heat_figure(at, epsilon, minus)
+    return Figure(name="gap", title=title, described=_described(title, at), figure=figure, table=table(at))
+
+
+def _described(title: str, gaps: Sequence[GapLine]) -> str:
+    rules = ", ".join(dict.fromkeys(style.label(gap.curve.rule_label) for gap in gaps))
+    places = ", ".join(dict.fromkeys(gap.curve.title for gap in gaps))
+    return f"{title}: {rules} on {places}. The table below has the numbers."
 
 
 _READING = (
     "A gap is the mean over images of one line's outcome minus the other's on the same image and seed, with the "
     "interval of that difference; it is never made from two intervals.",
     "Filled marker (●): the interval, corrected by Holm over every rule and ε of its panel in the store, "
-    "shown or not, excludes zero. Hollow (○): it does not, and no difference is shown.",
+    "shown or not, excludes zero. Hollow (○): it does not, and no difference is shown. The intervals that are drawn "
+    "and printed are the 95 % ones of each gap by itself, so one of them may exclude zero and be hollow all the same.",
+    "The flag exact_gradient_breaks asks about these very models: its interval is over images alone and not corrected. "
+    "A gap asks about other seeds as well: its interval is over seeds and images, and what is filled holds after "
+    "Holm's correction. With few seeds a flag may be raised where the gap is hollow: these models mask their gradient, "
+    "but whether every seed would do so is not shown.",
 )
 
 
@@ -102,16 +150,6 @@ def table(gaps: Sequence[GapLine]) -> Table:
         for at in line.points
     ]
     return Table(name="gap", title="The same numbers as a table", columns=_COLUMNS, rows=rows)
-
-
-def _words(context: Context, shown: Sequence[object], epsilon: float, label: str) -> list[Words]:
-    lines = [line for line in context.lines() if line in shown]
-    found = verdicts(context.query, lines, epsilon, label)
-    if not found:
-        return []
-    more = [f"... and {len(found) - 12} more; narrow the filter."] if len(found) > 12 else []
-    title = f"Is a rule more robust than BP at ε = {label}?"
-    return [Words(title=title, sentences=[*found[:12], *more], tone="finding")]
 
 
 def _nothing(minus: str) -> Words:

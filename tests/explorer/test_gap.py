@@ -1,0 +1,181 @@
+"""The gap page: answers that rest on all that was run, say which correction they stand after, and claim no more."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from stores import SHARES, block, fill, page
+
+from orchestrator.explorer.blocks import Figure, Links, Matrix, Words
+from orchestrator.explorer.data import Data
+from orchestrator.explorer.gaps import gap_lines
+from orchestrator.explorer.pages import gap
+from orchestrator.explorer.static import write_report
+
+
+def answers(folder, search="?p=gap"):
+    """The sentences that answer, of the block that does."""
+    (found,) = (each for each in page(folder, search).blocks if isinstance(each, Words) and each.tone == "finding")
+    return found.sentences
+
+
+def shares(**by_line):
+    """Shares by "rule_gradient"."""
+    return {tuple(name.split("_")): values for name, values in by_line.items()}
+
+
+def many(folder, backbones):
+    """A store with a figure for each of so many backbones."""
+    for at in range(backbones):
+        fill(folder, seeds=(0, 1), images=20, draw=at, backbone=f"net{at:02}")
+    return Data(str(folder))
+
+
+@pytest.mark.parametrize("filters", ["&g=feedback", "&g=feedback&a=pgd", "&g=exact", "&r=usf", "&as=heat&g=feedback"])
+def test_the_answer_does_not_depend_on_the_gradient_that_is_shown(tmp_path, filters):
+    data = Data(str(fill(tmp_path / "store")))
+    assert answers(data, f"?p=gap{filters}") == answers(data)
+    assert "the exact gradient" in answers(data)[0]
+
+
+def test_no_part_of_the_page_asks_for_an_attack_that_another_part_shows(tmp_path):
+    data = many(tmp_path / "store", 20)
+    parts = int(re.search(r"of ([\d,]+) panels", block(page(data, "?p=gap&rows=gradient"), Links).title)[1]) // 18 + 1
+    assert parts == 3
+    for part in range(1, parts + 1):
+        found = answers(data, f"?p=gap&rows=gradient&part={part}")
+        assert not any("not known" in text for text in found)
+    # Of 18 panels the first one's sentences are told.
+    assert answers(data, "?p=gap&rows=gradient")[-2].startswith("These are the first 12 of 18 comparisons")
+
+
+def test_a_part_has_only_panels_that_can_be_compared(tmp_path):
+    data = many(tmp_path / "store", 20)
+    for part in (1, 2):
+        titles = [each.title for each in page(data, f"?p=gap&vs=exact&part={part}").blocks]
+        assert "Nothing to compare" not in titles
+    assert "of 20 panels" in block(page(data, "?p=gap&vs=exact"), Links).title
+
+
+def test_a_heat_map_has_every_line_and_names_how_many_it_leaves_out(tmp_path, monkeypatch):
+    data = many(tmp_path / "store", 20)
+    found = page(data, "?p=gap&as=heat&e=0.1")
+    heat = block(found, Figure)
+    assert len(heat.figure["data"][0]["y"]) == 20
+    assert not any(isinstance(each, Links) for each in found.blocks)
+    monkeypatch.setattr(gap, "MOST", 30)
+    found = page(data, "?p=gap&as=heat")
+    assert len(block(found, Figure).figure["data"][0]["y"]) == 15
+    assert "leaves out 10 more" in found.blocks[0].sentences[0]
+
+
+def test_the_table_under_a_heat_map_has_the_epsilon_that_is_drawn(tmp_path):
+    folder = fill(tmp_path / "store")
+    assert {row["epsilon"] for row in block(page(folder, "?p=gap&as=heat"), Figure).table.rows} == {"0.1"}
+    assert {row["epsilon"] for row in block(page(folder, "?p=gap"), Figure).table.rows} == {"0", "0.1"}
+
+
+def test_an_interval_that_excludes_zero_only_before_the_correction_is_said_to_do_so(tmp_path):
+    same = {0.05 * at: 0.4 for at in range(1, 9)}
+    made = {("bp", "exact"): same, ("usf", "exact"): same | {0.05: 0.45}}
+    data = Data(str(fill(tmp_path / "store", made, images=200, draw=2)))
+    query = data.snapshot.query()
+    (line,) = gap_lines(query, query.index.lines, "bp")
+    assert line.points[0].gap.excludes_zero
+    assert not line.points[0].clear
+    (sentence, _) = answers(data, "?p=gap&e=0.05")
+    assert (
+        "not shown: under the exact gradient the gap does not exclude zero after Holm's correction over 8" in sentence
+    )
+    assert "95 % intervals, uncorrected: +" in sentence
+
+
+def test_a_clear_gap_is_answered_with_the_gradient_that_decides_and_its_correction(tmp_path):
+    made = SHARES | shares(frsf_feedback={0.1: 0.9}, frsf_exact={0.1: 0.9}, brsf_exact={0.1: 0.02})
+    usf, frsf, brsf, few = answers(fill(tmp_path / "store", made, images=200))
+    assert "it looks more robust only where the attack follows the model's own feedback, which is masking" in usf
+    assert ": yes, " not in usf
+    after = r", where the gap excludes zero after Holm's correction over \d comparisons"
+    assert re.search(r"yes, more robust than BP under the exact gradient" + after, frsf)
+    assert re.search(r"no, less robust than BP under the exact gradient" + after, brsf)
+    assert few.endswith("a demonstration, not evidence.")
+
+
+def test_what_keeps_nothing_is_not_compared(tmp_path):
+    made = shares(bp_exact={0.1: 0.005}, usf_exact={0.1: 0.01}, usf_feedback={0.1: 0.9}, bp_feedback={0.1: 0.1})
+    sentence = answers(fill(tmp_path / "store", made, images=400))[0]
+    assert re.search(r"nothing is left to compare under the exact gradient: both keep at most [01]\.\d %", sentence)
+    assert "masking" in sentence
+
+
+def test_one_seed_is_never_a_flat_yes_or_no(tmp_path):
+    made = shares(bp_exact={0.1: 0.3}, usf_exact={0.1: 0.9}, frsf_exact={0.1: 0.02})
+    more, less, few = answers(fill(tmp_path / "store", made, seeds=(0,), images=1500))
+    assert ": for this one seed only: more robust than BP under the exact gradient" in more
+    assert ": for this one seed only: less robust than BP under the exact gradient" in less
+    assert not re.search(r"\b(yes|no), ", more + less)
+    assert few.endswith("a demonstration, not evidence.")
+
+
+def test_enough_images_and_seeds_are_no_demonstration(tmp_path):
+    made = shares(bp_exact={0.1: 0.3}, usf_exact={0.1: 0.9})
+    (sentence,) = answers(fill(tmp_path / "store", made, images=1000))
+    assert ": yes, more robust" in sentence
+
+
+def test_the_strongest_attack_on_bp_chooses_one_epsilon_for_every_page(tmp_path):
+    folder = tmp_path / "store"
+    weak = shares(bp_feedback={0.1: 0.9, 0.2: 0.8, 0.3: 0.4}, usf_feedback={0.1: 0.9, 0.2: 0.8, 0.3: 0.7})
+    strong = shares(bp_exact={0.1: 0.8, 0.2: 0.4, 0.3: 0.1}, usf_exact={0.1: 0.8, 0.2: 0.4, 0.3: 0.1})
+    fill(folder, weak | strong, attack="fgsm", draw=1)
+    # An attack that never leaves half.
+    fill(folder, shares(bp_none={0.1: 1.0, 0.2: 0.9, 0.3: 0.9}, usf_none={0.1: 1.0, 0.2: 0.9}), attack="square", draw=2)
+    data = Data(str(folder))
+    for filters in ("", "&g=feedback", "&r=usf", "&as=heat"):
+        assert "at ε = 0.2" in page(data, f"?p=gap{filters}").blocks[0].title
+    assert "at ε = 0.2" in block(page(data, "?p=tables&t=all"), Matrix).title
+    write_report(data, tmp_path / "out", title="t")
+    assert "What the numbers say, classification at ε = 0.2" in (tmp_path / "out/index.html").read_text()
+
+
+def test_without_bp_the_first_rule_stands_for_it_and_without_half_lost_the_largest_epsilon_is_taken(tmp_path):
+    made = shares(usf_exact={0.1: 0.9, 0.2: 0.3}, frsf_exact={0.1: 0.2, 0.2: 0.1})
+    title = block(page(fill(tmp_path / "none", made), "?p=tables&t=all"), Matrix).title
+    assert title.endswith("ε = 0.2")
+    made = shares(bp_exact={0.1: 0.9, 0.2: 0.8}, usf_exact={0.1: 0.9, 0.2: 0.8})
+    assert "at ε = 0.2" in page(fill(tmp_path / "weak", made), "?p=gap").blocks[0].title
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken"),
+    [
+        *(("0.3", "0.3"), ("0.30", "0.3"), ("3e-1", "0.3"), ("0.031372", "0.0313725"), ("0.0314", "0.0313725")),
+        *(("8/255", "0.0313725"), ("8%2F255", "0.0313725")),
+    ],
+)
+def test_an_epsilon_is_found_by_its_number(tmp_path, asked, taken):
+    made = {line: {0.0: 1.0, 8 / 255: 0.6, 0.3: 0.2} for line in SHARES}
+    found = page(fill(tmp_path / "store", made), f"?p=gap&e={asked}")
+    assert found.blocks[0].title == f"Is a rule more robust than BP at ε = {taken}?"
+
+
+@pytest.mark.parametrize("asked", ["0.31", "0.2", "1e999", "nan", "1/0", "x", "0", "-0.3", "1e-999"])
+def test_an_epsilon_that_is_not_there_is_named_with_the_one_that_is_taken(tmp_path, asked):
+    made = {line: {0.0: 1.0, 0.1: 0.6, 0.3: 0.2} for line in SHARES}
+    found = page(fill(tmp_path / "store", made), f"?p=gap&e={asked}")
+    assert found.blocks[0].sentences == [f"No line that the filter chooses has ε = “{asked}”: ε = 0.3 is taken."]
+
+
+def test_the_page_tells_its_intervals_and_those_of_the_flags_apart(tmp_path):
+    reading = " ".join(page(fill(tmp_path / "store"), "?p=gap").blocks[-1].sentences)
+    assert "exact_gradient_breaks asks about these very models: its interval is over images alone" in reading
+    assert "A gap asks about other seeds as well" in reading
+
+
+def test_a_bp_that_cannot_be_drawn_is_named(tmp_path):
+    folder = fill(tmp_path / "store")
+    fill(folder, {("bp", "exact"): {0.1: 0.9}}, seeds=(0,), draw=9)
+    said = page(folder, "?p=gap&r=usf").blocks[0].sentences
+    assert len(said) == 1
+    assert said[0].startswith("Not drawn: two results for rule bp")

@@ -1,0 +1,115 @@
+"""The figures for a paper show what those on screen show: seeds, reference lines, rings, and what a panel rests on."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import matplotlib as mpl
+import pytest
+from matplotlib.colors import to_hex
+from stores import block, fill, page
+
+from orchestrator.explorer import paper, style
+from orchestrator.explorer.blocks import Figure
+from orchestrator.explorer.data import Data
+from orchestrator.explorer.drawing import of_curves
+
+SHARES = {(rule, "exact"): {0.0: 1.0, 0.1: 0.6, 0.2: 0.4} for rule in ("bp", "usf")}
+
+
+def curves(folder):
+    query = Data(str(folder)).snapshot.query()
+    return query.curves(query.index.ordered)
+
+
+def plots(drawing, width=6.75):
+    """The axes of the panels."""
+    with mpl.rc_context(paper._SETTINGS):
+        figure = paper._drawn(drawing, width)
+        figure.canvas.draw()
+    return [plot for plot in figure.axes if plot.get_visible()]
+
+
+def words(plot):
+    return [text.get_text() for text in plot.texts]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return fill(tmp_path / "store", SHARES)
+
+
+def test_every_seed_has_a_dash_of_its_own_and_many_a_line_together(folder, tmp_path):
+    found = curves(folder)
+    (plot,) = plots(of_curves([("a / b / c", found)], 1))
+    dashes = [line for line in plot.lines if line.get_marker() == "_"]
+    for curve, line in zip(found, dashes, strict=True):
+        assert list(line.get_ydata()) == [value for point in curve.points for value in point.by_seed.values()]
+        assert to_hex(line.get_color()) == style.style(curve.rule)[0].lower()
+    (curve,) = curves(fill(tmp_path / "many", {("bp", "exact"): {0.1: 0.6}}, seeds=range(11), images=20))
+    (plot,) = plots(of_curves([("a", [curve])], 1))
+    seeds = curve.points[0].by_seed.values()
+    assert [min(seeds), max(seeds)] in [list(line.get_ydata()) for line in plot.lines]
+    assert "_" not in [line.get_marker() for line in plot.lines]
+
+
+def test_reference_lines_are_chance_and_the_usual_radius_where_it_is_one(folder, tmp_path):
+    (plot,) = plots(of_curves([("a", curves(folder))], 1))
+    dotted = [line for line in plot.lines if line.get_linestyle() == ":" and len(line.get_xdata()) == 2]
+    assert {to_hex(line.get_color()) for line in dotted} == {style.REFERENCE}
+    across, upright = dotted
+    assert list(across.get_ydata()) == [0.1, 0.1]
+    # Between the clean image and 0.1, which stand a step apart.
+    assert upright.get_xdata()[0] == pytest.approx((8 / 255) / 0.1)
+    assert words(plot) == ["chance", "8/255"]
+    far = fill(tmp_path / "l2", SHARES, norm="l2")
+    small = fill(tmp_path / "small", {("bp", "exact"): {0.0: 1.0, 0.01: 0.9}})
+    for other in (far, small):
+        (plot,) = plots(of_curves([("a", curves(other))], 1))
+        assert words(plot) == ["chance"]
+
+
+def test_a_panel_says_what_it_rests_on_and_what_was_not_run(folder, tmp_path):
+    large = fill(tmp_path / "large", SHARES, images=1000)
+    drawing = of_curves([("a / b / pgd", curves(folder)), ("c / d / pgd", curves(large)), ("e / f / pgd", [])], 3)
+    titles = [plot.get_title().splitlines() for plot in plots(drawing)]
+    assert [title[-1] for title in titles] == ["few: n = 60, 3 seeds", "n = 1,000, 3 seeds", "not run"]
+
+
+def test_flagged_points_have_the_ring_that_they_have_on_screen(folder):
+    found = curves(folder)
+    rings = {(found[1].line, 0.2): ("not_monotone",)}
+    drawing = of_curves([("a", found)], 1, rings)
+    (plot,) = plots(drawing)
+    (ring,) = [line for line in plot.lines if to_hex(line.get_markeredgecolor()) == style.RING.lower()]
+    assert list(ring.get_ydata()) == [found[1].points[2].score.value]
+    assert list(ring.get_xdata()) == [2]
+    flags = [row["flags"] for row in csv.DictReader(io.StringIO(drawing.as_csv()))]
+    assert flags == ["", "", "", "", "", "not_monotone"]
+
+
+def test_axes_name_percent_or_points_and_epsilons_have_no_score(folder):
+    (plot,) = plots(of_curves([("a", curves(folder))], 1))
+    assert plot.get_ylabel() == "robust accuracy, %"
+    assert plot.get_xlabel() == "ε (L∞, [0, 1] pixels)"
+    plot, *_ = plots(block(page(folder, "?p=gap"), Figure).drawing)
+    assert plot.get_ylabel() == "rule minus BP, points"
+    assert plot.get_xlabel() == "ε (L∞, [0, 1] pixels)"
+    assert plot.yaxis.get_major_formatter()(0.2, 0) == "+20"
+
+
+def test_the_csv_has_epsilon_as_a_number_and_the_axis_has_it_as_clean(folder):
+    drawing = of_curves([("a", curves(folder))], 1)
+    rows = list(csv.DictReader(io.StringIO(drawing.as_csv())))
+    assert [row["epsilon"] for row in rows] == ["0", "0.1", "0.2"] * 2
+    assert rows[1]["by_seed"].startswith("0: 0.")
+    (plot,) = plots(drawing)
+    assert [label.get_text() for label in plot.get_xticklabels()] == ["clean", "0.1", "0.2"]
+
+
+def test_numbers_and_view_stand_beside_the_figures(folder, tmp_path):
+    files = paper.save(of_curves([("a", curves(folder))], 1), tmp_path / "stem", "?p=curves")
+    assert [path.name for path in files[-2:]] == ["stem.csv", "stem.json"]
+    assert len(files) == 6
+    assert all(path.exists() for path in files)
