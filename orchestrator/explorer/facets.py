@@ -52,16 +52,20 @@ class Facets:
 
 def arranged(view: View, index: Index, lines: Sequence[Line]) -> Facets:
     """The panels of `lines`: the dimensions of `view.rows` go down, the others across."""
-    dimensions = {line.number: _dimensions(index, line) for line in lines}
+    members: dict[int, list[Line]] = {}
+    # By panel, since a large store has tens of thousands of lines.
+    for line, number in zip(lines, index.panel[[line.number for line in lines]].tolist(), strict=True):
+        members.setdefault(number, []).append(line)
+    dimensions = {number: index.labels.dimensions(found[0]) for number, found in members.items()}
     across = [name for name in FACETS if name not in view.rows] if view.rows else _across(list(dimensions.values()))
     down = [name for name in FACETS if name not in across]
     grid: dict[tuple[str, ...], dict[tuple[str, ...], list[Line]]] = {}
     columns: dict[tuple[str, ...], None] = {}
-    for line in lines:
-        values = dimensions[line.number]
+    for number, found in members.items():
+        values = dimensions[number]
         column = tuple(values[name] for name in across)
         columns[column] = None
-        grid.setdefault(tuple(values[name] for name in down), {}).setdefault(column, []).append(line)
+        grid.setdefault(tuple(values[name] for name in down), {}).setdefault(column, []).extend(found)
     panels = []
     for row, cells in grid.items():
         for column in columns:
@@ -76,12 +80,6 @@ def arranged(view: View, index: Index, lines: Sequence[Line]) -> Facets:
     size = max(1, MOST // max(1, width)) * max(1, width)
     part, parts, shown = portion(view.part, panels, size)
     return Facets(columns=max(1, width), panels=tuple(shown), part=part, parts=parts, total=len(panels))
-
-
-def _dimensions(index: Index, line: Line) -> dict[str, str]:
-    backbone, _, rest = index.labels.title(line).partition(" / ")
-    gradient = "no gradient" if line.gradient == "none" else line.gradient
-    return {"backbone": backbone, "dataset": rest, "attack": index.labels.of(line, "attack"), "gradient": gradient}
 
 
 def _across(found: Sequence[dict[str, str]]) -> list[str]:

@@ -65,6 +65,8 @@ class Index:
         found = (Line(at, key, bounds[at], bounds[at + 1]) for at, key in enumerate(names))
         #: Every line, by its number.
         self.lines: tuple[Line, ...] = tuple(found)
+        #: The number of each line's panel.
+        self.panel: NDArray[np.int64] = numbered([self._codes[name] for name in (*FIGURE, *ATTACK)])[0]
         ranks = [self._rank(name) for name in (*FIGURE, "attack", "gradient", "rule", *ATTACK, *RULE)]
         self._order = np.lexsort(ranks[::-1])
         self.ordered: tuple[Line, ...] = tuple(self.lines[at] for at in self._order.tolist())
@@ -129,9 +131,15 @@ class Index:
         """Every seed."""
         return [int(seed) for seed in self._seed.values]
 
-    def chosen(self, **wanted: tuple[str, ...]) -> Iterator[Line]:
-        """The lines whose columns have one of the wanted values each; no value stands for all."""
+    def chosen(self, clean: bool | None = None, **wanted: tuple[str, ...]) -> Iterator[Line]:
+        """The lines whose columns have one of the wanted values each; no value stands for all.
+
+        `clean` asks for those of clean performance alone, or for those under attack.
+        """
         fits = np.ones(len(self.lines), dtype=bool)
+        if clean is not None:
+            attack = self._codes["attack"]
+            fits = np.array([(value == "none") == clean for value in attack.values], dtype=bool)[attack.codes]
         for name, values in wanted.items():
             if values:
                 column = self._codes[name]

@@ -33,6 +33,7 @@ class Labels:
             for a_task, found in {(key[task], key[at]) for key in keys}:
                 self._settings.setdefault((a_task, column), set()).add(found)
         self._titles: dict[tuple[str, ...], str] = {}
+        self._dimensions: dict[tuple[str, ...], dict[str, str]] = {}
 
     def of(self, line: Line, column: str) -> str:
         """A backbone, data set, attack or rule, with its parameters where lines differ in them."""
@@ -51,6 +52,15 @@ class Labels:
             parts += [f"{words.get(name, name)} {_short(getattr(line, name))}" for name in varied]
             self._titles[line.figure] = " / ".join(parts)
         return self._titles[line.figure]
+
+    def dimensions(self, line: Line) -> dict[str, str]:
+        """What panels are arranged by, the same for all lines of a panel."""
+        if line.panel not in self._dimensions:
+            backbone, _, rest = self.title(line).partition(" / ")
+            gradient = "no gradient" if line.gradient == "none" else line.gradient
+            found = {"backbone": backbone, "dataset": rest, "attack": self.of(line, "attack"), "gradient": gradient}
+            self._dimensions[line.panel] = found
+        return self._dimensions[line.panel]
 
 
 @functools.lru_cache(maxsize=256)

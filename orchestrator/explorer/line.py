@@ -17,6 +17,7 @@ RULE = ("rule", "rule_params")
 LINE = (*FIGURE, *ATTACK, *RULE)
 #: Columns that a filter can choose values of.
 FILTERS = ("task", "backbone", "dataset", "attack", "gradient", "rule")
+_ATTACK, _GRADIENT, _RULE = (LINE.index(name) for name in ("attack", "gradient", "rule"))
 _ASKED = tuple(name for name in LINE if name != "metric")
 _ROW = tuple(name for name in _ASKED if name not in RULE)
 
@@ -57,8 +58,23 @@ class Line:
         at = LINE.index("metric")
         return (*self.key[:at], *self.key[at + 1 :])
 
+    @property
+    def attack(self) -> str:
+        """The attack's name."""
+        return self.key[_ATTACK]
+
+    @property
+    def gradient(self) -> str:
+        """The source of its gradient."""
+        return self.key[_GRADIENT]
+
+    @property
+    def rule(self) -> str:
+        """The rule's name."""
+        return self.key[_RULE]
+
     def __getattr__(self, name: str) -> str:
-        """The value of one of LINE's columns."""
+        """The value of another of LINE's columns."""
         if name in LINE:
             return self.key[LINE.index(name)]
         raise AttributeError(name)

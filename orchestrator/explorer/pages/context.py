@@ -49,8 +49,7 @@ class Context:
         wanted = {name: getattr(view, name) for name in ("backbone", "dataset", "rule")}
         if not clean:
             wanted |= {"attack": view.attack, "gradient": view.gradient}
-        found = self.snapshot.index.chosen(task=(view.task,) if view.task else (), **wanted)
-        chosen = [line for line in found if (line.attack == "none") == clean]
+        chosen = list(self.snapshot.index.chosen(clean, task=(view.task,) if view.task else (), **wanted))
         if not view.grid:
             return chosen
         asked = self.status.lines(view.grid)

@@ -52,7 +52,7 @@ def page(context: Context) -> Page:
         described=described(curves),
         figure=curve_figure(panels, facets.columns, view.x, view.seed_lines, rings),
         table=table(curves, rings),
-        drawing=of_curves(panels, facets.columns),
+        drawing=of_curves(panels, facets.columns, rings),
     )
     return context.finished(
         "Curves",

@@ -87,8 +87,7 @@ def _epsilon(context: Context, lines: list[Line], asked: list[tuple[str, ...]]) 
         label, there = matching(chosen, wanted), wanted | there
     if label is not None:
         return there[label], label
-    bp = [line for line in lines[:40] if line.rule == "bp"]
-    epsilon = halving(context.query, bp) or halving(context.query, lines[:40])
+    epsilon = halving(context.query, lines)
     if epsilon == 0:
         # No line has a score under attack.
         epsilon = max(there.values(), default=0.0)
