@@ -27,15 +27,17 @@ class Axis:
         self.labels = {p.epsilon: style.epsilon(p) for p in sorted(points, key=lambda p: p.epsilon)}
         self.norms = " / ".join(dict.fromkeys(style.norm(curve.norm) for curve in curves))
         attacked = [epsilon for epsilon in self.labels if epsilon > 0]
+        # Whole numbers: a page has thousands of them, and "3" is half of "3.0".
+        self._places = {epsilon: at for at, epsilon in enumerate(self.labels)}
         # On a logarithmic axis the clean image stands a step before the smallest epsilon.
         self._clean = min(attacked, default=1.0) / 3 if scale == "log" else 0.0
 
     def at(self, epsilon: float) -> float:
         """The position of an epsilon; between those of the figure it is interpolated."""
         if self.scale == "ordinal":
-            at = float(np.interp(epsilon, list(self.labels), range(len(self.labels))))
-            # A page has thousands of them: "3" is half of "3.0".
-            return int(at) if at.is_integer() else at
+            if epsilon in self._places:
+                return self._places[epsilon]
+            return float(np.interp(epsilon, list(self.labels), range(len(self.labels))))
         return epsilon if epsilon > 0 else self._clean
 
     def around(self, epsilon: float) -> tuple[float, float]:
