@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,10 +25,6 @@ from orchestrator.store import Store
 
 #: Curves are kept for so many choices of seeds.
 KEPT = 4
-#: Points of curves that are computed before anybody asks for them: some 2 kB each.
-AHEAD = 50_000
-#: Seconds without a request after which there is time for that.
-CALM = 0.3
 
 
 class Snapshot:
@@ -70,8 +64,8 @@ class Snapshot:
 class Data:
     """A store that may be written to while it is looked at.
 
-    Whoever wants pages at once lets `follow` find out the rest in the background: what grids ask for, and where members
-    of one's own stand. Otherwise both are known from the beginning.
+    Whoever wants pages at once lets `ahead.follow` find out the rest in the background: what grids ask for, and where
+    members of one's own stand. Otherwise both are known from the beginning.
     """
 
     def __init__(self, storage: str, at_once: bool = False) -> None:
@@ -80,7 +74,7 @@ class Data:
         pa.set_memory_pool(pa.system_memory_pool())
         self.store = Store(storage)
         self._results = Folder(self.store, "results", tables.RESULTS, COLUMNS, plain={"cell"})
-        self._outcomes = Outcomes(self.store)
+        self.outcomes = Outcomes(self.store)
         self._parts: dict[str, pa.Table] = {}
         self._lock = threading.Lock()
         self._examples = Folder(self.store, "examples", tables.EXAMPLES, tables.EXAMPLES.names)
@@ -91,12 +85,12 @@ class Data:
         self.asked = 0.0
         #: Why members of one's own cannot be had.
         self._wrong: dict[str, str] = {}
-        self.snapshot = Snapshot(Index({}), self._outcomes)
+        self.snapshot = Snapshot(Index({}), self.outcomes)
         #: What was asked of the store and is not there.
         self.status = Status()
         self.refresh()
         if not at_once:
-            self._learn()
+            self.learn()
             self.planned()
 
     def refresh(self) -> bool:
@@ -112,9 +106,9 @@ class Data:
             if not new and not gone:
                 return False
             self._parts = {name: part for name, part in (self._parts | new).items() if name not in gone}
-            self._outcomes.forget_partial()
+            self.outcomes.forget_partial()
             self._index()
-            self._outcomes.read_others(self.snapshot.index)
+            self.outcomes.read_others(self.snapshot.index)
             return True
         finally:
             self._lock.release()
@@ -127,48 +121,13 @@ class Data:
                 self._renew_status()
             return self.status
 
-    def follow(self) -> None:
-        """Find out the rest and compute ahead what pages will show, while nobody asks for anything; without an end.
-
-        Outcomes are read as far as they are kept, and curves and checks computed up to AHEAD points. Runs in a thread
-        of its own.
-        """
-        while True:
-            snapshot = self.snapshot
-            for step in self._ahead(snapshot):
-                while time.monotonic() - self.asked < CALM:
-                    time.sleep(CALM / 4)
-                step()
-                if self.snapshot is not snapshot:
-                    break
-            while self.snapshot is snapshot:
-                time.sleep(CALM)
-
-    def _ahead(self, snapshot: Snapshot) -> Iterator[Callable[[], object]]:
-        """What is to be done ahead, in steps that a request may have to wait for."""
-        index, outcomes = snapshot.index, self._outcomes
-        for first in range(0, len(index.parts), 8):
-            if not outcomes.full:
-                yield functools.partial(outcomes.blocks, index, range(first, min(first + 8, len(index.parts))))
-        yield self.planned
-        yield self._learn
-        query = snapshot.query()
-        flags, points = snapshot.flags(query), 0
-        for first in range(0, len(index.ordered), 24):
-            lines = index.ordered[first : first + 24]
-            points += sum(len(query.epsilons(line)) for line in lines)
-            if points > AHEAD or outcomes.full:
-                break
-            yield functools.partial(query.curves, lines)
-            yield functools.partial(flags.of, lines)
-
     def _renew_status(self) -> None:
         self.status = self._survey.status()
 
     def _index(self) -> None:
-        self.snapshot = Snapshot(Index(self._parts), self._outcomes, self.snapshot.version + 1)
+        self.snapshot = Snapshot(Index(self._parts), self.outcomes, self.snapshot.version + 1)
 
-    def _learn(self) -> None:
+    def learn(self) -> None:
         """Ask the registries where the index has names that they alone may know."""
         if self.snapshot.index.known:
             return
@@ -182,7 +141,7 @@ class Data:
     @property
     def skipped(self) -> dict[str, str]:
         """Files that could not be read, with the reason."""
-        return {**self._results.skipped, **self._outcomes.folder.skipped, **self.status.skipped, **self._wrong}
+        return {**self._results.skipped, **self.outcomes.folder.skipped, **self.status.skipped, **self._wrong}
 
     def rows(self, index: Index, rows: Sequence[int]) -> list[Mapping[str, Any]]:
         """Every column of some rows of results; nothing of those whose file is gone."""

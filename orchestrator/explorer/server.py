@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 
+from orchestrator.explorer.ahead import follow
 from orchestrator.explorer.data import Data
 
 HOST = "127.0.0.1"
@@ -47,7 +48,7 @@ def explore(storage: str, port: int, console: Console) -> None:
     read = f"{len(data.snapshot.index):,} results read in {time.monotonic() - started:.1f} s"
     console.print(f"{data.store.uri}: {read}", highlight=False)
     console.print(f"explorer: http://{HOST}:{port}/  (this machine only; Ctrl-C ends it)", highlight=False)
-    threading.Thread(target=data.follow, name="follow", daemon=True).start()
+    threading.Thread(target=follow, args=[data], name="follow", daemon=True).start()
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from stores import block, fill, page
+from stores import block, fill, keep_grid, page
 
 from orchestrator import tables
-from orchestrator.explorer import data as explorer_data
-from orchestrator.explorer import members, outcomes
+from orchestrator.explorer import ahead, members, outcomes
 from orchestrator.explorer.blocks import Figure
 from orchestrator.explorer.data import Data
 from orchestrator.store import Store
@@ -89,8 +89,8 @@ def test_what_does_not_fit_into_memory_is_read_again(tmp_path, monkeypatch):
     data = Data(str(folder))
     assert rows(data) == before
     assert rows(data, "?s=0,1") == rows(folder, "?s=0,1")
-    assert data._outcomes.full
-    assert len(data._outcomes._blocks) == 1
+    assert data.outcomes.full
+    assert len(data.outcomes._blocks) == 1
 
 
 def test_results_without_outcomes_are_wilsons_for_one_seed_and_named_for_several(tmp_path):
@@ -130,16 +130,40 @@ def test_what_is_known_of_names_without_torch_is_what_the_registries_say():
     assert {t.name: t().k for t in TASKS if "k" in t.__dataclass_fields__} == members.DEFAULT_K
 
 
-def test_what_follows_is_computed_ahead_only_while_nobody_asks(tmp_path, monkeypatch):
-    monkeypatch.setattr(explorer_data, "CALM", 0.01)
-    data = Data(str(fill(tmp_path / "store")), at_once=True)
+def test_what_is_computed_ahead_is_what_pages_show(tmp_path):
+    folder = fill(tmp_path / "store")
+    keep_grid(folder)
+    data = Data(str(folder), at_once=True)
     query = data.snapshot.query()
     assert not query._made
-    for step in data._ahead(data.snapshot):
+    assert not data.status.planned
+    for step in ahead.steps(data, data.snapshot):
         step()
     assert len(query._made) == len(query.index.lines)
-    assert rows(data) == rows(tmp_path / "store")
+    assert rows(data) == rows(folder)
     assert data.status.planned
+
+
+def test_nothing_is_computed_ahead_while_somebody_asks_and_a_new_moment_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(ahead, "CALM", 0.2)
+    folder = fill(tmp_path / "store", seeds=(0,))
+    data = Data(str(folder), at_once=True)
+    data.asked = time.monotonic() + 1
+    threading.Thread(target=ahead.follow, args=[data], daemon=True).start()
+    time.sleep(0.5)
+    assert not data.snapshot.query()._made
+    for _ in range(200):
+        if len(data.snapshot.query()._made) == 4:
+            break
+        time.sleep(0.05)
+    fill(folder, seeds=(1,), draw=1)
+    data.refresh()
+    for _ in range(200):
+        if len(data.snapshot.query()._made) == 4:
+            break
+        time.sleep(0.05)
+    assert {row["seeds"] for row in rows(data)} == {2}
+    assert len(data.snapshot.query()._made) == 4
 
 
 def test_fifty_thousand_points_are_looked_through_in_a_moment(tmp_path):
