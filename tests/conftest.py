@@ -6,6 +6,8 @@ import os
 
 import pytest
 import torch
+from places import bucket as bucket
+from places import uri as uri
 from sweeps import TINY, finish, start
 
 
