@@ -11,6 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 sweep: $(VENV)/.installed
 	$(BIN)/python orchestrator/sweep.py $(GRID) --storage $(STORAGE)
 	$(BIN)/signsym report $(STORAGE) --out $(STORAGE)/report
+	@echo "to filter, compare and doubt: $(BIN)/signsym explore $(STORAGE)"
 
 test: $(VENV)/.installed-test browser
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -14,6 +14,11 @@ from orchestrator.explorer.pages import gap
 from orchestrator.explorer.static import write_report
 
 
+def turning(data, search):
+    """What the page says of its parts."""
+    return next(each.title for each in page(data, search).blocks if isinstance(each, Links) and "panels" in each.title)
+
+
 def answers(folder, search="?p=gap"):
     """The sentences that answer, of the block that does."""
     (found,) = (each for each in page(folder, search).blocks if isinstance(each, Words) and each.tone == "finding")
@@ -41,7 +46,7 @@ def test_the_answer_does_not_depend_on_the_gradient_that_is_shown(tmp_path, filt
 
 def test_no_part_of_the_page_asks_for_an_attack_that_another_part_shows(tmp_path):
     data = many(tmp_path / "store", 20)
-    parts = int(re.search(r"of ([\d,]+) panels", block(page(data, "?p=gap&rows=gradient"), Links).title)[1]) // 18 + 1
+    parts = int(re.search(r"of ([\d,]+) panels", turning(data, "?p=gap&rows=gradient"))[1]) // 18 + 1
     assert parts == 3
     for part in range(1, parts + 1):
         found = answers(data, f"?p=gap&rows=gradient&part={part}")
@@ -55,7 +60,7 @@ def test_a_part_has_only_panels_that_can_be_compared(tmp_path):
     for part in (1, 2):
         titles = [each.title for each in page(data, f"?p=gap&vs=exact&part={part}").blocks]
         assert "Nothing to compare" not in titles
-    assert "of 20 panels" in block(page(data, "?p=gap&vs=exact"), Links).title
+    assert "of 20 panels" in turning(data, "?p=gap&vs=exact")
 
 
 def test_a_heat_map_has_every_line_and_names_how_many_it_leaves_out(tmp_path, monkeypatch):
@@ -63,7 +68,7 @@ def test_a_heat_map_has_every_line_and_names_how_many_it_leaves_out(tmp_path, mo
     found = page(data, "?p=gap&as=heat&e=0.1")
     heat = block(found, Figure)
     assert len(heat.figure["data"][0]["y"]) == 20
-    assert not any(isinstance(each, Links) for each in found.blocks)
+    assert not any(isinstance(each, Links) and "panels" in each.title for each in found.blocks)
     monkeypatch.setattr(gap, "MOST", 30)
     found = page(data, "?p=gap&as=heat")
     assert len(block(found, Figure).figure["data"][0]["y"]) == 15
@@ -179,3 +184,18 @@ def test_a_bp_that_cannot_be_drawn_is_named(tmp_path):
     said = page(folder, "?p=gap&r=usf").blocks[0].sentences
     assert len(said) == 1
     assert said[0].startswith("Not drawn: two results for rule bp")
+
+
+def test_the_same_question_at_another_epsilon_and_about_one_backbone_is_one_click(tmp_path):
+    shares = {(rule, gradient): {0.0: 1.0, 0.1: 0.6, 0.2: 0.3} for rule, gradient in SHARES}
+    folder = fill(tmp_path / "store", shares)
+    fill(folder, shares, draw=1, backbone="resnet18")
+    ways = {each.title: each.links for each in page(folder, "?p=gap").blocks if isinstance(each, Links)}
+    assert [link.text for link in ways["Asked at"]] == ["ε = 0.1", "ε = 0.2 (this one)"]
+    assert [link.text for link in ways["Asked about"]] == ["resnet18", "smallcnn"]
+    asked = page(folder, ways["Asked at"][0].search)
+    assert next(each for each in asked.blocks if isinstance(each, Words)).title.endswith("ε = 0.1?")
+    about = page(folder, ways["Asked about"][0].search)
+    words = next(each for each in about.blocks if isinstance(each, Words)).sentences
+    assert "resnet18" in words[0]
+    assert not any("smallcnn" in sentence for sentence in words)

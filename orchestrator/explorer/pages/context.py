@@ -122,7 +122,8 @@ def context_of(data: Data, search: str | None) -> Context:
     context = Context(data=data, snapshot=snapshot, view=view, storage=data.store.uri)
     skipped = [f"Skipped {name}: {reason}." for name, reason in sorted(data.skipped.items())]
     if len(skipped) > 10:
-        skipped = [*skipped[:10], f"... and {len(skipped) - 10} more files."]
+        names = ", ".join(sorted(data.skipped)[10:210])
+        skipped = [*skipped[:10], f"Skipped as well, {len(skipped) - 10:,} files: {names}."]
     context.problems = [*problems, *unknown, *skipped]
     return context
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from orchestrator.explorer import style
-from orchestrator.explorer.blocks import Block, Column, Figure, Page, Table, Words
+from orchestrator.explorer.blocks import Block, Column, Figure, Link, Links, Page, Table, Words
 from orchestrator.explorer.drawing import of_gaps
 from orchestrator.explorer.facets import Facets, arranged
 from orchestrator.explorer.gapfigures import OVER, gap_figure, heat_figure
@@ -14,7 +14,7 @@ from orchestrator.explorer.gaps import GapLine, gap_lines
 from orchestrator.explorer.line import ATTACK, LINE, RULE, Line
 from orchestrator.explorer.pages.context import Context
 from orchestrator.explorer.verdicts import at_epsilon, finding
-from orchestrator.explorer.view import View
+from orchestrator.explorer.view import View, format_view
 
 _COLUMNS = (
     Column(key="backbone", label="backbone"),
@@ -35,6 +35,8 @@ _COLUMNS = (
 
 
 _GRADIENT, _RULE = LINE.index(ATTACK[2]), LINE.index(RULE[0])
+#: Ways from one question to others of its kind.
+SHORTCUTS = 14
 #: Lines of a heat map, which stands in no parts.
 MOST = 600
 
@@ -55,7 +57,7 @@ def page(context: Context) -> Page:
     if not gaps:
         return context.finished("Gap", [_nothing(view.minus)])
     title = f"Is a rule more robust than BP at ε = {label}?"
-    blocks: list[Block] = [*finding(context.query, shown, epsilon, label, title)]
+    blocks: list[Block] = [*finding(context.query, shown, epsilon, label, title), *_shortcuts(context, lines, label)]
     if facets is None:
         if len(compared) > MOST:
             left = len(compared) - MOST
@@ -64,6 +66,24 @@ def page(context: Context) -> Page:
     else:
         blocks += [*context.turning(*facets.turning, "panels"), _over_epsilon(facets, gaps, view)]
     return context.finished("Gap", [*blocks, Words(title="How to read", sentences=_READING)])
+
+
+def _shortcuts(context: Context, lines: Sequence[Line], label: str) -> list[Links]:
+    """One click to the same question at another epsilon, or about one backbone."""
+    view, index = context.view, context.snapshot.index
+    epsilons = [name for name, value in index.epsilons(lines).items() if value > 0]
+    asked = [(f"ε = {name}{' (this one)' * (name == label)}", {"epsilon": name}) for name in epsilons[:SHORTCUTS]]
+    about: list[tuple[str, dict[str, tuple[str, ...]]]] = [("all backbones", {"backbone": ()})]
+    if not view.backbone:
+        about = [(name, {"backbone": (name,)}) for name in index.choices("backbone")[:SHORTCUTS]]
+    found = []
+    if len(asked) > 1:
+        links = [Link(text=text, search=format_view(view.turned("gap", **change))) for text, change in asked]
+        found.append(Links(title="Asked at", links=links))
+    if len(about) > 1 or view.backbone:
+        links = [Link(text=text, search=format_view(view.turned("gap", **change))) for text, change in about]
+        found.append(Links(title="Asked about", links=links))
+    return found
 
 
 def parts(context: Context) -> int:
