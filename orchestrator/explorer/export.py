@@ -64,7 +64,7 @@ def _outcomes(store: Store) -> Iterator[pa.Table]:
 
 def _curves(store: Store) -> Iterator[pa.Table]:
     """A row for each point of each line, over all seeds, with its interval and its paired gap to BP."""
-    query = Data(store.uri).snapshot.query()
+    query = Data(store.uri, at_once=True).snapshot.query()
     rows = []
     for curve in query.curves(query.index.ordered):
         names = dict(zip(LINE, query.index.lines[curve.line].key, strict=True)) | {"score": curve.score_name}
