@@ -75,7 +75,10 @@ class Flags:
         """Check lines together: their outcomes are read once, and comparisons of one shape are made at once."""
         with self._lock:
             new = {line.number: line for line in lines if line.number not in self._found}
-            models = {line.model: self.query.index.models[line.model] for line in new.values()}
+            models: dict[tuple[str, ...], list[Line]] = {}
+            for line in new.values():
+                models.setdefault(line.model, []).append(line)
+            models = {model: _related(self.query.index.models[model], mine) for model, mine in models.items()}
             outcomes = _Outcomes(self.query, [line for members in models.values() for line in members])
             made: list[tuple[int, Found]] = []
             asked: dict[tuple[str, tuple[int, ...]], list[tuple[int, float, X, X]]] = {}
@@ -98,6 +101,15 @@ class Flags:
                 self._found[number] = {}
             for number, found in made:
                 self._found[number].setdefault(found.finding.flag, []).append(found)
+
+
+def _related(members: Sequence[Line], lines: Sequence[Line]) -> list[Line]:
+    """Of a model's lines those that any check compares some of them with."""
+    if any(line.gradient == "none" and line.attack not in NULL for line in members):
+        # A black-box attack is compared with all white-box attacks together.
+        return list(members)
+    attacks = {line.attack for line in lines} | {"fgsm"}
+    return [line for line in members if line.attack in attacks or line.gradient == "none"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
