@@ -91,8 +91,9 @@ class Store:
     def table(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of a folder's files; broken and foreign files are left out and named in `skipped`."""
         parts = list(self.parts(folder, schema, columns))
-        empty = pa.schema([schema.field(name) for name in columns or schema.names]).empty_table()
-        return pa.concat_tables(parts) if parts else empty
+        if parts:
+            return pa.concat_tables(parts)
+        return pa.Table.from_batches([], pa.schema([schema.field(name) for name in columns or schema.names]))
 
     def parts(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows of a folder's files, file by file; broken and foreign files are left out and named in `skipped`."""

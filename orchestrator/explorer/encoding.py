@@ -40,12 +40,32 @@ def joined(parts: Mapping[str, pa.Table], columns: Sequence[str]) -> pa.Table:
     text = pa.dictionary(pa.int32(), pa.string())
     fields = [tables.RESULTS.field(name) for name in columns]
     kinds = [text if f.type == pa.string() and f.name != "cell" else f.type for f in fields]
-    return pa.schema([pa.field(f.name, kind) for f, kind in zip(fields, kinds, strict=True)]).empty_table()
+    schema = pa.schema([pa.field(f.name, kind) for f, kind in zip(fields, kinds, strict=True)])
+    return pa.Table.from_batches([], schema)
+
+
+# Arrow's own conversions import pandas first, which takes longer than what is converted here.
+
+
+def to_arrow(numbers: Numbers) -> pa.Array:
+    """Whole numbers as arrow has them."""
+    found = np.ascontiguousarray(numbers, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(found), [None, pa.py_buffer(found)])
+
+
+def to_numpy(array: pa.Array) -> NDArray[Any]:
+    """An arrow array of numbers or truth values as numpy has it; nulls, if there are any, have no meaning there."""
+    buffer, here = array.buffers()[1], slice(array.offset, array.offset + len(array))
+    if not len(array):
+        return np.zeros(0, dtype=array.type.to_pandas_dtype())
+    if pa.types.is_boolean(array.type):
+        return np.unpackbits(np.frombuffer(buffer, dtype=np.uint8), bitorder="little")[here].view(np.bool_)
+    return np.frombuffer(buffer, dtype=array.type.to_pandas_dtype())[here]
 
 
 def single(column: pa.ChunkedArray) -> pa.Array:
     """A column of `joined` as an array."""
-    return column.chunk(0) if column.num_chunks else pa.array([], type=column.type)
+    return column.chunk(0) if column.num_chunks else pa.nulls(0, column.type)
 
 
 def encoded(column: pa.ChunkedArray, missing: Any) -> Codes:
@@ -60,7 +80,7 @@ def encoded(column: pa.ChunkedArray, missing: Any) -> Codes:
     if array.null_count and missing not in known:
         known.append(missing)
     indices = array.indices if not array.null_count else pc.fill_null(array.indices, known.index(missing))
-    codes = np.asarray(indices).astype(np.int64)
+    codes = to_numpy(indices).astype(np.int64)
     used = np.flatnonzero(np.bincount(codes, minlength=len(known)))
     order = sorted(used.tolist(), key=lambda at: known[at])
     places = np.zeros(len(known), dtype=np.int64)
@@ -75,8 +95,8 @@ def numbered(columns: Sequence[Codes]) -> tuple[Numbers, Numbers]:
     for codes in columns:
         if len(codes.values) > 1:
             # Numbers start anew after every column, so that their product stays in 64 bits.
-            again = pc.dictionary_encode(pa.array(number * len(codes.values) + codes.codes)).indices
-            number = np.asarray(again).astype(np.int64)
+            again = pc.dictionary_encode(to_arrow(number * len(codes.values) + codes.codes)).indices
+            number = to_numpy(again).astype(np.int64)
     if len(number):
         first = np.zeros(int(number.max()) + 1, dtype=np.int64)
         # Of the rows that are written to one place the last one stays.
@@ -93,8 +113,8 @@ def superseded(table: pa.Table, order: Numbers, keys: Numbers) -> NDArray[np.boo
     if not same.any():
         return None
     suspects = np.flatnonzero(np.append(False, same) | np.append(same, False))
-    rows = table.select(["cell", "finished_at"]).take(pa.array(order[suspects])).combine_chunks()
-    cell = np.asarray(pc.dictionary_encode(single(rows["cell"])).indices)
+    rows = table.select(["cell", "finished_at"]).take(to_arrow(order[suspects])).combine_chunks()
+    cell = to_numpy(pc.fill_null(pc.dictionary_encode(single(rows["cell"])).indices, -1))
     finished = plain(single(rows["finished_at"]).cast(pa.int64()))
     by_cell = np.lexsort((finished, cell))
     later = np.append(False, cell[by_cell][1:] == cell[by_cell][:-1])
@@ -105,4 +125,8 @@ def superseded(table: pa.Table, order: Numbers, keys: Numbers) -> NDArray[np.boo
 
 def plain(array: pa.Array) -> NDArray[np.float64]:
     """Numbers; NaN where there is none."""
-    return np.asarray(array.cast(pa.float64(), safe=False).fill_null(float("nan")))
+    found = array.cast(pa.float64(), safe=False)
+    if found.null_count == len(found):
+        return np.full(len(found), np.nan)
+    numbers: NDArray[np.float64] = to_numpy(found)
+    return np.where(to_numpy(found.is_valid()), numbers, np.nan) if found.null_count else numbers

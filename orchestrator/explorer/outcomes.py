@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator import tables
+from orchestrator.explorer.encoding import to_numpy
 from orchestrator.explorer.index import Index
 from orchestrator.explorer.reading import Folder
 from orchestrator.explorer.source import ImageLists, Source, joined, source
@@ -150,5 +151,5 @@ class Outcomes:
 def _block(found: Source, cells: pa.Array, shared: bool = False) -> Block:
     if found.cells.equals(cells):
         return Block(found, np.arange(len(cells)), shared)
-    at = pc.fill_null(pc.index_in(cells, value_set=found.cells), -1)
-    return Block(found, np.asarray(at).astype(np.int64), shared)
+    at = pc.index_in(cells, value_set=found.cells)
+    return Block(found, to_numpy(pc.fill_null(at, -1) if at.null_count else at).astype(np.int64), shared)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.explorer.encoding import single
+from orchestrator.explorer.encoding import single, to_arrow, to_numpy
 
 
 class ImageLists:
@@ -53,7 +53,7 @@ class Source:
 def source(table: pa.Table, images: ImageLists) -> Source:
     """A table of outcomes; of an image that comes twice in a cell the first row counts."""
     column = single(table["cell"])
-    codes, image = np.asarray(column.indices), np.asarray(table["image"]).astype(np.int32)
+    codes, image = to_numpy(column.indices), to_numpy(single(table["image"])).astype(np.int32)
     scores, zero, recorded = _scores(table), _flags(table["zero_grad"]), _there(table["zero_grad"])
     order = _order(codes, image)
     if order is not None:
@@ -62,7 +62,7 @@ def source(table: pa.Table, images: ImageLists) -> Source:
     starts = np.flatnonzero(np.append(len(codes) > 0, codes[1:] != codes[:-1]))
     bounds = np.append(starts, len(codes)).astype(np.int64)
     return Source(
-        cells=column.dictionary.take(pa.array(codes[starts])),
+        cells=column.dictionary.take(to_arrow(codes[starts])),
         bounds=bounds,
         lists=_numbered(image, bounds, images),
         scores=scores,
@@ -78,7 +78,7 @@ def joined(sources: Sequence[Source]) -> Source:
     ends = np.cumsum([0, *(len(each.scores) for each in sources)])
     bounds = [each.bounds[:-1] + end for each, end in zip(sources, ends, strict=False)]
     return Source(
-        cells=pa.concat_arrays([each.cells for each in sources]) if sources else pa.array([], pa.string()),
+        cells=pa.concat_arrays([each.cells for each in sources]) if sources else pa.nulls(0, pa.string()),
         bounds=np.concatenate([*bounds, ends[-1:]]).astype(np.int64),
         lists=np.concatenate([np.zeros(0, dtype=np.int32), *(each.lists for each in sources)]),
         scores=np.concatenate([np.zeros(0, dtype=np.uint8), *(each.scores for each in sources)]),
@@ -113,14 +113,18 @@ def _scores(table: pa.Table) -> NDArray[np.uint8] | NDArray[np.float32]:
         return robust
     there = _there(precision)
     found = robust.astype(np.float32)
-    found[there] = np.asarray(precision.combine_chunks().fill_null(0.0))[there]
+    found[there] = to_numpy(single(precision).fill_null(0.0))[there]
     return found
 
 
 def _flags(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     """A column of truth values; false where there is none."""
-    return np.asarray(column.fill_null(False)).astype(bool, copy=False)
+    if column.null_count == len(column):
+        return np.zeros(len(column), dtype=bool)
+    return to_numpy(single(column).fill_null(False) if column.null_count else single(column))
 
 
 def _there(column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    return np.ones(len(column), dtype=bool) if not column.null_count else np.asarray(column.is_valid())
+    if column.null_count in (0, len(column)):
+        return np.full(len(column), not column.null_count)
+    return to_numpy(single(column).is_valid())

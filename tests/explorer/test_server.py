@@ -50,7 +50,7 @@ def test_a_taken_port_is_said_in_one_line_before_anything_is_read(tmp_path, caps
     assert said == f"signsym explore: port {port} of 127.0.0.1 is taken; choose another: --port {port + 1}"
 
 
-def test_pages_come_up_without_torch_where_no_grid_needs_it(tmp_path):
+def test_pages_come_up_without_torch_or_pandas_where_nothing_needs_them(tmp_path):
     folder = fill(tmp_path / "store")
     code = f"""
 import sys
@@ -62,7 +62,7 @@ data = Data({str(folder)!r}, at_once=True)
 make_app(data)
 for name in ("curves", "gap", "tables", "flags", "cell"):
     assert len(pages.build(context_of(data, f"?p={{name}}")).blocks) > 0
-print([name for name in ("torch", "ray") if name in sys.modules])
+print([name for name in ("torch", "ray", "pandas") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
