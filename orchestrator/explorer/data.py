@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,8 @@ from orchestrator.store import Store
 
 #: Curves are kept for so many choices of seeds.
 KEPT = 4
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Snapshot:
@@ -38,27 +40,24 @@ class Snapshot:
 
     def query(self, seeds: tuple[int, ...] = ()) -> Query:
         """The curves over these seeds; none stands for all."""
-        if seeds not in self._queries:
-            while len(self._queries) >= KEPT:
-                self._queries.pop(next(iter(self._queries)))
-            self._queries[seeds] = Query(self.index, self.outcomes, seeds)
-        return self._queries[seeds]
+        return _kept(self._queries, seeds, lambda: Query(self.index, self.outcomes, seeds))
 
     def flags(self, query: Query) -> Flags:
         """The checks of masking on a query's curves."""
-        if query.seeds not in self._flags:
-            while len(self._flags) >= KEPT:
-                self._flags.pop(next(iter(self._flags)))
-            self._flags[query.seeds] = Flags(query)
-        return self._flags[query.seeds]
+        return _kept(self._flags, query.seeds, lambda: Flags(query))
 
     def judged(self, query: Query) -> Judged:
         """The verdicts on a query's models."""
-        if query.seeds not in self._judged:
-            while len(self._judged) >= KEPT:
-                self._judged.pop(next(iter(self._judged)))
-            self._judged[query.seeds] = Judged(query)
-        return self._judged[query.seeds]
+        return _kept(self._judged, query.seeds, lambda: Judged(query))
+
+
+def _kept(known: dict[K, V], key: K, make: Callable[[], V]) -> V:
+    """What is known by a key, or is made for it now in the place of the oldest."""
+    if key not in known:
+        while len(known) >= KEPT:
+            known.pop(next(iter(known)))
+        known[key] = make()
+    return known[key]
 
 
 class Data:

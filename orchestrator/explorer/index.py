@@ -7,7 +7,7 @@ are computed from the outcomes of the lines that are looked at.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,9 @@ COLUMNS = (
     *("cell", "job", "seed", "epsilon", "epsilon_label", "norm", "value", "n", "chance"),
     *("steps", "step_size", "reach", "finished_at"),
 )
+
+#: Columns whose order is that of their registry; that of the others is the alphabet's.
+RANKED = ("attack", "gradient", "rule")
 
 
 class AmbiguousCurveError(ValueError):
@@ -67,7 +70,7 @@ class Index:
         self.lines: tuple[Line, ...] = tuple(found)
         #: The number of each line's panel.
         self.panel: NDArray[np.int64] = numbered([self._codes[name] for name in (*FIGURE, *ATTACK)])[0]
-        ranks = [self._rank(name) for name in (*FIGURE, "attack", "gradient", "rule", *ATTACK, *RULE)]
+        ranks = [self._rank(name) for name in (*FIGURE, *RANKED, *ATTACK, *RULE)]
         self._order = np.lexsort(ranks[::-1])
         self.ordered: tuple[Line, ...] = tuple(self.lines[at] for at in self._order.tolist())
         new = (number[1:] != number[:-1]) | (self.epsilon[1:] != self.epsilon[:-1])
@@ -84,7 +87,7 @@ class Index:
     def _rank(self, name: str) -> NDArray[np.int64]:
         """For each line the place of its value of a column: that of its registry, or else of the alphabet."""
         column = self._codes[name]
-        if name not in ("attack", "gradient", "rule"):
+        if name not in RANKED:
             return column.codes
         order = sorted(range(len(column.values)), key=lambda at: members.place(name, column.values[at]))
         return np.argsort(np.array(order, dtype=np.int64))[column.codes]
@@ -100,29 +103,28 @@ class Index:
     @functools.cached_property
     def panels(self) -> Mapping[tuple[str, ...], list[Line]]:
         """The lines of each panel, in their order."""
-        found: dict[tuple[str, ...], list[Line]] = {}
-        for line in self.ordered:
-            found.setdefault(line.panel, []).append(line)
-        return found
+        return self._grouped(lambda line: line.panel)
 
     @functools.cached_property
     def models(self) -> Mapping[tuple[str, ...], list[Line]]:
         """The lines of each model, in their order."""
+        return self._grouped(lambda line: line.model)
+
+    def _grouped(self, by: Callable[[Line], tuple[str, ...]]) -> Mapping[tuple[str, ...], list[Line]]:
         found: dict[tuple[str, ...], list[Line]] = {}
         for line in self.ordered:
-            found.setdefault(line.model, []).append(line)
+            found.setdefault(by(line), []).append(line)
         return found
 
     @property
     def known(self) -> bool:
         """Whether all rules, attacks and gradients have a place of their own."""
-        families = ("attack", "gradient", "rule")
-        return all(members.knows(name, value) for name in families for value in self._codes[name].values)
+        return all(members.knows(name, value) for name in RANKED for value in self._codes[name].values)
 
     def choices(self, column: str) -> list[str]:
         """Every value of a column of FILTERS, in the order of figures."""
         values = self._codes[column].values
-        if column not in ("attack", "gradient", "rule"):
+        if column not in RANKED:
             return list(values)
         return sorted(values, key=lambda value: members.place(column, value))
 

@@ -17,11 +17,8 @@ from orchestrator.explorer.labels import score_name
 from orchestrator.explorer.line import LINE, Line
 from orchestrator.explorer.outcomes import Outcome, Outcomes
 from orchestrator.explorer.pairing import matrix, paired
-from orchestrator.explorer.samples import Sample, Samples
-from signsym_core.stats import Interval, gap, gaps, interval, intervals, wilson
-
-#: Outcomes that intervals are computed of at once.
-AT_ONCE = 4_000_000
+from orchestrator.explorer.samples import Sample, Samples, chunks
+from signsym_core.stats import Interval, interval, intervals, wilson
 
 
 class Query:
@@ -101,18 +98,19 @@ class Query:
         related = {other.number: other for line in lines for other in (line, *twins[line.number]) if other is not None}
         samples = self.samples(related.values())
         wanted: list[tuple[Line, float, Sample]] = []
-        pairs: list[tuple[Sample, Sample] | None] = []
+        pairs: dict[tuple[int, int], tuple[Sample, Sample]] = {}
         for line in lines:
             for epsilon in self.epsilons(line):
                 sample = samples.of(line, epsilon)
                 if sample is None:
                     continue
                 wanted.append((line, epsilon, sample))
-                for other in twins[line.number]:
+                for which, other in enumerate(twins[line.number]):
                     theirs = None if other is None else samples.of(other, epsilon)
-                    pairs.append(None if theirs is None else (sample, theirs))
+                    if theirs is not None:
+                        pairs[len(wanted) - 1, which] = sample, theirs
         scores, by_seed = self._scores(samples, [sample for _, _, sample in wanted])
-        found = self._gaps(samples, pairs)
+        found = samples.gaps(pairs)
         points: dict[int, dict[float, Point]] = {}
         reach = self.index.numbers("reach")
         for at, (line, epsilon, sample) in enumerate(wanted):
@@ -124,8 +122,8 @@ class Query:
                 label=str(self.index.value("epsilon_label", rows[0])),
                 score=scores[at],
                 by_seed=by_seed[at],
-                over_bp=found[2 * at],
-                over_exact=found[2 * at + 1],
+                over_bp=found.get((at, 0)),
+                over_exact=found.get((at, 1)),
                 reach=float(moved.mean()) if len(moved) else float("nan"),
                 cell=str(self.index.value("cell", rows[0])),
             )
@@ -136,7 +134,7 @@ class Query:
         """The score of each sample, and that of each of its seeds."""
         scores: dict[int, Interval] = {}
         by_seed: dict[int, dict[int, float]] = {}
-        for chunk in _chunks(wanted):
+        for chunk in chunks(wanted):
             x = samples.stacked([wanted[at] for at in chunk])
             means = (x.sum(axis=2, dtype=np.float64) / x.shape[2]).tolist()
             for at, score, mean in zip(chunk, intervals(x), means, strict=True):
@@ -149,21 +147,6 @@ class Query:
                 # Where seeds have no image in common, the first one stands for itself.
                 scores[at] = interval(cells[sample.seeds[0]].scores if shared is None else shared)
         return [scores[at] for at in range(len(wanted))], [by_seed[at] for at in range(len(wanted))]
-
-    def _gaps(self, samples: Samples, pairs: Sequence[tuple[Sample, Sample] | None]) -> list[Interval | None]:
-        """The gap of each pair, first minus second; None where they share no seed or image."""
-        found: dict[int, Interval | None] = {}
-        alike = {at: pair for at, pair in enumerate(pairs) if pair is not None and pair[0].alike(pair[1])}
-        places = list(alike)
-        for chunk in _chunks([pair[0] for pair in alike.values()]):
-            chosen = [alike[places[at]] for at in chunk]
-            ours, theirs = (samples.stacked([pair[side] for pair in chosen]) for side in (0, 1))
-            found |= dict(zip((places[at] for at in chunk), gaps(ours, theirs), strict=True))
-        for at, pair in enumerate(pairs):
-            if pair is not None and at not in found:
-                both = paired(samples.outcomes(pair[0]), samples.outcomes(pair[1]))
-                found[at] = None if both is None else gap(*both)
-        return [found.get(at) for at in range(len(pairs))]
 
     def _curve(self, line: Line, points: dict[float, Point]) -> Curve | None:
         index = self.index
@@ -211,16 +194,3 @@ class Query:
             reach=float(self.index.numbers("reach")[rows[0]]),
             cell=str(self.index.value("cell", rows[0])),
         )
-
-
-def _chunks(samples: Sequence[Sample]) -> list[list[int]]:
-    """The numbers of samples of one shape together, as many as are to be computed at once; irregular ones in none."""
-    shapes: dict[tuple[int, int], list[int]] = {}
-    for at, sample in enumerate(samples):
-        if sample.images >= 0:
-            shapes.setdefault((len(sample.seeds), sample.n), []).append(at)
-    found = []
-    for (seeds, n), members in shapes.items():
-        size = max(1, AT_ONCE // max(1, seeds * n))
-        found += [members[at : at + size] for at in range(0, len(members), size)]
-    return found

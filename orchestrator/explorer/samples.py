@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,14 @@ from numpy.typing import NDArray
 from orchestrator.explorer.index import Index
 from orchestrator.explorer.line import Line
 from orchestrator.explorer.outcomes import Block, Outcome, Outcomes
+from orchestrator.explorer.pairing import paired
+from signsym_core.stats import Interval, gap, gaps
 
 #: From so many images on, rows are copied one by one: faster, and without an index as large as eight times the rows.
 LONG = 256
+#: Outcomes that are computed with at once.
+AT_ONCE = 4_000_000
+K = TypeVar("K")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,15 +100,25 @@ class Samples:
 
     def regular(self, places: Sequence[tuple[int, float]]) -> dict[tuple[int, float], NDArray[Any]]:
         """X [seeds, images] of those points, by line and epsilon, whose seeds have the same images."""
-        shapes: dict[tuple[int, int], list[tuple[tuple[int, float], Sample]]] = {}
-        for place in places:
-            sample = self._found.get(place)
-            if sample is not None and sample.images >= 0:
-                shapes.setdefault((len(sample.seeds), sample.n), []).append((place, sample))
+        there = [(place, sample) for place in places if (sample := self._found.get(place)) is not None]
         found: dict[tuple[int, float], NDArray[Any]] = {}
-        for members in shapes.values():
-            x = self.stacked([sample for _, sample in members])
-            found |= {place: x[at] for at, (place, _) in enumerate(members)}
+        for chunk in chunks([sample for _, sample in there]):
+            x = self.stacked([there[at][1] for at in chunk])
+            found |= {there[at][0]: x[number] for number, at in enumerate(chunk)}
+        return found
+
+    def gaps(self, pairs: Mapping[K, tuple[Sample, Sample]]) -> dict[K, Interval]:
+        """The gap of each pair, first minus second; nothing of those that share no seed or image."""
+        alike = {key: pair for key, pair in pairs.items() if pair[0].alike(pair[1])}
+        keys = list(alike)
+        found: dict[K, Interval] = {}
+        for chunk in chunks([ours for ours, _ in alike.values()]):
+            chosen = [keys[at] for at in chunk]
+            ours, theirs = (self.stacked([alike[key][side] for key in chosen]) for side in (0, 1))
+            found |= dict(zip(chosen, gaps(ours, theirs), strict=True))
+        for key, (first, second) in pairs.items():
+            if key not in alike and (both := paired(self.outcomes(first), self.outcomes(second))) is not None:
+                found[key] = gap(*both)
         return found
 
     def images(self, sample: Sample) -> NDArray[np.int32]:
@@ -120,3 +135,16 @@ class Samples:
         start, stop = int(source.bounds[at]), int(source.bounds[at + 1])
         zero = source.zero[start:stop] if source.recorded[at] else None
         return Outcome(self._lists[int(source.lists[at])], source.scores[start:stop], zero)
+
+
+def chunks(samples: Sequence[Sample]) -> list[list[int]]:
+    """The numbers of samples of one shape together, as many as are to be computed at once; irregular ones in none."""
+    shapes: dict[tuple[int, int], list[int]] = {}
+    for at, sample in enumerate(samples):
+        if sample.images >= 0:
+            shapes.setdefault((len(sample.seeds), sample.n), []).append(at)
+    found = []
+    for (seeds, n), members in shapes.items():
+        size = max(1, AT_ONCE // max(1, seeds * n))
+        found += [members[at : at + size] for at in range(0, len(members), size)]
+    return found

@@ -13,10 +13,7 @@ from orchestrator.explorer.curve import Point
 from orchestrator.explorer.holm import holm
 from orchestrator.explorer.index import AmbiguousCurveError
 from orchestrator.explorer.line import Line
-from orchestrator.explorer.pairing import paired
 from orchestrator.explorer.query import Query
-from orchestrator.explorer.samples import Sample, Samples
-from signsym_core.stats import Interval, gap, gaps
 
 K = TypeVar("K")
 #: Epsilons whose points are kept for each query.
@@ -62,23 +59,7 @@ def best(query: Query, pairs: Mapping[K, tuple[Line, Line]], epsilon: float) -> 
     """The keys of those pairs whose first line lies above its second, after Holm's correction over all pairs that can
     be compared, and the number of these.
     """
-    compared = _gaps(query.samples(line for pair in pairs.values() for line in pair), pairs, epsilon)
+    samples = query.samples(line for pair in pairs.values() for line in pair)
+    there = {key: (samples.of(first, epsilon), samples.of(second, epsilon)) for key, (first, second) in pairs.items()}
+    compared = samples.gaps({key: (ours, theirs) for key, (ours, theirs) in there.items() if ours and theirs})
     return {key for key in holm(compared) if compared[key].value > 0}, len(compared)
-
-
-def _gaps(samples: Samples, pairs: Mapping[K, tuple[Line, Line]], epsilon: float) -> dict[K, Interval]:
-    """The gap of each pair that shares seeds and images; those of one shape are computed at once."""
-    found: dict[K, Interval] = {}
-    shapes: dict[tuple[int, int], dict[K, tuple[Sample, Sample]]] = {}
-    for key, (first, second) in pairs.items():
-        ours, theirs = samples.of(first, epsilon), samples.of(second, epsilon)
-        if ours is None or theirs is None:
-            continue
-        if ours.alike(theirs):
-            shapes.setdefault((len(ours.seeds), ours.n), {})[key] = ours, theirs
-        elif (both := paired(samples.outcomes(ours), samples.outcomes(theirs))) is not None:
-            found[key] = gap(*both)
-    for members in shapes.values():
-        x, y = (samples.stacked([pair[side] for pair in members.values()]) for side in (0, 1))
-        found |= dict(zip(members, gaps(x, y), strict=True))
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from orchestrator.explorer import style
 from orchestrator.explorer.blocks import Block, Column, Figure, Link, Links, Page, Table, Words
@@ -72,18 +73,18 @@ def _shortcuts(context: Context, lines: Sequence[Line], label: str) -> list[Link
     """One click to the same question at another epsilon, or about one backbone."""
     view, index = context.view, context.snapshot.index
     epsilons = [name for name, value in index.epsilons(lines).items() if value > 0]
-    asked = [(f"ε = {name}{' (this one)' * (name == label)}", {"epsilon": name}) for name in epsilons[:SHORTCUTS]]
-    about: list[tuple[str, dict[str, tuple[str, ...]]]] = [("all backbones", {"backbone": ()})]
+    asked: list[tuple[str, dict[str, Any]]] = [
+        (f"ε = {name}{' (this one)' * (name == label)}", {"epsilon": name}) for name in epsilons[:SHORTCUTS]
+    ]
+    about: list[tuple[str, dict[str, Any]]] = [("all backbones", {"backbone": ()})]
     if not view.backbone:
         about = [(name, {"backbone": (name,)}) for name in index.choices("backbone")[:SHORTCUTS]]
-    found = []
-    if len(asked) > 1:
-        links = [Link(text=text, search=format_view(view.turned("gap", **change))) for text, change in asked]
-        found.append(Links(title="Asked at", links=links))
-    if len(about) > 1 or view.backbone:
-        links = [Link(text=text, search=format_view(view.turned("gap", **change))) for text, change in about]
-        found.append(Links(title="Asked about", links=links))
-    return found
+    wanted = [("Asked at", asked, len(asked) > 1), ("Asked about", about, len(about) > 1 or bool(view.backbone))]
+    return [
+        Links(title=title, links=[Link(text=t, search=format_view(view.turned("gap", **c))) for t, c in ways])
+        for title, ways, told in wanted
+        if told
+    ]
 
 
 def parts(context: Context) -> int:
