@@ -48,7 +48,14 @@ def run(
                 tune_config=tune.TuneConfig(
                     search_alg=feed, scheduler=NewestFirst(feed.deaths), num_samples=-1, reuse_actors=True
                 ),
-                run_config=tune.RunConfig(name="sweep", storage_path=folder or scratch, verbose=0, callbacks=watching),
+                run_config=tune.RunConfig(
+                    name="sweep",
+                    storage_path=folder or scratch,
+                    # A checkpoint at a trial's end would go to this folder, which other machines do not have.
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    verbose=0,
+                    callbacks=watching,
+                ),
             ).fit()
     except ClusterLostError:
         feed.lost = True
