@@ -79,7 +79,7 @@ def _probes(model: Known, store: Store, root: Path, notes: list[str]) -> tuple[P
 @functools.lru_cache(maxsize=2)
 def _data(described: str, root: Path) -> tuple[DataSource, Data]:
     parts = json.loads(described)
-    source = ss.DATASETS.build(parts["name"], **parts["parameters"])
+    source = ss.DATASETS.rebuild(parts)
     return source, source.load(root).to(device())
 
 

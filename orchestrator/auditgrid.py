@@ -18,7 +18,7 @@ from orchestrator.evidence import Known
 from orchestrator.store import Store
 from signsym_core.finetune import FineTune
 from signsym_core.masking import GREY
-from signsym_core.registry import Member, build
+from signsym_core.registry import Member, not_default, rebuild
 
 #: Steps of the iterated attack.
 STEPS = 20
@@ -79,14 +79,14 @@ def _value(radius: float | str) -> float:
 
 def _experiment(model: Known, store: Store) -> dict[str, Any]:
     spec = _spec(store, next(iter(model.jobs.values())))
-    task = ss.TASKS.build(model.setting["task"], **json.loads(model.setting["task_params"]))
+    task = ss.TASKS.rebuild({"name": model.setting["task"], "parameters": json.loads(model.setting["task_params"])})
     radii = {run.epsilon: model.labels[run.epsilon] for run in model.evidence.of()} or {e: str(e) for e in RADII}
     radii |= {GREY: "0.5", 1.0: "1"}
     return {
         "task": _short(task),
-        "dataset": _short(ss.DATASETS.build(spec["dataset"]["name"], **spec["dataset"]["parameters"])),
-        "backbone": _short(ss.BACKBONES.build(spec["backbone"]["name"], **spec["backbone"]["parameters"])),
-        "rule": _short(ss.RULES.build(spec["rule"]["name"], **spec["rule"]["parameters"])),
+        "dataset": _short(ss.DATASETS.rebuild(spec["dataset"])),
+        "backbone": _short(ss.BACKBONES.rebuild(spec["backbone"])),
+        "rule": _short(ss.RULES.rebuild(spec["rule"])),
         "seeds": sorted(model.jobs),
         "weights": _weights(spec["weights"], store),
         "finetune": _changed(spec["finetune"]),
@@ -104,7 +104,7 @@ def _weights(weights: dict[str, Any] | None, store: Store) -> Any:
         return None
     if "pretrain" in weights:
         spec = _spec(store, weights["pretrain"])
-        dataset = ss.DATASETS.build(spec["dataset"]["name"], **spec["dataset"]["parameters"])
+        dataset = ss.DATASETS.rebuild(spec["dataset"])
         return {"pretrain": {"dataset": _short(dataset), "seed": spec["seed"], **_changed(spec["finetune"])}}
     return weights.get("published") or weights["file"]
 
@@ -116,13 +116,12 @@ def _spec(store: Store, key: str) -> dict[str, Any]:
 
 def _short(member: Member) -> Any:
     """A member as a grid writes it: its name, and the parameters that are not the default."""
-    changed = {name: _plain(value) for name, value in member.changed().items()}
-    return {"name": member.name, **changed} if changed else member.name
+    written = {name: _plain(value) for name, value in not_default(member).items()}
+    return {"name": member.name, **written} if written else member.name
 
 
 def _changed(settings: dict[str, Any]) -> dict[str, Any]:
-    given, defaults = build(FineTune, "finetune", settings), FineTune()
-    return {name: value for name in settings if (value := getattr(given, name)) != getattr(defaults, name)}
+    return not_default(rebuild(FineTune, "finetune", settings))
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 What only decides how a job is run (resources, retries, priority, the size of a micro-batch, where the data lie) stays
 out, so that changing it recomputes nothing. Every value is resolved before it is hashed: a changed default is another
-experiment.
+experiment. A field that came later states its neutral value, "as it was before", and is left out while it has it:
+see `signsym_core.registry.neutral`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from signsym_core.registry import Member
+from signsym_core.registry import Member, identity
 
 #: Version of what each kind of job computes. Raised when the same description gives other numbers.
 SEMANTICS = {"pretrain": 1, "finetune": 1, "attack": 1}
@@ -29,8 +30,8 @@ def key(value: Any) -> str:
 
 
 def described(member: Member) -> dict[str, Any]:
-    """A member of a registry with all its resolved parameters, as a key and a job hold it."""
-    return {"name": member.name, "parameters": member.parameters()}
+    """A member of a registry as a key and a job hold it: each resolved parameter that is not neutral."""
+    return {"name": member.name, "parameters": identity(member)}
 
 
 def cell_key(base: str, gradient: str, epsilon: float) -> str:

@@ -14,9 +14,9 @@ def rebuilt(store: Store, key: str) -> tuple[Model, dict[str, Any]]:
     """The fine-tuned model `key` on the CPU, converted to its rule, and its record."""
     tensors, record = store.load_model(key)
     spec = record["spec"]
-    backbone = ss.BACKBONES.build(spec["backbone"]["name"], **spec["backbone"]["parameters"])
+    backbone = ss.BACKBONES.rebuild(spec["backbone"])
     model = fresh(spec, backbone, len(record["classes"]), record["channels"], None)
-    rule = ss.RULES.build(spec["rule"]["name"], **spec["rule"]["parameters"])
+    rule = ss.RULES.rebuild(spec["rule"])
     ss.convert(model, rule, seed=spec["seed"]).load_state_dict(tensors)
     return model, record
 
@@ -28,4 +28,4 @@ def fresh(spec: dict[str, Any], backbone: Backbone, classes: int, channels: int,
 
 def task_of(spec: dict[str, Any], score: dict[str, Any] | None = None) -> Task:
     """The task of a fine-tune, scored as an attack asks."""
-    return ss.TASKS.build(spec["task"]["name"], **spec["task"]["parameters"], **(score or {}))
+    return ss.TASKS.rebuild({"name": spec["task"]["name"], "parameters": spec["task"]["parameters"] | (score or {})})

@@ -16,6 +16,7 @@ from orchestrator import guess, keys
 from orchestrator.cells import AttackChoice, Grid, Model, Pretrain, Run, Weights
 from orchestrator.jobs import Job, Point
 from signsym_core.attacks import GRADIENTS
+from signsym_core.registry import identity
 from signsym_core.rules.bp import BP
 from signsym_core.tasks import Task
 from signsym_core.tasks.classification import Classification
@@ -120,7 +121,7 @@ class _Planner:
         spec: dict[str, Any] = {"kind": "finetune", "semantics": keys.SEMANTICS["finetune"], "weights": weights}
         spec |= {name: keys.described(getattr(model, name)) for name in ("dataset", "backbone", "rule")}
         spec |= {"task": _learned(model.task)}
-        spec |= {"seed": model.seed, "finetune": dataclasses.asdict(model.finetune)}
+        spec |= {"seed": model.seed, "finetune": identity(model.finetune)}
         title = f"finetune {model.rule.name} {model.backbone.name} {model.dataset.name} seed {model.seed}"
         # A weights file counts by its content, wherever it lies.
         content = None if weights is None else {name: value for name, value in weights.items() if name != "file"}
@@ -181,7 +182,7 @@ def _pretrain(model: Model, pretrain: Pretrain, experiment: int) -> Job:
     # Whatever comes later, a body is pre-trained on classes.
     spec |= {"task": keys.described(Classification()), "dataset": keys.described(pretrain.dataset)}
     spec |= {"backbone": keys.described(model.backbone), "seed": pretrain.seed}
-    spec |= {"finetune": dataclasses.asdict(pretrain.settings)}
+    spec |= {"finetune": identity(pretrain.settings)}
     title = f"pretrain {model.backbone.name} {pretrain.dataset.name} seed {pretrain.seed}"
     return Job(
         key=keys.key(spec),

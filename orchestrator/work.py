@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import io
 import json
@@ -27,7 +26,7 @@ from signsym_core.backbones.weights import load_body, load_file, load_published
 from signsym_core.datasets import Data, DataSource, inputs
 from signsym_core.evaluate import BLOCK
 from signsym_core.finetune import Checkpoint
-from signsym_core.registry import Member, build
+from signsym_core.registry import Member, changed, rebuild
 from signsym_core.tasks import Task
 
 #: Adversarial images that are kept for each epsilon.
@@ -74,7 +73,7 @@ def _finetune(key: str, spec: dict[str, Any], context: Context) -> dict[str, flo
         load_published(model, backbone, weights["published"])
     elif "file" in weights:
         load_file(model, Path(weights["file"]))
-    rule = ss.RULES.build(spec["rule"]["name"], **spec["rule"]["parameters"])
+    rule = ss.RULES.rebuild(spec["rule"])
     ss.convert(model, rule, seed=spec["seed"])
     return _train(key, spec, context, model, source, data)
 
@@ -94,7 +93,7 @@ def _train(
         state = {"epoch": checkpoint.epoch, "history": checkpoint.history}
         store.save_progress(key, checkpoint.tensors, state)
 
-    settings = build(ss.FineTune, "finetune", spec["finetune"])
+    settings = rebuild(ss.FineTune, "finetune", spec["finetune"])
     task = models.task_of(spec)
     micro_batch = max(1, settings.batch_size >> context.halvings) if context.halvings else None
     history = ss.fine_tune(
@@ -131,7 +130,7 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
     test = data.test.take(torch.arange(count))
     assert isinstance(test.images, Tensor)
     pixels = inputs(test.images, source)
-    chosen = ss.ATTACKS.build(spec["attack"]["name"], **spec["attack"]["parameters"])
+    chosen = ss.ATTACKS.rebuild(spec["attack"])
     epsilons = sorted({epsilon for _, epsilon, _ in spec["points"]})
     gradient = "feedback" if spec["gradient"] == "none" else spec["gradient"]
     task = models.task_of(made, spec.get("score"))
@@ -230,7 +229,7 @@ def _png(image: Tensor) -> bytes:
 
 
 def _ingredients(spec: dict[str, Any], context: Context) -> tuple[DataSource, Backbone, Data]:
-    backbone = ss.BACKBONES.build(spec["backbone"]["name"], **spec["backbone"]["parameters"])
+    backbone = ss.BACKBONES.rebuild(spec["backbone"])
     source, data = _data(keys.canonical(spec["dataset"]), context.data_root, context.storage)
     return source, backbone, data
 
@@ -239,7 +238,7 @@ def _ingredients(spec: dict[str, Any], context: Context) -> tuple[DataSource, Ba
 def _data(described: str, root: str, storage: str) -> tuple[DataSource, Data]:
     """A data set on this worker's device, decoded once in its life; the same images as ever in the store."""
     parts = json.loads(described)
-    source = ss.DATASETS.build(parts["name"], **parts["parameters"])
+    source = ss.DATASETS.rebuild(parts)
     data = source.load(Path(root))
     splits.keep(Store(storage), parts, data)
     return source, data.to(device())
@@ -272,19 +271,17 @@ class _Models:
 
 def _setting(spec: dict[str, Any], task: Task) -> dict[str, Any]:
     """The columns of a result that say what was fine-tuned."""
-    settings = build(ss.FineTune, "finetune", spec["finetune"])
+    settings = rebuild(ss.FineTune, "finetune", spec["finetune"])
     members: dict[str, Member] = {
-        "dataset": ss.DATASETS.build(spec["dataset"]["name"], **spec["dataset"]["parameters"]),
-        "backbone": ss.BACKBONES.build(spec["backbone"]["name"], **spec["backbone"]["parameters"]),
-        "rule": ss.RULES.build(spec["rule"]["name"], **spec["rule"]["parameters"]),
+        "dataset": ss.DATASETS.rebuild(spec["dataset"]),
+        "backbone": ss.BACKBONES.rebuild(spec["backbone"]),
+        "rule": ss.RULES.rebuild(spec["rule"]),
     }
     row: dict[str, Any] = {"task": task.name, "task_params": keys.canonical(task.changed())}
     row |= {"weights": keys.canonical(spec["weights"])}
     for column, member in members.items():
         row |= {column: member.name, f"{column}_params": keys.canonical(member.changed())}
-    defaults = ss.FineTune()
-    changed = {k: v for k, v in dataclasses.asdict(settings).items() if v != getattr(defaults, k)}
-    return row | {"finetune": keys.canonical(changed)}
+    return row | {"finetune": keys.canonical(changed(settings))}
 
 
 def _provenance(context: Context) -> dict[str, Any]:

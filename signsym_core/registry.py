@@ -14,7 +14,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from signsym_core import extensions
@@ -46,9 +46,8 @@ class Member:
         return dataclasses.asdict(self)
 
     def changed(self) -> dict[str, Any]:
-        """The parameters whose value is not the default."""
-        fields = dataclasses.fields(self)
-        return {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
+        """The parameters that columns tell: see `changed`."""
+        return changed(self)
 
 
 M = TypeVar("M", bound=Member)
@@ -101,8 +100,65 @@ class Registry(Generic[M]):
         """
         return build(self[name], f"{self.family} {name!r}", parameters)
 
+    def rebuild(self, described: Mapping[str, Any]) -> M:
+        """The member of a stored description, {"name": ..., "parameters": ...}: see `rebuild`."""
+        name = described["name"]
+        return rebuild(self[name], f"{self.family} {name!r}", described["parameters"])
+
 
 D = TypeVar("D")
+
+_NO_NEUTRAL = object()
+
+
+def neutral(value: Any, *, default: Any = dataclasses.MISSING) -> Any:
+    """A dataclass field that came after results were stored without it.
+
+    `value` means "as it was before the field existed", for ever: keys, stored descriptions and `*_params` columns
+    leave the field out while it has this value, so that no stored key moves. `default` is what a new grid gets, the
+    neutral value unless another is named; changing it later makes other keys, as for any field.
+    """
+    return dataclasses.field(default=value if default is dataclasses.MISSING else default, metadata={"neutral": value})
+
+
+def identity(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass instance that keys hold: all of them but those at their neutral value."""
+    values = dataclasses.asdict(settings)
+    return {f.name: values[f.name] for f in dataclasses.fields(settings) if not _same(values[f.name], _neutral(f))}
+
+
+def changed(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass instance that columns tell: not neutral, or not the default where none is neutral."""
+    return {
+        f.name: value for f in dataclasses.fields(settings) if not _same(value := getattr(settings, f.name), _usual(f))
+    }
+
+
+def not_default(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass instance that a grid file has to write."""
+    return {
+        f.name: value for f in dataclasses.fields(settings) if not _same(value := getattr(settings, f.name), f.default)
+    }
+
+
+def rebuild(cls: type[D], what: str, stored: Mapping[str, Any]) -> D:
+    """`build` from what `identity` or `changed` kept: a field that is left out has its neutral value."""
+    fields = dataclasses.fields(typing.cast(Any, cls))
+    left_out = {f.name: _neutral(f) for f in fields if _neutral(f) is not _NO_NEUTRAL}
+    return build(cls, what, left_out | dict(stored))
+
+
+def _neutral(field: dataclasses.Field[Any]) -> Any:
+    return field.metadata.get("neutral", _NO_NEUTRAL)
+
+
+def _usual(field: dataclasses.Field[Any]) -> Any:
+    return field.default if _neutral(field) is _NO_NEUTRAL else _neutral(field)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal and of one type: 1, 1.0 and True are three values, as in a key."""
+    return type(one) is type(other) and bool(one == other)
 
 
 def build(cls: type[D], what: str, parameters: dict[str, Any]) -> D:

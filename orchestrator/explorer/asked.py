@@ -80,13 +80,13 @@ def _asked(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Asked]:
 def _described(spec: Mapping[str, Any], score: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, str]]:
     """A fine-tune as the columns of results describe it: those of a figure but the metric, and those of the rule."""
     from signsym_core.finetune import FineTune
+    from signsym_core.registry import changed, rebuild
 
-    defaults = dataclasses.asdict(FineTune())
-    changed = {key: value for key, value in spec["finetune"].items() if value != defaults.get(key)}
+    settings = changed(rebuild(FineTune, "finetune", spec["finetune"]))
     dataset, backbone = _member("datasets", spec["dataset"]), _member("backbones", spec["backbone"])
     weights = keys.canonical(spec["weights"])
     task = spec["task"] | {"parameters": {**spec["task"]["parameters"], **score}}
-    figure = (*_member("tasks", task), *dataset, *backbone, weights, keys.canonical(changed))
+    figure = (*_member("tasks", task), *dataset, *backbone, weights, keys.canonical(settings))
     return figure, _member("rules", spec["rule"])
 
 
@@ -100,5 +100,5 @@ def _member(family: str, described: Mapping[str, Any]) -> tuple[str, str]:
         "rules": ss.RULES,
         "tasks": ss.TASKS,
     }
-    member = registries[family].build(described["name"], **described["parameters"])
+    member = registries[family].rebuild(described)
     return member.name, keys.canonical(member.changed())

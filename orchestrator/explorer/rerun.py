@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+import signsym_core as ss
 from orchestrator import keys
 from orchestrator.jobs import Job
+from signsym_core.registry import Registry, rebuild
 
 
 def one_cell(jobs: Mapping[str, Job], cell: str) -> str | None:
@@ -27,13 +30,15 @@ def one_cell(jobs: Mapping[str, Job], cell: str) -> str | None:
 
 def _grid(jobs: Mapping[str, Job], job: Job, gradient: str, label: str) -> str:
     made = jobs[job.parents[0]].spec
-    experiment: dict[str, Any] = {"task": _member(made["task"], job.spec.get("score", {}))}
-    experiment |= {name: _member(made[name]) for name in ("dataset", "backbone", "rule")}
+    task = made["task"]["parameters"] | job.spec.get("score", {})
+    experiment: dict[str, Any] = {"task": _member(ss.TASKS, made["task"] | {"parameters": task})}
+    families: Mapping[str, Registry[Any]] = {"dataset": ss.DATASETS, "backbone": ss.BACKBONES, "rule": ss.RULES}
+    experiment |= {name: _member(family, made[name]) for name, family in families.items()}
     weights = _weights(jobs, made["weights"])
     if weights is not None:
         experiment["weights"] = weights
-    experiment["finetune"] = made["finetune"]
-    attack = _member(job.spec["attack"])
+    experiment["finetune"] = _settings(made["finetune"])
+    attack = _member(ss.ATTACKS, job.spec["attack"])
     if attack["name"] != "none":
         attack["epsilon"] = [_number(label)]
         if gradient != "none":
@@ -53,11 +58,19 @@ def _weights(jobs: Mapping[str, Job], weights: Mapping[str, Any] | None) -> Any:
     if "pretrain" not in weights:
         return weights.get("published") or weights["file"]
     before = jobs[weights["pretrain"]].spec
-    return {"pretrain": {"dataset": _member(before["dataset"]), "seed": before["seed"], **before["finetune"]}}
+    dataset = _member(ss.DATASETS, before["dataset"])
+    return {"pretrain": {"dataset": dataset, "seed": before["seed"], **_settings(before["finetune"])}}
 
 
-def _member(described: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    return {"name": described["name"], **described["parameters"], **(more or {})}
+def _member(family: Registry[Any], described: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = family.rebuild(described).parameters()
+    # YAML has lists and no tuples.
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}
+    return {"name": described["name"], **plain}
+
+
+def _settings(finetune: Mapping[str, Any]) -> dict[str, Any]:
+    return dataclasses.asdict(rebuild(ss.FineTune, "finetune", finetune))
 
 
 def _number(label: str) -> float | str:
