@@ -16,6 +16,7 @@ def _schema(columns: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
 #: Columns that older files of the same version do not have; they are read as nulls.
 ADDED = frozenset(
     {"task_params", "surrogate_job", "gpu_share", "gpu_peak", "gpu_total", "queries", "failed_starts", "distance"}
+    | {"precision", "deterministic", "finetune_precision", "finetune_deterministic", "finetune_device"}
 )
 
 _text, _number, _count = pa.string(), pa.float64(), pa.int64()
@@ -78,6 +79,20 @@ RESULTS = _schema(
         ("git", _text, "commit of the code, with + where files were changed"),
         ("versions", _text, "JSON of the versions of python and the libraries"),
         ("device", _text, "device that computed the row"),
+        (
+            "precision",
+            _text,
+            "float32, tf32 or bf16: arithmetic of the attack and its verdict; null in older files: float32 on a CPU, "
+            "tf32 on a GPU",
+        ),
+        (
+            "deterministic",
+            pa.bool_(),
+            "whether the attack's kernels give the same bits again; null in older files: on a GPU they need not",
+        ),
+        ("finetune_precision", _text, "arithmetic of the fine-tune, as precision"),
+        ("finetune_deterministic", pa.bool_(), "whether the fine-tune's kernels give the same bits again, likewise"),
+        ("finetune_device", _text, "device that fine-tuned the model; null in older files"),
         ("gpu_share", _number, "GPUs that the attack job was given; null in files of older versions"),
         ("gpu_peak", _count, "bytes of its tensors on the GPU at most; null on a CPU"),
         ("gpu_total", _count, "bytes of memory of the GPU; null on a CPU"),

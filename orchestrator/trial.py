@@ -10,6 +10,7 @@ import concurrent.futures
 import dataclasses
 import faulthandler
 import os
+import re
 import socket
 import sys
 import time
@@ -27,6 +28,14 @@ TRACEBACK = 20_000
 GRACE = 20.0
 
 
+#: How CUDA and its libraries say that a GPU has no room for them, each in words of its own.
+_NO_MEMORY = re.compile(
+    r"CUDA out of memory|CUDA error: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY"
+    r"|CUBLAS_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED|CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_NOT_INITIALIZED"
+    r"|CUDNN_STATUS_INTERNAL_ERROR_(DEVICE|HOST)_ALLOCATION_FAILED|unable to find an engine to execute"
+)
+
+
 class RetiredError(RuntimeError):
     """Ends a worker that cannot be trusted with another job."""
 
@@ -39,13 +48,10 @@ class Trial(tune.Trainable):
         assert context is not None
         self.execute, self.context, self.job = execute, context, config
         self.retired = False
+        # cuBLAS gives the same bits again only where its workspace was fixed before CUDA starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if not config["gpu"]:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        import torch
-
-        if 0 < config["gpu"] < 1 and torch.cuda.is_available():
-            # Ray counts shares and bounds nothing: a job that needs more must fail alone.
-            torch.cuda.set_per_process_memory_fraction(config["gpu"])
         # One thread for all jobs: the processor's threads that torch starts belong to the thread that calls it.
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
 
@@ -70,17 +76,19 @@ class Trial(tune.Trainable):
         # Ray's own setting of the threads is lost where a login shell exports OMP_NUM_THREADS.
         torch.set_num_threads(max(1, int(self.job["cpu"])))
         on_gpu = torch.cuda.is_available()
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats()
         started = time.monotonic()
         told: dict[str, Any] = {"done": True}
         try:
+            if on_gpu:
+                # What comes first on a GPU makes CUDA's context, for which there may be no room.
+                self._bound_memory()
             context = dataclasses.replace(self.context, halvings=self.job["halvings"], gpu_share=self.job["gpu"])
             told |= self.execute(self.job["key"], self.job["spec"], context) or {}
         except Exception as error:
             told |= _failure(_cause(error), f"{type(error).__name__}: {error}", traceback.format_exc())
-            # An error of the device stays: every later job of this process would fail with it.
-            self.retired = "CUDA error" in str(error)
+            # An error of the device stays: every later job of this process would fail with it. So does a context, or
+            # a library's handle, that could not be made.
+            self.retired = "CUDA error" in str(error) or "cuDNN error" in str(error)
             told["done"] = not self.retired
             if on_gpu and not self.retired:
                 torch.cuda.empty_cache()
@@ -89,6 +97,14 @@ class Trial(tune.Trainable):
             told["gpu_peak"] = torch.cuda.max_memory_allocated()
             told["gpu_total"] = torch.cuda.get_device_properties(0).total_memory
         return told
+
+    def _bound_memory(self) -> None:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        if 0 < self.job["gpu"] < 1:
+            # Ray counts shares and bounds nothing: a job that needs more must fail alone.
+            torch.cuda.set_per_process_memory_fraction(self.job["gpu"])
 
     def _hangs(self) -> dict[str, Any]:
         (thread,) = self.thread._threads
@@ -123,6 +139,6 @@ def _cause(error: BaseException) -> Cause:
 
     from orchestrator.store import StoreError
 
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
         return "memory"
     return "store" if isinstance(error, StoreError) else "error"

@@ -21,6 +21,7 @@ import signsym_core as ss
 from orchestrator import codes, keys, models, splits, tables
 from orchestrator.jobs import Context
 from orchestrator.store import Store, StoreError
+from signsym_core.arithmetic import Precision, effective
 from signsym_core.backbones import Backbone, Model
 from signsym_core.backbones.weights import load_body, load_file, load_published
 from signsym_core.datasets import Data, DataSource, inputs
@@ -110,6 +111,7 @@ def _train(
     )
     record = {"job": key, "spec": spec, "history": history, "classes": list(data.classes), "channels": data.channels}
     record |= {"train_images": len(data.train), "seconds": time.monotonic() - started, "device": _device_name()}
+    record |= _kernels(settings.precision, settings.deterministic)
     record |= {"micro_batch": micro_batch, "gpu_share": context.gpu_share, **_memory()}
     record |= {"git": context.git, "versions": context.versions, "finished_at": datetime.now(UTC).isoformat()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -157,7 +159,8 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
         micro_batch=max(1, BLOCK >> context.halvings),
     )
     common = _provenance(context) | _setting(made, task) | {"job": key, "finetune_job": spec["model"]}
-    common |= {"surrogate_job": spec.get("surrogate")}
+    common |= {"surrogate_job": spec.get("surrogate")} | _kernels(chosen.precision, chosen.deterministic)
+    common |= {f"finetune_{name}": record.get(name) for name in ("precision", "deterministic", "device")}
     common |= {"attack": chosen.name, "attack_params": keys.canonical(chosen.changed()), "norm": chosen.norm}
     common |= {"metric": task.metric, "n": len(test), "seed": spec["seed"]}
     common |= {"chance": task.chance(test.labels, gallery), "steps": chosen.steps_taken()}
@@ -286,6 +289,12 @@ def _setting(spec: dict[str, Any], task: Task) -> dict[str, Any]:
 
 def _provenance(context: Context) -> dict[str, Any]:
     return {"git": context.git, "versions": context.versions, "device": _device_name()}
+
+
+def _kernels(precision: Precision, deterministic: bool) -> dict[str, Any]:
+    """The arithmetic that this device had under these settings; a processor's is always the same again."""
+    here = device()
+    return {"precision": effective(precision, here), "deterministic": deterministic or here.type != "cuda"}
 
 
 def _memory() -> dict[str, int | None]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core import seeds
+from signsym_core.arithmetic import arithmetic
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
 from signsym_core.attacks.ball import Norm
 from signsym_core.attacks.ball import within_ball as within_ball
@@ -145,7 +146,9 @@ def attack(
     passes = Passes()
     noise = torch.Generator(device=images.device).manual_seed(seed)
     blocks = []
-    with frozen(model), frozen(surrogate or model):
+    models = (model, surrogate or model)
+    computing = arithmetic(chosen.precision, chosen.deterministic, images.device, *models)
+    with computing, frozen(model), frozen(surrogate or model):
         for start in range(0, len(images), BLOCK):
             at = slice(start, start + BLOCK)
             drawn = None

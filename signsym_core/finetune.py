@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from signsym_core import seeds
 from signsym_core.alignment import layer_alignment
+from signsym_core.arithmetic import Precision, arithmetic
 from signsym_core.backbones import Model
 from signsym_core.datasets import DataSource, Split, augmented, inputs
 from signsym_core.microbatch import backward
-from signsym_core.registry import require
+from signsym_core.registry import neutral, require
 from signsym_core.rules.convert import unserved
 from signsym_core.tasks import Objective, Task
 
@@ -45,6 +46,10 @@ class FineTune:
     augment: bool = True
     #: Steps between two logs of each layer's alignment with BP; 0: never.
     log_alignment: int = 0
+    #: In which arithmetic a step is computed; weights, feedback matrices, loss and optimiser are always float32.
+    precision: Precision = neutral("tf32")
+    #: Whether a GPU uses only kernels that give the same bits again.
+    deterministic: bool = neutral(True)
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "epochs", "a whole number, at least 0", self.epochs)
@@ -90,6 +95,22 @@ def fine_tune(
     rounding (see `signsym_core.microbatch`). Raises NonFiniteGradientError, naming the layer and the step, and
     ValueError where a converted layer does not take part in the forward pass.
     """
+    with arithmetic(settings.precision, settings.deterministic, train.device, model):
+        return _fine_tune(model, train, source, task, settings, seed, classes, resume, on_epoch, micro_batch)
+
+
+def _fine_tune(
+    model: Model,
+    train: Split,
+    source: DataSource,
+    task: Task,
+    settings: FineTune,
+    seed: int,
+    classes: int | None,
+    resume: Checkpoint | None,
+    on_epoch: Callable[[Checkpoint], None] | None,
+    micro_batch: int | None,
+) -> list[dict[str, Any]]:
     device = train.labels.device
     known = classes if classes is not None else _classes(train.labels)
     objective = task.objective(known, seed).to(device)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from signsym_core.arithmetic import arithmetic
 from signsym_core.datasets import DataSource, Split, inputs
 
 #: How the order of items at one distance is decided.
@@ -61,10 +62,11 @@ def encode(model: nn.Module, split: Split, source: DataSource, batch: int = 256)
     model.eval()
     try:
         found = []
-        for places in torch.arange(len(split)).split(batch):
-            images = split.take(places).images
-            assert isinstance(images, Tensor)
-            found.append(signs(model(inputs(images, source))))
+        with arithmetic("float32", True, split.device):
+            for places in torch.arange(len(split)).split(batch):
+                images = split.take(places).images
+                assert isinstance(images, Tensor)
+                found.append(signs(model(inputs(images, source))))
     finally:
         model.train(training)
     return Codes(signs=torch.cat(found), labels=split.labels)

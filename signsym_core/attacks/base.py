@@ -11,9 +11,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from signsym_core.arithmetic import Precision
 from signsym_core.attacks.ball import Norm
 from signsym_core.attacks.problem import Problem
-from signsym_core.registry import Member
+from signsym_core.registry import Member, neutral
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,11 @@ class Attack(Member, ABC):
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     #: Whether it goes on from the images `problem.start` where it is given some.
     goes_on: ClassVar[bool] = False
+
+    #: In which arithmetic the models are run, for gradients and for verdicts alike.
+    precision: Precision = neutral("float32")
+    #: Whether a GPU uses only kernels that give the same bits again.
+    deterministic: bool = neutral(True)
 
     @abstractmethod
     def run(self, problem: Problem, epsilon: float) -> Tensor:

@@ -29,6 +29,7 @@ experiments:
       - {name: apgd, loss: dlr, steps: 10, epsilon: 0.05, images: 24}
       - {name: autoattack, steps: 5, targets: 2, queries: 20, gradient: exact, epsilon: 0.05, images: 24}
       - {name: square, queries: 50, epsilon: 0.05, images: 24}
+      - {name: fgsm, precision: bf16, deterministic: false, epsilon: 0.05, images: 24}
       - {name: hopskipjump, steps: 2, epsilon: [0.5, 2], images: 12}
       - {name: hopskipjump, steps: 2, constraint: linf, queries: 300, epsilon: [0.1, 0.3], images: 12}
       - {name: boundary, steps: 50, epsilon: [0.5, 2], images: 12}
@@ -51,6 +52,18 @@ def done(tmp_path_factory):
 def test_every_cell_has_a_result(done):
     results, _, cells = done
     assert set(results["cell"]) == cells
+
+
+def test_every_result_says_in_which_arithmetic_model_and_attack_were_computed(done):
+    results, _, _ = done
+    low = results["attack"] == "fgsm"
+    assert (results["precision"] == low.map({True: "bf16", False: "float32"})).all()
+    assert results.loc[low, "attack_params"].eq('{"deterministic":false,"precision":"bf16"}').all()
+    # A CPU has no TF32, and its kernels always give the same bits again.
+    assert results["finetune_precision"].eq("float32").all()
+    assert results["deterministic"].all()
+    assert results["finetune_deterministic"].all()
+    assert (results["finetune_device"] == results["device"]).all()
 
 
 def test_every_epsilon_has_its_norm(done):

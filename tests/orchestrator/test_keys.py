@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -96,9 +97,12 @@ def test_a_cell_is_its_attack_its_gradient_and_its_epsilon():
 
 
 @pytest.mark.parametrize(("family", "name"), MEMBERS, ids=[f"{f.family}-{n}" for f, n in MEMBERS])
-def test_a_member_is_described_by_its_name_and_every_resolved_parameter(family, name):
-    described = keys.described(family.build(name))
-    assert described == {"name": name, "parameters": family[name]().parameters()}
+def test_a_member_is_described_by_its_name_and_every_resolved_parameter_that_is_not_neutral(family, name):
+    described, fields = keys.described(family.build(name)), dataclasses.fields(family[name])
+    left_out = {field.name: field.metadata["neutral"] for field in fields if "neutral" in field.metadata}
+    assert described["name"] == name
+    assert described["parameters"] | left_out == family[name]().parameters()
+    assert not described["parameters"].keys() & left_out
     assert keys.key(described) == keys.key(json.loads(keys.canonical(described)))
 
 

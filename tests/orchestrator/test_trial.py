@@ -38,7 +38,19 @@ def test_a_job_that_raises_is_reported_and_leaves_the_worker_alive():
 
 @pytest.mark.parametrize(
     ("error", "cause"),
-    [(torch.OutOfMemoryError("full"), "memory"), (StoreError("full"), "store"), (OSError(), "error")],
+    [
+        (torch.OutOfMemoryError("full"), "memory"),
+        (torch.AcceleratorError("CUDA error: out of memory"), "memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"), "memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "memory"),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), "memory"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "error"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), "error"),
+        (StoreError("full"), "store"),
+        (OSError(), "error"),
+    ],
 )
 def test_causes_are_told_apart(error, cause):
     def fail(key, spec, context):
