@@ -17,6 +17,7 @@ def _schema(columns: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
 ADDED = frozenset(
     {"task_params", "surrogate_job", "gpu_share", "gpu_peak", "gpu_total", "queries", "failed_starts", "distance"}
     | {"precision", "deterministic", "finetune_precision", "finetune_deterministic", "finetune_device"}
+    | {"nonfinite_grad"}
 )
 
 _text, _number, _count = pa.string(), pa.float64(), pa.int64()
@@ -74,6 +75,12 @@ RESULTS = _schema(
             _count,
             "images that no start was found for, which count as not broken; null where none is needed",
         ),
+        (
+            "nonfinite_grad",
+            _count,
+            "images with entries of a gradient that were NaN or infinite and counted as 0; null where no gradient was "
+            "asked for, and in older files",
+        ),
         ("forwards", _count, "forward passes of the whole attack job, in images"),
         ("backwards", _count, "backward passes of the whole attack job, in images"),
         ("git", _text, "commit of the code, with + where files were changed"),
@@ -117,6 +124,12 @@ OUTCOMES = _schema(
             "start; null where none is looked for",
         ),
         ("zero_grad", pa.bool_(), "the loss had no gradient at the clean image; null where none was asked for"),
+        (
+            "nonfinite_grad",
+            _count,
+            "entries of the gradient that were NaN or infinite and counted as 0, of the worst one that the attack "
+            "followed; null where none was asked for, and in older files",
+        ),
     ]
 )
 

@@ -168,6 +168,7 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
     common |= {"failed_starts": outcome.failed_starts}
     common |= {"gpu_share": context.gpu_share, **_memory()}
     common |= {"seconds": time.monotonic() - started, "finished_at": datetime.now(UTC)}
+    nonfinite = outcome.nonfinite_gradient
     results: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
@@ -179,6 +180,7 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
             | {"epsilon": epsilon, "epsilon_label": label}
             | {"step_size": chosen.step(epsilon), "reach": outcome.reach[row]}
             | {"queries": None if outcome.queries is None else float(outcome.queries[row].double().mean())}
+            | {"nonfinite_grad": None if nonfinite is None else int((nonfinite[row] > 0).sum())}
         )
         outcomes += _outcome_rows(cell, outcome, row, test.indices, task.retrieves)
         examples += _example_rows(cell, outcome, row, test.indices, pixels[:EXAMPLES], data)
@@ -196,8 +198,9 @@ def _outcome_rows(cell: str, outcome: ss.Outcome, row: int, indices: Tensor, ret
     zero = none if outcome.zero_gradient is None else outcome.zero_gradient.tolist()
     queries = none if outcome.queries is None else outcome.queries[row].tolist()
     distance = none if outcome.distances is None else outcome.distances.tolist()
-    names = ("image", "robust", "ap", "linf", "queries", "distance", "zero_grad")
-    columns = (indices.tolist(), robust, ap, outcome.linf[row].tolist(), queries, distance, zero)
+    nonfinite = none if outcome.nonfinite_gradient is None else outcome.nonfinite_gradient[row].tolist()
+    names = ("image", "robust", "ap", "linf", "queries", "distance", "zero_grad", "nonfinite_grad")
+    columns = (indices.tolist(), robust, ap, outcome.linf[row].tolist(), queries, distance, zero, nonfinite)
     return [{"cell": cell, **dict(zip(names, values, strict=True))} for values in zip(*columns, strict=True)]
 
 

@@ -25,6 +25,15 @@ class Block:
     queries: Tensor | None = None
     distances: Tensor | None = None
     zero_gradient: Tensor | None = None
+    nonfinite_gradient: Tensor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """Images within the ball, and of each how many entries were not finite on the way (int64), on the device."""
+
+    images: Tensor
+    nonfinite: Tensor | None = None
 
 
 def run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carry: bool, keep: int) -> Block:
@@ -38,23 +47,28 @@ def run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carry
         linf=torch.zeros(shape, dtype=torch.float32),
         sizes=torch.zeros(shape, dtype=torch.float64),
         predictions=torch.full(shape, -1, dtype=torch.int64),
+        nonfinite_gradient=torch.zeros(shape, dtype=torch.int64),
         adversarial=problem.images[:keep].cpu().repeat(len(epsilons), 1, 1, 1, 1),
     )
-    waiting: list[tuple[int, Tensor]] = []
+    waiting: list[tuple[int, Proposal]] = []
 
     def judge_waiting() -> None:
         if not waiting:
             return
-        outputs = problem.outputs(torch.cat([images for _, images in waiting])).split(count)
-        for (row, images), output in zip(waiting, outputs, strict=True):
-            record(row, images, output, slice(None))
+        outputs = problem.outputs(torch.cat([proposal.images for _, proposal in waiting])).split(count)
+        for (row, proposal), output in zip(waiting, outputs, strict=True):
+            record(row, proposal, output, slice(None))
         waiting.clear()
 
-    def record(row: int, images: Tensor, outputs: Tensor, where: slice | Tensor) -> None:
+    def record(row: int, proposal: Proposal, outputs: Tensor, where: slice | Tensor) -> None:
+        images = proposal.images
         labels, task, gallery = problem.labels[where], problem.task, problem.gallery
         task.check(outputs, labels)
+        problem.tally.refuse()
         result.scores[row, where] = task.score(outputs, labels, gallery).cpu()
         result.predictions[row, where] = task.predict(outputs, gallery).cpu()
+        if proposal.nonfinite is not None:
+            result.nonfinite_gradient[row, where] = proposal.nonfinite.cpu()
         change = images - problem.images[where]
         result.linf[row, where] = sizes(change).float().cpu()
         result.sizes[row, where] = sizes(change, attack.norm).cpu()
@@ -62,9 +76,18 @@ def run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carry
         kept = positions < keep
         result.adversarial[row, positions[kept]] = images[kept.to(images.device)].cpu()
 
-    def proposed(row: int, part: Problem, where: slice | Tensor) -> Tensor:
+    def proposed(row: int, part: Problem, where: slice | Tensor) -> Proposal:
         epsilon = float(epsilons[row])
-        images = within_ball(part.images, part.source.craft(attack, part, epsilon), epsilon, attack.norm)
+        tally = part.tally
+        tally.entries.zero_()
+        crafted = part.source.craft(attack, part, epsilon)
+        if tally.followed and tally.entries.any():
+            tally.careful = True
+            crafted = part.source.craft(attack, part, epsilon)
+            tally.careful = False
+        # A proposal that is no number leaves the pixel as it is, like a gradient that is none.
+        tally.note(crafted.isnan().flatten(1).sum(dim=1), part.numbers)
+        images = within_ball(part.images, crafted, epsilon, attack.norm)
         told = part.source.asked(part).told
         if told is not None:
             if result.queries is None:
@@ -74,7 +97,7 @@ def run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carry
             if result.distances is None:
                 result.distances = torch.zeros(count, dtype=torch.float64)
             result.distances[where] = told.distances.cpu()
-        return images
+        return Proposal(images=images, nonfinite=tally.entries[part.numbers])
 
     alive = torch.ones(count, dtype=torch.bool)
     previous: int | None = None
@@ -84,24 +107,24 @@ def run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carry
     for row in order:
         epsilon = float(epsilons[row])
         if epsilon == 0:
-            record(row, problem.images, problem.clean_outputs, slice(None))
+            record(row, Proposal(images=problem.images), problem.clean_outputs, slice(None))
         elif not carry:
             waiting.append((row, proposed(row, problem, slice(None))))
             if (len(waiting) + 1) * count > problem.micro_batch:
                 judge_waiting()
         elif previous is not None:
             # What was lost at a smaller epsilon keeps its image, which is valid here too.
-            for kept in (result.linf, result.sizes, result.predictions, result.adversarial):
+            inherited = (result.linf, result.sizes, result.predictions, result.adversarial, result.nonfinite_gradient)
+            for kept in inherited:
                 kept[row] = kept[previous]
         if epsilon and carry and alive.any():
             part = problem.only(alive.to(problem.images.device))
-            images = proposed(row, part, alive.clone())
-            record(row, images, problem.outputs(images), alive.clone())
+            proposal = proposed(row, part, alive.clone())
+            record(row, proposal, problem.outputs(proposal.images), alive.clone())
         if carry:
             alive &= result.scores[row] > 0
             previous = row
     judge_waiting()
-    asked = problem.source.asked(problem)
-    if asked.has_clean_gradient:
-        result.zero_gradient = (asked.clean_gradient.flatten(1) == 0).all(dim=1).cpu()
+    zero = problem.source.asked(problem).zero_gradient
+    result.zero_gradient = None if zero is None else zero.cpu()
     return result

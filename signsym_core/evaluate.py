@@ -20,9 +20,11 @@ from signsym_core.arithmetic import arithmetic
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
 from signsym_core.attacks.ball import Norm
 from signsym_core.attacks.ball import within_ball as within_ball
+from signsym_core.attacks.finite import Tally
 from signsym_core.attacks.problem import Passes, Problem
 from signsym_core.block import run_block
 from signsym_core.frozen import frozen
+from signsym_core.outputs import NonFiniteOutputError, outputs_of, refuse_non_finite
 from signsym_core.registry import UnknownNameError, unknown
 from signsym_core.retrieval import Gallery
 from signsym_core.tasks import TASKS, Task
@@ -55,6 +57,10 @@ class Outcome:
     distances: Tensor | None
     #: bool [n]: the loss had no gradient at all at the clean image; None where the attack did not ask for one.
     zero_gradient: Tensor | None
+    #: int64 [e, n]: how many entries of the image's gradient were NaN or infinite and so taken for 0: of the worst one
+    #: of all gradients that the attack followed. What an attack proposes and is NaN counts too. None where no gradient
+    #: was asked for.
+    nonfinite_gradient: Tensor | None
     #: int64 [e, n]: the class that the model sees.
     predictions: Tensor
     #: float [e, kept, channels, height, width]: the first adversarial images, as many as were asked for.
@@ -120,7 +126,9 @@ def attack(
     `keep` is the number of adversarial images to return; `micro_batch` the largest number of images in one pass.
 
     The model is run in evaluation mode and left as it was found. Raises ValueError for images, labels, epsilons or
-    a model that do not fit, saying what was expected and what came.
+    a model that do not fit, saying what was expected and what came; and NonFiniteOutputError, a ValueError, where the
+    model or the surrogate gives NaN or infinity for an image, -infinity too. A gradient may have entries that are not
+    finite: they count as 0, and the outcome says how many there were.
     """
     chosen = name if isinstance(name, Attack) else ATTACKS.build(name, **parameters)
     if isinstance(name, Attack) and parameters:
@@ -145,7 +153,7 @@ def attack(
     _warn_if_weak(chosen, epsilons)
     passes = Passes()
     noise = torch.Generator(device=images.device).manual_seed(seed)
-    blocks = []
+    blocks, followed = [], False
     models = (model, surrogate or model)
     computing = arithmetic(chosen.precision, chosen.deterministic, images.device, *models)
     with computing, frozen(model), frozen(surrogate or model):
@@ -157,14 +165,22 @@ def attack(
             size = min(micro_batch, BLOCK)
             own = [seeds.derive(seed, "image", start + place) for place in range(len(images[at]))]
             block = (judge, images[at], labels[at], drawn, own)
-            twin = None
+            twin, tally = None, Tally(len(images[at]), images.device)
             if surrogate is not None:
                 # Whatever rule a surrogate has, its own gradient is what it is there for.
-                twin = Problem(surrogate, *block, GRADIENTS["exact"], passes, size, surrogate_gallery or gallery)
+                codes = surrogate_gallery or gallery
+                twin = Problem(surrogate, *block, GRADIENTS["exact"], passes, size, tally, codes)
                 twin.judges = False
-            problem = Problem(model, *block, source, passes, size, gallery, twin)
-            blocks.append(run_block(chosen, problem, epsilons, carry, max(0, keep - start)))
+            problem = Problem(model, *block, source, passes, size, tally, gallery, twin)
+            try:
+                blocks.append(run_block(chosen, problem, epsilons, carry, max(0, keep - start)))
+            except NonFiniteOutputError:
+                for who, each in (("the model", model), ("the surrogate", surrogate)):
+                    _refuse_on_clean_images(each, images, problem.micro_batch, who)
+                raise
+            followed |= tally.followed
     zero = [block.zero_gradient for block in blocks if block.zero_gradient is not None]
+    nonfinite = torch.cat([block.nonfinite_gradient for block in blocks], dim=1)
     queries = [block.queries for block in blocks if block.queries is not None]
     distances = [block.distances for block in blocks if block.distances is not None]
     return Outcome(
@@ -176,6 +192,7 @@ def attack(
         queries=torch.cat(queries, dim=1) if queries else None,
         distances=torch.cat(distances) if distances else None,
         zero_gradient=torch.cat(zero) if zero else None,
+        nonfinite_gradient=nonfinite if followed or nonfinite.any() else None,
         predictions=torch.cat([block.predictions for block in blocks], dim=1),
         adversarial=torch.cat([block.adversarial for block in blocks], dim=1),
         forwards=passes.forwards,
@@ -183,6 +200,14 @@ def attack(
         images_forward=passes.images_forward,
         images_backward=passes.images_backward,
     )
+
+
+@torch.no_grad()
+def _refuse_on_clean_images(model: nn.Module | None, images: Tensor, micro_batch: int, who: str) -> None:
+    """Raise NonFiniteOutputError, saying for which of all clean images, where the outputs for some are not finite."""
+    if model is not None:
+        outputs = [outputs_of(model, piece, who) for piece in images.split(micro_batch)]
+        refuse_non_finite(torch.cat(outputs), who, "clean images")
 
 
 def _check_inputs(images: Tensor, labels: Tensor, epsilons: Sequence[float], norm: Norm) -> None:

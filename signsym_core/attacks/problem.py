@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from signsym_core.attacks.finite import Tally, mended
 from signsym_core.attacks.gradients import Source
 from signsym_core.attacks.streams import Streams
+from signsym_core.outputs import outputs_of
 from signsym_core.retrieval import Gallery
 from signsym_core.tasks import Task
 
@@ -42,7 +44,8 @@ class Problem:
     """Images [n, channels, height, width] in [0, 1], their labels, and what the attack may ask of the model.
 
     `gallery` has, for a task that retrieves, the database and the codes that this model gives the training images.
-    `twin` is the same problem on a surrogate, for a source of gradients that has one.
+    `twin` is the same problem on a surrogate, for a source of gradients that has one. `tally` counts what is not
+    finite, on this model and on the surrogate.
 
     `micro_batch` bounds the images of one pass. It is halved when the device runs out of memory: no result depends
     on it beyond rounding, because an attack's model is in evaluation mode.
@@ -59,6 +62,7 @@ class Problem:
         source: Source,
         passes: Passes,
         micro_batch: int,
+        tally: Tally,
         gallery: Gallery | None = None,
         twin: Problem | None = None,
     ) -> None:
@@ -68,14 +72,17 @@ class Problem:
         self.noise = noise
         #: A seed for each image: see `streams`.
         self.seeds = seeds
-        self.passes, self.micro_batch, self.twin = passes, micro_batch, twin
+        self.passes, self.micro_batch, self.tally, self.twin = passes, micro_batch, tally, twin
+        #: int64 [n]: which images of the block these are, for the tally.
+        self.numbers = torch.arange(len(images), device=images.device)
         #: Images to go on from, for an attack that can; None: it begins as it does by itself.
         self.start: Tensor | None = None
         self.told: Told | None = None
         #: Whether images are scored on this model, and not on another one that they are only made for here.
         self.judges = True
-        self._results: dict[Hashable, tuple[Tensor, ...]] = {}
-        self._clean: tuple[Tensor, Tensor] | None = None
+        self._results: dict[Hashable, tuple[tuple[Tensor, ...], Tensor]] = {}
+        #: The gradient, the outputs, and how many entries of the gradient were not finite: careful or not.
+        self._clean: dict[bool, tuple[Tensor, Tensor, Tensor]] = {}
         self._clean_outputs: Tensor | None = None
         #: The problem that this one is a part of, and which of its images: they share the clean gradient.
         self._whole: tuple[Problem, Tensor] | None = None
@@ -99,11 +106,17 @@ class Problem:
 
     def once(self, key: Hashable, make: Callable[[Problem], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """What `make` returns, tensors with an entry for each image; it is called once for all epsilons and parts."""
+        results, entries = self._once((self.tally.careful, key), make)
+        self.tally.note(entries[self.numbers], self.numbers)
+        return results
+
+    def _once(self, key: Hashable, make: Callable[[Problem], tuple[Tensor, ...]]) -> tuple[tuple[Tensor, ...], Tensor]:
         if self._whole is not None:
             whole, chosen = self._whole
-            return tuple(tensor[chosen] for tensor in whole.once(key, make))
+            results, entries = whole._once(key, make)
+            return tuple(tensor[chosen] for tensor in results), entries
         if key not in self._results:
-            self._results[key] = make(self)
+            self._results[key] = self.tally.alone(lambda: make(self))
         return self._results[key]
 
     def gradient(self, images: Tensor) -> Tensor:
@@ -122,30 +135,40 @@ class Problem:
     @property
     def clean_gradient(self) -> Tensor:
         """The gradient at the clean images; computed once, together with `clean_outputs`."""
-        if self._clean is None and self._whole is not None:
+        gradient, _, entries = self._clean_pass()
+        self.tally.note(entries, self.numbers)
+        return gradient
+
+    def _clean_pass(self) -> tuple[Tensor, Tensor, Tensor]:
+        careful = self.tally.careful
+        if careful not in self._clean and self._whole is not None:
             whole, chosen = self._whole
-            self._clean = (whole.clean_gradient[chosen], whole.clean_outputs[chosen])
-        elif self._clean is None:
-            self._clean = self.gradient_and_outputs(self._attack_loss, self.images)
-        assert self._clean is not None
-        return self._clean[0]
+            gradient, outputs, entries = whole._clean_pass()
+            self._clean[careful] = (gradient[chosen], outputs[chosen], entries[chosen])
+        elif careful not in self._clean:
+            run = functools.partial(self.gradient_and_outputs, self._attack_loss, self.images)
+            (gradient, outputs), entries = self.tally.alone(run)
+            self._clean[careful] = (gradient, outputs, entries[self.numbers])
+        return self._clean[careful]
 
     @property
-    def has_clean_gradient(self) -> bool:
-        """Whether the attack asked for `clean_gradient`."""
-        return self._clean is not None
+    def zero_gradient(self) -> Tensor | None:
+        """bool [n]: the loss has no gradient at all at the clean image; None where no attack asked for it."""
+        clean = self._clean.get(True, self._clean.get(False))
+        return None if clean is None else (clean[0].flatten(1) == 0).all(dim=1)
 
     @property
     def clean_outputs(self) -> Tensor:
         """The outputs for the clean images, computed once; from the pass of `clean_gradient` where there was one."""
-        if self._clean is not None:
-            return self._clean[1]
+        if self._clean:
+            return next(iter(self._clean.values()))[1]
         if self._clean_outputs is None and self._whole is not None:
             whole, chosen = self._whole
             self._clean_outputs = whole.clean_outputs[chosen]
         elif self._clean_outputs is None:
             self._clean_outputs = self.outputs(self.images)
             self.task.check(self._clean_outputs, self.labels)
+            self.tally.refuse()
         assert self._clean_outputs is not None
         return self._clean_outputs
 
@@ -168,10 +191,10 @@ class Problem:
         images, labels = self.images[chosen], self.labels[chosen]
         seeds = [seed for seed, taken in zip(self.seeds, chosen.tolist(), strict=True) if taken]
         twin = None if self.twin is None else self.twin.only(chosen)
-        shared = (self.source, self.passes, self.micro_batch, self.gallery, twin)
+        shared = (self.source, self.passes, self.micro_batch, self.tally, self.gallery, twin)
         part = Problem(self.model, self.task, images, labels, noise, seeds, *shared)
         part.start = None if self.start is None else self.start[chosen]
-        part.judges = self.judges
+        part.judges, part.numbers = self.judges, self.numbers[chosen]
         part._whole = (self, chosen)
         return part
 
@@ -182,31 +205,38 @@ class Problem:
     def _attack_loss(self, outputs: Tensor, places: Tensor) -> Tensor:
         return self.task.attack_loss(outputs, self.labels[places])
 
-    def _forward(self, images: Tensor) -> Tensor:
+    def _outputs(self, images: Tensor) -> Tensor:
+        """One pass of the model: the only place where it is called."""
+        who = "the model" if self.judges else "the surrogate"
         self.passes.forwards += 1
         self.passes.images_forward += len(images)
-        with torch.no_grad():
-            outputs = self.model(images)
-        assert isinstance(outputs, Tensor)
+        outputs = outputs_of(self.model, images, who)
+        self.tally.saw(outputs, who)
         return outputs
+
+    def _forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self._outputs(images)
 
     def _backward(self, loss: Loss, images: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         views = self.source.views(self.model)
         mean: Tensor | None = None
         for view in views:
-            self.passes.forwards += 1
             self.passes.backwards += 1
-            self.passes.images_forward += len(images)
             self.passes.images_backward += len(images)
             with torch.enable_grad(), view:
                 variable = images.detach().clone().requires_grad_()
-                outputs = self.model(variable)
+                outputs = self._outputs(variable)
                 if not self._checked:
                     # Once for the whole block, since looking at labels makes the host wait for the device.
                     self.task.check(outputs, self.labels[places])
                     self.task.check(outputs[:1].expand(len(self.labels), -1), self.labels)
                     self._checked = True
-                (gradient,) = torch.autograd.grad(loss(outputs, places), variable)
+                total = loss(outputs, places)
+                if self.tally.careful:
+                    mended(total)
+                (gradient,) = torch.autograd.grad(total, variable)
+            gradient = self.tally.usable(gradient, self.numbers[places])
             mean = gradient if mean is None else mean + gradient
         assert mean is not None
         return (mean if len(views) == 1 else mean / len(views)), outputs.detach()

@@ -103,6 +103,14 @@ def test_queries_and_distances_are_stored_for_each_image_and_agree_with_the_outc
     assert results.query("attack == 'pgd'")["failed_starts"].isna().all()
 
 
+def test_entries_of_gradients_that_are_not_finite_are_stored_where_there_are_gradients(done):
+    results, outcomes, _ = done
+    followed = results["gradient"] != "none"
+    assert results["nonfinite_grad"][followed].eq(0).all()
+    assert results["nonfinite_grad"][~followed].isna().all()
+    assert outcomes["nonfinite_grad"][outcomes["cell"].isin(results["cell"][followed])].eq(0).all()
+
+
 def test_stronger_attacks_leave_fewer_images(done):
     results, _, _ = done
     value = results.query("rule == 'bp' and epsilon == 0.05").set_index(["attack", "gradient"])["value"]

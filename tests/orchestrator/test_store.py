@@ -23,7 +23,7 @@ def store(tmp_path):
 
 
 def test_tables_come_back_as_they_went(store):
-    asked = {"queries": 7, "distance": 0.5, "zero_grad": None}
+    asked = {"queries": 7, "distance": 0.5, "zero_grad": None, "nonfinite_grad": 0}
     rows = [{"cell": "a", "image": 3, "robust": True, "ap": None, "linf": 0.25, **asked}]
     store.write_table("outcomes", "job", rows, tables.OUTCOMES)
     assert store.table("outcomes", tables.OUTCOMES).to_pylist() == rows

@@ -1,0 +1,95 @@
+"""What a model returns for images, as the float outputs [n, outputs] that everything here works with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class NonFiniteOutputError(ValueError):
+    """Outputs with NaN or infinity: argmax takes NaN for the largest, so they would be scored as a class."""
+
+
+def outputs_of(model: nn.Module, images: Tensor, who: str = "the model") -> Tensor:
+    """What `model` gives `images` [n, ...]: float [n, outputs], in float32 where the model computes in fewer bits.
+
+    A model may return a tensor, an object with a tensor `logits`, or a mapping with the key "logits". Raises
+    ValueError for anything else, and for images of another type or on another device than the model can take; `who`
+    is how errors call the model. Nothing here waits for the device: whether outputs are finite is not asked.
+    """
+    try:
+        returned = model(images)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+        if parameter is None or (parameter.dtype, parameter.device) == (images.dtype, images.device):
+            raise
+        raise ValueError(
+            f"{who} cannot take these images: they are {images.dtype} on {images.device}, its parameters "
+            f"{parameter.dtype} on {parameter.device}; bring one to the other with .to(...)"
+        ) from error
+    return as_outputs(returned, len(images), who)
+
+
+def as_outputs(returned: object, count: int, who: str = "the model") -> Tensor:
+    """The outputs [count, outputs] in what a model returned: see `outputs_of`."""
+    outputs = returned
+    if isinstance(returned, Mapping):
+        outputs = returned.get("logits")
+    elif not isinstance(returned, Tensor):
+        outputs = getattr(returned, "logits", None)
+    expected = f"{who} must give float logits of shape [{count}, classes]"
+    if not isinstance(outputs, Tensor):
+        raise ValueError(f"{expected}, itself, as .logits or under the key 'logits'; got {_kind(returned)}")
+    if outputs.ndim != 2 or len(outputs) != count or not outputs.is_floating_point():
+        raise ValueError(f"{expected}, got {_kind(outputs)}")
+    return outputs.float() if outputs.dtype.itemsize < 4 else outputs
+
+
+def refuse_non_finite(outputs: Tensor, who: str = "the model", what: str = "images") -> None:
+    """Raise NonFiniteOutputError unless all outputs [n, outputs], of these images, are finite. Waits for the device."""
+    broken = (~outputs.isfinite()).any(dim=1)
+    if broken.any():
+        places = broken.nonzero().flatten().tolist()
+        raise NonFiniteOutputError(
+            f"{broken_for(who, len(places), len(outputs), what)} (numbers {listed(places)}); {ADVICE}"
+        )
+
+
+def broken_for(who: str, broken: int, count: int, what: str) -> str:
+    """The beginning of what is said of outputs that are not finite."""
+    return f"the outputs of {who} are not finite (NaN or infinity) for {broken} of {count} {what}"
+
+
+#: What to do about outputs that are not finite.
+ADVICE = (
+    "nothing is scored from them. A class that can never come needs a large negative number in place of -infinity, or "
+    "no output at all"
+)
+
+
+def listed(numbers: list[int]) -> str:
+    """The first ten of some numbers."""
+    return ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+
+
+def _kind(returned: object) -> str:
+    """What something is, for an error message: its type, with the types and shapes of the tensors in it."""
+    if isinstance(returned, Tensor):
+        return f"{list(returned.shape)} of {returned.dtype}"
+    name = type(returned).__name__
+    if isinstance(returned, Mapping):
+        return f"a {name} with the keys {_names(returned)}"
+    if dataclasses.is_dataclass(returned):
+        return f"a {name} with the fields {_names([f.name for f in dataclasses.fields(returned)])}"
+    if isinstance(returned, (tuple, list)):
+        return f"a {name} of {', '.join(_kind(each) for each in returned[:5]) or 'nothing'}"
+    return f"{returned!r:.60} ({name})"
+
+
+def _names(names: Iterable[object]) -> str:
+    return ", ".join(repr(name) for name in names) or "none"
