@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 import signsym_core as ss
+from orchestrator import splits
 from orchestrator.evidence import SETTING, Known, known
 from orchestrator.models import rebuilt, task_of
 from orchestrator.store import Store, StoreError
@@ -65,7 +66,7 @@ def _probes(model: Known, store: Store, root: Path, notes: list[str]) -> tuple[P
     try:
         for key in model.jobs.values():
             network, record = rebuilt(store, key)
-            source, data = _data(json.dumps(record["spec"]["dataset"], sort_keys=True), root)
+            source, data = _data(json.dumps(record["spec"]["dataset"], sort_keys=True), root, store.uri)
             test = data.test.take(torch.arange(min(PROBED, len(data.test))))
             assert isinstance(test.images, torch.Tensor)
             task = task_of(record["spec"])
@@ -77,10 +78,13 @@ def _probes(model: Known, store: Store, root: Path, notes: list[str]) -> tuple[P
 
 
 @functools.lru_cache(maxsize=2)
-def _data(described: str, root: Path) -> tuple[DataSource, Data]:
+def _data(described: str, root: Path, storage: str) -> tuple[DataSource, Data]:
+    """A data set on this machine's device; raises OtherImagesError where the store's results come from another."""
     parts = json.loads(described)
     source = ss.DATASETS.rebuild(parts)
-    return source, source.load(root).to(device())
+    data = source.load(root)
+    splits.compare(Store(storage), parts, data, functools.partial(source.places, root))
+    return source, data.to(device())
 
 
 def _commands(store: Store, grid: Path | None, root: Path | None) -> list[str]:

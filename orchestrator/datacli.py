@@ -26,9 +26,9 @@ from signsym_core.datasets import (
     Split,
 )
 from signsym_core.datasets.base import Choice
-from signsym_core.datasets.cache import BROKEN, MISSING, READY
 from signsym_core.datasets.decode import BrokenImageError, read
 from signsym_core.datasets.files import FileSource, Listing, cache_places, pooled
+from signsym_core.datasets.marks import BROKEN, MISSING, READY
 
 #: Broken images that are named; the others are counted.
 NAMED = 20

@@ -1,7 +1,7 @@
 """What happened in a sweep, as JSON lines in its store, for programs that watch: events/<start>-<sweep>.jsonl.
 
 Each line is an object with `at` (ISO 8601, UTC), `event` and what belongs to it: sweep_started, job_started,
-job_finished, job_failed, job_elsewhere and job_settled (another sweep runs it, is through with it), ray_lost,
+job_finished, job_failed, job_said, job_elsewhere and job_settled (another sweep runs it, is through with it), ray_lost,
 sweep_ended. On a local store a line is there at once; on a bucket, which cannot append, lines come in numbered files,
 each put whole a few times a minute.
 """
@@ -52,6 +52,9 @@ class Events:
 
     def failed(self, key: str, error: str, again: bool) -> None:
         self.write("job_failed", **self._job(key), error=error, again=again)
+
+    def said(self, key: str, words: str) -> None:
+        self.write("job_said", **self._job(key), words=words)
 
     def elsewhere(self, key: str) -> None:
         self.write("job_elsewhere", **self._job(key))

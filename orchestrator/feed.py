@@ -118,6 +118,9 @@ class Feed(Searcher):
         key = self.job_of.pop(trial_id)
         self.bundle_of.pop(trial_id)
         told = self._told.pop(trial_id, None) or result or {}
+        for words in told.get("said", ()):
+            for watcher in self.watchers:
+                watcher.said(key, words)
         death = self.deaths.pop(trial_id, "")
         if "gpu_peak" in told:
             self.packing.observe(self.frontier.jobs[key].group, told["gpu_peak"], told["gpu_total"])

@@ -32,6 +32,9 @@ class Watcher(Protocol):
     def failed(self, key: str, error: str, again: bool) -> None:
         """The job failed, and is tried again or not."""
 
+    def said(self, key: str, words: str) -> None:
+        """The job's trial has something to tell people, such as what it made of damaged data."""
+
     def elsewhere(self, key: str) -> None:
         """Another sweep runs the job."""
 
@@ -57,6 +60,7 @@ class View:
         self.totals = Counter(job.kind for job in jobs.values())
         self.done: Counter[str] = Counter()
         self.failures: list[str] = []
+        self._said: set[str] = set()
         self._left = sum(seconds[key] for key in jobs)
         self._estimated = self._taken = 0.0
         self._slots = 1
@@ -104,6 +108,12 @@ class View:
         self.console.print(Text.assemble((words, "red"), f": {self.jobs[key].title}: {error}"), soft_wrap=True)
         if not again:
             self._left -= self.seconds[key]
+
+    def said(self, key: str, words: str) -> None:
+        """Something to tell people, once, whichever trials say it."""
+        if words not in self._said:
+            self._said.add(words)
+            self.console.print(Text.assemble(("note", "yellow"), f": {words}"), soft_wrap=True)
 
     def elsewhere(self, key: str) -> None:
         """Another sweep runs the job."""

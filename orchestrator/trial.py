@@ -7,6 +7,7 @@ after a job that hangs, and after an error of the device.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import faulthandler
 import os
@@ -15,6 +16,8 @@ import socket
 import sys
 import time
 import traceback
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from ray import tune
@@ -77,13 +80,14 @@ class Trial(tune.Trainable):
         torch.set_num_threads(max(1, int(self.job["cpu"])))
         on_gpu = torch.cuda.is_available()
         started = time.monotonic()
-        told: dict[str, Any] = {"done": True}
+        told: dict[str, Any] = {"done": True, "said": []}
         try:
             if on_gpu:
                 # What comes first on a GPU makes CUDA's context, for which there may be no room.
                 self._bound_memory()
             context = dataclasses.replace(self.context, halvings=self.job["halvings"], gpu_share=self.job["gpu"])
-            told |= self.execute(self.job["key"], self.job["spec"], context) or {}
+            with _heard(told["said"]):
+                told |= self.execute(self.job["key"], self.job["spec"], context) or {}
         except Exception as error:
             told |= _failure(_cause(error), f"{type(error).__name__}: {error}", traceback.format_exc())
             # An error of the device stays: every later job of this process would fail with it. So does a context, or
@@ -128,6 +132,25 @@ class Trial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: a trial that starts again asks the store."""
+
+
+@contextlib.contextmanager
+def _heard(said: list[str]) -> Iterator[None]:
+    """Collect what data sets warn of, for the people at the driver: a worker's own output reaches nobody."""
+    from signsym_core.datasets import DataWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        show = warnings.showwarning
+
+        def hear(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
+            if issubclass(category, DataWarning):
+                said.append(str(message))
+            else:
+                show(message, category, *rest, **named)
+
+        warnings.showwarning = hear
+        yield
 
 
 def _failure(cause: Cause, error: str, trace: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _finetune(key: str, spec: dict[str, Any], context: Context) -> dict[str, flo
     elif "published" in weights:
         load_published(model, backbone, weights["published"])
     elif "file" in weights:
-        load_file(model, Path(weights["file"]))
+        load_file(model, Path(weights["file"]), sha256=weights["sha256"])
     rule = ss.RULES.rebuild(spec["rule"])
     ss.convert(model, rule, seed=spec["seed"])
     return _train(key, spec, context, model, source, data)
@@ -246,7 +246,7 @@ def _data(described: str, root: str, storage: str) -> tuple[DataSource, Data]:
     parts = json.loads(described)
     source = ss.DATASETS.rebuild(parts)
     data = source.load(Path(root))
-    splits.keep(Store(storage), parts, data)
+    splits.keep(Store(storage), parts, data, functools.partial(source.places, Path(root)))
     return source, data.to(device())
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,11 @@ def load_published(model: Model, backbone: Backbone, name: str) -> None:
     if name not in known:
         raise WeightsError(f"backbone {backbone.name!r} has no weights {name!r}; torchvision has: {', '.join(known)}")
     weights: Any = models.get_weight(f"{backbone.published}.{name}")
+    place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    refuse_other_bytes(place)
     try:
         state = weights.get_state_dict(progress=False, check_hash=True)
     except OSError as error:
-        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         raise WeightsError(
             f"weights {name!r} of {backbone.name!r} could not be downloaded ({error}). Put the file "
             f"{place.name} (torchvision's {weights}) at {place}, or name a local file as weights"
@@ -40,13 +44,31 @@ def load_published(model: Model, backbone: Backbone, name: str) -> None:
     load_body(model, state, f"torchvision's {weights}")
 
 
-def load_file(model: Model, path: Path) -> None:
+def refuse_other_bytes(file: Path) -> None:
+    """Raise WeightsError where a file that torchvision once fetched is not the one that its name tells the digest of.
+
+    torchvision looks at the digest when it fetches a file, and never again.
+    """
+    stated = re.search(r"-([0-9a-f]{8,})\.[a-z]+$", file.name)
+    if stated is None or not file.is_file():
+        return
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if not digest.startswith(stated[1]):
+        raise WeightsError(
+            f"weights file {file} is damaged or another one: expected a sha256 that begins with {stated[1]}, as its "
+            f"name says, got {digest}. Delete it, and it is fetched again"
+        )
+
+
+def load_file(model: Model, path: Path, sha256: str | None = None) -> None:
     """Load a state dict from a .safetensors or a torch file (read without unpickling code) into the body of `model`.
 
     Names may be those of the network or of a whole model of ours; a head in the file is left out. Raises
-    WeightsError for a missing file, one that holds something else, or weights of another network.
+    WeightsError for a missing file, one that holds something else, weights of another network, or other bytes than
+    those whose digest `sha256` is.
     """
-    load_body(model, read_state(path), str(path))
+    load_body(model, read_state(path, sha256), str(path))
 
 
 def load_whole_file(model: Model, path: Path) -> None:
@@ -60,17 +82,26 @@ def load_whole_file(model: Model, path: Path) -> None:
     model.network.load_state_dict(state, strict=False)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict of a .safetensors or a torch file, read without unpickling code. Raises WeightsError."""
+def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """The state dict of a .safetensors or a torch file, read without unpickling code. Raises WeightsError.
+
+    With `sha256` the file must have that digest, in hexadecimal: what is loaded is what was hashed.
+    """
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist")
+    data = path.read_bytes()
+    if sha256 is not None and (digest := hashlib.sha256(data).hexdigest()) != sha256:
+        raise WeightsError(
+            f"weights file {path} was replaced since the sweep was planned: expected sha256 {sha256}, got {digest}. "
+            f"Put the file back, or start the sweep again, which plans with the new one"
+        )
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file as load_safetensors
+            from safetensors.torch import load
 
-            state: Any = load_safetensors(path)
+            state: Any = load(data)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(f"weights file {path} cannot be read as a state dict: {error}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):

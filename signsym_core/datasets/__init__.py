@@ -3,6 +3,7 @@
 from signsym_core.datasets.base import Data as Data
 from signsym_core.datasets.base import DataNotFoundError as DataNotFoundError
 from signsym_core.datasets.base import DataSource as DataSource
+from signsym_core.datasets.base import DataWarning as DataWarning
 from signsym_core.datasets.base import Split as Split
 from signsym_core.datasets.batches import augmented as augmented
 from signsym_core.datasets.batches import inputs as inputs

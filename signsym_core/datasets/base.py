@@ -24,6 +24,10 @@ class DataNotFoundError(FileNotFoundError):
     """A data set's files are not where they should be; the message says where to put them."""
 
 
+class DataWarning(UserWarning):
+    """Something about a data set that people should read, and that stops nothing."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Origin:
     """Where the files of a data set come from, in words for people who have to fetch them."""
@@ -45,6 +49,8 @@ class Split:
     #: Number of each image in the data set's own order, on the CPU: unique in a split, what pairs outcomes across
     #: models, and all that has to be stored to know which images a split held.
     indices: Tensor
+    #: uint8 [n, 16], on the CPU: digest of the file that each image comes from; null where images are no files.
+    digests: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,14 +63,15 @@ class Split:
     def to(self, device: torch.device | str) -> Split:
         """The split on `device`; mapped images stay in their file until `take` brings them."""
         images = self.images if isinstance(self.images, Mapped) else self.images.to(device)
-        return Split(images=images, labels=self.labels.to(device), indices=self.indices)
+        return dataclasses.replace(self, images=images, labels=self.labels.to(device))
 
     def take(self, chosen: Tensor) -> Split:
         """The images at the positions `chosen`, in that order, on the split's device."""
         at = chosen.to(self.device)
         # Not self.images[at]: on a CPU that moves bytes one by one, this moves whole images.
         images = self.images[at] if isinstance(self.images, Mapped) else self.images.index_select(0, at)
-        return Split(images=images.to(self.device), labels=self.labels[at], indices=self.indices[chosen.cpu()])
+        indices, digests = self.indices[chosen.cpu()], None if self.digests is None else self.digests[chosen.cpu()]
+        return Split(images=images.to(self.device), labels=self.labels[at], indices=indices, digests=digests)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,15 +205,31 @@ class DataSource(Member, ABC):
         return chosen
 
     def assemble(
-        self, names: Sequence[str], chosen: Mapping[str, Choice], images: Callable[[Tensor], Tensor | Mapped]
+        self,
+        names: Sequence[str],
+        chosen: Mapping[str, Choice],
+        images: Callable[[Tensor], Tensor | Mapped],
+        digests: Callable[[Tensor], Tensor] | None = None,
     ) -> Data:
-        """The data set of `choose`'s choices, where `images` gives the pixels at positions of the pool."""
+        """The data set of `choose`'s choices, where `images` gives the pixels at positions of the pool.
+
+        `digests` gives the digests of the images' files; null where images are no files.
+        """
         splits = {
-            part: Split(images=images(choice.positions), labels=choice.labels, indices=choice.indices)
+            part: Split(
+                images=images(choice.positions),
+                labels=choice.labels,
+                indices=choice.indices,
+                digests=None if digests is None else digests(choice.positions),
+            )
             for part, choice in chosen.items()
         }
         kept = tuple(names[number] for number in self._wanted(names))
         return Data(train=splits["train"], test=splits["test"], classes=kept, database=splits.get("database"))
+
+    def places(self, root: Path) -> Callable[[str, int], str | None]:
+        """Given a split and an image's number: the image's file below `root`, for people; null where there is none."""
+        return lambda part, number: None
 
     def subset(self, names: Sequence[str], labels: Tensor, limit: int | None, stream: str) -> tuple[Tensor, Tensor]:
         """Positions and new labels of the images that `classes` and `limit` choose from `labels`, in a fixed order.

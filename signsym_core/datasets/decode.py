@@ -1,52 +1,140 @@
 """One image file as uint8 pixels; what is decided here decides a cached pixel, so a change raises cache.VERSION.
 
-Colour as RGB: grey is repeated, a palette looked up, CMYK converted, transparency dropped, 16-bit grey scaled to 8.
-An EXIF orientation is ignored, as torchvision's loaders and the published lists' users do: pixels are as they lie in
-the file. A file that ends too early is broken, never filled up with grey.
+Formats, known by a file's content whatever its name says: JPEG, PNG, BMP, WebP, TIFF and PPM/PGM/PBM; of a file with
+several pictures the first. Nothing else is ever handed to Pillow, so that no file starts another program.
+
+Colour as RGB: grey is repeated, a palette looked up, CMYK converted, transparency dropped, 16-bit grey scaled to 8, of
+16-bit colour the high byte taken. An EXIF orientation is ignored, as torchvision's loaders and the published lists'
+users do: pixels are as they lie in the file. Colour profiles are ignored too. A file that ends too early is broken,
+never filled up with grey.
 
 Legend: pixels uint8 [height, width, 3].
 """
 
 from __future__ import annotations
 
+import io
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+#: Pillow's names of the formats.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+#: Pixels that an image may have, and those that it may have after scaling: 192 MiB as RGB. Decided from its header.
+MOST_PIXELS = 2**26
+#: Bytes that a file may have: more than any image of so many pixels needs.
+MOST_BYTES = 2**30
 
 
 class BrokenImageError(ValueError):
     """A file that is there and cannot be decoded; the message names it and says why."""
 
 
+def opened(file: Path) -> tuple[io.BufferedReader, os.stat_result]:
+    """A regular file to read from, links followed, and what the file system says of just this file.
+
+    Raises BrokenImageError for anything but a regular file of at most MOST_BYTES, which is never opened, and OSError
+    for a file that cannot be read.
+    """
+    _refuse_irregular(file, os.stat(file))
+    # Should it have become a FIFO since, nobody waits for its writer.
+    reader = open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
+    try:
+        status = os.fstat(reader.fileno())
+        _refuse_irregular(file, status)
+    except BrokenImageError:
+        reader.close()
+        raise
+    return reader, status
+
+
+def irregular(status: os.stat_result) -> str | None:
+    """What a file is that is no regular one, in words."""
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return None if stat.S_ISREG(status.st_mode) else kinds.get(stat.S_IFMT(status.st_mode), "something else")
+
+
+def _refuse_irregular(file: Path, status: os.stat_result) -> None:
+    if kind := irregular(status):
+        raise BrokenImageError(f"image {file} cannot be decoded: expected a regular file, got {kind}")
+    if status.st_size > MOST_BYTES:
+        raise BrokenImageError(
+            f"image {file} cannot be decoded: expected at most {MOST_BYTES:,} bytes, got {status.st_size:,}"
+        )
+
+
 def read(file: Path, side: int | None) -> np.ndarray:
     """The pixels of `file`: as they are, or where `side` is given its middle square, scaled to side x side.
 
-    Raises BrokenImageError for a file that is no image or is damaged, and OSError for one that cannot be read at all.
+    Raises BrokenImageError for a file that is no image, is damaged or is too large, and OSError for one that cannot be
+    read at all.
     """
+    reader, _ = opened(file)
+    with reader:
+        return decoded(reader.read(), file, side)
+
+
+def decoded(data: bytes, file: Path, side: int | None) -> np.ndarray:
+    """`read` of the bytes `data` of `file`."""
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _refuse_large(image.height, image.width, side)
             pixels = _rgb(image)
     except Exception as error:
-        # What the operating system refuses has an errno; the image may well be whole.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        reason = str(error).replace(f" {str(file)!r}", "")
-        raise BrokenImageError(f"image {file} cannot be decoded: {reason}") from error
+        raise BrokenImageError(f"image {file} cannot be decoded: {_reason(error, data)}") from error
     return pixels if side is None or pixels.shape[:2] == (side, side) else _squared(pixels, side)
 
 
 def extent(file: Path) -> tuple[int, int] | None:
     """Height and width in pixels from the header of `file`, or None where it is broken."""
     try:
-        with Image.open(file) as image:
+        reader, _ = opened(file)
+        with reader, Image.open(reader, formats=FORMATS) as image:
             return image.height, image.width
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except OSError as error:
+        # What the operating system refuses has an errno; the image may well be whole.
+        if error.errno is not None:
             raise
         return None
+    except Exception:
+        return None
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        got = f"a file that begins with {data[:8]!r}" if data else "an empty file"
+        return f"expected JPEG, PNG, BMP, WebP, TIFF or PPM, got {got}"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"expected at most {MOST_PIXELS:,} pixels, got more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}"
+    return str(error) or type(error).__name__
+
+
+def _refuse_large(height: int, width: int, side: int | None) -> None:
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"expected at most {MOST_PIXELS:,} pixels, got {width} x {height}")
+    if side is not None:
+        tall, wide = _scaled(height, width, side)
+        if tall * wide > MOST_PIXELS:
+            raise ValueError(
+                f"expected at most {MOST_PIXELS:,} pixels once the shorter side is {side}, got {wide} x {tall} from "
+                f"{width} x {height}"
+            )
+
+
+def _scaled(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width once the shorter side is `side`."""
+    scale = side / min(height, width)
+    return max(side, round(height * scale)), max(side, round(width * scale))
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
@@ -62,8 +150,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
 def _squared(pixels: np.ndarray, side: int) -> np.ndarray:
     """Scaled so that the shorter side is `side`, then the middle square."""
     height, width = pixels.shape[:2]
-    scale = side / min(height, width)
-    scaled = (max(side, round(width * scale)), max(side, round(height * scale)))
-    image = Image.fromarray(pixels).resize(scaled, Image.Resampling.BILINEAR)
-    left, top = (scaled[0] - side) // 2, (scaled[1] - side) // 2
+    tall, wide = _scaled(height, width, side)
+    image = Image.fromarray(pixels).resize((wide, tall), Image.Resampling.BILINEAR)
+    left, top = (wide - side) // 2, (tall - side) // 2
     return np.asarray(image.crop((left, top, left + side, top + side)))

@@ -13,15 +13,17 @@ import errno
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from signsym_core.datasets.base import Choice, Data, DataNotFoundError, DataSource
-from signsym_core.datasets.cache import BROKEN, Cache, Progress, cache_folder, open_cache
+from signsym_core.datasets.base import Choice, Data, DataNotFoundError, DataSource, DataWarning
+from signsym_core.datasets.cache import Cache, Progress, cache_folder, open_cache
+from signsym_core.datasets.marks import BROKEN
+from signsym_core.datasets.survey import Survey, survey
 from signsym_core.registry import require
 
 #: Bytes of a split that are held in memory where SIGNSYM_RESIDENT_BYTES does not say otherwise.
@@ -32,7 +34,7 @@ class BrokenImagesError(ValueError):
     """Images that cannot be decoded, counted and named."""
 
 
-class BrokenImageWarning(UserWarning):
+class BrokenImageWarning(DataWarning):
     """Images that were left out because they cannot be decoded."""
 
 
@@ -84,21 +86,32 @@ class FileSource(DataSource):
         """The data set, from the cache of decoded images, which is filled with what it lacks.
 
         Images are there at the side `resize`, or else `size`. `progress` is told how many of the images to decode
-        are done. Raises DataNotFoundError, BrokenImagesError as `broken` says, and OSError where no place for the
-        cache can be written.
+        are done. Raises DataNotFoundError, BrokenImagesError as `broken` says, ValueError for what is no regular file
+        or a file that a link lists twice, ChangedFileError, and OSError where no place for the cache can be written.
         """
         listing = self.listing(root)
         chosen = self.chosen(listing)
-        cache = self._filled(root, listing, pooled(chosen), progress)
+        cache = self._filled(root, survey(listing.tree, listing.files), pooled(chosen), progress)
         chosen = self._without_broken(chosen, cache)
         resident = _resident_bytes()
-        return self.assemble(listing.names, chosen, lambda positions: cache.images(positions, resident))
+        return self.assemble(listing.names, chosen, lambda at: cache.images(at, resident), cache.digests)
+
+    def places(self, root: Path) -> Callable[[str, int], str | None]:
+        listing = self.listing(root)
+        chosen = self.chosen(listing)
+
+        def place(part: str, number: int) -> str | None:
+            rows = (chosen[part].indices == number).nonzero().flatten()
+            return str(listing.tree / listing.files[int(chosen[part].positions[rows[0]])]) if len(rows) else None
+
+        return place
 
     def found_cache(self, root: Path, listing: Listing) -> Cache | None:
         """The cache of decoded images that is there already, if any; nothing is made."""
+        files = survey(listing.tree, listing.files)
         for place in cache_places(root):
-            if cache_folder(place, self.name, listing.tree, listing.files, self.side).joinpath("index.json").is_file():
-                return open_cache(place, self.name, listing.tree, listing.files, self.side)
+            if cache_folder(place, self.name, files, self.side).joinpath("index.json").is_file():
+                return open_cache(place, self.name, files, self.side)
         return None
 
     @property
@@ -106,19 +119,19 @@ class FileSource(DataSource):
         """Side in pixels at which decoded images are kept."""
         return self.resize or self.size
 
-    def _filled(self, root: Path, listing: Listing, wanted: Tensor, progress: Progress | None) -> Cache:
+    def _filled(self, root: Path, files: Survey, wanted: Tensor, progress: Progress | None) -> Cache:
         """The cache of decoded images in the first place that has the images `wanted` or can be written."""
         *first, last = cache_places(root)
         for place in first:
             try:
-                return self._filled_at(place, listing, wanted, progress)
+                return self._filled_at(place, files, wanted, progress)
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                     raise
-        return self._filled_at(last, listing, wanted, progress)
+        return self._filled_at(last, files, wanted, progress)
 
-    def _filled_at(self, place: Path, listing: Listing, wanted: Tensor, progress: Progress | None) -> Cache:
-        cache = open_cache(place, self.name, listing.tree, listing.files, self.side)
+    def _filled_at(self, place: Path, files: Survey, wanted: Tensor, progress: Progress | None) -> Cache:
+        cache = open_cache(place, self.name, files, self.side)
         cache.fill(wanted, progress)
         return cache
 
@@ -138,7 +151,8 @@ class FileSource(DataSource):
             return chosen
         positions = torch.cat([chosen[part].positions[mask] for part, mask in lost.items()]).unique().tolist()
         reasons = cache.reasons()
-        named = "; ".join(reasons.get(at, f"image {cache.tree / cache.files[at]}") for at in positions[:5])
+        files = cache.survey
+        named = "; ".join(reasons.get(at, f"image {files.tree / files.files[at]}") for at in positions[:5])
         more = f"; and {len(positions) - 5} more" if len(positions) > 5 else ""
         counted = ", ".join(f"{int(mask.sum())} of {len(mask)} in {part}" for part, mask in lost.items())
         said = f"{self.label}: {len(positions)} broken images ({counted}): {named}{more}"

@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from signsym_core.datasets.base import DataNotFoundError, Origin
+from signsym_core.datasets.classfolders import of_classes
 from signsym_core.datasets.files import FileSource, Listing
-from signsym_core.datasets.imagefolder import of_classes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 from signsym_core import seeds
 from signsym_core.datasets.base import DataNotFoundError
 from signsym_core.datasets.choice import nested
+from signsym_core.datasets.classfolders import class_files
 from signsym_core.datasets.files import FileSource, Listing
-from signsym_core.datasets.imagefolder import class_files
 from signsym_core.datasets.imagenet import ImageNet, imagenet_tree
 from signsym_core.datasets.lists import find_lists, from_lists
 from signsym_core.registry import require

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+#: Given rows and what was read there: whether it is what belongs there. Else it has seen to that, and reads again.
+Check = Callable[[Tensor, Tensor], bool]
 
 
 class Mapped:
@@ -13,17 +17,17 @@ class Mapped:
 
     `rows` says where in the file each image lies. Indexing by a position, a slice, positions or a mask along the
     first axis copies those images into memory; nothing else is kept there, and processes on one machine share the
-    pages that the operating system keeps.
+    pages that the operating system keeps. `check` sees every image that is read.
     """
 
     dtype = torch.uint8
     device = torch.device("cpu")
 
-    def __init__(self, file: Path, count: int, shape: tuple[int, int, int], rows: Tensor) -> None:
+    def __init__(self, file: Path, count: int, shape: tuple[int, int, int], rows: Tensor, check: Check) -> None:
         # A private mapping of a file that is only read; unlike numpy's read-only map it gives a proper tensor.
         size = count * shape[0] * shape[1] * shape[2]
         self._pool = torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8).view(count, *shape)
-        self.rows = rows
+        self.rows, self._check = rows, check
 
     @property
     def shape(self) -> torch.Size:
@@ -42,10 +46,14 @@ class Mapped:
                 f"mapped images are indexed by image alone (a position, slice, positions or mask), got {at}"
             )
         rows = self.rows[at.cpu() if isinstance(at, Tensor) else at]
-        return self._pool.index_select(0, rows) if rows.dim() == 1 else self._pool[rows].clone()
+        flat = rows.reshape(-1)
+        images = self._pool.index_select(0, flat)
+        while not self._check(flat, images):
+            images = self._pool.index_select(0, flat)
+        return images.view(*rows.shape, *images.shape[1:])
 
     def part(self, at: Tensor) -> Mapped:
         """The images at the positions `at`, in that order, still in their file."""
         other = object.__new__(Mapped)
-        other._pool, other.rows = self._pool, self.rows[at.cpu()]
+        other._pool, other.rows, other._check = self._pool, self.rows[at.cpu()], self._check
         return other

@@ -17,8 +17,9 @@ from PIL import Image
 import signsym_core as ss
 from signsym_core.datasets import BrokenImagesError, BrokenImageWarning
 from signsym_core.datasets import cache as caching
-from signsym_core.datasets.decode import BrokenImageError, read
+from signsym_core.datasets.decode import BrokenImageError, decoded, read
 from signsym_core.datasets.mapped import Mapped
+from signsym_core.datasets.marks import READY, believed
 
 
 def tree(root, count=8, size=(20, 14)):
@@ -42,6 +43,13 @@ def folder_of(root):
     return found
 
 
+def states_of(root):
+    """The state of each image, from the marks on disk."""
+    marks, damaged = believed((folder_of(root) / "marks").read_bytes())
+    assert damaged == 0
+    return marks["state"]
+
+
 def expected(root, part, index):
     files = sorted((root / part).rglob("*.png"))
     return torch.from_numpy(read(files[index], 12).copy()).permute(2, 0, 1)
@@ -59,7 +67,7 @@ def test_every_cached_image_is_the_decoded_file(tmp_path):
 def test_nothing_is_decoded_twice(tmp_path, monkeypatch):
     tree(tmp_path)
     first = source().load(tmp_path)
-    monkeypatch.setattr(caching, "read", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(caching, "decoded", lambda *_: pytest.fail("decoded again"))
     assert torch.equal(source().load(tmp_path).train.images, first.train.images)
     with pytest.raises(BaseException, match="decoded again"):
         source(size=10).load(tmp_path)
@@ -68,12 +76,12 @@ def test_nothing_is_decoded_twice(tmp_path, monkeypatch):
 def test_a_choice_decodes_only_what_it_needs_and_shares_the_file(tmp_path):
     tree(tmp_path)
     source(train_images=4, test_images=2).load(tmp_path)
-    states = np.fromfile(folder_of(tmp_path) / "state", dtype=np.uint8)
-    assert (states == caching.READY).sum() == 6
+    states = states_of(tmp_path)
+    assert (states == READY).sum() == 6
     told = []
     source().load(tmp_path, progress=lambda done, total: told.append((done, total)))
     assert told == [(32, 32)]
-    assert (np.fromfile(folder_of(tmp_path) / "state", dtype=np.uint8) == caching.READY).all()
+    assert (states_of(tmp_path) == READY).all()
 
 
 def test_a_file_that_is_replaced_is_decoded_anew(tmp_path):
@@ -121,14 +129,14 @@ def test_a_setting_that_is_no_number_of_bytes_is_refused(tmp_path, monkeypatch):
 def start(root, log, monkeypatch):
     """Load the tree in a process of its own, slowly and in small chunks; each decoded file is a line of `log`."""
 
-    def slow(file, side):
+    def slow(data, file, side):
         time.sleep(0.02)
         with open(log, "a") as out:
             out.write(f"{file}\n")
-        return read(file, side)
+        return decoded(data, file, side)
 
     monkeypatch.setattr(caching, "CHUNK", 2)
-    monkeypatch.setattr(caching, "read", slow)
+    monkeypatch.setattr(caching, "decoded", slow)
     process = multiprocessing.get_context("fork").Process(target=lambda: source().load(root))
     process.start()
     return process
@@ -137,18 +145,18 @@ def start(root, log, monkeypatch):
 def test_after_kills_it_goes_on_and_several_processes_share_the_work(tmp_path, monkeypatch):
     root, log = tree(tmp_path / "one"), tmp_path / "log"
     files = [file for part in ("train", "test") for file in sorted((root / part).rglob("*.png"))]
-    for decoded in (3, 9):
+    for count in (3, 9):
         process = start(root, log, monkeypatch)
-        while not log.exists() or len(log.read_text().splitlines()) < decoded:
+        while not log.exists() or len(log.read_text().splitlines()) < count:
             time.sleep(0.002)
         process.kill()
         process.join()
         log.unlink()
-        states = np.fromfile(folder_of(root) / "state", dtype=np.uint8)
+        states = states_of(root)
         kept = np.fromfile(folder_of(root) / "pixels", dtype=np.uint8).reshape(32, -1)
-        for at in np.flatnonzero(states == caching.READY):
+        for at in np.flatnonzero(states == READY):
             assert (kept[at] == read(files[at], 12).transpose(2, 0, 1).ravel()).all()
-    assert 2 <= (states == caching.READY).sum() < 32
+    assert 2 <= (states == READY).sum() < 32
     several = [start(root, log, monkeypatch) for _ in range(3)]
     for process in several:
         process.join()
@@ -197,8 +205,8 @@ def test_a_full_disk_loses_nothing_that_was_done(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         source().load(tmp_path)
     monkeypatch.setattr(os, "pwrite", write)
-    states = np.fromfile(folder_of(tmp_path) / "state", dtype=np.uint8)
-    assert 0 < (states == caching.READY).sum() < 32
+    states = states_of(tmp_path)
+    assert 0 < (states == READY).sum() < 32
     assert torch.equal(
         source().load(tmp_path).test.images[0],
         expected(tmp_path, "test", *source().load(tmp_path).test.indices[:1].tolist()),
@@ -247,13 +255,13 @@ def test_a_split_of_broken_images_alone_stops_the_run(tmp_path):
 def test_an_image_that_may_not_be_read_is_not_called_broken(tmp_path, monkeypatch):
     tree(tmp_path)
 
-    def refused(file, side):
+    def refused(file):
         raise OSError(5, "Input/output error", str(file))
 
-    monkeypatch.setattr(caching, "read", refused)
+    monkeypatch.setattr(caching, "opened", refused)
     with pytest.raises(OSError, match="Input/output error"):
         source(broken="skip").load(tmp_path)
-    assert not (np.fromfile(folder_of(tmp_path) / "state", dtype=np.uint8)).any()
+    assert not states_of(tmp_path).any()
 
 
 def test_half_a_line_that_a_kill_left_hides_no_reason(tmp_path):

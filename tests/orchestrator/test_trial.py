@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from orchestrator.jobs import Context
 from orchestrator.store import StoreError
 from orchestrator.trial import RetiredError, Trial
+from signsym_core.datasets import DataWarning
 
 CONTEXT = Context(storage="", data_root="", git="", versions="")
 CONFIG = {"key": "k", "title": "k", "spec": {}, "cpu": 1, "gpu": 0.0, "halvings": 0, "minutes": 5}
@@ -97,3 +99,17 @@ def test_the_job_gets_its_halvings_its_share_and_its_threads_and_no_gpu_that_it_
     assert told["top1"] == 0.5
     assert told["seconds"] >= 0
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_what_a_data_set_warns_of_is_told_and_other_warnings_are_not():
+    def warn(key, spec, context):
+        warnings.warn("the cache was mended", DataWarning, stacklevel=1)
+        warnings.warn("something else", UserWarning, stacklevel=1)
+        return {"loss": 1.0}
+
+    made = trial(warn)
+    with pytest.warns(UserWarning, match="something else"):
+        told = made._run()
+    assert told["said"] == ["the cache was mended"]
+    assert told["loss"] == 1.0
+    assert trial(lambda *_: None).step()["said"] == []

@@ -1,0 +1,69 @@
+"""What the file system says of a data set's files: regular files alone, none of them twice, with size and time."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from signsym_core.datasets.base import DataNotFoundError
+from signsym_core.datasets.decode import irregular
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Survey:
+    """The files `files` below `tree`, as they were when the data set was loaded."""
+
+    tree: Path
+    files: Sequence[str]
+    #: int64 [files]: bytes, and nanoseconds of the last change.
+    sizes: np.ndarray
+    times: np.ndarray
+
+
+def survey(tree: Path, files: Sequence[str]) -> Survey:
+    """Ask the file system about every file, links followed; none is opened.
+
+    Raises DataNotFoundError for a file that is gone or a link that leads nowhere, and ValueError for what is no regular
+    file and for two paths that lead to one file. Hard links are files of their own.
+    """
+    stats = [_stat(tree / file) for file in files]
+    _refuse_twice(tree, files, stats)
+    return Survey(
+        tree=tree,
+        files=files,
+        sizes=np.array([status.st_size for status in stats], dtype=np.int64),
+        times=np.array([status.st_mtime_ns for status in stats], dtype=np.int64),
+    )
+
+
+def _stat(file: Path) -> os.stat_result:
+    try:
+        status = os.stat(file)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        link = f"a link to {os.readlink(file)}, which leads nowhere" if file.is_symlink() else "nothing"
+        raise DataNotFoundError(f"image {file}: expected a regular file, got {link}") from None
+    if kind := irregular(status):
+        raise ValueError(f"image {file}: expected a regular file, got {kind}; remove it or give it another suffix")
+    return status
+
+
+def _refuse_twice(tree: Path, files: Sequence[str], stats: Sequence[os.stat_result]) -> None:
+    # One number for device and inode: where two files share it by chance, their names tell.
+    inodes = np.array([(status.st_ino ^ status.st_dev << 44) % 2**64 for status in stats], dtype=np.uint64)
+    _, place, counts = np.unique(inodes, return_inverse=True, return_counts=True)
+    seen: dict[str, str] = {}
+    for at in np.flatnonzero(counts[place] > 1).tolist():
+        # Hard links have names of their own; what links lead to has one name.
+        real = os.path.realpath(tree / files[at])
+        if seen.setdefault(real, files[at]) != files[at]:
+            raise ValueError(
+                f"{tree}: expected each image once, got {seen[real]} and {files[at]}, which a link makes one file "
+                f"({real}); remove one of them"
+            )
