@@ -45,7 +45,9 @@ def folders(parent: Path) -> list[str]:
     """The names of the folders in `parent`, in their order, without hidden ones and links back above it."""
     real = os.path.realpath(parent)
     with os.scandir(parent) as entries:
-        names = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir() and not _circle(e, real))
+        names = sorted(
+            e.name for e in entries if not e.name.startswith(".") and os.path.isdir(e) and not _circle(e, real)
+        )
     for name in names:
         try:
             name.encode()
@@ -108,7 +110,8 @@ def _images(top: Path) -> list[str]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     pending.append((entry.path, os.path.join(real, entry.name)))
-                elif entry.is_symlink() and entry.is_dir():
+                # Not entry.is_dir(), which raises for a link in circles.
+                elif entry.is_symlink() and os.path.isdir(entry):
                     if not _circle(entry, real) and not _above(os.path.realpath(entry.path), real_top):
                         links.append((entry.path, os.path.realpath(entry.path)))
                 elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
