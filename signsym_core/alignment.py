@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from signsym_core.outputs import outputs_of
 from signsym_core.rules.convert import exact_gradient
 from signsym_core.tasks import Objective
 
@@ -38,7 +39,7 @@ def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labe
     def gradients() -> tuple[Tensor, ...]:
         # The same random state for both passes: the same dropout masks.
         with torch.random.fork_rng(devices=devices):
-            loss = objective(model(images), labels)
+            loss = objective(outputs_of(model, images), labels)
         return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
 
     ours = gradients()

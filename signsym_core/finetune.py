@@ -15,17 +15,11 @@ from signsym_core.alignment import layer_alignment
 from signsym_core.arithmetic import Precision, arithmetic
 from signsym_core.backbones import Model
 from signsym_core.datasets import DataSource, Split, augmented, inputs
+from signsym_core.health import Health, refuse_broken_outputs
 from signsym_core.microbatch import backward
 from signsym_core.registry import neutral, require
 from signsym_core.rules.convert import unserved
 from signsym_core.tasks import Objective, Task
-
-#: Steps between two looks at the gradients' health; looking makes the host wait for the device.
-LOOK_EVERY = 20
-
-
-class NonFiniteGradientError(FloatingPointError):
-    """A gradient with NaN or infinity; Adam would freeze the layer in silence."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,8 +86,10 @@ def fine_tune(
     The order of images, the augmentation and dropout depend on `seed` and the epoch alone, so a run that goes on
     from `resume` gives the numbers of one that was never interrupted. `on_epoch` receives a checkpoint after every
     epoch. `micro_batch` bounds the images that are in the network at once, with the result of whole batches up to
-    rounding (see `signsym_core.microbatch`). Raises NonFiniteGradientError, naming the layer and the step, and
-    ValueError where a converted layer does not take part in the forward pass.
+    rounding (see `signsym_core.microbatch`). Raises NonFiniteGradientError or NonFiniteLossError, naming the layer and
+    the step; NonFiniteWeightsError, naming the first parameter, buffer or moment of the optimiser that is not finite
+    after an epoch, before `on_epoch` is called; and ValueError where a converted layer does not take part in the
+    forward pass.
     """
     with arithmetic(settings.precision, settings.deterministic, train.device, model):
         return _fine_tune(model, train, source, task, settings, seed, classes, resume, on_epoch, micro_batch)
@@ -120,7 +116,7 @@ def _fine_tune(
     if resume is not None:
         first, history = resume.epoch, list(resume.history)
         _restore(model, objective, optimizer, resume)
-    health = _Health(model)
+    health = Health(model, objective, optimizer)
     model.train()
     for epoch in range(first, settings.epochs):
         started = time.monotonic()
@@ -132,12 +128,13 @@ def _fine_tune(
                 losses.append(backward(model, objective, images, labels, micro_batch))
                 if epoch == first and step == 1:
                     _refuse_bypassed(model)
-                health.watch(epoch, step)
+                health.watch(epoch, step, losses[-1])
                 if settings.log_alignment and step % settings.log_alignment == 0:
                     rows = layer_alignment(model, objective, images, labels)
                     history += [{"epoch": epoch + 1, "step": step, **dataclasses.asdict(row)} for row in rows]
                 optimizer.step()
         health.look()
+        health.refuse_broken(f"after epoch {epoch + 1}")
         mean_loss = float(torch.stack(losses).mean())
         seconds = time.monotonic() - started
         history.append(
@@ -146,7 +143,14 @@ def _fine_tune(
         if on_epoch is not None:
             on_epoch(Checkpoint(epoch=epoch + 1, tensors=_tensors(model, objective, optimizer), history=list(history)))
     model.eval()
+    refuse_broken_outputs(model, _first_images(train, source, settings))
     return history
+
+
+def _first_images(train: Split, source: DataSource, settings: FineTune) -> Tensor:
+    images = train.take(torch.arange(min(settings.batch_size, len(train)))).images
+    assert isinstance(images, Tensor)
+    return inputs(images.to(train.labels.device), source)
 
 
 def _batches(
@@ -189,37 +193,6 @@ def _refuse_bypassed(model: nn.Module) -> None:
         raise ValueError(
             f"layers {bypassed} were converted, but the network uses their weights without calling them, so their "
             f"backward pass would stay BP in silence; name them in the rule's parameter bp_layers"
-        )
-
-
-class _Health:
-    """Watches for the first non-finite gradient without making the host wait at every step."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        self.seen: list[tuple[int, int, Tensor]] = []
-
-    def watch(self, epoch: int, step: int) -> None:
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for _, p in self.parameters]
-        self.seen.append((epoch, step, torch.stack(torch._foreach_norm(gradients))))
-        if step % LOOK_EVERY == 0:
-            self.look()
-
-    def look(self) -> None:
-        seen, self.seen = self.seen, []
-        if not seen:
-            return
-        finite = torch.isfinite(torch.stack([norms for _, _, norms in seen])).cpu()
-        if finite.all():
-            return
-        row = int((~finite).any(dim=1).nonzero()[0])
-        # The backward pass runs from the head down: the last broken parameter is where it began.
-        broken = [name for (name, _), good in zip(self.parameters, finite[row], strict=True) if not good]
-        epoch, step, _ = seen[row]
-        raise NonFiniteGradientError(
-            f"the gradient of layer {broken[-1]!r} is not finite in epoch {epoch + 1}, step {step} "
-            f"({len(broken)} of {len(self.parameters)} parameters are affected); the feedback's scale may be too "
-            f"large for this network (scale 'rms' keeps it near BP's), or the learning rate too high"
         )
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 
+from signsym_core.outputs import outputs_of
 from signsym_core.registry import require
 from signsym_core.tasks import Objective
 
@@ -45,19 +46,19 @@ def backward(model: nn.Module, objective: Objective, images: Tensor, labels: Ten
         found = []
         for part in rows:
             with piece(part), torch.no_grad():
-                found.append(model(images[part]))
+                found.append(outputs_of(model, images[part]))
         outputs = torch.cat(found).requires_grad_()
         loss = objective(outputs, labels)
         loss.backward()
         assert outputs.grad is not None
         for part in rows:
             with piece(part):
-                model(images[part]).backward(outputs.grad[part])
+                outputs_of(model, images[part]).backward(outputs.grad[part])
     return loss.detach()
 
 
 def _whole(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
-    loss = objective(model(images), labels)
+    loss = objective(outputs_of(model, images), labels)
     loss.backward()
     return loss.detach()
 

@@ -15,7 +15,8 @@ import signsym_core as ss
 from signsym_core.alignment import layer_alignment
 from signsym_core.backbones import Model
 from signsym_core.datasets import inputs
-from signsym_core.finetune import Checkpoint, NonFiniteGradientError
+from signsym_core.finetune import Checkpoint
+from signsym_core.health import NonFiniteGradientError
 
 TASK = ss.TASKS.build("classification")
 SOURCE = ss.DATASETS.build("digits", train_images=50, test_images=20, classes=[0, 1, 2])
@@ -278,9 +279,10 @@ def order_of(network, seed, batch_size, epochs=2):
     flat = inputs(DATA.train.images, SOURCE).flatten(1)
     seen = []
 
-    def look(_, arguments):
-        distances = torch.cdist(arguments[0].flatten(1).float(), flat)
-        seen.extend(distances.argmin(1).tolist())
+    def look(module, arguments):
+        if module.training:
+            distances = torch.cdist(arguments[0].flatten(1).float(), flat)
+            seen.extend(distances.argmin(1).tolist())
 
     handle = network.register_forward_pre_hook(look)
     settings = ss.FineTune(epochs=epochs, batch_size=batch_size)
