@@ -8,27 +8,22 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-import signsym_core as ss
-from orchestrator import splits
-from orchestrator.evidence import SETTING, Known, known
-from orchestrator.models import rebuilt, task_of
+from orchestrator.evidence import SETTING, Judgement, Known, Score
+from orchestrator.explorer.data import Data
 from orchestrator.store import Store, StoreError
-from orchestrator.work import device
-from signsym_core.auditing import PROBED
 from signsym_core.checks import MODEL
-from signsym_core.datasets import Data, DataSource, inputs
-from signsym_core.evidence import Run
-from signsym_core.masking import GREY
-from signsym_core.probes import Probe, measure
-from signsym_core.stats import interval
-from signsym_core.verdict import Verdict, judge
+
+if TYPE_CHECKING:
+    # Models and their data are loaded where they are probed: torch takes longer than the rest.
+    from signsym_core.datasets import Data as Images
+    from signsym_core.datasets import DataSource
+    from signsym_core.probes import Probe
 
 _COLOURS = {"sound": "green", "weak attack": "yellow", "masked gradient": "red", "undecided": "cyan"}
 
@@ -38,17 +33,19 @@ def run_audit(store: Store, data_root: Path | None, grid: Path | None, as_json: 
 
     With `grid` the file is written that would supply what is missing. Raises StoreError for a store without results.
     """
-    models = known(store.results(), store.outcomes())
+    data = Data(store.uri, at_once=True)
+    models = list(data.snapshot.models(data.snapshot.query()).known())
     if not models:
         raise StoreError(
             f"no model in {store.uri} has a result yet; run its sweep first, or ask: signsym status {store.uri}"
         )
     notes: list[str] = []
+    done = set() if data_root is None else store.done_models()
     judged = []
     for model in models:
-        probed = model if data_root is None else model.probed(_probes(model, store, data_root, notes))
-        judged.append((probed, judge(probed.evidence)))
-    notes += [f"skipped {name}: {reason}" for name, reason in store.skipped.items()]
+        probes = () if data_root is None else _probes(model, store, done, data_root, notes)
+        judged.append((model, model.judged(probes)))
+    notes += [f"skipped {name}: {reason}" for name, reason in sorted((data.skipped | store.skipped).items())]
     if grid is not None:
         from orchestrator.auditgrid import audit_grid
 
@@ -60,8 +57,20 @@ def run_audit(store: Store, data_root: Path | None, grid: Path | None, as_json: 
     _print(judged, notes, commands, console)
 
 
-def _probes(model: Known, store: Store, root: Path, notes: list[str]) -> tuple[Probe, ...]:
+def _probes(model: Known, store: Store, done: set[str], root: Path, notes: list[str]) -> tuple[Probe, ...]:
     """A probe for each seed; none, with a note of the reason, where a model or its data are not at hand."""
+    absent = [key for key in model.jobs.values() if key not in done]
+    if absent:
+        notes.append(f"{_called(model)}: not probed: the store has no model {absent[0]}")
+        return ()
+    import torch
+
+    from orchestrator.models import rebuilt, task_of
+    from orchestrator.work import device
+    from signsym_core.auditing import PROBED
+    from signsym_core.datasets import inputs
+    from signsym_core.probes import measure
+
     probes = []
     try:
         for key in model.jobs.values():
@@ -78,8 +87,12 @@ def _probes(model: Known, store: Store, root: Path, notes: list[str]) -> tuple[P
 
 
 @functools.lru_cache(maxsize=2)
-def _data(described: str, root: Path, storage: str) -> tuple[DataSource, Data]:
+def _data(described: str, root: Path, storage: str) -> tuple[DataSource, Images]:
     """A data set on this machine's device; raises OtherImagesError where the store's results come from another."""
+    import signsym_core as ss
+    from orchestrator import splits
+    from orchestrator.work import device
+
     parts = json.loads(described)
     source = ss.DATASETS.rebuild(parts)
     data = source.load(root)
@@ -96,30 +109,27 @@ def _commands(store: Store, grid: Path | None, root: Path | None) -> list[str]:
     return [shlex.join(sweep)] if grid is not None else [shlex.join(write), shlex.join(sweep)]
 
 
-def _print(judged: Sequence[tuple[Known, Verdict]], notes: list[str], commands: list[str], console: Console) -> None:
+def _print(judged: Sequence[tuple[Known, Judgement]], notes: list[str], commands: list[str], console: Console) -> None:
     table = Table("model", "rule", "n", "clean", "ε", "exact gradient", "own feedback", "verdict", title="audit")
-    for model, verdict in judged:
-        epsilon = _shown(model)
-        exact, own = (None if epsilon is None else model.evidence.strongest(g, epsilon) for g in ("exact", "feedback"))
-        some = exact or own or model.evidence.clean
-        n = "" if some is None else f"{some.outcomes.shape[1]} × {len(some.seeds)}"
-        label = "" if epsilon is None else model.labels.get(epsilon, f"{epsilon:g}")
-        words = Text(verdict.words, style=_COLOURS[verdict.kind])
-        where, rule = _setting(model)
-        table.add_row(where, rule, n, _percent(model.evidence.clean), label, _percent(exact), _percent(own), words)
+    for model, found in judged:
+        some = found.exact or found.own or found.clean
+        n = "" if some is None else f"{some.score.n} × {some.score.seeds}"
+        scores = [_percent(found.clean), found.label, _percent(found.exact), _percent(found.own)]
+        words = Text(found.verdict.words, style=_COLOURS[found.verdict.kind])
+        table.add_row(*_setting(model), n, *scores, words)
     console.print(table)
     console.print(
         "n: images × seeds. Scores in %, with 95 % intervals; the exact gradient is the result.", highlight=False
     )
-    for model, verdict in judged:
-        told = [made for made in verdict.made if made.finding.raised]
+    for model, found in judged:
+        told = [made for made in found.verdict.made if made.finding.raised]
         if told:
             console.print(f"{_called(model)}:", highlight=False, soft_wrap=True)
         for made in told:
             console.print(f"  {made.check.id} {made.check.flag}: {made.words}", highlight=False, soft_wrap=True)
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
-    lacking = {check.id: check for _, verdict in judged for check in verdict.missing}
+    lacking = {check.id: check for _, found in judged for check in found.verdict.missing}
     if lacking:
         console.print("Undecided for want of:", highlight=False)
     for check in lacking.values():
@@ -132,23 +142,10 @@ def _print(judged: Sequence[tuple[Known, Verdict]], notes: list[str], commands: 
             console.print(f"  {command}", highlight=False, soft_wrap=True)
 
 
-def _shown(model: Known) -> float | None:
-    """The ε below 0.5 whose number tells most: where the two gradients differ most, else the middle of the curve."""
-    found = []
-    for epsilon in sorted({run.epsilon for run in model.evidence.of(below=GREY)}):
-        exact, own = (model.evidence.strongest(gradient, epsilon) for gradient in ("exact", "feedback"))
-        if exact is not None:
-            apart = 0.0 if own is None else own.score - exact.score
-            found.append((round(apart, 6), -abs(exact.score - 0.5), epsilon))
-        elif own is not None:
-            found.append((0.0, -abs(own.score - 0.5), epsilon))
-    return max(found)[2] if found else None
-
-
-def _percent(run: Run | None) -> str:
-    if run is None:
+def _percent(found: Score | None) -> str:
+    if found is None:
         return "–"
-    score = interval(run.outcomes)
+    score = found.score
     return f"{100 * score.value:.1f} [{100 * score.lo:.1f}, {100 * score.hi:.1f}]"
 
 
@@ -171,20 +168,17 @@ def _called(model: Known) -> str:
 
 
 def _json(
-    store: Store, judged: Sequence[tuple[Known, Verdict]], notes: list[str], commands: list[str]
+    store: Store, judged: Sequence[tuple[Known, Judgement]], notes: list[str], commands: list[str]
 ) -> dict[str, Any]:
     rows = []
-    for model, verdict in judged:
-        epsilon = _shown(model)
-        clean = model.evidence.clean
+    for model, found in judged:
+        verdict = found.verdict
         row: dict[str, Any] = {name: model.setting[name] for name in SETTING}
         row |= {"finetune_jobs": {str(seed): job for seed, job in model.jobs.items()}}
-        row |= {"clean": None if clean is None else clean.score, "epsilon": epsilon}
-        for gradient in ("exact", "feedback"):
-            run = None if epsilon is None else model.evidence.strongest(gradient, epsilon)
-            row[gradient] = None if run is None else _scored(run)
+        row |= {"clean": None if found.clean is None else found.clean.score.value, "epsilon": found.epsilon}
+        row |= {"exact": _scored(found.exact), "feedback": _scored(found.own)}
         row |= {"verdict": verdict.kind, "words": verdict.words}
-        row |= {"overstated": verdict.overstated, "overstated_at": verdict.epsilon}
+        row |= {"overstated": verdict.overstated, "overstated_at": verdict.epsilon, "reasons": list(verdict.reasons)}
         row["missing"] = [{"id": check.id, "flag": check.flag, "needs": check.needs} for check in verdict.missing]
         row["checks"] = [
             {"id": made.check.id, "flag": made.check.flag, "level": made.check.level, "raised": made.finding.raised}
@@ -197,7 +191,10 @@ def _json(
     return {"storage": store.uri, "models": rows, "notes": notes, "commands": commands}
 
 
-def _scored(run: Run) -> dict[str, Any]:
-    score = interval(run.outcomes)
-    named = {"attack": run.attack, "attack_params": run.parameters, "steps": run.steps}
+def _scored(found: Score | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    attack, parameters, _ = found.run
+    named = {"attack": attack, "attack_params": parameters, "steps": found.steps}
+    score = found.score
     return named | {"value": score.value, "lo": score.lo, "hi": score.hi, "n": score.n, "seeds": score.seeds}

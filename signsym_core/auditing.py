@@ -98,6 +98,11 @@ def _runs(
 
 def as_runs(outcome: Outcome, attack: Attack, gradient: str, *, seed: int, images: Tensor) -> list[Run]:
     """An attack's outcome on one model as evidence; `images` are the images' numbers in their data set, int64 [n]."""
+    numbers = images.numpy()
+    no_gradient = None if outcome.zero_gradient is None else outcome.zero_gradient.numpy()[None]
+    survivors = outcome.scores > 0
+    # The mean over no survivor is NaN.
+    moved = (outcome.linf.double() * survivors).sum(dim=1) / survivors.sum(dim=1)
     return [
         Run(
             attack=attack.name,
@@ -108,9 +113,10 @@ def as_runs(outcome: Outcome, attack: Attack, gradient: str, *, seed: int, image
             steps=attack.steps_taken(),
             step_size=attack.step(epsilon),
             seeds=(seed,),
-            images=images.numpy(),
+            images=numbers,
             outcomes=outcome.scores[row : row + 1].numpy(),
-            linf=outcome.linf[row : row + 1].double().numpy(),
+            moved=moved[row : row + 1].numpy(),
+            no_gradient=no_gradient,
         )
         for row, epsilon in enumerate(outcome.epsilons)
     ]
@@ -118,10 +124,11 @@ def as_runs(outcome: Outcome, attack: Attack, gradient: str, *, seed: int, image
 
 def _stacked(runs: Sequence[Run]) -> Run:
     """One run of several seeds, from one of each."""
-    first = runs[0]
+    no_gradient = [run.no_gradient for run in runs if run.no_gradient is not None]
     return dataclasses.replace(
-        first,
+        runs[0],
         seeds=tuple(run.seeds[0] for run in runs),
         outcomes=np.concatenate([run.outcomes for run in runs]),
-        linf=np.concatenate([run.linf for run in runs if run.linf is not None]),
+        moved=np.concatenate([run.moved for run in runs if run.moved is not None]),
+        no_gradient=np.concatenate(no_gradient) if no_gradient else None,
     )

@@ -1,32 +1,55 @@
 """Which check is made on which runs of a model, and what it means when it is raised.
 
 A check is made wherever its runs are there, at every ε; two attacks are compared below ε = 0.5 only. The checks
-themselves are in `signsym_core.masking` and `gradientchecks`; the order is that of tables. Source of the list: Carlini
+themselves are in `signsym_core.masking` and `gradientchecks`; the order is that of tables. Whoever says what the
+outcomes of a model show (an audit, a page, a report) asks here, so that all say the same. Source of the list: Carlini
 et al. 2019 (1902.06705), with the comparison of two gradients that only a backward pass of its own allows.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise, product
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from signsym_core import gradientchecks, masking
 from signsym_core.evidence import Array, Evidence, Run, paired
 from signsym_core.finding import Finding
 
-#: What a raised check says: the gradient lies; the attack was too weak to tell; the numbers are few.
-Level = Literal["masked", "weak", "few"]
-#: A finding, and at which ε; None where it is about no ε.
-Found = tuple[float | None, Finding]
+#: What a raised check says: an attack breaks more than the one that is believed; the gradient may lie, which an attack
+#: has yet to show; the attack was too weak to tell; or nothing that decides by itself.
+Level = Literal["masked", "sign", "weak", "told"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a check found."""
+
+    finding: Finding
+    #: None where it is about no ε.
+    epsilon: float | None = None
+    #: The run whose score is in question; None where it is the model.
+    run: Run | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two outcomes that a check compares; those of one shape are compared at once."""
+
+    flag: str
+    epsilon: float
+    run: Run
+    claimed: NDArray[Any]
+    stronger: NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check: `look` makes it on all runs it applies to, and finds nothing where its runs are missing."""
+    """One check: `ask` lists what it is to be made on, which is nothing where its runs are missing."""
 
     id: str
     flag: str
@@ -35,119 +58,180 @@ class Check:
     minimal: bool
     #: What it needs, in words.
     needs: str
-    look: Callable[[Evidence], Iterator[Found]]
+    ask: Callable[[Evidence], Iterator[Found | Pair]]
+
+    def look(self, evidence: Evidence) -> list[Found]:
+        """What it finds."""
+        return findings(evidence, [self])[self.id]
 
 
-def _exact(evidence: Evidence) -> Iterator[Found]:
-    pairs = [
-        (own, exact)
-        for own, exact in itertools.product(
-            evidence.of(gradient="feedback", below=masking.GREY), evidence.of(gradient="exact", below=masking.GREY)
+def findings(evidence: Evidence, checks: Sequence[Check] | None = None) -> dict[str, list[Found]]:
+    """What each check finds on a model, by its id, in the order of tables; `checks` are all where none are named.
+
+    Comparisons of one shape are made at once.
+    """
+    found: dict[str, list[Found]] = {}
+    pairs: dict[tuple[str, tuple[int, ...]], list[tuple[list[Found], Pair]]] = {}
+    for check in CHECKS if checks is None else checks:
+        found[check.id] = []
+        for asked in check.ask(evidence):
+            if isinstance(asked, Found):
+                found[check.id].append(asked)
+            else:
+                pairs.setdefault((asked.flag, asked.claimed.shape), []).append((found[check.id], asked))
+    for (flag, _), members in pairs.items():
+        claimed, stronger = (
+            np.stack([pair.claimed for _, pair in members]),
+            np.stack([pair.stronger for _, pair in members]),
         )
-        if _same(own, exact) and own.epsilon == exact.epsilon
+        compared = masking.compared(flag, claimed, stronger)
+        for (into, pair), finding in zip(members, compared, strict=True):
+            into.append(Found(finding=finding, epsilon=pair.epsilon, run=pair.run))
+    return found
+
+
+def _exact(evidence: Evidence) -> Iterator[Pair]:
+    exact = {(run.attack, run.parameters, run.epsilon): run for run in evidence.of(gradient="exact")}
+    pairs = [
+        (own, other)
+        for own in evidence.of(gradient="feedback", below=masking.GREY)
+        if (other := exact.get((own.attack, own.parameters, own.epsilon))) is not None
     ]
     # One step is a weak attack under either gradient: it counts only where nothing else was run.
-    iterated = [(own, exact) for own, exact in pairs if own.steps != 1]
-    for own, exact in iterated or pairs:
-        yield from _pair(masking.exact_gradient_breaks, own, exact)
+    iterated = [(own, other) for own, other in pairs if own.steps != 1]
+    for own, other in iterated or pairs:
+        yield from _pair("exact_gradient_breaks", own, other)
 
 
-def _noise(evidence: Evidence) -> Iterator[Found]:
-    for noise in evidence.runs:
-        attack = evidence.strongest(evidence.result, noise.epsilon) if noise.attack == "noise" else None
+def _noise(evidence: Evidence) -> Iterator[Pair]:
+    for noise in _noises(evidence):
+        attack = evidence.strongest(evidence.result, noise.epsilon)
         if attack is not None:
-            yield from _pair(masking.noise_breaks, attack, noise)
+            yield from _pair("noise_breaks", attack, noise)
 
 
-def _one_step(evidence: Evidence) -> Iterator[Found]:
+def _no_better_than_noise(evidence: Evidence) -> Iterator[Found]:
+    noises = {noise.epsilon: noise for noise in _noises(evidence)}
+    for runs in _by_attack(evidence).values():
+        pairs = [(run, both) for run in runs if (both := _both(run, noises.get(run.epsilon))) is not None]
+        if pairs:
+            attack, noise = ([both[side] for _, both in pairs] for side in (0, 1))
+            yield Found(finding=masking.noise_as_strong(attack, noise), run=pairs[-1][0])
+
+
+def _one_step(evidence: Evidence) -> Iterator[Pair]:
     # Beyond ε = 0.5 one step leaves every image at a corner of the cube, which no iterated attack looks at.
-    runs = evidence.of(gradient=evidence.result, below=masking.GREY)
-    for one, many in itertools.product(runs, runs):
-        if one.epsilon == many.epsilon and one.steps == 1 < many.steps and many.steps == _most(runs, many):
-            yield from _pair(masking.one_step_stronger, one, many)
+    for epsilon in _epsilons(evidence, below=masking.GREY):
+        runs = evidence.at(evidence.result, epsilon)
+        most = max(run.steps for run in runs)
+        for many, one in product((run for run in runs if run.steps == most > 1), runs):
+            if one.steps == 1:
+                yield from _pair("one_step_stronger", many, one)
 
 
-def _more_steps(evidence: Evidence) -> Iterator[Found]:
+def _more_steps(evidence: Evidence) -> Iterator[Pair]:
     """About twice the steps, of the attack that keeps least: whether that one has gone as far as it goes."""
-    for epsilon in sorted({run.epsilon for run in evidence.of(gradient=evidence.result, below=masking.GREY)}):
+    for epsilon in _epsilons(evidence, below=masking.GREY):
         best = evidence.strongest(evidence.result, epsilon)
-        assert best is not None
-        runs = [run for run in evidence.of(gradient=evidence.result) if run.epsilon == epsilon]
-        runs = sorted((run for run in runs if run.attack == best.attack), key=lambda run: run.steps)
+        assert best is not None, "an ε of these runs has a run"
+        same = (run for run in evidence.at(evidence.result, epsilon) if run.attack == best.attack)
+        runs = sorted(same, key=lambda run: run.steps)
         if len(runs) > 1 and 1 < runs[-2].steps < runs[-1].steps <= 2.5 * runs[-2].steps:
-            yield from _pair(masking.more_steps_help, runs[-2], runs[-1])
+            yield from _pair("more_steps_help", runs[-2], runs[-1])
 
 
 def _reach(evidence: Evidence) -> Iterator[Found]:
     for run in evidence.of(gradient=evidence.result):
         if run.steps:
-            yield run.epsilon, masking.short_reach(run.steps, run.step_size, run.epsilon)
+            finding = masking.short_reach(run.steps, run.step_size, run.epsilon)
+            yield Found(finding=finding, epsilon=run.epsilon, run=run)
 
 
 def _border(evidence: Evidence) -> Iterator[Found]:
     for run in evidence.of(gradient=evidence.result, below=masking.GREY):
-        if run.linf is not None and run.steps:
-            yield run.epsilon, masking.short_of_border(run.outcomes, run.linf, run.epsilon)
+        if run.moved is not None and run.steps:
+            finding = masking.short_of_border(run.outcomes, run.moved, run.epsilon)
+            yield Found(finding=finding, epsilon=run.epsilon, run=run)
 
 
-def _monotone(evidence: Evidence) -> Iterator[Found]:
-    # One step may overshoot: its score may rise in truth.
-    runs = [run for run in evidence.of(gradient=evidence.result) if run.steps != 1]
-    for smaller, larger in itertools.product(runs, runs):
-        if not _same(smaller, larger) or smaller.epsilon >= larger.epsilon:
-            continue
-        between = [run for run in runs if smaller.epsilon < run.epsilon < larger.epsilon and _same(run, larger)]
-        found = None if between else paired(smaller, larger)
-        if found is not None:
-            yield larger.epsilon, masking.not_monotone(found)
+def _monotone(evidence: Evidence) -> Iterator[Pair]:
+    for runs in _by_attack(evidence).values():
+        # One step may overshoot: its score may rise in truth.
+        for smaller, larger in pairwise(run for run in runs if run.steps != 1):
+            yield from _pair("not_monotone", larger, smaller)
 
 
 def _grey(evidence: Evidence) -> Iterator[Found]:
-    for epsilon in sorted({run.epsilon for run in evidence.of() if run.epsilon >= masking.GREY}):
+    for epsilon in _epsilons(evidence):
         run = evidence.strongest(evidence.result, epsilon)
-        if run is not None:
-            yield epsilon, masking.grey_limit(run.outcomes, evidence.chance)
+        if run is not None and epsilon >= masking.GREY:
+            yield Found(finding=masking.grey_limit(run.outcomes, evidence.chance), epsilon=epsilon, run=run)
 
 
 def _unbounded(evidence: Evidence) -> Iterator[Found]:
     run = evidence.strongest(evidence.result, 1.0)
     if run is not None:
-        yield 1.0, masking.unbounded_survives(run.outcomes)
+        yield Found(finding=masking.unbounded_survives(run.outcomes), epsilon=1.0, run=run)
 
 
 def _size(evidence: Evidence) -> Iterator[Found]:
     runs = evidence.of(gradient=evidence.result) or evidence.of()
     if runs:
         seeds, n = max((run.outcomes for run in runs), key=lambda outcomes: outcomes.size).shape
-        yield None, masking.small_n(n, seeds)
+        yield Found(finding=masking.small_n(n, seeds))
 
 
-def _beside_white_box(gradient: str, check: Callable[..., Finding]) -> Callable[[Evidence], Iterator[Found]]:
+def _zero(evidence: Evidence) -> Iterator[Found]:
+    for gradient in dict.fromkeys(("feedback", evidence.result)):
+        # What is said of the clean image is the same at every ε.
+        runs = {
+            (run.attack, run.parameters): run for run in evidence.of(gradient=gradient) if run.no_gradient is not None
+        }
+        for run in runs.values():
+            assert run.no_gradient is not None
+            yield Found(finding=masking.zero_gradient(run.no_gradient), run=run)
+
+
+def _random(evidence: Evidence) -> Iterator[Found]:
+    clean = next((run for run in evidence.runs if run.attack == "none"), None)
+    for run in evidence.runs:
+        if run.epsilon == 0 and run.attack != "none" and (both := _both(run, clean)) is not None:
+            yield Found(finding=masking.random_forward(*both), epsilon=0.0, run=run)
+
+
+def _beside_white_box(gradient: str, flag: str) -> Callable[[Evidence], Iterator[Pair]]:
     """The check on the lowest outcome of each image under the model's own gradient, and each run of `gradient`."""
 
-    def look(evidence: Evidence) -> Iterator[Found]:
+    def ask(evidence: Evidence) -> Iterator[Pair]:
+        lowest: dict[tuple[float, tuple[int, ...], int], NDArray[Any]] = {}
         for other in evidence.of(gradient=gradient, below=masking.GREY):
-            white = [run for run in evidence.of(gradient="feedback") if run.epsilon == other.epsilon]
+            white = evidence.at("feedback", other.epsilon)
             # A run of fewer seeds would take the others' away from all.
             white = [run for run in white if set(run.seeds) >= set(other.seeds)] or white
-            found = paired(other, *white) if white else None
-            if found is not None:
-                yield other.epsilon, check(np.min(found[1:], axis=0), found[0])
+            outcomes = paired(other, *white) if white else None
+            if outcomes is None:
+                continue
+            # Runs of one list of images and seeds have one lowest outcome, however many they are compared with.
+            key = (other.epsilon, other.seeds, id(other.images))
+            if key not in lowest:
+                lowest[key] = np.minimum.reduce(outcomes[1:])
+            strongest = min(white, key=lambda run: run.score)
+            yield Pair(flag=flag, epsilon=other.epsilon, run=strongest, claimed=lowest[key], stronger=outcomes[0])
 
-    return look
+    return ask
 
 
 def _probed(check: Callable[[Array], Finding], column: str) -> Callable[[Evidence], Iterator[Found]]:
     """The check of one column of the probes, over all seeds."""
 
-    def look(evidence: Evidence) -> Iterator[Found]:
+    def ask(evidence: Evidence) -> Iterator[Found]:
         columns = [getattr(probe, column) for probe in evidence.probes]
         if columns and all(values is not None for values in columns):
             # Each seed's model may have been probed at another number of images.
             fewest = min(len(values) for values in columns)
-            yield None, check(np.array([values[:fewest] for values in columns]))
+            yield Found(finding=check(np.array([values[:fewest] for values in columns])))
 
-    return look
+    return ask
 
 
 #: What checks of the model itself need, which no attack supplies.
@@ -155,21 +239,26 @@ MODEL = "the model itself at some images"
 
 _TRANSFER = "an attack with the gradients feedback and transfer"
 _BLACK_BOX = "a black-box attack at the ε of one with the gradient feedback"
+_EOT = "an attack with the gradients feedback and eot"
 
 #: id, flag, level, whether a verdict needs it, how it is made, what it needs.
-_TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[Found]], str], ...] = (
+_TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[Found | Pair]], str], ...] = (
     ("G1", "exact_gradient_breaks", "masked", True, _exact, "an attack with the gradients feedback and exact"),
-    ("G2", "wrong_gradient", "masked", True, _probed(gradientchecks.wrong_gradient, "rho"), MODEL),
-    ("G2b", "wrong_direction", "masked", True, _probed(gradientchecks.wrong_direction, "direction"), MODEL),
-    ("G3", "inefficient_gradient", "masked", False, _probed(gradientchecks.inefficient_gradient, "efficiency"), MODEL),
-    ("G4", "broken_gradient", "masked", False, _probed(gradientchecks.broken_gradient, "broken"), MODEL),
-    ("G5", "random_gradient", "masked", True, _probed(gradientchecks.random_gradient, "repeat"), MODEL),
-    ("G5b", "random_outputs", "masked", False, _probed(gradientchecks.random_outputs, "unsteady"), MODEL),
-    ("T1", "transfer_wins", "masked", True, _beside_white_box("transfer", masking.transfer_wins), _TRANSFER),
-    ("T1b", "transfer_stronger", "weak", True, _beside_white_box("transfer", masking.transfer_stronger), _TRANSFER),
-    ("B1", "black_box_wins", "masked", False, _beside_white_box("none", masking.black_box_wins), _BLACK_BOX),
-    ("B1b", "black_box_stronger", "weak", False, _beside_white_box("none", masking.black_box_stronger), _BLACK_BOX),
+    ("G2", "wrong_gradient", "sign", True, _probed(gradientchecks.wrong_gradient, "rho"), MODEL),
+    ("G2b", "wrong_direction", "sign", True, _probed(gradientchecks.wrong_direction, "direction"), MODEL),
+    ("G3", "inefficient_gradient", "sign", False, _probed(gradientchecks.inefficient_gradient, "efficiency"), MODEL),
+    ("G4", "broken_gradient", "sign", False, _probed(gradientchecks.broken_gradient, "broken"), MODEL),
+    ("G4b", "zero_gradient", "sign", False, _zero, "outcomes that say whether an image has a gradient, as fgsm's do"),
+    ("G5", "random_gradient", "sign", True, _probed(gradientchecks.random_gradient, "repeat"), MODEL),
+    ("G5b", "random_outputs", "sign", False, _probed(gradientchecks.random_outputs, "unsteady"), MODEL),
+    ("G5c", "random_forward", "sign", False, _random, "the clean performance and an attack at ε = 0"),
+    ("T1", "transfer_wins", "masked", True, _beside_white_box("transfer", "transfer_wins"), _TRANSFER),
+    ("T1b", "transfer_stronger", "weak", True, _beside_white_box("transfer", "transfer_stronger"), _TRANSFER),
+    ("B1", "black_box_wins", "masked", False, _beside_white_box("none", "black_box_wins"), _BLACK_BOX),
+    ("B1b", "black_box_stronger", "weak", False, _beside_white_box("none", "black_box_stronger"), _BLACK_BOX),
+    ("E1", "eot_wins", "masked", False, _beside_white_box("eot", "eot_wins"), _EOT),
     ("B2", "noise_breaks", "weak", False, _noise, "the attack noise"),
+    ("B2b", "noise_as_strong", "told", False, _no_better_than_noise, "the attack noise at the ε of another"),
     ("S1", "one_step_stronger", "weak", True, _one_step, "a one-step and an iterated attack at one ε"),
     ("S2", "short_reach", "weak", True, _reach, "an attack of gradient steps"),
     ("S2b", "short_of_border", "weak", False, _border, "an attack of gradient steps, and each image's change"),
@@ -177,25 +266,37 @@ _TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[Found]]
     ("S5", "not_monotone", "weak", False, _monotone, "one attack at two ε"),
     ("U1", "grey_limit", "weak", True, _grey, "an attack at ε = 0.5"),
     ("U2", "unbounded_survives", "weak", False, _unbounded, "an attack at ε = 1"),
-    ("R1", "small_n", "few", True, _size, "an attack"),
+    ("R1", "small_n", "told", True, _size, "an attack"),
 )
 #: Every check, in the order of tables.
 CHECKS: tuple[Check, ...] = tuple(
-    Check(id=id, flag=flag, level=level, minimal=minimal, look=look, needs=needs)
-    for id, flag, level, minimal, look, needs in _TABLE
+    Check(id=id, flag=flag, level=level, minimal=minimal, ask=ask, needs=needs)
+    for id, flag, level, minimal, ask, needs in _TABLE
 )
 
 
-def _same(one: Run, other: Run) -> bool:
-    return (one.attack, one.parameters) == (other.attack, other.parameters)
+def _epsilons(evidence: Evidence, below: float = 2.0) -> list[float]:
+    """The ε of the runs whose score is the result."""
+    return sorted({run.epsilon for run in evidence.of(gradient=evidence.result, below=below)})
 
 
-def _most(runs: Iterable[Run], like: Run) -> int:
-    """The largest number of steps of the runs at that ε."""
-    return max(run.steps for run in runs if run.epsilon == like.epsilon)
+def _by_attack(evidence: Evidence) -> dict[tuple[str, str], list[Run]]:
+    """The runs whose score is the result by attack, each at ascending ε."""
+    attacks: dict[tuple[str, str], list[Run]] = {}
+    for run in sorted(evidence.of(gradient=evidence.result), key=lambda run: run.epsilon):
+        attacks.setdefault((run.attack, run.parameters), []).append(run)
+    return attacks
 
 
-def _pair(check: Callable[..., Finding], one: Run, other: Run) -> Iterator[Found]:
-    found = paired(one, other)
-    if found is not None:
-        yield one.epsilon, check(*found)
+def _noises(evidence: Evidence) -> list[Run]:
+    return [run for run in evidence.runs if run.attack == "noise" and run.epsilon > 0 and run.norm == "linf"]
+
+
+def _both(run: Run, other: Run | None) -> list[NDArray[Any]] | None:
+    return None if other is None else paired(run, other)
+
+
+def _pair(flag: str, claimed: Run, stronger: Run) -> Iterator[Pair]:
+    outcomes = paired(claimed, stronger)
+    if outcomes is not None:
+        yield Pair(flag=flag, epsilon=claimed.epsilon, run=claimed, claimed=outcomes[0], stronger=outcomes[1])

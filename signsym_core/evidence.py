@@ -6,8 +6,9 @@ A model here is one setting under one rule, fine-tuned with one or several seeds
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,15 +37,19 @@ class Run:
     step_size: float = 0.0
     seeds: tuple[int, ...]
     #: Numbers of the images in their data set.
-    images: NDArray[np.int64]
-    outcomes: Array
-    #: Largest change of a pixel [seeds, images]; None where it is not known.
-    linf: Array | None = None
+    images: NDArray[np.integer[Any]]
+    #: Bytes 0 and 1, or numbers in [0, 1].
+    outcomes: NDArray[Any]
+    #: For each seed the mean over the images that survive of the largest change of a pixel, [seeds]; NaN for a seed
+    #: whose images are all lost. None where it is not known.
+    moved: Array | None = None
+    #: Whether the loss had no gradient at each clean image, [seeds, images]; None where it is not known.
+    no_gradient: NDArray[np.bool_] | None = None
 
-    @property
+    @functools.cached_property
     def score(self) -> float:
         """The mean outcome."""
-        return float(self.outcomes.mean())
+        return float(self.outcomes.mean(dtype=np.float64))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,43 +63,55 @@ class Evidence:
     probes: tuple[Probe, ...] = ()
     #: Whether the model's backward pass may be another thing than its gradient, so that "exact" is a choice.
     converted: bool = True
+    #: Whether the model's own backward pass is that of autograd, by how it was built, so that no probe has to ask.
+    autograd: bool = False
 
     def of(self, *, gradient: str | None = None, below: float = 2.0) -> list[Run]:
         """The L∞ attacks at ε in (0, `below`), of one source of gradient or of any, but the null attacks."""
-        return [
-            run
-            for run in self.runs
-            if 0 < run.epsilon < below
-            and run.norm == "linf"
-            and run.attack not in NULL
-            and gradient in (None, run.gradient)
-        ]
+        return [run for run in self._attacks if run.epsilon < below and gradient in (None, run.gradient)]
+
+    def at(self, gradient: str, epsilon: float) -> list[Run]:
+        """The L∞ attacks of one source of gradient at one ε, but the null attacks."""
+        return self._places.get((gradient, epsilon), [])
 
     @property
     def result(self) -> str:
         """The source of gradient whose numbers count: "exact", or the model's own where there is no other."""
         return "exact" if self.converted else "feedback"
 
-    @property
+    @functools.cached_property
     def clean(self) -> Run | None:
         """The run without an attack on the most images."""
-        found = [run for run in self.runs if run.attack == "none" or run.epsilon == 0]
-        return max(found, key=lambda run: run.outcomes.size, default=None)
+        runs = [run for run in self.runs if run.attack == "none" or run.epsilon == 0]
+        return max(runs, key=lambda run: (run.outcomes.size, run.attack == "none"), default=None)
 
     def strongest(self, gradient: str, epsilon: float) -> Run | None:
         """The run of that gradient and ε that keeps least."""
-        found = [run for run in self.of(gradient=gradient) if run.epsilon == epsilon]
-        return min(found, key=lambda run: run.score, default=None)
+        return min(self.at(gradient, epsilon), key=lambda run: run.score, default=None)
+
+    @functools.cached_property
+    def _attacks(self) -> list[Run]:
+        return [run for run in self.runs if run.epsilon > 0 and run.norm == "linf" and run.attack not in NULL]
+
+    @functools.cached_property
+    def _places(self) -> dict[tuple[str, float], list[Run]]:
+        places: dict[tuple[str, float], list[Run]] = {}
+        for run in self._attacks:
+            places.setdefault((run.gradient, run.epsilon), []).append(run)
+        return places
 
 
 #: Attacks that look at no model.
 NULL = frozenset({"none", "noise"})
 
 
-def paired(*runs: Run) -> list[Array] | None:
+def paired(*runs: Run) -> list[NDArray[Any]] | None:
     """The outcomes of the runs over the seeds and images that all of them have, in one order; None where none is."""
     first = runs[0]
-    if all(run.seeds == first.seeds and np.array_equal(run.images, first.images) for run in runs[1:]):
+    if all(
+        run.seeds == first.seeds and (run.images is first.images or np.array_equal(run.images, first.images))
+        for run in runs[1:]
+    ):
         return [run.outcomes for run in runs]
     seeds = sorted(set.intersection(*(set(run.seeds) for run in runs)))
     images = first.images
@@ -105,9 +122,9 @@ def paired(*runs: Run) -> list[Array] | None:
     return [_chosen(run, seeds, np.sort(images)) for run in runs]
 
 
-def _chosen(run: Run, seeds: Sequence[int], images: NDArray[np.int64]) -> Array:
+def _chosen(run: Run, seeds: Sequence[int], images: NDArray[np.integer[Any]]) -> NDArray[Any]:
     rows = np.array([run.seeds.index(seed) for seed in seeds])
     order = np.argsort(run.images)
     columns = order[np.searchsorted(run.images, images, sorter=order)]
-    found: Array = run.outcomes[np.ix_(rows, columns)]
-    return found
+    chosen: NDArray[Any] = run.outcomes[np.ix_(rows, columns)]
+    return chosen

@@ -27,6 +27,8 @@ from signsym_core.stats import gap, gaps, interval
 POINT, TWO_POINTS = 0.01, 0.02
 #: Below these a result is no evidence.
 FEW_IMAGES, FEW_SEEDS = 1000, 3
+#: Of fewer images that differ chance alone may give all to one side: two-sided sign test, 2 · 2⁻⁵ > 5 % > 2 · 2⁻⁶.
+FEW_DIFFER = 6
 #: From this radius on (L∞, [0, 1] pixels) every image can be made the same grey one.
 GREY = 0.5
 #: Share of ε that an attack must move the images that survive it.
@@ -56,6 +58,7 @@ COMPARISONS = {
     "transfer_stronger": Comparison(slack=POINT, names=("white-box", "white-box and transfer together"), together=True),
     "black_box_wins": Comparison(slack=POINT, names=("best white-box", "black-box")),
     "transfer_wins": Comparison(slack=POINT, names=("best white-box", "transfer")),
+    "eot_wins": Comparison(slack=POINT, names=("best white-box", "gradient averaged over draws")),
     "noise_breaks": Comparison(slack=POINT, names=("attack", "attack and noise together"), together=True),
     "not_monotone": Comparison(slack=POINT, names=("at the larger ε", "at the smaller ε")),
 }
@@ -68,12 +71,12 @@ def compared(flag: str, claimed: NDArray[Any], stronger: NDArray[Any]) -> list[F
         stronger = np.minimum(claimed, stronger)
     _, seeds, n = claimed.shape
     ours, theirs = claimed.mean(axis=1, dtype=np.float64), stronger.mean(axis=1, dtype=np.float64)
-    # The interval can only decide where the difference is large enough.
-    raised = (ours - theirs).mean(axis=1) > how.slack
+    # The interval can only decide where the difference is large enough, and where enough images differ.
+    raised = ((ours - theirs).mean(axis=1) > how.slack) & (np.count_nonzero(ours != theirs, axis=1) >= FEW_DIFFER)
     chosen = np.flatnonzero(raised)
     if len(chosen):
-        found = gaps(ours[chosen, None], theirs[chosen, None])
-        raised[chosen] = [each.lo > 0 for each in found]
+        intervals = gaps(ours[chosen, None], theirs[chosen, None])
+        raised[chosen] = [each.lo > 0 for each in intervals]
     numbers = zip(raised.tolist(), ours.mean(axis=1).tolist(), theirs.mean(axis=1).tolist(), strict=True)
     return [_told(flag, is_raised, (a, b), how.names, n, seeds) for is_raised, a, b in numbers]
 
@@ -124,6 +127,11 @@ def transfer_wins(white_box: ArrayLike, transfer: ArrayLike) -> Finding:
     return _pair("transfer_wins", white_box, transfer)
 
 
+def eot_wins(white_box: ArrayLike, averaged: ArrayLike) -> Finding:
+    """Following the gradient averaged over the model's own draws keeps less than following single draws: over 0.01."""
+    return _pair("eot_wins", white_box, averaged)
+
+
 def noise_as_strong(attack: Sequence[ArrayLike], noise: Sequence[ArrayLike]) -> Finding:
     """At no ε does the attack break more than uniform noise of the same ε does (interval of the gap above 0).
 
@@ -153,10 +161,10 @@ def not_monotone(by_epsilon: Sequence[ArrayLike]) -> Finding:
 
 
 def random_forward(first: ArrayLike, second: ArrayLike) -> Finding:
-    """Two passes over the same clean images differ in any image."""
+    """Two passes over the same clean images differ in more than 0.01 of them: what rounding does not do."""
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     numbers = (float(np.mean(a)), float(np.mean(b)))
-    return _finding("random_forward", bool((a != b).any()), numbers, ("one pass", "another pass"), first)
+    return _finding("random_forward", float((a != b).mean()) > POINT, numbers, ("one pass", "another pass"), first)
 
 
 def short_reach(steps: int, step_size: float, epsilon: float) -> Finding:
@@ -170,14 +178,15 @@ def short_reach(steps: int, step_size: float, epsilon: float) -> Finding:
     )
 
 
-def short_of_border(robust: ArrayLike, linf: ArrayLike, epsilon: float) -> Finding:
+def short_of_border(robust: ArrayLike, moved: ArrayLike, epsilon: float) -> Finding:
     """The images that survive were moved by less than 0.9 ε on average: the attack did not use its radius on them.
 
-    `linf` [seeds, images] holds the largest change of a pixel. Nothing survived: not raised.
+    `moved` [seeds] is the mean over each seed's survivors of the largest change of a pixel. Nothing survived: not
+    raised.
     """
-    survivors = np.asarray(robust, dtype=float) > 0
-    moved = np.asarray(linf, dtype=float)[survivors]
-    reach = float(moved.mean()) / epsilon if moved.size else 1.0
+    survivors = np.count_nonzero(np.atleast_2d(np.asarray(robust)) > 0, axis=1)
+    change = np.where(survivors > 0, np.asarray(moved, dtype=float), 0.0)
+    reach = float((change * survivors).sum() / survivors.sum()) / epsilon if survivors.any() else 1.0
     names = ("change of the survivors over ε", "asked for")
     return _finding("short_of_border", reach < BORDER, (reach, BORDER), names, robust)
 

@@ -1,15 +1,33 @@
-"""From findings to a verdict in words: sound, weak attack, masked gradient, or undecided."""
+"""From findings to a verdict in words: sound, weak attack, masked gradient, or undecided.
+
+A verdict is about the models that were looked at, on these images: an interval over images says how sure it is. What
+other seeds would give is the question of a gap's interval (`signsym_core.stats`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from signsym_core.checks import CHECKS, Check
+import numpy as np
+
+from signsym_core.checks import CHECKS, Check, Found, findings
 from signsym_core.evidence import Evidence
 from signsym_core.finding import Finding
+from signsym_core.masking import GREY, TWO_POINTS
+from signsym_core.stats import interval
 
 Kind = Literal["sound", "weak attack", "masked gradient", "undecided"]
+
+#: By how much a score may be too high before a sound verdict would be a grave error, and by how much a clean score has
+#: to be above chance for so much to be lost at all.
+GRAVE = 0.1
+#: Images below which no interval over images holds what it promises, so that nothing is decided.
+FEWEST = 30
+#: Images that a sound verdict needs: of fewer, six that differ (`masking.FEW_DIFFER`), without which no check is
+#: raised, are met in less than four of five cases where 10 % differ in truth: P(Binomial(78, 0.1) >= 6) = 0.8.
+ENOUGH = 80
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,60 +57,143 @@ class Verdict:
     made: tuple[Made, ...]
     #: Checks that the verdict needs and that could not be made.
     missing: tuple[Check, ...] = ()
+    #: Why it is undecided, beside what is missing, each in words.
+    reasons: tuple[str, ...] = ()
+    #: Whether the models themselves were looked at, and not their outcomes alone.
+    probed: bool = True
 
     @property
     def raised(self) -> tuple[Made, ...]:
-        """The checks that are raised, but the one about size."""
-        return tuple(made for made in self.made if made.finding.raised and made.check.level != "few")
+        """The checks that are raised, but those that decide nothing."""
+        return tuple(made for made in self.made if made.finding.raised and made.check.level != "told")
 
     @property
     def words(self) -> str:
         """The verdict as people read it."""
         ids = ", ".join(made.check.id for made in self.raised)
         if self.kind == "masked gradient":
-            if self.overstated is None:
-                return f"masked gradient (by an amount that these attacks do not show; {ids})"
+            assert self.overstated is not None, "it is masked because an attack breaks more"
             return f"masked gradient (by {100 * self.overstated:.1f} points at ε = {self.epsilon:.4g}; {ids})"
         if self.kind == "weak attack":
             return f"weak attack ({ids})"
-        if self.kind == "undecided":
-            suspicion = f"; raised already: {ids}" if ids else ""
-            return f"undecided (missing: {', '.join(check.id for check in self.missing)}{suspicion})"
-        return "sound"
+        if self.kind == "sound":
+            return "sound" if self.probed else "sound (not probed)"
+        missing = f"missing: {', '.join(check.id for check in self.missing)}" if self.missing else ""
+        suspicion = f"; raised already: {ids}" if ids else ""
+        if not self.reasons:
+            return f"undecided ({missing}{suspicion})"
+        return "undecided: " + "; ".join([*self.reasons, *([missing] if missing else [])]) + suspicion
 
 
-def judge(evidence: Evidence) -> Verdict:
-    """Make every check that can be made, and decide.
+def judge(evidence: Evidence, found: Mapping[str, Sequence[Found]] | None = None) -> Verdict:
+    """Make every check that can be made, and decide; `found` is what they find, where that is known already.
 
-    Masked: the exact gradient is known (or the model has no other) and a check of the level "masked" is raised. Weak
-    attack: no such one is, but one of the level "weak". Undecided: a check of the minimal set could not be made, and
-    nothing of what could be decides without it. Sound: all of them were made and none is raised.
+    Undecided whatever is raised: fewer than 30 images, or a clean score that is not above chance, where there is no
+    robustness to be judged. Masked: the exact gradient is known (or the model has no other) and an attack breaks more
+    than the one that is believed, which a check of the level "masked" tells. Undecided: a check of the minimal set
+    could not be made, or a sign that the gradient lies is neither borne out nor explained by an attack. Weak attack: a
+    check of that level is raised. Undecided: fewer than 80 images, of which a gap of 10 points is easily overlooked.
+    Sound: none of these.
 
     A model that is not a converted one needs no exact gradient beside its own, and a black-box attack may stand for
-    the transfer from a twin.
+    the transfer from a twin. A model whose backward pass is autograd's by how it was built needs no probe.
     """
-    made: list[Made] = []
-    missing: list[Check] = []
-    for check in CHECKS:
-        found = list(check.look(evidence))
-        if found:
-            epsilon, finding = max(found, key=lambda pair: (pair[1].raised, _excess(check, pair[1])))
-            made.append(Made(check=check, finding=finding, epsilon=epsilon))
-        elif check.minimal and not (check.id == "G1" and not evidence.converted):
-            missing.append(check)
-    if not evidence.converted and any(m.check.id == "B1" for m in made):
-        missing = [check for check in missing if check.id not in ("T1", "T1b")]
-    levels = {m.check.level for m in made if m.finding.raised}
+    found = findings(evidence) if found is None else found
+    made = [_worst(check, found[check.id]) for check in CHECKS if found[check.id]]
+    missing = _missing(evidence, found)
+    raised = {m.check.id: m for m in made if m.finding.raised}
+    levels = {m.check.level for m in raised.values()}
     no_exact = any(check.id == "G1" for check in missing)
-    kind: Kind = "sound"
-    if "masked" in levels and not no_exact:
-        kind, missing = "masked gradient", []
-    elif missing:
+    size = _largest(found["R1"])
+    reasons = _hopeless(evidence, size) if size else []
+    overstated: tuple[float | None, float | None] = (None, None)
+    kind: Kind
+    if reasons:
         kind = "undecided"
-    elif "weak" in levels:
-        kind = "weak attack"
-    overstated, epsilon = _overstated(made) if kind == "masked gradient" else (None, None)
-    return Verdict(kind=kind, overstated=overstated, epsilon=epsilon, made=tuple(made), missing=tuple(missing))
+    elif "masked" in levels and not no_exact:
+        kind, missing, overstated = "masked gradient", [], _overstated(raised)
+    else:
+        reasons = [] if missing else _unexplained(evidence, found, raised)
+        kind = "undecided" if missing or reasons else "weak attack" if "weak" in levels else "sound"
+        # What a check rests on less than the others do, the verdict rests on.
+        needed = ["R1", "G1", "S1", "T1" if found["T1"] else "B1"]
+        fewest = min((_largest(found[name]) for name in needed if found[name]), default=0)
+        if 0 < fewest < ENOUGH and kind != "weak attack":
+            kind, reasons = "undecided", [_too_few(fewest), *reasons]
+    return Verdict(
+        kind=kind,
+        overstated=overstated[0],
+        epsilon=overstated[1],
+        made=tuple(made),
+        missing=tuple(missing),
+        reasons=tuple(reasons),
+        probed=bool(evidence.probes),
+    )
+
+
+def _worst(check: Check, found: Sequence[Found]) -> Made:
+    worst = max(found, key=lambda each: (each.finding.raised, _excess(check, each.finding)))
+    return Made(check=check, finding=worst.finding, epsilon=worst.epsilon)
+
+
+def _largest(found: Sequence[Found]) -> int:
+    """The images of the finding that rests on most; 0 where there is none."""
+    return max((each.finding.n for each in found), default=0)
+
+
+def _missing(evidence: Evidence, found: Mapping[str, Sequence[Found]]) -> list[Check]:
+    """The checks that a verdict needs and that could not be made."""
+    needless: set[str] = set()
+    if not evidence.converted:
+        needless.add("G1")
+        if found["B1"]:
+            needless |= {"T1", "T1b"}
+    if evidence.autograd:
+        needless |= {"G2", "G2b", "G5"}
+    return [check for check in CHECKS if check.minimal and not found[check.id] and check.id not in needless]
+
+
+def _hopeless(evidence: Evidence, size: int) -> list[str]:
+    """Why nothing can be said of the model's robustness, in words."""
+    reasons = []
+    if size < FEWEST:
+        reasons.append(_too_few(size))
+    best = evidence.clean or max(evidence.runs, key=lambda run: run.score)
+    score = interval(best.outcomes.mean(axis=0, dtype=np.float64)[None])
+    # A network that was never trained gives most images a few of the classes: up to some three times chance.
+    if score.lo <= min(evidence.chance + GRAVE, 3 * evidence.chance):
+        name = "clean accuracy" if np.isin(best.outcomes, (0, 1)).all() else "clean score"
+        near = "" if score.lo <= evidence.chance else f" by {100 * GRAVE:.0f} points"
+        what = f"{name} {100 * score.value:.1f} % is not above chance ({100 * evidence.chance:.1f} %){near}"
+        reasons.append(f"no verdict on robustness: {what}")
+    return reasons
+
+
+def _too_few(size: int) -> str:
+    return f"too few images ({size}; at least {ENOUGH})"
+
+
+def _unexplained(evidence: Evidence, found: Mapping[str, Sequence[Found]], raised: Mapping[str, Made]) -> list[str]:
+    """The signs that the gradient lies which no attack explains away, as one reason in words."""
+    # The exact gradient was followed where own feedback left something to be overstated, and broke no more.
+    exact = any(_telling(evidence, each) for each in found["G1"])
+    # So did the mean over the model's own draws.
+    averaged = bool(found["E1"])
+    explained = {
+        **{"G2": exact, "G2b": exact, "G3": exact, "G5": exact or averaged, "G5b": averaged, "G5c": averaged},
+        **{name: name in raised and raised[name].finding.first <= TWO_POINTS for name in ("G4", "G4b")},
+    }
+    signs = [name for name, m in raised.items() if m.check.level == "sign" and not explained[name]]
+    if not signs:
+        return []
+    random = " (outputs or gradients are random: run gradient eot)" if {"G5", "G5b", "G5c"} & set(signs) else ""
+    return [f"{', '.join(signs)} raised, but no attack that was run breaks more{random}"]
+
+
+def _telling(evidence: Evidence, each: Found) -> bool:
+    """Whether a comparison of two gradients was made where one could have been seen to be worth less."""
+    clean = evidence.clean or max(evidence.runs, key=lambda run: run.score)
+    return each.finding.first >= GRAVE and each.finding.second <= clean.score - GRAVE
 
 
 def _excess(check: Check, finding: Finding) -> float:
@@ -100,11 +201,27 @@ def _excess(check: Check, finding: Finding) -> float:
     return (finding.second - finding.first) if check.id in ("S2", "S2b") else finding.first - finding.second
 
 
-def _overstated(made: list[Made]) -> tuple[float | None, float | None]:
+def _overstated(raised: Mapping[str, Made]) -> tuple[float | None, float | None]:
     """The largest loss that another attack than the model's own causes: the exact gradient's where it is known."""
-    for ids in (("G1",), ("T1", "B1")):
-        found = [m for m in made if m.check.id in ids and m.finding.raised]
-        if found:
-            worst = max(found, key=lambda m: _excess(m.check, m.finding))
+    for ids in (("G1",), ("T1", "B1", "E1")):
+        members = [raised[name] for name in ids if name in raised]
+        if members:
+            worst = max(members, key=lambda m: _excess(m.check, m.finding))
             return _excess(worst.check, worst.finding), worst.epsilon
     return None, None
+
+
+def telling_epsilon(evidence: Evidence) -> float | None:
+    """The ε below 0.5 whose numbers tell most: where the two gradients differ most, else near the middle of the curve.
+
+    None where nothing was attacked.
+    """
+    choices = []
+    for epsilon in sorted({run.epsilon for run in evidence.of(below=GREY)}):
+        own, exact = (evidence.strongest(gradient, epsilon) for gradient in ("feedback", "exact"))
+        if exact is not None:
+            apart = 0.0 if own is None else own.score - exact.score
+            choices.append((round(apart, 6), -abs(exact.score - 0.5), epsilon))
+        elif own is not None:
+            choices.append((0.0, -abs(own.score - 0.5), epsilon))
+    return max(choices)[2] if choices else None

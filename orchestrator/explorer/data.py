@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator import tables
+from orchestrator.evidence import Models
 from orchestrator.explorer import members
 from orchestrator.explorer.encoding import single
 from orchestrator.explorer.examples import Example
 from orchestrator.explorer.flags import Flags
 from orchestrator.explorer.index import COLUMNS, Index
-from orchestrator.explorer.judged import Judged
 from orchestrator.explorer.outcomes import Outcomes
 from orchestrator.explorer.query import Query
 from orchestrator.explorer.reading import Folder
@@ -36,19 +36,19 @@ class Snapshot:
         self.index, self.outcomes, self.version = index, outcomes, version
         self._queries: dict[tuple[int, ...], Query] = {}
         self._flags: dict[frozenset[int], Flags] = {}
-        self._judged: dict[frozenset[int], Judged] = {}
+        self._models: dict[frozenset[int], Models] = {}
 
     def query(self, seeds: tuple[int, ...] = ()) -> Query:
         """The curves over these seeds; none stands for all."""
         return _kept(self._queries, seeds, lambda: Query(self.index, self.outcomes, seeds))
 
-    def flags(self, query: Query) -> Flags:
-        """The checks of masking on a query's curves."""
-        return _kept(self._flags, query.seeds, lambda: Flags(query))
+    def models(self, query: Query) -> Models:
+        """The verdicts on a query's models, and the checks that they rest on."""
+        return _kept(self._models, query.seeds, lambda: Models(query))
 
-    def judged(self, query: Query) -> Judged:
-        """The verdicts on a query's models."""
-        return _kept(self._judged, query.seeds, lambda: Judged(query))
+    def flags(self, query: Query) -> Flags:
+        """The same checks by line."""
+        return _kept(self._flags, query.seeds, lambda: Flags(self.models(query)))
 
 
 def _kept(known: dict[K, V], key: K, make: Callable[[], V]) -> V:

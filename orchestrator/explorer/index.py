@@ -15,14 +15,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.explorer import members
-from orchestrator.explorer.encoding import encoded, joined, numbered, plain, single, superseded
+from orchestrator.explorer.encoding import encoded, joined, numbered, plain, single, superseded, to_arrow, to_numpy
 from orchestrator.explorer.labels import Labels
 from orchestrator.explorer.line import ATTACK, FIGURE, LINE, RULE, Line
 
 #: What pages need of every row; other columns are read for the one row that is looked at.
 COLUMNS = (
     *LINE,
-    *("cell", "job", "seed", "epsilon", "epsilon_label", "norm", "value", "n", "chance"),
+    *("cell", "job", "finetune_job", "seed", "epsilon", "epsilon_label", "norm", "value", "n", "chance"),
     *("steps", "step_size", "reach", "finished_at"),
 )
 
@@ -168,6 +168,13 @@ class Index:
         """One value of a column of COLUMNS."""
         value: object = self._columns[column][int(self._at[row])].as_py()
         return value
+
+    def texts(self, column: str, rows: NDArray[np.int64]) -> list[str]:
+        """A column of texts at some rows; "" where there is none."""
+        array = self._columns[column]
+        names = [name or "" for name in array.dictionary.to_pylist()]
+        codes = array.indices.take(to_arrow(self._at[rows])).fill_null(len(names))
+        return np.array([*names, ""], dtype=object)[to_numpy(codes)].tolist()
 
     def numbers(self, column: str) -> NDArray[np.float64]:
         """A column of numbers by row; NaN where there is none."""

@@ -23,7 +23,7 @@ from orchestrator.explorer.reading import Folder
 from orchestrator.explorer.source import ImageLists, Source, joined, source
 from orchestrator.store import Store
 
-_COLUMNS = ("cell", "image", "robust", "ap", "zero_grad")
+_COLUMNS = ("cell", "image", "robust", "ap", "linf", "zero_grad")
 #: Bytes of outcomes that are kept; what was used longest ago goes first, and is read again when it is wanted.
 KEPT = 500_000_000
 #: Files that are read at once: their tables are larger than what is kept of them.

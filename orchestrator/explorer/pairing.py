@@ -15,7 +15,7 @@ from orchestrator.explorer.outcomes import Outcome
 
 def matrix(cells: dict[int, Outcome]) -> NDArray[np.float64] | None:
     """X over the images that all seeds share; None where there are none."""
-    images = _shared_images(cells.values())
+    images = shared_images(cells.values())
     if images is None:
         return None
     return np.array([_at(cells[seed], images) for seed in sorted(cells)])
@@ -26,14 +26,15 @@ def paired(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """X of both over the seeds and images that both have."""
     seeds = sorted(set(mine) & set(theirs))
-    images = _shared_images([side[seed] for side in (mine, theirs) for seed in seeds])
+    images = shared_images([side[seed] for side in (mine, theirs) for seed in seeds])
     if images is None:
         return None
     ours, others = (np.array([_at(side[seed], images) for seed in seeds]) for side in (mine, theirs))
     return ours, others
 
 
-def _shared_images(outcomes: Iterable[Outcome]) -> NDArray[np.int32] | None:
+def shared_images(outcomes: Iterable[Outcome]) -> NDArray[np.int32] | None:
+    """The images that all of these have; None where there are none."""
     shared: NDArray[np.int32] | None = None
     for outcome in outcomes:
         if shared is None:

@@ -53,7 +53,12 @@ class Query:
 
     def samples(self, lines: Iterable[Line]) -> Samples:
         """What the points of some lines rest on."""
-        return Samples(self.index, self.outcomes, list(lines), self.seeds)
+        return Samples(self.index, self.outcomes, self.rows(lines))
+
+    def rows(self, lines: Iterable[Line]) -> NDArray[np.int64]:
+        """The rows of some lines, of the seeds that are asked for."""
+        rows = np.concatenate([np.zeros(0, int), *(np.arange(line.start, line.stop) for line in lines)])
+        return rows[np.isin(self.index.seed[rows], sorted(self.seeds))] if self.seeds else rows
 
     def bp(self, line: Line) -> Line | None:
         """BP in the same panel; None for BP itself."""

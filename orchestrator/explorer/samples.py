@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from orchestrator.explorer.index import Index
 from orchestrator.explorer.line import Line
 from orchestrator.explorer.outcomes import Block, Outcome, Outcomes
-from orchestrator.explorer.pairing import paired
+from orchestrator.explorer.pairing import matrix, paired, shared_images
 from signsym_core.stats import Interval, gap, gaps
 
 #: From so many images on, rows are copied one by one: faster, and without an index as large as eight times the rows.
@@ -41,29 +41,29 @@ class Sample:
 
 
 class Samples:
-    """The samples of some lines, restricted to some seeds or to none."""
+    """The samples of some rows of an index, which are in its order."""
 
-    def __init__(self, index: Index, outcomes: Outcomes, lines: Sequence[Line], seeds: frozenset[int]) -> None:
+    def __init__(self, index: Index, outcomes: Outcomes, rows: NDArray[np.int64]) -> None:
         self._lists = outcomes.images.lists
-        rows = np.concatenate([np.arange(line.start, line.stop) for line in lines]) if lines else np.zeros(0, int)
-        if seeds:
-            rows = rows[np.isin(index.seed[rows], np.array(sorted(seeds)))]
         part, place = index.part[rows], index.place(rows)
         parts = np.unique(part).tolist()
         self._blocks: Mapping[int, Block] = outcomes.blocks(index, parts)
-        at, images = np.full(len(rows), -1), np.full(len(rows), -1)
+        at, images, n = np.full(len(rows), -1), np.full(len(rows), -1), np.zeros(len(rows), np.int64)
         for number in parts:
             here, block = part == number, self._blocks[number]
             at[here] = block.at[place[here]]
             there = here & (at >= 0)
             images[there] = block.source.lists[at[there]]
-        # Without outcomes a row says nothing here; of two rows of one seed and epsilon the last one counts.
-        line = index.line_numbers(rows)
-        epsilon, seed = index.epsilon[rows], index.seed[rows]
-        twice = np.append((line[1:] == line[:-1]) & (epsilon[1:] == epsilon[:-1]) & (seed[1:] == seed[:-1]), False)
-        kept = (at >= 0) & ~twice[: len(at)]
-        self.rows, self._part, self._at = rows[kept], part[kept], at[kept]
-        line, epsilon, seed, images = line[kept], epsilon[kept], seed[kept], images[kept]
+            n[there] = block.source.bounds[at[there] + 1] - block.source.bounds[at[there]]
+        # Without outcomes a row says nothing here.
+        kept = np.flatnonzero(at >= 0)
+        line, epsilon, seed = index.line_numbers(rows[kept]), index.epsilon[rows[kept]], index.seed[rows[kept]]
+        if _repeated(line, epsilon, seed).any():
+            # Of two rows of one seed and epsilon the one with more images counts, and the last one of equals.
+            order = np.lexsort((n[kept], seed, epsilon, line))
+            last = order[np.append(~_repeated(line[order], epsilon[order], seed[order]), True)]
+            kept, line, epsilon, seed = kept[last], line[last], epsilon[last], seed[last]
+        self.rows, self._part, self._at, images = rows[kept], part[kept], at[kept], images[kept]
         new = np.append(len(line) > 0, (line[1:] != line[:-1]) | (epsilon[1:] != epsilon[:-1]))[: len(line)]
         starts = np.flatnonzero(new)
         self._found: dict[tuple[int, float], Sample] = {}
@@ -121,6 +121,28 @@ class Samples:
                 found[key] = gap(*both)
         return found
 
+    def places(self) -> Mapping[tuple[int, float], Sample]:
+        """Every sample by the number of its line and its epsilon."""
+        return self._found
+
+    def shared(self, sample: Sample) -> tuple[NDArray[np.int32], NDArray[Any]] | None:
+        """The images that all seeds of a sample have, and X [seeds, images] over them; None where there are none."""
+        cells = self.outcomes(sample)
+        images = shared_images(cells.values())
+        x = matrix(cells)
+        return None if images is None or x is None else (images, x)
+
+    def zero(self, sample: Sample) -> NDArray[np.bool_] | None:
+        """Whether each clean image has no gradient [seeds, images]; None where that is not known of all of them."""
+        zeros = [outcome.zero for outcome in self.outcomes(sample).values()]
+        known = [zero for zero in zeros if zero is not None]
+        return np.array(known) if sample.images >= 0 and len(known) == len(zeros) else None
+
+    def moved(self, sample: Sample) -> NDArray[np.float64]:
+        """For each seed the mean change of the images that survive: see `Source.moved`."""
+        rows = range(sample.first, sample.first + len(sample.seeds))
+        return np.array([self._blocks[int(self._part[row])].source.moved[self._at[row]] for row in rows])
+
     def images(self, sample: Sample) -> NDArray[np.int32]:
         """The images of a sample whose seeds have the same ones."""
         return self._lists[sample.images]
@@ -135,6 +157,11 @@ class Samples:
         start, stop = int(source.bounds[at]), int(source.bounds[at + 1])
         zero = source.zero[start:stop] if source.recorded[at] else None
         return Outcome(self._lists[int(source.lists[at])], source.scores[start:stop], zero)
+
+
+def _repeated(*columns: NDArray[Any]) -> NDArray[np.bool_]:
+    """For each row but the last whether the next one is equal in all columns."""
+    return np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
 
 
 def chunks(samples: Sequence[Sample]) -> list[list[int]]:

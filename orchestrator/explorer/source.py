@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.explorer.encoding import single, to_arrow, to_numpy
+from orchestrator.explorer.encoding import plain, single, to_arrow, to_numpy
 
 
 class ImageLists:
@@ -42,11 +42,14 @@ class Source:
     #: Whether the loss had no gradient at the clean image, and for which cells that was recorded.
     zero: NDArray[np.bool_]
     recorded: NDArray[np.bool_]
+    #: For each cell the mean over the images that survive of the largest change of a pixel; NaN without one, or where
+    #: the change of one is not known.
+    moved: NDArray[np.float64]
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory."""
-        arrays = (self.bounds, self.lists, self.scores, self.zero, self.recorded)
+        arrays = (self.bounds, self.lists, self.scores, self.zero, self.recorded, self.moved)
         return int(self.cells.nbytes) + sum(array.nbytes for array in arrays)
 
 
@@ -55,10 +58,11 @@ def source(table: pa.Table, images: ImageLists) -> Source:
     column = single(table["cell"])
     codes, image = to_numpy(column.indices), to_numpy(single(table["image"])).astype(np.int32)
     scores, zero, recorded = _scores(table), _flags(table["zero_grad"]), _there(table["zero_grad"])
+    change = np.where(scores > 0, plain(single(table["linf"])), 0.0)
     order = _order(codes, image)
     if order is not None:
         codes, image = codes[order], image[order]
-        scores, zero, recorded = scores[order], zero[order], recorded[order]
+        scores, zero, recorded, change = scores[order], zero[order], recorded[order], change[order]
     starts = np.flatnonzero(np.append(len(codes) > 0, codes[1:] != codes[:-1]))
     bounds = np.append(starts, len(codes)).astype(np.int64)
     return Source(
@@ -68,6 +72,7 @@ def source(table: pa.Table, images: ImageLists) -> Source:
         scores=scores,
         zero=zero,
         recorded=np.logical_and.reduceat(recorded, starts) if len(starts) else np.zeros(0, dtype=bool),
+        moved=_means(change, scores > 0, starts),
     )
 
 
@@ -84,7 +89,17 @@ def joined(sources: Sequence[Source]) -> Source:
         scores=np.concatenate([np.zeros(0, dtype=np.uint8), *(each.scores for each in sources)]),
         zero=np.concatenate([np.zeros(0, dtype=bool), *(each.zero for each in sources)]),
         recorded=np.concatenate([np.zeros(0, dtype=bool), *(each.recorded for each in sources)]),
+        moved=np.concatenate([np.zeros(0), *(each.moved for each in sources)]),
     )
+
+
+def _means(change: NDArray[np.float64], counted: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The mean of `change` over the rows of each cell that are counted; it is 0 in the others."""
+    if not len(starts):
+        return np.zeros(0)
+    rows = np.add.reduceat(counted, starts, dtype=np.int64)
+    means: NDArray[np.float64] = np.where(rows > 0, np.add.reduceat(change, starts) / np.maximum(rows, 1), np.nan)
+    return means
 
 
 def _order(codes: NDArray[np.int32], image: NDArray[np.int32]) -> NDArray[np.int64] | None:

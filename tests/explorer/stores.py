@@ -66,7 +66,7 @@ def fill(folder, shares=None, seeds=(0, 1, 2), images=60, draw=0, **changes):
                 retrieval = results[-1]["metric"] == "map"
                 outcomes += [
                     {"cell": cell, "image": at, "robust": None if retrieval else bool(hit)}
-                    | {"ap": float(hit) * 0.5 if retrieval else None, "linf": epsilon * (1 - at / 1000)}
+                    | {"ap": float(hit) * 0.5 if retrieval else None, "linf": epsilon * (1 - at / 10_000)}
                     | {"zero_grad": False}
                     for at, hit in enumerate(robust)
                 ]

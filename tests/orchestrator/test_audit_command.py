@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -11,9 +12,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from orchestrator import auditgrid, work
+from orchestrator import auditgrid, tables, work
 from orchestrator.cli import main
-from orchestrator.evidence import known
+from orchestrator.explorer import pages, style
+from orchestrator.explorer.data import Data
+from orchestrator.explorer.pages.context import context_of
 from orchestrator.grid import load
 from orchestrator.jobs import Context
 from orchestrator.plan import compile_plan
@@ -116,16 +119,16 @@ def test_with_everything_backpropagation_is_sound_and_feedback_alignment_is_mask
 def test_without_probes_or_without_data_what_the_rows_do_not_say_is_undecided(stores, capsys, monkeypatch):
     folder, _ = stores
     models, _ = by_rule(capsys, folder / "full", "--no-probes")
-    assert models["bp"]["words"] == "undecided (missing: G2, G2b, G5)"
+    # Backpropagation's own backward pass is autograd's, which no probe has to show.
+    assert models["bp"]["words"] == "sound (not probed)"
     assert models["fa"]["verdict"] == "masked gradient"
-    assert "--data-root DIR" in audit(capsys, folder / "full", "--no-probes")
 
-    def gone(described, root):
+    def gone(described, root, storage):
         raise FileNotFoundError(f"no images below {root}")
 
     monkeypatch.setattr("orchestrator.audit._data", gone)
     models, found = by_rule(capsys, folder / "full", "--data-root", "nowhere")
-    assert models["bp"]["verdict"] == "undecided"
+    assert models["bp"]["words"] == "sound (not probed)"
     assert found["notes"][0].endswith("not probed: no images below nowhere")
 
 
@@ -153,32 +156,88 @@ def test_a_broken_file_is_named_and_hides_nothing_else(stores, capsys, tmp_path)
     assert any("results/half.parquet" in note for note in found["notes"])
 
 
-def test_two_fine_tunes_of_one_seed_are_two_models(stores):
+def known(storage):
+    """The evidence on every model of a store."""
+    snapshot = Data(str(storage)).snapshot
+    return list(snapshot.models(snapshot.query()).known())
+
+
+def add(storage, results, outcomes):
+    """Copy the rows of a store, changed, into it as one more file."""
+    store = Store(str(storage))
+    for name, frame, schema in (("results", results, tables.RESULTS), ("outcomes", outcomes, tables.OUTCOMES)):
+        frame = frame.assign(cell=frame["cell"] + "x").astype(object)
+        rows = frame.where(frame.notna(), None).to_dict("records")
+        store.write_table(name, "more", rows, schema)
+
+
+@pytest.fixture
+def copied(stores, tmp_path):
+    """A copy of the full store."""
     folder, _ = stores
-    store = Store(str(folder / "full"))
-    results, outcomes = store.results(), store.outcomes()
-    again = results[results["seed"] == 0].assign(finetune_job="another")
-    again["cell"] += "x"
-    more = outcomes[outcomes["cell"].isin(results.loc[results["seed"] == 0, "cell"])].assign()
-    more["cell"] += "x"
-    assert len(known(results, outcomes)) == 2
-    both = known(pd.concat([results, again]), pd.concat([outcomes, more]))
-    assert [len(model.jobs) for model in both] == [2, 2, 1, 1]
-    for one, twice in zip(known(results, outcomes), both[:2], strict=True):
+    for name in ("results", "outcomes"):
+        shutil.copytree(folder / "full" / name, tmp_path / "copied" / name)
+    return tmp_path / "copied"
+
+
+def test_two_fine_tunes_of_one_seed_are_two_models(stores, copied):
+    folder, _ = stores
+    before = known(folder / "full")
+    results, outcomes = Store(str(copied)).results(), Store(str(copied)).outcomes()
+    again = results[results["seed"] == 0]
+    later = again["finished_at"] + pd.Timedelta(days=1)
+    rows = outcomes[outcomes["cell"].isin(again["cell"])]
+    add(copied, again.assign(finetune_job="another", finished_at=later), rows)
+    both = known(copied)
+    assert len(before) == 2
+    assert [(model.setting["rule"], len(model.jobs)) for model in both] == [("bp", 2), ("bp", 1), ("fa", 2), ("fa", 1)]
+    assert [model.jobs for model in both[1::2]] == [{0: "another"}] * 2
+    for one, twice in zip(before, both[::2], strict=True):
+        assert one.jobs == twice.jobs
         assert [run.score for run in one.evidence.runs] == [run.score for run in twice.evidence.runs]
 
 
-def test_of_a_cell_with_fewer_images_the_larger_one_is_taken_and_runs_pair_by_image(stores):
-    folder, _ = stores
-    store = Store(str(folder / "full"))
-    results, outcomes = store.results(), store.outcomes()
-    few = results[results["attack"] == "pgd"].assign(n=10)
-    few["cell"] += "few"
-    rows = outcomes[outcomes["cell"].isin(results.loc[results["attack"] == "pgd", "cell"])]
-    rows = rows.groupby("cell").head(10).assign()
-    rows["cell"] += "few"
-    for model in known(pd.concat([few, results]), pd.concat([rows, outcomes])):
+def test_of_a_cell_with_fewer_images_the_larger_one_is_taken_and_runs_pair_by_image(copied):
+    results, outcomes = Store(str(copied)).results(), Store(str(copied)).outcomes()
+    few = results[results["attack"] == "pgd"]
+    rows = outcomes[outcomes["cell"].isin(few["cell"])].groupby("cell").head(10)
+    add(copied, few.assign(n=10), rows)
+    for model in known(copied):
         assert {run.outcomes.shape for run in model.evidence.runs} == {(2, 90)}
+
+
+def test_seeds_with_other_images_are_compared_on_those_that_both_have(copied):
+    store = Store(str(copied))
+    results, outcomes = store.results(), store.outcomes()
+    pgd = results[(results["attack"] == "pgd") & (results["seed"] == 1)]
+    kept = outcomes[~outcomes["cell"].isin(pgd["cell"]) | (outcomes["image"] % 2 == 0)]
+    shutil.rmtree(copied / "outcomes")
+    frame = kept.astype(object)
+    store.write_table("outcomes", "all", frame.where(frame.notna(), None).to_dict("records"), tables.OUTCOMES)
+    for model in known(copied):
+        for run in model.evidence.runs:
+            cells = results[(results["rule"] == model.setting["rule"]) & (results["attack"] == run.attack)]
+            cells = cells[(cells["gradient"] == run.gradient) & (cells["epsilon"] == run.epsilon)]
+            cells = cells[cells["attack_params"] == run.parameters]
+            images = set.intersection(*(set(kept[kept["cell"] == cell]["image"]) for cell in cells["cell"]))
+            assert set(run.images.tolist()) == images
+            assert len(images) == (90 if run.attack != "pgd" else len([i for i in run.images if i % 2 == 0]))
+            for seed, x in zip(run.seeds, run.outcomes, strict=True):
+                rows = kept[kept["cell"] == cells[cells["seed"] == seed]["cell"].item()].set_index("image")
+                assert (rows.loc[run.images, "robust"].to_numpy(float) == x).all()
+
+
+def test_the_audit_and_the_flags_page_find_the_same(stores, capsys):
+    folder, _ = stores
+    models, _ = by_rule(capsys, folder / "full", "--no-probes")
+    data = Data(str(folder / "full"))
+    page = pages.build(context_of(data, "?p=flags"))
+    words = {row["rule"]: row["words"] for row in page.blocks[0].table.rows}
+    assert {style.label(rule): model["words"] for rule, model in models.items()} == words
+    raised = {(row["rule"], row["flag"]) for row in page.blocks[1].table.rows if row["state"] == "raised"}
+    for rule, model in models.items():
+        for check in model["checks"]:
+            assert ((style.label(rule), check["flag"]) in raised) == check["raised"], check
 
 
 # signsym attack

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from orchestrator.evidence import Models
 from orchestrator.explorer import style
 from orchestrator.explorer.blocks import Block, Link, Links, Page, Words
 from orchestrator.explorer.curve import Curve
@@ -32,6 +33,11 @@ class Context:
     def status(self) -> Status:
         """What was asked of the store and is not there; known for certain, which may take seconds at the beginning."""
         return self.data.planned()
+
+    @property
+    def models(self) -> Models:
+        """The verdicts on models, over the view's seeds."""
+        return self.snapshot.models(self.query)
 
     @property
     def flags(self) -> Flags:

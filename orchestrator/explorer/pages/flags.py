@@ -66,17 +66,18 @@ def page(context: Context) -> Page:
 
 def _verdicts(context: Context, shown: Sequence[Line]) -> Matrix:
     """What the audit says of each model of the lines that are shown."""
-    judged = context.snapshot.judged(context.query)
+    models = {line.model: line for line in shown}
     rows, entries = [], []
-    for model, line in {line.model: line for line in shown}.items():
-        verdict = judged.of(model)
+    for line, judged in zip(models.values(), context.models.judged(models), strict=True):
         rule, name, _, _ = _names(context, line)
-        if verdict is None:
-            continue
-        raised = "; ".join(f"{made.check.id} {made.words}" for made in verdict.raised)
-        state: State = "raised" if verdict.kind == "masked gradient" else "fine" if verdict.kind == "sound" else ""
-        entries.append(((rule, name), [Entry(lines=[verdict.words], state=state), Entry(lines=[raised or "–"])]))
-        rows.append({"rule": rule, "model": name, "verdict": verdict.kind, "words": verdict.words, "raised": raised})
+        for number, judgement in enumerate(judged, 1):
+            verdict = judgement.verdict
+            where = name if len(judged) == 1 else f"{name}, fine-tune {number} of {len(judged)}"
+            raised = "; ".join(f"{made.check.id} {made.words}" for made in verdict.raised)
+            state: State = "raised" if verdict.kind == "masked gradient" else "fine" if verdict.kind == "sound" else ""
+            entries.append(((rule, where), [Entry(lines=[verdict.words], state=state), Entry(lines=[raised or "–"])]))
+            rows.append({"rule": rule, "model": where, "verdict": verdict.kind, "words": verdict.words})
+            rows[-1]["raised"] = raised
     command = f"signsym audit {context.storage}"
     return Matrix(
         name="verdicts",
