@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import os
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signsym_core.datasets.base import DataWarning
 from signsym_core.datasets.cache import write_whole
 
 #: Raised when the same file gives another table.
@@ -36,20 +39,21 @@ class Annotated:
 def read_annotations(file: Path, places: Sequence[Path]) -> Annotated:
     """The table of `file`, from the first of `places` that holds it; else it is made and kept where that is possible.
 
-    Raises ValueError, naming file and entry, where the JSON is not what COCO distributes.
+    A table that is damaged is made again, with a DataWarning. Raises ValueError, naming file and entry, where the JSON
+    is not what COCO distributes: objects with numbers of their own, names of files without folders above them, names of
+    categories that differ, and annotations of them.
     """
     stat = os.stat(file)
     key = hashlib.sha256(json.dumps([VERSION, str(file.resolve()), stat.st_size, stat.st_mtime_ns]).encode())
     name = f"{file.stem}-{key.hexdigest()[:20]}.npz"
     for place in places:
         if (place / name).is_file():
-            with np.load(place / name, allow_pickle=False) as table:
-                return Annotated(
-                    numbers=table["numbers"].tolist(),
-                    files=table["files"].tolist(),
-                    labels=torch.from_numpy(table["labels"]),
-                    names=tuple(table["names"].tolist()),
-                )
+            try:
+                return _read(place / name)
+            except Exception as error:
+                # Whatever is wrong with it, it can be made again.
+                words = f"{place / name} is damaged ({error}); it is made again from {file}"
+                warnings.warn(words, DataWarning, stacklevel=2)
     made = _parse(file)
     content = io.BytesIO()
     np.savez_compressed(
@@ -70,10 +74,21 @@ def read_annotations(file: Path, places: Sequence[Path]) -> Annotated:
     return made
 
 
+def _read(table: Path) -> Annotated:
+    """What was kept; every array of it carries a checksum."""
+    with np.load(table, allow_pickle=False) as arrays:
+        return Annotated(
+            numbers=arrays["numbers"].tolist(),
+            files=arrays["files"].tolist(),
+            labels=torch.from_numpy(arrays["labels"]),
+            names=tuple(arrays["names"].tolist()),
+        )
+
+
 def _parse(file: Path) -> Annotated:
     try:
         tree = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: expected COCO's annotations as JSON, got: {error}") from None
     if not isinstance(tree, dict):
         raise ValueError(
@@ -85,6 +100,9 @@ def _parse(file: Path) -> Annotated:
     rows = {number: row for row, (number, _) in enumerate(images)}
     if len(columns) < len(categories) or len(rows) < len(images):
         raise ValueError(f"{file}: expected every image and every category to have a number of its own")
+    _refuse_paths(file, [name for _, name in images])
+    _refuse_double(file, "images", "file_name", [name for _, name in images])
+    _refuse_double(file, "categories", "name", [name for _, name in categories])
     labels = np.zeros((len(images), len(categories)), dtype=np.uint8)
     for at, (image, category) in enumerate(_entries(file, tree, "annotations", {"image_id": int, "category_id": int})):
         if image not in rows or category not in columns:
@@ -98,6 +116,18 @@ def _parse(file: Path) -> Annotated:
     return Annotated(numbers=numbers, files=files, labels=torch.from_numpy(labels), names=names)
 
 
+def _refuse_paths(file: Path, names: Sequence[str]) -> None:
+    for at, name in enumerate(names):
+        if not name or name.endswith("/") or name.startswith("/") or {"", "..", "."} & set(name.split("/")):
+            raise ValueError(f"{file}: images[{at}]: expected the name of a file below its folder, got {name!r}")
+
+
+def _refuse_double(file: Path, key: str, field: str, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        double = next(name for name, count in Counter(names).items() if count > 1)
+        raise ValueError(f"{file}: {key}: expected every {field} once, got {double!r} twice")
+
+
 def _entries(file: Path, tree: dict[str, Any], key: str, fields: dict[str, type]) -> list[tuple[Any, ...]]:
     """The values of `fields` of every entry of the list `key`."""
     entries = tree.get(key)
@@ -106,8 +136,14 @@ def _entries(file: Path, tree: dict[str, Any], key: str, fields: dict[str, type]
     found = []
     for at, entry in enumerate(entries):
         values = tuple(entry.get(field) for field in fields) if isinstance(entry, dict) else ()
-        if len(values) < len(fields) or not all(map(isinstance, values, fields.values())):
+        fits = len(values) == len(fields) and all(map(_is, values, fields.values()))
+        if not fits:
             expected = " and ".join(f"{field} ({kind.__name__})" for field, kind in fields.items())
             raise ValueError(f"{file}: {key}[{at}]: expected {expected}, got {str(entry)[:80]}")
         found.append(values)
     return found
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether `value` is a text, or a whole number that a table can hold: true and false are none."""
+    return type(value) is kind and not (isinstance(value, int) and abs(value) >= 2**63)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -101,6 +102,7 @@ class COCO(FileSource):
                 width=len(NAMES),
                 queries_in_database=self.queries_in_database,
                 several=True,
+                apart=self.split is None,
                 elsewhere=_as_distributed,
             )
         return self._drawn_listing(root, tree)
@@ -158,6 +160,11 @@ def _pooled(tree: Path, parts: Sequence[str], annotated: Sequence[Annotated]) ->
             f"{missing[0]} and images/{missing[0]}"
         )
     found.sort()
+    double = next((one for one, other in itertools.pairwise(found) if one[0] == other[0]), None)
+    if double is not None:
+        raise ValueError(
+            f"MS-COCO {tree}: expected every image to have a number of its own, got number {double[0]} in both parts"
+        )
     labels = torch.cat([images.labels for images in annotated])
     start = len(annotated[0].files)
     rows = torch.tensor([row + start * number for _, _, number, row in found], dtype=torch.int64)

@@ -94,7 +94,9 @@ class ImageNet100(FileSource):
         files = {part: folder / f"{part}.txt" for part in ("train", "test", "database")}
         whole = files["database"].is_file()
         given = files if whole else {part: files[part] for part in ("train", "test")}
-        listing = from_lists(tree, given, names=WNIDS, width=len(WNIDS), elsewhere=_in_class_folders)
+        listing = from_lists(
+            tree, given, names=WNIDS, width=len(WNIDS), apart=self.split is None, elsewhere=_in_class_folders
+        )
         if listing.labels.dim() == 2:
             raise ValueError(
                 f"ImageNet-100: expected one label per image in the lists of {folder}, got several or none"

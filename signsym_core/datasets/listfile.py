@@ -2,14 +2,23 @@
 
     ./data/coco/val2014/COCO_val2014_000000477705.jpg 0 0 1 0 ...
 
+Accepted are UTF-8 with or without a byte order mark, lines that end in LF or CR LF, blanks or tabs between the columns
+and after them, empty lines, and blanks inside a path. Every line has as many labels as the first, or as the data set
+has classes; each is 0 or 1. An image stands in a list once, and with the same labels wherever else it stands.
+
 Paths were written on other people's machines, so they are looked for from their right end: the whole path below the
 folder of the images, then without its first folder, and so on, then where the data set's own layouts would have it.
+So a path may be absolute, of Windows, or begin with `..`: nothing but its right end counts, and nothing outside that
+folder is read. Refused are an absolute path that leads to another file of this machine than the one below the folder,
+and `..` after a name, which would make the right end another file's.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -41,44 +50,77 @@ def read_list(file: Path, width: int | None = None, *, unlabelled: bool = True) 
     paths: list[str] = []
     rows: list[bytes] = []
     lines: list[int] = []
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: expected UTF-8 text, got the byte 0x{error.object[error.start]:02x}") from None
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
+    first: dict[str, int] = {}
+    # Not splitlines(), which also ends lines at characters that may stand in a path.
+    for number, ended in enumerate(_text(file).split("\n"), start=1):
+        line = ended.removesuffix("\r").rstrip(" \t")
+        if not line:
             continue
-        if not lines:
-            found = _labels_at_end(line)
-            width = found if width is None else width
-            if found > width:
-                raise ValueError(f"{file}:{number}: expected a path and {width} labels 0 or 1, got {found} labels")
-        if width is None or width < 2:
-            raise ValueError(f"{file}:{number}: expected a path and at least two labels 0 or 1, got {_shown(line)}")
-        # From the right, so that a path may hold spaces.
-        path, *marks = line.rsplit(maxsplit=width)
-        row = "".join(marks)
-        if len(row) != width or row.strip("01"):
-            got = f"{_labels_at_end(line)} labels 0 or 1 at the end of {_shown(line)}"
-            raise ValueError(f"{file}:{number}: expected a path and {width} labels 0 or 1, got {got}")
+        where = f"{file}:{number}"
+        if width is None:
+            width = _labels_at_end(line)
+        if width < 2:
+            raise ValueError(f"{where}: expected a path and at least two labels 0 or 1, got {_shown(line)}")
+        path, row = _columns(where, line, width)
         if not unlabelled and "1" not in row:
-            raise ValueError(f"{file}:{number}: expected at least one label of {path!r} to be 1, got only 0")
+            raise ValueError(f"{where}: expected at least one label of {path!r} to be 1, got only 0")
+        if first.setdefault(path, number) != number:
+            raise ValueError(f"{where}: expected each image once, got {path!r}, as in line {first[path]}")
         paths.append(path)
         rows.append(row.encode())
         lines.append(number)
     if not paths:
-        raise ValueError(f"{file}: expected a line for each image, got none")
-    if len(set(paths)) < len(paths):
-        first: dict[str, int] = {}
-        for path, number in zip(paths, lines, strict=True):
-            if first.setdefault(path, number) != number:
-                raise ValueError(f"{file}:{number}: expected each image once, got {path!r}, as in line {first[path]}")
+        raise ValueError(f"{file}:1: expected a line for each image, got none")
     labels = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), -1) - ord("0")
     return ImageList(file=file, paths=paths, labels=torch.from_numpy(labels), lines=lines)
 
 
+def _text(file: Path) -> str:
+    content = file.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # The mark at the begin is not counted in the error's position, and holds no end of a line.
+        number = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"{file}:{number}: expected UTF-8, got the byte 0x{error.object[error.start]:02x}") from None
+
+
+def _columns(where: str, line: str, width: int) -> tuple[str, str]:
+    """The path and the labels of a line, one character each."""
+    if not line.isprintable() and (control := _CONTROL.search(line)):
+        raise ValueError(f"{where}: expected a path and labels, got the character {control[0]!r} in {_shown(line)}")
+    # From the right, so that a path may hold blanks.
+    path, *labels = line.rsplit(maxsplit=width) if line.isascii() else _split(line, width)
+    row = "".join(labels)
+    if len(labels) != width or len(row) != width or row.strip("01") or _ends_in_label(path):
+        got = f"{_labels_at_end(line)} labels 0 or 1 at the end of {_shown(line)}"
+        raise ValueError(f"{where}: expected a path and {width} labels 0 or 1, got {got}")
+    if line[0] in " \t" or path[-1] in "/\\" or not path.strip("./\\"):
+        raise ValueError(f"{where}: expected the path of a file at the begin of the line, got {_shown(line)}")
+    if ".." in path and ".." in _names(path):
+        raise ValueError(f"{where}: expected a path without '..' after a name, got {path!r}")
+    return path, row
+
+
+#: What ends lines or hides in them; a tab is a blank.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_BLANKS = re.compile(r"[ \t]+")
+
+
+def _ends_in_label(path: str) -> bool:
+    """Whether a label was taken for the end of a path."""
+    return path[-1] in "01" and (len(path) == 1 or path[-2] in " \t")
+
+
+def _split(line: str, width: int) -> list[str]:
+    """`line.rsplit(maxsplit=width)` at blanks and tabs alone: other scripts have blanks of their own."""
+    gaps = list(_BLANKS.finditer(line))[-width:]
+    starts, ends = [0, *(gap.end() for gap in gaps)], [*(gap.start() for gap in gaps), len(line)]
+    return [line[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
 def _labels_at_end(line: str) -> int:
-    words = line.split()
+    words = _BLANKS.split(line.strip(" \t"))
     return next((at for at, word in enumerate(reversed(words)) if word not in ("0", "1")), len(words) - 1)
 
 
@@ -86,12 +128,18 @@ def _shown(line: str) -> str:
     return repr(line if len(line) <= 80 else f"{line[:50]} ... {line[-20:]}")
 
 
+def _names(path: str) -> list[str]:
+    """The folders and the name of a path, without what only says where it begins."""
+    parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part != "/"]
+    return list(itertools.dropwhile(lambda part: part == "..", parts))
+
+
 #: Other places of an image, relative to the tree, from its path in the list and its row of labels.
 Elsewhere = Callable[[str, Tensor], Sequence[str]]
 
 
 class Tree:
-    """Which files lie below a folder; each folder is read once."""
+    """Which regular files lie below a folder, links followed; each folder is read once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -102,16 +150,22 @@ class Tree:
         if parent not in self._inside:
             try:
                 with os.scandir(self.folder / parent) as entries:
-                    self._inside[parent] = frozenset(entry.name for entry in entries)
+                    self._inside[parent] = frozenset(entry.name for entry in entries if _is_file(entry))
             except (FileNotFoundError, NotADirectoryError):
                 self._inside[parent] = frozenset()
         return name in self._inside[parent]
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    # Not entry.is_file() alone, which raises for a link in circles.
+    return os.path.isfile(entry) if entry.is_symlink() else entry.is_file()
+
+
 def located(images: ImageList, tree: Tree, elsewhere: Elsewhere | None = None) -> list[str]:
     """The path of every image of a list below the tree.
 
-    Raises DataNotFoundError that counts the missing images and says, for the first, where it was looked for.
+    Raises DataNotFoundError that counts the missing images and says, for the first, where it was looked for, and
+    ValueError for an absolute path that is another file's.
     """
     found: list[str] = []
     missing: list[tuple[int, list[str]]] = []
@@ -124,16 +178,21 @@ def located(images: ImageList, tree: Tree, elsewhere: Elsewhere | None = None) -
         if at is None:
             missing.append((images.lines[number], candidates))
         else:
+            if path.startswith("/") and os.path.isfile(path) and not os.path.samefile(path, tree.folder / at):
+                raise ValueError(
+                    f"{images.file}:{images.lines[number]}: expected a file below {tree.folder}, got {path}, which is "
+                    f"there and is not {tree.folder / at}"
+                )
             found.append(at)
     if missing:
         line, candidates = missing[0]
         raise DataNotFoundError(
-            f"{images.file}:{line}: {len(missing)} of {len(images.paths)} listed images are not below {tree.folder}; "
-            f"the first was looked for at {', '.join(candidates)}. The parameter 'path' names another folder"
+            f"{images.file}:{line}: {len(missing)} of {len(images.paths)} listed images are not below {tree.folder} as "
+            f"files; the first was looked for at {', '.join(candidates)}. The parameter 'path' names another folder"
         )
     return found
 
 
 def _from_the_right(path: str) -> list[str]:
-    parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in ("/", "..")]
+    parts = _names(path)
     return ["/".join(parts[at:]) for at in range(len(parts))]

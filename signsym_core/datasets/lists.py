@@ -21,7 +21,9 @@ class Lists(FileSource):
 
     Where every image of all lists has exactly one label, labels are one class per image, else 0/1 rows. Classes are
     called by the numbers of their columns. An image of the training or test list must have a label; one of the
-    database need not.
+    database need not. No image is in both of those lists, unless the parameter `split` draws the parts anew. Queries
+    that the database list names leave the database, unless `queries_in_database` keeps them. `listfile` says which
+    lines are accepted.
     """
 
     name = "lists"
@@ -59,6 +61,7 @@ class Lists(FileSource):
             width=self.width,
             queries_in_database=self.queries_in_database,
             several=self.several,
+            apart=self.split is None,
         )
 
 
@@ -80,12 +83,14 @@ def from_lists(
     width: int | None = None,
     queries_in_database: bool = False,
     several: bool = False,
+    apart: bool = True,
     elsewhere: Elsewhere | None = None,
 ) -> Listing:
     """The listing of what the list files "train", "test" and maybe "database" name below `tree`.
 
     One pool holds an image once, whatever lists name it. Raises ValueError, with file and line, where two lists give
-    one image different labels or one list names a file twice, and as `read_list` and `located` do.
+    one image different labels, one list names a file twice or, where they are to be `apart`, the test list names an
+    image that is trained on, and as `read_list` and `located` do.
     """
     inside = Tree(tree)
     pool: dict[str, int] = {}
@@ -109,6 +114,15 @@ def from_lists(
             where, path = f"{file}:{images.lines[first]}", images.paths[first]
             raise ValueError(f"{where}: expected the labels that another list gives {path!r}, got others")
         members[part] = at
+        if apart and part == "test":
+            both = torch.isin(at, members["train"])
+            if both.any():
+                first = int(both.nonzero()[0])
+                where, path = f"{file}:{images.lines[first]}", images.paths[first]
+                raise ValueError(
+                    f"{where}: expected test images that are not trained on, got {path!r}, which {files['train']} "
+                    f"names too ({int(both.sum())} such images)"
+                )
     if "database" in members and not queries_in_database:
         members["database"] = members["database"][~torch.isin(members["database"], members["test"])]
     labels = torch.cat(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 import signsym_core as ss
-from signsym_core.datasets import DataNotFoundError, annotations
+from signsym_core.datasets import DataNotFoundError, DataWarning, annotations
 from signsym_core.datasets.coco import NAMES
 
 #: Categories as COCO has them: not in order, with gaps.
@@ -141,6 +142,27 @@ def test_what_is_missing_is_named(tmp_path):
             lambda tree: tree | {"annotations": [{"image_id": 11, "category_id": 2}]},
             r"annotations\[0\]: expected an image and a category of this file, got image 11, category 2",
         ),
+        (lambda tree: "[" * 100_000, "expected COCO's annotations as JSON"),
+        (
+            lambda tree: tree | {"annotations": [{"image_id": True, "category_id": 1}]},
+            r"annotations\[0\]: expected image_",
+        ),
+        (lambda tree: tree | {"images": [{"id": 2**63, "file_name": "x.jpg"}]}, r"images\[0\]: expected id \(int\)"),
+        *(
+            (
+                lambda tree, name=name: tree | {"images": [{"id": 11, "file_name": name}]},
+                r"images\[0\]: expected the name",
+            )
+            for name in ("", "/etc/x.jpg", "../val2017/x.jpg", "a/../x.jpg", "a/", "./x.jpg")
+        ),
+        (
+            lambda tree: tree | {"images": [{"id": at, "file_name": "x.jpg"} for at in (1, 2)]},
+            "images: expected every file_name once, got 'x.jpg' twice",
+        ),
+        (
+            lambda tree: tree | {"categories": [{"id": at, "name": "cat"} for at in (1, 2)]},
+            "categories: expected every name once, got 'cat' twice",
+        ),
     ],
 )
 def test_an_annotation_file_of_another_form_is_refused(tmp_path, change, words):
@@ -175,3 +197,37 @@ def test_lists_name_images_of_either_release(tmp_path):
     assert set(shown(source(lists="hashnet", queries_in_database=True).load(tmp_path).database)) == {12, 13}
     (tmp_path / "hashnet/database.txt").unlink()
     assert source(lists="hashnet", database=None).load(tmp_path).database is None
+
+
+def test_a_number_in_both_parts_is_refused(tmp_path):
+    file = made(tmp_path) / "coco/annotations/instances_val2017.json"
+    tree = json.loads(file.read_text())
+    tree["images"][0]["id"] = 11
+    tree["annotations"] = []
+    file.write_text(json.dumps(tree))
+    with pytest.raises(
+        ValueError, match="expected every image to have a number of its own, got number 11 in both parts"
+    ):
+        source().load(tmp_path)
+
+
+def test_a_damaged_table_of_labels_is_made_again_and_said(tmp_path):
+    made(tmp_path)
+    labels = source().load(tmp_path).train.labels
+    (table, _) = sorted((tmp_path / ".signsym-cache").glob("*.npz"))
+    content, silent = table.read_bytes(), 0
+    for position in range(0, len(content), max(1, len(content) // 40)):
+        changed = bytearray(content)
+        changed[position] ^= 16
+        table.write_bytes(changed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DataWarning)
+            assert torch.equal(source().load(tmp_path).train.labels, labels)
+        # Some bytes of a zip archive say nothing; any other is noticed.
+        told = [w for w in caught if issubclass(w.category, DataWarning)]
+        silent += not told
+        table.write_bytes(content)
+    assert silent < 20
+    table.write_bytes(content[:-40])
+    with pytest.warns(DataWarning, match="is damaged .* it is made again from"):
+        assert torch.equal(source().load(tmp_path).train.labels, labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,28 @@ def test_paths_may_hold_spaces_and_backslashes(root):
         ("images/b.png 0 1 0", "expected each image once, got 'images/b.png', as in line 1"),
         ("images/gone.png 0 1 0", "1 of 2 listed images are not below .* images/gone.png, gone.png"),
         ("other/images/b.png 0 1 0", "'other/images/b.png' is the file that line 1 has led to already"),
+        # Its path would be "images/a.png 0".
+        ("images/a.png 0 0 1 0", "expected a path and 3 labels 0 or 1, got 4 labels 0 or 1 at the end of"),
+        ("images/a.png\t1\t0 1 0", "expected a path and 3 labels 0 or 1, got 4 labels"),
+        ("images/a.png 10 1", "expected a path and 3 labels 0 or 1, got 1 labels"),
+        ("images/a.png 0 1 1.0", "expected a path and 3 labels 0 or 1, got 0 labels"),
+        ("images/a.png 0 1 O", "expected a path and 3 labels 0 or 1, got 0 labels"),
+        ("images/a.png 0 1 \u0661", "expected a path and 3 labels 0 or 1, got 0 labels"),
+        ("images/a.png,0,1,0", "expected a path and 3 labels 0 or 1, got 0 labels"),
+        ("0 1 0", "expected a path and 3 labels 0 or 1"),
+        ("1 0 1 0", "expected a path and 3 labels 0 or 1"),
+        (" 0 1 0", "expected a path and 3 labels 0 or 1"),
+        ("\timages/a.png 0 1 0", "expected the path of a file at the begin of the line, got "),
+        ("images/ 0 1 0", "expected the path of a file at the begin"),
+        ("/ 0 1 0", "expected the path of a file at the begin"),
+        ("../.. 0 1 0", "expected the path of a file at the begin"),
+        (". 0 1 0", "expected the path of a file at the begin"),
+        ("images/x/../a.png 0 1 0", "expected a path without '..' after a name, got 'images/x/../a.png'"),
+        ("images\\..\\a.png 0 1 0", "expected a path without '..' after a name"),
+        ("images/a.png\x00 0 1 0", r".*got the character '\\x00'"),
+        ("images/a.png 0 1 0\rimages/c.png 0 1 0", r".*got the character '\\r'"),
+        ("images/a.png 0 1 0\x0cimages/c.png 0 1 0", r".*got the character '\\x0c'"),
+        ("images 0 1 0", "1 of 2 listed images are not below .* as files"),
     ],
 )
 def test_a_line_that_is_wrong_is_named(root, line, words):
@@ -234,3 +257,93 @@ def test_imagenet100_finds_listed_images_in_imagenets_folders(imagenet, searched
     assert len(data.database) == (4 if searched else 300)
     for split in (data.train, data.test, data.database):
         assert (split.labels == split.images[:, 0, 0, 0]).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "images/a.png 1 0 0\nimages/b.png 0 1 1\n",
+        "images/a.png 1 0 0\nimages/b.png 0 1 1",
+        "\ufeffimages/a.png 1 0 0\nimages/b.png 0 1 1\n",
+        "images/a.png 1 0 0\r\nimages/b.png 0 1 1\r\n",
+        "images/a.png\t1\t0\t0\nimages/b.png\t0\t1\t1\n",
+        "images/a.png  1   0 0 \t \nimages/b.png \t0 1 1   \n",
+        "\n\nimages/a.png 1 0 0\n \t\n\r\nimages/b.png 0 1 1\n\n\n",
+        "/home/else/images/a.png 1 0 0\n../data/images/b.png 0 1 1\n",
+    ],
+    ids=["plain", "no end", "mark", "crlf", "tabs", "blanks", "empty lines", "foreign"],
+)
+def test_what_the_docstring_accepts_is_read_alike(root, text):
+    (root / "train.txt").write_bytes(text.encode())
+    data = load("lists", root, database=None)
+    assert dict(zip(shades(data.train), data.train.labels.tolist(), strict=True)) == {10: [1, 0, 0], 20: [0, 1, 1]}
+
+
+def test_blanks_of_other_scripts_belong_to_the_path(root):
+    name = "ein\u00a0bild\u2028\u3000\x85.png"
+    picture(root / "images" / name, 77)
+    write(root / "train.txt", [(f"images/{name}", (0,)), ("images/a.png", (1,))])
+    assert sorted(shades(load("lists", root, database=None).train)) == [10, 77]
+
+
+def test_an_absolute_path_to_another_file_is_refused_and_one_to_the_same_is_taken(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "a.png"
+    picture(elsewhere, 99)
+    picture(root / "a.png", 98)
+    (root / "train.txt").write_text(f"images/b.png 0 1 0\n{elsewhere} 0 1 0\n")
+    with pytest.raises(
+        ValueError, match=rf"train\.txt:2: expected a file below {root}, got {elsewhere}, which is there"
+    ):
+        load("lists", root, database=None)
+    (root / "train.txt").write_text(f"images/b.png 0 1 0\n{root / 'images/a.png'} 0 1 0\n")
+    assert sorted(shades(load("lists", root, database=None).train)) == [10, 20]
+
+
+def test_a_query_that_is_trained_on_is_refused_where_the_parts_are_not_drawn_anew(root):
+    write(root / "test.txt", [("images/d.png", (0, 1)), ("images/b.png", (1, 2))])
+    words = (
+        r"test\.txt:2: expected test images that are not trained on, got 'images/b\.png', which .*train\.txt names too"
+    )
+    with pytest.raises(ValueError, match=words):
+        load("lists", root)
+    for name in "ghi":
+        picture(root / f"images/{name}.png", 100)
+    for part in ("train", "test", "database"):
+        entries = [(f"images/{name}.png", (at % 3,)) for at, name in enumerate("abcdefghi")]
+        write(root / f"{part}.txt", entries)
+    assert [len(load("lists", root, split="1/1/rest").test), len(load("lists", root, split="1/1/rest").train)] == [3, 3]
+
+
+def test_listed_links_to_one_file_are_refused(root):
+    (root / "images/copy.png").symlink_to("a.png")
+    write(root / "train.txt", [("images/copy.png", (0,)), ("images/a.png", (0,))])
+    with pytest.raises(ValueError, match=r"images/copy\.png and images/a\.png, which a link makes one file"):
+        load("lists", root, database=None)
+
+
+def test_listed_pipes_and_links_to_nothing_are_no_files(root):
+    (root / "images/nothing.png").symlink_to("gone")
+    (root / "images/circle.png").symlink_to("circle.png")
+    os.mkfifo(root / "images/pipe.png")
+    for name in ("nothing", "circle", "pipe"):
+        write(root / "train.txt", [("images/a.png", (0,)), (f"images/{name}.png", (0,))])
+        with pytest.raises(DataNotFoundError, match=r"train\.txt:2: 1 of 2 listed images are not below .* as files"):
+            load("lists", root, database=None)
+
+
+@pytest.mark.parametrize("dataset", ["coco", "nuswide", "imagenet100"])
+def test_a_column_too_many_is_refused_wherever_it_stands(tmp_path, dataset):
+    """The number in a file's name would find the image all the same, one column off."""
+    width = {"coco": 80, "nuswide": 21, "imagenet100": 100}[dataset]
+    source = ss.DATASETS[dataset]
+    file = tmp_path / "list.txt"
+    rows = [f"train2014/COCO_train2014_{at:012d}.jpg {row(width, at)}" for at in range(4)]
+    file.write_text("\n".join(rows))
+    assert read_list(file, width).labels.argmax(1).tolist() == [0, 1, 2, 3]
+    for at in range(4):
+        file.write_text("\n".join([*rows[:at], rows[at].replace(".jpg", ".jpg 0"), *rows[at + 1 :]]))
+        with pytest.raises(
+            ValueError, match=rf"list\.txt:{at + 1}: expected a path and {width} labels 0 or 1, got {width + 1}"
+        ):
+            read_list(file, width)
+    assert source.name == dataset
