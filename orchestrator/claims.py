@@ -142,13 +142,28 @@ def alive(store: Store) -> list[dict[str, Any]]:
 
 
 def _here() -> dict[str, Any]:
-    """This process, so that another one on the same machine can tell that it is dead."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "born": _born(os.getpid())}
+    """This process, so that another one on the same machine, or of the same SLURM job, can tell that it is dead."""
+    place = {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "born": _born(os.getpid())}
+    return place | {"slurm_job": _slurm_job(), "slurm_restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0))}
 
 
 def _lives_here(sign: Mapping[str, Any]) -> bool:
-    """False where the sign's process ran on this machine and is no more; True where that cannot be known."""
+    """False where the sign's process is known to be no more; True where that cannot be known.
+
+    It ran on this machine, or in this SLURM job before that was put back into the queue: SLURM ends all of a job first.
+    """
+    here = _slurm_job()
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    # Two sweeps of one job have the same count.
+    if here and sign.get("slurm_job") == here and sign["slurm_restarts"] < restarts:
+        return False
     return bool(sign["machine"] != _machine() or _born(sign["pid"]) == sign["born"] != "")
+
+
+def _slurm_job() -> str:
+    """The SLURM job that this process is of, with its cluster; "" outside of one."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    return job and f"{os.environ.get('SLURM_CLUSTER_NAME', '')}:{job}"
 
 
 def _machine() -> str:

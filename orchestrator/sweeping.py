@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -106,9 +107,10 @@ def counted(jobs: Mapping[str, Job]) -> str:
 
 
 def command(*more: str) -> str:
-    """The command that was typed, with `more` added."""
-    words = [word for word in sys.argv if word not in more]
-    return shlex.join([*(["python"] if words[0].endswith(".py") else []), *words, *more])
+    """The command that was typed, with `more` added; SIGNSYM_COMMAND says it where a script starts the sweep."""
+    script = [*(["python"] if sys.argv[0].endswith(".py") else []), *sys.argv]
+    typed = shlex.split(os.environ.get("SIGNSYM_COMMAND", "")) or script
+    return shlex.join([*(word for word in typed if word not in more), *more])
 
 
 def _without(jobs: Mapping[str, Job], failed: set[str]) -> dict[str, Job]:

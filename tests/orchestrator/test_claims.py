@@ -121,3 +121,15 @@ def test_a_half_written_sign_is_nobodys(store):
     assert Claims(store, list).take(["a"]) == {"a"}
     assert len(alive(store)) == 1
     assert set(store.skipped) == {"sweeps/broken.json", "sweeps/foreign.json"}
+
+
+def test_a_slurm_job_that_begins_again_knows_that_its_sweep_of_before_is_over(store, monkeypatch):
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "c")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for before in ({"slurm_job": "c:8", "slurm_restarts": 0}, {"slurm_job": "c:7", "slurm_restarts": 1}):
+        # Another job, and another sweep of this one.
+        stranger(store, **before)
+        assert Claims(store, list).take(["a"]) == set()
+    stranger(store, slurm_job="c:7", slurm_restarts=0)
+    assert Claims(store, list).take(["a"]) == {"a"}

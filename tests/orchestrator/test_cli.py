@@ -286,3 +286,7 @@ def test_a_sweep_whose_jobs_all_failed_before_says_how_to_retry_them(tiny, tmp_p
     assert f"{pretrain.title}: ValueError: [/no]" in output
     assert f"results in {place}" in output
     assert shlex.join(["signsym", *words, "--retry-failed"]) in output
+    # What a batch script that started the sweep says instead.
+    monkeypatch.setenv("SIGNSYM_COMMAND", "sbatch cluster/slurm.sh 'my grid.yaml' --retry-failed")
+    assert sweeping.command() == "sbatch cluster/slurm.sh 'my grid.yaml' --retry-failed"
+    assert sweeping.command("--retry-failed") == sweeping.command()
