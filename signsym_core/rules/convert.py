@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -55,13 +54,16 @@ def convert(network: nn.Module, rule: str | Rule = "frsf", seed: int = 0, **para
     revert(network)
     layers = _layers_to_convert(network, chosen)
     indices: dict[int, int] = {}
+    states = []
     for name, layer in layers:
         # Layers that share one weight share its feedback.
         index = indices.setdefault(id(layer.weight), len(indices))
+        states.append(FeedbackState(chosen, seed, index, name))
+        states[-1].begin(layer.weight)
+    for (_, layer), state in zip(layers, states, strict=True):
         original = type(layer)
-        served = next(ours for theirs, ours in _LAYERS.items() if isinstance(layer, theirs))
-        layer.__class__ = served
-        cast(FeedbackLayer, layer).adopt(FeedbackState(chosen, seed, index, name), original)
+        layer.__class__ = next(ours for theirs, ours in _LAYERS.items() if isinstance(layer, theirs))  # type: ignore[assignment]
+        cast(FeedbackLayer, layer).adopt(state, original)
     return network
 
 
@@ -69,7 +71,7 @@ def revert(model: nn.Module) -> nn.Module:
     """Make every converted layer the plain layer that it was, in place; weights are untouched. Returns the model."""
     for _, layer in converted(model):
         layer.__class__ = layer.original  # type: ignore[assignment]
-        for attribute in ("state", "original", "plain", "served", "handle"):
+        for attribute in ("state", "original", "plain", "handle"):
             del layer.__dict__[attribute]
     return model
 
@@ -113,12 +115,11 @@ def redrawn(model: nn.Module, number: int) -> Iterator[nn.Module]:
     layers = [layer for _, layer in converted(model) if layer.state.rule.redraws != "never"]
     try:
         for layer in layers:
-            with torch.no_grad():
-                layer.state.stand_in = layer.state.redrawn(layer.weight.detach(), number)
+            layer.state.number = number
         yield model
     finally:
         for layer in layers:
-            layer.state.stand_in = None
+            layer.state.number = None
 
 
 def converted(model: nn.Module) -> list[tuple[str, FeedbackLayer]]:
@@ -132,10 +133,10 @@ def unserved(model: nn.Module) -> list[str]:
     After a forward pass of the model this names the layers that something goes around, by using their weight
     directly: their gradient is BP's.
     """
-    return [name for name, layer in converted(model) if not layer.served]
+    return [name for name, layer in converted(model) if not layer.state.service.ran]
 
 
-def _layers_to_convert(network: nn.Module, rule: Rule) -> list[tuple[str, nn.Module]]:
+def _layers_to_convert(network: nn.Module, rule: Rule) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
     modules = list(network.named_modules())
     matrices = [(name, module) for name, module in modules if isinstance(module, (nn.Linear, nn.Conv2d))]
     if not matrices:

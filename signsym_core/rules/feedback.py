@@ -16,17 +16,25 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-from signsym_core.rules.state import FeedbackState
+from signsym_core.rules.snapshot import alike
+from signsym_core.rules.state import FeedbackState, Use
 
 
 class _LinearFunction(torch.autograd.Function):
     """y = x Wᵀ + b forward; g_x = δ B, ∂W = δᵀ x, ∂b = Σ δ backward."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, matrix: Tensor) -> Tensor:
-        ctx.save_for_backward(x if weight.requires_grad else None, matrix)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, matrix: Tensor, use: Use | None) -> Tensor:
         return F.linear(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, weight, _, matrix, ctx.use = inputs
+        ctx.save_for_backward(x if weight.requires_grad else None, matrix)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -36,19 +44,26 @@ class _LinearFunction(torch.autograd.Function):
         flat = delta.flatten(0, -2)
         by_weight = flat.t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
         by_bias = flat.sum(0) if ctx.needs_input_grad[2] else None
-        return down, by_weight, by_bias, None
+        return down, by_weight, by_bias, None, None
 
 
 class _Conv2dFunction(torch.autograd.Function):
     """y = x * W + b forward; backward, one call gives the gradients of x (with B), W and b."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, matrix: Tensor, *geometry: Any) -> Tensor:
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, matrix: Tensor, use: Use | None, *geometry: Any
+    ) -> Tensor:
         stride, padding, dilation, groups = geometry
-        ctx.save_for_backward(x, matrix)
-        ctx.geometry = geometry
-        ctx.outputs = weight.shape[0]
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, weight, _, matrix, ctx.use, *ctx.geometry = inputs
+        ctx.save_for_backward(x, matrix)
+        ctx.outputs = weight.shape[0]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -69,22 +84,26 @@ class _Conv2dFunction(torch.autograd.Function):
             groups,
             [wanted[0], wanted[1], wanted[2]],
         )
-        return down, by_weight, by_bias, None, None, None, None, None
+        return down, by_weight, by_bias, None, None, None, None, None, None
 
 
 _handles = itertools.count()
 _layers: weakref.WeakValueDictionary[int, FeedbackLayer] = weakref.WeakValueDictionary()
 
 
-# Under torch.compile the version counter cannot be traced; this operator reads it while the compiled code runs. It
-# returns a copy, since compiled code may reuse the memory of an operator's result.
+# Values cannot be looked at while torch.compile or a transform of torch.func traces them; this operator looks while
+# the code runs. It returns a copy, since compiled code may reuse the memory of an operator's result.
 @torch.library.custom_op("signsym::feedback", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
-def _feedback_while_compiled(weight: Tensor, handle: int) -> Tensor:
+def _feedback_while_traced(weight: Tensor, handle: int) -> Tensor:
     layer = _layers[handle]
-    return layer.state.current(layer.weight, layer.training).clone()
+    own = layer.weight
+    # The layer's own tensor where it is the same memory: its counter may save a comparison.
+    if not torch._C._functorch.is_functorch_wrapped_tensor(own) and alike(weight, own):
+        weight = own if weight.data_ptr() == own.data_ptr() else weight
+    return layer.state.current(weight, layer.training).clone()
 
 
-@_feedback_while_compiled.register_fake
+@_feedback_while_traced.register_fake
 def _(weight: Tensor, handle: int) -> Tensor:
     return torch.empty_like(weight)
 
@@ -99,34 +118,45 @@ class FeedbackLayer(nn.Module):
     plain: bool
     #: The class that the layer had before.
     original: type[nn.Module]
-    #: Whether the layer's forward pass has run since the conversion.
-    served: bool
     handle: int
 
     def adopt(self, state: FeedbackState, original: type[nn.Module]) -> None:
         self.state, self.original = state, original
-        self.plain, self.served = state.rule.exact, False
+        self.plain = state.rule.exact
         self._register_handle()
-        state.current(self.weight, training=False)
 
     def _register_handle(self) -> None:
         self.handle = next(_handles)
         _layers[self.handle] = self
 
-    def matrix(self) -> Tensor:
-        """B as the next backward pass uses it."""
-        if torch.compiler.is_compiling():
-            return cast(Tensor, _feedback_while_compiled(self.weight.detach(), self.handle))
-        return self.state.current(self.weight, self.training)
+    def matrix(self, weight: Tensor) -> tuple[Tensor, Use | None]:
+        """B for the pass that multiplies by `weight`, and what keeps it as long as its backward pass may come."""
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return cast(Tensor, _feedback_while_traced(weight.detach(), self.handle)), None
+        matrix = self.state.current(weight, self.training)
+        return matrix, self.state.use()
 
-    def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def sends_down(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+        """Whether a backward pass may come; the draw that a pass without one owes is counted here."""
+        tensors = (x, weight) if bias is None else (x, weight, bias)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return True
+        redraws = self.state.rule.redraws != "never"
+        if torch.compiler.is_compiling():
+            return redraws
+        if redraws:
+            self.state.advance(self.weight, self.training)
+        # A derivative forward has no B: autograd refuses it, where plain operations would give W's in silence.
+        return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+
+    def operands(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """x, W and b in the type that autocast would give them; B follows the type of δ by itself."""
         device = x.device.type
         if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
             dtype = torch.get_autocast_dtype(device)
             bias = None if self.bias is None else self.bias.to(dtype)
-            return x.to(dtype), self.weight.to(dtype), bias
-        return x, self.weight, self.bias
+            return x.to(dtype), weight.to(dtype), bias
+        return x, weight, self.bias
 
     def get_extra_state(self) -> Tensor:
         return self.state.record(self.weight)
@@ -142,9 +172,15 @@ class FeedbackLayer(nn.Module):
             missing.remove(prefix + "_extra_state")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        owed = self.state.owes_draw(self.weight)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.state.moved(fn)
+        self.state.moved(fn, self.weight, owed)
         return self
+
+    def _replicate_for_data_parallel(self) -> FeedbackLayer:
+        replica: FeedbackLayer = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        replica.state = self.state.replica(self.weight, self.training)
+        return replica
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -158,13 +194,16 @@ class FeedbackLinear(FeedbackLayer, nn.Linear):
     """A linear layer whose backward pass sends B down. Inputs [..., in], of any number of leading dimensions."""
 
     def forward(self, input: Tensor) -> Tensor:
-        self.served = True
+        self.state.service.ran = True
+        weight = self.weight
         if self.plain:
-            return F.linear(input, self.weight, self.bias)
-        matrix = self.matrix()
-        x, weight, bias = self.operands(input)
+            return F.linear(input, weight, self.bias)
+        x, w, bias = self.operands(input, weight)
+        if not self.sends_down(x, w, bias):
+            return F.linear(x, w, bias)
+        matrix, use = self.matrix(weight)
         single = x.ndim == 1
-        y = cast(Tensor, _LinearFunction.apply(x.unsqueeze(0) if single else x, weight, bias, matrix))
+        y = cast(Tensor, _LinearFunction.apply(x.unsqueeze(0) if single else x, w, bias, matrix, use))
         return y.squeeze(0) if single else y
 
 
@@ -175,17 +214,19 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
     _reversed_padding_repeated_twice: list[int]
 
     def forward(self, input: Tensor) -> Tensor:
-        self.served = True
+        self.state.service.ran = True
+        weight = self.weight
         if self.plain:
-            return cast(Tensor, self._conv_forward(input, self.weight, self.bias))
-        matrix = self.matrix()
+            return cast(Tensor, self._conv_forward(input, weight, self.bias))
         single = input.ndim == 3
         padded, padding = self._padded(input.unsqueeze(0) if single else input)
-        x, weight, bias = self.operands(padded)
-        y = cast(
-            Tensor,
-            _Conv2dFunction.apply(x, weight, bias, matrix, self.stride, padding, self.dilation, self.groups),
-        )
+        x, w, bias = self.operands(padded, weight)
+        geometry = (self.stride, padding, self.dilation, self.groups)
+        if self.sends_down(x, w, bias):
+            matrix, use = self.matrix(weight)
+            y = cast(Tensor, _Conv2dFunction.apply(x, w, bias, matrix, use, *geometry))
+        else:
+            y = F.conv2d(x, w, bias, *geometry)
         return y.squeeze(0) if single else y
 
     def _padded(self, x: Tensor) -> tuple[Tensor, list[int]]:

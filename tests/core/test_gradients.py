@@ -67,7 +67,7 @@ def test_a_block_that_fails_gives_the_model_its_own_feedback_back(monkeypatch):
 
     monkeypatch.setattr(FeedbackState, "redrawn", failing)
     with pytest.raises(torch.OutOfMemoryError), redrawn(model, 0):
-        pass
+        slope(model, *right(model))
     assert all(torch.equal(ss.feedback(model)[name], matrix) for name, matrix in own.items())
 
 

@@ -1,0 +1,48 @@
+"""What a checkpoint says of a layer's feedback: a few fields as the letters of a JSON text, in a tensor of one length.
+
+Code that averages, interpolates or casts the tensors of state dicts treats this one like any other: it has floats, one
+for each letter, and one length for all layers of one kind. What comes out of an average of different records is no
+record, which its checksum shows.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Letters that numbers may take, beside the rule and its sizes.
+_ROOM = 200
+#: Letters of a float in JSON, with its comma.
+_FLOAT = 26
+
+
+def write(fields: dict[str, Any]) -> Tensor:
+    """The record of `fields`, float32 [letters]; its length depends on the rule and the number of sizes alone."""
+    sizes = fields["frozen_size"] or []
+    text = json.dumps(fields | {"check": _check(fields)}, sort_keys=True)
+    settings = json.dumps([fields["rule"], fields["parameters"]])
+    return torch.tensor(list(text.ljust(_ROOM + len(settings) + _FLOAT * len(sizes)).encode()), dtype=torch.float32)
+
+
+def read(record: Tensor) -> dict[str, Any] | None:
+    """The fields of a record, also of one that was cast or averaged with its equals; None where it is none any more."""
+    letters = record.detach().cpu().double().round()
+    if not ((letters >= 0) & (letters < 128)).all():
+        return None
+    try:
+        fields = json.loads(bytes(letters.to(torch.uint8).tolist()))
+    except ValueError:
+        return None
+    if not isinstance(fields, dict):
+        return None
+    # The first records, bytes without a checksum, were never averaged: their lengths differ.
+    check = fields.pop("check", None if record.is_floating_point() else _check(fields))
+    return fields if check == _check(fields) else None
+
+
+def _check(fields: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())
