@@ -27,6 +27,8 @@ def parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="done, running, failed, blocked and missing jobs of a store")
     status.add_argument("storage", metavar="STORAGE")
+    what = "read every file and name each that is damaged, foreign, torn or missing, or that has no digest"
+    status.add_argument("--verify", action="store_true", help=what)
 
     explore = commands.add_parser("explore", help="look at a store in the browser, also while a sweep writes to it")
     explore.add_argument("storage", metavar="STORAGE")

@@ -34,6 +34,7 @@ def run_audit(store: Store, data_root: Path | None, grid: Path | None, as_json: 
     With `grid` the file is written that would supply what is missing. Raises StoreError for a store without results.
     """
     data = Data(store.uri, at_once=True)
+    data.check()
     models = list(data.snapshot.models(data.snapshot.query()).known())
     if not models:
         raise StoreError(

@@ -6,10 +6,8 @@ import argparse
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -17,10 +15,6 @@ from rich.text import Text
 from orchestrator.arguments import parser
 
 # The heavy imports wait until they are needed, so that --help and a wrong option answer at once.
-if TYPE_CHECKING:
-    from orchestrator.plan import Plan
-    from orchestrator.store import Store
-
 WRONG = 2
 
 
@@ -53,14 +47,15 @@ def _grid_path(parsed: argparse.Namespace, console: Console) -> Path:
 def _plan(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator.estimate import survey
     from orchestrator.grid import load
-    from orchestrator.plan import compile_plan
     from orchestrator.planning import show
+    from orchestrator.prepare import sound_plan
     from orchestrator.store import Store
-    from orchestrator.sweeping import COMPLETE
+    from orchestrator.sweeping import COMPLETE, show_skipped
 
-    grid = load(_grid_path(parsed, console), parsed.sets)
-    found = survey(Store(parsed.storage))
-    show(compile_plan(grid, found.done_cells, found.done_models), found, console)
+    grid, store = load(_grid_path(parsed, console), parsed.sets), Store(parsed.storage)
+    found = survey(store)
+    show(sound_plan(grid, found, store), found, console)
+    show_skipped(store.skipped, console)
     return COMPLETE
 
 
@@ -82,46 +77,23 @@ def _sweep(parsed: argparse.Namespace, console: Console) -> int:
 
 
 def _status(parsed: argparse.Namespace, console: Console) -> int:
-    from orchestrator import tables
-    from orchestrator.claims import alive
-    from orchestrator.sweeping import COMPLETE, FAILED
+    from orchestrator.status import show_status
+    from orchestrator.store import open_store
+    from orchestrator.verify import verify
 
-    store = _existing(parsed.storage)
-    running = {trial["job"]: trial | {"host": sign["host"]} for sign in alive(store) for trial in sign["running"]}
-    failures = {failure["job"]: failure for failure in store.table("failures", tables.FAILURES).to_pylist()}
-    missing = 0
-    for name, plan in _plans(store):
-        missing += plan.missing
-        failed = [key for key in plan.jobs if key in failures]
-        blocked: set[str] = set()
-        for job in plan.jobs.values():
-            if any(parent in failures or parent in blocked for parent in job.parents):
-                blocked.add(job.key)
-        going = [running[key] for key in plan.jobs if key in running]
-        console.print(
-            f"{name}: {len(plan.done)} of {len(plan.cells)} cells done; jobs: {len(going)} running, "
-            f"{len(failed)} failed, {len(blocked)} blocked, "
-            f"{len(plan.jobs) - len(going) - len(failed) - len(blocked)} missing",
-            highlight=False,
-        )
-        for trial in going:
-            line = f"  running: {trial['title']}, {trial['seconds']:.0f} s so far, sweep on {trial['host']}"
-            console.print(line, highlight=False, markup=False)
-        for key in failed:
-            console.print(f"  failed: {failures[key]['title']} on {failures[key]['host']}", markup=False)
-            console.print(failures[key]["traceback"].rstrip(), highlight=False, markup=False)
-    for name, reason in store.skipped.items():
-        console.print(f"skipped {name}: {reason}", highlight=False, markup=False)
-    return FAILED if missing else COMPLETE
+    store = open_store(parsed.storage)
+    return verify(store, console) if parsed.verify else show_status(store, console)
 
 
 def _report(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator.explorer.data import Data
     from orchestrator.explorer.screen import Screen
     from orchestrator.explorer.static import write_report
+    from orchestrator.status import stored_plans
+    from orchestrator.store import open_store
     from orchestrator.sweeping import COMPLETE
 
-    plans = _plans(_existing(parsed.storage))
+    plans = stored_plans(open_store(parsed.storage))
     with Screen() if parsed.screen_figures else contextlib.nullcontext() as screen:
         page = write_report(
             Data(parsed.storage),
@@ -137,11 +109,12 @@ def _report(parsed: argparse.Namespace, console: Console) -> int:
 
 def _audit(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator.audit import run_audit
+    from orchestrator.store import open_store
     from orchestrator.sweeping import COMPLETE
 
     root = None if parsed.no_probes else Path(parsed.data_root)
     grid = Path(parsed.grid) if parsed.grid else None
-    run_audit(_existing(parsed.storage), root, grid, parsed.json, console)
+    run_audit(open_store(parsed.storage), root, grid, parsed.json, console)
     return COMPLETE
 
 
@@ -161,9 +134,10 @@ def _explore(parsed: argparse.Namespace, console: Console) -> int:
 
 def _export(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator.explorer.export import export
+    from orchestrator.store import open_store
     from orchestrator.sweeping import COMPLETE
 
-    rows = export(_existing(parsed.storage), parsed.what, Path(parsed.out))
+    rows = export(open_store(parsed.storage), parsed.what, Path(parsed.out))
     console.print(f"{rows:,} rows: {Path(parsed.out).resolve()}", highlight=False)
     return COMPLETE
 
@@ -172,37 +146,6 @@ def _data(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator import datacli
 
     return datacli.check(parsed, console) if parsed.action == "check" else datacli.prepare(parsed, console)
-
-
-def _existing(storage: str) -> Store:
-    from orchestrator.store import Store, StoreError
-
-    store = Store(storage)
-    if not store.names("grids", ".yaml"):
-        raise StoreError(f"there is no sweep in {store.uri}; make one with: signsym sweep GRID --storage {storage}")
-    return store
-
-
-def _plans(store: Store) -> list[tuple[str, Plan]]:
-    """The plans of all grids that were asked of the store, by the names of their files."""
-    from orchestrator.grid import GridError, load
-    from orchestrator.plan import compile_plan
-    from orchestrator.sweeping import SET_MARK
-
-    cells, models = store.done_cells(), store.done_models()
-    plans = []
-    for name in store.names("grids", ".yaml"):
-        text = store.read(f"grids/{name}").decode()
-        sets = [line.removeprefix(SET_MARK) for line in text.splitlines() if line.startswith(SET_MARK)]
-        with tempfile.NamedTemporaryFile("w", suffix=name) as file:
-            file.write(text)
-            file.flush()
-            try:
-                plans.append((name, compile_plan(load(Path(file.name), sets), cells, models)))
-            except GridError as error:
-                # A grid of another version of this program must not hide the others.
-                store.skipped[f"grids/{name}"] = str(error).splitlines()[0]
-    return plans
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Console], int]] = {

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import TYPE_CHECKING
 
-from orchestrator import tables
 from orchestrator.jobs import Job
 from orchestrator.packing import Memory
+from orchestrator.sound import sound_results
 from orchestrator.store import Store
 
 if TYPE_CHECKING:
@@ -35,22 +35,24 @@ class Survey:
 
 
 def survey(store: Store) -> Survey:
-    """Read what `store` holds, once."""
-    found = Survey(done_models=store.done_models())
+    """Read what `store` holds, once. What cannot be trusted counts as not done and is named in `store.skipped`."""
+    records, done = store.models()
+    found = Survey(done_models=done)
     times: dict[Group, list[float]] = {}
-    for record in store.records().values():
+    for record in records.values():
         spec = record["spec"]
         group: Group = (spec["kind"], spec["backbone"]["name"], spec["dataset"]["name"])
         times.setdefault(group, []).append(record["seconds"])
         _peak(found.memory, group, record.get("gpu_peak"), record.get("gpu_total"))
     columns = ["job", "backbone", "dataset", "attack", "seconds", "gpu_peak", "gpu_total"]
-    for part in store.parts("results", tables.RESULTS, ["cell", *columns]):
+    for part in sound_results(store, ["cell", *columns]):
         found.done_cells.update(part["cell"].to_pylist())
         # All rows of a job have its time; a file has one job's rows as a rule.
         firsts = part.slice(0, 1) if len(part["job"].unique()) == 1 else part
         for row in {row["job"]: row for row in firsts.select(columns).to_pylist()}.values():
             group = ("attack", row["backbone"], row["dataset"], row["attack"])
-            times.setdefault(group, []).append(row["seconds"])
+            if row["seconds"] is not None:
+                times.setdefault(group, []).append(row["seconds"])
             _peak(found.memory, group, row["gpu_peak"], row["gpu_total"])
     found.seconds.update({group: median(seconds) for group, seconds in times.items()})
     return found

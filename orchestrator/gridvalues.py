@@ -117,6 +117,11 @@ def registered(node: Node, registry: Registry[M]) -> type[M]:
 
 
 def seeds(node: Node) -> tuple[int, ...]:
+    """The seeds of a list. A number alone would be one seed of that name where as many seeds are meant."""
+    if not isinstance(node.value, list):
+        only = _seed(node)
+        several = f"[0, 1, ..., {only - 1}]" if only > 5 else str(list(range(max(only, 1))))
+        raise node.error(f"expected a list of seeds, got {only}: {several}? The one seed {only} is [{only}]")
     return tuple(distinct(node.entries(), _seed))
 
 

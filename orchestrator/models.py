@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import signsym_core as ss
-from orchestrator.store import Store
+from orchestrator.store import DamagedError, Store
 from signsym_core.backbones import Backbone, Model
 from signsym_core.tasks import Task
 
@@ -17,7 +17,11 @@ def rebuilt(store: Store, key: str) -> tuple[Model, dict[str, Any]]:
     backbone = ss.BACKBONES.rebuild(spec["backbone"])
     model = fresh(spec, backbone, len(record["classes"]), record["channels"], None)
     rule = ss.RULES.rebuild(spec["rule"])
-    ss.convert(model, rule, seed=spec["seed"]).load_state_dict(tensors)
+    try:
+        ss.convert(model, rule, seed=spec["seed"]).load_state_dict(tensors)
+    except RuntimeError as error:
+        # Torch's own list of what does not fit.
+        raise DamagedError(f"models/{key}/model.safetensors: it is no {spec['backbone']['name']}: {error}") from error
     return model, record
 
 

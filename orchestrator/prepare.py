@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.callbacks import CallbackChoice
-from orchestrator.estimate import Group, survey
+from orchestrator.estimate import Group, Survey, survey
 from orchestrator.jobs import Job
 from orchestrator.packing import Memory
+from orchestrator.reading import reason_of
 from orchestrator.store import Store
+
+if TYPE_CHECKING:
+    from orchestrator.cells import Grid
+    from orchestrator.plan import Plan
+
+#: Models that are read at once, since each may have half a gigabyte.
+AT_ONCE = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,16 +46,21 @@ class Prepared:
     #: Estimated seconds of each job, and the memory that jobs of each group were measured to need.
     seconds: Mapping[str, float]
     memory: Mapping[Group, Memory]
+    #: Files of the store that could not be used, with the reason.
+    skipped: Mapping[str, str]
+    #: What stands in the place of results of these jobs and is none: damaged, or without what belongs to it.
+    unsound: Set[str]
+    #: Keys of the models that are done.
+    finished: Set[str]
 
 
 def prepare(path: Path, sets: Sequence[str], storage: str) -> Prepared:
     """Read the grid and the store, and plan. Raises GridError, PlanError and StoreError."""
     from orchestrator.grid import load
-    from orchestrator.plan import compile_plan
 
-    grid = load(path, sets)
-    found = survey(Store(storage))
-    plan = compile_plan(grid, found.done_cells, found.done_models)
+    grid, store = load(path, sets), Store(storage)
+    found = survey(store)
+    plan = sound_plan(grid, found, store)
     return Prepared(
         grid=grid.name,
         text=grid.text,
@@ -56,7 +71,38 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> Prepared:
         done=len(plan.done),
         seconds=found.estimates(plan.jobs.values()),
         memory=found.memory,
+        skipped=store.skipped,
+        unsound=store.exists([job.results for job in plan.jobs.values()]),
+        finished=found.done_models - set(plan.jobs),
     )
+
+
+def sound_plan(grid: Grid, found: Survey, store: Store) -> Plan:
+    """The plan of `grid`, in which models that its jobs need and whose files are damaged are trained again."""
+    from orchestrator.plan import compile_plan
+
+    usable: set[str] = set()
+    done = set(found.done_models)
+    while True:
+        plan = compile_plan(grid, found.done_cells, done)
+        needed = {parent for job in plan.jobs.values() for parent in job.parents} - set(plan.jobs) - usable
+        if not needed:
+            return plan
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            found_usable = pool.map(functools.partial(_usable, store), needed)
+            usable |= {key for key, sound in zip(needed, found_usable, strict=True) if sound}
+        done -= needed - usable
+
+
+def _usable(store: Store, key: str) -> bool:
+    """Whether a model is what was saved, with the codes that an attack on retrieval needs."""
+    from orchestrator.models import task_of
+
+    try:
+        return store.check_model(key, codes=task_of(store.record(key)["spec"]).retrieves)
+    except (OSError, ValueError) as error:
+        store.skipped[f"models/{key}/record.json"] = reason_of(error)
+        return False
 
 
 def prepare_apart(path: Path, sets: Sequence[str], storage: str) -> Prepared:

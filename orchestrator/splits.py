@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator import keys, tables
-from orchestrator.store import Store
+from orchestrator.store import Store, sealed_table
 from signsym_core.datasets import Data, DataWarning
 from signsym_core.datasets.fingerprint import Fingerprint, Images, Place, differences, fingerprint, nowhere
 from signsym_core.datasets.marks import DIGEST
@@ -77,7 +77,7 @@ def compare(store: Store, dataset: dict[str, Any], data: Data, places: Places = 
 
 def load(store: Store, path: str) -> Fingerprint:
     """The fingerprint at `path`. Raises ValueError for a file that is not what `keep` put there."""
-    table = pq.read_table(pa.BufferReader(store.read(path)))
+    table = pq.read_table(pa.BufferReader(store.read_sealed(path)))
     if not table.schema.equals(tables.FINGERPRINTS):
         raise ValueError(f"{path}: expected the columns {', '.join(tables.FINGERPRINTS.names)}")
     classes = json.loads((table.schema.metadata or {}).get(b"classes", b"[]"))
@@ -102,7 +102,7 @@ def _recorded(store: Store, key: str) -> list[str]:
     return [f"splits/{name}" for name in store.names("splits", ".parquet") if name.startswith(f"{key}-")]
 
 
-def _table(data: Fingerprint) -> pa.Buffer:
+def _table(data: Fingerprint) -> bytearray:
     parts = list(data.splits.values())
     starts = np.concatenate([[0], np.concatenate([images.counts for images in parts]).cumsum()])
     digests = np.concatenate([images.digests for images in parts])
@@ -114,9 +114,7 @@ def _table(data: Fingerprint) -> pa.Buffer:
     ]
     classes = {b"classes": json.dumps(data.classes).encode()}
     schema = tables.FINGERPRINTS.with_metadata({**(tables.FINGERPRINTS.metadata or {}), **classes})
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_arrays(columns, schema=schema), sink, compression="zstd")
-    return sink.getvalue()
+    return sealed_table(pa.Table.from_arrays(columns, schema=schema), schema)
 
 
 def _other(
@@ -138,7 +136,7 @@ def _other(
 
 def _refuse_other_numbers(store: Store, dataset: dict[str, Any], path: str, now: Fingerprint) -> None:
     """Hold the numbers of images, all that an older store has, against those of now."""
-    table = pq.read_table(pa.BufferReader(store.read(path)), schema=tables.SPLITS)
+    table = pq.read_table(pa.BufferReader(store.read_sealed(path)), schema=tables.SPLITS)
     names, images = table["split"].to_numpy(), table["image"].to_numpy()
     for part in ("train", "test", "database"):
         numbers = images[names == part]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from rich.console import Console
@@ -15,13 +14,13 @@ from rich.console import Console
 from orchestrator import tables
 from orchestrator.frontier import Retries
 from orchestrator.jobs import STAGES, Job
+from orchestrator.leftovers import remove_leftovers
 from orchestrator.prepare import Prepared, prepare_apart
 from orchestrator.store import Store, StoreError
+from orchestrator.storedgrids import keep_grid
 
 #: Exit statuses: every cell has a result; some failed; the request was wrong; interrupted.
 COMPLETE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
-#: Marks a setting that was put over a stored grid.
-SET_MARK = "# --set "
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,12 +42,19 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
     """Run what the store lacks of the grid at `path` and return the exit status."""
     prepared = prepare_apart(path, sets, settings.storage)
     store = Store(settings.storage)
+    show_skipped(prepared.skipped, console)
+    if hidden := {"results", "outcomes", "models"} & {path.rstrip("/") for path in prepared.skipped}:
+        raise StoreError(f"{store.uri}: {', '.join(sorted(hidden))} cannot be read; nothing is computed on a guess")
     keep_grid(store, prepared.grid, prepared.text, prepared.sets)
+    if removed := remove_leftovers(store, prepared.finished):
+        console.print(f"removed {removed} files that killed sweeps had left behind", highlight=False)
     failed = {name.removesuffix(".parquet") for name in store.names("failures", ".parquet")}
-    if settings.retry_failed:
-        store.forget_failures(prepared.jobs)
-        failed = set()
-    jobs = _without(prepared.jobs, failed)
+    again = failed & (set(prepared.jobs) if settings.retry_failed else _orphans(prepared.jobs, failed))
+    store.forget_failures(again)
+    jobs = _without(prepared.jobs, failed - again)
+    for stale in prepared.unsound & {job.results for job in jobs.values()}:
+        # What stands there would say that the job is done.
+        store.remove(stale)
     console.print(
         f"{prepared.grid}: {prepared.cells} cells, {prepared.done} done already, "
         f"{len(jobs)} jobs to run ({counted(jobs)}), results in {store.uri}",
@@ -91,14 +97,6 @@ def _verdict(prepared: Prepared, store: Store, console: Console) -> int:
     return FAILED
 
 
-def keep_grid(store: Store, grid: str, text: str, sets: Sequence[str]) -> None:
-    """Write what was asked to GRIDS/NAME-HASH.yaml, with its --set values as comments."""
-    text = "".join(f"{SET_MARK}{setting}\n" for setting in sets) + text
-    name = f"{grid}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
-    if name not in store.names("grids", ".yaml"):
-        store.write(f"grids/{name}", text.encode())
-
-
 def counted(jobs: Mapping[str, Job]) -> str:
     """How many jobs of each kind: "1 pretrain, 10 finetune, 50 attack"."""
     kinds = [job.kind for job in jobs.values()]
@@ -111,6 +109,17 @@ def command(*more: str) -> str:
     script = [*(["python"] if sys.argv[0].endswith(".py") else []), *sys.argv]
     typed = shlex.split(os.environ.get("SIGNSYM_COMMAND", "")) or script
     return shlex.join([*(word for word in typed if word not in more), *more])
+
+
+def show_skipped(skipped: Mapping[str, str], console: Console) -> None:
+    """Name the files of a store that were not used."""
+    for name, reason in sorted(skipped.items()):
+        console.print(f"skipped {name}: {reason}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _orphans(jobs: Mapping[str, Job], failed: Set[str]) -> set[str]:
+    """Those of the failed jobs whose model is to be made again: what they failed on is no more."""
+    return {key for key in failed if key in jobs and (set(jobs[key].parents) & set(jobs)) - failed}
 
 
 def _without(jobs: Mapping[str, Job], failed: set[str]) -> dict[str, Job]:

@@ -171,9 +171,10 @@ def _clicked(triggered: list[dict[str, Any]]) -> str:
 def _strip(data: Data) -> list[Component]:
     """How far the store is."""
     status, index = data.status, data.snapshot.index
-    done = len(index)
-    asked = sum(len(asked.cells) for asked in status.asked())
-    parts = [f"{done:,} of {max(done, asked):,} cells done" if asked else f"{done:,} cells done"]
+    done = data.done
+    parts = [f"{done:,} of {len(status.cells):,} cells done" if status.cells else f"{len(index):,} cells done"]
+    if status.cells and (more := len(index) - done):
+        parts.append(f"{more:,} more that no grid asks for")
     parts.append(style.counted(status.trials, "trial") + " running")
     if status.failures:
         parts.append(style.counted(status.failures, "job") + " failed")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import keys
 
 if TYPE_CHECKING:
     from orchestrator.jobs import Job
+    from orchestrator.store import Store
 
 #: A grid of more cells is not compared with the store here; `signsym status` does that.
 LARGEST = 200_000
@@ -33,23 +32,15 @@ class Asked:
     jobs: tuple[tuple[str, str], ...]
 
 
-def planned(name: str, text: str) -> dict[str, Job]:
-    """The jobs of a stored grid against an empty store. Raises ValueError where this version cannot read it."""
-    from orchestrator.grid import load
+def planned(store: Store, name: str) -> dict[str, Job]:
+    """The jobs of a stored grid against an empty store. Raises ValueError where it cannot be read here."""
     from orchestrator.plan import compile_plan
-    from orchestrator.sweeping import SET_MARK
+    from orchestrator.storedgrids import stored_grid
 
-    sets = [line.removeprefix(SET_MARK) for line in text.splitlines() if line.startswith(SET_MARK)]
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        try:
-            grid = load(Path(file.name), sets)
-        except ValueError as error:
-            raise ValueError(str(error).replace(file.name, name)) from None
-        if len(grid) > LARGEST:
-            raise ValueError(f"it has {len(grid):,} cells, too many to be compared here; see `signsym status`")
-        return dict(compile_plan(grid, set(), set()).jobs)
+    grid = stored_grid(store, name)
+    if len(grid) > LARGEST:
+        raise ValueError(f"it has {len(grid):,} cells, too many to be compared here; see `signsym status`")
+    return dict(compile_plan(grid, set(), set()).jobs)
 
 
 def asked_by(name: str, jobs: Mapping[str, Job]) -> list[Asked]:

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator import tables
+from orchestrator.arrays import single
 from orchestrator.evidence import Models
 from orchestrator.explorer import members
-from orchestrator.explorer.encoding import single
 from orchestrator.explorer.examples import Example
 from orchestrator.explorer.flags import Flags
 from orchestrator.explorer.index import COLUMNS, Index
 from orchestrator.explorer.outcomes import Outcomes
 from orchestrator.explorer.query import Query
-from orchestrator.explorer.reading import Folder
 from orchestrator.explorer.status import Status, Survey
+from orchestrator.reading import AT_ONCE, Folder
 from orchestrator.store import Store
 
 #: Curves are kept for so many choices of seeds.
@@ -75,6 +75,8 @@ class Data:
         self._results = Folder(self.store, "results", tables.RESULTS, COLUMNS, plain={"cell"})
         self.outcomes = Outcomes(self.store)
         self._parts: dict[str, pa.Table] = {}
+        #: The files of results that contradict their outcomes, which the index does without.
+        self._excluded: set[str] = set()
         self._lock = threading.Lock()
         self._examples = Folder(self.store, "examples", tables.EXAMPLES, tables.EXAMPLES.names)
         self._reach = Folder(self.store, "outcomes", tables.OUTCOMES, ("cell", "image", "linf"))
@@ -87,8 +89,11 @@ class Data:
         self.snapshot = Snapshot(Index({}), self.outcomes)
         #: What was asked of the store and is not there.
         self.status = Status()
+        #: How many cells that were asked for have a result, and what of the store that was counted on.
+        self._done: tuple[object, int] = (None, 0)
         self.refresh()
         if not at_once:
+            self.check()
             self.learn()
             self.planned()
 
@@ -100,9 +105,14 @@ class Data:
         try:
             self._renew_status()
             names = self._results.names()
-            new = self._results.read([name for name in names if name not in self._parts])
+            # What had no outcomes, or others than its own, may be computed again by now.
+            suspects = self.outcomes.wrong | set(self.outcomes.lost)
+            before = set(self.outcomes.lost)
+            new = self._results.read([name for name in names if name not in self._parts or name in suspects])
+            self.outcomes.look_again({name: new[name] for name in suspects if name in new}, set(names))
             gone = set(self._parts) - set(names)
-            if not new and not gone:
+            same = self._excluded == self.outcomes.wrong and before == set(self.outcomes.lost)
+            if same and not gone and not new.keys() - suspects:
                 return False
             self._parts = {name: part for name, part in (self._parts | new).items() if name not in gone}
             self.outcomes.forget_partial()
@@ -111,6 +121,28 @@ class Data:
             return True
         finally:
             self._lock.release()
+
+    def check(self) -> None:
+        """Read the outcomes of all results, so that pages show none that contradicts them and damage is named."""
+        index = self.snapshot.index
+        for start in range(0, len(index.parts), AT_ONCE):
+            self.outcomes.blocks(index, range(start, min(start + AT_ONCE, len(index.parts))))
+        if self.outcomes.wrong:
+            with self._lock:
+                self._index()
+
+    @property
+    def done(self) -> int:
+        """How many of the cells that grids ask for have a result with its outcomes, as far as these were read."""
+        index, status, lost = self.snapshot.index, self.status, list(self.outcomes.lost.values())
+        counted = (self.snapshot.version, tuple(status.grids), sum(map(len, lost)))
+        if self._done[0] != counted:
+            asked = pa.array(list(status.cells), pa.string())
+            done = pc.is_in(asked, value_set=index.cells)
+            if lost:
+                done = pc.and_not(done, pc.is_in(asked, value_set=pa.concat_arrays(lost)))
+            self._done = counted, pc.sum(done).as_py() or 0
+        return self._done[1]
 
     def planned(self) -> Status:
         """The status with what every grid asks for."""
@@ -124,7 +156,9 @@ class Data:
         self.status = self._survey.status()
 
     def _index(self) -> None:
-        self.snapshot = Snapshot(Index(self._parts), self.outcomes, self.snapshot.version + 1)
+        self._excluded = set(self.outcomes.wrong)
+        parts = {name: part for name, part in self._parts.items() if name not in self._excluded}
+        self.snapshot = Snapshot(Index(parts), self.outcomes, self.snapshot.version + 1)
 
     def learn(self) -> None:
         """Ask the registries where the index has names that they alone may know."""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator import tables
+from orchestrator.arrays import single, to_arrow, to_numpy
 
 Numbers = NDArray[np.int64]
 
@@ -42,30 +43,6 @@ def joined(parts: Mapping[str, pa.Table], columns: Sequence[str]) -> pa.Table:
     kinds = [text if f.type == pa.string() and f.name != "cell" else f.type for f in fields]
     schema = pa.schema([pa.field(f.name, kind) for f, kind in zip(fields, kinds, strict=True)])
     return pa.Table.from_batches([], schema)
-
-
-# Arrow's own conversions import pandas first, which takes longer than what is converted here.
-
-
-def to_arrow(numbers: Numbers) -> pa.Array:
-    """Whole numbers as arrow has them."""
-    found = np.ascontiguousarray(numbers, dtype=np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(found), [None, pa.py_buffer(found)])
-
-
-def to_numpy(array: pa.Array) -> NDArray[Any]:
-    """An arrow array of numbers or truth values as numpy has it; nulls, if there are any, have no meaning there."""
-    buffer, here = array.buffers()[1], slice(array.offset, array.offset + len(array))
-    if not len(array):
-        return np.zeros(0, dtype=array.type.to_pandas_dtype())
-    if pa.types.is_boolean(array.type):
-        return np.unpackbits(np.frombuffer(buffer, dtype=np.uint8), bitorder="little")[here].view(np.bool_)
-    return np.frombuffer(buffer, dtype=array.type.to_pandas_dtype())[here]
-
-
-def single(column: pa.ChunkedArray) -> pa.Array:
-    """A column of `joined` as an array."""
-    return column.chunk(0) if column.num_chunks else pa.nulls(0, column.type)
 
 
 def encoded(column: pa.ChunkedArray, missing: Any) -> Codes:

@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from orchestrator.arrays import single, to_arrow, to_numpy
 from orchestrator.explorer import members
-from orchestrator.explorer.encoding import encoded, joined, numbered, plain, single, superseded, to_arrow, to_numpy
+from orchestrator.explorer.encoding import encoded, joined, numbered, plain, superseded
 from orchestrator.explorer.labels import Labels
 from orchestrator.explorer.line import ATTACK, FIGURE, LINE, RULE, Line
+from orchestrator.sound import Expected
 
 #: What pages need of every row; other columns are read for the one row that is looked at.
 COLUMNS = (
@@ -188,9 +190,16 @@ class Index:
         last = pc.max(self._columns["finished_at"]).as_py() if len(self) else None
         return f"{last:%Y-%m-%d %H:%M:%S} UTC" if last else ""
 
-    def cells(self, part: int) -> pa.Array:
-        """The keys of all cells of a file, in its order."""
-        return self._columns["cell"].slice(self._ends[part], self._ends[part + 1] - self._ends[part])
+    @property
+    def cells(self) -> pa.Array:
+        """The keys of all cells of all files."""
+        return self._columns["cell"]
+
+    def expected(self, part: int) -> Expected:
+        """What the outcomes of all cells of a file must add up to, in its order."""
+        start, count = int(self._ends[part]), int(self._ends[part + 1] - self._ends[part])
+        cells, n, values = (self._columns[name].slice(start, count) for name in ("cell", "n", "value"))
+        return cells, to_numpy(n), to_numpy(values)
 
     def place(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where in their files rows are."""

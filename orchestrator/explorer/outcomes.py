@@ -13,14 +13,13 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator import tables
-from orchestrator.explorer.encoding import to_numpy
 from orchestrator.explorer.index import Index
-from orchestrator.explorer.reading import Folder
 from orchestrator.explorer.source import ImageLists, Source, joined, source
+from orchestrator.reading import Folder
+from orchestrator.sound import Expected, expected, misfit, missing, places
 from orchestrator.store import Store
 
 _COLUMNS = ("cell", "image", "robust", "ap", "linf", "zero_grad")
@@ -73,6 +72,9 @@ class Outcomes:
         self._partial: dict[str, Block] = {}
         #: Files that are named like no file of results.
         self._merged: dict[str, Source] = {}
+        #: The cells without outcomes of each file of results that has any, and the files that contradict theirs.
+        self.lost: dict[str, pa.Array] = {}
+        self.wrong: set[str] = set()
         self._lock = threading.Lock()
 
     @property
@@ -96,7 +98,7 @@ class Outcomes:
                     found[part] = block
                     if name in self._blocks:
                         self._blocks.move_to_end(name)
-            wanted = {name: index.cells(part) for part, name in names.items() if part not in found}
+            wanted = {name: index.expected(part) for part, name in names.items() if part not in found}
             if wanted:
                 made = self._read(wanted, set(self.folder.names()), set(index.parts))
                 found |= {part: made[name] for part, name in names.items() if name in made}
@@ -107,27 +109,51 @@ class Outcomes:
         with self._lock:
             self._others(set(self.folder.names()) - set(index.parts))
 
-    def _read(self, wanted: Mapping[str, pa.Array], there: set[str], known: set[str]) -> dict[str, Block]:
+    def look_again(self, results: Mapping[str, pa.Table], known: set[str]) -> None:
+        """Read the outcomes of these results anew: what was lost or wrong may be computed again by now."""
+        with self._lock:
+            self._read({name: expected(table) for name, table in results.items()}, set(self.folder.names()), known)
+
+    def _read(self, wanted: Mapping[str, Expected], there: set[str], known: set[str]) -> dict[str, Block]:
         names = list(wanted)
         made = {}
+        for name in names:
+            self._partial.pop(name, None)
+            self.lost.pop(name, None)
+            self.wrong.discard(name)
         for at in range(0, len(names), AT_ONCE):
             some = names[at : at + AT_ONCE]
             own = self.folder.read([name for name in some if name in there])
             for name in some:
                 found = source(own[name], self.images) if name in own else joined([])
-                made[name] = _block(found, wanted[name])
-        lacking = [name for name in names if not made[name].complete]
+                made[name] = self._checked(name, _block(found, wanted[name][0]), wanted[name], own=True)
+        lacking = [name for name in names if not made[name].complete and name not in self.wrong]
         others = self._others(there - known) if lacking else []
         if others:
             # Put together once for all that lack their own.
             merged = joined(others)
             for name in lacking:
-                own_source = made[name].source
+                own_source, cells = made[name].source, wanted[name][0]
                 both = joined([own_source, merged]) if len(own_source.cells) else merged
-                made[name] = _block(both, wanted[name], shared=both is merged)
+                made[name] = self._checked(name, _block(both, cells, shared=both is merged), wanted[name], own=False)
         for name, block in made.items():
+            if not block.complete:
+                self._lose(name, block, wanted[name][0])
             self._keep(name, block)
         return made
+
+    def _checked(self, name: str, block: Block, results: Expected, own: bool) -> Block:
+        """The block, or one without outcomes where they contradict the results."""
+        if not len(block.source.cells) or not (reason := misfit(results, block.at, block.source.tally, own)):
+            return block
+        self.folder.skip(name, reason)
+        self.wrong.add(name)
+        return Block(joined([]), np.full(len(block.at), -1))
+
+    def _lose(self, name: str, block: Block, cells: pa.Array) -> None:
+        self.lost[name] = cells.filter(pa.array(block.at < 0))
+        if name not in self.folder.broken:
+            self.folder.skip(name, missing(block.at))
 
     def _others(self, names: set[str]) -> list[Source]:
         # A file that was there before its results was is no longer one of these.
@@ -149,7 +175,4 @@ class Outcomes:
 
 
 def _block(found: Source, cells: pa.Array, shared: bool = False) -> Block:
-    if found.cells.equals(cells):
-        return Block(found, np.arange(len(cells)), shared)
-    at = pc.index_in(cells, value_set=found.cells)
-    return Block(found, to_numpy(pc.fill_null(at, -1) if at.null_count else at).astype(np.int64), shared)
+    return Block(found, places(cells, found.cells), shared)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from orchestrator.explorer.ahead import follow
 from orchestrator.explorer.data import Data
+from orchestrator.store import open_store
 
 HOST = "127.0.0.1"
 
@@ -31,6 +32,7 @@ def explore(storage: str, port: int, console: Console) -> None:
             f"port {port} of {HOST} {reason}; choose another: --port {port + 1 if port < 65535 else 8050}"
         ) from None
     with ThreadPoolExecutor(1) as pool, console.status(f"reading {storage} ..."):
+        open_store(storage)
         # The store is read while the libraries of the page are imported, which takes as long.
         reading = pool.submit(_opened, storage)
         from werkzeug.serving import make_server

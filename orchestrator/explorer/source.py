@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -10,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.explorer.encoding import plain, single, to_arrow, to_numpy
+from orchestrator.arrays import single, to_arrow, to_numpy
+from orchestrator.explorer.encoding import plain
+from orchestrator.sound import Tally
 
 
 class ImageLists:
@@ -28,7 +31,7 @@ class ImageLists:
         return found
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Source:
     """The outcomes of different cells, one after the other, each sorted by image."""
 
@@ -45,6 +48,13 @@ class Source:
     #: For each cell the mean over the images that survive of the largest change of a pixel; NaN without one, or where
     #: the change of one is not known.
     moved: NDArray[np.float64]
+
+    @functools.cached_property
+    def tally(self) -> Tally:
+        """What the outcomes of each cell add up to."""
+        counts, starts = np.diff(self.bounds), self.bounds[:-1]
+        sums = np.add.reduceat(self.scores, starts, dtype=np.float64) if len(starts) else np.zeros(0)
+        return Tally(self.cells, counts, sums / counts)
 
     @property
     def nbytes(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Literal
 
 from orchestrator import tables
@@ -12,7 +12,9 @@ from orchestrator.claims import alive
 from orchestrator.explorer.asked import Asked, asked_by, planned
 from orchestrator.explorer.rerun import one_cell
 from orchestrator.jobs import Job
+from orchestrator.reading import reason_of
 from orchestrator.store import Store
+from orchestrator.storedgrids import grid_names
 
 State = Literal["not run", "running", "failed"]
 
@@ -41,6 +43,11 @@ class Status:
     def asked(self) -> Iterator[Asked]:
         """Everything that any grid asks for."""
         return (asked for grid in self.grids.values() for asked in grid)
+
+    @functools.cached_property
+    def cells(self) -> Set[str]:
+        """The keys of the cells that the grids ask for: one that two grids share is one cell."""
+        return {cell for asked in self.asked() for cell, _, _ in asked.cells}
 
     def state(self, asked: Asked) -> tuple[State, str]:
         """What became of cells that have no result, with the error where there is one."""
@@ -99,12 +106,12 @@ class Survey:
                 try:
                     self._grids[name] = asked_by(name, self._jobs(name))
                 except (ValueError, OSError) as error:
-                    self._skipped[f"grids/{name}.yaml"] = str(error).splitlines()[0]
+                    self._skipped[f"grids/{name}.yaml"] = reason_of(error)
 
     def status(self) -> Status:
         """The status now, with what the grids ask for that were planned."""
-        names = self._names()
         self.store.skipped.clear()
+        names = self._names()
         trials = [trial for sign in alive(self.store) for trial in sign["running"]]
         failures = self.store.table("failures", tables.FAILURES).to_pylist()
         return Status(
@@ -122,8 +129,7 @@ class Survey:
         return one_cell(self._jobs(asked.grid), cell)
 
     def _names(self) -> list[str]:
-        names = [name.removesuffix(".yaml") for name in self.store.names("grids", ".yaml")]
-        return [name for name in names if f"grids/{name}.yaml" not in self._skipped]
+        return [name for name in grid_names(self.store) if f"grids/{name}.yaml" not in self._skipped]
 
     def _jobs(self, name: str) -> dict[str, Job]:
-        return planned(name, self.store.read(f"grids/{name}.yaml").decode())
+        return planned(self.store, name)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 from PIL import Image
 
-from orchestrator import sweeping, tables
+from orchestrator import storedgrids, tables
 from orchestrator.explorer import pages
 from orchestrator.explorer.data import Data
 from orchestrator.explorer.pages.context import context_of
@@ -64,6 +64,8 @@ def fill(folder, shares=None, seeds=(0, 1, 2), images=60, draw=0, **changes):
                 row |= {"versions": "{}", "steps": 5, "step_size": epsilon / 2, "finished_at": datetime.now(UTC)}
                 results.append(row | changes)
                 retrieval = results[-1]["metric"] == "map"
+                if retrieval:
+                    results[-1]["value"] *= 0.5
                 outcomes += [
                     {"cell": cell, "image": at, "robust": None if retrieval else bool(hit)}
                     | {"ap": float(hit) * 0.5 if retrieval else None, "linf": epsilon * (1 - at / 10_000)}
@@ -86,7 +88,7 @@ def keep_grid(folder, text=GRID):
     path = folder.parent / "kept.yaml"
     path.write_text(text)
     grid = load(path)
-    sweeping.keep_grid(Store(str(folder)), grid.name, grid.text, grid.sets)
+    storedgrids.keep_grid(Store(str(folder)), grid.name, grid.text, grid.sets)
     return grid
 
 

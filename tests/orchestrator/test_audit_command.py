@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from orchestrator import auditgrid, tables, work
 from orchestrator.cli import main
+from orchestrator.estimate import survey
 from orchestrator.explorer import pages, style
 from orchestrator.explorer.data import Data
 from orchestrator.explorer.pages.context import context_of
@@ -21,7 +22,7 @@ from orchestrator.grid import load
 from orchestrator.jobs import Context
 from orchestrator.plan import compile_plan
 from orchestrator.store import Store
-from orchestrator.sweeping import keep_grid
+from orchestrator.storedgrids import keep_grid
 
 DATASET = {"name": "digits", "size": 8, "classes": [5, 6, 7], "train_images": 200, "test_images": 90}
 GRID = f"""
@@ -44,7 +45,8 @@ def sweep(path, storage, data=Path(".")):
     store, grid = Store(str(storage)), load(path)
     keep_grid(store, grid.name, grid.text, grid.sets)
     context = Context(storage=str(storage), data_root=str(data), git="0", versions="{}")
-    plan = compile_plan(grid, store.done_cells(), store.done_models())
+    done = survey(store)
+    plan = compile_plan(grid, done.done_cells, done.done_models)
     for key, job in plan.jobs.items():
         work.execute(key, dict(job.spec), context)
     return plan
@@ -201,7 +203,8 @@ def test_of_a_cell_with_fewer_images_the_larger_one_is_taken_and_runs_pair_by_im
     results, outcomes = Store(str(copied)).results(), Store(str(copied)).outcomes()
     few = results[results["attack"] == "pgd"]
     rows = outcomes[outcomes["cell"].isin(few["cell"])].groupby("cell").head(10)
-    add(copied, few.assign(n=10), rows)
+    means = rows.groupby("cell")["robust"].mean()
+    add(copied, few.assign(n=10, value=few["cell"].map(means)), rows)
     for model in known(copied):
         assert {run.outcomes.shape for run in model.evidence.runs} == {(2, 90)}
 
@@ -211,9 +214,12 @@ def test_seeds_with_other_images_are_compared_on_those_that_both_have(copied):
     results, outcomes = store.results(), store.outcomes()
     pgd = results[(results["attack"] == "pgd") & (results["seed"] == 1)]
     kept = outcomes[~outcomes["cell"].isin(pgd["cell"]) | (outcomes["image"] % 2 == 0)]
-    shutil.rmtree(copied / "outcomes")
-    frame = kept.astype(object)
-    store.write_table("outcomes", "all", frame.where(frame.notna(), None).to_dict("records"), tables.OUTCOMES)
+    counted = kept.groupby("cell")["robust"]
+    results = results.assign(n=results["cell"].map(counted.size()), value=results["cell"].map(counted.mean()))
+    for name, frame, schema in (("outcomes", kept, tables.OUTCOMES), ("results", results, tables.RESULTS)):
+        shutil.rmtree(copied / name)
+        plain = frame.astype(object)
+        store.write_table(name, "all", plain.where(plain.notna(), None).to_dict("records"), schema)
     for model in known(copied):
         for run in model.evidence.runs:
             cells = results[(results["rule"] == model.setting["rule"]) & (results["attack"] == run.attack)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import sweeping, tables
+from orchestrator import storedgrids, sweeping, tables
 from orchestrator.cli import main
 from orchestrator.grid import load
 from orchestrator.plan import compile_plan
@@ -22,7 +22,7 @@ BROKEN = sorted((Path(__file__).parent / "broken_grids").glob("*.yaml"))
 
 def keep_grid(store, grid):
     """Put a grid into the store as a sweep does."""
-    sweeping.keep_grid(store, grid.name, grid.text, grid.sets)
+    storedgrids.keep_grid(store, grid.name, grid.text, grid.sets)
 
 
 def everything(path):

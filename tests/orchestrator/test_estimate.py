@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
+import storerows
 
-from orchestrator import guess, tables
+from orchestrator import guess
 from orchestrator.cells import Stages
 from orchestrator.estimate import hours, longest_chain, survey, unshared
 from orchestrator.grid import load
@@ -27,12 +26,10 @@ def put(store, plan, seconds):
     """Results of the plan's attack jobs, and the records of its models, that took so long."""
     for key, job in plan.jobs.items():
         if job.kind == "attack":
-            row = dict.fromkeys(tables.RESULTS.names) | {"cell": key, "job": key, "seconds": seconds["attack"]}
-            row |= {"backbone": job.group[1], "dataset": job.group[2], "attack": job.group[3]}
-            row |= {"finished_at": datetime.now(UTC), "gpu_peak": 5, "gpu_total": 10}
-            store.write_table("results", key, [row], tables.RESULTS)
+            more = {"backbone": job.group[1], "dataset": job.group[2], "attack": job.group[3]}
+            storerows.put(store, key, key, seconds=seconds["attack"], gpu_peak=5, gpu_total=10, **more)
         else:
-            store.write_json(f"models/{key}/record.json", {"spec": job.spec, "seconds": seconds[job.kind]})
+            store.save_model(key, {}, storerows.record(key, dict(job.spec), seconds[job.kind]))
 
 
 def test_what_was_measured_goes_before_what_is_stated(plan, tmp_path):

@@ -50,13 +50,13 @@ MIXED = """
           - {when: {rule: frsf, seed: [1]}, finetune: {lr: 0.5}, weights: null}
       - task: classification                             # 1 model, 2 cells; clean is there already
         rule: bp
-        seeds: 0
+        seeds: [0]
         finetune: {batch_size: 16}
         attacks:
           - {name: fgsm, gradient: exact, epsilon: [0.3, 0.25]}
       - task: classification                             # 1 model, only clean
         rule: {name: frsf, scale: xavier}
-        seeds: 3
+        seeds: [3]
         weights: models/mine.pt
         finetune: {epochs: 0}
     exclude:

@@ -7,34 +7,31 @@ import os
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime
 
 import pytest
+import storerows
 import torch
 from places import SECRET
 from sweeps import ROOT, TINY
 
 from orchestrator import filesystem, tables
 from orchestrator.claims import Claims, alive
+from orchestrator.estimate import survey
 from orchestrator.events import Events
 from orchestrator.store import Store, StoreError
 
 
-def row(cell):
-    return {name: None for name in tables.RESULTS.names} | {"cell": cell, "job": cell, "finished_at": datetime.now(UTC)}
-
-
 def test_every_part_of_the_store(uri):
     store = Store(uri)
-    assert store.done_cells() == store.done_models() == set()
-    store.write_table("results", "one", [row("a"), row("b")], tables.RESULTS)
+    assert survey(store).done_cells == store.done_models() == set()
+    storerows.put(store, "one", "a", "b")
     store.save_progress("m", {"w": torch.ones(2)}, {"epoch": 1, "history": []})
     assert store.load_progress("m")[1]["epoch"] == 1
-    store.save_model("m", {"w": torch.arange(3.0)}, {"spec": {}})
+    store.save_model("m", {"w": torch.arange(3.0)}, storerows.record("m"))
     store.drop_progress("m")
     store.write_json("grids/x.json", {"a": 1})
     again = Store(uri)
-    assert again.done_cells() == {"a", "b"}
+    assert survey(again).done_cells == {"a", "b"}
     assert again.done_models() == {"m"}
     assert again.load_progress("m") is None
     assert torch.equal(again.load_model("m")[0]["w"], torch.arange(3.0))
@@ -54,10 +51,10 @@ def test_every_part_of_the_store(uri):
 
 def test_a_half_written_file_is_named_and_not_done(uri):
     store = Store(uri)
-    store.write_table("results", "good", [row("a")], tables.RESULTS)
+    storerows.put(store, "good", "a")
     whole = store.read("results/good.parquet")
     store.write("results/half.parquet", whole[: len(whole) // 2])
-    assert store.done_cells() == {"a"}
+    assert survey(store).done_cells == {"a"}
     assert set(store.skipped) == {"results/half.parquet"}
 
 

@@ -7,14 +7,11 @@ from datetime import UTC, datetime
 import pyarrow.parquet as pq
 import pytest
 import torch
+from storerows import put, record, result
 
-from orchestrator import tables
+from orchestrator import records, tables
+from orchestrator.estimate import survey
 from orchestrator.store import Store, StoreError
-
-
-def result(cell, **more):
-    row = {name: None for name in tables.RESULTS.names}
-    return row | {"cell": cell, "job": "j", "value": 0.5, "finished_at": datetime.now(UTC)} | more
 
 
 @pytest.fixture
@@ -37,22 +34,23 @@ def test_every_column_says_what_it_means_and_every_file_its_version(store, tmp_p
 
 
 def test_broken_foreign_and_temporary_files_are_named_and_skipped(store, tmp_path):
-    store.write_table("results", "good", [result("a")], tables.RESULTS)
+    put(store, "good", "a")
     folder = tmp_path / "store/results"
     (folder / "half.parquet").write_bytes((folder / "good.parquet").read_bytes()[:200])
     (folder / "foreign.parquet").write_bytes(b"hello")
     (folder / ".good.parquet.1234.tmp").write_bytes(b"")
     (folder / "note.txt").write_text("hello")
     store.write_table("results", "old", [{"other": 1}], __import__("pyarrow").schema([("other", "int64")]))
-    assert store.done_cells() == {"a"}
-    assert set(store.skipped) == {"results/half.parquet", "results/foreign.parquet", "results/old.parquet"}
+    assert survey(store).done_cells == {"a"}
+    named = {"half.parquet", "foreign.parquet", "old.parquet", "note.txt"}
+    assert set(store.skipped) == {f"results/{name}" for name in named}
 
 
 def test_a_cell_that_two_sweeps_computed_counts_once(store):
     early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
-    store.write_table("results", "two", [result("a", finished_at=late, value=0.1)], tables.RESULTS)
-    store.write_table("results", "one", [result("a", finished_at=early, value=0.9)], tables.RESULTS)
-    assert store.results()["value"].tolist() == [0.9]
+    put(store, "two", "a", finished_at=late, device="late")
+    put(store, "one", "a", finished_at=early, device="early")
+    assert store.results()["device"].tolist() == ["early"]
 
 
 def test_a_failed_write_leaves_nothing_behind(store, tmp_path, monkeypatch):
@@ -66,12 +64,12 @@ def test_a_failed_write_leaves_nothing_behind(store, tmp_path, monkeypatch):
 
 def test_a_model_is_done_when_its_record_is_written(store, monkeypatch):
     tensors = {"network.weight": torch.randn(3, 2)}
-    monkeypatch.setattr(Store, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(records, "written", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        store.save_model("k", tensors, {"spec": {}})
+        store.save_model("k", tensors, record("k"))
     assert store.done_models() == set()
     monkeypatch.undo()
-    store.save_model("k", tensors, {"spec": {}})
+    store.save_model("k", tensors, record("k"))
     assert store.done_models() == {"k"}
     assert torch.equal(store.load_model("k")[0]["network.weight"], tensors["network.weight"])
 
