@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import faulthandler
+import gc
 import os
 import re
 import socket
@@ -95,6 +96,8 @@ class Trial(tune.Trainable):
             self.retired = "CUDA error" in str(error) or "cuDNN error" in str(error)
             told["done"] = not self.retired
             if on_gpu and not self.retired:
+                # What a failed step holds, its graph among it, may hold itself.
+                gc.collect()
                 torch.cuda.empty_cache()
         told["seconds"] = time.monotonic() - started
         if on_gpu and not self.retired:

@@ -43,7 +43,8 @@ def arithmetic(precision: Precision, deterministic: bool, device: torch.device, 
 
 @contextlib.contextmanager
 def _kernels(precision: Precision, deterministic: bool) -> Iterator[None]:
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
     # Both kinds alike, since torch refuses to say what the two together are set to where they differ.
     products = (cudnn.conv, cudnn.rnn)
     usual = cudnn.deterministic, cudnn.benchmark

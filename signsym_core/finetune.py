@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -11,14 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core import seeds
-from signsym_core.alignment import layer_alignment
+from signsym_core.alignment import LayerAlignment, layer_alignment
 from signsym_core.arithmetic import Precision, arithmetic
 from signsym_core.backbones import Model
 from signsym_core.datasets import DataSource, Split, augmented, inputs
+from signsym_core.datasets.batches import brought
+from signsym_core.datasets.mapped import Mapped
 from signsym_core.health import Health, refuse_broken_outputs
-from signsym_core.microbatch import backward
 from signsym_core.registry import neutral, require
+from signsym_core.replay import one_ahead
 from signsym_core.rules.convert import unserved
+from signsym_core.step import Step
 from signsym_core.tasks import Objective, Task
 
 
@@ -110,6 +114,9 @@ def _fine_tune(
     device = train.labels.device
     known = classes if classes is not None else _classes(train.labels)
     objective = task.objective(known, seed).to(device)
+    if device.type == "cuda":
+        # Convolutions' fast kernels want it so, and pooling that adapts its windows has deterministic ones only then.
+        model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, objective, settings)
     history: list[dict[str, Any]] = []
     first = 0
@@ -117,22 +124,23 @@ def _fine_tune(
         first, history = resume.epoch, list(resume.history)
         _restore(model, objective, optimizer, resume)
     health = Health(model, objective, optimizer)
+    take_step = Step(model, objective, optimizer, health, settings.precision, micro_batch, device)
     model.train()
     for epoch in range(first, settings.epochs):
         started = time.monotonic()
         losses: list[Tensor] = []
         with seeds.seeded_globally(seed, "dropout", epoch, device=device):
-            for images, labels in _batches(train, source, settings, seed, epoch):
+            for images, labels in one_ahead(_batches(train, source, settings, seed, epoch), device):
                 step = len(losses) + 1
-                optimizer.zero_grad(set_to_none=True)
-                losses.append(backward(model, objective, images, labels, micro_batch))
+                between, rows = None, list[LayerAlignment]()
                 if epoch == first and step == 1:
-                    _refuse_bypassed(model)
-                health.watch(epoch, step, losses[-1])
+                    between = functools.partial(_refuse_bypassed, model)
                 if settings.log_alignment and step % settings.log_alignment == 0:
-                    rows = layer_alignment(model, objective, images, labels)
-                    history += [{"epoch": epoch + 1, "step": step, **dataclasses.asdict(row)} for row in rows]
-                optimizer.step()
+                    between = functools.partial(_log_alignment, rows, model, objective, images, labels)
+                loss, norms = take_step(images, labels, between)
+                losses.append(loss)
+                history += [{"epoch": epoch + 1, "step": step, **dataclasses.asdict(row)} for row in rows]
+                health.watch(epoch, step, loss, norms)
         health.look()
         health.refuse_broken(f"after epoch {epoch + 1}")
         mean_loss = float(torch.stack(losses).mean())
@@ -143,6 +151,9 @@ def _fine_tune(
         if on_epoch is not None:
             on_epoch(Checkpoint(epoch=epoch + 1, tensors=_tensors(model, objective, optimizer), history=list(history)))
     model.eval()
+    take_step.release()
+    if device.type == "cuda":
+        model.to(memory_format=torch.contiguous_format)
     refuse_broken_outputs(model, _first_images(train, source, settings))
     return history
 
@@ -158,13 +169,15 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     order = torch.randperm(len(train), generator=seeds.generator(seed, "order", epoch))
     chance = seeds.generator(seed, "augment", epoch)
-    for chosen in order.to(train.labels.device).split(settings.batch_size):
+    places = order.to(train.device)
+    for chosen, here in zip(order.split(settings.batch_size), places.split(settings.batch_size), strict=True):
         # A last batch of one image: batch normalisation cannot train on it.
         if len(chosen) == 1 and settings.batch_size > 1 and len(train) > 1:
             continue
-        images = train.images[chosen].to(train.labels.device)
+        mapped = isinstance(train.images, Mapped)
+        images = brought(train.images[chosen], train.device) if mapped else train.images[here]
         pixels = augmented(images, source, chance) if settings.augment else inputs(images, source)
-        yield pixels, train.labels[chosen]
+        yield pixels, train.labels[here]
 
 
 def _classes(labels: Tensor) -> int:
@@ -181,10 +194,18 @@ def _optimizer(model: Model, objective: Objective, settings: FineTune) -> torch.
     if learned:
         groups.append({"params": learned, "lr": objective.lr})
     betas = (settings.beta1, settings.beta2)
+    recorded = next(model.parameters()).is_cuda
     made: torch.optim.Optimizer = kind(
-        groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay, fused=True
+        groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay, fused=True, capturable=recorded
     )
     return made
+
+
+def _log_alignment(
+    rows: list[LayerAlignment], model: nn.Module, objective: Objective, images: Tensor, labels: Tensor
+) -> None:
+    _refuse_bypassed(model)
+    rows += layer_alignment(model, objective, images, labels)
 
 
 def _refuse_bypassed(model: nn.Module) -> None:
@@ -215,3 +236,8 @@ def _restore(model: nn.Module, objective: Objective, optimizer: torch.optim.Opti
             _, number, moment = name.split("/")
             moments.setdefault(int(number), {})[moment] = tensor
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, state in optimizer.state.items():
+        for name, moment in state.items():
+            if moment.shape == parameter.shape:
+                # A checkpoint's are contiguous; fused kernels want them as the parameters lie in memory.
+                state[name] = torch.empty_like(parameter, requires_grad=False).copy_(moment)

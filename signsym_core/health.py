@@ -79,28 +79,62 @@ class Health:
     def __init__(self, model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        #: Epoch, step, norms and loss of the steps since the last look.
         self.seen: list[tuple[int, int, Tensor, Tensor]] = []
+        #: Those on their way to the host: whether each number is finite, and what says that it has arrived.
+        self.sent: list[tuple[list[tuple[int, int, Tensor, Tensor]], Tensor, torch.cuda.Event | None]] = []
         masks = {name: tensor for name, tensor, kind in _tensors(model) if kind == "mask"}
         #: Buffers that hold infinity from the beginning, and so on purpose.
         self.masks = set(_broken(masks))
         self.refuse_broken("before the first step")
 
-    def watch(self, epoch: int, step: int, loss: Tensor) -> None:
+    def norms(self) -> Tensor:
+        """The norm of each parameter's gradient as it is now, [parameters]."""
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for _, p in self.parameters]
-        self.seen.append((epoch, step, torch.stack(torch._foreach_norm(gradients)), loss))
+        return torch.stack(torch._foreach_norm(gradients))
+
+    def watch(self, epoch: int, step: int, loss: Tensor, norms: Tensor) -> None:
+        """Take a step's loss and `norms`, and look at those before it now and then.
+
+        On a GPU a look takes what has arrived at the host and sends the next, so that no step waits and an error comes
+        some steps late.
+        """
+        self.seen.append((epoch, step, norms, loss))
         if step % LOOK_EVERY == 0:
-            self.look()
+            self._send()
+            self._take(wait=False)
 
     def look(self) -> None:
         """Raise NonFiniteGradientError or NonFiniteLossError for the first step that had either."""
+        self._send()
+        self._take(wait=True)
+
+    def _send(self) -> None:
         seen, self.seen = self.seen, []
         if not seen:
             return
         norms = torch.isfinite(torch.stack([norms for _, _, norms, _ in seen]))
         losses = torch.isfinite(torch.stack([loss for *_, loss in seen]))
-        finite = torch.cat([norms, losses.unsqueeze(1)], dim=1).cpu()
-        if finite.all():
-            return
+        finite = torch.cat([norms, losses.unsqueeze(1)], dim=1)
+        arrived = None
+        if finite.is_cuda:
+            finite = finite.to("cpu", non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        self.sent.append((seen, finite, arrived))
+
+    def _take(self, wait: bool) -> None:
+        while self.sent:
+            seen, finite, arrived = self.sent[0]
+            if arrived is not None and not arrived.query():
+                if not wait:
+                    return
+                arrived.synchronize()
+            self.sent.pop(0)
+            if not finite.all():
+                self._refuse(seen, finite)
+
+    def _refuse(self, seen: list[tuple[int, int, Tensor, Tensor]], finite: Tensor) -> None:
         row = int((~finite).any(dim=1).nonzero()[0])
         # The backward pass runs from the head down: the last broken parameter is where it began.
         broken = [name for (name, _), good in zip(self.parameters, finite[row], strict=False) if not good]
@@ -129,7 +163,7 @@ class Health:
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
         """Adam with an infinite second moment leaves a finite weight where it is, in silence."""
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         names |= {parameter: f"loss.{name}" for name, parameter in self.objective.named_parameters()}
         for parameter, state in self.optimizer.state.items():
             for kind in ("exp_avg", "exp_avg_sq"):

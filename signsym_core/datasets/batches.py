@@ -31,16 +31,21 @@ def augmented(images: Tensor, source: DataSource, generator: torch.Generator) ->
     count, device = len(pixels), pixels.device
     if source.crop_from is not None and source.size is not None:
         margin = source.crop_from - source.size
-        corners = torch.randint(margin + 1, (2, count, 1), generator=generator).to(device)
+        corners = brought(torch.randint(margin + 1, (2, count, 1), generator=generator), device)
         span = torch.arange(source.size, device=device)
         rows, columns = corners[0] + span, corners[1] + span
         each = torch.arange(count, device=device)
         # Indexing by three broadcast index tensors puts the channels last.
         pixels = pixels[each[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
     if source.flips:
-        mirrored = (torch.rand(count, generator=generator) < 0.5).nonzero().flatten().to(device)
-        pixels = pixels.index_copy(0, mirrored, pixels.index_select(0, mirrored).flip(3))
+        mirrored = brought(torch.rand(count, generator=generator) < 0.5, device)
+        pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
     return _scaled(pixels)
+
+
+def brought(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on `device`; a GPU gets it without the host's waiting."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _resized(images: Tensor, side: int | None) -> Tensor:

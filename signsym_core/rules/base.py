@@ -115,8 +115,7 @@ def fill_levels(out: Tensor, generator: torch.Generator) -> None:
     variance is the continuous distribution's to 1 in 10,000.
     """
     if out.device.type != "cpu":
-        # 1 - [0, 1) has no 0.
-        out.copy_(1 - torch.rand(out.shape, generator=generator, dtype=torch.float32, device=out.device)).mul_(LEVELS)
+        out.uniform_(LEVELS * 2**-24, LEVELS, generator=generator)
         return
     seed = int(torch.randint(2**62, (), generator=generator))
     words = torch.from_numpy(np.random.SFC64(seed).random_raw(-(-out.numel() // 8)).view(np.int64))

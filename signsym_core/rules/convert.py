@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from signsym_core.registry import UnknownNameError, unknown
 from signsym_core.rules import RULES
 from signsym_core.rules.base import Rule
+from signsym_core.rules.draws import Draws
 from signsym_core.rules.feedback import FeedbackConv2d, FeedbackLayer, FeedbackLinear
 from signsym_core.rules.state import FeedbackState
 
@@ -55,10 +56,13 @@ def convert(network: nn.Module, rule: str | Rule = "frsf", seed: int = 0, **para
     layers = _layers_to_convert(network, chosen)
     indices: dict[int, int] = {}
     states = []
+    weights = {id(layer.weight): layer.weight.shape for _, layer in layers}
+    shared = Draws(chosen, seed, list(weights.values())) if chosen.redraws == "update" else None
     for name, layer in layers:
         # Layers that share one weight share its feedback.
         index = indices.setdefault(id(layer.weight), len(indices))
         states.append(FeedbackState(chosen, seed, index, name))
+        states[-1].shared = shared
         states[-1].begin(layer.weight)
     for (_, layer), state in zip(layers, states, strict=True):
         original = type(layer)

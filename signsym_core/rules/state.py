@@ -25,6 +25,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from signsym_core import seeds
 from signsym_core.rules import record
 from signsym_core.rules.base import Rule
+from signsym_core.rules.draws import Draws
 from signsym_core.rules.snapshot import Snapshot, alike
 
 
@@ -61,6 +62,8 @@ class FeedbackState:
         self.number: int | None = None
         #: A matrix that takes the place of B, for a while, by a caller that answers for it.
         self.stand_in: Tensor | None = None
+        #: What draws for all layers at once on a GPU, for a rule that draws after every update.
+        self.shared: Draws | None = None
         #: Whether the draws are counted elsewhere, as those of a replica are.
         self._follows = False
         self._magnitudes: Tensor | None = None
@@ -133,6 +136,10 @@ class FeedbackState:
         drawn_for = self._drawn_for
         return drawn_for is None or drawn_for.written(weight) or not drawn_for.holds(weight)
 
+    def owe_draw(self) -> None:
+        """Say that the weights are an update of those that the last draw belongs to."""
+        self._drawn_for = None
+
     def drawn_for(self, weight: Tensor) -> None:
         """Say that the last draw belongs to `weight` as it is now."""
         with torch.no_grad():
@@ -156,6 +163,8 @@ class FeedbackState:
 
     def magnitudes(self, weight: Tensor) -> Tensor | None:
         """The numbers of draw `draws`, drawn where they are not at hand; None for a rule without."""
+        if self.shared is not None and weight.is_cuda:
+            return self.shared.of(self.index, self.draws, weight)
         if self.rule.random and (self._magnitudes is None or self._magnitudes_number != self.draws):
             self._draw(weight)
         return self._magnitudes
@@ -217,6 +226,8 @@ class FeedbackState:
         self.draws, self.frozen_size = int(fields["draws"]), fields["frozen_size"]
         self._magnitudes = self._matrix = self._made_from = self._sizes = None
         self._refuse_zero()
+        if self.shared is not None:
+            self.shared.seed = self.seed
         if self.rule.redraws == "update":
             # Where the checkpoint was taken after an update, the next training step owes a new draw here as there.
             self._drawn_for = None if fields["update_due"] else Snapshot(weight).keep(weight.detach())

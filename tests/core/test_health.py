@@ -177,7 +177,7 @@ def test_looking_is_rare():
     model = built(Net())
     health = Health(model, TASK.objective(3, 0), torch.optim.Adam(model.parameters()))
     looks = []
-    health.look = lambda: looks.append(1)
+    health._send = lambda: looks.append(1)
     for step in range(1, 101):
-        health.watch(0, step, torch.tensor(0.0))
+        health.watch(0, step, torch.tensor(0.0), torch.ones(len(health.parameters)))
     assert len(looks) == 5

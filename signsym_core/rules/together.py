@@ -1,0 +1,101 @@
+"""B of all layers of a network on a GPU, made once for each training step and ahead of its backward pass.
+
+Layer by layer B would be made inside the forward pass, between its kernels. Here it is made from the same weights
+beside the forward pass, which does not need it, in the type that the backward pass works in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from signsym_core.rules.convert import converted
+from signsym_core.rules.feedback import FeedbackLayer
+
+
+class Together:
+    """The feedback of `model`'s layers while it is trained, of type `dtype`; None: of their weights' type."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype | None) -> None:
+        self.dtype = dtype
+        self.layers = [layer for _, layer in converted(model) if not layer.plain]
+        self._matrices = [torch.empty_like(layer.weight, dtype=dtype, requires_grad=False) for layer in self.layers]
+        #: What is drawn once, in the weights' memory format.
+        self._magnitudes: list[Tensor | None] = []
+        for layer, matrix in zip(self.layers, self._matrices, strict=True):
+            state, weight = layer.state, layer.weight.detach()
+            # Draws and measures what belongs to the conversion; a matrix that never changes again is made here.
+            matrix.copy_(state.peek(layer.weight, training=False))
+            drawn = None if state.rule.redraws != "never" else state.magnitudes(weight)
+            self._magnitudes.append(None if drawn is None else torch.empty_like(weight).copy_(drawn))
+        device = self._matrices[0].device if self._matrices else None
+        shared = {id(layer.state.shared): layer.state.shared for layer in self._redrawing()}
+        self.generators = [draws.generator(device) for draws in shared.values() if draws is not None and device]
+        self._side = None if device is None or device.type != "cuda" else torch.cuda.Stream(device)
+
+    @property
+    def serves(self) -> bool:
+        """Whether every layer's B can be made ahead: not where it is drawn at each of several forward passes."""
+        return all(layer.state.rule.redraws != "forward" for layer in self.layers)
+
+    def advance(self) -> None:
+        """Count the draws of one step, which a replay of a graph makes without Python."""
+        for layer in self._redrawing():
+            layer.state.draws += 1
+        self._written()
+
+    def seed(self) -> None:
+        """Seed the generators for the draws that were counted last."""
+        for layer in self._redrawing():
+            assert layer.state.shared is not None
+            layer.state.shared.seeded(layer.state.draws, layer.weight.device)
+            # A graph's draw is known to nobody else.
+            layer.state.shared.number = 0
+
+    @contextlib.contextmanager
+    def ahead(self) -> Iterator[Callable[[], None]]:
+        """Inside the block the layers have their B for one step; what is given is to be called before `backward`."""
+        for layer in self._redrawing():
+            layer.state.draws += layer.state.owes_draw(layer.weight)
+        side = self._side
+        try:
+            if side is None or not torch.cuda.is_current_stream_capturing():
+                self._make_all()
+                yield lambda: None
+            else:
+                # In a graph beside the forward pass; kernel by kernel the host could not launch both fast enough.
+                here = torch.cuda.current_stream()
+                side.wait_stream(here)
+                with torch.cuda.stream(side):
+                    self._make_all()
+                yield lambda: here.wait_stream(side)
+        finally:
+            for layer in self.layers:
+                layer.state.stand_in = None
+            self._written()
+
+    @torch.no_grad()
+    def _make_all(self) -> None:
+        for layer, magnitudes, matrix in zip(self.layers, self._magnitudes, self._matrices, strict=True):
+            self._make(layer, magnitudes, matrix)
+
+    def _make(self, layer: FeedbackLayer, magnitudes: Tensor | None, matrix: Tensor) -> None:
+        state, weight = layer.state, layer.weight.detach()
+        if not state.rule.frozen:
+            exact = matrix if matrix.dtype == weight.dtype else torch.empty_like(weight)
+            state.make(weight, state.magnitudes(weight) if magnitudes is None else magnitudes, exact)
+            if exact is not matrix:
+                matrix.copy_(exact)
+        state.stand_in = matrix
+
+    def _redrawing(self) -> list[FeedbackLayer]:
+        return [layer for layer in self.layers if layer.state.rule.redraws == "update"]
+
+    def _written(self) -> None:
+        """Every step ends with an update of the weights, of which a graph tells no counter."""
+        torch.autograd.graph.increment_version([layer.weight for layer in self.layers])
+        for layer in self._redrawing():
+            layer.state.owe_draw()

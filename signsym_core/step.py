@@ -1,0 +1,79 @@
+"""One step of a training: forward and backward pass, the gradients' norms, the optimiser; on a GPU as a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from signsym_core.arithmetic import Precision
+from signsym_core.health import Health
+from signsym_core.microbatch import backward
+from signsym_core.outputs import outputs_of
+from signsym_core.replay import Replay
+from signsym_core.rules.together import Together
+from signsym_core.tasks import Objective
+
+
+class Step:
+    """Steps of `model` under `objective`; what a step does to weights and moments does not depend on how it is run.
+
+    On a GPU B of all layers is made ahead of the backward pass, and a step whose batch is not divided is recorded and
+    replayed (see `signsym_core.replay`).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        health: Health,
+        precision: Precision,
+        micro_batch: int | None,
+        device: torch.device,
+    ) -> None:
+        self.model, self.objective, self.optimizer, self.health = model, objective, optimizer, health
+        self.micro_batch = micro_batch
+        self._replay: Replay | None = None
+        self._between: Callable[[], None] | None = None
+        if device.type == "cuda" and micro_batch is None:
+            self._together = Together(model, torch.bfloat16 if precision == "bf16" else None)
+            if self._together.serves:
+                self._replay = Replay(self._whole, self._together)
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, between: Callable[[], None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of the batch and the norm of each gradient, both detached.
+
+        `between` is called between the backward pass and the optimiser's step, which is then run kernel by kernel.
+        """
+        if self._replay is None:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = backward(self.model, self.objective, images, labels, self.micro_batch)
+            norms = self.health.norms()
+            if between is not None:
+                between()
+            self.optimizer.step()
+            return loss, norms
+        run = self._replay if between is None else self._replay.by_kernel
+        self._between = between
+        loss, norms = run(images, labels)
+        return loss, norms
+
+    def release(self) -> None:
+        """Let go of the graphs and of their memory."""
+        self._replay = None
+
+    def _whole(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._together.ahead() as made:
+            loss = self.objective(outputs_of(self.model, images), labels)
+            made()
+            loss.backward()
+            norms = self.health.norms()
+            if self._between is not None:
+                self._between()
+        self.optimizer.step()
+        return loss.detach(), norms
