@@ -48,6 +48,8 @@ class Figure:
     table: Table
     #: The same numbers for a figure of a paper; None where there is no such figure.
     drawing: Drawing | None = None
+    #: Whether the page shows the table under the figure; not where another block has it already.
+    shows_table: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

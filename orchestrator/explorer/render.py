@@ -90,7 +90,8 @@ def _figure(block: Figure, look: Look) -> Component:
         style={"height": f"{figure['layout']['height']}px", "minWidth": f"{block.figure['layout']['meta']['width']}px"},
     )
     picture = html.Div(graph, className="graph", role="img", **{"aria-label": block.described})
-    parts = [html.H2(block.title), html.Div(picture, className="scroll"), _twin(block.table, look)]
+    twin = [_twin(block.table, look)] if block.shows_table else []
+    parts = [html.H2(block.title), html.Div(picture, className="scroll"), *twin]
     return html.Section(parts, className="card")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 from plotly.offline import get_plotlyjs
 
-from orchestrator.explorer import pages
+from orchestrator.explorer import overview, pages
 from orchestrator.explorer.blocks import Block, Facts, Figure, Links, Matrix, Page, Table, Words
 from orchestrator.explorer.data import Data
 from orchestrator.explorer.pages import gap
@@ -148,6 +148,8 @@ def _overview(data: Data, tasks: list[str], missing: int, provenance: dict[str, 
     if not tasks:
         return pages.build(context_of(data, ""))
     blocks: list[Block] = []
+    for task in tasks:
+        blocks.extend(overview.blocks(context_of(data, format_view(View(task=task)))))
     context = context_of(data, "")
     if context.problems:
         blocks.append(Words(title="To be known", sentences=context.problems, tone="warning"))

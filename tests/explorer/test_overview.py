@@ -1,0 +1,127 @@
+"""The report's first screen: a figure and a table of what attacks leave, held against the outcomes themselves."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from browser import look, opened
+from stores import fill
+
+from orchestrator import tables
+from orchestrator.explorer import overview
+from orchestrator.explorer.data import Data
+from orchestrator.explorer.pages.context import context_of
+from orchestrator.explorer.static import write_report
+from orchestrator.store import Store
+from signsym_core.evidence import Evidence, Run
+from signsym_core.stats import interval
+
+#: Of each rule under two attacks the share of robust images at ε = 0.1, along each gradient.
+STRONG, WEAK = {"bp": (0.4, 0.4), "usf": (0.8, 0.3)}, {"bp": (0.6, 0.6), "usf": (0.9, 0.5)}
+
+
+def shares(by_rule):
+    return {
+        (rule, gradient): {0.0: 0.97, 0.1: share, 0.3: 0.1}
+        for rule, pair in by_rule.items()
+        for gradient, share in zip(("feedback", "exact"), pair, strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("overview") / "store"
+    fill(folder, shares(STRONG), seeds=(0, 1, 2), images=200, attack="apgd", steps=20)
+    return fill(folder, shares(WEAK), seeds=(0, 1, 2), images=200, draw=1, attack="pgd", steps=5)
+
+
+def outcomes(folder, rule, gradient, attack, epsilon):
+    """[seeds, images], straight from the files."""
+    results = Store(str(folder)).results()
+    kept = results[(results.rule == rule) & (results.gradient == gradient) & (results.attack == attack)]
+    cells = kept[kept.epsilon == epsilon].sort_values("seed")["cell"]
+    rows = Store(str(folder)).table("outcomes", tables.OUTCOMES).to_pandas()
+    return np.array([rows[rows.cell == cell].sort_values("image")["robust"].to_numpy(float) for cell in cells])
+
+
+def test_each_number_is_that_of_the_strongest_attack_along_its_gradient(store):
+    figure, matrix = overview.blocks(context_of(Data(str(store)), ""))
+    assert [row["rule"] for row in matrix.table.rows] == ["BP", "uSF"]
+    for rule, row in zip(("bp", "usf"), matrix.table.rows, strict=True):
+        assert row["epsilon"] == "0.1"
+        for gradient in ("feedback", "exact"):
+            expected = interval(outcomes(store, rule, gradient, "apgd", 0.1))
+            assert (row[gradient], row[f"{gradient}_lo"], row[f"{gradient}_hi"]) == pytest.approx(
+                (expected.value, expected.lo, expected.hi)
+            )
+            assert row[f"{gradient}_attack"] == "apgd"
+        assert (row["images"], row["seeds"]) == (200, 3)
+    drawn = [trace["x"][0] for trace in figure.figure["data"] if trace.get("error_x") and trace["y"] == ["uSF"]]
+    row = matrix.table.rows[1]
+    assert drawn == [row["clean"], row["exact"], row["feedback"]]
+
+
+def test_a_masked_model_is_called_that_with_its_epsilon_as_the_grid_wrote_it(store):
+    _, matrix = overview.blocks(context_of(Data(str(store)), ""))
+    (_, bp), (_, usf) = matrix.rows
+    gap = outcomes(store, "usf", "feedback", "apgd", 0.1).mean() - outcomes(store, "usf", "exact", "apgd", 0.1).mean()
+    assert usf[-1].lines == [f"masked gradient, by {100 * gap:.1f} points at ε = 0.1"]
+    assert usf[-1].state == "raised"
+    assert bp[-1].state != "raised"
+
+
+def test_a_score_that_was_not_run_is_no_number(tmp_path):
+    alone = {key: value for key, value in shares(STRONG).items() if key[1] == "feedback"}
+    figure, matrix = overview.blocks(context_of(Data(str(fill(tmp_path / "store", alone, images=200))), ""))
+    assert [entries[2].lines for _, entries in matrix.rows] == [["not run"], ["not run"]]
+    assert "not run" in figure.described
+    assert all("exact" not in row for row in matrix.table.rows)
+
+
+def test_a_store_without_attacks_has_no_such_figure(tmp_path):
+    clean = {("bp", "none"): {0.0: 0.9}}
+    assert overview.blocks(context_of(Data(str(fill(tmp_path / "store", clean, attack="none"))), "")) == []
+
+
+def run(gradient, epsilon, robust):
+    outcomes = np.repeat([[1.0, 0.0]], [robust, 10 - robust], axis=1)
+    return Run(
+        attack="pgd",
+        parameters="{}",
+        gradient=gradient,
+        epsilon=epsilon,
+        seeds=(0,),
+        images=np.arange(10),
+        outcomes=outcomes,
+    )
+
+
+def test_the_epsilon_is_where_the_gradients_differ_most_over_all_models():
+    one = Evidence(
+        runs=(run("feedback", 0.1, 9), run("exact", 0.1, 3), run("feedback", 0.2, 5), run("exact", 0.2, 2)), chance=0.1
+    )
+    two = Evidence(
+        runs=(run("feedback", 0.1, 4), run("exact", 0.1, 4), run("feedback", 0.2, 9), run("exact", 0.2, 1)), chance=0.1
+    )
+    assert overview.telling_epsilon([one]) == 0.1
+    assert overview.telling_epsilon([one, two]) == 0.2
+    # Where no two gradients can be compared, the middle of the curve.
+    bare = Evidence(runs=tuple(run("feedback", epsilon, 5) for epsilon in (0.1, 0.2, 0.3, 0.5)), chance=0.1)
+    assert overview.telling_epsilon([bare]) == 0.2
+    assert overview.telling_epsilon([Evidence(runs=(run("none", 0.1, 5),), chance=0.1)]) is None
+
+
+def test_it_stands_first_on_the_reports_index_and_fits_a_screen(store, tmp_path, chromium):
+    index = write_report(Data(str(store)), tmp_path / "out", title="t")
+    with opened(chromium) as tab:
+        tab.set_viewport_size({"width": 1280, "height": 800})
+        look(tab, index.as_uri())
+        cards = tab.locator("main > section")
+        assert cards.nth(0).locator(".js-plotly-plot").count() == 1
+        last = cards.nth(1).locator("table.overview tr").last.bounding_box()
+        assert last["y"] + last["height"] <= 800
+        assert tab.wrong == []
+    rows = list(csv.DictReader((tmp_path / "out/tables/index-overview-rows.csv").open()))
+    assert [row["rule"] for row in rows] == ["BP", "uSF"]
