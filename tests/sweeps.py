@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -71,7 +72,16 @@ def start(*words: str | Path, **options) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen, timeout: float = 240) -> tuple[int, str]:
-    """Exit status and output of a started command."""
-    output, _ = process.communicate(timeout=timeout)
+#: Seconds after which a command counts as hanging, however slow the machine is.
+WATCHDOG = 1800
+
+
+def finish(process: subprocess.Popen, timeout: float = WATCHDOG) -> tuple[int, str]:
+    """Exit status and output of a started command, which is ended with its group where it hangs."""
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        raise AssertionError(f"no end within {timeout:g} s; it printed:\n{output}") from None
     return process.returncode, output

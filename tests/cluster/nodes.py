@@ -9,7 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from sweeps import ROOT, TINY, WATCHDOG
+
 #: What a copy of the repository has, as a cluster gets it.
 SHIPPED = ["orchestrator", "signsym_core", "grids", "cluster", "pyproject.toml", "constraints.txt"]
 #: Network, processes, mounts and host name of its own; everything inside ends with the first process.
@@ -17,11 +18,27 @@ UNSHARE = ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--mount-p
 
 #: Addresses of the machine that a script runs on, and of the second one at the other end of a cable.
 NEAR, FAR = "10.77.0.1", "10.77.0.2"
-#: Makes the second machine; `far 'COMMANDS'` runs there, with processes, mounts and a host name of its own. Ray's files
-#: are in FOLDER/near/ray and FOLDER/far/ray.
+#: What an empty /tmp would hide: this Python, and the repository of a checkout that lies there.
+BELOW_TMP = [place for place in (str(ROOT), sys.prefix, sys.base_prefix) if Path(place).is_relative_to("/tmp")]
+#: Makes two machines that share nothing but this Python, the repository and FOLDER/store. `far 'COMMANDS'` runs on the
+#: second. Each has processes, mounts and a host name of its own, an empty /tmp and /dev/shm, and FOLDER/near or
+#: FOLDER/far, whose home and work are its home and working folder, and whose ray holds Ray's files.
 TWO_MACHINES = f"""
 mount --make-rprivate /
-mount -t tmpfs tmpfs /run && mkdir -p /run/sshd /run/netns /tmp/ray
+mount -t tmpfs tmpfs /run && mkdir -p /run/sshd /run/netns
+mkdir -p {{folder}}/store {{folder}}/{{{{near,far}}}}/{{{{home,work,ray}}}}
+alone() {{{{
+    local own={{folder}}/$1 kept=/run/kept-$1 place; shift
+    for place; do mkdir -p "$kept$place"; mount --bind "$place" "$kept$place"; done
+    mount -t tmpfs -o mode=1777 tmpfs /tmp
+    mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+    mkdir -p {{folder}}
+    [ -z "$(ls {{folder}})" ] || mount -t tmpfs tmpfs {{folder}}
+    for place; do mkdir -p "$place"; mount --bind "$kept$place" "$place"; done
+    mkdir /tmp/ray && mount --bind "$own/ray" /tmp/ray
+    export HOME=$own/home && cd "$own/work"
+}}}}
+export -f alone
 hostname near
 ip link set lo up
 ip netns add far
@@ -29,10 +46,12 @@ ip link add near0 type veth peer name far0
 ip link set far0 netns far
 ip addr add {NEAR}/24 dev near0 && ip link set near0 up
 ip netns exec far sh -c 'ip addr add {FAR}/24 dev far0; ip link set far0 up; ip link set lo up'
-mount --bind {{folder}}/near/ray /tmp/ray
+alone near {{folder}} {" ".join(BELOW_TMP)}
 far() {{{{
-    exec ip netns exec far unshare --mount --pid --uts --fork --mount-proc --kill-child \\
-        bash -c "hostname far; mount --bind {{folder}}/far/ray /tmp/ray; $1"
+    exec ip netns exec far unshare --mount --pid --uts --fork --mount-proc --kill-child bash -c "
+        hostname far
+        alone far {{folder}}/far {{folder}}/store {" ".join(BELOW_TMP)}
+        $1"
 }}}}
 """
 
@@ -51,8 +70,6 @@ def why_not(*programs: str) -> str:
 
 def repository(folder: Path) -> Path:
     """A copy of what a cluster file mounts, with the tests' tiny grid among the grids."""
-    from sweeps import TINY
-
     folder.mkdir(parents=True)
     for name in SHIPPED:
         source = ROOT / name
@@ -72,7 +89,7 @@ def environment(home: Path) -> dict[str, str]:
     return kept | {"HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
-def inside(script: str, folder: Path, home: Path, timeout: float) -> str:
+def inside(script: str, folder: Path, home: Path) -> str:
     """Run a shell script as the first process of a machine of its own and return what it printed."""
     path = folder / "inner.sh"
     path.write_text(f"set -uo pipefail\n{script}\n")
@@ -85,6 +102,6 @@ def inside(script: str, folder: Path, home: Path, timeout: float) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        timeout=timeout,
+        timeout=WATCHDOG,
     )
     return done.stdout

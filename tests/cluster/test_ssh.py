@@ -25,8 +25,8 @@ SSHD = """
 mount --bind {folder}/near/passwd /etc/passwd
 {sshd} -f {folder}/near/sshd_config
 far 'mount --bind {folder}/far/passwd /etc/passwd; exec {sshd} -D -f {folder}/far/sshd_config' &
-cd {folder}/laptop/repository
-step() {{ echo "== $1"; shift; timeout 120 "$@" </dev/null 2>&1; status=$?; echo "== status $status"; return $status; }}
+export HOME={folder}/laptop/home && cd {folder}/laptop/repository
+step() {{ echo "== $1"; shift; timeout 600 "$@" </dev/null 2>&1; status=$?; echo "== status $status"; return $status; }}
 EXEC="ray exec --no-config-cache cluster/test.yaml"
 SUBMIT="ray submit --no-config-cache cluster/test.yaml orchestrator/sweep.py"
 """
@@ -92,7 +92,7 @@ def submitted(tmp_path_factory):
     (laptop / "cluster/test.yaml").write_text(yaml.safe_dump(_cluster(key, folder / "store")))
     start = TWO_MACHINES + SSHD + STEPS
     script = start.format(folder=folder, sshd=shutil.which("sshd"), near=NEAR)
-    output = inside(script, folder, folder / "laptop/home", timeout=560)
+    output = inside(script, folder, folder / "laptop/home")
     steps = re.split(r"^== (?!status \d)(\S+)\n", output, flags=re.MULTILINE)
     named = dict(zip(steps[1::2], steps[2::2], strict=True))
     return {name: _Step(text) for name, text in named.items()}, folder

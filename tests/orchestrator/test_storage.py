@@ -146,7 +146,6 @@ def test_a_store_that_is_a_file_is_refused(tmp_path):
         Store(str(tmp_path / "file")).write("results/a", b"")
 
 
-@pytest.mark.timeout(300)
 def test_a_sweep_on_a_bucket_leaves_no_secret(bucket, tmp_path, run):
     # On the host's own network: the server is there. Ray asks for its token as in every local sweep.
     grid = tmp_path / "tiny.yaml"
