@@ -15,12 +15,14 @@ from orchestrator.jobs import Resources
 
 #: Settings that Ray reads when a sweep starts. Automatic loggers import torch into the driver and write five files a
 #: trial; snapshots of all trials are of no use here; more than one trial must be able to wait for a free slot; a
-#: worker without a GPU must not see those of its node; the newer output engine prints tables whatever the verbosity.
+#: worker without a GPU must not see those of its node; the newer output engine prints tables whatever the verbosity;
+#: what failed is told by the sweep itself.
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_MAX_PENDING_TRIALS_PG": "16",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -124,6 +126,24 @@ def bundle(gpu: float, cpu: float, accelerator_type: str | None) -> dict[str, fl
 def nodes() -> list[dict[str, float]]:
     """What each living node has, by Ray's names."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def hosts() -> dict[str, str]:
+    """The host name of each node, dead or alive, by its address; none where Ray does not answer."""
+    try:
+        return {node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in ray.nodes()}
+    except Exception:
+        # Whatever Ray raises when its control store is gone.
+        return {}
+
+
+def address_of(actor: str | None) -> str:
+    """The address of the node that an actor ran on; "" where Ray does not know it."""
+    try:
+        return str(ray._private.state.actors(actor)["Address"]["IPAddress"]) if actor else ""
+    except Exception:
+        # As above; or the actor was never anywhere.
+        return ""
 
 
 def fits(nodes: Iterable[dict[str, float]], bundle: dict[str, float]) -> int:

@@ -47,7 +47,7 @@ class Events:
         self.write("job_started", **self._job(key), gpu=gpu)
 
     def finished(self, key: str, told: Mapping[str, Any]) -> None:
-        values = {name: told[name] for name in ("seconds", "host", "gpu_peak", "gpu_total") if name in told}
+        values = {name: told[name] for name in ("seconds", "host", "gpu_peak", "gpu_total", "death") if name in told}
         self.write("job_finished", **self._job(key), **values)
 
     def failed(self, key: str, error: str, again: bool) -> None:

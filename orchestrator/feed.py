@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from orchestrator import connection
+from orchestrator import connection, deaths
 from orchestrator.claims import Claims
 from orchestrator.frontier import Cause, Frontier
 from orchestrator.jobs import Job
@@ -65,8 +66,10 @@ class Feed(Searcher):
         #: The job of each live trial, and what it asks of a node.
         self.job_of: dict[str, str] = {}
         self.bundle_of: dict[str, Bundle] = {}
-        #: What killed a trial, by its id, as Tune tells its scheduler before it tells us.
-        self.deaths: dict[str, str] = {}
+        #: What is told of a trial that ended without a word, by its id.
+        self.deaths: dict[str, dict[str, Any]] = {}
+        #: How many processes this machine's kernel had ended for want of memory when a trial began.
+        self.kills: dict[str, int] = {}
         #: Why the sweep must stop, where it must: Ray is gone, or the store is.
         self.lost = False
         self.store_error: str | None = None
@@ -107,12 +110,20 @@ class Feed(Searcher):
 
     def on_trial_start(self, trial_id: str, gpu: float) -> None:
         """The trial began, with so much of a GPU."""
+        self.kills[trial_id] = deaths.kernel_kills()
         for watcher in self.watchers:
             watcher.started(self.job_of[trial_id], gpu)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         # A worker that is about to end itself says why before it does.
         self._told[trial_id] = result
+
+    def on_trial_death(self, trial_id: str, error: Exception) -> None:
+        """The trial ended with an error of Ray's; that it is over is told next."""
+        hosts = connection.hosts()
+        host = hosts.get(connection.address_of(getattr(error, "actor_id", None)), "")
+        killed = deaths.kernel_kills() > self.kills.get(trial_id, math.inf)
+        self.deaths[trial_id] = deaths.account(error, hosts, host, killed)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         key = self.job_of.pop(trial_id)
@@ -121,21 +132,22 @@ class Feed(Searcher):
         for words in told.get("said", ()):
             for watcher in self.watchers:
                 watcher.said(key, words)
-        death = self.deaths.pop(trial_id, "")
+        death = self.deaths.pop(trial_id, None)
+        self.kills.pop(trial_id, None)
         if "gpu_peak" in told:
             self.packing.observe(self.frontier.jobs[key].group, told["gpu_peak"], told["gpu_total"])
         if not error and "error" not in told:
-            self.frontier.finished(key)
-            self.claims.drop(key)
-            for watcher in self.watchers:
-                watcher.finished(key, told)
-            self._stop_if_told()
+            self._finished(key, told)
             return
         if "error" not in told:
             if not connection.alive():
                 self.lost = True
                 return
-            told = _words(death)
+            told = death or deaths.account(None, {})
+            if self._is_done(key):
+                # The worker ended after its job had: the store says so.
+                self._finished(key, {"host": told["host"], "death": told["error"]})
+                return
         self._failed(key, told)
 
     def save(self, checkpoint_path: str) -> None:
@@ -150,6 +162,21 @@ class Feed(Searcher):
         return {}
 
     # What is decided
+
+    def _finished(self, key: str, told: dict[str, Any]) -> None:
+        self.frontier.finished(key)
+        self.claims.drop(key)
+        for watcher in self.watchers:
+            watcher.finished(key, told)
+        self._stop_if_told()
+
+    def _is_done(self, key: str) -> bool:
+        path = self.frontier.jobs[key].results
+        try:
+            return path in self.store.exists([path])
+        except OSError:
+            # The job's next attempt will say what is wrong with the store.
+            return False
 
     def _stop_if_told(self) -> None:
         if self.stopped():
@@ -199,9 +226,9 @@ class Feed(Searcher):
         if again:
             return
         self.claims.drop(key)
-        if cause == "store":
+        if cause in ("store", "disk"):
             # Not the job's fault: no other job could keep its results either.
-            self.store_error = told["error"]
+            self.store_error = f"{told['error']} (on {told.get('host') or 'this machine'})"
             return
         job, attempts = self.frontier.jobs[key], self.frontier.attempts(key)
         failure = {"error": told["error"], "traceback": told["traceback"], "host": told.get("host", "")}
@@ -239,34 +266,23 @@ class Feed(Searcher):
 
 
 class NewestFirst(FIFOScheduler):
-    """Gives a free actor to the newest waiting trial, and tells the feed what killed a trial.
+    """Gives a free actor to the newest waiting trial.
 
     Tune's own choice, the oldest, is the one whose actor is about to start; it would take the free actor and end the
     starting one, so that jobs shorter than the start of a process would run one at a time for ever. No more trials
     wait than there are slots, so none waits long.
     """
 
-    def __init__(self, deaths: dict[str, str]) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.deaths = deaths
-        self.place: dict[str, int] = {}
+        self.count = itertools.count()
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self.place[trial.trial_id] = len(self.place)
-
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        self.deaths[trial.trial_id] = Path(trial.error_file).read_text() if trial.error_file else ""
+        trial.place = next(self.count)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         # Asked some times a second, whatever the trials do.
         if connection.ended():
             raise connection.ClusterLostError("Ray's own processes died")
         waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
-        return max(waiting, key=lambda trial: self.place[trial.trial_id], default=None)
-
-
-def _words(death: str) -> dict[str, Any]:
-    """What is said of a trial whose worker died without a word; `death` is Ray's account of it."""
-    lost = "ActorUnavailable" in death or "its node has died" in death
-    words = "the worker's node was lost" if lost else "the worker process died (killed, or out of the host's memory)"
-    return {"cause": "node" if lost else "death", "error": words, "traceback": death or words}
+        return max(waiting, key=lambda trial: trial.place, default=None)

@@ -16,9 +16,9 @@ from orchestrator.jobs import Job
 #: "elsewhere": another sweep on the same store has claimed the job.
 State = Literal["waiting", "ready", "running", "elsewhere", "done", "failed", "blocked"]
 
-#: Why a job failed: its own code, its time limit, the device's memory, a store that cannot be read or written, its
-#: worker's death, or the loss of the worker's node.
-Cause = Literal["error", "time", "memory", "store", "death", "node"]
+#: Why a job failed: its own code, its time limit, the device's memory, a store that cannot be read or written, a disk
+#: that is full, its worker's death, the memory of the worker's host, or the loss of the worker's node.
+Cause = Literal["error", "time", "memory", "store", "disk", "death", "host memory", "node"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,9 @@ class Retries:
     """How a failed job is tried again.
 
     Each cause is counted by itself. An error and a passed time limit are likely to come again; a dead worker may
-    have been killed by anything; running out of memory is retried with half the micro-batch, until that is one
-    image; a lost node says nothing about the job. The wait before a retry doubles with each.
+    have been killed by anything, also for want of memory on its host; running out of the device's memory is retried
+    with half the micro-batch, until that is one image; a lost node says nothing about the job. The wait before a
+    retry doubles with each.
     """
 
     attempts: int = 3
@@ -40,7 +41,7 @@ class Retries:
 
     def allowed(self, cause: Cause) -> int:
         """How often a job may fail for this cause before it has failed for good; it fails for good at this count."""
-        limits = {"memory": self.halvings + 1, "death": self.deaths, "node": self.nodes}
+        limits = {"memory": self.halvings + 1, "death": self.deaths, "host memory": self.deaths, "node": self.nodes}
         return limits.get(cause, self.attempts)
 
 

@@ -27,7 +27,10 @@ class Watcher(Protocol):
         """A trial of the job began, with so much of a GPU."""
 
     def finished(self, key: str, told: Mapping[str, Any]) -> None:
-        """The job is done; `told` is what its trial said: seconds, host, gpu_peak and gpu_total in bytes."""
+        """The job is done; `told` is what its trial said: seconds, host, gpu_peak and gpu_total in bytes.
+
+        Where the worker died after the job was done, `death` says how.
+        """
 
     def failed(self, key: str, error: str, again: bool) -> None:
         """The job failed, and is tried again or not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,7 +96,7 @@ def _recorder(store: Store) -> Callable[[Failure], None]:
 def _with_ray(
     run: Callable[[], None], stop: _Stop, frontier: Frontier, events: Events, settings: Settings, console: Console
 ) -> None:
-    """Call `run` on Ray, and again on a new one where a Ray of this machine's own died."""
+    """Call `run` on Ray, and again where a Ray of this machine's own died, or Tune failed on a cluster that lives."""
     restarts = 0
     while True:
         done = frontier.counts["done"]
@@ -111,8 +112,9 @@ def _with_ray(
             return
         except ClusterLostError as error:
             restarts = 1 if frontier.counts["done"] > done else restarts + 1
-            if settings.address is not None or restarts > RESTARTS:
+            if restarts > RESTARTS or (settings.address is not None and not connection.alive()):
                 raise
-            events.write("ray_lost")
-            console.print(f"{error}; starting Ray again", style="red", highlight=False)
+            events.write("ray_lost", reason=str(error), traceback=traceback.format_exc())
+            again = "starting Ray again" if settings.address is None else "joining it again"
+            console.print(f"{error}; {again}", style="red", highlight=False)
             connection.disconnect()

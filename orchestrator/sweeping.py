@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shlex
-import sys
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from orchestrator.leftovers import remove_leftovers
 from orchestrator.prepare import Prepared, prepare_apart
 from orchestrator.store import Store, StoreError
 from orchestrator.storedgrids import keep_grid
+from orchestrator.wayon import command
 
 #: Exit statuses: every cell has a result; some failed; the request was wrong; interrupted.
 COMPLETE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -72,7 +70,9 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
         except (KeyboardInterrupt, ClusterLostError, StoreError) as error:
             reason = str(error) or "Interrupted"
             console.print(f"\n{reason}. What was finished is kept; go on with:", highlight=False, soft_wrap=True)
-            console.print(f"  {command()}", highlight=False, soft_wrap=True)
+            console.print(
+                f"  {command(joined=not isinstance(error, ClusterLostError))}", highlight=False, soft_wrap=True
+            )
             return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
     return _verdict(prepared, store, console)
 
@@ -102,13 +102,6 @@ def counted(jobs: Mapping[str, Job]) -> str:
     kinds = [job.kind for job in jobs.values()]
     parts = [f"{kinds.count(kind)} {kind}" for kind in STAGES if kind in kinds]
     return ", ".join(parts) or "none"
-
-
-def command(*more: str) -> str:
-    """The command that was typed, with `more` added; SIGNSYM_COMMAND says it where a script starts the sweep."""
-    script = [*(["python"] if sys.argv[0].endswith(".py") else []), *sys.argv]
-    typed = shlex.split(os.environ.get("SIGNSYM_COMMAND", "")) or script
-    return shlex.join([*(word for word in typed if word not in more), *more])
 
 
 def show_skipped(skipped: Mapping[str, str], console: Console) -> None:

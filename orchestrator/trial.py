@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import errno
 import faulthandler
 import gc
 import os
@@ -89,7 +90,8 @@ class Trial(tune.Trainable):
             context = dataclasses.replace(self.context, halvings=self.job["halvings"], gpu_share=self.job["gpu"])
             with _heard(told["said"]):
                 told |= self.execute(self.job["key"], self.job["spec"], context) or {}
-        except Exception as error:
+        except BaseException as error:
+            # A SystemExit of a library's is an error of the job's as well: it would end the worker without a word.
             told |= _failure(_cause(error), f"{type(error).__name__}: {error}", traceback.format_exc())
             # An error of the device stays: every later job of this process would fail with it. So does a context, or
             # a library's handle, that could not be made.
@@ -167,4 +169,8 @@ def _cause(error: BaseException) -> Cause:
 
     if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
         return "memory"
-    return "store" if isinstance(error, StoreError) else "error"
+    if isinstance(error, StoreError):
+        return "store"
+    # Torch tells of a full disk, or of a full /dev/shm, in an error of its own.
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "disk" if full or "No space left on device" in str(error) else "error"

@@ -1,7 +1,8 @@
-"""Runs jobs without science on a Ray of their own: `python jobs.py STORE JOBS GPUS CPUS`.
+"""Runs jobs without science on a Ray of their own: `python jobs.py STORE JOBS GPUS CPUS [DEATHS]`.
 
-JOBS is JSON: {key: {"gpu": ..., "cpu": ..., "parent": ..., "seconds": ..., "fails": ..., "group": ...}}. Each trial
-writes what it saw of its environment to STORE/seen/<key>-<attempt>.json.
+JOBS is JSON: {key: {"gpu": ..., "cpu": ..., "parent": ..., "seconds": ..., "fails": ..., "group": ..., "meets": ...}};
+a job that "meets" another ends when that one has been there too. Each trial writes what it saw of its environment to
+STORE/seen/<key>-<attempt>.json.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -40,10 +42,18 @@ def execute(key, spec, context):
     if fails == "kill":
         store.write_json(f"seen/{key}-{tries}.json", seen | {"ended": time.time()})
         os.kill(os.getpid(), signal.SIGKILL)
+    if fails == "exit":
+        raise SystemExit(3)
+    if fails == "unpicklable":
+        return {"result": lambda: None, "lock": threading.Lock()}
     if fails == "hang":
         store.write_json(f"seen/{key}-{tries}.json", seen | {"ended": time.time()})
         time.sleep(600)
     time.sleep(spec["seconds"])
+    if spec.get("meets"):
+        store.write(f"met/{key}", b"")
+        while not store.exists([f"met/{spec['meets']}"]):
+            time.sleep(0.05)
     store.write_json(f"seen/{key}-{tries}.json", seen | {"ended": time.time()})
     if fails == "memory":
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -53,8 +63,8 @@ def execute(key, spec, context):
     return spec.get("told")
 
 
-def main(folder, jobs, gpus, cpus):
-    """Run the jobs and print how each ended."""
+def main(folder, jobs, gpus, cpus, deaths="6"):
+    """Run the jobs, each until so many deaths of its worker, and print how each ended."""
     table = {}
     for key, given in json.loads(jobs).items():
         keep = {name: given[name] for name in ("gpu", "cpu", "minutes") if name in given}
@@ -62,14 +72,15 @@ def main(folder, jobs, gpus, cpus):
             key=key,
             kind="finetune" if given.get("leads") else "attack",
             parents=tuple(filter(None, [given.get("parent")])),
-            spec={"seconds": given.get("seconds", 0.2), "fails": given.get("fails", {}), "told": given.get("told")},
+            spec={"seconds": given.get("seconds", 0.2), "fails": given.get("fails", {})}
+            | {name: given.get(name) for name in ("told", "meets")},
             resources=Resources(**keep),
             title=key,
             group=(given.get("group", "attack"),),
         )
     store = Store(folder)
     seconds = {key: float(job.spec["seconds"]) for key, job in table.items()}
-    frontier = Frontier(table, seconds, Retries(backoff=0.1))
+    frontier = Frontier(table, seconds, Retries(backoff=0.1, deaths=int(deaths)))
     blamed = {}
     # Loopback alone where the caller gave this process a network of its own.
     connection.connect(None, slots=int(cpus), gpus=float(gpus))

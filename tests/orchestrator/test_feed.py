@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
 from ray.tune.search import Searcher
 
 from orchestrator import connection, schedule
 from orchestrator.claims import Claims
+from orchestrator.controller import EndedError
 from orchestrator.feed import Feed
 from orchestrator.frontier import Frontier, Retries
 from orchestrator.jobs import Job, Resources
@@ -38,6 +40,7 @@ def made(tmp_path, monkeypatch):
     """Makes a feed of jobs, without a cluster."""
     monkeypatch.setattr(connection, "nodes", lambda: [dict(NODE)])
     monkeypatch.setattr(connection, "alive", lambda: True)
+    monkeypatch.setattr(connection, "hosts", lambda: {"10.0.0.2": "far"})
 
     def make(*jobs, retries=None, measured=None):
         table = {j.key: j for j in jobs}
@@ -110,16 +113,27 @@ def test_a_dead_worker_is_a_failure_but_a_dead_cluster_is_nobodys(feed, monkeypa
 @pytest.mark.parametrize(
     ("death", "cause"),
     [
-        ("The actor died unexpectedly before finishing this task.", "death"),
-        ("ActorUnavailableError: The actor is temporarily unavailable: RpcError", "node"),
-        ("The actor died because its node has died. Node Id: 0123", "node"),
+        (ActorDiedError(), "death"),
+        (ActorUnavailableError("RpcError", None), "node"),
+        (EndedError(OutOfMemoryError("Memory on the node was 9.00GB used / 10.00GB limit")), "host memory"),
     ],
 )
-def test_a_lost_node_is_told_from_a_dead_worker(feed, death, cause):
+def test_the_cause_of_a_death_decides_about_its_retry(feed, death, cause):
     feed.suggest("t1")
-    feed.deaths["t1"] = death
+    feed.on_trial_death("t1", death)
     feed.on_trial_complete("t1", None, error=True)
     assert feed.frontier.failures["parent"] == {cause: 1}
+
+
+def test_a_worker_that_died_after_its_job_was_committed_costs_nothing(feed, tmp_path):
+    feed.suggest("t1")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/parent.parquet").write_bytes(b"")
+    feed.on_trial_death("t1", ActorDiedError())
+    feed.on_trial_complete("t1", None, error=True)
+    assert feed.frontier.state["parent"] == "done"
+    (told,) = [values for name, key, *values in feed.log.told if (name, key) == ("finished", "parent")]
+    assert "was killed by a signal or crashed" in told[0]["death"]
 
 
 def test_a_worker_that_ends_itself_says_why_before(feed):
@@ -151,14 +165,15 @@ def test_a_peak_that_was_measured_packs_the_next_jobs_of_its_kind(made):
     assert feed.suggest("t3")["gpu"] == 0.5
 
 
-def test_a_store_that_cannot_be_written_stops_the_sweep_and_blames_no_job(made):
+@pytest.mark.parametrize("cause", ["store", "disk"])
+def test_a_store_that_cannot_be_written_stops_the_sweep_and_blames_no_job(made, cause):
     feed = made(job("a"), job("b"))
-    told = {"done": True, "cause": "store", "error": "StoreError: No space left on device", "traceback": ""}
+    told = {"done": True, "cause": cause, "error": "OSError: No space left on device", "traceback": "", "host": "far"}
     for at in range(2):
         key = feed.suggest(f"t{at}")["key"]
         feed.on_trial_complete(f"t{at}", told)
     assert key == "a"
-    assert feed.store_error == "StoreError: No space left on device"
+    assert feed.store_error == "OSError: No space left on device (on far)"
     assert feed.blamed == []
     assert feed.suggest("t3") == Searcher.FINISHED
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import warnings
@@ -52,6 +53,9 @@ def test_a_job_that_raises_is_reported_and_leaves_the_worker_alive():
         (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), "error"),
         (StoreError("full"), "store"),
         (OSError(), "error"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "disk"),
+        (RuntimeError("unable to write to file </torch_1>: No space left on device (28)"), "disk"),
+        (SystemExit(3), "error"),
     ],
 )
 def test_causes_are_told_apart(error, cause):

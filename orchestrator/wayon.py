@@ -1,0 +1,48 @@
+"""The command that goes on with a sweep, as it works where it is read."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def command(
+    *more: str,
+    joined: bool = True,
+    typed: Sequence[str] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> str:
+    """The command that was typed, with `more` added.
+
+    A script that starts a sweep says it in SIGNSYM_COMMAND. Inside a SLURM job it is the `sbatch` line that submits
+    another one, and on a head that `ray submit` copied the script to, the line for the machine that submitted it. The
+    address of a Ray is left out where that Ray belongs to the job, or is not there any more (`joined` is False).
+    """
+    if said := shlex.split(environment.get("SIGNSYM_COMMAND", "")):
+        return shlex.join([*(word for word in said if word not in more), *more])
+    words = [word for word in (sys.argv if typed is None else typed) if word not in more]
+    script, arguments = words[0], [*words[1:], *more]
+    on_slurm = "SLURM_JOB_ID" in environment
+    if on_slurm or not joined:
+        arguments = _without_address(arguments)
+    if on_slurm:
+        return shlex.join(["sbatch", "cluster/slurm.sh", *arguments])
+    if Path(script).name == "sweep.py" and Path(script).resolve().parent.name != "orchestrator":
+        grid = [word for word in arguments[:1] if not word.startswith("-")]
+        options = arguments[len(grid) :]
+        words = ["ray", "submit", "CLUSTER.yaml", "orchestrator/sweep.py", *grid]
+        return shlex.join([*words, *(["--", *options] if options else [])])
+    return shlex.join([*(["python"] if script.endswith(".py") else []), script, *arguments])
+
+
+def _without_address(words: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word != "--address" and not word.startswith("--address="):
+            kept.append(word)
+        skip = word == "--address"
+    return kept
