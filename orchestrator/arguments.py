@@ -89,7 +89,9 @@ def parser() -> argparse.ArgumentParser:
 def _grid_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("grid", metavar="GRID", help="the grid file")
     storage = os.environ.get("SIGNSYM_STORAGE", "runs")
-    what = f"where results are kept: a folder or a bucket such as s3://bucket/sweeps (default: {storage})"
+    # Not what the variable holds: a URI with a secret in it is refused, but not before this is printed.
+    default = "$SIGNSYM_STORAGE" if "SIGNSYM_STORAGE" in os.environ else storage
+    what = f"where results are kept: a folder or a bucket such as s3://bucket/sweeps (default: {default})"
     parser.add_argument("--storage", default=storage, metavar="URI", help=what)
     parser.add_argument(
         "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="put a value over the grid's"

@@ -7,13 +7,14 @@ import dataclasses
 import errno
 import os
 import stat
-import urllib.parse
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
+
+from orchestrator.uri import UriError, check
 
 #: What to do about an error of the machine, by its number.
 _ADVICE = {
@@ -64,7 +65,10 @@ class Files:
             self.fs: fs.FileSystem = fs.LocalFileSystem()
             return
         self.uri = uri
-        _refuse_credentials(uri)
+        try:
+            check(uri)
+        except UriError as error:
+            raise StoreError(str(error)) from None
         self.fs, self.root = _opened(uri)
         if isinstance(self.fs, fs.LocalFileSystem):
             self.folder = Path(self.root)
@@ -203,16 +207,3 @@ def _opened(uri: str) -> tuple[fs.FileSystem, str]:
             f"another URI that pyarrow or fsspec knows"
         ) from error
     return fs.PyFileSystem(fs.FSSpecHandler(opened)), root.rstrip("/")
-
-
-def _refuse_credentials(uri: str) -> None:
-    """A URI is written into logs, records and tables, so it must not hold a secret."""
-    parts = urllib.parse.urlsplit(uri)
-    words = ("key", "secret", "token", "password", "credential")
-    asked = [name for name, _ in urllib.parse.parse_qsl(parts.query) if any(word in name.lower() for word in words)]
-    if "@" in parts.netloc or asked:
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        raise StoreError(
-            f"storage {shown} was given with credentials in its URI, which would be written down. Give them by the "
-            f"environment instead, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by the machine's role"
-        )

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
 
 import pytest
 import storerows
@@ -16,6 +17,7 @@ from sweeps import ROOT, TINY
 
 from orchestrator import filesystem, tables
 from orchestrator.claims import Claims, alive
+from orchestrator.cli import main
 from orchestrator.estimate import survey
 from orchestrator.events import Events
 from orchestrator.store import Store, StoreError
@@ -91,12 +93,53 @@ def test_claims_and_events(uri):
 
 
 @pytest.mark.parametrize(
-    "uri", [f"s3://key:{SECRET}@bucket/x", f"s3://bucket/x?secret_key={SECRET}", f"ftp://me:{SECRET}@host/x"]
+    "uri",
+    [
+        f"s3://key:{SECRET}@bucket/x",
+        f"s3://{SECRET}@bucket/x",
+        f"s3://key:a/{SECRET}@bucket/x",
+        f"s3://key%3A{SECRET}%2540bucket/x",
+        f"s3://bucket/x?secret_key={SECRET}",
+        f"s3://bucket/x?access_key={SECRET}",
+        f"s3://bucket/x?endpoint_override=http://u:{SECRET}@host",
+        f"s3://bucket/x?endpoint_override=http%3A%2F%2Fu%3A{SECRET}%40host",
+        f"s3://bucket/x?region=a&{SECRET}",
+        f"s3://bucket/x?region=a;sig={SECRET}",
+        f"s3://bucket/x?sig={SECRET}",
+        f"gs://bucket/x?hmac={SECRET}",
+        f"abfs://container:{SECRET}@account.dfs.core.windows.net/x",
+        f"abfs://container@account.dfs.core.windows.net/x?sig={SECRET}",
+        f"abfs://container@account.dfs.core.windows.net/x?client_secret={SECRET}",
+        f"abfs://{SECRET}@elsewhere.example/x",
+        f"ftp://me:{SECRET}@host/x",
+        f"memory://x?token={SECRET}",
+        f"s3://[{SECRET}/x?y=1",
+    ],
 )
-def test_credentials_in_a_uri_are_refused_and_not_repeated(uri):
-    with pytest.raises(StoreError, match="environment") as caught:
+def test_what_may_be_a_secret_in_a_uri_is_refused_and_not_repeated(uri):
+    with pytest.raises(StoreError) as caught:
         Store(uri)
-    assert SECRET not in str(caught.value)
+    assert SECRET not in "".join(traceback.format_exception(caught.value, chain=True)).split("StoreError", 1)[1]
+    assert "environment" in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("scheme", ["abfs", "abfss"])
+def test_azures_usual_uri_is_read(scheme):
+    store = Store(f"{scheme}://container@account.dfs.core.windows.net/sweeps/x")
+    assert store._root == "container/sweeps/x"
+    assert "Azure" in type(store._fs).__name__
+
+
+def test_a_secret_in_the_environments_storage_is_in_no_help_and_no_message(monkeypatch, capsys, tiny):
+    monkeypatch.setenv("SIGNSYM_STORAGE", f"s3://key:{SECRET}@bucket/x")
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    for command in ("plan", "sweep"):
+        assert main([command, str(tiny)]) == 2
+    output = capsys.readouterr()
+    assert SECRET not in output.out + output.err
+    assert "$SIGNSYM_STORAGE" in output.out
 
 
 def test_an_unknown_kind_of_place_is_refused_with_what_is_known():
