@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
+from statistics import median
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -48,8 +49,10 @@ class Watcher(Protocol):
 class View:
     """Shows done / total, the running trials, the last failures and an estimate of the time left.
 
-    The estimate is the estimated work that is left, on as many slots as ran at once, times how much longer than
-    estimated the finished jobs took.
+    The time left is that of the jobs that are left on as many slots as ran at once. A job of a kind that was measured
+    in this sweep counts with the median of its kind; one of another kind with its estimate, times the median of what
+    the measured kinds took for what was estimated. The first job of each slot pays for the start of its worker and is
+    no measurement. Until what was measured is half of what is left, there is no estimate.
     """
 
     def __init__(self, jobs: Mapping[str, Job], seconds: Mapping[str, float], console: Console | None = None) -> None:
@@ -64,8 +67,13 @@ class View:
         self.done: Counter[str] = Counter()
         self.failures: list[str] = []
         self._said: set[str] = set()
-        self._left = sum(seconds[key] for key in jobs)
-        self._estimated = self._taken = 0.0
+        #: By kind of job: how many are left, their estimated seconds, and what finished ones took and were to take.
+        self._left = Counter(job.group for job in jobs.values())
+        self._estimated: dict[tuple[str, ...], float] = dict.fromkeys(self._left, 0.0)
+        for key, job in jobs.items():
+            self._estimated[job.group] += seconds[key]
+        self._taken: dict[tuple[str, ...], list[float]] = {}
+        self._ratios: dict[tuple[str, ...], list[float]] = {}
         self._slots = 1
         self._started = time.monotonic()
         #: When the last jobs ended.
@@ -93,9 +101,12 @@ class View:
     def finished(self, key: str, told: Mapping[str, Any] = MappingProxyType({})) -> None:
         """The job is done."""
         job = self.jobs[key]
-        self._left -= self.seconds[key]
-        self._estimated += self.seconds[key]
-        self._taken += time.monotonic() - self.running.pop(key, time.monotonic())
+        self._over(key)
+        began = self.running.pop(key, None)
+        if began is not None and sum(self.done.values()) >= self._slots:
+            taken = time.monotonic() - began
+            self._taken.setdefault(job.group, []).append(taken)
+            self._ratios.setdefault(job.group, []).append(taken / max(self.seconds[key], 1e-3))
         if "gpu_peak" in told:
             self.memory[job.group] = max(self.memory.get(job.group, 0.0), told["gpu_peak"] / 2**30)
         self.done[job.kind] += 1
@@ -110,7 +121,7 @@ class View:
         # Not markup: errors hold brackets of their own.
         self.console.print(Text.assemble((words, "red"), f": {self.jobs[key].title}: {error}"), soft_wrap=True)
         if not again:
-            self._left -= self.seconds[key]
+            self._over(key)
 
     def said(self, key: str, words: str) -> None:
         """Something to tell people, once, whichever trials say it."""
@@ -125,7 +136,7 @@ class View:
     def settled(self, key: str) -> None:
         """Another sweep is through with the job."""
         self.away.discard(key)
-        self._left -= self.seconds[key]
+        self._over(key)
         self.done[self.jobs[key].kind] += 1
         self._tick()
 
@@ -146,10 +157,23 @@ class View:
 
     @property
     def eta(self) -> float | None:
-        """Seconds that the rest will take; None before anything is finished."""
-        if not self._estimated:
+        """Seconds that the rest will take; None before enough of it was measured."""
+        estimated = {group: max(0.0, self._estimated[group]) for group, count in self._left.items() if count > 0}
+        measured = sum(seconds for group, seconds in estimated.items() if group in self._taken)
+        if not self._taken or measured < sum(estimated.values()) / 2:
             return None
-        return max(0.0, self._left) * self._taken / self._estimated / self._slots
+        slower = median(median(ratios) for ratios in self._ratios.values())
+        left = sum(
+            self._left[group] * median(self._taken[group]) if group in self._taken else seconds * slower
+            for group, seconds in estimated.items()
+        )
+        return left / self._slots
+
+    def _over(self, key: str) -> None:
+        """The job is no more among those that are left."""
+        group = self.jobs[key].group
+        self._left[group] -= 1
+        self._estimated[group] -= self.seconds[key]
 
     def _tick(self) -> None:
         if not self.console.is_terminal and time.monotonic() - self._last_line >= QUIET:
@@ -159,9 +183,11 @@ class View:
         self._last_line = time.monotonic()
         parts = [f"{kind} {self.done[kind]}/{total}" for kind, total in self.totals.items()]
         passed = f"{time.monotonic() - self._started:.0f} s"
-        eta = f", about {_duration(self.eta)} left" if self.eta else ""
+        eta = self.eta
         done, total = sum(self.done.values()), len(self.jobs)
-        self.console.print(f"{done}/{total} jobs ({', '.join(parts)}) in {passed}{eta}", highlight=False)
+        words = "" if done == total else ", no estimate of the time left yet"
+        words = f", about {_duration(eta)} left" if eta else words
+        self.console.print(f"{done}/{total} jobs ({', '.join(parts)}) in {passed}{words}", highlight=False)
 
     def _picture(self) -> Group:
         bars = Progress(
@@ -181,7 +207,7 @@ class View:
             table.add_row(self.jobs[key].title, *cells, f"{now - since:.0f}")
         if len(self.running) > 12:
             table.add_row(f"... and {len(self.running) - 12} more")
-        eta = _duration(self.eta) if self.eta is not None else "not known yet"
+        eta = _duration(self.eta) if self.eta is not None else "no estimate yet"
         parts = [f"{_duration(now - self._started)} passed, time left: {eta}, failures: {len(self.failures)}"]
         if self.rate is not None:
             parts.append(f"{self.rate:.3g} jobs a minute")

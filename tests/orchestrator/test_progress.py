@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -62,12 +64,13 @@ def test_plain_lines_count_and_estimate_from_what_jobs_really_took(clock):
 
 
 def test_two_slots_halve_what_is_left(clock):
-    shown, _ = view()
-    shown.started("k0")
-    shown.started("k1")
-    clock.now += 10
-    shown.finished("k0")
-    shown.finished("k1")
+    shown, _ = view(count=6)
+    for pair in (("k0", "k1"), ("k2", "k3")):
+        for key in pair:
+            shown.started(key)
+        clock.now += 10
+        for key in pair:
+            shown.finished(key)
     assert shown.eta == pytest.approx(10)
 
 
@@ -113,7 +116,8 @@ def test_the_time_left_follows_the_measured_rate(clock, pace):
         shown.started(f"k{at}")
         clock.now += 10 * pace
         shown.finished(f"k{at}")
-        assert shown.eta == pytest.approx((9 - at) * 10 * pace)
+        # The first job paid for the start of its worker.
+        assert shown.eta == (pytest.approx((9 - at) * 10 * pace) if at else None)
 
 
 def test_nothing_is_left_at_the_end(clock):
@@ -128,25 +132,71 @@ def test_nothing_is_left_at_the_end(clock):
 
 
 def test_a_job_that_is_tried_again_is_still_to_be_done(clock):
-    shown, _ = view(count=3)
-    shown.started("k0")
-    clock.now += 10
-    shown.finished("k0")
-    shown.started("k1")
-    shown.failed("k1", "no", again=True)
+    shown, _ = view(count=4)
+    for key in ("k0", "k1"):
+        shown.started(key)
+        clock.now += 10
+        shown.finished(key)
+    shown.started("k2")
+    shown.failed("k2", "no", again=True)
     assert shown.eta == pytest.approx(20)
-    shown.started("k1")
-    shown.failed("k1", "no", again=False)
+    shown.started("k2")
+    shown.failed("k2", "no", again=False)
     assert shown.eta == pytest.approx(10)
 
 
-def test_the_first_job_that_is_done_gives_the_first_estimate(clock):
-    shown, _ = view()
-    shown.started("k0")
-    clock.now += 5
+def test_the_start_of_a_worker_is_no_measurement(clock):
+    shown, sink = view()
+    with shown:
+        shown.started("k0")
+        clock.now += 300
+        shown.finished("k0")
+        assert shown.eta is None
+        assert "1/4 jobs (attack 1/4) in 300 s, no estimate of the time left yet" in sink.getvalue()
+        shown.started("k1")
+        clock.now += 5
+        shown.finished("k1")
+        assert shown.eta == pytest.approx(10)
+
+
+def test_there_is_no_estimate_until_most_of_what_is_left_was_measured(clock):
+    shown, _ = view(count=6)
+    long = {key: dataclasses.replace(shown.jobs[key], group=("long",)) for key in ("k4", "k5")}
+    shown = View(shown.jobs | long, shown.seconds | {"k4": 60.0, "k5": 60.0}, shown.console)
+    for at in range(3):
+        shown.started(f"k{at}")
+        clock.now += 20
+        shown.finished(f"k{at}")
+    # One short job is left that was measured, and two long ones that were not.
     assert shown.eta is None
-    shown.finished("k0")
-    assert shown.eta == pytest.approx(15)
+    shown.started("k4")
+    clock.now += 90
+    shown.finished("k4")
+    assert shown.eta == pytest.approx(20 + 90)
+
+
+#: Jobs of real sweeps on two slots of a busy machine: what each was, and the seconds after the sweep's start at which
+#: it began and ended.
+RECORDED = json.loads(Path(__file__).with_name("recorded_sweeps.json").read_text())
+
+
+@pytest.mark.parametrize("record", RECORDED, ids=["quickstart", "three seeds", "audit"])
+def test_no_estimate_of_a_recorded_sweep_was_far_off(clock, record):
+    shown, _ = view(count=len(record))
+    named = zip(shown.jobs.items(), record, strict=True)
+    jobs = {key: dataclasses.replace(job, group=(what,)) for (key, job), (what, *_) in named}
+    shown = View(jobs, dict.fromkeys(jobs, 3.0), shown.console)
+    # What ends in the same moment as another begins makes room for it.
+    moments = [(began, True, key) for key, (_, began, _) in zip(jobs, record, strict=True)]
+    moments += [(ended, False, key) for key, (_, _, ended) in zip(jobs, record, strict=True)]
+    end, estimates = max(moments)[0], 0
+    for now, begins, key in sorted(moments):
+        clock.now = now
+        (shown.started if begins else shown.finished)(key)
+        if not begins and shown.eta is not None and end - now > 60:
+            estimates += 1
+            assert 1 / 2 < shown.eta / (end - now) < 2, f"{shown.eta:.0f} s at {now:.0f} s of {end:.0f} s"
+    assert estimates > 5
 
 
 def test_plain_lines_come_every_few_seconds_and_not_for_every_job(clock):
@@ -176,14 +226,14 @@ def test_a_terminal_shows_the_count_the_failures_and_the_time_left(clock):
     assert "1 of 4" in text
     assert re.search(r"attack number 2 +4\s", text)
     assert "failed for good: attack number 1: ValueError: no" in text
-    assert "34 s passed, time left: 1 min 0 s, failures: 1" in text
+    assert "34 s passed, time left: no estimate yet, failures: 1" in text
 
 
 def test_a_terminal_says_so_while_no_time_is_known(clock):
     shown, sink = view(terminal=True)
     with shown:
         shown._live.refresh()
-    assert "time left: not known yet" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sink.getvalue())
+    assert "time left: no estimate yet" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sink.getvalue())
 
 
 def test_of_many_running_trials_twelve_are_shown_and_the_rest_counted(clock):
