@@ -40,6 +40,7 @@ class Claims:
         #: Keys of the claimed jobs.
         self.held: set[str] = set()
         self._beat = 0
+        self._written = time.monotonic()
         self._others = _Others(store, self.id)
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -81,6 +82,11 @@ class Claims:
 
     def _write(self) -> None:
         with self._lock:
+            if time.monotonic() - self._written > DEAD - PERIOD:
+                # Stopped for so long, or without its store, this sweep counts as dead, and what it had claimed ahead
+                # may be done by now: it is claimed anew, and looked up, when its turn comes.
+                self.held &= {trial["job"] for trial in self.running()}
+            self._written = time.monotonic()
             self._beat += 1
             sign = _here() | {"at": time.time(), "beat": self._beat, "claims": sorted(self.held)}
             self.store.write_json(self.path, sign | {"running": self.running()})

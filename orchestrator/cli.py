@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,10 @@ WRONG = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status (see `orchestrator.sweeping`)."""
     parsed = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # Under a locale without, say, ε, its number is shown: no word is worth a sweep.
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in (stream.encoding or "").lower():
+            stream.reconfigure(errors="backslashreplace")
     # On a terminal rich knows the width; elsewhere lines are not broken, so that they can be searched.
     # Without markup: paths and errors may hold brackets.
     console = (

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from orchestrator import machine
 from orchestrator.jobs import Resources
 
 #: Settings that Ray reads when a sweep starts. Automatic loggers import torch into the driver and write five files a
@@ -44,8 +45,16 @@ class OpenDoorError(ValueError):
     """A setting with which Ray would serve anybody."""
 
 
+class JoinError(ValueError):
+    """A cluster that cannot be joined, with Ray's reason."""
+
+
 class NoResourcesError(ValueError):
     """A job that asks for more than the machine has."""
+
+
+#: Where the Ray of this machine's own lives, while there is one.
+_quarters: machine.Quarters | None = None
 
 
 def connect(
@@ -55,6 +64,9 @@ def connect(
 
     A local Ray listens on loopback alone where Ray can, keeps Ray's token authentication, and has no dashboard
     unless it is asked for. `slots` and `gpus` override its numbers of CPUs and GPUs.
+
+    Raises MachineError and OpenDoorError for what keeps a Ray from starting here, JoinError for a cluster that cannot
+    be joined, and ClusterLostError where Ray did not start for another reason.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -73,14 +85,14 @@ def connect(
         )
     if address is None:
         options |= {"num_cpus": slots, "num_gpus": gpus, "include_dashboard": dashboard}
-        options |= {"_node_ip_address": "127.0.0.1"}
-    try:
-        context = ray.init(address=address or "local", **options)
-    except Exception as error:
-        # Ray raises whatever it meets; a machine under load may be slow to start it, and is asked again.
-        if address is not None:
-            raise
-        raise ClusterLostError(f"Ray did not start: {str(error).strip().splitlines()[0]}") from error
+        context = _started(options | {"_node_ip_address": "127.0.0.1"})
+    else:
+        machine.close_token()
+        try:
+            context = ray.init(address=address, **options)
+        except Exception as error:
+            # Ray raises whatever it meets, such as another version of it or of Python there.
+            raise JoinError(f"the Ray at {address} cannot be joined: {' '.join(str(error).split())}") from error
     notes = []
     if outside:
         notes.append("Ray listens on all addresses of this machine; its token authentication is on.")
@@ -89,9 +101,30 @@ def connect(
     return notes
 
 
+def _started(options: dict[str, Any]) -> Any:
+    """Start a Ray of this machine's own, in quarters of its own."""
+    global _quarters
+    _quarters = machine.Quarters()
+    try:
+        with _quarters.environment():
+            # Not the one that another program, or another user, has on this machine.
+            return ray.init(address="local", **options, **_quarters.options)
+    except machine.MachineError:
+        disconnect()
+        raise
+    except Exception as error:
+        # Ray raises whatever it meets; a machine under load may be slow to start it, and is asked again.
+        disconnect()
+        raise ClusterLostError(f"Ray did not start: {' '.join(str(error).split())}") from error
+
+
 def disconnect() -> None:
-    """Leave the cluster; a local one ends."""
+    """Leave the cluster; a local one ends, with all of its processes."""
+    global _quarters
     ray.shutdown()
+    if _quarters is not None:
+        _quarters.leave()
+        _quarters = None
 
 
 def ended() -> bool:

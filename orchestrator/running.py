@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -31,14 +33,18 @@ RESTARTS = 3
 def run_jobs(jobs: Mapping[str, Job], prepared: Prepared, store: Store, settings: Settings, console: Console) -> None:
     """Run `jobs` until each is done, failed for good or blocked.
 
-    Raises KeyboardInterrupt on SIGINT and SIGTERM, ClusterLostError where Ray is gone for good, StoreError where the
-    store cannot be used any more, and NoResourcesError for a job that this machine can never run.
+    Raises KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP, ClusterLostError where Ray is gone for good, StoreError
+    where the store cannot be used any more, and ValueError for a Ray that cannot be started or joined and for a job
+    that this machine can never run.
     """
     frontier = Frontier(jobs, prepared.seconds, settings.retries)
     view = View(jobs, prepared.seconds, console)
     trackers = [callbacks.build(choice) for choice in prepared.callbacks]
     stop = _Stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A sweep under nohup goes on when its terminal goes.
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         with Claims(store, view.trials) as claims, Events(store, claims.id, jobs) as events:
             events.write("sweep_started", grid=prepared.grid, sweep=claims.id, storage=store.uri, jobs=len(jobs))
@@ -68,6 +74,11 @@ class _Stop:
 
     def __call__(self, number: int, frame: object) -> None:
         self.told = True
+        if number == signal.SIGHUP:
+            # The terminal is gone: what is still to be said would end the sweep with an error of its own.
+            for stream in (sys.stdout, sys.stderr):
+                if stream.isatty():
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise KeyboardInterrupt
 
 

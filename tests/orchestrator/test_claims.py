@@ -107,6 +107,18 @@ def test_a_process_that_died_on_this_machine_holds_nothing(store, tmp_path):
     assert len(alive(store)) == 1
 
 
+def test_a_sweep_that_slept_while_its_claims_expired_claims_anew_what_it_does_not_run(store, clock):
+    mine = Claims(store, lambda: [{"job": "runs"}])
+    assert mine.take(["runs", "ahead"]) == {"runs", "ahead"}
+    clock.ahead += DEAD / 2
+    mine.take([])
+    assert mine.held == {"runs", "ahead"}
+    # Stopped for a while, another sweep does what was claimed ahead, and is through with it.
+    clock.ahead += DEAD + 1
+    mine.take([])
+    assert mine.held == {"runs"}
+
+
 def test_the_sign_is_there_inside_the_block_with_what_runs_and_gone_after(store):
     with Claims(store, lambda: [{"job": "a", "title": "t"}]) as claims:
         (sign,) = alive(store)

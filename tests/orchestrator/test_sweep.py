@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import stat
 import time
 from pathlib import Path
 
@@ -179,7 +180,28 @@ def test_a_failed_job_is_retried_recorded_and_the_rest_goes_on(tmp_path, run):
     assert run("-m", "orchestrator.cli", "status", storage)[0] == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_killed_driver_leaves_no_process_and_no_folder(tmp_path):
+    grid = tmp_path / "long.yaml"
+    grid.write_text(TINY.replace("epochs: 2,", "epochs: 100000,"))
+    process = sweep(grid, "--storage", tmp_path / "store", env={"SIGNSYM_TEST": str(tmp_path)})
+    started(tmp_path / "store", "finetune")
+    before = _carrying(tmp_path)
+    assert any(b"raylet" in command for command in before.values())
+    (folder,) = {
+        word.decode() for command in before.values() if b"watch.py" in command for word in command.split(b"\0")[5:6]
+    }
+    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+    assert list(Path(folder, "r").glob("session_2*"))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + WATCHDOG
+    while _carrying(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _carrying(tmp_path)
+    assert not os.path.exists(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_sweep_keeps_what_is_finished_and_says_how_to_go_on(slow, tmp_path, number):
     grid, _ = slow
     process = sweep(grid, "--storage", tmp_path / "store")
@@ -290,6 +312,16 @@ def test_a_grid_that_asks_for_gpus_that_are_not_there_is_refused_before_a_job_ru
     words = ["--storage", tmp_path / "store", "--set", "experiments.0.resources.gpu=auto"]
     status, output = run("orchestrator/sweep.py", tmp_path / "grid.yaml", *words)
     assert status == 0, output
+
+
+def _carrying(mark):
+    """The command lines, by id, of the processes that were started with the variable of a test in their environment."""
+    commands = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            if f"SIGNSYM_TEST={mark}".encode() in file.read().split(b"\0"):
+                commands[int(pid)] = _command(pid)
+    return commands
 
 
 def _below(root):

@@ -1,0 +1,124 @@
+"""What keeps a Ray from starting on a machine is made right, or said once with what to do."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from sweeps import ROOT, TINY
+
+from orchestrator import machine
+from orchestrator.machine import MachineError, check_files, short_place, token
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.Path, "home", lambda: tmp_path / "home")
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_long_temporary_folder_gives_way_to_a_short_one(tmp_path):
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    assert short_place({"TMPDIR": str(long)}) in machine.PLACES
+    assert short_place({"RAY_TMPDIR": "/var/tmp", "TMPDIR": str(long)}) == "/var/tmp"
+
+
+def test_the_longest_folder_leaves_room_for_rays_sockets():
+    assert len("/scratch/user/12345678") <= machine.SOCKET - machine.ADDED
+
+
+def test_where_no_folder_will_do_each_is_named_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "PLACES", ("/not/there",))
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    with pytest.raises(MachineError) as caught:
+        short_place({"TMPDIR": str(long)})
+    assert f"{long}: a longer path than" in str(caught.value)
+    assert "/not/there: not there" in str(caught.value)
+    assert "RAY_TMPDIR" in str(caught.value)
+
+
+def test_a_full_disk_is_named(monkeypatch):
+    monkeypatch.setattr(machine, "_free", lambda place: 2**20)
+    with pytest.raises(MachineError, match="less than 300 MB free"):
+        short_place({})
+
+
+def test_few_open_files_are_raised_and_too_few_refused(monkeypatch):
+    limits = [(256, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda what: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda what, pair: limits.append(pair))
+    check_files()
+    assert limits[-1] == (4096, 4096)
+    limits.append((256, 256))
+    with pytest.raises(MachineError, match="256 files open here, and Ray needs 1024: raise the limit"):
+        check_files()
+
+
+def test_a_token_is_made_for_the_user_alone_and_one_that_is_open_is_closed(home, tmp_path):
+    assert token(tmp_path, {}) == {}
+    made = home / ".ray/auth_token"
+    assert mode(made) == 0o600
+    assert len(made.read_text()) == 64
+    made.chmod(0o644)
+    before = made.read_text()
+    assert token(tmp_path, {}) == {}
+    assert (mode(made), made.read_text()) == (0o600, before)
+
+
+def test_without_a_home_the_token_is_elsewhere_and_named_to_ray(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.Path, "home", lambda: machine.Path("/proc/no-home"))
+    path = tmp_path / "token"
+    assert token(tmp_path, {}) == {"RAY_AUTH_TOKEN_PATH": str(path)}
+    assert mode(path) == 0o600
+    assert token(tmp_path, {"RAY_AUTH_TOKEN_PATH": "/x"}) == {}
+
+
+#: Everything that people's machines have wrong, at once: a Ray of somebody else's on Ray's usual ports, without a CPU
+#: to give, no home, a long name for temporary files, next to no shared memory, a proxy, few open files, no UTF-8.
+WRONG = """
+ip link set lo up
+RAY_AUTH_MODE=disabled ray start --head --num-cpus 0 --include-dashboard true --temp-dir {folder}/ray >{folder}/log 2>&1
+mount -t tmpfs -o size=64k tmpfs /dev/shm
+export HOME=/proc/no-home TMPDIR={folder}/{long} LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0
+export http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9 grpc_proxy=http://127.0.0.1:9
+ulimit -Sn 256
+cd {root} && python orchestrator/sweep.py {folder}/grid.yaml --storage {folder}/store
+echo "status $?"
+ss -Hltn
+"""
+
+
+def test_a_sweep_runs_on_a_machine_that_has_everything_wrong():
+    words = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*words, "true"], capture_output=True).returncode or shutil.which("ip") is None:
+        pytest.skip("this machine gives no namespaces")
+    # A short place: the other Ray's sockets are in it.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        long = "x" * 80
+        Path(folder, long).mkdir()
+        Path(folder, "grid.yaml").write_text(
+            TINY.replace("name: tiny", "name: tiny # ε").replace("[bp, usf, brsf]", "[usf]"), encoding="utf-8"
+        )
+        script = WRONG.format(folder=folder, root=ROOT, long=long)
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {"PATH": path, "PYTHONPATH": str(ROOT)}
+        command = [*words, "bash", "-c", script]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+        assert "status 0" in done.stdout, Path(folder, "log").read_text() + done.stdout + done.stderr
+        assert "9 cells" in done.stdout
+        assert ":6379" in done.stdout, "the other Ray was not there"
