@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import signsym_core as ss
-from orchestrator import auditgrid, gridattacks, gridvalues, yamlfile
+from orchestrator import auditgrid, gridattacks, gridvalues, splits, yamlfile
 from orchestrator.cells import AttackChoice
 from orchestrator.nodes import Node
 from orchestrator.sweeping import COMPLETE
@@ -88,7 +88,9 @@ def run_attacks(request: Request, console: Console) -> None:
         raise ValueError(f"--images: expected a whole number, at least 1, got {request.images}")
     if request.out is not None and not request.out.parent.is_dir():
         raise ValueError(f"--out: there is no folder {request.out.parent}")
-    data = source.load(request.data_root).to(device())
+    data = source.load(request.data_root)
+    splits.compare_beside(request.weights, source, data, request.data_root)
+    data = data.to(device())
     test = data.test.take(torch.arange(min(request.images or len(data.test), len(data.test))))
     assert isinstance(test.images, torch.Tensor)
     pixels, labels = inputs(test.images, source), test.labels

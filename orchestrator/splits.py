@@ -6,9 +6,11 @@ alone tells whether a data set is the one of before; the file tells what else it
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import pyarrow.parquet as pq
 
 from orchestrator import keys, tables
 from orchestrator.store import Store, sealed_table
-from signsym_core.datasets import Data, DataWarning
+from signsym_core.datasets import Data, DataSource, DataWarning
 from signsym_core.datasets.fingerprint import Fingerprint, Images, Place, differences, fingerprint, nowhere
 from signsym_core.datasets.marks import DIGEST
 
@@ -73,6 +75,14 @@ def compare(store: Store, dataset: dict[str, Any], data: Data, places: Places = 
         raise _other(store, dataset, names, now, places)
     if not names and store.exists([numbers]):
         _refuse_other_numbers(store, dataset, numbers, now)
+
+
+def compare_beside(weights: Path, source: DataSource, data: Data, root: Path) -> None:
+    """`compare` with the store whose model the file `weights` is, models/KEY/model.safetensors; nothing for others."""
+    folder = weights.resolve().parent
+    if folder.parent.name == "models" and (folder / "record.json").is_file():
+        store = Store(str(folder.parent.parent))
+        compare(store, keys.described(source), data, functools.partial(source.places, root))
 
 
 def load(store: Store, path: str) -> Fingerprint:

@@ -18,6 +18,7 @@ from PIL import Image
 import signsym_core as ss
 from orchestrator import keys, splits, tables, work
 from orchestrator.audit import _data as audit_data
+from orchestrator.cli import main
 from orchestrator.grid import load as load_grid
 from orchestrator.jobs import Context
 from orchestrator.plan import compile_plan
@@ -296,6 +297,23 @@ def test_jobs_on_changed_files_fail_before_anything_is_stored(tuned, change, wor
     with pytest.raises(splits.OtherImagesError, match=words):
         audit_data(keys.canonical(tune.spec["dataset"]), photos.parent, store.uri)
     assert sorted(store.folder.rglob("*")) == before
+
+
+def test_a_model_of_a_store_that_is_attacked_by_hand_needs_the_stores_data(tuned, tmp_path, capsys):
+    photos, _, tune, _ = tuned
+    weights = tmp_path / "store/models" / tune.key / "model.safetensors"
+    words = ["attack", "--backbone", "{name: smallcnn, width: 4}", "--rule", "usf", "--data-root", photos.parent]
+    words += ["--dataset", "{name: imagefolder, size: 8, path: photos}", "--attack", "fgsm", "--epsilon", "0.1"]
+    words += ["--weights", weights]
+    assert main([str(word) for word in words]) == 0
+    exchange(photos)
+    assert main([str(word) for word in words]) == 2
+    assert "2 of 12 images have changed places" in capsys.readouterr().err.replace("\n", " ")
+    # The same file anywhere else comes from no store.
+    copy = tmp_path / "mine.safetensors"
+    shutil.copy(weights, copy)
+    words[-1] = copy
+    assert main([str(word) for word in words]) == 0
 
 
 def test_the_check_can_fail(tuned, monkeypatch):
