@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -26,12 +27,16 @@ from signsym_core.datasets import (
     Split,
 )
 from signsym_core.datasets.base import Choice
-from signsym_core.datasets.decode import BrokenImageError, read
+from signsym_core.datasets.cache import Cache
+from signsym_core.datasets.decode import BrokenImageError, decoded, opened
 from signsym_core.datasets.files import FileSource, Listing, cache_places, pooled
-from signsym_core.datasets.marks import BROKEN, MISSING, READY
+from signsym_core.datasets.fingerprint import fingerprint
+from signsym_core.datasets.marks import BROKEN, DIGEST, MISSING, READY
 
 #: Broken images that are named; the others are counted.
 NAMED = 20
+#: How the words on a file begin that is not the one that was decoded.
+CHANGED = "changed:"
 
 
 def check(parsed: argparse.Namespace, console: Console) -> int:
@@ -68,6 +73,7 @@ def prepare(parsed: argparse.Namespace, console: Console) -> int:
         for warning in caught:
             console.print(f"warning: {warning.message}")
         _say_loaded(source, data, console)
+        console.print(f"fingerprint: {fingerprint(data).digest} (equal on machines that have the same data)")
         return COMPLETE
     except BrokenImagesError as error:
         console.print(f"broken: {error}")
@@ -104,30 +110,53 @@ def _check_files(source: FileSource, root: Path, sample: int, console: Console) 
     chosen = source.chosen(listing)
     _say_splits(source, chosen, len(listing.names), console)
     wanted = pooled(chosen)
-    _say_cache(source, root, listing, wanted, console)
+    cache = _say_cache(source, root, listing, wanted, console)
     order = torch.randperm(len(wanted), generator=torch.Generator().manual_seed(0))
-    files = [listing.tree / listing.files[at] for at in wanted[order[:sample]].sort().values.tolist()]
+    positions = wanted[order[:sample]].sort().values
+    files = [listing.tree / listing.files[at] for at in positions.tolist()]
+    digests = [_digest(cache, at) for at in positions.tolist()]
     with ThreadPoolExecutor() as pool:
-        broken = [problem for problem in pool.map(_problem, files) if problem is not None]
+        problems = list(pool.map(_problem, files, digests))
+    changed = [words for words in problems if words is not None and words.startswith(CHANGED)]
+    broken = [words for words in problems if words is not None and words not in changed]
     console.print(f"sample: {len(files) - len(broken)} of {len(files)} images decode")
+    for words in changed[:NAMED]:
+        console.print(words)
+    if changed and cache is not None:
+        console.print(f"a sweep would use what was decoded: restore the files, or delete {cache.folder}")
     for problem in broken[:NAMED]:
         console.print(f"broken: {problem}")
     if len(broken) > NAMED:
         console.print(f"broken: and {len(broken) - NAMED} more")
     if broken and source.broken == "stop":
         console.print("a sweep would stop at them; replace the files, or set broken=skip to leave them out")
-    return FAILED if broken and source.broken == "stop" else COMPLETE
+    return FAILED if changed or (broken and source.broken == "stop") else COMPLETE
 
 
-def _problem(file: Path) -> str | None:
+def _digest(cache: Cache | None, position: int) -> bytes | None:
+    """The digest of the file that the cached image at `position` was decoded from, if it was."""
+    if cache is None or cache.marks["state"][position] != READY:
+        return None
+    return bytes(cache.marks["file"][position])
+
+
+def _problem(file: Path, digest: bytes | None) -> str | None:
+    """What is wrong with an image file: it cannot be decoded, or is not the one with that digest any more."""
     try:
-        read(file, None)
+        reader, _ = opened(file)
+        with reader:
+            data = reader.read()
+        decoded(data, file, None)
     except (BrokenImageError, OSError) as error:
         return str(error)
+    if digest is not None and hashlib.sha256(data).digest()[:DIGEST] != digest:
+        return f"{CHANGED} {file} has other bytes than when it was decoded, under the same size and time of change"
     return None
 
 
-def _say_cache(source: FileSource, root: Path, listing: Listing, wanted: torch.Tensor, console: Console) -> None:
+def _say_cache(
+    source: FileSource, root: Path, listing: Listing, wanted: torch.Tensor, console: Console
+) -> Cache | None:
     cache = source.found_cache(root, listing)
     if cache is not None:
         states = cache.states()[wanted]
@@ -142,6 +171,7 @@ def _say_cache(source: FileSource, root: Path, listing: Listing, wanted: torch.T
         room = f"{size / 1e9:.2f} GB" if size else "kept at the size that they have"
         free = shutil.disk_usage(next(place for place in (root, *root.absolute().parents) if place.exists())).free
         console.print(f"to decode: {rest:,} images, {room}; {free / 1e9:.1f} GB are free below {root}")
+    return cache
 
 
 def _say_splits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -72,6 +73,19 @@ def test_prepare_decodes_once_and_check_sees_it(root, data, monkeypatch):
     # Whatever decodes again would fail.
     monkeypatch.setattr("signsym_core.datasets.cache.decoded", None)
     assert data("prepare", "imagefolder", "--data-root", root, "--set", "size=8")[0] == 0
+
+
+def test_check_sees_a_file_that_changed_under_the_same_size_and_time(root, data):
+    settings = ("imagefolder", "--data-root", root, "--set", "size=8")
+    _, before = data("prepare", *settings)
+    file = root / "train/cat/3.png"
+    status, content = file.stat(), (root / "train/dog/3.png").read_bytes()
+    file.write_bytes(content.ljust(status.st_size, b"\0")[: status.st_size])
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    status, said = data("check", *settings)
+    assert status == 1
+    assert f"{file} has other bytes than when it was decoded" in said.replace("\n", " ").replace("  ", " ")
+    assert "fingerprint: " in before
 
 
 @pytest.mark.parametrize("action", ["check", "prepare"])
