@@ -21,12 +21,14 @@ from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
 from signsym_core.attacks.ball import Norm
 from signsym_core.attacks.ball import within_ball as within_ball
 from signsym_core.attacks.finite import Tally
+from signsym_core.attacks.gradients import Exact
 from signsym_core.attacks.problem import Passes, Problem
 from signsym_core.block import run_block
 from signsym_core.frozen import frozen
 from signsym_core.outputs import NonFiniteOutputError, outputs_of, refuse_non_finite
 from signsym_core.registry import UnknownNameError, unknown
 from signsym_core.retrieval import Gallery
+from signsym_core.rules.convert import refuse_bypassed
 from signsym_core.tasks import TASKS, Task
 
 #: Images that share one draw of noise. Fixed, so that no result depends on how many images the device can hold.
@@ -128,7 +130,8 @@ def attack(
     The model is run in evaluation mode and left as it was found. Raises ValueError for images, labels, epsilons or
     a model that do not fit, saying what was expected and what came; and NonFiniteOutputError, a ValueError, where the
     model or the surrogate gives NaN or infinity for an image, -infinity too. A gradient may have entries that are not
-    finite: they count as 0, and the outcome says how many there were.
+    finite: they count as 0, and the outcome says how many there were. BypassedLayerError, a ValueError too, where the
+    attack follows the feedback of layers that the model goes around.
     """
     chosen = name if isinstance(name, Attack) else ATTACKS.build(name, **parameters)
     if isinstance(name, Attack) and parameters:
@@ -174,6 +177,8 @@ def attack(
             problem = Problem(model, *block, source, passes, size, tally, gallery, twin)
             try:
                 blocks.append(run_block(chosen, problem, epsilons, carry, max(0, keep - start)))
+                if passes.backwards and not isinstance(source, Exact):
+                    refuse_bypassed(model, images[:1])
             except NonFiniteOutputError:
                 for who, each in (("the model", model), ("the surrogate", surrogate)):
                     _refuse_on_clean_images(each, images, problem.micro_batch, who)

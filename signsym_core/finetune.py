@@ -21,7 +21,7 @@ from signsym_core.datasets.mapped import Mapped
 from signsym_core.health import Health, refuse_broken_outputs
 from signsym_core.registry import neutral, require
 from signsym_core.replay import one_ahead
-from signsym_core.rules.convert import unserved
+from signsym_core.rules.convert import BypassedLayerError, unserved
 from signsym_core.step import Step
 from signsym_core.tasks import Objective, Task
 
@@ -209,12 +209,10 @@ def _log_alignment(
 
 
 def _refuse_bypassed(model: nn.Module) -> None:
-    bypassed = unserved(model)
+    # A layer that took no part at all, such as an auxiliary head, has no gradient.
+    bypassed = [name for name in unserved(model) if model.get_submodule(name).weight.grad is not None]
     if bypassed:
-        raise ValueError(
-            f"layers {bypassed} were converted, but the network uses their weights without calling them, so their "
-            f"backward pass would stay BP in silence; name them in the rule's parameter bp_layers"
-        )
+        raise BypassedLayerError(bypassed)
 
 
 def _tensors(model: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

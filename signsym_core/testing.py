@@ -8,6 +8,7 @@ Each check raises AssertionError, saying what was expected and what came.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from typing import Any
@@ -50,7 +51,9 @@ def check_rule(rule: Rule) -> None:
         assert torch.equal(network.state_dict()[name], tensor), f"{rule.name} changed {name} when it was converted"
     assert torch.equal(network(images), plain), f"{rule.name} changed the forward pass"
     _check_gradients(rule, network, images)
+    _check_freshness(rule, network, images)
     _check_updates(rule, network, images)
+    _check_averages(rule)
     again = convert(_network(), rule, seed=3)
     other = convert(_network(), rule, seed=4)
     first = convert(_network(), rule, seed=3)
@@ -63,10 +66,12 @@ def check_rule(rule: Rule) -> None:
 
 def _check_gradients(rule: Rule, network: nn.Module, images: Tensor) -> None:
     """Against a network written with ordinary autograd: y = f(x, W) in value, f(x, B) in what reaches x."""
-    matrices = feedback(network)
     ours = images.clone().requires_grad_()
     network.zero_grad()
-    network(ours).square().sum().backward()
+    outputs = network(ours)
+    # After the pass, so that a rule that draws at every pass tells the draw of this one.
+    matrices = feedback(network)
+    outputs.square().sum().backward()
     theirs = images.clone().requires_grad_()
     reference = {name: p.detach().clone().requires_grad_() for name, p in network.named_parameters()}
 
@@ -89,6 +94,39 @@ def _check_gradients(rule: Rule, network: nn.Module, images: Tensor) -> None:
         _close(gradient, expected, f"{rule.name}: gradient of {name}")
 
 
+def _check_freshness(rule: Rule, network: nn.Module, images: Tensor) -> None:
+    """B is that of the weights of its pass where nothing counts that they were written, and so for copies."""
+    network.eval()
+    random = torch.Generator().manual_seed(5)
+    for _ in range(3):
+        before = feedback(network)
+        for parameter in network.parameters():
+            parameter.data.mul_(torch.rand(parameter.shape, generator=random) * 3 - 1)
+        if rule.redraws != "forward":
+            fresh = feedback(convert(_network(network), rule, seed=3).eval())
+            expected = before if rule.frozen else fresh
+            assert _equal(feedback(network), expected), f"{rule.name}: B must be that of the weights as they are"
+            assert _equal(feedback(copy.deepcopy(network)), expected), f"{rule.name}: a copy must have the same B"
+        # Twice, so that a matrix that was kept is met as well.
+        for _ in range(2):
+            _check_gradients(rule, network, images)
+
+
+def _check_averages(rule: Rule) -> None:
+    """Code that averages the tensors of state dicts averages the weights, and the rule still holds."""
+    one, other, model = (convert(_network(), rule, seed=3) for _ in range(3))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(2)
+    states = one.state_dict(), other.state_dict()
+    torch._foreach_lerp_(list(one.state_dict().values()), list(states[1].values()), 0.5)
+    model.load_state_dict({name: 0.5 * states[0][name] + 0.5 * states[1][name] for name in states[0]})
+    for average, scale in ((one, 1.5), (model, 1.75)):
+        for parameter, plain in zip(average.parameters(), _network().parameters(), strict=True):
+            assert torch.allclose(parameter, scale * plain), f"{rule.name}: averaging must average the weights"
+        _check_gradients(rule, average, torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+
+
 def _check_updates(rule: Rule, network: nn.Module, images: Tensor) -> None:
     """What the tags promise, over one update of the weights."""
     network.train()
@@ -104,8 +142,10 @@ def _check_updates(rule: Rule, network: nn.Module, images: Tensor) -> None:
             weight = weights[name]
             assert isinstance(weight, Tensor)
             assert torch.equal(matrix.sign(), weight.sign()), f"{rule.name}: B must have the signs of W in {name}"
-    if rule.frozen:
-        assert _equal(before, after), f"{rule.name}: a frozen B must not change with W"
+    if rule.frozen or "fixed-after-init" in rule.tags:
+        assert _equal(before, after), f"{rule.name}: a B that is fixed after initialisation must not change with W"
+    if "fixed-draw" in rule.tags:
+        assert rule.redraws == "never", f"{rule.name}: a draw that is fixed must not be drawn again"
     if "follows-weights" in rule.tags:
         assert not _equal(before, after), f"{rule.name}: B must follow W"
     network.eval()
@@ -177,12 +217,16 @@ def check_backbone(backbone: Backbone) -> None:
     convert(model, "usf")
 
 
-def _network() -> nn.Sequential:
+def _network(like: nn.Module | None = None) -> nn.Sequential:
+    """A small network of fixed weights, or of those of `like`."""
     generator = torch.Generator().manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        if like is not None:
+            for parameter, value in zip(network.parameters(), like.parameters(), strict=True):
+                parameter.copy_(value)
     return network
 
 

@@ -65,8 +65,9 @@ def load_file(model: Model, path: Path, sha256: str | None = None) -> None:
     """Load a state dict from a .safetensors or a torch file (read without unpickling code) into the body of `model`.
 
     Names may be those of the network or of a whole model of ours; a head in the file is left out. Raises
-    WeightsError for a missing file, one that holds something else, weights of another network, or other bytes than
-    those whose digest `sha256` is.
+    WeightsError for a missing file, one that holds something else, weights of another network, numbers of another kind
+    (int8, bool or complex where floats belong), entries that are not finite, or other bytes than those whose digest
+    `sha256` is.
     """
     load_body(model, read_state(path, sha256), str(path))
 
@@ -126,7 +127,7 @@ def _ours(state: dict[str, Tensor], extra: bool) -> dict[str, Tensor]:
 
 
 def _refuse_misfit(model: Model, state: dict[str, Tensor], head: str, source: str) -> None:
-    """Raise WeightsError unless `state` has the tensors of the network, but those of `head`, in their shapes."""
+    """Raise WeightsError unless `state` has the tensors of the network, but those of `head`: shapes, kinds, finite."""
     own = {name: t for name, t in model.network.state_dict().items() if not name.endswith("_extra_state")}
     given = {name: tensor for name, tensor in state.items() if not name.endswith("_extra_state")}
     needed = {name for name in own if not head or not name.startswith(head)}
@@ -139,5 +140,23 @@ def _refuse_misfit(model: Model, state: dict[str, Tensor], head: str, source: st
         for name in sorted(needed & given.keys())
         if given[name].shape != own[name].shape
     ]
+    problems += [
+        f"{name} has {given[name].dtype} instead of {_kind(own[name])}"
+        for name in sorted(needed & given.keys())
+        if _kind(given[name]) != _kind(own[name])
+    ]
+    problems += [
+        f"{name} has {broken} of {given[name].numel()} entries that are not finite as {own[name].dtype}"
+        for name in sorted(needed & given.keys())
+        if _kind(given[name]) == "floats" and (broken := int((~torch.isfinite(given[name].to(own[name].dtype))).sum()))
+    ]
     if problems:
         raise WeightsError(f"{source} does not fit the network: {'; '.join(problems[:5])} ({len(problems)} problems)")
+
+
+def _kind(tensor: Tensor) -> str:
+    """What sort of numbers a tensor holds; loading one sort as another would round, scale or drop parts in silence."""
+    if tensor.is_floating_point():
+        # Types of 8 bits and less stand for numbers only together with a scale.
+        return "floats" if tensor.element_size() > 1 else str(tensor.dtype)
+    return "whole numbers" if tensor.dtype in (torch.int16, torch.int32, torch.int64) else str(tensor.dtype)

@@ -6,54 +6,46 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from signsym_core.registry import UnknownNameError, unknown
 from signsym_core.rules import RULES
 from signsym_core.rules.base import Rule
 from signsym_core.rules.draws import Draws
-from signsym_core.rules.feedback import FeedbackConv2d, FeedbackLayer, FeedbackLinear
+from signsym_core.rules.feedback import FeedbackLayer, served_class
+from signsym_core.rules.layers import UnservedLayerError as UnservedLayerError
+from signsym_core.rules.layers import layers_to_convert
 from signsym_core.rules.state import FeedbackState
 
-_LAYERS: dict[type[nn.Module], type[FeedbackLayer]] = {nn.Linear: FeedbackLinear, nn.Conv2d: FeedbackConv2d}
 
-#: Modules that multiply by a weight in a way that no rule here serves; attention modules by the name of their class,
-#: since they hold Linear layers whose forward pass they go around.
-_UNSERVED: tuple[type, ...] = (
-    nn.Conv1d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Bilinear,
-    nn.RNNBase,
-    nn.RNNCellBase,
-    nn.MultiheadAttention,
-    nn.modules.lazy.LazyModuleMixin,
-)
-_UNSERVED_NAMES = frozenset({"ShiftedWindowAttention", "ShiftedWindowAttentionV2"})
+class BypassedLayerError(ValueError):
+    """A converted layer whose weight takes part in a pass that does not call the layer: it would be a BP layer."""
 
-
-class UnservedLayerError(TypeError):
-    """A layer that a rule cannot serve. Leaving it out in silence would make it a BP layer."""
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(
+            f"layers {names} were converted, but the network uses their weights without calling them, so their "
+            f"backward pass would stay BP in silence; name them in the rule's parameter bp_layers"
+        )
 
 
 def convert(network: nn.Module, rule: str | Rule = "frsf", seed: int = 0, **parameters: Any) -> nn.Module:
     """Put `rule` under every Conv2d and Linear of `network`, in place, and return the network.
 
-    Weights, buffers and the forward pass stay as they are. B follows the weights by itself. A network that is
-    converted already gets the new rule instead of its old one. Parameters are those of the rule, such as `scale` and
-    `bp_layers` (layers to leave to BP).
+    Weights, buffers and the forward pass stay as they are; a layer of a class derived from Conv2d or Linear keeps its
+    methods. B is always that of the weights of the pass, whoever wrote them. A network that is converted already gets
+    the new rule instead of its old one. Parameters are those of the rule, such as `scale` and `bp_layers` (layers, or
+    single parameters, to leave to BP).
 
-    Raises UnknownNameError or ParameterError for the rule, and UnservedLayerError, naming the layer, for one that
-    the rule cannot serve and that `bp_layers` does not name.
+    Every parameter with two or more dimensions is accounted for: converted, named in `bp_layers`, that of a
+    normalisation or an embedding, or refused. Raises UnknownNameError or ParameterError for the rule,
+    UnservedLayerError, naming the layer or parameter, for one that the rule cannot serve and that `bp_layers` does not
+    name, and ZeroFeedbackError where a B that never changes would be 0.
     """
     chosen = rule if isinstance(rule, Rule) else RULES.build(rule, **parameters)
     if isinstance(rule, Rule) and parameters:
         raise TypeError(f"the rule is given as an object, so its parameters are set: got also {sorted(parameters)}")
     revert(network)
-    layers = _layers_to_convert(network, chosen)
+    layers = layers_to_convert(network, chosen)
     indices: dict[int, int] = {}
     states = []
     weights = {id(layer.weight): layer.weight.shape for _, layer in layers}
@@ -66,7 +58,7 @@ def convert(network: nn.Module, rule: str | Rule = "frsf", seed: int = 0, **para
         states[-1].begin(layer.weight)
     for (_, layer), state in zip(layers, states, strict=True):
         original = type(layer)
-        layer.__class__ = next(ours for theirs, ours in _LAYERS.items() if isinstance(layer, theirs))  # type: ignore[assignment]
+        layer.__class__ = served_class(original)  # type: ignore[assignment]
         cast(FeedbackLayer, layer).adopt(state, original)
     return network
 
@@ -132,50 +124,34 @@ def converted(model: nn.Module) -> list[tuple[str, FeedbackLayer]]:
 
 
 def unserved(model: nn.Module) -> list[str]:
-    """Converted layers whose forward pass has not run since the conversion.
+    """Converted layers, but those of BP, whose forward pass has not run since the conversion.
 
-    After a forward pass of the model this names the layers that something goes around, by using their weight
-    directly: their gradient is BP's.
+    After a forward pass of the model these are the layers that take no part in it, and those that something goes
+    around, by using their weight directly: see `refuse_bypassed`.
     """
-    return [name for name, layer in converted(model) if not layer.state.service.ran]
+    layers = [(name, layer) for name, layer in converted(model) if not layer.state.rule.exact]
+    return [name for name, layer in layers if not layer.state.service.ran]
 
 
-def _layers_to_convert(network: nn.Module, rule: Rule) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
-    modules = list(network.named_modules())
-    matrices = [(name, module) for name, module in modules if isinstance(module, (nn.Linear, nn.Conv2d))]
-    if not matrices:
-        raise UnservedLayerError(f"{type(network).__name__} has no Conv2d and no Linear layer: nothing to convert")
-    left = {"first": matrices[0][0], "head": matrices[-1][0]}
-    names = [name for name, _ in modules]
-    for given in rule.bp_layers:
-        if given not in left and given not in names:
-            raise UnknownNameError(unknown("layer in bp_layers", given, [*left, *names[1:]]))
-    prefixes = [left.get(given, given) for given in rule.bp_layers]
+def refuse_bypassed(model: nn.Module, images: Tensor) -> None:
+    """Raise BypassedLayerError for layers that `model`, which has run before, goes around for `images`.
 
-    def stays(name: str) -> bool:
-        return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
-
-    for name, module in modules:
-        if not rule.exact and not stays(name):
-            reason = _refusal(module)
-            if reason:
-                raise UnservedLayerError(
-                    f"layer {name!r} ({type(module).__name__}): {reason}; rule {rule.name!r} serves Conv2d and Linear. "
-                    f"To leave it to BP, say so: bp_layers=({name!r},)"
-                )
-    return [(name, module) for name, module in matrices if not stays(name)]
-
-
-def _refusal(module: nn.Module) -> str | None:
-    """Why `module` cannot be served, or None."""
-    if isinstance(module, _UNSERVED) or type(module).__name__ in _UNSERVED_NAMES:
-        return "it multiplies by a weight outside a Conv2d's or Linear's own forward pass"
-    if isinstance(module, (nn.Linear, nn.Conv2d)):
-        if parametrize.is_parametrized(module) or not module.weight.is_leaf:
-            return "its weight is computed from other parameters (a parametrisation)"
-        base = nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d
-        if type(module).forward is not base.forward:
-            return "it has a forward pass of its own"
-        if isinstance(module, nn.Conv2d) and type(module)._conv_forward is not nn.Conv2d._conv_forward:
-            return "it has a convolution of its own"
-    return None
+    The model runs again only where some layer has never run: its weight takes part if the outputs depend on it.
+    """
+    names = unserved(model)
+    if not names:
+        return
+    weights = [cast(Tensor, model.get_submodule(name).weight) for name in names]
+    wanted = [weight.requires_grad for weight in weights]
+    try:
+        for weight in weights:
+            weight.requires_grad_()
+        with torch.enable_grad():
+            outputs = model(images)
+        taking_part = torch.autograd.grad(outputs.sum(), weights, allow_unused=True) if outputs.requires_grad else []
+    finally:
+        for weight, before in zip(weights, wanted, strict=True):
+            weight.requires_grad_(before)
+    bypassed = [name for name, gradient in zip(names, taking_part, strict=False) if gradient is not None]
+    if bypassed:
+        raise BypassedLayerError(bypassed)

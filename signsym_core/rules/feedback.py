@@ -186,6 +186,10 @@ class FeedbackLayer(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._register_handle()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Classes of converted layers are made as they are needed: copies and pickles name the class of before.
+        return _blank, (self.original,), self.__dict__
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rule={self.state.rule.name}"
 
@@ -236,3 +240,19 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
             return x, [top, left]
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
         return F.pad(x, [left, right, top, bottom], mode=mode), [0, 0]
+
+
+_classes: dict[type[nn.Module], type[FeedbackLayer]] = {nn.Linear: FeedbackLinear, nn.Conv2d: FeedbackConv2d}
+
+
+def served_class(original: type[nn.Module]) -> type[FeedbackLayer]:
+    """The class that a layer of class `original` gets: ours, or one that has all that `original` has beside it."""
+    if original not in _classes:
+        ours = FeedbackLinear if issubclass(original, nn.Linear) else FeedbackConv2d
+        _classes[original] = type(f"Feedback{original.__name__}", (ours, original), {"__module__": __name__})
+    return _classes[original]
+
+
+def _blank(original: type[nn.Module]) -> FeedbackLayer:
+    kind = served_class(original)
+    return kind.__new__(kind)

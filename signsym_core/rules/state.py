@@ -227,7 +227,7 @@ class FeedbackState:
         self._magnitudes = self._matrix = self._made_from = self._sizes = None
         self._refuse_zero()
         if self.shared is not None:
-            self.shared.seed = self.seed
+            self.shared.seed, self.shared.number = self.seed, 0
         if self.rule.redraws == "update":
             # Where the checkpoint was taken after an update, the next training step owes a new draw here as there.
             self._drawn_for = None if fields["update_due"] else Snapshot(weight).keep(weight.detach())

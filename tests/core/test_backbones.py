@@ -235,3 +235,35 @@ def test_a_grey_image_is_its_own_colour_image():
     model = RESNET.build(4, size=32).eval()
     grey = torch.rand(2, 1, 32, 32)
     assert torch.allclose(model(grey), model(grey.expand(2, 3, 32, 32)), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64, torch.int64])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_numbers_of_another_kind_are_refused_by_name(tmp_path, published, dtype, suffix):
+    file, changed = tmp_path / f"w{suffix}", published | {"conv1.weight": published["conv1.weight"].to(dtype)}
+    torch.save(changed, file) if suffix == ".pth" else save_file(changed, file)
+    with pytest.raises(WeightsError, match=rf"conv1\.weight has {dtype} instead of floats .1 problems"):
+        load_file(RESNET.build(5, size=32), file)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_another_size_fit(tmp_path, published, dtype):
+    torch.save({n: t.to(dtype) if t.is_floating_point() else t for n, t in published.items()}, tmp_path / "w.pth")
+    model = RESNET.build(5, size=32)
+    load_file(model, tmp_path / "w.pth")
+    assert torch.equal(model.network.conv1.weight, published["conv1.weight"].to(dtype).float())
+
+
+def test_a_counter_of_batches_that_is_a_float_is_refused(tmp_path, published):
+    torch.save(published | {"bn1.num_batches_tracked": torch.tensor(3.0)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"bn1\.num_batches_tracked has torch\.float32 instead of whole numbers"):
+        load_file(RESNET.build(5, size=32), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, published, value):
+    broken = published["layer1.0.conv1.weight"].double()
+    broken[0, 0, 0, :2] = value
+    torch.save(published | {"layer1.0.conv1.weight": broken}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"layer1\.0\.conv1\.weight has 2 of 36864 entries that are not finite"):
+        load_file(RESNET.build(5, size=32), tmp_path / "w.pth")

@@ -10,6 +10,8 @@ from targets import QUICK
 
 from signsym_core import ATTACKS, BACKBONES, DATASETS, RULES, TASKS
 from signsym_core.attacks import Attack
+from signsym_core.rules import record
+from signsym_core.rules.snapshot import Snapshot
 from signsym_core.rules.usf import USF
 from signsym_core.testing import check_attack, check_backbone, check_member, check_rule
 
@@ -26,8 +28,7 @@ def test_rule_at_every_scale(name, scale):
 
 
 def test_rule_redrawn_at_every_forward_passes_too():
-    rule = RULES.build("brsf", redraw="forward")
-    check_member(rule)
+    check_rule(RULES.build("brsf", redraw="forward"))
 
 
 @pytest.mark.parametrize("name", ATTACKS.names)
@@ -56,6 +57,46 @@ def test_the_suite_fails_a_rule_with_wrong_signs():
 
     with pytest.raises(AssertionError, match="signs of W"):
         check_rule(Flipped())
+
+
+def test_the_suite_fails_a_matrix_that_is_kept_by_counters(monkeypatch):
+    monkeypatch.setattr(Snapshot, "holds", lambda self, weight: True)
+    with pytest.raises(AssertionError, match="weights as they are"):
+        check_rule(USF())
+
+
+def test_the_suite_fails_a_rule_that_keeps_a_matrix_of_its_own():
+    kept = {}
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Keeping(USF):
+        """B = s · sign(W) as it was when the tensor was met first."""
+
+        def build(self, weight, draw, size, out):
+            if weight.data_ptr() not in kept:
+                super().build(weight, draw, size, out)
+                kept[weight.data_ptr()] = out.clone()
+            out.copy_(kept[weight.data_ptr()])
+
+    with pytest.raises(AssertionError, match="weights as they are"):
+        check_rule(Keeping())
+
+
+def test_the_suite_fails_records_that_cannot_be_averaged(monkeypatch):
+    monkeypatch.setattr(record, "write", lambda fields: torch.zeros(len(str(fields)), dtype=torch.uint8))
+    with pytest.raises((AssertionError, RuntimeError), match="lerp"):
+        check_rule(USF())
+
+
+def test_the_suite_fails_a_tag_that_promises_a_fixed_b():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Promising(USF):
+        """B = s · sign(W)."""
+
+        tags = frozenset({"fixed-after-init"})
+
+    with pytest.raises(AssertionError, match="fixed after initialisation"):
+        check_rule(Promising())
 
 
 def test_the_suite_fails_an_attack_that_depends_on_the_other_epsilons():
