@@ -140,9 +140,11 @@ def _explore(parsed: argparse.Namespace, console: Console) -> int:
 def _export(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator.explorer.export import export
     from orchestrator.store import open_store
-    from orchestrator.sweeping import COMPLETE
+    from orchestrator.sweeping import COMPLETE, show_skipped
 
-    rows = export(open_store(parsed.storage), parsed.what, Path(parsed.out))
+    store = open_store(parsed.storage)
+    rows = export(store, parsed.what, Path(parsed.out))
+    show_skipped(store.skipped, console)
     console.print(f"{rows:,} rows: {Path(parsed.out).resolve()}", highlight=False)
     return COMPLETE
 

@@ -25,6 +25,8 @@ class Survey:
 
     done_cells: set[str] = dataclasses.field(default_factory=set)
     done_models: set[str] = dataclasses.field(default_factory=set)
+    #: Models that were finished and have lost their weights.
+    bare_models: set[str] = dataclasses.field(default_factory=set)
     #: The median of seconds, and the peak of GPU memory with the GPU's own, both in bytes.
     seconds: dict[Group, float] = dataclasses.field(default_factory=dict)
     memory: dict[Group, Memory] = dataclasses.field(default_factory=dict)
@@ -37,7 +39,7 @@ class Survey:
 def survey(store: Store) -> Survey:
     """Read what `store` holds, once. What cannot be trusted counts as not done and is named in `store.skipped`."""
     records, done = store.models()
-    found = Survey(done_models=done)
+    found = Survey(done_models=done, bare_models=set(records) - done)
     times: dict[Group, list[float]] = {}
     for record in records.values():
         spec = record["spec"]

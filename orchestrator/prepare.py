@@ -87,6 +87,8 @@ def sound_plan(grid: Grid, found: Survey, store: Store) -> Plan:
         plan = compile_plan(grid, found.done_cells, done)
         needed = {parent for job in plan.jobs.values() for parent in job.parents} - set(plan.jobs) - usable
         if not needed:
+            for key in found.bare_models & set(plan.jobs):
+                store.check_model(key)
             return plan
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             found_usable = pool.map(functools.partial(_usable, store), needed)

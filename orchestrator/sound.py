@@ -41,9 +41,9 @@ def sound_results(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
 
     Every file of results and of outcomes is read and checked.
     """
-    wanted = list(dict.fromkeys([*columns, "cell", "n", "value"]))
-    results = Folder(store, "results", tables.RESULTS, wanted, plain=tables.RESULTS.names)
-    outcomes = Folder(store, "outcomes", tables.OUTCOMES, ("cell", "image", "robust", "ap"))
+    # All columns, since a row is checked by those that are read.
+    results = Folder(store, "results", tables.RESULTS, tables.RESULTS.names, plain=tables.RESULTS.names)
+    outcomes = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
     names, there = results.names(), set(outcomes.names())
     bare: dict[str, pa.Table] = {}
     for start in range(0, len(names), AT_ONCE):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.filesystem import FOLDER
 from orchestrator.store import Store
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ def keep_grid(store: Store, grid: str, text: str, sets: Sequence[str]) -> None:
     try:
         if store.read(path) == data:
             return
-    except OSError:
-        # Not there, or damaged.
-        pass
+    except OSError as error:
+        if str(error) == FOLDER:
+            # Nothing can be put in its place; whoever reads the grids names it.
+            return
     store.write(path, data)
 
 

@@ -47,7 +47,7 @@ def _steps(store: Store) -> Iterator[int]:
         yield 2
     # Outcomes whose results never came, since their sweep was killed, are no part of a number; damage is named all the
     # same.
-    alone = Folder(store, "outcomes", tables.OUTCOMES, ("cell", "image", "robust", "ap"))
+    alone = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
     names = sorted(set(alone.names()) - {name.removesuffix(".parquet") for name in store.names("results", ".parquet")})
     yield from _read(store, alone, names)
     for name, schema in _TABLES.items():

@@ -22,7 +22,8 @@ _NAMES = ("task", "dataset", "backbone", "rule", "seed", "attack", "gradient", "
 def export(store: Store, what: str, out: Path) -> int:
     """Write "results", "outcomes" or "curves" of a store to a .csv or .parquet file; the number of rows.
 
-    Outcomes are written file by file, so that they need not fit into memory. Raises ValueError for another suffix.
+    Outcomes are written file by file, so that they need not fit into memory. What could not be used is named in
+    `store.skipped`. Raises ValueError for another suffix.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out {out} must end with .csv or .parquet")
@@ -64,7 +65,10 @@ def _outcomes(store: Store) -> Iterator[pa.Table]:
 
 def _curves(store: Store) -> Iterator[pa.Table]:
     """A row for each point of each line, over all seeds, with its interval and its paired gap to BP."""
-    query = Data(store.uri, at_once=True).snapshot.query()
+    data = Data(store.uri, at_once=True)
+    data.check()
+    store.skipped |= data.skipped
+    query = data.snapshot.query()
     rows = []
     for curve in query.curves(query.index.ordered):
         names = dict(zip(LINE, query.index.lines[curve.line].key, strict=True)) | {"score": curve.score_name}
