@@ -79,6 +79,16 @@ def test_children_wait_and_the_end_is_said(feed):
     assert feed.suggest("t3") == Searcher.FINISHED
 
 
+@pytest.mark.parametrize("outcome", [{}, {"error": "ValueError: no", "cause": "error", "traceback": ""}])
+def test_what_a_trial_has_to_tell_is_passed_on_however_its_job_ended(feed, outcome):
+    feed.suggest("t1")
+    feed.on_trial_complete("t1", {"done": True, "said": ["a cache was mended", "b"]} | outcome)
+    assert [told for told in feed.log.told if told[0] == "said"] == [
+        ("said", "parent", "a cache was mended"),
+        ("said", "parent", "b"),
+    ]
+
+
 def test_no_more_trials_than_fit(made):
     feed = made(*(job(f"j{at}") for at in range(5)))
     assert [feed.suggest(f"t{at}") is not None for at in range(4)] == [True, True, False, False]

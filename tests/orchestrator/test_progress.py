@@ -84,6 +84,13 @@ def test_failures_are_said_at_once(clock):
     assert "failed for good: attack number 0: ValueError: no" in text
 
 
+def test_what_trials_have_to_tell_is_said_once(clock):
+    shown, sink = view()
+    for key in ("k0", "k1"):
+        shown.said(key, "data set 'digits': [begun] before fingerprints")
+    assert sink.getvalue() == "note: data set 'digits': [begun] before fingerprints\n"
+
+
 def test_a_terminal_shows_the_running_trials():
     shown, sink = view(terminal=True)
     with shown:
