@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import multiprocessing
 from collections.abc import Mapping, Sequence, Set
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,28 @@ def _usable(store: Store, key: str) -> bool:
 
 def prepare_apart(path: Path, sets: Sequence[str], storage: str) -> Prepared:
     """`prepare` in a process of its own, which ends with it."""
+    # A pipe alone, and no pool: a pool's locks need /dev/shm, which not every container has.
     fresh = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=fresh) as pool:
-        return pool.submit(prepare, path, list(sets), storage).result()
+    receiver, sender = fresh.Pipe(duplex=False)
+    process = fresh.Process(target=_prepare_for, args=(sender, path, list(sets), storage))
+    process.start()
+    sender.close()
+    try:
+        prepared: Prepared | Exception = receiver.recv()
+    except EOFError:
+        process.join()
+        raise ChildProcessError(
+            f"the process that reads the grid and the store ended with status {process.exitcode} before it was through"
+            f"{'; -9 is what a full memory of the machine looks like' if process.exitcode == -9 else ''}"
+        ) from None
+    process.join()
+    if isinstance(prepared, Exception):
+        raise prepared
+    return prepared
+
+
+def _prepare_for(sender: Connection, path: Path, sets: Sequence[str], storage: str) -> None:
+    try:
+        sender.send(prepare(path, sets, storage))
+    except Exception as error:
+        sender.send(error)

@@ -88,11 +88,15 @@ def test_without_a_home_the_token_is_elsewhere_and_named_to_ray(tmp_path, monkey
 
 
 #: Everything that people's machines have wrong, at once: a Ray of somebody else's on Ray's usual ports, without a CPU
-#: to give, no home, a long name for temporary files, next to no shared memory, a proxy, few open files, no UTF-8.
+#: to give, no home, a long name for temporary files, no /dev/shm, a proxy, few open files, no UTF-8.
 WRONG = """
 ip link set lo up
 RAY_AUTH_MODE=disabled ray start --head --num-cpus 0 --include-dashboard true --temp-dir {folder}/ray >{folder}/log 2>&1
-mount -t tmpfs -o size=64k tmpfs /dev/shm
+mkdir {folder}/dev && mount -t tmpfs tmpfs {folder}/dev
+for device in null zero random urandom full; do
+    touch {folder}/dev/$device; mount --bind /dev/$device {folder}/dev/$device
+done
+mount --rbind {folder}/dev /dev && [ ! -e /dev/shm ] || exit
 export HOME=/proc/no-home TMPDIR={folder}/{long} LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0
 export http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9 grpc_proxy=http://127.0.0.1:9
 ulimit -Sn 256

@@ -10,6 +10,7 @@ import re
 import signal
 import stat
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -272,6 +273,24 @@ def test_the_other_sweeps_death_leaves_its_jobs_to_the_one_that_lives(slow, tmp_
     status, output = finish(second)
     assert status == 0, output
     assert table(tmp_path / "store").equals(wanted)
+
+
+def test_a_sweep_that_is_stopped_until_another_took_over_doubles_nothing_when_it_wakes(slow, tmp_path):
+    grid, wanted = slow
+    first = sweep(grid, "--storage", tmp_path / "store")
+    started(tmp_path / "store", "finetune")
+    os.kill(first.pid, signal.SIGSTOP)
+    before = Counter((event["event"], event["job"]) for event in events(tmp_path / "store") if "job" in event)
+    status, output = finish(sweep(grid, "--storage", tmp_path / "store"))
+    assert status == 0, output
+    os.kill(first.pid, signal.SIGCONT)
+    status, output = finish(first)
+    assert status == 0, output
+    assert table(tmp_path / "store").equals(wanted)
+    starts = Counter(event["job"] for event in events(tmp_path / "store") if event["event"] == "job_started")
+    twice = {job for job, count in starts.items() if count > 1}
+    # Only what ran when it was stopped may have been done by both.
+    assert all(("job_started", job) in before and ("job_finished", job) not in before for job in twice)
 
 
 def test_status_in_another_terminal_shows_what_runs(tmp_path, run):
