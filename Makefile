@@ -6,14 +6,14 @@ GRID ?= grids/quickstart.yaml
 STORAGE ?= runs/quickstart
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test browser lint bench test-lowest clean
+.PHONY: sweep test browser machines lint bench test-lowest clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/python orchestrator/sweep.py $(GRID) --storage $(STORAGE)
 	$(BIN)/signsym report $(STORAGE) --out $(STORAGE)/report
 	@echo "to filter, compare and doubt: $(BIN)/signsym explore $(STORAGE)"
 
-test: $(VENV)/.installed-test browser
+test: $(VENV)/.installed-test browser machines
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # Some tests drive a browser. It is installed where that can be done without asking; elsewhere they are skipped.
@@ -22,6 +22,18 @@ browser:
 		test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "Installing chromium for the browser tests ..." && \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; \
 	} || echo "No chromium, and it cannot be installed here: the browser tests are skipped."
+
+# Some tests make machines of namespaces, with sshd and with SLURM. These are daemons, so they are installed only where
+# nothing would start them: in a container. Elsewhere the tests that need what is missing are skipped.
+MACHINES := openssh-server rsync iproute2 procps slurm-wlm munge
+machines:
+	@for program in sshd rsync ip pgrep slurmctld slurmd sbatch munged; do \
+		command -v $$program >/dev/null || missing="$$missing $$program"; \
+	done; test -z "$$missing" || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null && ! test -d /run/systemd/system && \
+		echo "Installing $(MACHINES) for the cluster tests ..." && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(MACHINES) >/dev/null; \
+	} || echo "No$$missing, and they cannot be installed here: some cluster tests are skipped."
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -3,4 +3,5 @@
 # SIGNSYM_STORAGE and SIGNSYM_DATA_ROOT, as the cluster file says. A bucket's credentials come from the nodes' own role
 # or from the environment, never from a file here.
 [ -f ~/signsym.env ] && source ~/signsym.env
-export RAY_AUTH_MODE=token
+# Where start.sh lets Ray keep its files.
+export RAY_AUTH_MODE=token RAY_TMPDIR=/tmp/signsym-$(id -u)

@@ -12,7 +12,8 @@ from pathlib import Path
 from sweeps import ROOT, TINY, WATCHDOG
 
 #: What a copy of the repository has, as a cluster gets it.
-SHIPPED = ["orchestrator", "signsym_core", "grids", "cluster", "pyproject.toml", "constraints.txt"]
+SHIPPED = ["orchestrator", "signsym_core", "cluster", "grids"]
+SHIPPED += ["pyproject.toml", "constraints.txt", "README.md", "LICENSE"]
 #: Network, processes, mounts and host name of its own; everything inside ends with the first process.
 UNSHARE = ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--mount-proc", "--kill-child"]
 
@@ -35,8 +36,8 @@ alone() {{{{
     mkdir -p {{folder}}
     [ -z "$(ls {{folder}})" ] || mount -t tmpfs tmpfs {{folder}}
     for place; do mkdir -p "$place"; mount --bind "$kept$place" "$place"; done
-    mkdir /tmp/ray && mount --bind "$own/ray" /tmp/ray
-    export HOME=$own/home && cd "$own/work"
+    mkdir /tmp/signsym-0 && mount --bind "$own/ray" /tmp/signsym-0
+    export HOME=$own/home RAY_TMPDIR=/tmp/signsym-0 && cd "$own/work"
 }}}}
 export -f alone
 hostname near
@@ -63,7 +64,7 @@ def why_not(*programs: str) -> str:
         return "needs root, for namespaces with mounts of their own"
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
-        return f"needs {', '.join(missing)} (Debian: openssh-server rsync iproute2)"
+        return f"needs {', '.join(missing)} (Debian: openssh-server rsync iproute2 slurm-wlm munge)"
     tried = subprocess.run([*UNSHARE, "mount", "--make-rprivate", "/"], capture_output=True, text=True)
     return f"needs namespaces: {tried.stderr.strip()}" if tried.returncode else ""
 

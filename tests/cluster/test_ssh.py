@@ -83,6 +83,7 @@ def submitted(tmp_path_factory):
     for name, address in (("near", NEAR), ("far", FAR)):
         _machine(folder / name, address, key.with_suffix(".pub"))
     (folder / "laptop/home/.ray/auth_token").write_text("0123456789abcdef" * 4)
+    (folder / "laptop/home/.ray/auth_token").chmod(0o644)
     (folder / "joined.py").write_text(JOINED)
     (folder / "client.py").write_text(CLIENT)
     laptop = repository(folder / "laptop/repository")
@@ -146,11 +147,15 @@ def _cluster(key, store):
 def test_both_nodes_come_up_and_get_what_the_cluster_file_says(submitted):
     steps, folder = submitted
     assert steps["up"].status == 0, steps["up"].text
+    assert "Ray runtime will not be started" not in steps["up"].text
+    assert "will not launch any workers" not in steps["up"].text
     assert steps["joined"].status == 0, steps["joined"].text
     for name in ("near", "far"):
         home = folder / name / "home"
         assert (home / "signsym/orchestrator/sweep.py").is_file()
         assert (home / ".ray/auth_token").read_text() == "0123456789abcdef" * 4
+        assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+        assert (folder / name / "ray").stat().st_mode & 0o777 == 0o700
         pip = (home / "pip.log").read_text().splitlines()
         assert pip[-2:] == ["--editable", f"{home}/signsym[cluster]"]
         assert (home / ".bashrc").read_text().count("profile.sh") == 1
@@ -201,7 +206,7 @@ def test_strangers_find_no_dashboard_and_are_asked_for_the_token(submitted):
     assert re.search("InvalidAuthToken|Unauthenticated|UNAUTHENTICATED", steps["stranger"].text), steps["stranger"].text
     # The client itself only says that it waited in vain.
     assert steps["client"].status != 0
-    (log,) = (folder / "near/ray").glob("session_2*/logs/ray_client_server.err")
+    (log,) = (folder / "near/ray/ray").glob("session_2*/logs/ray_client_server.err")
     assert "Authentication required" in log.read_text()
 
 
