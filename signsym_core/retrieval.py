@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from signsym_core.arithmetic import arithmetic
 from signsym_core.datasets import DataSource, Split, inputs
+from signsym_core.outputs import outputs_of, refuse_non_finite
+from signsym_core.validation import binary_codes, check_code_labels, shown, whole
 
 #: How the order of items at one distance is decided.
 Ties = Literal["expected", "stable"]
@@ -30,12 +32,17 @@ CHUNK = 1 << 22
 class Codes:
     """Binary codes with their items' labels, on one device.
 
-    `signs` is int8 [n, b] of -1 and +1; `labels` is int64 [n], or 0/1 [n, c] where an item has several. Two items are
-    relevant to each other when they share a label.
+    `signs` is int8 [n, b] of -1 and +1, n and b at least 1; it is made from bool codes and from numbers that are
+    exactly -1 and +1. `labels` is int64 [n] from 0 on, or 0/1 [n, c] where an item has several. Two items are relevant
+    to each other when they share a label. Raises ValueError for anything else.
     """
 
     signs: Tensor
     labels: Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signs", binary_codes(self.signs, "signs"))
+        check_code_labels(self.labels, len(self.signs), self.signs.device, "labels")
 
     def __len__(self) -> int:
         return len(self.signs)
@@ -57,19 +64,24 @@ class Gallery:
 
 @torch.no_grad()
 def encode(model: nn.Module, split: Split, source: DataSource, batch: int = 256) -> Codes:
-    """The codes that `model` gives the images of `split`, which lie on its device, as it is tested on them."""
+    """The codes that `model` gives the images of `split`, which lie on its device, as it is tested on them.
+
+    Raises NonFiniteOutputError where outputs are NaN or infinite: they have no sign.
+    """
     training = model.training
     model.eval()
     try:
-        found = []
+        outputs = []
         with arithmetic("float32", True, split.device):
             for places in torch.arange(len(split)).split(batch):
                 images = split.take(places).images
                 assert isinstance(images, Tensor)
-                found.append(signs(model(inputs(images, source))))
+                outputs.append(outputs_of(model, inputs(images, source)))
     finally:
         model.train(training)
-    return Codes(signs=torch.cat(found), labels=split.labels)
+    together = torch.cat(outputs)
+    refuse_non_finite(together, what=f"images of {type(source).name}")
+    return Codes(signs=signs(together), labels=split.labels)
 
 
 def signs(outputs: Tensor) -> Tensor:
@@ -101,10 +113,25 @@ def mean_average_precision(
     k: int | None = None,
     ties: Ties = "expected",
 ) -> float:
-    """mAP@k, 0 .. 1: the mean over queries of `average_precision`. Codes are ±1 or bool [n, b], real outputs too."""
-    queries = Codes(signs=signs(query_codes), labels=query_labels)
-    database = Codes(signs=signs(database_codes), labels=database_labels)
+    """mAP@k, 0 .. 1: the mean over queries of `average_precision`.
+
+    Codes are [n, b], bool or numbers that are exactly -1 and +1: both bool or neither. Labels are int64 [n] from 0 on,
+    or 0/1 [n, c], of one kind in both; all four are on one device. `k` is a whole number, at least 1, or None; `ties`
+    is "expected" or "stable". Raises ValueError for anything else, such as codes of 0 and 1 (take `codes.bool()`) and
+    real outputs (take their signs).
+    """
+    sides = (("query", query_codes, query_labels), ("database", database_codes, database_labels))
+    (queries, query_kind), (database, database_kind) = (_side(*side) for side in sides)
+    if (query_kind == torch.bool) != (database_kind == torch.bool):
+        raise ValueError(f"codes must both be bool or both -1 and +1, got {query_kind} and {database_kind}")
     return float(average_precision(queries, database, k, ties).mean())
+
+
+def _side(side: str, codes: Tensor, labels: Tensor) -> tuple[Codes, torch.dtype]:
+    """Codes and labels of the queries or of the database, and the type that the codes came in."""
+    clean = binary_codes(codes, f"{side}_codes")
+    check_code_labels(labels, len(clean), clean.device, f"{side}_labels")
+    return Codes(signs=clean, labels=labels), codes.dtype
 
 
 def average_precision(queries: Codes, database: Codes, k: int | None = None, ties: Ties = "expected") -> Tensor:
@@ -121,11 +148,9 @@ def average_precision(queries: Codes, database: Codes, k: int | None = None, tie
     Raises ValueError where codes or labels do not fit each other.
     """
     _check(queries, database)
-    if k is not None and k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    if ties not in ("expected", "stable"):
-        raise ValueError(f"ties must be 'expected' or 'stable', got {ties!r}")
-    cut = len(database) if k is None else min(k, len(database))
+    cut = len(database) if k is None else min(whole("k", k, 1), len(database))
+    if not isinstance(ties, str) or ties not in ("expected", "stable"):
+        raise ValueError(f"ties must be 'expected' or 'stable', got {ties!r:.60}")
     score = _expected if ties == "expected" else _stable
     parts = [
         score(twice, relevance(queries.labels[part], database.labels), cut)
@@ -249,12 +274,12 @@ def _log_choose(n: Tensor, k: Tensor) -> Tensor:
 
 
 def _check(queries: Codes, database: Codes) -> None:
-    for what, codes in (("query", queries), ("database", database)):
-        if codes.signs.ndim != 2 or not len(codes):
-            raise ValueError(f"{what} codes must be [n, bits] with n at least 1, got {list(codes.signs.shape)}")
-        if len(codes.labels) != len(codes.signs) or codes.labels.ndim not in (1, 2):
-            shape = list(codes.labels.shape)
-            raise ValueError(f"{what} labels must be [{len(codes)}] or 0/1 [{len(codes)}, classes], got {shape}")
+    for what, codes in (("queries", queries), ("database", database)):
+        if not isinstance(codes, Codes):
+            raise ValueError(f"{what} must be Codes(signs=..., labels=...), got {shown(codes)}")
+    if queries.signs.device != database.signs.device:
+        devices = f"{queries.signs.device} and {database.signs.device}"
+        raise ValueError(f"codes of queries and database must be on one device, got {devices}")
     if queries.signs.shape[1] != database.signs.shape[1]:
         raise ValueError(f"queries have {queries.signs.shape[1]} bits and the database {database.signs.shape[1]}")
     if queries.labels.shape[1:] != database.labels.shape[1:]:

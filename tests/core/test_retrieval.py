@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score
 
 import signsym_core as ss
 from signsym_core import retrieval
+from signsym_core.outputs import NonFiniteOutputError
 from signsym_core.retrieval import Codes, average_precision, chance, nearest, pack, signs, unpack
 
 
@@ -140,13 +141,14 @@ def test_a_query_without_a_relevant_item_counts_in_the_mean():
     assert ss.mean_average_precision(torch.ones(2, 4), torch.tensor([0, 1]), database, labels) == 0.5
 
 
-def test_codes_may_be_bool_real_or_signs_and_zero_is_plus_one():
+def test_codes_may_be_bool_or_exact_signs_of_any_type_and_zero_is_plus_one():
     rng = np.random.default_rng(3)
     queries, database = made(rng, 5, 40, 12, 3)
-    real = database.signs * torch.rand(40, 12)
-    forms = [(queries.signs, database.signs), (queries.signs > 0, database.signs > 0), (queries.signs.float(), real)]
+    kinds = [torch.int8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64]
+    forms = [(queries.signs.to(one), database.signs.to(other)) for one, other in itertools.product(kinds, kinds)]
+    forms.append((queries.signs > 0, database.signs > 0))
     scores = {ss.mean_average_precision(q, queries.labels, d, database.labels, 10) for q, d in forms}
-    assert len(scores) == 1
+    assert scores == {float(average_precision(queries, database, 10).mean())}
     assert signs(torch.tensor([-0.0, 0.0, -1e-30, 2.0])).tolist() == [1, 1, -1, 1]
 
 
@@ -181,15 +183,82 @@ def test_encode_gives_the_signs_of_the_model_in_evaluation_mode():
         assert torch.equal(codes.signs, signs(model.eval()(split.images.float() / 255)))
 
 
+def ids(*values):
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def with_a(value, dtype=torch.float32):
+    codes = torch.ones(6, 4, dtype=dtype)
+    codes[3, 2] = value
+    return codes
+
+
+@pytest.mark.parametrize("side", ["query", "database"])
+@pytest.mark.parametrize(
+    ("codes", "words"),
+    [
+        (torch.tensor([[0, 1], [1, 0]]).repeat(3, 2), "int64 with 0 in it"),
+        (with_a(0, torch.int8), r"int8 with 0 in it; .* codes\.bool\(\)"),
+        (with_a(255, torch.uint8), "uint8 with 255"),
+        (with_a(0.99), "float32 with 0.99"),
+        (with_a(math.nan), "with nan"),
+        (with_a(-math.inf), "with -inf"),
+        (with_a(-0.0), r"with -0\.0"),
+        (torch.ones(6, 4, dtype=torch.complex64), "complex64"),
+        (torch.ones(6), r"float32\[6\]"),
+        (torch.ones(6, 4, 1), r"float32\[6, 4, 1\]"),
+        (torch.ones(0, 4), "at least 1"),
+        (torch.ones(6, 0), "bits at least 1"),
+        (np.ones((6, 4)), r"torch tensor, got ndarray float64\[6, 4\]"),
+        ([[1, -1]] * 6, "torch tensor, got .* \\(list\\)"),
+        (torch.ones(6, 4, dtype=torch.bool), "both be bool or both -1 and"),
+    ],
+)
+def test_codes_that_are_not_binary_are_refused(side, codes, words):
+    given = {name: torch.ones(6, 4) for name in ("query_codes", "database_codes")} | {f"{side}_codes": codes}
+    given |= {name: torch.zeros(6, dtype=torch.int64) for name in ("query_labels", "database_labels")}
+    with pytest.raises(ValueError, match=words) as caught:
+        ss.mean_average_precision(**given)
+    if "both" not in words:
+        assert f"{side}_codes must be" in str(caught.value)
+
+
+@pytest.mark.parametrize("side", ["query", "database"])
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (ids(0, 1), r"int64\[2\]"),
+        (torch.zeros(6), r"float32\[6\]"),
+        (torch.zeros(6, dtype=torch.int32), "int32"),
+        (torch.ones(6, dtype=torch.bool), "bool"),
+        (ids(0, 1, 2, -1, 0, 0), "with -1 in it"),
+        (torch.full((6, 3), 0.5), "with 0.5 in it"),
+        (torch.full((6, 3), math.nan), "with nan"),
+        (torch.full((6, 3), 2), "with 2"),
+        (torch.zeros(6, 2, 2), r"\[6, 2, 2\]"),
+        (torch.tensor(3), r"int64\[\]"),
+        (torch.zeros(6, dtype=torch.int64, device="meta"), "on the device of the codes, cpu, got meta"),
+        (torch.zeros(6, 2), "of one kind"),
+        ([0, 1, 2, 3, 4, 5], "torch tensor"),
+    ],
+)
+def test_labels_that_are_none_are_refused(side, labels, words):
+    given = {name: torch.ones(6, 4) for name in ("query_codes", "database_codes")}
+    given |= {name: torch.zeros(6, dtype=torch.int64) for name in ("query_labels", "database_labels")}
+    with pytest.raises(ValueError, match=words) as caught:
+        ss.mean_average_precision(**(given | {f"{side}_labels": labels}))
+    if words != "of one kind":
+        assert f"{side}_labels must be" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"k": 0}, "at least 1"),
-        ({"ties": "random"}, "'expected' or 'stable'"),
-        ({"query_codes": torch.ones(3, 5)}, "5 bits"),
-        ({"query_labels": torch.zeros(2, dtype=torch.int64)}, "query labels"),
+        *[({"k": k}, "k must be a whole number, at least 1, got") for k in (0, -3, True, False, 2.5, 2.0, "all", "5")],
+        *[({"ties": ties}, "'expected' or 'stable'") for ties in ("random", None, True, 1, ["stable"])],
+        ({"query_codes": torch.ones(3, 5)}, "5 bits and the database 4"),
         ({"query_labels": torch.zeros(3, 2)}, "one kind"),
-        ({"database_codes": torch.ones(0, 4)}, "at least 1"),
+        ({"query_labels": torch.zeros(3, 2), "database_labels": torch.zeros(6, 3)}, "one kind"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, words):
@@ -201,3 +270,41 @@ def test_what_does_not_fit_is_refused(change, words):
     }
     with pytest.raises(ValueError, match=words):
         ss.mean_average_precision(**(given | change))
+
+
+def test_codes_are_checked_when_they_are_made_and_on_one_device():
+    for codes in (torch.zeros(3, 4, dtype=torch.int8), torch.ones(3), torch.rand(3, 4)):
+        with pytest.raises(ValueError, match="exactly -1 and"):
+            Codes(signs=codes, labels=ids(0, 1, 2))
+    assert Codes(signs=torch.tensor([[True, False]]), labels=ids(0)).signs.tolist() == [[1, -1]]
+    with pytest.raises(ValueError, match=r"queries must be Codes\(signs=..., labels=...\), got Tensor"):
+        average_precision(torch.ones(3, 4), Codes(signs=torch.ones(3, 4), labels=ids(0, 1, 2)))
+
+
+def test_k_may_be_a_whole_number_of_any_type():
+    queries, database = made(np.random.default_rng(5), 4, 30, 8, 3)
+    assert torch.equal(average_precision(queries, database, np.int64(7)), average_precision(queries, database, 7))
+
+
+def test_zero_and_one_as_bool_score_as_the_written_out_loop_says():
+    """What was read as a code of nothing but +1: 0/1 numbers are refused, and their bools are right."""
+    rng = np.random.default_rng(6)
+    queries, database = made(rng, 9, 50, 12, 3)
+    bits = [(codes.signs > 0).to(torch.int64) for codes in (queries, database)]
+    with pytest.raises(ValueError, match="query_codes"):
+        ss.mean_average_precision(bits[0], queries.labels, bits[1], database.labels)
+    ours = ss.mean_average_precision(bits[0].bool(), queries.labels, bits[1].bool(), database.labels, 20, "stable")
+    assert ours == pytest.approx(float(usual_loop(queries, database, 20).mean()), abs=1e-12)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_outputs_that_are_not_finite_have_no_code(value):
+    class Broken(torch.nn.Module):
+        def forward(self, images):
+            outputs = images.flatten(1)[:, :6].clone()
+            outputs[-1, 2] = value
+            return outputs
+
+    source = ss.DATASETS.build("digits", size=8, train_images=40, test_images=30)
+    with pytest.raises(NonFiniteOutputError, match="for 2 of 30 images of digits"):
+        ss.encode(Broken(), source.load(None).test, source, batch=15)
