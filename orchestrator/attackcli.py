@@ -25,6 +25,7 @@ from signsym_core.backbones import Model
 from signsym_core.backbones.weights import load_whole_file
 from signsym_core.datasets import inputs
 from signsym_core.evidence import Evidence, Run
+from signsym_core.health import broken_layers
 from signsym_core.probes import measure
 from signsym_core.registry import Member, Registry
 from signsym_core.stats import interval
@@ -99,7 +100,7 @@ def run_attacks(request: Request, console: Console) -> None:
         size = source.size or int(min(data.test.images.shape[2:]))
         model = backbone.build(len(data.classes), channels=data.channels, size=size, seed=request.seed)
         load_whole_file(ss.convert(model, rule, seed=request.seed), path)  # type: ignore[arg-type]
-        broken = [name for name, value in model.named_parameters() if not value.isfinite().all()]
+        broken = broken_layers(model)
         if broken:
             raise ValueError(f"{path} holds NaN or infinity in {', '.join(broken[:3])}: no model that can be attacked")
         return model.to(device()).eval()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from signsym_core.finetune import FineTune
 from signsym_core.registry import Member, Registry, build, unknown
 from signsym_core.rules import RULES
 from signsym_core.tasks import TASKS
+from signsym_core.validation import fraction
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Member)
@@ -37,7 +37,6 @@ ATTACK_AXES = ["attack", "gradient", "epsilon"]
 Amounts = dict[tuple[str | None, str], Any]
 
 _FINETUNE_KEYS = [field.name for field in dataclasses.fields(FineTune)]
-_FRACTION = re.compile("([0-9]{1,15})/([0-9]{1,15})")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,12 +133,10 @@ def epsilon(node: Node, norm: Norm = "linf") -> Epsilon:
     largest = 1.0 if norm == "linf" else math.inf
     within = "in [0, 1]" if norm == "linf" else "from 0 on, a radius in L2"
     expected = f'an epsilon: a number {within}, or a fraction such as "8/255"'
-    fraction = _FRACTION.fullmatch(node.value) if isinstance(node.value, str) else None
-    if fraction:
-        numerator, denominator = int(fraction[1]), int(fraction[2])
-        if denominator == 0 or not numerator / denominator <= largest:
+    if isinstance(node.value, str) and (share := fraction(node.value)) is not None:
+        if not share <= largest:
             raise node.expected(expected)
-        return Epsilon(label=fraction[0], value=numerator / denominator)
+        return Epsilon(label=node.value, value=share)
     number = node.number(expected)
     if not 0 <= number <= largest or math.isinf(number):
         raise node.expected(expected)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from signsym_core import validation
 from signsym_core.attacks import ATTACKS, Attack
 from signsym_core.evaluate import Outcome
 from signsym_core.evaluate import attack as run_attack
@@ -28,7 +29,7 @@ def audit(
     model: nn.Module | Sequence[nn.Module],
     images: Tensor,
     labels: Tensor,
-    epsilons: Sequence[float],
+    epsilons: Sequence[float | str],
     *,
     twin: nn.Module | Sequence[nn.Module] | None = None,
     steps: int = 20,
@@ -47,13 +48,22 @@ def audit(
     Raises ValueError for inputs that do not fit (see `signsym_core.attack`) and for numbers of models and twins that
     differ.
     """
+    validation.check_images(images)
+    validation.check_labels(labels, images)
+    asked, steps = validation.radii(epsilons), validation.whole("steps", steps, 1)
+    queries, seed = validation.whole("queries", queries, 2), validation.whole("seed", seed, 0)
+    if not isinstance(model, (nn.Module, list, tuple)) or not isinstance(twin, (nn.Module, list, tuple, type(None))):
+        wrong = validation.shown(twin if isinstance(model, (nn.Module, list, tuple)) else model)
+        raise ValueError(f"model and twin must be a torch.nn.Module or a list of them, got {wrong}")
     models = [model] if isinstance(model, nn.Module) else list(model)
     twins: list[nn.Module | None] = [None] * len(models)
     if twin is not None:
         twins = [twin] if isinstance(twin, nn.Module) else [*twin]
     if not models or len(models) != len(twins):
         raise ValueError(f"expected a twin for each model or none at all, got {len(models)} models, {len(twins)} twins")
-    radii = [*sorted(set(epsilons) - {0.0}), *({GREY} - set(epsilons))]
+    for each_model in [*models, *(each_twin for each_twin in twins if each_twin is not None)]:
+        validation.check_module(each_model, "each model and twin")
+    radii = [*sorted(set(asked) - {0.0}), *({GREY} - set(asked))]
     own = any(converted(each) for each in models)
     by_seed: list[dict[tuple[str, str, float], Run]] = []
     probes: list[Probe] = []

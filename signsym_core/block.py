@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from signsym_core.attacks import Attack
-from signsym_core.attacks.ball import sizes, within_ball
+from signsym_core.attacks.ball import representable, sizes, within_ball
 from signsym_core.attacks.problem import Problem
 
 
@@ -88,6 +88,7 @@ def run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carry
         # A proposal that is no number leaves the pixel as it is, like a gradient that is none.
         tally.note(crafted.isnan().flatten(1).sum(dim=1), part.numbers)
         images = within_ball(part.images, crafted, epsilon, attack.norm)
+        images = representable(part.images, images, part.dtype)
         told = part.source.asked(part).told
         if told is not None:
             if result.queries is None:

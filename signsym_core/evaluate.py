@@ -25,11 +25,13 @@ from signsym_core.attacks.gradients import Exact
 from signsym_core.attacks.problem import Passes, Problem
 from signsym_core.block import run_block
 from signsym_core.frozen import frozen
+from signsym_core.health import refuse_broken
 from signsym_core.outputs import NonFiniteOutputError, outputs_of, refuse_non_finite
 from signsym_core.registry import UnknownNameError, unknown
 from signsym_core.retrieval import Gallery
 from signsym_core.rules.convert import refuse_bypassed
 from signsym_core.tasks import TASKS, Task
+from signsym_core.validation import check_images, check_labels, check_module, radii, whole
 
 #: Images that share one draw of noise. Fixed, so that no result depends on how many images the device can hold.
 BLOCK = 256
@@ -101,7 +103,7 @@ def attack(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    epsilons: Sequence[float],
+    epsilons: Sequence[float | str],
     *,
     gradient: str = "feedback",
     seed: int = 0,
@@ -116,6 +118,11 @@ def attack(
 ) -> Outcome:
     """Attack `model` at every epsilon and return what became of each image.
 
+    `images` are float [n, channels, height, width] in [0, 1], of the type that the model takes (in 16 bits too: then
+    the attack computes in float32 and the model sees, and is judged on, images of its own type); `labels` int64 [n], or
+    0/1 [n, classes]; `epsilons` a list of numbers or fractions such as "8/255". The model gives logits [n, classes],
+    as they are or as `.logits` or under the key "logits" of what it returns.
+
     `gradient` says where the attack's gradient comes from, a name of `GRADIENTS`: "feedback"; "exact"; "transfer", the
     exact gradient of the network `surrogate`; "eot", the mean over draws of B; "hybrid", the best of feedback and
     transfer, which takes a `surrogate` too. `parameters` are the attack's. A task that retrieves needs a `gallery`,
@@ -129,9 +136,10 @@ def attack(
 
     The model is run in evaluation mode and left as it was found. Raises ValueError for images, labels, epsilons or
     a model that do not fit, saying what was expected and what came; and NonFiniteOutputError, a ValueError, where the
-    model or the surrogate gives NaN or infinity for an image, -infinity too. A gradient may have entries that are not
-    finite: they count as 0, and the outcome says how many there were. BypassedLayerError, a ValueError too, where the
-    attack follows the feedback of layers that the model goes around.
+    model or the surrogate gives NaN or infinity for an image, -infinity too; NonFiniteWeightsError where one of their
+    weights or running statistics is none. A gradient may have entries that are not finite: they count as 0, and the
+    outcome says how many there were. BypassedLayerError, a ValueError too, where the attack follows the feedback of
+    layers that the model goes around.
     """
     chosen = name if isinstance(name, Attack) else ATTACKS.build(name, **parameters)
     if isinstance(name, Attack) and parameters:
@@ -150,11 +158,17 @@ def attack(
         raise ValueError(f"a task that retrieves, and no other one, needs a gallery: got task {judge.name!r}")
     if judge.retrieves and carry:
         raise ValueError(f"carry needs images that are lost or not, which task {judge.name!r} does not have")
-    _check_inputs(images, labels, epsilons, chosen.norm)
-    if micro_batch < 1:
-        raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
-    _warn_if_weak(chosen, epsilons)
-    passes = Passes()
+    check_images(images)
+    check_labels(labels, images)
+    radius = radii(epsilons, chosen.norm)
+    seed, keep, micro_batch = whole("seed", seed, 0), whole("keep", keep, 0), whole("micro_batch", micro_batch, 1)
+    for argument, each in (("model", model), *([] if surrogate is None else [("surrogate", surrogate)])):
+        check_module(each, argument)
+        refuse_broken(each, f"the {argument}")
+    _warn_if_weak(chosen, radius)
+    given, passes = images.dtype, Passes()
+    # Steps and distances of an attack are below what a float of 16 bits can tell apart.
+    images = images.detach() if given.itemsize >= 4 else images.detach().float()
     noise = torch.Generator(device=images.device).manual_seed(seed)
     blocks, followed = [], False
     models = (model, surrogate or model)
@@ -173,15 +187,16 @@ def attack(
                 # Whatever rule a surrogate has, its own gradient is what it is there for.
                 codes = surrogate_gallery or gallery
                 twin = Problem(surrogate, *block, GRADIENTS["exact"], passes, size, tally, codes)
-                twin.judges = False
+                twin.judges, twin.dtype = False, given
             problem = Problem(model, *block, source, passes, size, tally, gallery, twin)
+            problem.dtype = given
             try:
-                blocks.append(run_block(chosen, problem, epsilons, carry, max(0, keep - start)))
+                blocks.append(run_block(chosen, problem, radius, carry, max(0, keep - start)))
                 if passes.backwards and not isinstance(source, Exact):
-                    refuse_bypassed(model, images[:1])
+                    refuse_bypassed(model, images[:1].to(given))
             except NonFiniteOutputError:
-                for who, each in (("the model", model), ("the surrogate", surrogate)):
-                    _refuse_on_clean_images(each, images, problem.micro_batch, who)
+                for who, shown_to in (("the model", model), ("the surrogate", surrogate)):
+                    _refuse_on_clean_images(shown_to, images.to(given), problem.micro_batch, who)
                 raise
             followed |= tally.followed
     zero = [block.zero_gradient for block in blocks if block.zero_gradient is not None]
@@ -189,7 +204,7 @@ def attack(
     queries = [block.queries for block in blocks if block.queries is not None]
     distances = [block.distances for block in blocks if block.distances is not None]
     return Outcome(
-        epsilons=tuple(float(epsilon) for epsilon in epsilons),
+        epsilons=radius,
         norm=chosen.norm,
         scores=torch.cat([block.scores for block in blocks], dim=1),
         linf=torch.cat([block.linf for block in blocks], dim=1),
@@ -199,7 +214,7 @@ def attack(
         zero_gradient=torch.cat(zero) if zero else None,
         nonfinite_gradient=nonfinite if followed or nonfinite.any() else None,
         predictions=torch.cat([block.predictions for block in blocks], dim=1),
-        adversarial=torch.cat([block.adversarial for block in blocks], dim=1),
+        adversarial=torch.cat([block.adversarial for block in blocks], dim=1).to(given),
         forwards=passes.forwards,
         backwards=passes.backwards,
         images_forward=passes.images_forward,
@@ -213,28 +228,6 @@ def _refuse_on_clean_images(model: nn.Module | None, images: Tensor, micro_batch
     if model is not None:
         outputs = [outputs_of(model, piece, who) for piece in images.split(micro_batch)]
         refuse_non_finite(torch.cat(outputs), who, "clean images")
-
-
-def _check_inputs(images: Tensor, labels: Tensor, epsilons: Sequence[float], norm: Norm) -> None:
-    if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(f"images must be float[n, channels, height, width], got {images.dtype}{list(images.shape)}")
-    if not isinstance(labels, Tensor) or labels.ndim == 0:
-        raise ValueError(f"labels must be a tensor with an entry for each image, got {labels!r:.80}")
-    if len(images) == 0 or len(images) != len(labels):
-        raise ValueError(f"images and labels must be equally many and at least one: {len(images)} and {len(labels)}")
-    if not torch.isfinite(images).all():
-        broken = (~torch.isfinite(images.flatten(1))).any(dim=1).nonzero().flatten().tolist()
-        raise ValueError(f"images must be finite; NaN or infinity in the images {broken[:10]} ({len(broken)} in all)")
-    low, high = float(images.min()), float(images.max())
-    if low < 0 or high > 1:
-        raise ValueError(f"images must be in [0, 1] (normalisation is part of the model), got {low:g} .. {high:g}")
-    if len(epsilons) == 0:
-        raise ValueError("epsilons must hold at least one number")
-    for epsilon in epsilons:
-        if norm == "linf" and not 0 <= epsilon <= 1:
-            raise ValueError(f"an epsilon is an L∞ radius in [0, 1], got {epsilon}")
-        if not 0 <= epsilon < math.inf:
-            raise ValueError(f"an epsilon of this attack is an L2 radius, a finite number from 0, got {epsilon}")
 
 
 def _warn_if_weak(attack: Attack, epsilons: Sequence[float]) -> None:

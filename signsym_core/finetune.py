@@ -24,6 +24,7 @@ from signsym_core.replay import one_ahead
 from signsym_core.rules.convert import BypassedLayerError, unserved
 from signsym_core.step import Step
 from signsym_core.tasks import Objective, Task
+from signsym_core.validation import check_labels, check_module
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,10 @@ def fine_tune(
     rounding (see `signsym_core.microbatch`). Raises NonFiniteGradientError or NonFiniteLossError, naming the layer and
     the step; NonFiniteWeightsError, naming the first parameter, buffer or moment of the optimiser that is not finite
     after an epoch, before `on_epoch` is called; and ValueError where a converted layer does not take part in the
-    forward pass.
+    forward pass, and where labels are not int64 [n] below `classes` or 0/1 [n, classes].
     """
+    check_module(model)
+    check_labels(train.labels, classes=classes)
     with arithmetic(settings.precision, settings.deterministic, train.device, model):
         return _fine_tune(model, train, source, task, settings, seed, classes, resume, on_epoch, micro_batch)
 

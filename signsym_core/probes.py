@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from signsym_core import seeds
 from signsym_core.frozen import frozen
+from signsym_core.outputs import outputs_of, refuse_non_finite
 from signsym_core.retrieval import signs
 from signsym_core.rules.convert import converted, exact_gradient
 from signsym_core.tasks import TASKS, Task
+from signsym_core.validation import check_images, check_labels, check_module
 
 #: Half the distance of the two points of a finite difference, L∞ in [0, 1] pixels.
 STEP = 1e-3
@@ -70,11 +72,15 @@ def measure(
     be taken. For a task that retrieves s = -<sign f(x), f>: away from the image's own clean code. Images without any
     label are left out.
 
-    The model is left as it was found. Raises ValueError for outputs that do not fit the labels, and RuntimeError of
-    torch where the model cannot run in double precision. Source of ρ: the gradient check of any textbook, applied to
-    inputs; Athalye, Carlini, Wagner 2018 ask for gradients that are gradients.
+    The model is left as it was found. Raises ValueError for inputs that do not fit (see `signsym_core.attack`) and for
+    outputs that are not finite or do not fit the labels, and RuntimeError of torch where the model cannot run in double
+    precision. Source of ρ: the gradient check of any textbook, applied to inputs; Athalye, Carlini, Wagner 2018 ask for
+    gradients that are gradients.
     """
     judge = task if isinstance(task, Task) else TASKS.build(task)
+    check_module(model)
+    check_images(images)
+    check_labels(labels, images)
     if labels.ndim == 2 and not judge.retrieves:
         has_label = labels.any(dim=1)
         images, labels = images[has_label], labels[has_label]
@@ -83,6 +89,7 @@ def measure(
     with frozen(model):
         outputs, again = _outputs(model, images), _outputs(model, images)
         judge.check(outputs, labels)
+        refuse_non_finite(torch.cat([outputs, again]), what="images, each shown twice")
         targets = signs(outputs) if judge.retrieves else labels
         loss: Loss = away_from_code if judge.retrieves else log_odds
         followed: Loss = loss if judge.retrieves else lambda o, t: judge.attack_loss(o, t).unsqueeze(0)
@@ -160,7 +167,7 @@ def _length(vectors: Tensor) -> Tensor:
 
 def _outputs(model: nn.Module, images: Tensor) -> Tensor:
     with torch.no_grad():
-        return torch.cat([model(part) for part in images.split(BATCH)])
+        return torch.cat([outputs_of(model, part) for part in images.split(BATCH)])
 
 
 def _gradient(
@@ -175,7 +182,7 @@ def _gradient(
     for part, target in zip(images.split(BATCH), targets.split(BATCH), strict=True):
         with torch.enable_grad(), source(model):
             variable = part.detach().clone().requires_grad_()
-            total = loss(model(variable), target).sum()
+            total = loss(outputs_of(model, variable), target).sum()
             # Outputs that do not depend on the image at all have no graph: their gradient is 0.
             if total.requires_grad:
                 (found,) = torch.autograd.grad(total, variable, allow_unused=True, materialize_grads=True)

@@ -56,3 +56,18 @@ def _shortened(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:
     factor = ((epsilon - slack) / length.clamp(min=1e-300)).clamp(min=0).view(-1, *[1] * (images.ndim - 1))
     shorter = (images.double() + change * factor).to(images.dtype).clamp(0, 1)
     return torch.where((length <= epsilon).view(factor.shape), result, shorter)
+
+
+def representable(images: Tensor, moved: Tensor, dtype: torch.dtype) -> Tensor:
+    """`moved` in [0, 1] with each pixel rounded to what `dtype` holds, in its own type.
+
+    No pixel comes to lie further from `images`, which are exact in `dtype`: what was in a ball stays in it.
+    """
+    if dtype == moved.dtype:
+        return moved
+    # The sum turns -0.0 into 0.0, so that the neighbour of a number in 16 bits is the next whole number.
+    rounded = moved.to(dtype) + 0.0
+    change = rounded.double() - images.double()
+    further = change.abs() > (moved.double() - images.double()).abs()
+    neighbour = (rounded.view(torch.int16) - change.sign().to(torch.int16)).view(dtype)
+    return torch.where(further, neighbour, rounded).to(moved.dtype)

@@ -80,6 +80,8 @@ class Problem:
         self.told: Told | None = None
         #: Whether images are scored on this model, and not on another one that they are only made for here.
         self.judges = True
+        #: The type of the images that the model takes, where it has fewer bits than `images`.
+        self.dtype = images.dtype
         self._results: dict[Hashable, tuple[tuple[Tensor, ...], Tensor]] = {}
         #: The gradient, the outputs, and how many entries of the gradient were not finite: careful or not.
         self._clean: dict[bool, tuple[Tensor, Tensor, Tensor]] = {}
@@ -194,7 +196,7 @@ class Problem:
         shared = (self.source, self.passes, self.micro_batch, self.tally, self.gallery, twin)
         part = Problem(self.model, self.task, images, labels, noise, seeds, *shared)
         part.start = None if self.start is None else self.start[chosen]
-        part.judges, part.numbers = self.judges, self.numbers[chosen]
+        part.judges, part.dtype, part.numbers = self.judges, self.dtype, self.numbers[chosen]
         part._whole = (self, chosen)
         return part
 
@@ -210,7 +212,7 @@ class Problem:
         who = "the model" if self.judges else "the surrogate"
         self.passes.forwards += 1
         self.passes.images_forward += len(images)
-        outputs = outputs_of(self.model, images, who)
+        outputs = outputs_of(self.model, images.to(self.dtype), who)
         self.tally.saw(outputs, who)
         return outputs
 

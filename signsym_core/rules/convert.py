@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from signsym_core.outputs import outputs_of
 from signsym_core.rules import RULES
 from signsym_core.rules.base import Rule
 from signsym_core.rules.draws import Draws
@@ -147,7 +148,7 @@ def refuse_bypassed(model: nn.Module, images: Tensor) -> None:
         for weight in weights:
             weight.requires_grad_()
         with torch.enable_grad():
-            outputs = model(images)
+            outputs = outputs_of(model, images)
         taking_part = torch.autograd.grad(outputs.sum(), weights, allow_unused=True) if outputs.requires_grad else []
     finally:
         for weight, before in zip(weights, wanted, strict=True):
