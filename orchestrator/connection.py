@@ -33,12 +33,20 @@ SETTINGS = {
 }
 
 
+#: How often a Ray of this machine's own is started before it counts as one that cannot be: Ray gives itself 30 seconds,
+#: which are not enough on a machine that is busy with other things.
+STARTS = 5
+
 #: As `signsym_core.extensions` has it, whose import would bring torch into the driver.
 EXTENSIONS = "SIGNSYM_EXTENSIONS"
 
 
 class ClusterLostError(RuntimeError):
     """Ray's own processes are gone: no job can run, and none is to blame."""
+
+
+class StartError(ClusterLostError):
+    """A Ray of this machine's own that did not start, however often it was tried."""
 
 
 class OpenDoorError(ValueError):
@@ -66,7 +74,7 @@ def connect(
     unless it is asked for. `slots` and `gpus` override its numbers of CPUs and GPUs.
 
     Raises MachineError and OpenDoorError for what keeps a Ray from starting here, JoinError for a cluster that cannot
-    be joined, and ClusterLostError where Ray did not start for another reason.
+    be joined, and StartError where Ray did not start for another reason.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -102,20 +110,22 @@ def connect(
 
 
 def _started(options: dict[str, Any]) -> Any:
-    """Start a Ray of this machine's own, in quarters of its own."""
+    """Start a Ray of this machine's own, in quarters of its own; again where it only took too long."""
     global _quarters
-    _quarters = machine.Quarters()
-    try:
-        with _quarters.environment():
-            # Not the one that another program, or another user, has on this machine.
-            return ray.init(address="local", **options, **_quarters.options)
-    except machine.MachineError:
-        disconnect()
-        raise
-    except Exception as error:
-        # Ray raises whatever it meets; a machine under load may be slow to start it, and is asked again.
-        disconnect()
-        raise ClusterLostError(f"Ray did not start: {' '.join(str(error).split())}") from error
+    for attempt in range(1, STARTS + 1):
+        _quarters = machine.Quarters()
+        try:
+            with _quarters.environment():
+                # Not the one that another program, or another user, has on this machine.
+                return ray.init(address="local", **options, **_quarters.options)
+        except Exception as error:
+            disconnect()
+            # Ray raises whatever it meets, this in a bare Exception.
+            if "timed out" in str(error) and attempt < STARTS:
+                continue
+            tries = f" in {attempt} tries" if attempt > 1 else ""
+            raise StartError(f"Ray did not start{tries}: {' '.join(str(error).split())}") from error
+    raise AssertionError
 
 
 def disconnect() -> None:

@@ -104,7 +104,7 @@ class Feed(Searcher):
         self.job_of[trial_id] = job.key
         self.bundle_of[trial_id] = tuple(bundle.items())
         need = job.resources
-        config: dict[str, Any] = {"key": job.key, "title": job.title, "spec": dict(job.spec)}
+        config: dict[str, Any] = {"key": job.key, "title": job.title, "spec": dict(job.spec), "results": job.results}
         config |= {"halvings": self.frontier.halvings(job.key), "gpu": bundle.get("GPU", 0.0), "cpu": need.cpu}
         return config | {"accelerator_type": need.accelerator_type, "minutes": need.minutes}
 

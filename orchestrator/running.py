@@ -121,6 +121,8 @@ def _with_ray(
                 connection.check_fits({job.resources for job in frontier.jobs.values()})
             run()
             return
+        except connection.StartError:
+            raise
         except ClusterLostError as error:
             restarts = 1 if frontier.counts["done"] > done else restarts + 1
             if restarts > RESTARTS or (settings.address is not None and not connection.alive()):

@@ -26,6 +26,7 @@ from ray import tune
 
 from orchestrator.frontier import Cause
 from orchestrator.jobs import Context, Execute
+from orchestrator.store import Store, StoreError
 
 #: Longest traceback that is kept, in characters; the end says what happened.
 TRACEBACK = 20_000
@@ -88,8 +89,10 @@ class Trial(tune.Trainable):
                 # What comes first on a GPU makes CUDA's context, for which there may be no room.
                 self._bound_memory()
             context = dataclasses.replace(self.context, halvings=self.job["halvings"], gpu_share=self.job["gpu"])
-            with _heard(told["said"]):
-                told |= self.execute(self.job["key"], self.job["spec"], context) or {}
+            # A driver that was stopped for a while may have given out what another sweep has done meanwhile.
+            if not Store(context.storage).exists([self.job["results"]]):
+                with _heard(told["said"]):
+                    told |= self.execute(self.job["key"], self.job["spec"], context) or {}
         except BaseException as error:
             # A SystemExit of a library's is an error of the job's as well: it would end the worker without a word.
             told |= _failure(_cause(error), f"{type(error).__name__}: {error}", traceback.format_exc())
@@ -164,8 +167,6 @@ def _failure(cause: Cause, error: str, trace: str) -> dict[str, Any]:
 
 def _cause(error: BaseException) -> Cause:
     import torch
-
-    from orchestrator.store import StoreError
 
     if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
         return "memory"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sweeps import ROOT, TINY
 
-from orchestrator import machine
+from orchestrator import connection, machine
 from orchestrator.machine import MachineError, check_files, short_place, token
 
 
@@ -85,6 +85,35 @@ def test_without_a_home_the_token_is_elsewhere_and_named_to_ray(tmp_path, monkey
     assert token(tmp_path, {}) == {"RAY_AUTH_TOKEN_PATH": str(path)}
     assert mode(path) == 0o600
     assert token(tmp_path, {"RAY_AUTH_TOKEN_PATH": "/x"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("errors", "tries", "words"),
+    [
+        (["The current node timed out during startup."] * 2, 3, None),
+        (["The current node timed out during startup."] * 9, connection.STARTS, "in 5 tries: The current node timed"),
+        (["Ray\ncannot"], 1, "Ray did not start: Ray cannot"),
+    ],
+)
+def test_a_start_that_only_took_too_long_is_tried_again_and_another_is_not(monkeypatch, home, errors, tries, words):
+    folders = []
+
+    def init(address, _temp_dir, **options):
+        folders.append(Path(_temp_dir).parent)
+        assert mode(folders[-1]) == 0o700
+        if len(folders) <= len(errors):
+            raise Exception(errors[len(folders) - 1])
+        return "context"
+
+    monkeypatch.setattr(connection.ray, "init", init)
+    if words is None:
+        assert connection._started({}) == "context"
+    else:
+        with pytest.raises(connection.StartError, match=words):
+            connection._started({})
+    connection.disconnect()
+    assert len(folders) == tries
+    assert not any(folder.exists() for folder in folders)
 
 
 #: Everything that people's machines have wrong, at once: a Ray of somebody else's on Ray's usual ports, without a CPU

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import time
@@ -15,8 +16,9 @@ from orchestrator.store import StoreError
 from orchestrator.trial import RetiredError, Trial
 from signsym_core.datasets import DataWarning
 
-CONTEXT = Context(storage="", data_root="", git="", versions="")
-CONFIG = {"key": "k", "title": "k", "spec": {}, "cpu": 1, "gpu": 0.0, "halvings": 0, "minutes": 5}
+CONTEXT = Context(storage="/not/there", data_root="", git="", versions="")
+CONFIG = {"key": "k", "title": "k", "spec": {}, "results": "results/k.parquet", "cpu": 1, "gpu": 0.0}
+CONFIG |= {"halvings": 0, "minutes": 5}
 
 
 def trial(execute, **config):
@@ -63,6 +65,18 @@ def test_causes_are_told_apart(error, cause):
         raise error
 
     assert trial(fail).step()["cause"] == cause
+
+
+def test_what_another_sweep_has_done_meanwhile_is_not_done_again(tmp_path):
+    calls = []
+    context = dataclasses.replace(CONTEXT, storage=str(tmp_path))
+    made = Trial.__new__(Trial)
+    made.setup(CONFIG, execute=lambda *given: calls.append(given), context=context)
+    assert made.step()["done"]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/k.parquet").write_bytes(b"")
+    assert "error" not in made.step()
+    assert len(calls) == 1
 
 
 def test_a_job_past_its_limit_is_reported_with_the_place_where_it_hangs():
