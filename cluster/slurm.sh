@@ -107,8 +107,11 @@ join() {
     on "$1" bash -c "$ray_here" ray worker "$address" 2>&1 | without_chatter ||
         echo "node $1 does nothing for this sweep, which goes on without it" >&2
 }
+# The server of Ray's client, of no use here, starts wherever grpc is installed, and refuses a port where it is not.
+client=()
+! python -c 'import grpc' 2>/dev/null || client=(--ray-client-server-port "$client_port")
 exec 3< <(on "$head" bash -c "$ray_here" ray head --node-ip-address "$address" --include-dashboard false \
-    --ray-client-server-port "$client_port" 2>&1)
+    "${client[@]}" 2>&1)
 # Ray's own words say when there is something to join.
 words=
 until [[ $words == *"Ray runtime started"* ]]; do

@@ -22,6 +22,11 @@ echo "$(hostname): $*" >>{folder}/started
 echo "2026 SUCC scripts.py -- Ray runtime started."
 exec sleep 1000
 """
+#: Has no grpc, as Ray alone has none, where there is FOLDER/plain.
+PYTHON = """#!/bin/sh
+if [ "$*" = "-c import grpc" ] && [ -e {folder}/plain ]; then exit 1; fi
+exec {python} "$@"
+"""
 #: Runs until it is ended, or until there is FOLDER/enough.
 SWEEP = """
 import os, signal, sys, time
@@ -42,7 +47,7 @@ def slurm(tmp_path_factory):
     programs = root / ".venv/bin"
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f"PATH={programs}:$PATH\n")
-    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "python").write_text(PYTHON.format(folder=folder, python=sys.executable))
     (programs / "ray").write_text(RAY.format(folder=folder))
     for program in ("python", "ray"):
         (programs / program).chmod(0o755)
@@ -105,6 +110,15 @@ def test_a_worker_whose_ray_never_starts_is_named(slurm, node):
         # What is refused once is not tried again.
         assert f"start.sh on {node}: expected the command ray" in job.output
         assert "attempt 2" not in job.output
+
+
+def test_a_plain_ray_gets_no_port_for_the_client_that_it_lacks(slurm):
+    (slurm.folder / "plain").touch()
+    job = submit(slurm, "node1", "grid.yaml")
+    (slurm.folder / "enough").touch()
+    assert job.wait() == 0, job.output
+    assert "ray-client-server-port" not in (slurm.folder / "started").read_text()
+    (slurm.folder / "plain").unlink()
 
 
 def test_nothing_runs_where_the_head_never_starts(slurm):
