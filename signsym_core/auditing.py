@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from signsym_core import validation
+from signsym_core import gradientchecks, validation
 from signsym_core.attacks import ATTACKS, Attack
+from signsym_core.attacks.problem import NoGradientWarning
 from signsym_core.evaluate import Outcome
 from signsym_core.evaluate import attack as run_attack
 from signsym_core.evidence import Evidence, Run
+from signsym_core.finding import Finding
 from signsym_core.masking import GREY
+from signsym_core.outputs import outputs_of
 from signsym_core.probes import Probe, measure
 from signsym_core.rules.convert import converted
 from signsym_core.tasks import TASKS
@@ -23,6 +28,8 @@ from signsym_core.verdict import Verdict, judge
 
 #: Images that a probe is made at.
 PROBED = 100
+#: Draws that the gradient of a random model is averaged over.
+DRAWS = 20
 
 
 def audit(
@@ -41,9 +48,10 @@ def audit(
     `model` is any module that gives logits [n, classes] for images float [n, channels, height, width] in [0, 1]; a
     converted one is attacked with its exact gradient too. Several models are one setting with several seeds. `twin`
     is a model of the same data and backbone that was trained by backpropagation, one for each model: examples made on
-    it are tried on the model. FGSM, and PGD with `steps` steps, run at every ε of `epsilons` (L∞) and at 0.5. Without
-    a twin APGD and, with `queries` looks at each image, the black-box attack Square run too: for a model that is not a
-    converted one they stand for it.
+    it are tried on the model. FGSM, and PGD and APGD with `steps` steps, run at every ε of `epsilons` (L∞) and at 0.5.
+    Without a twin the black-box attack Square, with `queries` looks at each image, runs too: for a model that is not a
+    converted one it stands for the twin. A model whose outputs or gradients are random is attacked along its gradient
+    averaged over 20 draws as well. One without any gradient is attacked all the same, and judged by what needs none.
 
     Raises ValueError for inputs that do not fit (see `signsym_core.attack`) and for numbers of models and twins that
     differ.
@@ -64,46 +72,88 @@ def audit(
     for each_model in [*models, *(each_twin for each_twin in twins if each_twin is not None)]:
         validation.check_module(each_model, "each model and twin")
     radii = [*sorted(set(asked) - {0.0}), *({GREY} - set(asked))]
+    # What does not fit is refused before anything is computed.
+    probes = [measure(each, images[:PROBED], labels[:PROBED]) for each in models]
     own = any(converted(each) for each in models)
+    random = any(finding.raised for probe in probes for finding in _randomness(probe))
     by_seed: list[dict[tuple[str, str, float], Run]] = []
-    probes: list[Probe] = []
     for number, (each, beside) in enumerate(zip(models, twins, strict=True)):
-        found = _runs(each, beside, images, labels, radii, steps=steps, queries=queries, seed=seed + number, own=own)
-        by_seed.append({(run.attack, run.gradient, run.epsilon): run for run in found})
-        probes.append(measure(each, images[:PROBED], labels[:PROBED]))
-    runs = [_stacked([runs[key] for runs in by_seed]) for key in by_seed[0]]
+        plan = _plan(each, beside, own=own, random=random, steps=steps, queries=queries)
+        runs = _runs(plan, each, images, labels, radii, seed=seed + number)
+        by_seed.append({(run.attack, run.gradient, run.epsilon): run for run in runs})
+    stacked = [_stacked([runs[key] for runs in by_seed]) for key in by_seed[0]]
     chance = TASKS.build("classification").chance(labels, None)
-    return judge(Evidence(runs=tuple(runs), chance=chance, probes=tuple(probes), converted=own))
+    return judge(Evidence(runs=tuple(stacked), chance=chance, probes=tuple(probes), converted=own))
+
+
+class Averaged(nn.Module):
+    """The mean of a random classifier's probabilities over draws, as logits: for expectation over transformation.
+
+    log (1/K Σ softmax f_k(x)), K draws. Source: Athalye, Carlini, Wagner 2018 (1802.00420), section 4.2.
+    """
+
+    def __init__(self, model: nn.Module, draws: int = DRAWS) -> None:
+        super().__init__()
+        self.model, self.draws = model, draws
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[n, classes]: log of the mean probabilities."""
+        each = [outputs_of(self.model, images).log_softmax(dim=1) for _ in range(self.draws)]
+        return torch.stack(each).logsumexp(dim=0) - math.log(self.draws)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Planned:
+    """An attack that is to be run: which gradient its runs are told under, and which one it follows."""
+
+    attack: Attack
+    told: str
+    gradient: str = "feedback"
+    surrogate: nn.Module | None = None
+
+
+def _plan(
+    model: nn.Module, twin: nn.Module | None, *, own: bool, random: bool, steps: int, queries: int
+) -> Iterator[_Planned]:
+    """The attacks that the checks need on a model."""
+    yield _Planned(attack=ATTACKS.build("none"), told="none")
+    fgsm, pgd, apgd = (
+        ATTACKS.build("fgsm"),
+        ATTACKS.build("pgd", steps=steps),
+        ATTACKS.build("apgd", steps=max(2, steps)),
+    )
+    for attack in (fgsm, pgd, apgd):
+        for gradient in ("feedback", "exact") if own else ("feedback",):
+            yield _Planned(attack=attack, told=gradient, gradient=gradient)
+        if twin is not None and attack is not apgd:
+            yield _Planned(attack=attack, told="transfer", gradient="transfer", surrogate=twin)
+    if twin is None:
+        yield _Planned(attack=ATTACKS.build("square", queries=queries), told="none")
+    if random:
+        yield _Planned(attack=pgd, told="eot", gradient="transfer", surrogate=Averaged(model))
 
 
 def _runs(
-    model: nn.Module,
-    twin: nn.Module | None,
-    images: Tensor,
-    labels: Tensor,
-    epsilons: Sequence[float],
-    *,
-    steps: int,
-    queries: int,
-    seed: int,
-    own: bool,
+    plan: Iterable[_Planned], model: nn.Module, images: Tensor, labels: Tensor, epsilons: Sequence[float], *, seed: int
 ) -> Iterator[Run]:
-    own_gradients = ["feedback", *(["exact"] if own else [])]
-    gradients = [*own_gradients, *([] if twin is None else ["transfer"])]
-    plan = [("none", "none"), *((name, gradient) for name in ("fgsm", "pgd") for gradient in gradients)]
-    if twin is None:
-        plan += [*(("apgd", gradient) for gradient in own_gradients), ("square", "none")]
-    parameters = {"pgd": {"steps": steps}, "apgd": {"steps": steps}, "square": {"queries": queries}}
-    for name, asked in plan:
-        chosen = ATTACKS.build(name, **parameters.get(name, {}))
-        # Where every image can be grey a black-box attack proves nothing that the others do not.
-        radii = [0.0] if name == "none" else [e for e in epsilons if name != "square" or e < GREY]
+    for planned in plan:
+        attack, surrogate = planned.attack, planned.surrogate
+        # Where every image can be grey what has no gradient, or many, proves nothing that the others do not.
+        radii = [e for e in epsilons if e < GREY or planned.told not in ("none", "eot")]
+        radii = [0.0] if attack.name == "none" else radii
         if not radii:
             continue
-        surrogate = twin if asked == "transfer" else None
-        gradient = "feedback" if asked == "none" else asked
-        outcome = run_attack(chosen, model, images, labels, radii, gradient=gradient, seed=seed, surrogate=surrogate)
-        yield from as_runs(outcome, chosen, asked, seed=seed, images=torch.arange(len(images)))
+        with warnings.catch_warnings():
+            # Without a gradient there is a finding that says so.
+            warnings.simplefilter("ignore", NoGradientWarning)
+            outcome = run_attack(
+                attack, model, images, labels, radii, gradient=planned.gradient, seed=seed, surrogate=surrogate
+            )
+        yield from as_runs(outcome, attack, planned.told, seed=seed, images=torch.arange(len(images)))
+
+
+def _randomness(probe: Probe) -> tuple[Finding, Finding]:
+    return gradientchecks.random_outputs(probe.unsteady), gradientchecks.random_gradient(probe.repeat)
 
 
 def as_runs(outcome: Outcome, attack: Attack, gradient: str, *, seed: int, images: Tensor) -> list[Run]:

@@ -61,7 +61,7 @@ def broken_gradient(broken: ArrayLike) -> Finding:
     """The gradient that attacks follow is 0, NaN or infinite at some clean image."""
     b = _matrix(broken)
     share = float(b.mean())
-    words = f"no usable gradient at {100 * share:.1f} % of the images"
+    words = f"no gradient (0, NaN or infinite) at {100 * share:.1f} % of the images"
     names = ("share of images without a gradient", "allowed")
     return _finding("broken_gradient", share > 0, (share, 0.0), names, b, words)
 
@@ -81,10 +81,10 @@ def random_gradient(repeat: ArrayLike) -> Finding:
 
 
 def random_outputs(unsteady: ArrayLike) -> Finding:
-    """Two forward passes of one image differ."""
+    """Forward passes of one image differ by more than rounding does (see `Probe.unsteady`)."""
     u = _matrix(unsteady)
     share = float(u.mean())
-    words = f"two forward passes differ at {100 * share:.1f} % of the images"
+    words = f"two forward passes differ, by more than rounding, at {100 * share:.1f} % of the images"
     names = ("share of images that differ", "allowed")
     return _finding("random_outputs", share > 0, (share, 0.0), names, u, words)
 

@@ -37,7 +37,10 @@ BORDER = 0.9
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How two outcomes are compared: raised where the first keeps over `slack` more, with a paired interval above 0."""
+    """How two outcomes are compared: raised where the first keeps over `slack` more, with a paired interval above 0.
+
+    With `together` the interval is above `slack`.
+    """
 
     slack: float
     #: What the two numbers are.
@@ -76,7 +79,8 @@ def compared(flag: str, claimed: NDArray[Any], stronger: NDArray[Any]) -> list[F
     chosen = np.flatnonzero(raised)
     if len(chosen):
         intervals = gaps(ours[chosen, None], theirs[chosen, None])
-        raised[chosen] = [each.lo > 0 for each in intervals]
+        # A number of images that only the second breaks is never below 0: it is held against what is allowed.
+        raised[chosen] = [each.lo > (how.slack if how.together else 0) for each in intervals]
     numbers = zip(raised.tolist(), ours.mean(axis=1).tolist(), theirs.mean(axis=1).tolist(), strict=True)
     return [_told(flag, is_raised, (a, b), how.names, n, seeds) for is_raised, a, b in numbers]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -20,14 +20,24 @@ from torch import Tensor, nn
 
 from signsym_core import seeds
 from signsym_core.frozen import frozen
+from signsym_core.gradientchecks import ALIGNED, wrong_direction, wrong_gradient
 from signsym_core.outputs import outputs_of, refuse_non_finite
 from signsym_core.retrieval import signs
 from signsym_core.rules.convert import converted, exact_gradient
 from signsym_core.tasks import TASKS, Task
 from signsym_core.validation import check_images, check_labels, check_module
 
-#: Half the distance of the two points of a finite difference, L∞ in [0, 1] pixels.
+#: Half the distance of the two points of a finite difference, L∞ in [0, 1] pixels; and larger ones, up to a sixteenth,
+#: for a model that does not see so small a step.
 STEP = 1e-3
+LARGER = (1 / 256, 1 / 128, 1 / 64, 1 / 32, 1 / 16)
+#: Outputs that differ by no more than this are one output, as AutoAttack has it: rounding is not randomness. The second
+#: is for large outputs, whose rounding is larger: a share of the largest one.
+JITTER, ROUNDING = 1e-4, 1e-5
+#: How often more the same images are shown to a model to see whether its outputs are random.
+REPEATS = 4
+#: Values of a pixel between 0 and 1 at which a model that rounds its input is looked for: 8 bits have 256.
+VALUES = 1025
 #: Random directions of `Probe.direction`.
 DIRECTIONS = 4
 #: Images in one pass.
@@ -52,7 +62,7 @@ class Probe:
     repeat: Array
     #: Whether the gradient that attacks follow is 0, NaN or infinite, in the model's own precision.
     broken: Mask
-    #: Whether two forward passes of the same image differ, in the model's own precision.
+    #: Whether forward passes of the same image differ by more than rounding, in the model's own precision.
     unsteady: Mask
     #: η = <g*, sign g> / |g*|₁: what a sign step along g gains of what one along g* does, to first order. None where
     #: the model is not a converted one, so that only its own backward pass is known.
@@ -60,6 +70,8 @@ class Probe:
     #: cos(g, g*) and |g| / |g*|; None likewise.
     cosine: Array | None
     norm_ratio: Array | None
+    #: Half the distance of the two points of the finite differences.
+    step: float = STEP
 
 
 def measure(
@@ -72,10 +84,15 @@ def measure(
     be taken. For a task that retrieves s = -<sign f(x), f>: away from the image's own clean code. Images without any
     label are left out.
 
-    The model is left as it was found. Raises ValueError for inputs that do not fit (see `signsym_core.attack`) and for
-    outputs that are not finite or do not fit the labels, and RuntimeError of torch where the model cannot run in double
-    precision. Source of ρ: the gradient check of any textbook, applied to inputs; Athalye, Carlini, Wagner 2018 ask for
-    gradients that are gradients.
+    A model that rounds its input does not see a small step, whose slope says nothing of a backward pass that is meant
+    for larger ones. So where ρ and the correlation are not those of a gradient at `step`, the step is the model's own
+    quantum or a larger one, the first at which they are. Torch's own random numbers are the same in all passes of a
+    finite difference and its gradient, since a gradient is that of one draw.
+
+    The model is left as it was found. A model that cannot be copied or cannot compute in double precision is probed in
+    its own. Raises ValueError for inputs that do not fit (see `signsym_core.attack`) and for outputs that are not
+    finite or do not fit the labels. Source of ρ: the gradient check of any textbook, applied to inputs; Athalye,
+    Carlini, Wagner 2018 ask for gradients that are gradients.
     """
     judge = task if isinstance(task, Task) else TASKS.build(task)
     check_module(model)
@@ -87,35 +104,42 @@ def measure(
     if not len(images):
         raise ValueError("a probe needs at least one image with a label, got none")
     with frozen(model):
-        outputs, again = _outputs(model, images), _outputs(model, images)
+        outputs = _outputs(model, images)
         judge.check(outputs, labels)
-        refuse_non_finite(torch.cat([outputs, again]), what="images, each shown twice")
+        again = [_outputs(model, images) for _ in range(REPEATS)]
+        refuse_non_finite(torch.cat([outputs, *again]), what="images, each shown again")
         targets = signs(outputs) if judge.retrieves else labels
         loss: Loss = away_from_code if judge.retrieves else log_odds
         followed: Loss = loss if judge.retrieves else lambda o, t: judge.attack_loss(o, t).unsqueeze(0)
         attacked = _gradient(model, images, targets, followed)
-        double = copy.deepcopy(model).double()
+    double, x = _in_double(model, images)
     with frozen(double):
-        x = images.double()
         ours = _gradient(double, x, targets, loss)
-        rho = _rho(double, x, targets, loss, ours, step)
-        direction = _direction(double, x, targets, loss, ours, step)
         repeat = _cosine(ours, _gradient(double, x, targets, loss))
         efficiency = cosine = ratio = None
         if converted(double):
             exact = _gradient(double, x, targets, loss, exact_gradient)
             efficiency = _numpy((exact * ours.sign()).sum(1) / exact.abs().sum(1))
             cosine, ratio = _numpy(_cosine(ours, exact)), _numpy(_length(ours) / _length(exact))
+        with _one_draw(x.device):
+            ours = _gradient(double, x, targets, loss)
+        differences = _Differences(double, x, targets, loss, ours)
+        # Where the exact gradient is known to point elsewhere, no step can show another thing.
+        other = cosine is not None and not np.nanmedian(cosine) >= ALIGNED
+        step, rho, direction = differences.first_fitting(step, alone=other)
     finite = attacked.isfinite().all(dim=1)
+    limit = JITTER + ROUNDING * outputs.abs().amax(dim=1)
+    unsteady = torch.stack([(outputs - other).abs().amax(dim=1) for other in again]).amax(dim=0) > limit
     return Probe(
         rho=_numpy(rho),
         direction=_numpy(direction),
         repeat=_numpy(repeat),
         broken=(~finite | (attacked == 0).all(dim=1)).cpu().numpy(),
-        unsteady=(outputs != again).any(dim=1).cpu().numpy(),
+        unsteady=unsteady.cpu().numpy(),
         efficiency=efficiency,
         cosine=cosine,
         norm_ratio=ratio,
+        step=step,
     )
 
 
@@ -133,30 +157,104 @@ def away_from_code(outputs: Tensor, codes: Tensor) -> Tensor:
     return -(outputs * codes).sum(dim=1)
 
 
-def _rho(model: nn.Module, images: Tensor, targets: Tensor, loss: Loss, gradient: Tensor, step: float) -> Tensor:
-    direction = gradient.sign()
-    moved = step * direction.view_as(images)
-    upper, lower = loss(_outputs(model, images + moved), targets), loss(_outputs(model, images - moved), targets)
-    promised = 2 * step * gradient.abs().sum(dim=1)
-    # A gradient that is 0 or no number promises nothing, and a model that changes without one is not differentiated.
-    kept = promised.isfinite() & (promised > 0)
-    return torch.where(kept, (upper - lower) / torch.where(kept, promised, torch.ones_like(promised)), 0.0)
+def _in_double(model: nn.Module, images: Tensor) -> tuple[nn.Module, Tensor]:
+    """A copy of the model in double precision, and the images; the model itself where it has none."""
+    try:
+        double, x = copy.deepcopy(model).double(), images.double()
+        with frozen(double):
+            _outputs(double, x[:1])
+    except (RuntimeError, TypeError, ValueError):
+        # It cannot be copied, or part of it computes in single precision whatever it is given.
+        return model, images
+    return double, x
 
 
-def _direction(model: nn.Module, images: Tensor, targets: Tensor, loss: Loss, gradient: Tensor, step: float) -> Tensor:
-    generator = seeds.generator(0, "probe", device=images.device)
-    measured, promised = [], []
-    for _ in range(DIRECTIONS):
-        ups = torch.randint(2, gradient.shape, generator=generator, device=images.device).double() * 2 - 1
-        moved = step * ups.view_as(images)
-        upper, lower = loss(_outputs(model, images + moved), targets), loss(_outputs(model, images - moved), targets)
-        measured.append((upper - lower) / (2 * step))
-        promised.append((gradient * ups).sum(dim=1))
-    return _cosine(torch.stack(measured, dim=1), torch.stack(promised, dim=1))
+@contextlib.contextmanager
+def _one_draw(device: torch.device) -> Iterator[None]:
+    """Inside the block torch's global random numbers are those of one seed; afterwards they go on as before."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class _Differences:
+    """Finite differences of a model's loss at images, held against a gradient [n, pixels] of it."""
+
+    model: nn.Module
+    images: Tensor
+    targets: Tensor
+    loss: Loss
+    gradient: Tensor
+
+    def first_fitting(self, step: float, alone: bool) -> tuple[float, Tensor, Tensor]:
+        """The first step at which ρ and the correlation are a gradient's, with them; `step` where there is none.
+
+        `alone`: no other step is looked at.
+        """
+        first = self._at(step, inside=False)
+        if alone or _fits(*first):
+            return step, *first
+        for larger in (step, *self._quanta(step), *LARGER):
+            for inside in (True, False):
+                rho, direction = self._at(larger, inside)
+                if _fits(rho, direction):
+                    return larger, rho, direction
+        return step, *first
+
+    def _at(self, step: float, inside: bool) -> tuple[Tensor, Tensor]:
+        """ρ [n] and the correlation [n]; with `inside` pixels that a step takes out of [0, 1] do not move.
+
+        A model may cut its input off at 0 and 1, where a difference of two sides says half of the slope.
+        """
+        x = self.images.flatten(1)
+        free = ((x >= step) & (x <= 1 - step)).to(x.dtype) if inside else torch.ones_like(x)
+        along = self.gradient.sign() * free
+        promised = (self.gradient * along).sum(dim=1)
+        # A gradient that is 0 or no number promises nothing, and a model that moves without one is not differentiated.
+        kept = promised.isfinite() & (promised > 0)
+        slope = self._slope(along, step)
+        rho = torch.where(kept, slope / torch.where(kept, promised, torch.ones_like(promised)), 0.0)
+        generator = seeds.generator(0, "probe", device=x.device)
+        measured, expected = [], []
+        for _ in range(DIRECTIONS):
+            ups = torch.randint(2, x.shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
+            measured.append(self._slope(ups * free, step))
+            expected.append((self.gradient * ups * free).sum(dim=1))
+        return rho, _cosine(torch.stack(measured, dim=1), torch.stack(expected, dim=1))
+
+    def _slope(self, directions: Tensor, step: float) -> Tensor:
+        moved = step * directions.view_as(self.images)
+        sides = []
+        for images in (self.images + moved, self.images - moved):
+            with _one_draw(images.device):
+                sides.append(self.loss(_outputs(self.model, images), self.targets))
+        return (sides[0] - sides[1]) / (2 * step)
+
+    def _quanta(self, step: float) -> tuple[float, ...]:
+        """The distance of two values of a pixel that the model tells apart, and twice that; nothing if it is no coarser
+        than `step`: one pixel takes all values, and the outputs of a model that rounds change in so many jumps.
+        """
+        pixel = int(torch.nan_to_num(self.gradient[0]).abs().argmax())
+        images = self.images[:1].flatten(1).repeat(VALUES, 1)
+        images[:, pixel] = torch.linspace(0, 1, VALUES, dtype=images.dtype, device=images.device)
+        with _one_draw(images.device):
+            outputs = _outputs(self.model, images.view(-1, *self.images.shape[1:]))
+        change = (outputs[1:] - outputs[:-1]).abs().amax(dim=1)
+        # Not what rounding in the model's arithmetic does, which differs between places of a batch.
+        jumps = int((change > 1e-3 * change.max()).sum()) if change.max() > 0 else 0
+        quantum = 1 / jumps if jumps else 0.0
+        return (quantum, 2 * quantum) if step <= quantum <= 0.25 else ()
+
+
+def _fits(rho: Tensor, direction: Tensor) -> bool:
+    """Whether the checks of a backward pass call these a gradient's."""
+    checks = (wrong_gradient(_numpy(rho)), wrong_direction(_numpy(direction)))
+    return not any(finding.raised for finding in checks)
 
 
 def _cosine(one: Tensor, other: Tensor) -> Tensor:
-    # Vectors of length 1 first: the product of two lengths may leave the range of numbers.
+    # Vectors of length 1 first: the product of two lengths may leave the range of numbers. NaN for a vector of zeros.
     return (one / _length(one).unsqueeze(1) * (other / _length(other).unsqueeze(1))).sum(dim=1)
 
 

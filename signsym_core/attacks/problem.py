@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -19,6 +20,10 @@ from signsym_core.tasks import Task
 
 #: A loss to lower or raise: (outputs of some images, their places in the block) to a scalar, a sum over the images.
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class NoGradientWarning(UserWarning):
+    """The outputs do not depend on the pixels by any path that autograd knows: the gradient counts as 0."""
 
 
 class Passes:
@@ -237,7 +242,7 @@ class Problem:
                 total = loss(outputs, places)
                 if self.tally.careful:
                     mended(total)
-                (gradient,) = torch.autograd.grad(total, variable)
+                gradient = _gradient(total, variable)
             gradient = self.tally.usable(gradient, self.numbers[places])
             mean = gradient if mean is None else mean + gradient
         assert mean is not None
@@ -258,3 +263,23 @@ class Problem:
                 continue
             done += len(piece[0])
         return results
+
+
+def _gradient(total: Tensor, variable: Tensor) -> Tensor:
+    """The gradient of `total`; 0, with a warning, where no path leads to it.
+
+    Whether an attack that follows a gradient says anything of such a model is the audit's question.
+    """
+    gradient = None
+    if total.requires_grad:
+        (gradient,) = torch.autograd.grad(total, variable, allow_unused=True)
+    if gradient is None:
+        warnings.warn(
+            "the model gives no gradient: its outputs do not depend on the pixels by any path that autograd knows (a "
+            "detach, an argmax, numpy?). Attacks that follow a gradient are no test of it; ask signsym_core.audit, or "
+            "attack it by transfer or without a gradient",
+            NoGradientWarning,
+            stacklevel=2,
+        )
+        return torch.zeros_like(variable)
+    return gradient
