@@ -6,12 +6,15 @@ instead. Tune also ends the whole run on an error that it does not know.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ray.tune.tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayTaskError
+from ray.tune import Callback
 from ray.tune.execution.tune_controller import TuneController
+from ray.tune.progress_reporter import TrialProgressCallback
 
 #: Finished trials after which they are forgotten.
 KEPT = 64
@@ -47,8 +50,10 @@ class Controller(TuneController):
     Its searcher is an `orchestrator.feed.Feed`, which is told why a trial ended before it is told that it did.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, callbacks: Sequence[Callback] = (), **settings: Any) -> None:
+        # Tune adds one that prints nothing here and keeps every trial.
+        kept = [callback for callback in callbacks if not isinstance(callback, TrialProgressCallback)]
+        super().__init__(callbacks=kept, **settings)
         self._actor_manager = _Actors(resource_manager=self._actor_manager._resource_manager)
 
     def step(self) -> None:
@@ -77,4 +82,4 @@ class Controller(TuneController):
         super()._process_trial_failure(trial, exception)
 
 
-ray.tune.tune.TuneController = Controller  # type: ignore[attr-defined]
+ray.tune.tune.TuneController = Controller  # type: ignore[assignment, attr-defined]
