@@ -141,12 +141,12 @@ def compared(store: Path) -> None:
     line("intervals and gaps of 72 lines", min(times["ours"]), min(times["peer"]), found, "peer: point by point")
 
 
-def make(store: Path, results: int, outcomes: int) -> None:
+def make(store: Path, results: int, outcomes: int, seeds: int = SEEDS) -> None:
     """Write the store."""
     for folder in ("results", "outcomes"):
         (store / folder).mkdir(parents=True)
     images = max(1, outcomes // results)
-    models = itertools.product(range(BACKBONES), range(DATASETS), ATTACKS, GRADIENTS, RULES, range(SEEDS))
+    models = itertools.product(range(BACKBONES), range(DATASETS), ATTACKS, GRADIENTS, RULES, range(seeds))
     jobs = itertools.islice(models, -(-results // len(EPSILONS)))
     for number, chunk in enumerate(iter(lambda: list(itertools.islice(jobs, JOBS_PER_FILE)), [])):
         rows = [(*job, at) for job in chunk for at in range(len(EPSILONS))]
@@ -161,7 +161,11 @@ def _write(store: Path, number: int, rows: list[tuple[object, ...]], images: int
     cells = [f"{number:032x}{row:032x}" for row in range(len(rows))]
     shown: dict[str, object] = {name: [None] * len(rows) for name in tables.RESULTS.names}
     shown |= {name: ["{}"] * len(rows) for name in shown if name.endswith("_params") or name == "finetune"}
-    shown |= {"cell": cells, "job": jobs, "finetune_job": jobs, "task": ["classification"] * len(rows)}
+    tuned = [
+        f"{b:016x}{d:016x}{RULES.index(r):016x}{s:016x}"
+        for b, d, r, s in zip(backbone, dataset, rule, seed, strict=True)
+    ]
+    shown |= {"cell": cells, "job": jobs, "finetune_job": tuned, "task": ["classification"] * len(rows)}
     shown |= {"backbone": [f"net{b}" for b in backbone], "dataset": [f"set{d}" for d in dataset]}
     shown |= {"weights": ["null"] * len(rows), "attack": attack, "gradient": gradient, "rule": rule, "seed": seed}
     shown |= {"epsilon": [EPSILONS[a] for a in at], "epsilon_label": [f"{EPSILONS[a]:g}" for a in at]}
