@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -13,6 +14,7 @@ from signsym_core.microbatch import backward
 from signsym_core.outputs import outputs_of
 from signsym_core.replay import Replay
 from signsym_core.rules.together import Together
+from signsym_core.shadows import Shadows
 from signsym_core.tasks import Objective
 
 
@@ -39,6 +41,7 @@ class Step:
         self._between: Callable[[], None] | None = None
         if device.type == "cuda" and micro_batch is None:
             self._together = Together(model, torch.bfloat16 if precision == "bf16" else None)
+            self._shadows = Shadows(model) if precision == "bf16" else None
             if self._together.serves:
                 self._replay = Replay(self._whole, self._together)
 
@@ -69,9 +72,13 @@ class Step:
     def _whole(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
         with self._together.ahead() as made:
-            loss = self.objective(outputs_of(self.model, images), labels)
+            with self._shadows.in_place() if self._shadows else contextlib.nullcontext():
+                outputs = outputs_of(self.model, images)
+            loss = self.objective(outputs, labels)
             made()
             loss.backward()
+            if self._shadows:
+                self._shadows.bring_back()
             norms = self.health.norms()
             if self._between is not None:
                 self._between()

@@ -111,6 +111,11 @@ class Problem:
         """
         return Streams(self.seeds, self.images)
 
+    @property
+    def streams_of_host(self) -> Streams:
+        """`streams`, drawn by the processor and then brought to the device: the same numbers on every device."""
+        return Streams(self.seeds, self.images, torch.device("cpu"))
+
     def once(self, key: Hashable, make: Callable[[Problem], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """What `make` returns, tensors with an entry for each image; it is called once for all epsilons and parts."""
         results, entries = self._once((self.tally.careful, key), make)

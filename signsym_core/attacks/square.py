@@ -13,6 +13,9 @@ from signsym_core.attacks.margins import margin
 from signsym_core.attacks.problem import Problem, Told
 from signsym_core.registry import require
 
+#: Queries between two looks at which images are left, on a GPU; and queries that are drawn for at once.
+LOOK_EVERY, DRAWN_AT_ONCE = 20, 100
+
 #: Moves after which the share p of the pixels that a square covers is halved, out of 10,000.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
@@ -45,33 +48,45 @@ class Square(Attack):
         require(0 < self.first_share <= 1, "first_share", "a number in (0, 1]", self.first_share)
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
-        images, streams = problem.images, problem.streams
+        images = problem.images
         count, channels, height, width = images.shape
+        # Few numbers for each image and query: drawn by the processor for many queries at once, whatever the device.
+        streams = problem.streams_of_host
+        stripes = streams.uniform(range(count), channels, 1, width)
+        draws = iter(())
         best, queries = images.clone(), torch.ones(count, dtype=torch.int64, device=images.device)
+        margins = torch.full((count,), math.inf, dtype=images.dtype, device=images.device)
         # An image that is lost already stays as it is.
         active = problem.alive.nonzero().flatten()
-        margins = torch.full((count,), math.inf, dtype=images.dtype, device=images.device)
+        done = torch.zeros(len(active), dtype=torch.bool, device=images.device)
         for number in range(self.queries - 1):
-            if len(active) == 0:
-                break
-            clean, labels = images[active], problem.labels[active]
+            if number % (LOOK_EVERY if images.is_cuda else 1) == 0:
+                # The host waits to see which images are left; on a GPU lost ones go along for some queries.
+                active = active[~done]
+                done = torch.zeros(len(active), dtype=torch.bool, device=images.device)
+                if len(active) == 0:
+                    break
+            clean, labels, current, least = images[active], problem.labels[active], best[active], margins[active]
             if number == 0:
-                proposed = clean + epsilon * _signs(streams.uniform(active, channels, 1, width))
+                proposed = clean + epsilon * _signs(stripes[active])
             else:
                 side = self.side(number - 1, height, width)
-                draws = streams.uniform(active, channels + 2)
-                square = _squares(draws[:, -2:], side, height, width)
-                proposed = clean + epsilon * _signs(draws[:, :-2])[..., None, None]
-                proposed = torch.where(square, proposed, best[active])
+                if (number - 1) % DRAWN_AT_ONCE == 0:
+                    coming = min(DRAWN_AT_ONCE, self.queries - 1 - number)
+                    draws = iter(streams.uniform(range(count), coming, channels + 2).unbind(dim=1))
+                drawn = next(draws)[active]
+                square = _squares(drawn[:, -2:], side, height, width)
+                proposed = clean + epsilon * _signs(drawn[:, :-2])[..., None, None]
+                proposed = torch.where(square, proposed, current)
             proposed = proposed.clamp(0, 1)
             outputs = problem.outputs(proposed)
-            queries[active] += 1
+            queries.index_add_(0, active, (~done).long())
             found = margin(outputs, labels).to(images.dtype)
             lost = problem.lost(outputs, active)
-            better = (found < margins[active]) | lost
-            margins[active[better]] = found[better]
-            best[active[better]] = proposed[better]
-            active = active[~lost]
+            better = ((found < least) | lost) & ~done
+            margins.index_copy_(0, active, torch.where(better, found, least))
+            best.index_copy_(0, active, torch.where(better[:, None, None, None], proposed, current))
+            done = done | lost
         problem.told = Told(queries=queries)
         return best
 

@@ -45,7 +45,9 @@ def augmented(images: Tensor, source: DataSource, generator: torch.Generator) ->
 
 def brought(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on `device`; a GPU gets it without the host's waiting."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _resized(images: Tensor, side: int | None) -> Tensor:

@@ -5,6 +5,7 @@ What needs a GPU is left out where there is none.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import Counter
 
@@ -16,6 +17,7 @@ from signsym_core import replay, step
 from signsym_core.datasets import Split
 from signsym_core.health import Health
 from signsym_core.rules.together import Together
+from signsym_core.shadows import Shadows
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 TASK = ss.TASKS.build("classification")
@@ -64,6 +66,28 @@ def test_in_bf16_the_feedback_is_rounded_once():
     with Together(model, torch.bfloat16).ahead():
         assert all(torch.equal(matrix, exact[name].bfloat16()) for name, matrix in ss.feedback(model).items())
     assert all(torch.equal(matrix, exact[name]) for name, matrix in ss.feedback(model).items())
+
+
+@pytest.mark.parametrize("rule", ["bp", "usf"])
+def test_weights_rounded_all_at_once_give_the_gradients_that_autocast_gives(rule):
+    model, batch = network(rule).train(), images(8).images.float() / 255
+    own, together = [id(parameter) for parameter in model.parameters()], Together(model, torch.bfloat16)
+
+    def gradients(shadows):
+        model.zero_grad()
+        with together.ahead():
+            with torch.autocast("cpu", torch.bfloat16), shadows.in_place() if shadows else contextlib.nullcontext():
+                outputs = model(batch).float()
+            assert [id(parameter) for parameter in model.parameters()] == own
+            outputs.square().sum().backward()
+        if shadows:
+            shadows.bring_back()
+        return [parameter.grad for parameter in model.parameters()]
+
+    usual = gradients(None)
+    shadowed = gradients(Shadows(model))
+    assert all(gradient.dtype == torch.float32 for gradient in shadowed)
+    assert all(torch.equal(one, other) for one, other in zip(usual, shadowed, strict=True))
 
 
 def test_one_draw_serves_all_layers_and_is_the_same_again_for_each():

@@ -1,0 +1,56 @@
+"""Weights in bfloat16 beside those in float32: rounded by one launch for all layers, gradients brought back by one.
+
+Autocast rounds each layer's weight in its forward pass and brings each gradient back in its backward pass: two small
+kernels a layer, as long as the convolution itself for a small batch. The numbers are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+#: The layers whose parameters autocast rounds.
+_LOWERED = (nn.Conv2d, nn.Linear)
+
+
+class Shadows:
+    """Copies in bfloat16 of the parameters of `model`'s convolutions and linear layers that are trained."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._of: dict[nn.Parameter, nn.Parameter] = {}
+        self._places: list[tuple[nn.Module, str, nn.Parameter]] = []
+        for module in model.modules():
+            if isinstance(module, _LOWERED):
+                for name, parameter in module.named_parameters(recurse=False):
+                    if parameter.requires_grad and parameter.dtype == torch.float32:
+                        self._places.append((module, name, parameter))
+                        if parameter not in self._of:
+                            self._of[parameter] = nn.Parameter(torch.empty_like(parameter, dtype=torch.bfloat16))
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside the block a forward pass uses the copies, which are made of the parameters as they are now."""
+        if self._of:
+            with torch.no_grad():
+                torch._foreach_copy_(list(self._of.values()), list(self._of))
+        try:
+            for module, name, parameter in self._places:
+                module._parameters[name] = self._of[parameter]
+            yield
+        finally:
+            for module, name, parameter in self._places:
+                module._parameters[name] = parameter
+
+    def bring_back(self) -> None:
+        """Give the parameters the gradients of their copies, in float32."""
+        pairs = [(own, copy.grad) for own, copy in self._of.items() if copy.grad is not None]
+        gradients: list[Tensor] = [torch.empty_like(own) for own, _ in pairs]
+        if pairs:
+            torch._foreach_copy_(gradients, [gradient for _, gradient in pairs])
+        for (own, _), gradient in zip(pairs, gradients, strict=True):
+            own.grad = gradient
+        for copy in self._of.values():
+            copy.grad = None
