@@ -7,11 +7,17 @@ measurement: it is what decides whether a grid takes hours or weeks, not whether
 
 from __future__ import annotations
 
+import functools
+
+import torch
+from torch import nn
+
 from orchestrator.cells import AttackChoice, Model
 from orchestrator.jobs import Resources
 from signsym_core.attacks.gradients import EOT
 from signsym_core.backbones import Backbone
 from signsym_core.datasets import DataSource
+from signsym_core.evaluate import BLOCK
 from signsym_core.finetune import FineTune
 
 #: Multiply-adds that one whole GPU, or one core of a processor, does in a second in such networks.
@@ -34,6 +40,45 @@ def attacking(choice: AttackChoice, epsilons: int, model: Model) -> float:
         images = min(images, choice.images)
     passes = choice.attack.cost(epsilons) * GRADIENT_COST.get(choice.gradient, 1)
     return START + passes * images * _forward(model.backbone, model.dataset) / _speed(model.resources.attack)
+
+
+def training_memory(backbone: Backbone, dataset: DataSource, settings: FineTune, resources: Resources) -> float:
+    """Bytes of tensors of a training: weights, gradients, two moments and B, what a backward pass keeps, the images."""
+    if resources.gpu != "auto":
+        return 0.0
+    weights, activations = _footprint(backbone, dataset.size or 224)
+    return 6 * weights + 2 * activations * settings.batch_size + _data(dataset)
+
+
+def attack_memory(backbone: Backbone, dataset: DataSource, resources: Resources) -> float:
+    """Bytes of tensors of an attack, which has a block of images in the network: weights and B of two models."""
+    if resources.gpu != "auto":
+        return 0.0
+    weights, activations = _footprint(backbone, dataset.size or 224)
+    return 4 * weights + 2 * activations * BLOCK + _data(dataset)
+
+
+def _data(dataset: DataSource) -> float:
+    """Bytes of the images, which lie on the device as they were decoded."""
+    return 3 * (dataset.size or 224) ** 2 * sum(dataset.counts)
+
+
+@functools.cache
+def _footprint(backbone: Backbone, size: int) -> tuple[float, float]:
+    """Bytes of a network's weights, and of all layers' outputs for one image, found without computing anything."""
+    activations = 0
+
+    def count(_module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal activations
+        activations += output.numel() * 4 if isinstance(output, torch.Tensor) else 0
+
+    with torch.device("meta"):
+        model = backbone.build(10, channels=3, size=size).eval()
+        for module in model.modules():
+            if not list(module.children()):
+                module.register_forward_hook(count)
+        model(torch.empty(1, 3, size, size))
+    return 4.0 * sum(parameter.numel() for parameter in model.parameters()), float(activations)
 
 
 def _forward(backbone: Backbone, dataset: DataSource) -> float:

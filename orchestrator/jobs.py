@@ -43,6 +43,8 @@ class Job:
     group: tuple[str, ...]
     #: Stated seconds, for where nothing like it was measured yet.
     guess: float = 60.0
+    #: Estimated bytes of its tensors on a GPU, for where nothing like it was measured yet; 0: not known.
+    memory: float = 0.0
     #: Position in the grid of the experiment that asked for it first.
     experiment: int = 0
 

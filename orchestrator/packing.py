@@ -14,6 +14,9 @@ from orchestrator.jobs import Job
 MARGIN = 1.3
 #: Bytes that a process needs on a GPU beside its tensors: CUDA's context and its libraries' kernels.
 PROCESS = 750 * 2**20
+#: An estimate of a peak is multiplied by this, and held against a GPU of so many bytes, since nobody has told yet how
+#: many there are.
+DOUBT, SMALL_GPU = 2.0, 16 * 2**30
 #: Numbers of trials that share a GPU. Few of them, because a worker is only used again for an equal share.
 PER_GPU = (16, 12, 8, 6, 4, 3, 2, 1)
 #: Ray keeps shares with four decimals.
@@ -26,9 +29,9 @@ Memory = tuple[int, int]
 class Packing:
     """The shares of a sweep's jobs, which follow what is measured while it runs.
 
-    A job with a whole number of GPUs gets them. Under "auto" the first jobs of a kind, those that start before one
-    of the kind has been measured, have a GPU for themselves; the others get the smallest share that holds the
-    largest peak so far, with a margin. Whatever share a job ran out of memory with, its retry gets a larger one.
+    A job with a whole number of GPUs gets them. Under "auto" a job gets the smallest share that holds the largest peak
+    of its kind so far, with a margin; before one of the kind has been measured, what its estimate asks of a small GPU,
+    and without an estimate a GPU for itself. Whatever share a job ran out of memory with, its retry gets a larger one.
     """
 
     def __init__(self, measured: Mapping[tuple[str, ...], Memory], gpus: bool) -> None:
@@ -48,13 +51,17 @@ class Packing:
         if job.resources.gpu != "auto":
             asked = job.resources.gpu
         elif self.gpus:
-            asked = smallest_share(self._need.get(job.group, 1.0))
+            asked = smallest_share(self._need.get(job.group) or _estimated(job.memory))
         else:
             asked = 0.0
         if 0 < asked < 1:
             # Doubled, so that the retry has room for what did not fit; a share is of one GPU at most.
             asked = min(1.0, asked * 2**halvings)
         return asked
+
+
+def _estimated(memory: float) -> float:
+    return (memory * DOUBT + PROCESS) / SMALL_GPU if memory else 1.0
 
 
 def smallest_share(need: float) -> float:

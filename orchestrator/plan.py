@@ -134,6 +134,7 @@ class _Planner:
             title=title,
             group=("finetune", model.backbone.name, model.dataset.name),
             guess=guess.training(model.backbone, model.dataset, model.finetune, model.resources.finetune),
+            memory=guess.training_memory(model.backbone, model.dataset, model.finetune, model.resources.finetune),
             experiment=experiment,
         )
 
@@ -150,6 +151,7 @@ class _Planner:
             title=f"attack {name} {spec['gradient']}: {finetune.title.removeprefix('finetune ')}",
             group=("attack", model.backbone.name, model.dataset.name, name),
             guess=guess.attacking(wanted.choice, len(points), model),
+            memory=guess.attack_memory(model.backbone, model.dataset, model.resources.attack),
             experiment=wanted.experiment,
         )
 
@@ -193,6 +195,7 @@ def _pretrain(model: Model, pretrain: Pretrain, experiment: int) -> Job:
         title=title,
         group=("pretrain", model.backbone.name, pretrain.dataset.name),
         guess=guess.training(model.backbone, pretrain.dataset, pretrain.settings, model.resources.pretrain),
+        memory=guess.training_memory(model.backbone, pretrain.dataset, pretrain.settings, model.resources.pretrain),
         experiment=experiment,
     )
 

@@ -24,7 +24,8 @@ from orchestrator.store import Store, StoreError
 from signsym_core.arithmetic import Precision, effective
 from signsym_core.backbones import Backbone, Model
 from signsym_core.backbones.weights import load_body, load_file, load_published
-from signsym_core.datasets import Data, DataSource, inputs
+from signsym_core.datasets import Data, DataSource
+from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluate import BLOCK
 from signsym_core.finetune import Checkpoint
 from signsym_core.registry import Member, changed, rebuild
@@ -131,7 +132,7 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
     count = len(data.test) if spec["images"] is None else min(spec["images"], len(data.test))
     test = data.test.take(torch.arange(count))
     assert isinstance(test.images, Tensor)
-    pixels = inputs(test.images, source)
+    pixels = Prepared(test.images, source)
     chosen = ss.ATTACKS.rebuild(spec["attack"])
     epsilons = sorted({epsilon for _, epsilon, _ in spec["points"]})
     gradient = "feedback" if spec["gradient"] == "none" else spec["gradient"]
@@ -262,6 +263,9 @@ class _Models:
 
     @classmethod
     def put(cls, storage: str, key: str, model: Model, record: dict[str, Any]) -> None:
+        if device().type == "cuda":
+            # Pooling that adapts its windows has deterministic kernels only so; loaded or just trained, all are alike.
+            model.to(memory_format=torch.channels_last)
         cls._loaded[storage, key] = (model, record)
         while len(cls._loaded) > MODELS:
             cls._loaded.popitem(last=False)

@@ -24,6 +24,7 @@ from signsym_core.attacks.finite import Tally
 from signsym_core.attacks.gradients import Exact
 from signsym_core.attacks.problem import Passes, Problem
 from signsym_core.block import run_block
+from signsym_core.datasets.batches import Prepared
 from signsym_core.frozen import frozen
 from signsym_core.health import refuse_broken
 from signsym_core.outputs import NonFiniteOutputError, outputs_of, refuse_non_finite
@@ -101,7 +102,7 @@ class Outcome:
 def attack(
     name: str | Attack,
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | Prepared,
     labels: Tensor,
     epsilons: Sequence[float | str],
     *,
@@ -132,6 +133,7 @@ def attack(
     epsilon's outcome is that of a call with this epsilon alone. With `carry`, an image lost at one epsilon counts as
     lost at every larger one (its image is valid there) and is not attacked again: fewer passes, curves that never
     rise.
+    Of `images` that are `Prepared` only those under attack are floats, 256 at a time.
     `keep` is the number of adversarial images to return; `micro_batch` the largest number of images in one pass.
 
     The model is run in evaluation mode and left as it was found. Raises ValueError for images, labels, epsilons or
@@ -158,7 +160,8 @@ def attack(
         raise ValueError(f"a task that retrieves, and no other one, needs a gallery: got task {judge.name!r}")
     if judge.retrieves and carry:
         raise ValueError(f"carry needs images that are lost or not, which task {judge.name!r} does not have")
-    check_images(images)
+    if not isinstance(images, Prepared):
+        check_images(images)
     check_labels(labels, images)
     radius = radii(epsilons, chosen.norm)
     seed, keep, micro_batch = whole("seed", seed, 0), whole("keep", keep, 0), whole("micro_batch", micro_batch, 1)
@@ -168,7 +171,8 @@ def attack(
     _warn_if_weak(chosen, radius)
     given, passes = images.dtype, Passes()
     # Steps and distances of an attack are below what a float of 16 bits can tell apart.
-    images = images.detach() if given.itemsize >= 4 else images.detach().float()
+    if not isinstance(images, Prepared):
+        images = images.detach() if given.itemsize >= 4 else images.detach().float()
     noise = torch.Generator(device=images.device).manual_seed(seed)
     blocks, followed = [], False
     models = (model, surrogate or model)
@@ -176,13 +180,13 @@ def attack(
     with computing, frozen(model), frozen(surrogate or model):
         for start in range(0, len(images), BLOCK):
             at = slice(start, start + BLOCK)
-            drawn = None
+            clean, drawn = images[at], None
             if "random" in chosen.tags:
-                drawn = torch.rand(images[at].shape, generator=noise, dtype=images.dtype, device=images.device)
+                drawn = torch.rand(clean.shape, generator=noise, dtype=clean.dtype, device=clean.device)
             size = min(micro_batch, BLOCK)
-            own = [seeds.derive(seed, "image", start + place) for place in range(len(images[at]))]
-            block = (judge, images[at], labels[at], drawn, own)
-            twin, tally = None, Tally(len(images[at]), images.device)
+            own = [seeds.derive(seed, "image", start + place) for place in range(len(clean))]
+            block = (judge, clean, labels[at], drawn, own)
+            twin, tally = None, Tally(len(clean), clean.device)
             if surrogate is not None:
                 # Whatever rule a surrogate has, its own gradient is what it is there for.
                 codes = surrogate_gallery or gallery
@@ -196,7 +200,7 @@ def attack(
                     refuse_bypassed(model, images[:1].to(given))
             except NonFiniteOutputError:
                 for who, shown_to in (("the model", model), ("the surrogate", surrogate)):
-                    _refuse_on_clean_images(shown_to, images.to(given), problem.micro_batch, who)
+                    _refuse_on_clean_images(shown_to, images, given, problem.micro_batch, who)
                 raise
             followed |= tally.followed
     zero = [block.zero_gradient for block in blocks if block.zero_gradient is not None]
@@ -223,10 +227,13 @@ def attack(
 
 
 @torch.no_grad()
-def _refuse_on_clean_images(model: nn.Module | None, images: Tensor, micro_batch: int, who: str) -> None:
+def _refuse_on_clean_images(
+    model: nn.Module | None, images: Tensor | Prepared, dtype: torch.dtype, micro_batch: int, who: str
+) -> None:
     """Raise NonFiniteOutputError, saying for which of all clean images, where the outputs for some are not finite."""
     if model is not None:
-        outputs = [outputs_of(model, piece, who) for piece in images.split(micro_batch)]
+        starts = range(0, len(images), micro_batch)
+        outputs = [outputs_of(model, images[start : start + micro_batch].to(dtype), who) for start in starts]
         refuse_non_finite(torch.cat(outputs), who, "clean images")
 
 

@@ -16,6 +16,7 @@ from signsym_core.outputs import listed
 
 if TYPE_CHECKING:
     from signsym_core.attacks.ball import Norm
+    from signsym_core.datasets.batches import Prepared
 
 _FRACTION = re.compile("([0-9]{1,15})/([0-9]{1,15})")
 
@@ -85,7 +86,7 @@ def check_images(images: object) -> None:
         raise ValueError(f"images must be in [0, 1] (normalisation is part of the model), got {low:g} .. {high:g}")
 
 
-def check_labels(labels: object, images: Tensor | None = None, classes: int | None = None) -> None:
+def check_labels(labels: object, images: Tensor | Prepared | None = None, classes: int | None = None) -> None:
     """int64 [n], or 0/1 [n, classes] of any type; as many as `images`, on one device, and of so many `classes`."""
     expected = "labels must be int64[n] or 0/1 [n, classes]"
     if not isinstance(labels, Tensor):

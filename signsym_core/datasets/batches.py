@@ -22,6 +22,29 @@ def inputs(images: Tensor, source: DataSource) -> Tensor:
     return _scaled(pixels)
 
 
+class Prepared:
+    """Images as a model is tested on them, made when they are taken: float32 for a part of them at a time.
+
+    All of a large data set's test images as float32 may be more than a device holds.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, images: Tensor, source: DataSource) -> None:
+        self.images, self.source = images, source
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, at: slice) -> Tensor:
+        return inputs(self.images[at], self.source)
+
+
 def augmented(images: Tensor, source: DataSource, generator: torch.Generator) -> Tensor:
     """Images as a model is trained on them: resized, cropped at random and mirrored where the data set allows it.
 

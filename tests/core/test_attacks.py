@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import warnings
+from pathlib import Path
 
 import foolbox
 import pytest
@@ -18,6 +19,8 @@ from torch import nn
 import signsym_core as ss
 from signsym_core import evaluate
 from signsym_core.attacks import Attack
+from signsym_core.datasets import inputs
+from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluate import WeakAttackWarning, within_ball
 from signsym_core.retrieval import signs
 
@@ -602,3 +605,16 @@ def test_accuracy_and_reach_are_means_over_the_images():
     assert outcome.accuracy == [float(row.sum()) / 40 for row in outcome.robust]
     assert math.isnan(outcome.reach[0])
     assert outcome.reach[1] == pytest.approx(1)
+
+
+def test_images_that_are_floats_only_under_attack_meet_the_same_attack():
+    source = ss.DATASETS.build("digits", size=12, test_images=300, train_images=10)
+    test = source.load(Path()).test
+    model = ss.BACKBONES.build("smallcnn").build(10, channels=1, size=12, seed=0)
+    told = [
+        ss.attack("pgd", model, images, test.labels, [0.0, 0.02], keep=300)
+        for images in (inputs(test.images, source), Prepared(test.images, source))
+    ]
+    assert torch.equal(told[0].adversarial, told[1].adversarial)
+    assert torch.equal(told[0].scores, told[1].scores)
+    assert 0 < told[0].accuracy[0] < 1
