@@ -186,13 +186,13 @@ def main(out: str | None, only: str) -> None:
     """Print all rows, and write them as JSON lines."""
     told(row="device", name=torch.cuda.get_device_name(), torch=torch.__version__, cudnn=torch.backends.cudnn.version())
     jobs: list[tuple[str, Callable[[], None]]] = [
-        ("resnet18", lambda: training("resnet18", 224, 32, 48, 2 * 1.81e9)),
-        ("small", lambda: training("resnet18", 64, 32, 96, 2 * 1.81e9 * (64 / 224) ** 2)),
-        ("small128", lambda: training("resnet18", 64, 128, 48, 2 * 1.81e9 * (64 / 224) ** 2)),
+        ("resnet18", lambda: training("resnet18", 224, 32, 128, 2 * 1.81e9)),
+        ("small", lambda: training("resnet18", 64, 32, 256, 2 * 1.81e9 * (64 / 224) ** 2)),
+        ("small128", lambda: training("resnet18", 64, 128, 96, 2 * 1.81e9 * (64 / 224) ** 2)),
         ("attacks", lambda: attacks(64, 512)),
         ("attacks224", lambda: attacks(224, 256)),
-        ("vgg16", lambda: training("vgg16", 224, 32, 24, 2 * 15.5e9)),
-        ("alexnet", lambda: training("alexnet", 224, 32, 48, 2 * 0.71e9)),
+        ("vgg16", lambda: training("vgg16", 224, 32, 32, 2 * 15.5e9)),
+        ("alexnet", lambda: training("alexnet", 224, 32, 96, 2 * 0.71e9)),
     ]
     for name, job in jobs:
         if not only or name in only.split(","):

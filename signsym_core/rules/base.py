@@ -61,6 +61,12 @@ class Rule(Member, ABC):
     def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
         """Write B into `out` from W, the draw and its size."""
 
+    def build_rounded(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
+        """`build`, into an `out` of fewer bits than W: rounded once."""
+        exact = torch.empty_like(weight)
+        self.build(weight, draw, size, exact)
+        out.copy_(exact)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScaledRule(Rule):

@@ -33,3 +33,10 @@ class FRSF(ScaledRule):
     def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
         assert draw is not None
         torch.sign(weight, out=out).mul_(draw).mul_(size)
+
+    def build_rounded(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
+        if type(self).build is not FRSF.build:
+            super().build_rounded(weight, draw, size, out)
+        else:
+            assert draw is not None
+            torch.mul(torch.sign(weight).mul_(draw), size, out=out)

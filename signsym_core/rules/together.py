@@ -85,10 +85,7 @@ class Together:
     def _make(self, layer: FeedbackLayer, magnitudes: Tensor | None, matrix: Tensor) -> None:
         state, weight = layer.state, layer.weight.detach()
         if not state.rule.frozen:
-            exact = matrix if matrix.dtype == weight.dtype else torch.empty_like(weight)
-            state.make(weight, state.magnitudes(weight) if magnitudes is None else magnitudes, exact)
-            if exact is not matrix:
-                matrix.copy_(exact)
+            state.make(weight, state.magnitudes(weight) if magnitudes is None else magnitudes, matrix)
         state.stand_in = matrix
 
     def _redrawing(self) -> list[FeedbackLayer]:

@@ -21,3 +21,10 @@ class USF(ScaledRule):
 
     def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
         torch.sign(weight, out=out).mul_(size)
+
+    def build_rounded(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
+        if type(self).build is not USF.build:
+            super().build_rounded(weight, draw, size, out)
+        else:
+            # Rounded as it is written: a pass over all numbers less.
+            torch.mul(torch.sign(weight), size, out=out)

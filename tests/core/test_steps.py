@@ -17,6 +17,7 @@ from signsym_core import replay, step
 from signsym_core.datasets import Split
 from signsym_core.health import Health
 from signsym_core.rules.together import Together
+from signsym_core.rules.usf import USF
 from signsym_core.shadows import Shadows
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -60,12 +61,30 @@ def test_what_is_made_ahead_is_the_feedback_of_every_layer_step_after_step(rule)
                     parameter.mul_(0.9)
 
 
-def test_in_bf16_the_feedback_is_rounded_once():
-    model = network("usf").train()
+@pytest.mark.parametrize("rule", ["fa", "usf", "frsf", "brsf"])
+@pytest.mark.parametrize("scale", ["rms", "rms_channel", "xavier"])
+def test_in_bf16_the_feedback_is_rounded_once(rule, scale):
+    model = ss.convert(network("bp"), rule, scale=scale).train()
     exact = ss.feedback(model)
     with Together(model, torch.bfloat16).ahead():
         assert all(torch.equal(matrix, exact[name].bfloat16()) for name, matrix in ss.feedback(model).items())
+    model.eval()
     assert all(torch.equal(matrix, exact[name]) for name, matrix in ss.feedback(model).items())
+
+
+def test_a_rule_that_builds_otherwise_is_not_rounded_as_the_one_that_it_comes_from():
+    class Doubled(USF):
+        def build(self, weight, draw, size, out):
+            super().build(weight, draw, size, out)
+            out.mul_(2)
+
+    model = network(Doubled()).train()
+    exact = ss.feedback(model)
+    with Together(model, torch.bfloat16).ahead():
+        assert all(torch.equal(matrix, exact[name].bfloat16()) for name, matrix in ss.feedback(model).items())
+    assert torch.equal(
+        exact["network.fc.weight".removesuffix(".weight")], ss.feedback(network("usf"))["network.fc"] * 2
+    )
 
 
 @pytest.mark.parametrize("rule", ["bp", "usf"])
