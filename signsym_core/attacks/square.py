@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ class Square(Attack):
         # Few numbers for each image and query: drawn by the processor for many queries at once, whatever the device.
         streams = problem.streams_of_host
         stripes = streams.uniform(range(count), channels, 1, width)
-        draws = iter(())
+        draws: Iterator[Tensor] = iter(())
         best, queries = images.clone(), torch.ones(count, dtype=torch.int64, device=images.device)
         margins = torch.full((count,), math.inf, dtype=images.dtype, device=images.device)
         # An image that is lost already stays as it is.
