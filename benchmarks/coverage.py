@@ -66,8 +66,9 @@ def satterthwaite(d: NDArray[np.int8]) -> NDArray[np.float64]:
     estimate = seed + image - rest
     alone = estimate <= rest
     df = estimate**2 / (seed**2 / (s - 1) + image**2 / (n - 1) + rest**2 / freedom)
-    half: NDArray[np.float64] = stdtrit(np.where(alone, freedom, df), 0.975)
-    return half * np.sqrt(np.where(alone, rest, estimate) / (s * n))
+    quantile = stdtrit(np.where(alone, freedom, df), 0.975)
+    half: NDArray[np.float64] = quantile * np.sqrt(np.where(alone, rest, estimate) / (s * n))
+    return half
 
 
 def coverage(

@@ -200,6 +200,7 @@ class Models:
         places = samples.places()
         regular = samples.regular(list(places))
         steps, sizes = (np.nan_to_num(index.numbers(name)) for name in ("steps", "step_size"))
+        broken, n = index.numbers("nonfinite_grad"), index.numbers("n")
         runs: dict[int, list[tuple[Run, int]]] = {}
         norms: dict[int, str] = {}
         for (number, epsilon), sample in places.items():
@@ -210,7 +211,8 @@ class Models:
                 images, x = shared
             else:
                 continue
-            row = int(samples.rows[sample.first])
+            rows = samples.rows[sample.first : sample.first + len(sample.seeds)]
+            row, nonfinite = int(rows[0]), float((broken[rows] / n[rows]).mean())
             line = index.lines[number]
             run = Run(
                 attack=line.attack,
@@ -225,6 +227,7 @@ class Models:
                 outcomes=x,
                 moved=_moved(samples, sample, x),
                 no_gradient=None if line.attack in NULL else samples.zero(sample),
+                nonfinite=None if np.isnan(nonfinite) else nonfinite,
             )
             runs.setdefault(number, []).append((run, row))
         return runs

@@ -161,6 +161,7 @@ def as_runs(outcome: Outcome, attack: Attack, gradient: str, *, seed: int, image
     numbers = images.numpy()
     no_gradient = None if outcome.zero_gradient is None else outcome.zero_gradient.numpy()[None]
     survivors = outcome.scores > 0
+    broken = outcome.nonfinite_gradient
     # The mean over no survivor is NaN.
     moved = (outcome.linf.double() * survivors).sum(dim=1) / survivors.sum(dim=1)
     return [
@@ -177,6 +178,7 @@ def as_runs(outcome: Outcome, attack: Attack, gradient: str, *, seed: int, image
             outcomes=outcome.scores[row : row + 1].numpy(),
             moved=moved[row : row + 1].numpy(),
             no_gradient=no_gradient,
+            nonfinite=None if broken is None else float((broken[row] > 0).double().mean()),
         )
         for row, epsilon in enumerate(outcome.epsilons)
     ]
@@ -191,4 +193,5 @@ def _stacked(runs: Sequence[Run]) -> Run:
         outcomes=np.concatenate([run.outcomes for run in runs]),
         moved=np.concatenate([run.moved for run in runs if run.moved is not None]),
         no_gradient=np.concatenate(no_gradient) if no_gradient else None,
+        nonfinite=None if runs[0].nonfinite is None else float(np.mean([run.nonfinite or 0.0 for run in runs])),
     )

@@ -192,6 +192,15 @@ def _zero(evidence: Evidence) -> Iterator[Found]:
             yield Found(finding=masking.zero_gradient(run.no_gradient), run=run)
 
 
+def _nonfinite(evidence: Evidence) -> Iterator[Found]:
+    for gradient in dict.fromkeys(("feedback", evidence.result)):
+        for run in evidence.of(gradient=gradient):
+            if run.nonfinite is not None:
+                seeds, n = run.outcomes.shape
+                finding = masking.nonfinite_gradient(run.nonfinite, n, seeds)
+                yield Found(finding=finding, epsilon=run.epsilon, run=run)
+
+
 def _random(evidence: Evidence) -> Iterator[Found]:
     clean = next((run for run in evidence.runs if run.attack == "none"), None)
     for run in evidence.runs:
@@ -249,6 +258,7 @@ _TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[Found |
     ("G3", "inefficient_gradient", "sign", False, _probed(gradientchecks.inefficient_gradient, "efficiency"), MODEL),
     ("G4", "broken_gradient", "sign", False, _probed(gradientchecks.broken_gradient, "broken"), MODEL),
     ("G4b", "zero_gradient", "sign", False, _zero, "outcomes that say whether an image has a gradient, as fgsm's do"),
+    ("G4c", "nonfinite_gradient", "sign", False, _nonfinite, "outcomes that say where a gradient was not finite"),
     ("G5", "random_gradient", "sign", True, _probed(gradientchecks.random_gradient, "repeat"), MODEL),
     ("G5b", "random_outputs", "sign", False, _probed(gradientchecks.random_outputs, "unsteady"), MODEL),
     ("G5c", "random_forward", "sign", False, _random, "the clean performance and an attack at ε = 0"),

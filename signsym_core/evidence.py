@@ -45,6 +45,8 @@ class Run:
     moved: Array | None = None
     #: Whether the loss had no gradient at each clean image, [seeds, images]; None where it is not known.
     no_gradient: NDArray[np.bool_] | None = None
+    #: Share of the images at which entries of the gradient were NaN or infinite and counted as 0; None: not known.
+    nonfinite: float | None = None
 
     @functools.cached_property
     def score(self) -> float:

@@ -155,6 +155,16 @@ def zero_gradient(zero: ArrayLike) -> Finding:
     return _finding("zero_gradient", share > 0, (share, 0.0), names, zero)
 
 
+def nonfinite_gradient(share: float, n: int, seeds: int) -> Finding:
+    """Entries of the gradient were NaN or infinite at some image and counted as 0: `share` of n images of each seed."""
+    names = ("share of images with such entries", "allowed")
+    words = f"entries of the gradient that are NaN or infinite, and counted as 0, at {100 * share:.1f} % of the images"
+    words += f" ({seeds} seed{'s' * (seeds > 1)} × {n:,} images)"
+    return Finding(
+        flag="nonfinite_gradient", raised=share > 0, first=share, second=0.0, names=names, n=n, seeds=seeds, words=words
+    )
+
+
 def not_monotone(by_epsilon: Sequence[ArrayLike]) -> Finding:
     """The score rises from one ε to the next by more than 0.01, and the paired interval excludes no rise.
 

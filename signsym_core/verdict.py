@@ -181,7 +181,7 @@ def _unexplained(evidence: Evidence, found: Mapping[str, Sequence[Found]], raise
     averaged = bool(found["E1"])
     explained = {
         **{"G2": exact, "G2b": exact, "G3": exact, "G5": exact or averaged, "G5b": averaged, "G5c": averaged},
-        **{name: name in raised and raised[name].finding.first <= TWO_POINTS for name in ("G4", "G4b")},
+        **{name: name in raised and raised[name].finding.first <= TWO_POINTS for name in ("G4", "G4b", "G4c")},
     }
     signs = [name for name, m in raised.items() if m.check.level == "sign" and not explained[name]]
     if not signs:

@@ -25,7 +25,7 @@ from orchestrator.sound import Expected
 COLUMNS = (
     *LINE,
     *("cell", "job", "finetune_job", "seed", "epsilon", "epsilon_label", "norm", "value", "n", "chance"),
-    *("steps", "step_size", "reach", "finished_at"),
+    *("steps", "step_size", "reach", "nonfinite_grad", "finished_at"),
 )
 
 #: Columns whose order is that of their registry; that of the others is the alphabet's.
@@ -176,7 +176,8 @@ class Index:
         array = self._columns[column]
         names = [name or "" for name in array.dictionary.to_pylist()]
         codes = array.indices.take(to_arrow(self._at[rows])).fill_null(len(names))
-        return np.array([*names, ""], dtype=object)[to_numpy(codes)].tolist()
+        texts: list[str] = np.array([*names, ""], dtype=object)[to_numpy(codes)].tolist()
+        return texts
 
     def numbers(self, column: str) -> NDArray[np.float64]:
         """A column of numbers by row; NaN where there is none."""

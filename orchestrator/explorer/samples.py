@@ -48,19 +48,19 @@ class Samples:
         part, place = index.part[rows], index.place(rows)
         parts = np.unique(part).tolist()
         self._blocks: Mapping[int, Block] = outcomes.blocks(index, parts)
-        at, images, n = np.full(len(rows), -1), np.full(len(rows), -1), np.zeros(len(rows), np.int64)
+        at, images, counts = np.full(len(rows), -1), np.full(len(rows), -1), np.zeros(len(rows), np.int64)
         for number in parts:
             here, block = part == number, self._blocks[number]
             at[here] = block.at[place[here]]
             there = here & (at >= 0)
             images[there] = block.source.lists[at[there]]
-            n[there] = block.source.bounds[at[there] + 1] - block.source.bounds[at[there]]
+            counts[there] = block.source.bounds[at[there] + 1] - block.source.bounds[at[there]]
         # Without outcomes a row says nothing here.
         kept = np.flatnonzero(at >= 0)
         line, epsilon, seed = index.line_numbers(rows[kept]), index.epsilon[rows[kept]], index.seed[rows[kept]]
         if _repeated(line, epsilon, seed).any():
             # Of two rows of one seed and epsilon the one with more images counts, and the last one of equals.
-            order = np.lexsort((n[kept], seed, epsilon, line))
+            order = np.lexsort((counts[kept], seed, epsilon, line))
             last = order[np.append(~_repeated(line[order], epsilon[order], seed[order]), True)]
             kept, line, epsilon, seed = kept[last], line[last], epsilon[last], seed[last]
         self.rows, self._part, self._at, images = rows[kept], part[kept], at[kept], images[kept]
@@ -161,7 +161,8 @@ class Samples:
 
 def _repeated(*columns: NDArray[Any]) -> NDArray[np.bool_]:
     """For each row but the last whether the next one is equal in all columns."""
-    return np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
+    equal: NDArray[np.bool_] = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
+    return equal
 
 
 def chunks(samples: Sequence[Sample]) -> list[list[int]]:

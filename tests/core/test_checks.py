@@ -31,6 +31,7 @@ def run(
     step=None,
     moved=1,
     zero=None,
+    nonfinite=None,
 ):
     kept = outcomes(share, seeds, images) if np.isscalar(share) else np.asarray(share, dtype=float)
     return Run(
@@ -45,6 +46,7 @@ def run(
         outcomes=kept,
         moved=np.full(len(kept), moved * epsilon),
         no_gradient=None if zero is None else np.tile(zero, (len(kept), 1)),
+        nonfinite=nonfinite,
     )
 
 
@@ -101,6 +103,7 @@ CASES = {
         evidence(run(0.5, zero=np.arange(IMAGES) == 7)),
         evidence(run(0.5, zero=np.zeros(IMAGES, bool))),
     ),
+    "G4c": (evidence(run(0.5, nonfinite=0.01)), evidence(run(0.5, nonfinite=0.0))),
     "G5c": (
         evidence(run(0.9, attack="none", gradient="none", epsilon=0.0), run(0.8, epsilon=0.0)),
         # A few images at the border of two classes may go to either side where kernels round otherwise.
