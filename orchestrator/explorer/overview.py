@@ -20,7 +20,7 @@ from signsym_core.verdict import Verdict
 #: Models of one screen.
 MOST = 12
 #: Pixels of a model's row, and of what stands above and below all rows.
-ROW, ABOVE, BELOW = 30, 26, 62
+ROW, ABOVE, BELOW = 30, 26, 78
 _STATES: Mapping[str, State] = {"masked gradient": "raised", "sound": "fine"}
 
 
@@ -141,7 +141,8 @@ def _figure(rows: Sequence[Row], several: bool) -> Spec:
     layout["margin"] = {"l": 12, "r": 16, "t": ABOVE, "b": BELOW}
     layout["legend"] |= {"y": 0, "yanchor": "bottom"}
     axis = {"gridcolor": "#e6e8ec", "zeroline": False}
-    layout["xaxis"] = {**axis, "range": [-0.02, 1.02], "tickformat": ".0%"}
+    title = {"text": rows[0].score_name, "standoff": 4}
+    layout["xaxis"] = {**axis, "range": [-0.02, 1.02], "tickformat": ".0%", "title": title}
     order = {"categoryorder": "array", "categoryarray": names[::-1], "range": [-0.6, len(rows) - 0.4]}
     layout["yaxis"] = {**axis, **order, "type": "category", "automargin": True}
     return {"data": data, "layout": layout}
@@ -216,9 +217,9 @@ def _matrix(rows: Sequence[Row], epsilon: str, several: bool, left_out: str, sto
     entries = []
     for row in rows:
         left = (row.place, row.rule_label) if several else (row.rule_label,)
-        scores = [Entry(lines=[_words(score)]) for score in (row.clean, row.feedback, row.exact)]
+        numbers = [Entry(lines=[_words(score)]) for score in (row.clean, row.feedback, row.exact)]
         verdict = Entry(lines=[row.words], state=_STATES.get(row.verdict.kind, ""), about=row.verdict.words)
-        entries.append((left, [*scores, verdict]))
+        entries.append((left, [*numbers, verdict]))
     scores = [score.score for row in rows for score in (row.feedback, row.exact) if score is not None]
     fewest = min(scores, key=lambda score: (score.seeds, score.n))
     rests = f"at least {style.counted(fewest.seeds, 'seed')} × {min(score.n for score in scores):,} images"
