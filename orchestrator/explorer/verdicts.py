@@ -171,7 +171,7 @@ def _answer(query: Query, at: Mapping[str, _Gap], decides: str) -> str:
     elif (most := _higher(query, line, decided)) <= FLOOR:
         answer = f"nothing is left to compare {_under(decides)}: both keep at most {100 * most:.1f} %"
     else:
-        answer = f"not shown: {_under(decides)} the gap does not exclude zero {after}"
+        answer = f"no difference from BP is shown: {_under(decides)} the gap does not exclude zero {after}"
     masked = "feedback" in at and at["feedback"][1].clear and at["feedback"][1].gap.value > 0
     return answer + (_MASKING if decides == "exact" and masked and not (decided.clear and higher) else "")
 

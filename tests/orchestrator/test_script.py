@@ -37,7 +37,7 @@ def head(tmp_path):
 def test_it_finds_the_packages_and_the_grid_of_the_repository(head):
     done = head("grids/quickstart.yaml", "--plan")
     assert done.returncode == 0, done.stderr
-    assert "quickstart: 290 cells" in done.stdout
+    assert "quickstart: 700 cells" in done.stdout
     assert f"grid: {ROOT / 'grids/quickstart.yaml'}" in done.stdout
 
 
@@ -45,7 +45,7 @@ def test_a_grid_beside_it_goes_before_the_repositorys(head):
     (head.home / "grids").mkdir()
     text = (ROOT / "grids/quickstart.yaml").read_text().replace("name: quickstart", "name: mine")
     (head.home / "grids/quickstart.yaml").write_text(text)
-    assert "mine: 290 cells" in head("grids/quickstart.yaml", "--plan").stdout
+    assert "mine: 700 cells" in head("grids/quickstart.yaml", "--plan").stdout
 
 
 def test_another_version_of_itself_is_refused_with_what_to_do(head):
