@@ -175,9 +175,9 @@ class Index:
         """A column of texts at some rows; "" where there is none."""
         array = self._columns[column]
         names = [name or "" for name in array.dictionary.to_pylist()]
-        codes = array.indices.take(to_arrow(self._at[rows])).fill_null(len(names))
-        texts: list[str] = np.array([*names, ""], dtype=object)[to_numpy(codes)].tolist()
-        return texts
+        # Arrow's own way to fill a null imports pandas.
+        codes = array.indices.take(to_arrow(self._at[rows])).to_pylist()
+        return ["" if code is None else names[code] for code in codes]
 
     def numbers(self, column: str) -> NDArray[np.float64]:
         """A column of numbers by row; NaN where there is none."""

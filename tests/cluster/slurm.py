@@ -37,6 +37,8 @@ ReturnToService=2
 # How long a job that is put back waits.
 AuthInfo=cred_expire=5
 KillWait=20
+# How long a job that has ended is known, so that a slow machine may still ask for it.
+MinJobAge=7200
 GresTypes=gpu
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP

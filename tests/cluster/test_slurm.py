@@ -81,6 +81,8 @@ def printed_way_on(job):
 def test_a_job_that_is_ended_before_its_sweep_began_says_how_to_begin_again(slurm, out_of_time):
     job = slurm.submit("--nodes=1", "--nodelist=node1", "cluster/slurm.sh", "grids/tiny.yaml")
     until(lambda: job.facts()["JobState"] == "RUNNING", job)
+    # A job counts as running before its script does, which is ready for signals when its first step begins.
+    until(lambda: f"{job.id}.0" in slurm.run("squeue", "--steps", "--noheader", "--jobs", job.id), job)
     slurm.run("scancel", "--batch", "--signal=TERM", job.id)
     assert job.wait() == 130
     assert printed_way_on(job) == ["sbatch", "cluster/slurm.sh", "grids/tiny.yaml"]

@@ -151,7 +151,7 @@ def test_without_a_twin_a_converted_model_is_undecided_and_says_so():
 def test_a_network_of_ones_own_needs_no_twin(wrap, kind):
     _, _, images, labels = digits()
     model = wrap(ss.revert(copy.deepcopy(trained("bp", 0))))
-    verdict = ss.audit(model, images[:150], labels[:150], EPSILONS, steps=20, queries=100)
+    verdict = ss.audit(model, images[:150], labels[:150], EPSILONS, steps=20, queries=500)
     assert verdict.kind == kind
     assert ("B1" in raised(verdict)) == (kind != "sound")
 

@@ -70,7 +70,8 @@ def test_the_score_is_that_of_codes_computed_from_the_stored_model(done):
     data = source.load(None)
     with torch.no_grad():
         outputs = {name: model.eval()(inputs(getattr(data, name).images, source)) for name in ("test", "database")}
-    sides = (outputs["test"], data.test.labels, outputs["database"], data.database.labels)
+    codes = {name: torch.where(found >= 0, 1.0, -1.0) for name, found in outputs.items()}
+    sides = (codes["test"], data.test.labels, codes["database"], data.database.labels)
     wanted = ss.mean_average_precision(*sides, 500)
     assert row["value"] == pytest.approx(wanted, abs=1e-12)
     assert row["n"] == len(data.test) == 100
