@@ -88,11 +88,11 @@ class Known:
         own, exact = (None if epsilon is None else evidence.strongest(g, epsilon) for g in ("feedback", "exact"))
         return Judgement(
             line=next(iter(self.lines.values())),
-            clean=_score(evidence.clean),
+            clean=score_of(evidence.clean),
             epsilon=epsilon,
             label="" if epsilon is None else self.labels.get(epsilon, f"{epsilon:g}"),
-            own=_score(own),
-            exact=_score(exact),
+            own=score_of(own),
+            exact=score_of(exact),
             verdict=judge(evidence, found),
             findings={
                 name: [
@@ -239,7 +239,8 @@ def _moved(samples: Samples, sample: Sample, x: NDArray[Any]) -> NDArray[np.floa
     return None if (np.isnan(moved) & (x > 0).any(axis=1)).any() else moved
 
 
-def _score(run: Run | None) -> Score | None:
+def score_of(run: Run | None) -> Score | None:
+    """What a run leaves, with its interval; None for none."""
     return None if run is None else Score(run=_named(run), score=interval(run.outcomes), steps=run.steps)
 
 

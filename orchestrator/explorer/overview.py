@@ -6,15 +6,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.evidence import Known
+from orchestrator.evidence import Known, Score, score_of
 from orchestrator.explorer import style
 from orchestrator.explorer.blocks import Block, Column, Entry, Figure, Matrix, State, Table, Value
 from orchestrator.explorer.labels import score_name
 from orchestrator.explorer.pages.context import Context
 from orchestrator.explorer.panels import Spec, looks
-from signsym_core.evidence import Evidence, Run
+from signsym_core.evidence import Evidence
 from signsym_core.masking import GREY
-from signsym_core.stats import Interval, interval
 from signsym_core.verdict import Verdict
 
 #: Models of one screen.
@@ -22,14 +21,6 @@ MOST = 12
 #: Pixels of a model's row, and of what stands above and below all rows.
 ROW, ABOVE, BELOW = 30, 26, 78
 _STATES: Mapping[str, State] = {"masked gradient": "raised", "sound": "fine"}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Score:
-    """What one attack leaves of a model."""
-
-    attack: str
-    score: Interval
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,9 +92,9 @@ def _row(context: Context, model: Known, epsilon: float) -> Row:
         rule_label=style.label(labels.of(line, "rule")),
         place=labels.title(line),
         score_name=score_name(line.task, line.task_params, line.metric),
-        clean=_score(model.evidence.clean),
-        feedback=_score(model.evidence.strongest("feedback", epsilon)),
-        exact=_score(model.evidence.strongest("exact", epsilon)),
+        clean=score_of(model.evidence.clean),
+        feedback=score_of(model.evidence.strongest("feedback", epsilon)),
+        exact=score_of(model.evidence.strongest("exact", epsilon)),
         verdict=verdict,
         words=_answer(verdict, model.labels),
     )
@@ -115,10 +106,6 @@ def _answer(verdict: Verdict, epsilons: Mapping[float, str]) -> str:
         return verdict.words
     where = epsilons.get(verdict.epsilon, f"{verdict.epsilon:.4g}")
     return f"{verdict.kind}, by {100 * verdict.overstated:.1f} points at ε = {where}"
-
-
-def _score(run: Run | None) -> Score | None:
-    return None if run is None else Score(attack=run.attack, score=interval(run.outcomes))
 
 
 def _figure(rows: Sequence[Row], several: bool) -> Spec:
@@ -161,7 +148,7 @@ def _mark(name: str, kind: str, score: Score, colour: str) -> dict[str, object]:
     value = score.score
     bars = {"type": "data", "symmetric": False, "array": [value.hi - value.value], "thickness": 1.4, "width": 4}
     bars |= {"arrayminus": [value.value - value.lo]}
-    attack = "" if kind == "clean" else f", {style.escape(score.attack)}"
+    attack = "" if kind == "clean" else f", {style.escape(score.run[0])}"
     text = f"{name}, {words}{attack}: {style.percent(value)}<br>of {style.rests_on(value)}"
     return {
         "x": [value.value],
@@ -205,7 +192,7 @@ def _table(rows: Sequence[Row], epsilon: str) -> Table:
         for kind, score in (("clean", row.clean), ("feedback", row.feedback), ("exact", row.exact)):
             if score is not None:
                 values |= {kind: score.score.value, f"{kind}_lo": score.score.lo, f"{kind}_hi": score.score.hi}
-                values |= {f"{kind}_attack": score.attack}
+                values |= {f"{kind}_attack": score.run[0]}
         smallest = min((s.score for s in (row.feedback, row.exact) if s is not None), key=lambda s: s.n, default=None)
         values |= {} if smallest is None else {"images": smallest.n, "seeds": smallest.seeds}
         written.append(values | {"verdict": row.verdict.kind, "words": row.verdict.words})
