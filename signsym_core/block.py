@@ -10,6 +10,7 @@ from torch import Tensor
 
 from signsym_core.attacks import Attack
 from signsym_core.attacks.ball import representable, sizes, within_ball
+from signsym_core.attacks.gradients import Source
 from signsym_core.attacks.problem import Problem
 
 
@@ -36,8 +37,12 @@ class Proposal:
     nonfinite: Tensor | None = None
 
 
-def run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carry: bool, keep: int) -> Block:
+def run_block(
+    attack: Attack, source: Source, problem: Problem, epsilons: Sequence[float], carry: bool, keep: int
+) -> Block:
     """Attack the block's images at every epsilon and score them; `keep` adversarial images are returned.
+
+    `source` is where the attack's gradient comes from.
 
     With `carry`, an image that is lost at one epsilon counts as lost at every larger one and is not attacked again.
     """
@@ -80,16 +85,16 @@ def run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carry
         epsilon = float(epsilons[row])
         tally = part.tally
         tally.entries.zero_()
-        crafted = part.source.craft(attack, part, epsilon)
+        crafted = source.craft(attack, part, epsilon)
         if tally.followed and tally.entries.any():
             tally.careful = True
-            crafted = part.source.craft(attack, part, epsilon)
+            crafted = source.craft(attack, part, epsilon)
             tally.careful = False
         # A proposal that is no number leaves the pixel as it is, like a gradient that is none.
         tally.note(crafted.isnan().flatten(1).sum(dim=1), part.numbers)
         images = within_ball(part.images, crafted, epsilon, attack.norm)
         images = representable(part.images, images, part.dtype)
-        told = part.source.asked(part).told
+        told = source.asked(part).told
         if told is not None:
             if result.queries is None:
                 result.queries = torch.zeros(shape, dtype=torch.int64)
@@ -126,6 +131,6 @@ def run_block(attack: Attack, problem: Problem, epsilons: Sequence[float], carry
             alive &= result.scores[row] > 0
             previous = row
     judge_waiting()
-    zero = problem.source.asked(problem).zero_gradient
+    zero = source.asked(problem).zero_gradient
     result.zero_gradient = None if zero is None else zero.cpu()
     return result

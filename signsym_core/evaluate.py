@@ -190,12 +190,12 @@ def attack(
             if surrogate is not None:
                 # Whatever rule a surrogate has, its own gradient is what it is there for.
                 codes = surrogate_gallery or gallery
-                twin = Problem(surrogate, *block, GRADIENTS["exact"], passes, size, tally, codes)
+                twin = Problem(surrogate, *block, GRADIENTS["exact"].views, passes, size, tally, codes)
                 twin.judges, twin.dtype = False, given
-            problem = Problem(model, *block, source, passes, size, tally, gallery, twin)
+            problem = Problem(model, *block, source.views, passes, size, tally, gallery, twin)
             problem.dtype = given
             try:
-                blocks.append(run_block(chosen, problem, radius, carry, max(0, keep - start)))
+                blocks.append(run_block(chosen, source, problem, radius, carry, max(0, keep - start)))
                 if passes.backwards and not isinstance(source, Exact):
                     refuse_bypassed(model, images[:1].to(given))
             except NonFiniteOutputError:

@@ -6,17 +6,15 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from signsym_core.attacks.ball import within_ball
+from signsym_core.attacks.base import Attack
+from signsym_core.attacks.problem import Problem
 from signsym_core.rules.base import Rule
 from signsym_core.rules.convert import exact_gradient, redrawn, redraws
-
-if TYPE_CHECKING:
-    from signsym_core.attacks.base import Attack
-    from signsym_core.attacks.problem import Problem
 
 
 class Source(ABC):

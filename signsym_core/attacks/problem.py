@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from signsym_core.attacks.finite import Tally, mended
-from signsym_core.attacks.gradients import Source
 from signsym_core.attacks.streams import Streams
 from signsym_core.outputs import outputs_of
 from signsym_core.retrieval import Gallery
@@ -20,6 +20,8 @@ from signsym_core.tasks import Task
 
 #: A loss to lower or raise: (outputs of some images, their places in the block) to a scalar, a sum over the images.
 Loss = Callable[[Tensor, Tensor], Tensor]
+#: The contexts that a model is differentiated in, each entered once; its gradient is the mean over them.
+Views = Callable[[nn.Module], Sequence[AbstractContextManager[Any]]]
 
 
 class NoGradientWarning(UserWarning):
@@ -49,8 +51,8 @@ class Problem:
     """Images [n, channels, height, width] in [0, 1], their labels, and what the attack may ask of the model.
 
     `gallery` has, for a task that retrieves, the database and the codes that this model gives the training images.
-    `twin` is the same problem on a surrogate, for a source of gradients that has one. `tally` counts what is not
-    finite, on this model and on the surrogate.
+    `views` is what the source of gradients differentiates; `twin` the same problem on a surrogate, for a source that
+    has one. `tally` counts what is not finite, on this model and on the surrogate.
 
     `micro_batch` bounds the images of one pass. It is halved when the device runs out of memory: no result depends
     on it beyond rounding, because an attack's model is in evaluation mode.
@@ -64,14 +66,14 @@ class Problem:
         labels: Tensor,
         noise: Tensor | None,
         seeds: Sequence[int],
-        source: Source,
+        views: Views,
         passes: Passes,
         micro_batch: int,
         tally: Tally,
         gallery: Gallery | None = None,
         twin: Problem | None = None,
     ) -> None:
-        self.model, self.task, self.source, self.gallery = model, task, source, gallery
+        self.model, self.task, self.views, self.gallery = model, task, views, gallery
         self.images, self.labels = images, labels
         #: U(0, 1) of the shape of the images: the same for every epsilon, so that no epsilon depends on the others.
         self.noise = noise
@@ -203,7 +205,7 @@ class Problem:
         images, labels = self.images[chosen], self.labels[chosen]
         seeds = [seed for seed, taken in zip(self.seeds, chosen.tolist(), strict=True) if taken]
         twin = None if self.twin is None else self.twin.only(chosen)
-        shared = (self.source, self.passes, self.micro_batch, self.tally, self.gallery, twin)
+        shared = (self.views, self.passes, self.micro_batch, self.tally, self.gallery, twin)
         part = Problem(self.model, self.task, images, labels, noise, seeds, *shared)
         part.start = None if self.start is None else self.start[chosen]
         part.judges, part.dtype, part.numbers = self.judges, self.dtype, self.numbers[chosen]
@@ -231,7 +233,7 @@ class Problem:
             return self._outputs(images)
 
     def _backward(self, loss: Loss, images: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        views = self.source.views(self.model)
+        views = self.views(self.model)
         mean: Tensor | None = None
         for view in views:
             self.passes.backwards += 1
