@@ -29,7 +29,9 @@ def main() -> None:
             make(Path(folder), results, results * IMAGES, SEEDS)
             started, before = time.perf_counter(), os.times().children_user
             subprocess.run(
-                [sys.executable, "-m", "orchestrator.cli", "audit", folder], check=True, stdout=subprocess.DEVNULL
+                [sys.executable, "-m", "orchestrator.commands.cli", "audit", folder],
+                check=True,
+                stdout=subprocess.DEVNULL,
             )
             show(f"audit of {results:,} results, s", time.perf_counter() - started)
             show("    of a processor, s", os.times().children_user - before)

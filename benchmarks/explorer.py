@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.measure import in_turn, line, ratio
-from orchestrator import tables
+from orchestrator.store import tables
 
 BACKBONES, DATASETS = 3, 20
 RULES = ("bp", "fa", "usf", "frsf", "brsf")
@@ -61,7 +61,7 @@ def main() -> None:
 def served(store: Path) -> None:
     """Print what it takes to look at the store."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "orchestrator.cli", "explore", str(store), "--port", "0"]
+    command = [sys.executable, "-m", "orchestrator.commands.cli", "explore", str(store), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None, "asked for above"
@@ -112,8 +112,8 @@ def show(name: str, value: float) -> None:
 
 def compared(store: Path) -> None:
     """The intervals and gaps of a page, all at once and point by point."""
-    from orchestrator.explorer.data import Data
-    from orchestrator.explorer.query import Query
+    from orchestrator.results.data import Data
+    from orchestrator.results.query import Query
     from signsym_core.stats import gap, interval
 
     data = Data(str(store), at_once=True)

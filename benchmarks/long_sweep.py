@@ -11,7 +11,7 @@ import resource
 import tempfile
 
 from benchmarks.orchestration import _job, _run, trivial
-from orchestrator import connection
+from orchestrator.engine import connection
 from orchestrator.store import Store
 
 

@@ -16,16 +16,16 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.measure import line
-from orchestrator import connection, schedule, tables
-from orchestrator.claims import Claims
-from orchestrator.events import Events
-from orchestrator.feed import Feed
-from orchestrator.frontier import Frontier, Retries
-from orchestrator.jobs import Context, Job, Resources
-from orchestrator.packing import Packing
-from orchestrator.progress import View
-from orchestrator.store import Store
-from orchestrator.trial import Execute
+from orchestrator.engine import connection, schedule
+from orchestrator.engine.dispatch import Feed
+from orchestrator.engine.frontier import Frontier, Retries
+from orchestrator.engine.progress import View
+from orchestrator.engine.trial import Execute
+from orchestrator.jobs.job import Context, Job, Resources
+from orchestrator.plan.packing import Packing
+from orchestrator.store import Store, tables
+from orchestrator.store.claims import Claims
+from orchestrator.store.events import Events
 
 
 def trivial(key: str, spec: dict[str, Any], context: Context) -> None:

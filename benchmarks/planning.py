@@ -12,11 +12,11 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator import keys, tables
-from orchestrator.estimate import survey
-from orchestrator.grid import load
-from orchestrator.plan import Plan, compile_plan
-from orchestrator.store import Store
+from orchestrator.gridfile.grid import load
+from orchestrator.jobs import keys
+from orchestrator.plan.compile import Plan, compile_plan
+from orchestrator.plan.estimate import survey
+from orchestrator.store import Store, tables
 
 #: Models x (4 attacks x 2 gradients x epsilons + 1).
 GRID = """

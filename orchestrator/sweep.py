@@ -30,7 +30,7 @@ def main() -> int:
         os.environ.setdefault("RAY_ADDRESS", "auto")
     # Run by its path, the script finds its own folder on sys.path, not the folder that holds the packages.
     sys.path[:] = [str(root), *(place for place in sys.path if place != str(script.parent))]
-    from orchestrator.cli import main as run
+    from orchestrator.commands.cli import main as run
 
     return run(["sweep", *sys.argv[1:]])
 

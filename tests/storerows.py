@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from orchestrator import tables
+from orchestrator.store import tables
 
 
 def result(cell, n=4, hits=2, **more):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.grid import load
+from orchestrator.gridfile.grid import load
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.explorer.data import Data
+from orchestrator.results.data import Data
 
 ROOT = Path(__file__).resolve().parents[1]
 _SPEC = importlib.util.spec_from_file_location("study", ROOT / "docs/study/make.py")

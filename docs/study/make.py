@@ -12,12 +12,14 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.explorer import overview, pages, style
-from orchestrator.explorer.blocks import Figure, Matrix, Value
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.pages.context import context_of
-from orchestrator.explorer.paper import save
-from orchestrator.explorer.screen import Screen
+from orchestrator import pages
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Figure, Matrix, Value
+from orchestrator.drawing.paper import save
+from orchestrator.drawing.screen import Screen
+from orchestrator.pages import overview
+from orchestrator.pages.context import context_of
+from orchestrator.results.data import Data
 
 HERE = Path(__file__).resolve().parent
 #: The pages that have such tables.

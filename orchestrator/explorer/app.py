@@ -9,11 +9,12 @@ import dash_mantine_components as dmc
 from dash import ALL, MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
-from orchestrator.explorer import renewal, routes, style
+from orchestrator.drawing import style
+from orchestrator.explorer import refresh, routes
 from orchestrator.explorer.controls import CONTROLS, bar, changed, navigation, options, shown, value_of
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.pages.context import context_of
-from orchestrator.explorer.view import PAGES, format_view, parse_view
+from orchestrator.pages.context import context_of
+from orchestrator.results.data import Data
+from orchestrator.results.view import PAGES, format_view, parse_view
 
 #: Milliseconds between two looks at the store.
 PERIOD = 5_000
@@ -25,7 +26,7 @@ def make_app(data: Data) -> Dash:
         "signsym",
         title="signsym explorer",
         update_title="",
-        assets_folder=str(routes.ASSETS),
+        assets_folder=str(ASSETS),
         serve_locally=True,
         compress=False,
         suppress_callback_exceptions=True,
@@ -34,7 +35,7 @@ def make_app(data: Data) -> Dash:
     app.layout = _layout(data)
     routes.add(app.server, data)
     _callbacks(app, data)
-    renewal.add(app, data)
+    refresh.add(app, data)
     return app
 
 

@@ -9,12 +9,12 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from orchestrator.explorer import style
-from orchestrator.explorer.index import Index
-from orchestrator.explorer.line import FILTERS
-from orchestrator.explorer.presets import preset_of
-from orchestrator.explorer.status import Status
-from orchestrator.explorer.view import AXES, FACETS, PAGES, View
+from orchestrator.drawing import style
+from orchestrator.pages.paper_tables import preset_of
+from orchestrator.results.index import Index
+from orchestrator.results.line import FILTERS
+from orchestrator.results.status import Status
+from orchestrator.results.view import AXES, FACETS, PAGES, View
 
 #: On which pages a control has an effect.
 _ALL = tuple(PAGES)

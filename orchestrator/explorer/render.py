@@ -9,22 +9,10 @@ from urllib.parse import quote
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from orchestrator.explorer import style
-from orchestrator.explorer.blocks import (
-    Block,
-    Entry,
-    Facts,
-    Figure,
-    Links,
-    Matrix,
-    Page,
-    Pictures,
-    Table,
-    Triple,
-    Words,
-)
-from orchestrator.explorer.grids import grid_of
-from orchestrator.explorer.panels import Spec, axes_of
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Block, Entry, Facts, Figure, Links, Matrix, Page, Pictures, Table, Triple, Words
+from orchestrator.drawing.panels import Spec, axes_of
+from orchestrator.explorer.ag_grid import grid_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from pathlib import Path
 
 from flask import Flask, Response, abort, request
 
-from orchestrator.explorer import pages
-from orchestrator.explorer.blocks import Figure, Matrix, Page, Table, Value, as_csv
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.examples import picture
-from orchestrator.explorer.pages.context import context_of
+from orchestrator import pages
+from orchestrator.drawing.blocks import Figure, Matrix, Page, Table, Value, as_csv
+from orchestrator.pages.context import context_of
+from orchestrator.results.data import Data
+from orchestrator.results.examples import picture
 
-ASSETS = Path(__file__).with_name("assets")
 #: Names that a browser on this machine calls the explorer by. A page of another host that has its name resolve to
 #: this machine sends its own name, and gets nothing.
 _HOSTS = {"127.0.0.1", "localhost", "[::1]"}

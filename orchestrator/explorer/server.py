@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 
-from orchestrator.explorer.ahead import follow
-from orchestrator.explorer.data import Data
-from orchestrator.store import open_store
+from orchestrator.explorer.precompute import follow
+from orchestrator.results.data import Data
+from orchestrator.store.store import open_store
 
 HOST = "127.0.0.1"
 
@@ -62,8 +62,8 @@ def explore(storage: str, port: int, console: Console) -> None:
 
 def _opened(storage: str) -> Data:
     """The data of a store, its first page computed already."""
-    from orchestrator.explorer import pages
-    from orchestrator.explorer.pages.context import context_of
+    from orchestrator import pages
+    from orchestrator.pages.context import context_of
 
     data = Data(storage, at_once=True)
     pages.build(context_of(data, ""))

@@ -39,7 +39,7 @@ def slurm(tmp_path_factory):
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f"PATH={programs}:$PATH\n")
     commands = {"python": sys.executable, "ray": Path(sys.executable).with_name("ray")}
-    commands["signsym"] = f"{sys.executable} -m orchestrator.cli"
+    commands["signsym"] = f"{sys.executable} -m orchestrator.commands.cli"
     for name, command in commands.items():
         (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (programs / name).chmod(0o755)

@@ -126,7 +126,7 @@ def _machine(folder, address, public):
     (home / "signsym-venv/bin/pip").write_text(PIP)
     (home / "signsym-venv/bin/pip").chmod(0o755)
     (home / "bin").mkdir()
-    (home / "bin/signsym").write_text('#!/bin/sh\ncd ~/signsym && exec python -m orchestrator.cli "$@"\n')
+    (home / "bin/signsym").write_text('#!/bin/sh\ncd ~/signsym && exec python -m orchestrator.commands.cli "$@"\n')
     (home / "bin/signsym").chmod(0o755)
 
 

@@ -11,7 +11,7 @@ import pytest
 from werkzeug.serving import make_server
 
 from orchestrator.explorer.app import make_app
-from orchestrator.explorer.data import Data
+from orchestrator.results.data import Data
 
 #: Where Debian puts it; SIGNSYM_BROWSER names another.
 CHROMIUM = os.environ.get("SIGNSYM_BROWSER") or shutil.which("chromium") or shutil.which("chromium-browser")

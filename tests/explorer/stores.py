@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 import numpy as np
 from PIL import Image
 
-from orchestrator import storedgrids, tables
-from orchestrator.explorer import pages
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.pages.context import context_of
-from orchestrator.grid import load
-from orchestrator.store import Store
+from orchestrator import pages
+from orchestrator.gridfile import stored
+from orchestrator.gridfile.grid import load
+from orchestrator.pages.context import context_of
+from orchestrator.results.data import Data
+from orchestrator.store import Store, tables
 
 #: Share of robust images for each rule, gradient and epsilon.
 SHARES = {
@@ -88,7 +88,7 @@ def keep_grid(folder, text=GRID):
     path = folder.parent / "kept.yaml"
     path.write_text(text)
     grid = load(path)
-    storedgrids.keep_grid(Store(str(folder)), grid.name, grid.text, grid.sets)
+    stored.keep_grid(Store(str(folder)), grid.name, grid.text, grid.sets)
     return grid
 
 

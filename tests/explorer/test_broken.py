@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from stores import block, fill, keep_grid, page
 
-from orchestrator.explorer.blocks import Figure, Words
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.index import AmbiguousCurveError
+from orchestrator.drawing.blocks import Figure, Words
+from orchestrator.results.data import Data
+from orchestrator.results.index import AmbiguousCurveError
 
 
 def test_two_values_for_one_seed_and_epsilon_are_refused(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from browser import look, opened, served
 from stores import GRID, fill, keep_grid
 
-from orchestrator.explorer.view import PAGES
+from orchestrator.results.view import PAGES
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import pytest
 from stores import SHARES, block, fill, page
 
-from orchestrator.explorer import style
-from orchestrator.explorer.blocks import Facts, Links, Pictures, Table
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.pages.provenance import settings
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Facts, Links, Pictures, Table
+from orchestrator.pages.provenance import settings
+from orchestrator.results.data import Data
 from signsym_core.stats import wilson
 
 CELL = "job-usf-exact-1-0-0.1"

@@ -7,11 +7,11 @@ import re
 import pytest
 from stores import SHARES, block, fill, page
 
-from orchestrator.explorer.blocks import Figure, Links, Matrix, Words
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.gaps import gap_lines
-from orchestrator.explorer.pages import gap
-from orchestrator.explorer.static import write_report
+from orchestrator.drawing.blocks import Figure, Links, Matrix, Words
+from orchestrator.pages import gap
+from orchestrator.report.static import write_report
+from orchestrator.results.data import Data
+from orchestrator.results.gaps import gap_lines
 
 
 def turning(data, search):

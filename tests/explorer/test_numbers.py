@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from stores import block, fill, keep_grid, page
 
-from orchestrator import tables
-from orchestrator.explorer import style
-from orchestrator.explorer.blocks import Figure, Matrix, as_csv
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.gaps import gap_lines
-from orchestrator.explorer.line import LINE
-from orchestrator.store import Store
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Figure, Matrix, as_csv
+from orchestrator.results.data import Data
+from orchestrator.results.gaps import gap_lines
+from orchestrator.results.line import LINE
+from orchestrator.store import Store, tables
 from signsym_core.stats import gap, interval
 
 
@@ -151,7 +150,7 @@ def test_a_job_that_runs_is_running(tmp_path, monkeypatch):
     keep_grid(folder)
     asked = next(Data(str(folder)).status.asked())
     sign = {"running": [{"job": asked.jobs[0][0], "title": asked.jobs[0][1]}]}
-    monkeypatch.setattr("orchestrator.explorer.status.alive", lambda _store: [sign])
+    monkeypatch.setattr("orchestrator.results.status.alive", lambda _store: [sign])
     status = Data(str(folder)).status
     assert status.state(asked) == ("running", "")
     assert status.trials == 1

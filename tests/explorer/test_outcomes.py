@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from stores import block, fill, keep_grid, page
 
-from orchestrator import tables
-from orchestrator.explorer import ahead, members, outcomes
-from orchestrator.explorer.blocks import Figure
-from orchestrator.explorer.data import Data
-from orchestrator.store import Store
+from orchestrator.drawing.blocks import Figure
+from orchestrator.explorer import precompute
+from orchestrator.results import members, outcomes
+from orchestrator.results.data import Data
+from orchestrator.store import Store, tables
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.rules import RULES
 from signsym_core.stats import gap, interval
@@ -144,7 +144,7 @@ def test_what_is_computed_ahead_is_what_pages_show(tmp_path):
     query = data.snapshot.query()
     assert not query._made
     assert not data.status.planned
-    for step in ahead.steps(data, data.snapshot):
+    for step in precompute.steps(data, data.snapshot):
         step()
     assert len(query._made) == len(query.index.lines)
     assert rows(data) == rows(folder)
@@ -152,11 +152,11 @@ def test_what_is_computed_ahead_is_what_pages_show(tmp_path):
 
 
 def test_nothing_is_computed_ahead_while_somebody_asks_and_a_new_moment_begins_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(ahead, "CALM", 0.2)
+    monkeypatch.setattr(precompute, "CALM", 0.2)
     folder = fill(tmp_path / "store", seeds=(0,))
     data = Data(str(folder), at_once=True)
     data.asked = time.monotonic() + 1
-    threading.Thread(target=ahead.follow, args=[data], daemon=True).start()
+    threading.Thread(target=precompute.follow, args=[data], daemon=True).start()
     time.sleep(0.5)
     assert not data.snapshot.query()._made
     for _ in range(200):

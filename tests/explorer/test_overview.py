@@ -9,12 +9,11 @@ import pytest
 from browser import look, opened
 from stores import fill
 
-from orchestrator import tables
-from orchestrator.explorer import overview
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.pages.context import context_of
-from orchestrator.explorer.static import write_report
-from orchestrator.store import Store
+from orchestrator.pages import overview
+from orchestrator.pages.context import context_of
+from orchestrator.report.static import write_report
+from orchestrator.results.data import Data
+from orchestrator.store import Store, tables
 from signsym_core.evidence import Evidence, Run
 from signsym_core.stats import interval
 

@@ -8,15 +8,15 @@ import pytest
 import yaml
 from stores import GRID, block, fill, keep_grid, page
 
+from orchestrator.drawing.blocks import Facts, Figure, Matrix, Words
 from orchestrator.explorer.app import make_app
-from orchestrator.explorer.blocks import Facts, Figure, Matrix, Words
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.flags import CHECKS
-from orchestrator.explorer.presets import PRESETS
-from orchestrator.explorer.printed import printed
-from orchestrator.explorer.rerun import one_cell
-from orchestrator.grid import load
-from orchestrator.plan import compile_plan
+from orchestrator.gridfile.grid import load
+from orchestrator.pages.paper_tables import PRESETS
+from orchestrator.plan.compile import compile_plan
+from orchestrator.results.data import Data
+from orchestrator.results.flags import CHECKS
+from orchestrator.results.paper_values import printed
+from orchestrator.results.rerun import one_cell
 from signsym_core.stats import wilson
 
 

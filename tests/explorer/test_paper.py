@@ -10,10 +10,10 @@ import pytest
 from matplotlib.colors import to_hex
 from stores import block, fill, page
 
-from orchestrator.explorer import paper, style
-from orchestrator.explorer.blocks import Figure
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.drawing import of_curves
+from orchestrator.drawing import paper, style
+from orchestrator.drawing.blocks import Figure
+from orchestrator.drawing.strokes import of_curves
+from orchestrator.results.data import Data
 
 SHARES = {(rule, "exact"): {0.0: 1.0, 0.1: 0.6, 0.2: 0.4} for rule in ("bp", "usf")}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from stores import block, fill, page
 
-from orchestrator.explorer.blocks import Figure, Pictures
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.static import write_report
+from orchestrator.drawing.blocks import Figure, Pictures
+from orchestrator.report.static import write_report
+from orchestrator.results.data import Data
 
 
 def test_pages_are_those_of_a_folder_and_results_appear(uri, tmp_path_factory):

@@ -8,9 +8,9 @@ import io
 import pytest
 from stores import block, fill, page
 
+from orchestrator.drawing.blocks import Figure, as_csv
 from orchestrator.explorer.app import make_app
-from orchestrator.explorer.blocks import Figure, as_csv
-from orchestrator.explorer.data import Data
+from orchestrator.results.data import Data
 
 FORMULA = "=HYPERLINK(1)"
 

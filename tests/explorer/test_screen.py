@@ -10,7 +10,7 @@ import pytest
 from browser import browser_or_skip
 from stores import fill, keep_grid
 
-from orchestrator.cli import main
+from orchestrator.commands.cli import main
 
 HOSTILE = "</script><script>alert(1)</script>$x_{y}$"
 FIND = "choreographer.browsers.chromium.Chromium.find_browser"
@@ -87,7 +87,7 @@ def test_a_browser_that_does_not_start_is_named(report, does, tmp_path, monkeypa
     browser.write_text(f"#!/bin/sh\n{does}\n")
     browser.chmod(0o700)
     monkeypatch.setenv("BROWSER_PATH", str(browser))
-    monkeypatch.setattr("orchestrator.explorer.screen.START", 5)
+    monkeypatch.setattr("orchestrator.drawing.screen.START", 5)
     assert report("--screen-figures") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"cannot start {browser}" in line

@@ -12,9 +12,9 @@ import urllib.request
 import pytest
 from stores import fill, keep_grid
 
-from orchestrator.cli import main
+from orchestrator.commands.cli import main
 
-COMMAND = [sys.executable, "-m", "orchestrator.cli", "explore"]
+COMMAND = [sys.executable, "-m", "orchestrator.commands.cli", "explore"]
 
 
 def test_it_says_where_it_is_serves_there_alone_and_ends_by_ctrl_c(tmp_path):

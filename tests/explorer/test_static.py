@@ -11,9 +11,9 @@ import pytest
 from browser import look, opened
 from stores import fill, keep_grid
 
-from orchestrator.cli import main
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.static import write_report
+from orchestrator.commands.cli import main
+from orchestrator.report.static import write_report
+from orchestrator.results.data import Data
 
 HOSTILE = "</script><script>alert(1)</script>$x_{y}$"
 
@@ -128,7 +128,7 @@ def test_the_gap_page_has_all_its_parts_and_each_answer_once(tmp_path, monkeypat
     assert {row["backbone"] for row in rows} == {f"net{at:02}" for at in range(20)}
     assert text.count("uSF on net19 / digits") == 1
     assert "Nothing to compare" not in text
-    monkeypatch.setattr("orchestrator.explorer.static.MOST_PARTS", 2)
+    monkeypatch.setattr("orchestrator.report.static.MOST_PARTS", 2)
     write_report(Data(str(tmp_path / "store")), tmp_path / "few", title="t")
     assert "The first 2 of 3 parts are here" in (tmp_path / "few/gap-classification.html").read_text()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from stores import block, fill, keep_grid, page
 
-from orchestrator.explorer.blocks import Figure, Matrix, Words
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.epsilons import matching
-from orchestrator.explorer.presets import PRESETS, paper_table
-from orchestrator.explorer.printed import printed
-from orchestrator.explorer.query import Query
-from orchestrator.explorer.scores import KEPT, best, points_at
+from orchestrator.drawing.blocks import Figure, Matrix, Words
+from orchestrator.pages.paper_tables import PRESETS, paper_table
+from orchestrator.results.data import Data
+from orchestrator.results.epsilons import matching
+from orchestrator.results.paper_values import printed
+from orchestrator.results.query import Query
+from orchestrator.results.scores import KEPT, best, points_at
 from signsym_core.stats import gap
 
 EPSILONS = {"0": 0.0, "0.02": 0.02, "8/255": 8 / 255, "0.3": 0.3}

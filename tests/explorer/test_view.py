@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import fill, page
 
-from orchestrator.explorer.blocks import Words
-from orchestrator.explorer.view import AXES, FACETS, PAGES, View, format_view, parse_view
+from orchestrator.drawing.blocks import Words
+from orchestrator.results.view import AXES, FACETS, PAGES, View, format_view, parse_view
 
 name = st.text(min_size=1, max_size=12)
 names = st.lists(name, unique=True, max_size=3).map(tuple)

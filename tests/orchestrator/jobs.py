@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from orchestrator import connection, schedule
-from orchestrator.claims import Claims
-from orchestrator.events import Events
-from orchestrator.feed import Feed
-from orchestrator.frontier import Frontier, Retries
-from orchestrator.jobs import Context, Job, Resources
-from orchestrator.packing import Packing
-from orchestrator.progress import View
+from orchestrator.engine import connection, schedule
+from orchestrator.engine.dispatch import Feed
+from orchestrator.engine.frontier import Frontier, Retries
+from orchestrator.engine.progress import View
+from orchestrator.jobs.job import Context, Job, Resources
+from orchestrator.plan.packing import Packing
 from orchestrator.store import Store
+from orchestrator.store.claims import Claims
+from orchestrator.store.events import Events
 
 GIB = 2**30
 

@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from orchestrator import work
-from orchestrator.grid import load
-from orchestrator.jobs import Context
-from orchestrator.plan import compile_plan
+from orchestrator.gridfile.grid import load
+from orchestrator.jobs.job import Context
+from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store
+from orchestrator.work import execute
 
 TEXT = """
 name: attacked
@@ -44,7 +44,7 @@ def done(tmp_path_factory):
     plan = compile_plan(load(folder / "grid.yaml"), set(), set())
     context = Context(storage=str(folder / "store"), data_root=str(folder), git="", versions="{}")
     for key, job in plan.jobs.items():
-        work.execute(key, dict(job.spec), context)
+        execute.execute(key, dict(job.spec), context)
     store = Store(str(folder / "store"))
     return store.results(), store.outcomes(), plan.cells
 

@@ -12,17 +12,19 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from orchestrator import auditgrid, tables, work
-from orchestrator.cli import main
-from orchestrator.estimate import survey
-from orchestrator.explorer import pages, style
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.pages.context import context_of
-from orchestrator.grid import load
-from orchestrator.jobs import Context
-from orchestrator.plan import compile_plan
-from orchestrator.store import Store
-from orchestrator.storedgrids import keep_grid
+from orchestrator import pages
+from orchestrator.commands import audit_grid
+from orchestrator.commands.cli import main
+from orchestrator.drawing import style
+from orchestrator.gridfile.grid import load
+from orchestrator.gridfile.stored import keep_grid
+from orchestrator.jobs.job import Context
+from orchestrator.pages.context import context_of
+from orchestrator.plan.compile import compile_plan
+from orchestrator.plan.estimate import survey
+from orchestrator.results.data import Data
+from orchestrator.store import Store, tables
+from orchestrator.work import execute
 
 DATASET = {"name": "digits", "size": 8, "classes": [5, 6, 7], "train_images": 200, "test_images": 90}
 GRID = f"""
@@ -48,7 +50,7 @@ def sweep(path, storage, data=Path(".")):
     done = survey(store)
     plan = compile_plan(grid, done.done_cells, done.done_models)
     for key, job in plan.jobs.items():
-        work.execute(key, dict(job.spec), context)
+        execute.execute(key, dict(job.spec), context)
     return plan
 
 
@@ -128,7 +130,7 @@ def test_without_probes_or_without_data_what_the_rows_do_not_say_is_undecided(st
     def gone(described, root, storage):
         raise FileNotFoundError(f"no images below {root}")
 
-    monkeypatch.setattr("orchestrator.audit._data", gone)
+    monkeypatch.setattr("orchestrator.commands.audit._data", gone)
     models, found = by_rule(capsys, folder / "full", "--data-root", "nowhere")
     assert models["bp"]["words"] == "sound (not probed)"
     assert found["notes"][0].endswith("not probed: no images below nowhere")
@@ -352,7 +354,9 @@ def test_weights_with_numbers_that_are_none_are_refused(stores, capsys, tmp_path
 
 def test_the_audits_attacks_are_all_that_the_checks_need():
     for task in ("classification", "hashing"):
-        named = {attack["name"] for attack in auditgrid.attacks(task, [0.1])}
+        named = {attack["name"] for attack in audit_grid.attacks(task, [0.1])}
         assert named == ({"fgsm", "pgd", "apgd", "noise", "square"} if task == "classification" else {"hag", "noise"})
         # No square where every image can be grey.
-        assert {a["name"]: a["epsilon"] for a in auditgrid.attacks("classification", ["1/4", 0.5])}["square"] == ["1/4"]
+        assert {a["name"]: a["epsilon"] for a in audit_grid.attacks("classification", ["1/4", 0.5])}["square"] == [
+            "1/4"
+        ]

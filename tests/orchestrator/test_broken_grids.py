@@ -12,7 +12,7 @@ from gridfiles import BASE, base, facts, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.grid import GridError, load
+from orchestrator.gridfile.grid import GridError, load
 from signsym_core.attacks import FGSM
 
 BROKEN = sorted((Path(__file__).parent / "broken_grids").glob("*.yaml"))

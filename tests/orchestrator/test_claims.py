@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from orchestrator import claims as module
-from orchestrator.claims import DEAD, OLD, Claims, alive
 from orchestrator.store import Store
+from orchestrator.store import claims as module
+from orchestrator.store.claims import DEAD, OLD, Claims, alive
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_clock_that_is_wrong_by_minutes_kills_no_sweep(store):
 
 def test_a_process_that_died_on_this_machine_holds_nothing(store, tmp_path):
     code = (
-        "import sys; from orchestrator.claims import Claims; from orchestrator.store import Store\n"
+        "import sys; from orchestrator.store.claims import Claims; from orchestrator.store.store import Store\n"
         "claims = Claims(Store(sys.argv[1]), list); claims.take(['a']); print('had', flush=True); sys.stdin.read()"
     )
     words = [sys.executable, "-c", code, str(tmp_path)]

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import storedgrids, sweeping, tables
-from orchestrator.cli import main
-from orchestrator.grid import load
-from orchestrator.plan import compile_plan
-from orchestrator.prepare import prepare
-from orchestrator.store import Store
+from orchestrator.commands.cli import main
+from orchestrator.engine import sweep
+from orchestrator.engine.prepare import prepare
+from orchestrator.gridfile import stored
+from orchestrator.gridfile.grid import load
+from orchestrator.plan.compile import compile_plan
+from orchestrator.store import Store, tables
 
 BROKEN = sorted((Path(__file__).parent / "broken_grids").glob("*.yaml"))
 
 
 def keep_grid(store, grid):
     """Put a grid into the store as a sweep does."""
-    storedgrids.keep_grid(store, grid.name, grid.text, grid.sets)
+    stored.keep_grid(store, grid.name, grid.text, grid.sets)
 
 
 def everything(path):
@@ -98,7 +99,7 @@ def no_ray(monkeypatch):
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
 def test_no_broken_grid_runs_or_writes_anything(tmp_path, monkeypatch, capsys, path):
     # In this process: a fresh one for each of so many files would import torch each time.
-    monkeypatch.setattr(sweeping, "prepare_apart", prepare)
+    monkeypatch.setattr(sweep, "prepare_apart", prepare)
     monkeypatch.chdir(tmp_path)
     for command in (["sweep", str(path)], ["sweep", str(path), "--plan"], ["plan", str(path)]):
         assert main(command) == 2
@@ -288,5 +289,5 @@ def test_a_sweep_whose_jobs_all_failed_before_says_how_to_retry_them(tiny, tmp_p
     assert shlex.join(["signsym", *words, "--retry-failed"]) in output
     # What a batch script that started the sweep says instead.
     monkeypatch.setenv("SIGNSYM_COMMAND", "sbatch cluster/slurm.sh 'my grid.yaml' --retry-failed")
-    assert sweeping.command() == "sbatch cluster/slurm.sh 'my grid.yaml' --retry-failed"
-    assert sweeping.command("--retry-failed") == sweeping.command()
+    assert sweep.command() == "sbatch cluster/slurm.sh 'my grid.yaml' --retry-failed"
+    assert sweep.command("--retry-failed") == sweep.command()

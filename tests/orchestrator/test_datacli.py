@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import signsym_core as ss
-from orchestrator.cli import main
+from orchestrator.commands.cli import main
 from signsym_core.datasets.files import cache_places
 
 

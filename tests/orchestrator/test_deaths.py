@@ -7,8 +7,8 @@ import socket
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayTaskError
 
-from orchestrator.controller import EndedError
-from orchestrator.deaths import account
+from orchestrator.engine.controller import EndedError
+from orchestrator.engine.deaths import account
 
 HOSTS = {"10.0.0.1": "near", "10.0.0.2": "far"}
 #: Ray's words for a process that a signal ended, with the guesses that it adds.

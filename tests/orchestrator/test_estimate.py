@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import storerows
 
-from orchestrator import guess
-from orchestrator.cells import Stages
-from orchestrator.estimate import hours, longest_chain, survey, unshared
-from orchestrator.grid import load
-from orchestrator.jobs import STAGES, Resources
-from orchestrator.plan import compile_plan
+from orchestrator.gridfile.cells import Stages
+from orchestrator.gridfile.grid import load
+from orchestrator.jobs.job import STAGES, Resources
+from orchestrator.plan import cost
+from orchestrator.plan.compile import compile_plan
+from orchestrator.plan.estimate import hours, longest_chain, survey, unshared
 from orchestrator.store import Store
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
@@ -59,10 +59,10 @@ def test_hours_chain_and_saving_by_hand(plan, tmp_path):
 def test_a_stated_time_is_its_arithmetic():
     backbone, dataset = BACKBONES.build("resnet18"), DATASETS.build("cifar10", size=224)
     settings, whole = FineTune(epochs=20), Resources(gpu=1)
-    seconds = guess.training(backbone, dataset, settings, whole) - guess.START
-    assert seconds == pytest.approx(3 * 20 * 50_000 * 1.81e9 / guess.GPU)
+    seconds = cost.training(backbone, dataset, settings, whole) - cost.START
+    assert seconds == pytest.approx(3 * 20 * 50_000 * 1.81e9 / cost.GPU)
     half = DATASETS.build("cifar10", size=112, train_images=25_000)
-    quarter = guess.training(backbone, half, settings, Resources(gpu=0.5)) - guess.START
+    quarter = cost.training(backbone, half, settings, Resources(gpu=0.5)) - cost.START
     assert quarter == pytest.approx(seconds / 4)
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 from sweeps import ROOT, TINY, finish, start
 
-from orchestrator import connection
+from orchestrator.engine import connection
 from orchestrator.store import Store
 from signsym_core import extensions
 from signsym_core.attacks.noise import Noise
@@ -52,7 +52,9 @@ def test_its_cells_are_swept_by_workers_that_know_it_and_shown_by_those_that_do_
     results = Store(str(tmp_path / "store")).results()
     assert set(results["attack"]) == {"none", "grey"}
     assert len(results) == 9
-    status, output = finish(start("-m", "orchestrator.cli", "report", tmp_path / "store", "--out", tmp_path / "out"))
+    status, output = finish(
+        start("-m", "orchestrator.commands.cli", "report", tmp_path / "store", "--out", tmp_path / "out")
+    )
     assert status == 0, output
     assert "grey" in (tmp_path / "out/index.html").read_text()
 

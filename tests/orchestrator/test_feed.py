@@ -8,14 +8,14 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
 from ray.tune.search import Searcher
 
-from orchestrator import connection, schedule
-from orchestrator.claims import Claims
-from orchestrator.controller import EndedError
-from orchestrator.feed import Feed
-from orchestrator.frontier import Frontier, Retries
-from orchestrator.jobs import Job, Resources
-from orchestrator.packing import Packing
+from orchestrator.engine import connection, schedule
+from orchestrator.engine.controller import EndedError
+from orchestrator.engine.dispatch import Feed
+from orchestrator.engine.frontier import Frontier, Retries
+from orchestrator.jobs.job import Job, Resources
+from orchestrator.plan.packing import Packing
 from orchestrator.store import Store
+from orchestrator.store.claims import Claims
 
 NODE = {"CPU": 4.0, "GPU": 1.0}
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.frontier import Frontier, Retries
-from orchestrator.jobs import Job, Resources
+from orchestrator.engine.frontier import Frontier, Retries
+from orchestrator.jobs.job import Job, Resources
 
 
 def job(key, *parents, kind="attack"):

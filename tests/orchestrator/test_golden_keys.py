@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import signsym_core as ss
-from orchestrator import keys
-from orchestrator.grid import load
-from orchestrator.plan import compile_plan
+from orchestrator.gridfile.grid import load
+from orchestrator.jobs import keys
+from orchestrator.plan.compile import compile_plan
 from signsym_core import registry
 from signsym_core.registry import Member, Registry, neutral
 

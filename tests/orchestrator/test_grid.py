@@ -12,9 +12,9 @@ from gridfiles import BASE, base, facts, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cells import Epsilon, Pretrain, Stages, Weights
-from orchestrator.grid import GridError, load
-from orchestrator.jobs import STAGES, Resources
+from orchestrator.gridfile.cells import Epsilon, Pretrain, Stages, Weights
+from orchestrator.gridfile.grid import GridError, load
+from orchestrator.jobs.job import STAGES, Resources
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import signsym_core as ss
-from orchestrator import work
-from orchestrator.grid import load
-from orchestrator.jobs import Context
-from orchestrator.plan import compile_plan
+from orchestrator.gridfile.grid import load
+from orchestrator.jobs.job import Context
+from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store
+from orchestrator.work import execute
 from signsym_core.datasets import inputs
 
 TEXT = """
@@ -44,7 +44,7 @@ def done(tmp_path_factory):
     plan = planned(folder)
     context = Context(storage=str(folder / "store"), data_root=str(folder), git="", versions="{}")
     for key, job in plan.jobs.items():
-        work.execute(key, dict(job.spec), context)
+        execute.execute(key, dict(job.spec), context)
     return Store(str(folder / "store")), plan
 
 
@@ -96,7 +96,7 @@ def test_attacks_lower_map_and_the_exact_gradient_lowers_it_more(done):
 
 def test_examples_name_the_class_of_the_nearest_image(done):
     store, _ = done
-    from orchestrator import tables
+    from orchestrator.store import tables
 
     examples = store.table("examples", tables.EXAMPLES).to_pandas()
     names = {str(digit) for digit in range(10)}

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import keys
-from orchestrator.grid import load
-from orchestrator.plan import compile_plan
+from orchestrator.gridfile.grid import load
+from orchestrator.jobs import keys
+from orchestrator.plan.compile import compile_plan
 from signsym_core import ATTACKS, BACKBONES, DATASETS, RULES, TASKS, FineTune
 
 VALUES = st.recursive(

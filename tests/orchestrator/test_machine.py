@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from sweeps import ROOT, TINY
 
-from orchestrator import connection, machine
-from orchestrator.machine import MachineError, check_files, short_place, token
+from orchestrator.engine import connection, machine
+from orchestrator.engine.machine import MachineError, check_files, short_place, token
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import signsym_core as ss
-from orchestrator import guess
-from orchestrator.jobs import Job, Resources
-from orchestrator.packing import MARGIN, PROCESS, Packing, smallest_share
+from orchestrator.jobs.job import Job, Resources
+from orchestrator.plan import cost
+from orchestrator.plan.packing import MARGIN, PROCESS, Packing, smallest_share
 
 GIB = 2**30
 
@@ -51,7 +51,7 @@ def test_before_anything_is_measured_an_estimate_lets_several_begin_at_once():
 def test_an_estimate_counts_weights_and_what_a_backward_pass_keeps(name, weights):
     """For a network built and run; the peak of ResNet-18 at 64 px was measured to be 0.4 to 1.2 GiB on an H100."""
     backbone, dataset = ss.BACKBONES.build(name), ss.DATASETS.build("cifar10", size=64)
-    size, activations = guess._footprint(backbone, 64)
+    size, activations = cost._footprint(backbone, 64)
     assert size == 4 * weights
     model, kept = backbone.build(10, size=64).eval(), []
     for module in model.modules():
@@ -60,10 +60,10 @@ def test_an_estimate_counts_weights_and_what_a_backward_pass_keeps(name, weights
     model(torch.zeros(1, 3, 64, 64))
     assert activations == sum(kept)
     auto = Resources(gpu="auto")
-    memory = guess.training_memory(backbone, dataset, ss.FineTune(), auto)
+    memory = cost.training_memory(backbone, dataset, ss.FineTune(), auto)
     assert memory == 6 * size + 64 * activations + 3 * 64 * 64 * 60_000
-    assert guess.attack_memory(backbone, dataset, auto) == 4 * size + 512 * activations + 3 * 64 * 64 * 60_000
-    assert guess.training_memory(backbone, dataset, ss.FineTune(), Resources(gpu=1)) == 0
+    assert cost.attack_memory(backbone, dataset, auto) == 4 * size + 512 * activations + 3 * 64 * 64 * 60_000
+    assert cost.training_memory(backbone, dataset, ss.FineTune(), Resources(gpu=1)) == 0
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu():

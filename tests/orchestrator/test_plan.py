@@ -9,9 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator import keys
-from orchestrator.grid import load
-from orchestrator.plan import PlanError, compile_plan
+from orchestrator.gridfile.grid import load
+from orchestrator.jobs import keys
+from orchestrator.plan.compile import PlanError, compile_plan
 
 TEXT = """
 name: small

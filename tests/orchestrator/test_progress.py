@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator import progress
-from orchestrator.jobs import Job, Resources
-from orchestrator.progress import View
+from orchestrator.engine import progress
+from orchestrator.engine.progress import View
+from orchestrator.jobs.job import Job, Resources
 
 
 class Clock:

@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 
 import signsym_core as ss
-from orchestrator import keys, splits, tables, work
-from orchestrator.audit import _data as audit_data
-from orchestrator.cli import main
-from orchestrator.grid import load as load_grid
-from orchestrator.jobs import Context
-from orchestrator.plan import compile_plan
-from orchestrator.store import Store
+from orchestrator.commands.audit import _data as audit_data
+from orchestrator.commands.cli import main
+from orchestrator.gridfile.grid import load as load_grid
+from orchestrator.jobs import keys
+from orchestrator.jobs.job import Context
+from orchestrator.plan.compile import compile_plan
+from orchestrator.store import Store, fingerprints, tables
+from orchestrator.work import execute
 from signsym_core.datasets import DataWarning
 
 SOURCE = ss.DATASETS.build("digits", split="20/10/rest")
@@ -37,7 +38,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def kept(tmp_path, data):
     store = Store(str(tmp_path / "store"))
-    splits.keep(store, DESCRIBED, data)
+    fingerprints.keep(store, DESCRIBED, data)
     (name,) = store.names("splits", ".parquet")
     return store, data, f"splits/{name}"
 
@@ -48,7 +49,7 @@ def with_test(data, **fields):
 
 def test_every_split_is_kept_in_its_order(kept):
     store, data, path = kept
-    recorded = splits.load(store, path)
+    recorded = fingerprints.load(store, path)
     assert recorded.classes == data.classes
     for name, images in recorded.splits.items():
         split = getattr(data, name)
@@ -68,8 +69,8 @@ def test_the_same_images_again_change_nothing(kept, monkeypatch):
     monkeypatch.setattr(store, "write", None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        splits.keep(store, DESCRIBED, data)
-        splits.compare(store, DESCRIBED, data)
+        fingerprints.keep(store, DESCRIBED, data)
+        fingerprints.compare(store, DESCRIBED, data)
 
 
 def swapped(tensor):
@@ -104,8 +105,8 @@ def test_a_data_set_that_is_another_is_refused_in_words(kept, change, words):
     store, data, path = kept
     for at in (3, 5):
         words = words.replace(f"{{{at}}}", str(int(data.test.indices[at])))
-    for hold in (splits.keep, splits.compare):
-        with pytest.raises(splits.OtherImagesError, match=words) as error:
+    for hold in (fingerprints.keep, fingerprints.compare):
+        with pytest.raises(fingerprints.OtherImagesError, match=words) as error:
             hold(store, DESCRIBED, change(data))
         assert path in str(error.value)
         assert "Restore the files, or use another --storage" in str(error.value)
@@ -121,13 +122,13 @@ def test_labels_of_several_classes_are_part_of_it(tmp_path, data):
         },
     )
     store = Store(str(tmp_path / "store"))
-    splits.keep(store, DESCRIBED, several)
-    splits.keep(store, DESCRIBED, several)
+    fingerprints.keep(store, DESCRIBED, several)
+    fingerprints.keep(store, DESCRIBED, several)
     labels = several.test.labels.clone()
     labels[7] = 0
     labels[7, [2, 4]] = 1
-    with pytest.raises(splits.OtherImagesError, match=r"1 labels changed \(image \d+: expected \d, got 2, 4\)"):
-        splits.keep(store, DESCRIBED, with_test(several, labels=labels))
+    with pytest.raises(fingerprints.OtherImagesError, match=r"1 labels changed \(image \d+: expected \d, got 2, 4\)"):
+        fingerprints.keep(store, DESCRIBED, with_test(several, labels=labels))
 
 
 @pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
@@ -137,8 +138,8 @@ def test_a_damaged_record_is_said_to_be_damaged_and_never_believed(kept, at):
     content = bytearray(file.read_bytes())
     content[int(at * len(content))] ^= 4
     file.write_bytes(content)
-    with pytest.raises(splits.OtherImagesError, match="record is damaged"):
-        splits.keep(store, DESCRIBED, with_test(data, images=one_bit(data.test.images)))
+    with pytest.raises(fingerprints.OtherImagesError, match="record is damaged"):
+        fingerprints.keep(store, DESCRIBED, with_test(data, images=one_bit(data.test.images)))
 
 
 def older(store, data):
@@ -157,19 +158,21 @@ def test_an_older_store_gets_its_fingerprint_at_first_use_and_says_so_once(kept)
     store, data, path = kept
     older(store, data)
     with pytest.warns(DataWarning, match="was begun before fingerprints of data were kept"):
-        splits.keep(store, DESCRIBED, data)
+        fingerprints.keep(store, DESCRIBED, data)
     assert store.exists([path])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        splits.keep(store, DESCRIBED, data)
+        fingerprints.keep(store, DESCRIBED, data)
 
 
 def test_an_older_store_refuses_other_numbers_of_images(kept):
     store, data, _ = kept
     path = older(store, data)
     fewer = dataclasses.replace(data, test=data.test.take(torch.arange(99)))
-    for hold in (splits.keep, splits.compare):
-        with pytest.raises(splits.OtherImagesError, match=r"test split held 100 images \(.*\), now it holds 99, 0 of"):
+    for hold in (fingerprints.keep, fingerprints.compare):
+        with pytest.raises(
+            fingerprints.OtherImagesError, match=r"test split held 100 images \(.*\), now it holds 99, 0 of"
+        ):
             hold(store, DESCRIBED, fewer)
     assert store.names("splits", ".parquet") == [path.removeprefix("splits/")]
 
@@ -181,7 +184,7 @@ def test_two_that_record_the_same_at_once_agree(tmp_path, data):
         store = Store(str(tmp_path / "store"))
         barrier.wait()
         try:
-            splits.keep(store, DESCRIBED, data)
+            fingerprints.keep(store, DESCRIBED, data)
         except Exception as error:
             errors.append(error)
 
@@ -200,13 +203,13 @@ def test_of_two_that_record_different_data_at_once_not_both_go_on(tmp_path, data
 
     def late(path, content):
         # Between this node's look and its writing another node records.
-        splits.keep(Store(store.uri), DESCRIBED, other)
+        fingerprints.keep(Store(store.uri), DESCRIBED, other)
         write(path, content)
 
     monkeypatch.setattr(store, "write", late)
-    with pytest.raises(splits.OtherImagesError, match="1 of 100 images are other images"):
-        splits.keep(store, DESCRIBED, data)
-    splits.keep(Store(store.uri), DESCRIBED, other)
+    with pytest.raises(fingerprints.OtherImagesError, match="1 of 100 images are other images"):
+        fingerprints.keep(store, DESCRIBED, data)
+    fingerprints.keep(Store(store.uri), DESCRIBED, other)
 
 
 # Image files, through jobs
@@ -243,12 +246,12 @@ def tuned(tmp_path):
     context = Context(storage=str(tmp_path / "store"), data_root=str(tmp_path), git="", versions="{}")
     (tune,) = [job for job in plan.jobs.values() if job.kind == "finetune"]
     (attack,) = [job for job in plan.jobs.values() if "attack" in job.spec and job.spec["attack"]["name"] == "fgsm"]
-    work._data.cache_clear()
-    work.execute(tune.key, dict(tune.spec), context)
+    execute._data.cache_clear()
+    execute.execute(tune.key, dict(tune.spec), context)
     # Another worker, on another day.
-    work._data.cache_clear()
+    execute._data.cache_clear()
     yield tmp_path / "photos", context, tune, attack
-    work._data.cache_clear()
+    execute._data.cache_clear()
 
 
 def test_data_that_did_not_change_is_attacked(tuned):
@@ -257,7 +260,7 @@ def test_data_that_did_not_change_is_attacked(tuned):
     shutil.rmtree(photos.parent / ".signsym-cache")
     for file in photos.rglob("*.png"):
         os.utime(file, ns=(1, 1))
-    work.execute(attack.key, dict(attack.spec), context)
+    execute.execute(attack.key, dict(attack.spec), context)
     assert len(Store(context.storage).results()) == 1
 
 
@@ -289,12 +292,12 @@ def test_jobs_on_changed_files_fail_before_anything_is_stored(tuned, change, wor
     store = Store(context.storage)
     before = sorted(store.folder.rglob("*"))
     change(photos)
-    with pytest.raises(splits.OtherImagesError, match=words):
-        work.execute(attack.key, dict(attack.spec), context)
+    with pytest.raises(fingerprints.OtherImagesError, match=words):
+        execute.execute(attack.key, dict(attack.spec), context)
     again = dict(tune.spec) | {"seed": 1}
-    with pytest.raises(splits.OtherImagesError, match=words):
-        work.execute(keys.key(again), again, context)
-    with pytest.raises(splits.OtherImagesError, match=words):
+    with pytest.raises(fingerprints.OtherImagesError, match=words):
+        execute.execute(keys.key(again), again, context)
+    with pytest.raises(fingerprints.OtherImagesError, match=words):
         audit_data(keys.canonical(tune.spec["dataset"]), photos.parent, store.uri)
     assert sorted(store.folder.rglob("*")) == before
 
@@ -320,6 +323,6 @@ def test_the_check_can_fail(tuned, monkeypatch):
     """Without fingerprints the attack on renamed classes goes through: what this module tests is what stops it."""
     photos, context, _, attack = tuned
     rename_class(photos)
-    monkeypatch.setattr(splits, "keep", lambda *_: None)
-    work.execute(attack.key, dict(attack.spec), context)
+    monkeypatch.setattr(fingerprints, "keep", lambda *_: None)
+    execute.execute(attack.key, dict(attack.spec), context)
     assert len(Store(context.storage).results()) == 1

@@ -15,12 +15,11 @@ import torch
 from places import SECRET
 from sweeps import ROOT, TINY
 
-from orchestrator import filesystem, tables
-from orchestrator.claims import Claims, alive
-from orchestrator.cli import main
-from orchestrator.estimate import survey
-from orchestrator.events import Events
-from orchestrator.store import Store, StoreError
+from orchestrator.commands.cli import main
+from orchestrator.plan.estimate import survey
+from orchestrator.store import Store, StoreError, files, tables
+from orchestrator.store.claims import Claims, alive
+from orchestrator.store.events import Events
 
 
 def test_every_part_of_the_store(uri):
@@ -210,4 +209,4 @@ def test_a_sweep_on_a_bucket_leaves_no_secret(bucket, tmp_path, run):
 
 
 def test_the_advice_is_for_every_error_that_it_names():
-    assert all(isinstance(number, int) and words for number, words in filesystem._ADVICE.items())
+    assert all(isinstance(number, int) and words for number, words in files._ADVICE.items())

@@ -15,21 +15,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from orchestrator import leftovers, seal, sweeping, tables, work
-from orchestrator.cli import main
-from orchestrator.explorer import pages
+from orchestrator import pages
+from orchestrator.commands.cli import main
+from orchestrator.commands.verify import _steps
+from orchestrator.engine import sweep
+from orchestrator.engine.prepare import prepare
 from orchestrator.explorer.app import _strip
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.pages.context import context_of
-from orchestrator.explorer.view import PAGES
-from orchestrator.grid import load
-from orchestrator.jobs import Context
-from orchestrator.models import rebuilt
-from orchestrator.plan import compile_plan
-from orchestrator.prepare import prepare
-from orchestrator.store import DamagedError, Store
-from orchestrator.storedgrids import keep_grid
-from orchestrator.verify import _steps
+from orchestrator.gridfile.grid import load
+from orchestrator.gridfile.stored import keep_grid
+from orchestrator.jobs.job import Context
+from orchestrator.pages.context import context_of
+from orchestrator.plan.compile import compile_plan
+from orchestrator.results.data import Data
+from orchestrator.results.view import PAGES
+from orchestrator.store import leftovers, seal, tables
+from orchestrator.store.store import DamagedError, Store
+from orchestrator.work import execute
+from orchestrator.work.models import rebuilt
 
 GRID = """
 name: damaged
@@ -55,8 +57,8 @@ def whole(tmp_path_factory):
     keep_grid(store, grid.name, grid.text, grid.sets)
     context = Context(storage=store.uri, data_root=str(folder), git="0", versions="{}")
     for key, job in compile_plan(grid, set(), set()).jobs.items():
-        work.execute(key, dict(job.spec), context)
-    work._Models._loaded.clear()
+        execute.execute(key, dict(job.spec), context)
+    execute._Models._loaded.clear()
     return folder
 
 
@@ -251,8 +253,8 @@ def command_plan(folder, grid, capsys, monkeypatch):
 
 
 def command_sweep(folder, grid, capsys, monkeypatch):
-    monkeypatch.setattr(sweeping, "prepare_apart", prepare)
-    monkeypatch.setattr("orchestrator.running.run_jobs", lambda *words: None)
+    monkeypatch.setattr(sweep, "prepare_apart", prepare)
+    monkeypatch.setattr("orchestrator.engine.running.run_jobs", lambda *words: None)
     assert main(["sweep", str(grid), "--storage", str(folder)]) in (0, 1)
     return capsys.readouterr().out
 
@@ -395,10 +397,10 @@ def test_the_next_sweep_computes_again_what_is_damaged_and_nothing_else(folder, 
         for key, job in jobs.items():
             assert not store.exists([job.results]), "a sweep takes a job for done whose file is there"
             ran.append(job.kind)
-            work.execute(key, dict(job.spec), context)
+            execute.execute(key, dict(job.spec), context)
 
-    monkeypatch.setattr(sweeping, "prepare_apart", prepare)
-    monkeypatch.setattr("orchestrator.running.run_jobs", run_jobs)
+    monkeypatch.setattr(sweep, "prepare_apart", prepare)
+    monkeypatch.setattr("orchestrator.engine.running.run_jobs", run_jobs)
     assert main(["sweep", str(whole / "grid.yaml"), "--storage", str(folder)]) == 0
     assert "Complete: all 6 cells" in capsys.readouterr().out
     assert ran == (["finetune", "attack"] if kind == "models" else ["attack"])
@@ -416,8 +418,8 @@ def test_a_failure_on_a_model_that_is_made_again_is_no_reason_to_leave_the_attac
     failure = dict.fromkeys(tables.FAILURES.names) | {"job": results.stem, "title": "t", "error": "damaged"}
     Store(str(folder)).write_table("failures", results.stem, [failure], tables.FAILURES)
     jobs = {}
-    monkeypatch.setattr(sweeping, "prepare_apart", prepare)
-    monkeypatch.setattr("orchestrator.running.run_jobs", lambda ran, *words: jobs.update(ran))
+    monkeypatch.setattr(sweep, "prepare_apart", prepare)
+    monkeypatch.setattr("orchestrator.engine.running.run_jobs", lambda ran, *words: jobs.update(ran))
     main(["sweep", str(whole / "grid.yaml"), "--storage", str(folder)])
     assert set(jobs) == {results.stem, model}
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 from storerows import put, record, result
 
-from orchestrator import records, tables
-from orchestrator.estimate import survey
-from orchestrator.store import Store, StoreError
+from orchestrator.plan.estimate import survey
+from orchestrator.store import Store, StoreError, records, tables
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 import torch
 from sweeps import TINY, WATCHDOG, finish, start
 
-from orchestrator.store import Store
+from orchestrator.store import Store, tables
 
 #: Columns that say when and how long, not what.
 CLOCK = ["seconds", "finished_at"]
@@ -158,10 +158,10 @@ def test_a_failed_job_is_retried_recorded_and_the_rest_goes_on(tmp_path, run):
     results = table(storage)
     assert set(results["dataset"]) == {"digits"}
     assert len(results) == 9
-    failures = Store(str(storage)).table("failures", __import__("orchestrator.tables").tables.FAILURES).to_pylist()
+    failures = Store(str(storage)).table("failures", tables.FAILURES).to_pylist()
     assert [failure["attempt"] for failure in failures] == [3]
     assert "DataNotFoundError" in failures[0]["traceback"]
-    status, output = run("-m", "orchestrator.cli", "status", storage)
+    status, output = run("-m", "orchestrator.commands.cli", "status", storage)
     assert status == 1
     assert "1 failed, 2 blocked, 0 missing" in output
     # Without --retry-failed the failure stands; with it, and the data in place, the sweep completes.
@@ -178,7 +178,7 @@ def test_a_failed_job_is_retried_recorded_and_the_rest_goes_on(tmp_path, run):
     retry = ("--data-root", tmp_path, "--retry-failed")
     status, output = run("orchestrator/sweep.py", grid, "--storage", storage, *retry)
     assert status == 0, output
-    assert run("-m", "orchestrator.cli", "status", storage)[0] == 0
+    assert run("-m", "orchestrator.commands.cli", "status", storage)[0] == 0
 
 
 def test_a_killed_driver_leaves_no_process_and_no_folder(tmp_path):
@@ -300,7 +300,7 @@ def test_status_in_another_terminal_shows_what_runs(tmp_path, run):
     deadline = time.monotonic() + WATCHDOG
     output = ""
     while "running: " not in output and time.monotonic() < deadline:
-        _, output = run("-m", "orchestrator.cli", "status", tmp_path / "store")
+        _, output = run("-m", "orchestrator.commands.cli", "status", tmp_path / "store")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert re.search(r"running: .* smallcnn digits seed 0, \d+ s so far, sweep on ", output), output

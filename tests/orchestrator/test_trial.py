@@ -11,9 +11,9 @@ import warnings
 import pytest
 import torch
 
-from orchestrator.jobs import Context
+from orchestrator.engine.trial import RetiredError, Trial
+from orchestrator.jobs.job import Context
 from orchestrator.store import StoreError
-from orchestrator.trial import RetiredError, Trial
 from signsym_core.datasets import DataWarning
 
 CONTEXT = Context(storage="/not/there", data_root="", git="", versions="")

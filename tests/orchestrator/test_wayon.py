@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.wayon import command
+from orchestrator.engine.resume_command import command
 
 SCRIPT = "orchestrator/sweep.py"
 SLURM = {"SLURM_JOB_ID": "12"}

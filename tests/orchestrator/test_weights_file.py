@@ -6,11 +6,11 @@ import pytest
 from safetensors.torch import save_file
 
 import signsym_core as ss
-from orchestrator import work
-from orchestrator.grid import load
-from orchestrator.jobs import Context
-from orchestrator.plan import compile_plan
+from orchestrator.gridfile.grid import load
+from orchestrator.jobs.job import Context
+from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store
+from orchestrator.work import execute
 from signsym_core.backbones.weights import WeightsError
 
 GRID = """
@@ -40,11 +40,11 @@ def test_a_file_that_is_replaced_between_two_jobs_fails_the_second(tmp_path):
     plan = compile_plan(load(tmp_path / "grid.yaml"), set(), set())
     first, second = (job for job in plan.jobs.values() if job.kind == "finetune")
     context = Context(storage=str(tmp_path / "store"), data_root=str(tmp_path), git="", versions="{}")
-    work.execute(first.key, dict(first.spec), context)
+    execute.execute(first.key, dict(first.spec), context)
     write(file, 6)
     with pytest.raises(WeightsError, match=f"expected sha256 {second.spec['weights']['sha256']}, got "):
-        work.execute(second.key, dict(second.spec), context)
+        execute.execute(second.key, dict(second.spec), context)
     assert Store(context.storage).done_models() == {first.key}
     write(file, 5)
-    work.execute(second.key, dict(second.spec), context)
+    execute.execute(second.key, dict(second.spec), context)
     assert Store(context.storage).done_models() == {first.key, second.key}

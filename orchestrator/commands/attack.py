@@ -1,0 +1,194 @@
+"""`signsym attack`: the attacks, checks and verdict of a sweep on one checkpoint of the user's own."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import signsym_core as ss
+from orchestrator.commands import audit_grid
+from orchestrator.engine.sweep import COMPLETE
+from orchestrator.gridfile import attacks as gridattacks
+from orchestrator.gridfile import values, yamlfile
+from orchestrator.gridfile.cells import AttackChoice
+from orchestrator.gridfile.nodes import Node
+from orchestrator.store import fingerprints
+from orchestrator.work.execute import device
+from signsym_core.auditing import PROBED, as_runs
+from signsym_core.backbones import Model
+from signsym_core.backbones.weights import load_whole_file
+from signsym_core.datasets import inputs
+from signsym_core.evidence import Evidence, Run
+from signsym_core.health import broken_layers
+from signsym_core.probes import measure
+from signsym_core.registry import Member, Registry
+from signsym_core.stats import interval
+from signsym_core.verdict import Verdict, judge
+
+M = TypeVar("M", bound=Member)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line asks; members as a grid writes them, such as "pgd" or "{name: pgd, steps: 40}"."""
+
+    weights: Path
+    backbone: str
+    dataset: str
+    rule: str
+    attacks: Sequence[str]
+    gradients: Sequence[str]
+    epsilons: Sequence[str]
+    #: A checkpoint of the same backbone that was trained by backpropagation, for gradient "transfer".
+    twin: Path | None
+    images: int | None
+    seed: int
+    data_root: Path
+    out: Path | None
+
+
+def run(parsed: argparse.Namespace, console: Console) -> int:
+    """The command: `run_attacks` on what was typed."""
+    run_attacks(
+        Request(
+            weights=Path(parsed.weights),
+            backbone=parsed.backbone,
+            dataset=parsed.dataset,
+            rule=parsed.rule,
+            attacks=parsed.attack,
+            gradients=parsed.gradient,
+            epsilons=parsed.epsilon,
+            twin=Path(parsed.twin) if parsed.twin else None,
+            images=parsed.images,
+            seed=parsed.seed,
+            data_root=Path(parsed.data_root),
+            out=Path(parsed.out) if parsed.out else None,
+        ),
+        console,
+    )
+    return COMPLETE
+
+
+def run_attacks(request: Request, console: Console) -> None:
+    """Attack the checkpoint, print a row for each attack and ε and the verdict, and write the rows where asked.
+
+    Everything is read and checked before anything is computed. Raises ValueError for names, parameters and weights
+    that do not fit, and DataNotFoundError.
+    """
+    backbone = _member(request.backbone, "--backbone", ss.BACKBONES)
+    source = _member(request.dataset, "--dataset", ss.DATASETS)
+    rule = _member(request.rule, "--rule", ss.RULES)
+    asked = _asked(request)
+    if request.images is not None and request.images < 1:
+        raise ValueError(f"--images: expected a whole number, at least 1, got {request.images}")
+    if request.out is not None and not request.out.parent.is_dir():
+        raise ValueError(f"--out: there is no folder {request.out.parent}")
+    data = source.load(request.data_root)
+    fingerprints.compare_beside(request.weights, source, data, request.data_root)
+    data = data.to(device())
+    test = data.test.take(torch.arange(min(request.images or len(data.test), len(data.test))))
+    assert isinstance(test.images, torch.Tensor)
+    pixels, labels = inputs(test.images, source), test.labels
+
+    def loaded(path: Path, rule: ss.rules.Rule) -> Model:
+        size = source.size or int(min(data.test.images.shape[2:]))
+        model = backbone.build(len(data.classes), channels=data.channels, size=size, seed=request.seed)
+        load_whole_file(ss.convert(model, rule, seed=request.seed), path)  # type: ignore[arg-type]
+        broken = broken_layers(model)
+        if broken:
+            raise ValueError(f"{path} holds NaN or infinity in {', '.join(broken[:3])}: no model that can be attacked")
+        return model.to(device()).eval()
+
+    model = loaded(request.weights, rule)
+    twin = None if request.twin is None else loaded(request.twin, ss.RULES.build("bp"))
+    runs: list[Run] = []
+    reaches: list[float] = []
+    computed: dict[Any, ss.Outcome] = {}
+    for choice, epsilons in asked.items():
+        # With B = W both gradients are one: computed once.
+        own = "exact" if rule.exact and choice.gradient == "feedback" else choice.gradient
+        key = (choice.attack, own)
+        if key not in computed:
+            settings: dict[str, Any] = {} if own == "none" else {"gradient": own}
+            settings |= {"surrogate": twin} if own == "transfer" else {}
+            computed[key] = ss.attack(choice.attack, model, pixels, labels, epsilons, seed=request.seed, **settings)
+        runs += as_runs(computed[key], choice.attack, choice.gradient, seed=request.seed, images=test.indices)
+        reaches += computed[key].reach
+    chance = ss.TASKS.build("classification").chance(labels, None)
+    probe = measure(model, pixels[:PROBED], labels[:PROBED])
+    verdict = judge(Evidence(runs=tuple(runs), chance=chance, probes=(probe,)))
+    rows = [_row(run, reach) for run, reach in zip(runs, reaches, strict=True)]
+    _print(rows, verdict, console)
+    if request.out is not None:
+        pd.DataFrame(rows).to_csv(request.out, index=False)
+        console.print(f"rows: {request.out.resolve()}", highlight=False, soft_wrap=True)
+
+
+def _asked(request: Request) -> dict[AttackChoice, list[float]]:
+    """The attacks with their epsilons, read as a grid's are."""
+    gradients = list(request.gradients) or ["feedback", "exact", *([] if request.twin is None else ["transfer"])]
+    if ("transfer" in gradients) != (request.twin is not None):
+        raise ValueError("--gradient transfer, and no other one, needs --twin FILE: a checkpoint to make the images on")
+    epsilons = [_node(text, "--epsilon").plain for text in request.epsilons]
+    items: list[dict[str, Any]] = []
+    for text in request.attacks:
+        node = _node(text, "--attack")
+        items.append({"name": node.plain} if isinstance(node.value, str) else dict(node.mapping("an attack")))
+        items[-1] = {key: value.plain if isinstance(value, Node) else value for key, value in items[-1].items()}
+    items = items or audit_grid.attacks("classification", epsilons)  # type: ignore[arg-type]
+    for item in items:
+        item.setdefault("epsilon", epsilons)
+        white = item["name"] in ss.ATTACKS and "white-box" in ss.ATTACKS[item["name"]].tags
+        if white and (request.gradients or "gradient" not in item or request.twin is None):
+            item["gradient"] = gradients
+    cells = gridattacks.attacks(_node(json.dumps(items), "--attack")).cells
+    for choice in cells:
+        if "classification" not in choice.attack.tasks:
+            raise ValueError(f"--attack: {choice.attack.name!r} does not fit classification")
+    return {choice: [epsilon.value for epsilon in epsilons] for choice, epsilons in cells.items()}
+
+
+def _node(text: str, option: str) -> Node:
+    return yamlfile.parse(text, lambda line: option)
+
+
+def _member(text: str, option: str, registry: Registry[M]) -> M:
+    found = values.members(_node(text, option), registry)
+    if len(found) != 1:
+        raise ValueError(f"{option}: expected one {registry.family}, got {len(found)}")
+    return found[0]
+
+
+def _row(run: Run, reach: float) -> dict[str, Any]:
+    score = interval(run.outcomes)
+    row: dict[str, Any] = {"attack": run.attack, "attack_params": run.parameters, "gradient": run.gradient}
+    row |= {"epsilon": run.epsilon, "norm": run.norm, "value": score.value, "lo": score.lo, "hi": score.hi}
+    return row | {"n": score.n, "steps": run.steps, "step_size": run.step_size, "reach": reach}
+
+
+def _print(rows: Sequence[dict[str, Any]], verdict: Verdict, console: Console) -> None:
+    table = Table("attack", "gradient", "ε", "top-1", "95 % interval", "n", "reach")
+    for row in rows:
+        inner = ", ".join(f"{key}={value}" for key, value in json.loads(row["attack_params"]).items())
+        name = f"{row['attack']}({inner})" if inner else row["attack"]
+        bounds = f"{100 * row['lo']:.1f} .. {100 * row['hi']:.1f}"
+        reach = "" if row["epsilon"] == 0 else f"{row['reach']:.2f}"
+        table.add_row(
+            name, row["gradient"], f"{row['epsilon']:.4g}", f"{100 * row['value']:.1f}", bounds, str(row["n"]), reach
+        )
+    console.print(table)
+    console.print(f"verdict: {verdict.words}", highlight=False)
+    for made in verdict.made:
+        if made.finding.raised:
+            console.print(f"  {made.check.id} {made.check.flag}: {made.words}", highlight=False, soft_wrap=True)
+    for check in verdict.missing:
+        console.print(f"  {check.id} {check.flag}: needs {check.needs}", highlight=False)

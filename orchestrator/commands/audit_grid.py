@@ -1,0 +1,128 @@
+"""The grid that supplies what an audit lacks: the store's own models, attacked in all the ways that the checks need.
+
+Its models have the keys of the store's fine-tunes, so that a sweep of it trains nothing but backpropagation twins that
+the store does not have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import yaml
+
+import signsym_core as ss
+from orchestrator.results.evidence import Known
+from orchestrator.store.store import Store
+from signsym_core.finetune import FineTune
+from signsym_core.masking import GREY
+from signsym_core.registry import Member, not_default, rebuild
+
+#: Steps of the iterated attack.
+STEPS = 20
+#: Steps of the one whose steps become smaller by themselves.
+FINE = 50
+#: Queries of the black-box attack, and images that it runs on.
+QUERIES, IMAGES = 1000, 500
+#: The radii of a model that was never attacked.
+RADII = (0.01, 0.05, 0.1)
+
+_HEAD = """\
+# What the audit of {store} needs, on the models that are there: their fine-tunes are shared.
+# Attacks and epsilons may be added; other settings of the models would make them other models.
+"""
+
+
+def audit_grid(models: Sequence[Known], store: Store, name: str = "audit") -> str:
+    """A grid file for all of `models`, whose records are in `store`."""
+    experiments = [_experiment(model, store) for model in models]
+    grid = {"name": name, "defaults": {"resources": {"gpu": "auto", "cpu": 1}}, "experiments": experiments}
+    return _HEAD.format(store=store.uri) + yaml.dump(
+        grid, Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True
+    )
+
+
+class _Plain(yaml.SafeDumper):
+    """Without aliases, which a grid may not have."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def attacks(task: str, epsilons: Iterable[float | str]) -> list[dict[str, Any]]:
+    """The attacks that the checks need on a model of the task `task`, of those that this version has."""
+    radii = list(epsilons)
+    many, one = ("pgd", {"name": "fgsm"}) if task == "classification" else ("hag", {"name": "hag", "steps": 1})
+    asked: list[dict[str, Any]] = [
+        {**one, "gradient": ["feedback", "exact"], "epsilon": radii},
+        {"name": many, "steps": STEPS, "gradient": ["feedback", "exact", "transfer"], "epsilon": radii},
+    ]
+    asked.append({"name": "noise", "epsilon": radii})
+    if task == "classification":
+        # Far stronger than PGD where a step has to become small.
+        asked.append({"name": "apgd", "steps": FINE, "gradient": ["feedback", "exact"], "epsilon": radii})
+        # Per query it costs a forward pass: some images and the radii that are not hopeless are enough.
+        small = [radius for radius in radii if _value(radius) < GREY]
+        asked.append({"name": "square", "queries": QUERIES, "images": IMAGES, "epsilon": small})
+    return [attack for attack in asked if attack["epsilon"]]
+
+
+def _value(radius: float | str) -> float:
+    """The radius as a number; what is none is left to the grid's reader, which says so."""
+    try:
+        return float(Fraction(radius))
+    except ValueError:
+        return 0.0
+
+
+def _experiment(model: Known, store: Store) -> dict[str, Any]:
+    spec = _spec(store, next(iter(model.jobs.values())))
+    task = ss.TASKS.rebuild({"name": model.setting["task"], "parameters": json.loads(model.setting["task_params"])})
+    radii = {run.epsilon: model.labels[run.epsilon] for run in model.evidence.of()} or {e: str(e) for e in RADII}
+    radii |= {GREY: "0.5", 1.0: "1"}
+    return {
+        "task": _short(task),
+        "dataset": _short(ss.DATASETS.rebuild(spec["dataset"])),
+        "backbone": _short(ss.BACKBONES.rebuild(spec["backbone"])),
+        "rule": _short(ss.RULES.rebuild(spec["rule"])),
+        "seeds": sorted(model.jobs),
+        "weights": _weights(spec["weights"], store),
+        "finetune": _changed(spec["finetune"]),
+        "attacks": attacks(task.name, [_radius(value, label) for value, label in sorted(radii.items())]),
+    }
+
+
+def _radius(value: float, label: str) -> float | str:
+    """As the grid wrote it, where it was a fraction."""
+    return label if "/" in label else value
+
+
+def _weights(weights: dict[str, Any] | None, store: Store) -> Any:
+    if not weights:
+        return None
+    if "pretrain" in weights:
+        spec = _spec(store, weights["pretrain"])
+        dataset = ss.DATASETS.rebuild(spec["dataset"])
+        return {"pretrain": {"dataset": _short(dataset), "seed": spec["seed"], **_changed(spec["finetune"])}}
+    return weights.get("published") or weights["file"]
+
+
+def _spec(store: Store, key: str) -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads(store.read(f"models/{key}/record.json"))["spec"]
+    return spec
+
+
+def _short(member: Member) -> Any:
+    """A member as a grid writes it: its name, and the parameters that are not the default."""
+    written = {name: _plain(value) for name, value in not_default(member).items()}
+    return {"name": member.name, **written} if written else member.name
+
+
+def _changed(settings: dict[str, Any]) -> dict[str, Any]:
+    return not_default(rebuild(FineTune, "finetune", settings))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,171 @@
+"""The command line: signsym plan | sweep | status | explore | report | audit | attack | export | data."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator.commands.arguments import parser
+
+# The heavy imports wait until they are needed, so that --help and a wrong option answer at once.
+WRONG = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status (see `orchestrator.engine.sweep`)."""
+    parsed = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # Under a locale without, say, ε, its number is shown: no word is worth a sweep.
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in (stream.encoding or "").lower():
+            stream.reconfigure(errors="backslashreplace")
+    # On a terminal rich knows the width; elsewhere lines are not broken, so that they can be searched.
+    # Without markup: paths and errors may hold brackets.
+    console = (
+        Console(markup=False) if sys.stdout.isatty() else Console(width=10_000, force_terminal=False, markup=False)
+    )
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    try:
+        return COMMANDS[parsed.command](parsed, console)
+    except (ValueError, OSError) as error:
+        errors.print(Text.assemble((f"signsym {parsed.command}: ", "red"), str(error)))
+        return WRONG
+
+
+def _grid_path(parsed: argparse.Namespace, console: Console) -> Path:
+    path = Path(parsed.grid)
+    shipped = Path(__file__).resolve().parents[2] / path
+    if not path.exists() and shipped.is_file():
+        # On a cluster a sweep starts in the head's home, and the grids are where the packages are.
+        path = shipped
+        console.print(f"grid: {path}", highlight=False, soft_wrap=True)
+    return path
+
+
+def _plan(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.engine.prepare import sound_plan
+    from orchestrator.engine.sweep import COMPLETE, show_skipped
+    from orchestrator.gridfile.grid import load
+    from orchestrator.plan.estimate import survey
+    from orchestrator.plan.summary import show
+    from orchestrator.store.store import Store
+
+    grid, store = load(_grid_path(parsed, console), parsed.sets), Store(parsed.storage)
+    found = survey(store)
+    show(sound_plan(grid, found, store), found, console)
+    show_skipped(store.skipped, console)
+    return COMPLETE
+
+
+def _sweep(parsed: argparse.Namespace, console: Console) -> int:
+    if parsed.plan:
+        return _plan(parsed, console)
+    from orchestrator.engine.sweep import Settings, sweep
+
+    settings = Settings(
+        storage=parsed.storage,
+        data_root=parsed.data_root,
+        # Ray's own variable; a job that was submitted to a cluster finds it set.
+        address=parsed.address or os.environ.get("RAY_ADDRESS") or None,
+        dashboard=parsed.dashboard,
+        trackers=str(Path(parsed.trackers).expanduser().resolve()),
+        retry_failed=parsed.retry_failed,
+    )
+    return sweep(_grid_path(parsed, console), parsed.sets, settings, console)
+
+
+def _status(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.commands.status import show_status
+    from orchestrator.commands.verify import verify
+    from orchestrator.store.store import open_store
+
+    store = open_store(parsed.storage)
+    return verify(store, console) if parsed.verify else show_status(store, console)
+
+
+def _report(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.commands.status import stored_plans
+    from orchestrator.drawing.screen import Screen
+    from orchestrator.engine.sweep import COMPLETE
+    from orchestrator.report.static import write_report
+    from orchestrator.results.data import Data
+    from orchestrator.store.store import open_store
+
+    plans = stored_plans(open_store(parsed.storage))
+    with Screen() if parsed.screen_figures else contextlib.nullcontext() as screen:
+        page = write_report(
+            Data(parsed.storage),
+            Path(parsed.out),
+            title=", ".join(plan.grid for _, plan in plans) or "signsym",
+            missing=sum(plan.missing for _, plan in plans),
+            command=f"signsym report {parsed.storage} --out {parsed.out}" + " --screen-figures" * (screen is not None),
+            screen=screen,
+        )
+    console.print(f"report: {page.resolve()}", highlight=False)
+    return COMPLETE
+
+
+def _audit(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.commands.audit import run_audit
+    from orchestrator.engine.sweep import COMPLETE
+    from orchestrator.store.store import open_store
+
+    root = None if parsed.no_probes else Path(parsed.data_root)
+    grid = Path(parsed.grid) if parsed.grid else None
+    run_audit(open_store(parsed.storage), root, grid, parsed.json, console)
+    return COMPLETE
+
+
+def _attack(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.commands import attack
+
+    return attack.run(parsed, console)
+
+
+def _explore(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.engine.sweep import COMPLETE
+    from orchestrator.explorer.server import explore
+
+    explore(parsed.storage, parsed.port, console)
+    return COMPLETE
+
+
+def _export(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.engine.sweep import COMPLETE, show_skipped
+    from orchestrator.results.export import export
+    from orchestrator.store.store import open_store
+
+    store = open_store(parsed.storage)
+    rows = export(store, parsed.what, Path(parsed.out))
+    show_skipped(store.skipped, console)
+    console.print(f"{rows:,} rows: {Path(parsed.out).resolve()}", highlight=False)
+    return COMPLETE
+
+
+def _data(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.commands import data
+
+    return data.check(parsed, console) if parsed.action == "check" else data.prepare(parsed, console)
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace, Console], int]] = {
+    "plan": _plan,
+    "sweep": _sweep,
+    "status": _status,
+    "explore": _explore,
+    "report": _report,
+    "audit": _audit,
+    "attack": _attack,
+    "export": _export,
+    "data": _data,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""`signsym data check | prepare`: what of a data set is there, and its images decoded before a sweep."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from orchestrator.engine.sweep import COMPLETE, FAILED
+from orchestrator.gridfile.yamlfile import parse
+from signsym_core.datasets import (
+    DATASETS,
+    BrokenImagesError,
+    BrokenImageWarning,
+    Data,
+    DataNotFoundError,
+    DataSource,
+    Split,
+)
+from signsym_core.datasets.base import Choice
+from signsym_core.datasets.cache import Cache
+from signsym_core.datasets.decode import BrokenImageError, decoded, opened
+from signsym_core.datasets.files import FileSource, Listing, cache_places, pooled
+from signsym_core.datasets.fingerprint import fingerprint
+from signsym_core.datasets.marks import BROKEN, DIGEST, MISSING, READY
+
+#: Broken images that are named; the others are counted.
+NAMED = 20
+#: How the words on a file begin that is not the one that was decoded.
+CHANGED = "changed:"
+
+
+def check(parsed: argparse.Namespace, console: Console) -> int:
+    """Say what is there, what is missing and where it comes from; 0 where a sweep could start, else 1."""
+    source, root = _source(parsed), Path(parsed.data_root)
+    _say_origin(source, console)
+    try:
+        if isinstance(source, FileSource):
+            return _check_files(source, root, parsed.sample, console)
+        absent = source.absent(root)
+        if absent is not None:
+            console.print(f"missing: {absent}. Get it with: signsym data prepare {source.name} --data-root {root}")
+            return FAILED
+        _say_loaded(source, source.load(root), console)
+        return COMPLETE
+    except DataNotFoundError as error:
+        console.print(f"missing: {error}")
+        return FAILED
+
+
+def prepare(parsed: argparse.Namespace, console: Console) -> int:
+    """Decode what no cache holds yet; 0 where a sweep could start, 1 where images are missing or broken."""
+    source, root = _source(parsed), Path(parsed.data_root)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        # On standard error, so that what is printed can be piped.
+        with Progress(*columns, console=Console(stderr=True)) as bar, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", BrokenImageWarning)
+            if isinstance(source, FileSource):
+                task = bar.add_task("decoding", total=None)
+                data = source.load(root, lambda done, total: bar.update(task, completed=done, total=total))
+            else:
+                data = source.load(root)
+        for warning in caught:
+            console.print(f"warning: {warning.message}")
+        _say_loaded(source, data, console)
+        console.print(f"fingerprint: {fingerprint(data).digest} (equal on machines that have the same data)")
+        return COMPLETE
+    except BrokenImagesError as error:
+        console.print(f"broken: {error}")
+    except DataNotFoundError as error:
+        _say_origin(source, console)
+        console.print(f"missing: {error}")
+    return FAILED
+
+
+def _source(parsed: argparse.Namespace) -> DataSource:
+    parameters = {}
+    for setting in parsed.sets:
+        key, mark, value = setting.partition("=")
+        if not mark:
+            raise ValueError(f"--set: expected KEY=VALUE such as size=64, got {setting!r}")
+        parameters[key] = _value(key, value)
+    return DATASETS.build(parsed.dataset, **parameters)
+
+
+def _value(key: str, text: str) -> Any:
+    return parse(text, lambda line: f"--set {key}").plain
+
+
+def _say_origin(source: DataSource, console: Console) -> None:
+    console.print(f"{source.label} ({source.citation})")
+    console.print(f"from: {source.origin.url}")
+    console.print(f"licence: {source.origin.licence}")
+    console.print(f"to fetch: {source.origin.size}")
+
+
+def _check_files(source: FileSource, root: Path, sample: int, console: Console) -> int:
+    listing = source.listing(root)
+    console.print(f"there: {len(listing.files):,} listed images below {listing.tree}")
+    chosen = source.chosen(listing)
+    _say_splits(source, chosen, len(listing.names), console)
+    wanted = pooled(chosen)
+    cache = _say_cache(source, root, listing, wanted, console)
+    order = torch.randperm(len(wanted), generator=torch.Generator().manual_seed(0))
+    positions = wanted[order[:sample]].sort().values
+    files = [listing.tree / listing.files[at] for at in positions.tolist()]
+    digests = [_digest(cache, at) for at in positions.tolist()]
+    with ThreadPoolExecutor() as pool:
+        problems = list(pool.map(_problem, files, digests))
+    changed = [words for words in problems if words is not None and words.startswith(CHANGED)]
+    broken = [words for words in problems if words is not None and words not in changed]
+    console.print(f"sample: {len(files) - len(broken)} of {len(files)} images decode")
+    for words in changed[:NAMED]:
+        console.print(words)
+    if changed and cache is not None:
+        console.print(f"a sweep would use what was decoded: restore the files, or delete {cache.folder}")
+    for problem in broken[:NAMED]:
+        console.print(f"broken: {problem}")
+    if len(broken) > NAMED:
+        console.print(f"broken: and {len(broken) - NAMED} more")
+    if broken and source.broken == "stop":
+        console.print("a sweep would stop at them; replace the files, or set broken=skip to leave them out")
+    return FAILED if changed or (broken and source.broken == "stop") else COMPLETE
+
+
+def _digest(cache: Cache | None, position: int) -> bytes | None:
+    """The digest of the file that the cached image at `position` was decoded from, if it was."""
+    if cache is None or cache.marks["state"][position] != READY:
+        return None
+    return bytes(cache.marks["file"][position])
+
+
+def _problem(file: Path, digest: bytes | None) -> str | None:
+    """What is wrong with an image file: it cannot be decoded, or is not the one with that digest any more."""
+    try:
+        reader, _ = opened(file)
+        with reader:
+            data = reader.read()
+        decoded(data, file, None)
+    except (BrokenImageError, OSError) as error:
+        return str(error)
+    if digest is not None and hashlib.sha256(data).digest()[:DIGEST] != digest:
+        return f"{CHANGED} {file} has other bytes than when it was decoded, under the same size and time of change"
+    return None
+
+
+def _say_cache(
+    source: FileSource, root: Path, listing: Listing, wanted: torch.Tensor, console: Console
+) -> Cache | None:
+    cache = source.found_cache(root, listing)
+    if cache is not None:
+        states = cache.states()[wanted]
+        ready, lost, rest = (int((states == state).sum()) for state in (READY, BROKEN, MISSING))
+        console.print(f"cache: {ready:,} of {len(wanted):,} images decoded, {lost:,} broken, in {cache.folder}")
+        size = rest * cache.bytes_per_image
+    else:
+        place = cache_places(root)[0]
+        console.print(f"cache: none yet; it would be in {place}")
+        size, rest = len(wanted) * 3 * (source.side or 0) ** 2, len(wanted)
+    if rest:
+        room = f"{size / 1e9:.2f} GB" if size else "kept at the size that they have"
+        free = shutil.disk_usage(next(place for place in (root, *root.absolute().parents) if place.exists())).free
+        console.print(f"to decode: {rest:,} images, {room}; {free / 1e9:.1f} GB are free below {root}")
+    return cache
+
+
+def _say_splits(
+    source: DataSource, splits: Mapping[str, Choice | Split | None], classes: int, console: Console
+) -> None:
+    for (part, split), stated in zip(splits.items(), (*source.stated, None), strict=False):
+        if split is None:
+            continue
+        several = split.labels.dim() == 2
+        counts = split.labels.sum(0) if several else torch.bincount(split.labels, minlength=classes)
+        kind = f", {split.labels.sum() / len(split.labels):.2f} labels an image" if several else ""
+        plain = not source.changed().keys() & {"split", "classes", f"{part}_images", "lists", "train_draw", "test_draw"}
+        known = type(source).stated is not DataSource.stated
+        differs = stated is not None and known and plain and stated != len(split.labels)
+        note = f" (its publication has {stated:,})" if differs else ""
+        console.print(
+            f"{part}: {len(split.labels):,} images{note}, {len(counts)} classes with {int(counts.min()):,} to "
+            f"{int(counts.max()):,} images{kind}"
+        )
+
+
+def _say_loaded(source: DataSource, data: Data, console: Console) -> None:
+    splits: dict[str, Choice | Split | None] = {"train": data.train, "test": data.test, "database": data.database}
+    _say_splits(source, splits, len(data.classes), console)
+    _, *shape = data.train.images.shape
+    console.print(f"ready: images of {' x '.join(map(str, shape))} (channels, height, width)")

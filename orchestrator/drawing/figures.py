@@ -1,0 +1,139 @@
+"""Figures of curves: score against epsilon, a panel for each attack, with bands and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from orchestrator.drawing import style
+from orchestrator.drawing.axes import Axes, Axis
+from orchestrator.drawing.panels import PanelCurves, Panels, Spec, Trace
+from orchestrator.results.curve import Curve
+from signsym_core.stats import Interval
+
+#: Flags of a point, by its line and epsilon.
+Rings = Mapping[tuple[int, float], Sequence[str]]
+#: The L∞ radius that robustness is most often quoted at.
+USUAL = 8 / 255
+#: More seeds than these are drawn as the range from the lowest to the highest.
+MANY = 10
+
+
+def curve_figure(
+    panels: Sequence[PanelCurves],
+    columns: int,
+    x: str = "ordinal",
+    seed_lines: bool = False,
+    rings: Rings | None = None,
+) -> Spec:
+    """Score over epsilon with its band, panels row by row. `x` is "ordinal", "linear" or "log"."""
+    figure = Panels(panels, columns)
+    axes = Axes([curve for _, curves in panels for curve in curves], x)
+    named: set[str] = set()
+    scores = " / ".join(dict.fromkeys(curve.score_name for _, curves in panels for curve in curves))
+    upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": scores, "standoff": 6}}
+    for at, (_, curves) in enumerate(panels):
+        axis = axes.of(curves)
+        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels), columns=columns), upright)
+        for curve in curves:
+            for trace in _line(curve, axis, seed_lines, rings or {}, curve.rule_label not in named):
+                figure.add(at, trace)
+            named.add(curve.rule_label)
+        if curves:
+            figure.reference(at, "y", curves[0].chance, "chance")
+        if curves and axis.within(USUAL) and {curve.norm for curve in curves} == {"linf"}:
+            # On a logarithmic axis plotly wants the exponent for shapes.
+            place = float(np.log10(USUAL)) if axis.scale == "log" else axis.at(USUAL)
+            figure.reference(at, "x", place, "8/255")
+    return figure.figure()
+
+
+def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool) -> list[Trace]:
+    flags = [rings.get((curve.line, point.epsilon), ()) for point in curve.points]
+    x = [axis.at(point.epsilon) for point in curve.points]
+    texts = [style.hover(curve, point, raised) for point, raised in zip(curve.points, flags, strict=True)]
+    made = traces(curve, x, [point.score for point in curve.points], texts, named)
+    made[1]["customdata"] = [point.cell for point in curve.points]
+    ringed = [(at, point) for at, point, raised in zip(x, curve.points, flags, strict=True) if raised]
+    ring = {
+        "x": [at for at, _ in ringed],
+        "y": [_rounded(point.score.value) for _, point in ringed],
+        "mode": "markers",
+        "marker": {"symbol": "circle-open", "size": 15, "color": style.RING, "line": {"width": 1.8}},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "legendgroup": curve.rule_label,
+        "cliponaxis": False,
+    }
+    return [*made, _seeds(curve, axis, seed_lines), *([ring] if ringed else [])]
+
+
+def _seeds(curve: Curve, axis: Axis, lines: bool) -> Trace:
+    """A short dash for each seed, or thin lines through them; of more than MANY the range: one path, not dots."""
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    if lines:
+        for seed in dict.fromkeys(seed for point in curve.points for seed in point.by_seed):
+            there = [point for point in curve.points if seed in point.by_seed]
+            xs += [*(axis.at(point.epsilon) for point in there), None]
+            ys += [*(_rounded(point.by_seed[seed]) for point in there), None]
+    else:
+        for point in curve.points:
+            values = [_rounded(value) for value in point.by_seed.values()]
+            left, right = axis.around(point.epsilon)
+            if len(values) > MANY:
+                xs += [axis.at(point.epsilon)] * 2 + [None]
+                ys += [min(values), max(values), None]
+                continue
+            for value in values:
+                xs += [left, right, None]
+                ys += [value, value, None]
+    return {
+        "x": xs,
+        "y": ys,
+        "mode": "lines",
+        "line": {"width": 0.8 if lines else 1.6, "color": style.style(curve.rule)[0]},
+        "opacity": 0.6,
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "legendgroup": curve.rule_label,
+    }
+
+
+def traces(
+    curve: Curve, x: Sequence[float], scores: Sequence[Interval], texts: Sequence[str], named: bool, unit: float = 1.0
+) -> list[Trace]:
+    """The band of a line, and the line with its markers, in `unit`s of 1."""
+    colour, dash, marker = style.style(curve.rule)
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    band = {
+        "x": [*x, *reversed(x)],
+        "y": [_rounded(unit * value) for value in (*(s.hi for s in scores), *(s.lo for s in reversed(scores)))],
+        "fill": "toself",
+        "fillcolor": f"rgba({red},{green},{blue},0.12)",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "mode": "lines",
+        "legendgroup": curve.rule_label,
+    }
+    line = {
+        "x": list(x),
+        "y": [_rounded(unit * s.value) for s in scores],
+        "mode": "lines+markers",
+        "name": style.escape(style.label(curve.rule_label)),
+        "line": {"dash": dash, "width": 2},
+        "marker": {"symbol": marker, "size": 8, "color": colour},
+        "hovertext": list(texts),
+        "hovertemplate": style.hover_frame(curve),
+        "showlegend": named,
+        "legendgroup": curve.rule_label,
+        "cliponaxis": False,
+    }
+    return [band, line]
+
+
+def _rounded(value: float) -> float:
+    """A hundredth of a point: a thirtieth of a pixel, and a third of the page's size."""
+    return round(value, 4)

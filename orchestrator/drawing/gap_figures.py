@@ -1,0 +1,114 @@
+"""Plotly figures of differences: over epsilon, and as a heat map at one epsilon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.drawing import style
+from orchestrator.drawing.axes import Axes
+from orchestrator.drawing.figures import traces
+from orchestrator.drawing.panels import PanelCurves, Panels, Spec, looks
+from orchestrator.results.gaps import GapLine, GapPoint
+
+#: A panel's title and its lines.
+PanelGaps = tuple[str, Sequence[GapLine]]
+#: Purple to orange: ColorBrewer's PuOr, which colour-blind people tell apart, white where there is no gap.
+_COLOURS = [
+    *([0, "#542788"], [0.25, "#998ec3"], [0.45, "#d8daeb"], [0.5, "#f7f7f7"]),
+    *([0.55, "#fee0b6"], [0.75, "#f1a340"], [1, "#b35806"]),
+]
+OVER = {"bp": "rule minus BP, points", "exact": "feedback minus exact, points"}
+
+
+def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "ordinal") -> Spec:
+    """Differences over epsilon. A filled marker: the interval corrected by Holm excludes zero; hollow: it does not."""
+    curves: list[PanelCurves] = [(title, [line.curve for line in lines]) for title, lines in panels]
+    figure = Panels(curves, columns)
+    axes = Axes([curve for _, members in curves for curve in members], x)
+    found = [point.gap for _, lines in panels for line in lines for point in line.points]
+    low, high = (100 * pick(end) for pick, end in ((min, [g.lo for g in found]), (max, [g.hi for g in found])))
+    # Said outright, for the reason that `Axis.dressed` gives.
+    reach = [min(0.0, low) - 4, max(0.0, high) + 4]
+    upright = {"range": reach, "tickformat": "+d", "title": {"text": OVER[minus], "standoff": 6}}
+    named: set[str] = set()
+    for at, (_, lines) in enumerate(panels):
+        axis = axes.of([line.curve for line in lines])
+        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels), columns=columns), upright)
+        for line in lines:
+            curve = line.curve
+            xs = [axis.at(point.point.epsilon) for point in line.points]
+            texts = [hover(line, point, minus) for point in line.points]
+            new = curve.rule_label not in named
+            band, marked = traces(curve, xs, [point.gap for point in line.points], texts, new, unit=100)
+            named.add(curve.rule_label)
+            symbol = style.style(curve.rule)[2]
+            marked["marker"]["symbol"] = [symbol if point.clear else f"{symbol}-open" for point in line.points]
+            marked["customdata"] = [point.point.cell for point in line.points]
+            figure.add(at, band)
+            figure.add(at, marked)
+        if lines:
+            figure.reference(at, "y", 0, width=1.5, dash="solid")
+    return figure.figure()
+
+
+def heat_figure(lines: Sequence[GapLine], epsilon: float, minus: str) -> Spec:
+    """Differences at one epsilon: models down, attacks across. In bold what holds after Holm's correction."""
+    shown = [(line, point) for line in lines if (point := line.at(epsilon)) is not None]
+    rows = list(dict.fromkeys(_model(line) for line, _ in shown))
+    columns = list(dict.fromkeys(_attack(line) for line, _ in shown))
+    found = {(_model(line), _attack(line)): (line, point) for line, point in shown}
+    cells = [[found.get((row, column)) for column in columns] for row in rows]
+    heat = {
+        "type": "heatmap",
+        "x": [style.escape(column) for column in columns],
+        "y": [style.escape(row) for row in rows],
+        "z": [[None if cell is None else round(100 * cell[1].gap.value, 2) for cell in row] for row in cells],
+        "text": [["" if cell is None else _in_cell(cell[1]) for cell in row] for row in cells],
+        "customdata": [[None if cell is None else cell[1].point.cell for cell in row] for row in cells],
+        "hovertext": [["not run" if cell is None else _named(*cell, minus) for cell in row] for row in cells],
+        "hoverinfo": "text",
+        "hoverongaps": False,
+        "texttemplate": "%{text}",
+        "colorscale": _COLOURS,
+        "zmid": 0,
+        "zmin": -100,
+        "zmax": 100,
+        "colorbar": {
+            "thickness": 12,
+            "title": {"text": "points", "side": "right"},
+            "tickvals": [-100, -50, 0, 50, 100],
+        },
+        "xgap": 2,
+        "ygap": 2,
+    }
+    layout = looks(150 + 42 * len(rows), 320 + 96 * len(columns))
+    layout |= {"margin": {"l": 230, "r": 12, "t": 30, "b": 100 if len(columns) > 5 else 40}}
+    layout["xaxis"] = {"showgrid": False, "zeroline": False, "tickangle": -30 if len(columns) > 5 else 0}
+    layout["yaxis"] = {"showgrid": False, "zeroline": False, "autorange": "reversed"}
+    return {"data": [heat], "layout": layout}
+
+
+def hover(line: GapLine, point: GapPoint, minus: str) -> str:
+    """The text over a difference, but the name of its rule."""
+    less = "BP" if minus == "bp" else "the exact gradient on the same weights"
+    holds = "excludes" if point.clear else "does not exclude"
+    text = f"{style.escape(point.point.label)}: {style.points(point.gap)} points over {less}"
+    text += f"<br>of {style.rests_on(point.gap)}, paired, {style.method(point.gap)}"
+    return f"{text}<br>corrected over {style.counted(line.family, 'comparison')}, it {holds} zero"
+
+
+def _named(line: GapLine, point: GapPoint, minus: str) -> str:
+    return f"<b>{style.escape(style.label(line.curve.rule_label))}</b>, ε {hover(line, point, minus)}"
+
+
+def _in_cell(point: GapPoint) -> str:
+    text = f"{100 * point.gap.value:+.1f}"
+    return f"<b>{text}</b> ●" if point.clear else f"{text} ○"
+
+
+def _model(line: GapLine) -> str:
+    return f"{line.curve.title} / {style.label(line.curve.rule_label)}"
+
+
+def _attack(line: GapLine) -> str:
+    return f"{line.curve.attack_label}, {line.curve.gradient}"

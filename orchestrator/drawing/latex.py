@@ -1,0 +1,43 @@
+"""A matrix as a LaTeX table, with rules of the package booktabs."""
+
+from __future__ import annotations
+
+from orchestrator.drawing.blocks import Entry, Matrix
+
+_SIGNS = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"ε": r"$\varepsilon$", "∞": r"$\infty$", "−": "$-$", "–": "--", "●": r"$\bullet$", "○": r"$\circ$"},
+    **{"\n": " ", "\r": " "},
+}
+
+
+def latex(matrix: Matrix) -> str:
+    """A `tabular` of the matrix; each line of an entry stands in a row of its own, states in italics, the best bold."""
+    names = len(matrix.header) - len(matrix.rows[0][1])
+    columns = "l" * names + "r" * (len(matrix.header) - names)
+    lines = [f"% {escaped(matrix.title)}", "% \\usepackage{booktabs}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
+    lines.append(f"{' & '.join(map(escaped, matrix.header))} \\\\")
+    lines.append("\\midrule")
+    for left, entries in matrix.rows:
+        for at in range(max(len(entry.lines) for entry in entries)):
+            cells = [escaped(name) if at == 0 else "" for name in left]
+            cells += [_line(entry, at) for entry in entries]
+            lines.append(f"{' & '.join(cells)} \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def escaped(text: str) -> str:
+    """Text without any sign that LaTeX would act on."""
+    return "".join(_SIGNS.get(sign, sign) for sign in text)
+
+
+def _line(entry: Entry, at: int) -> str:
+    if at >= len(entry.lines):
+        return ""
+    text = escaped(entry.lines[at])
+    if at:
+        return f"{{\\footnotesize {text}}}"
+    if entry.state == "best":
+        return f"\\textbf{{{text}}}"
+    return f"\\textit{{{text}}}" if entry.state in ("not run", "running", "failed") else text

@@ -1,0 +1,148 @@
+"""Panels in rows and columns, as plotly writes a figure: plain values.
+
+Plotly's own objects check every value and copy every figure several times, which took most of the time of a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.drawing import style
+from orchestrator.results.curve import Curve
+
+#: A figure, {"data": [...], "layout": {...}}, and one of its traces.
+Spec = dict[str, Any]
+Trace = dict[str, Any]
+#: Title and lines of a panel.
+PanelCurves = tuple[str, Sequence[Curve]]
+#: Pixels of a row of panels: its titles, the panels, and the names of epsilons below them.
+TITLES, PLOT, BELOW = 58, 200, 66
+#: Pixels above and below all rows, and of a panel's width at least.
+TOP, BOTTOM, WIDTH = 44, 6, 236
+#: Letters of a key that tell it from all others, where keys are hashes.
+SHORT = 16
+_GRID = {"gridcolor": "#e6e8ec", "zeroline": False, "linecolor": "#c9ccd1", "showline": True, "ticks": ""}
+
+
+class Panels:
+    """The figure of some panels, row by row; axes, lines and traces are put in panel by panel."""
+
+    def __init__(self, panels: Sequence[PanelCurves], columns: int) -> None:
+        self.columns, self.rows = columns, max(1, -(-len(panels) // columns))
+        self._data: list[Trace] = []
+        self._shapes: list[dict[str, Any]] = []
+        self._axes: dict[str, Any] = {}
+        gap = min(0.03, 0.1 / columns)
+        width = (1 - gap * (columns - 1)) / columns
+        row = TITLES + PLOT + BELOW
+        titles = []
+        named: set[int] = set()
+        for at, (title, curves) in enumerate(panels):
+            down, across = divmod(at, columns)
+            left, upper = across * (width + gap), 1 - (down * row + TITLES) / (self.rows * row)
+            lower = upper - PLOT / (self.rows * row)
+            x, y = _axis("x", at), _axis("y", at)
+            self._axes[x] = {**_GRID, "anchor": _place("y", at), "domain": [left, left + width]}
+            self._axes[y] = {**_GRID, "anchor": _place("x", at), "domain": [lower, upper]}
+            # The scale of a row stands at its first panel that has lines.
+            self._axes[y]["showticklabels"] = bool(curves) and down not in named
+            if curves:
+                named.add(down)
+            titles.append(_title(panel_title(title, curves), left + width / 2, upper))
+        self._titles = titles
+
+    def dress(self, panel: int, x: Mapping[str, Any], y: Mapping[str, Any]) -> None:
+        """Set the axes of a panel."""
+        self._axes[_axis("x", panel)] |= x
+        self._axes[_axis("y", panel)] |= y
+        if not self._axes[_axis("y", panel)]["showticklabels"]:
+            self._axes[_axis("y", panel)].pop("title", None)
+
+    def add(self, panel: int, trace: Trace) -> None:
+        """Add a trace to a panel."""
+        place = {"xaxis": _place("x", panel), "yaxis": _place("y", panel)}
+        self._data.append(trace | place)
+
+    def reference(self, panel: int, axis: str, at: float, words: str = "", **line: Any) -> None:
+        """A line across a panel at a value of "x" or "y", with a word at its end."""
+        across = "x" if axis == "y" else "y"
+        place: dict[str, Any] = {f"{axis}0": at, f"{axis}1": at, f"{axis}ref": _place(axis, panel)}
+        place |= {f"{across}0": 0, f"{across}1": 1, f"{across}ref": f"{_place(across, panel)} domain"}
+        if words:
+            font = {"size": 10, "color": style.REFERENCE}
+            # Level, at the left and at the foot: there curves are seldom.
+            place["label"] = {"text": words, "textposition": "start", "textangle": 0, "font": font, "padding": 2}
+            place["label"] |= {"xanchor": "left", "yanchor": "bottom"}
+        self._shapes.append(
+            {"type": "line", "line": {"color": style.REFERENCE, "width": 1, "dash": "dot"} | line, **place}
+        )
+
+    def figure(self) -> Spec:
+        """The whole figure."""
+        height = TOP + BOTTOM + self.rows * (TITLES + PLOT + BELOW)
+        _shorten(self._data)
+        layout = looks(height, 62 + WIDTH * self.columns) | self._axes
+        return {"data": self._data, "layout": layout | {"shapes": self._shapes, "annotations": self._titles}}
+
+
+def looks(height: int, width: int) -> dict[str, Any]:
+    """What all figures share. Backgrounds are clear, so that one figure stands on a light or a dark page.
+
+    `width` is how narrow the figure may become, which the page keeps to.
+    """
+    ink = {"color": "#2a2d32"}
+    return {
+        "height": height,
+        "font": {"family": style.FONT, "size": 12, **ink},
+        "margin": {"l": 56, "r": 12, "t": TOP, "b": BOTTOM},
+        "legend": {
+            **{"orientation": "h", "y": 1, "yanchor": "top", "yref": "container", "x": 0},
+            "font": {"size": 14, **ink},
+        },
+        "hoverlabel": {"align": "left"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#6b7078", "activecolor": "#1c1d1f"},
+        "meta": {"width": width},
+    }
+
+
+def axes_of(figure: Spec) -> dict[str, dict[str, Any]]:
+    """The axes of a figure by name."""
+    return {name: axis for name, axis in figure["layout"].items() if name[:5] in ("xaxis", "yaxis")}
+
+
+def panel_title(title: str, curves: Sequence[Curve]) -> str:
+    """The panel's name and what it rests on, in a warning tone where that is little."""
+    place, slash, attack = style.escape(title).rpartition(" / ")
+    name = f"{place}<br><b>{attack}</b>" if slash else f"<b>{attack}</b>"
+    if not curves:
+        return f"{name}<br>not run"
+    n, seeds = min(c.n for c in curves), min(c.seeds for c in curves)
+    rests = f"n = {n:,}, {style.counted(seeds, 'seed')}"
+    if any(curve.small for curve in curves):
+        rests = f"<span style='color:{style.WARNING}'>few: {rests}</span>"
+    return f"{name}<br>{rests}"
+
+
+def _title(text: str, x: float, y: float) -> dict[str, Any]:
+    place = {"x": x, "xref": "paper", "xanchor": "center", "y": y, "yref": "paper", "yanchor": "bottom"}
+    return {"text": text, "showarrow": False, "font": {"size": 12}, **place}
+
+
+def _shorten(data: Sequence[Trace]) -> None:
+    """Keep of the keys that markers lead to as much as tells them apart: they were a sixth of a page."""
+    keys = [key for trace in data for key in trace.get("customdata", ())]
+    if len({key[:SHORT] for key in keys}) == len(set(keys)):
+        for trace in data:
+            if "customdata" in trace:
+                trace["customdata"] = [key[:SHORT] for key in trace["customdata"]]
+
+
+def _axis(axis: str, panel: int) -> str:
+    return f"{axis}axis{'' if panel == 0 else panel + 1}"
+
+
+def _place(axis: str, panel: int) -> str:
+    return f"{axis}{'' if panel == 0 else panel + 1}"

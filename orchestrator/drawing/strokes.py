@@ -1,0 +1,119 @@
+"""What a figure shows, as numbers: the figure on the page and the one for a paper are drawn from the same objects."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+
+from orchestrator.drawing import style
+from orchestrator.results.curve import Curve
+from orchestrator.results.gaps import GapLine
+from signsym_core.stats import Interval
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dot:
+    """One point of a line."""
+
+    epsilon: float
+    #: The epsilon as the grid wrote it, and as axes print it.
+    label: str
+    tick: str
+    score: Interval
+    #: The score of each seed; none in a figure of differences.
+    by_seed: Mapping[int, float]
+    #: Whether the marker is filled, and the flags for which it has a ring.
+    filled: bool = True
+    flags: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stroke:
+    """One line of a panel."""
+
+    curve: Curve
+    dots: tuple[Dot, ...]
+
+    @property
+    def label(self) -> str:
+        """The rule as figures print it."""
+        return style.label(self.curve.rule_label)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """Panels with their lines."""
+
+    panels: tuple[tuple[str, tuple[Stroke, ...]], ...]
+    columns: int
+    #: The quantity on the vertical axis, and whether it is a difference.
+    quantity: str
+    difference: bool
+    #: The address of its view, where that is not the page's.
+    view: str = ""
+
+    def as_csv(self) -> str:
+        """Every number that is drawn."""
+        sink = io.StringIO()
+        writer = csv.writer(sink, lineterminator="\n")
+        header = ("panel", "rule", "epsilon", "value", "lo", "hi", "method", "images", "seeds", "by_seed", "filled")
+        writer.writerow([*header, "flags"])
+        for title, strokes in self.panels:
+            for stroke in strokes:
+                for dot in stroke.dots:
+                    score = dot.score
+                    numbers = (score.value, score.lo, score.hi, score.method, score.n, score.seeds)
+                    by_seed = "; ".join(f"{seed}: {value}" for seed, value in dot.by_seed.items())
+                    writer.writerow(
+                        [title, stroke.label, dot.label, *numbers, by_seed, dot.filled, ", ".join(dot.flags)]
+                    )
+        return sink.getvalue()
+
+
+def of_curves(
+    panels: Sequence[tuple[str, Sequence[Curve]]],
+    columns: int,
+    rings: Mapping[tuple[int, float], Sequence[str]] | None = None,
+) -> Drawing:
+    """The drawing of scores; `rings` are the flags of points, by line and epsilon."""
+    strokes = [(title, tuple(_scores(curve, rings or {}) for curve in curves)) for title, curves in panels]
+    names = " / ".join(dict.fromkeys(curve.score_name for _, curves in panels for curve in curves))
+    return Drawing(panels=tuple(strokes), columns=columns, quantity=f"{names}, %", difference=False)
+
+
+def of_gaps(panels: Sequence[tuple[str, Sequence[GapLine]]], columns: int, quantity: str) -> Drawing:
+    """The drawing of differences, in points."""
+    strokes = [(title, tuple(_differences(line) for line in lines)) for title, lines in panels]
+    return Drawing(panels=tuple(strokes), columns=columns, quantity=quantity, difference=True)
+
+
+def _scores(curve: Curve, rings: Mapping[tuple[int, float], Sequence[str]]) -> Stroke:
+    dots = [
+        Dot(
+            epsilon=point.epsilon,
+            label=point.label,
+            tick=style.epsilon(point),
+            score=point.score,
+            by_seed=point.by_seed,
+            flags=tuple(rings.get((curve.line, point.epsilon), ())),
+        )
+        for point in curve.points
+    ]
+    return Stroke(curve=curve, dots=tuple(dots))
+
+
+def _differences(line: GapLine) -> Stroke:
+    dots = [
+        Dot(
+            epsilon=at.point.epsilon,
+            label=at.point.label,
+            tick=style.epsilon(at.point),
+            score=at.gap,
+            by_seed={},
+            filled=at.clear,
+        )
+        for at in line.points
+    ]
+    return Stroke(curve=line.curve, dots=tuple(dots))

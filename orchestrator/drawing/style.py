@@ -1,0 +1,140 @@
+"""How rules look in every figure, and how numbers are put into words: the same on screen, on paper and in the hover."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.results import members
+from orchestrator.results.curve import Curve, Point
+from signsym_core.stats import Interval
+
+#: Used by every graph: nothing leaves the page, and pictures are saved as SVG.
+GRAPH_CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "responsive": True,
+    "toImageButtonOptions": {"format": "svg"},
+    "showTips": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+}
+
+# Okabe and Ito's colours, which colour-blind people tell apart, as far as they have a contrast of 3:1 on white and on
+# the dark page; dash and marker say the same again. Black is drawn white on the dark page (assets/explorer.css).
+_STYLES = {
+    "bp": ("#000000", "solid", "circle"),
+    "fa": ("#767676", "dot", "x"),
+    "usf": ("#0072B2", "dash", "square"),
+    "frsf": ("#D55E00", "dashdot", "diamond"),
+    "brsf": ("#009E73", "longdash", "triangle-up"),
+}
+_OTHERS = (("#B5568F", "dash", "star"), ("#8F7000", "dot", "hexagon"), ("#3A8FC4", "solid", "cross"))
+#: Ring around a point that a check of masking has raised.
+RING = "#D6246E"
+#: The colour of axes, reference lines and their words in both schemes.
+REFERENCE = "#808080"
+#: What a figure's title turns to where it rests on few images or seeds.
+WARNING = "#B35900"
+#: The colours of the page in the light and the dark scheme.
+PAGE = {"light": "#ffffff", "dark": "#1b1c1f"}
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+
+GRADIENT_WORDS = {
+    "feedback": "its own feedback",
+    "exact": "the exact gradient",
+    "transfer": "the BP twin's gradient",
+    "eot": "feedback averaged over draws of B",
+    "hybrid": "the better of feedback and transfer",
+    "none": "no gradient",
+}
+_NORMS = {"linf": "L∞", "l2": "L2"}
+
+
+def style(rule: str) -> tuple[str, str, str]:
+    """Colour, dash and marker of a rule, the same in every figure."""
+    return _STYLES.get(rule) or _OTHERS[sum(rule.encode()) % len(_OTHERS)]
+
+
+def label(name: str) -> str:
+    """A rule as figures print it: "frSF" for "frsf", parameters kept."""
+    base, bracket, rest = name.partition("(")
+    return members.label(base) + bracket + rest
+
+
+def gradient(name: str) -> str:
+    """A source of gradient in words."""
+    return GRADIENT_WORDS.get(name, name)
+
+
+def heading(text: str) -> str:
+    """A text with its first letter raised, as far as the second is not: "Robust accuracy", "mAP@1000"."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
+
+
+def norm(name: str) -> str:
+    """A norm's sign: "L∞"."""
+    return _NORMS.get(name, name)
+
+
+def percent(score: Interval) -> str:
+    """An interval in words: "61.2 % [59.8, 62.5]"."""
+    return f"{100 * score.value:.1f} % [{100 * score.lo:.1f}, {100 * score.hi:.1f}]"
+
+
+def points(difference: Interval) -> str:
+    """A gap in percentage points: "+22.4 [+20.9, +23.9]"."""
+    return f"{100 * difference.value:+.1f} [{100 * difference.lo:+.1f}, {100 * difference.hi:+.1f}]"
+
+
+def rests_on(score: Interval) -> str:
+    """What a number rests on: "15,000 (3 seeds × 5,000)"."""
+    return f"{score.n * score.seeds:,} ({counted(score.seeds, 'seed')} × {score.n:,})"
+
+
+def counted(number: int, thing: str) -> str:
+    """ "1 seed", "3 seeds"."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
+def epsilon(point: Point) -> str:
+    """An epsilon as axes print it; 0 is the clean image."""
+    return "clean" if point.epsilon == 0 else point.label
+
+
+def hover(curve: Curve, point: Point, flags: Sequence[str] = ()) -> str:
+    """The text over a marker: the score, what it rests on, its gap to BP, and the flags it has (see `hover_frame`)."""
+    score = point.score
+    kept = f"{round(score.value * score.n * score.seeds):,} of " if curve.score_name == "robust accuracy" else "of "
+    text = f"{escape(point.label)}: {percent(score)}<br>{kept}{rests_on(score)}, {method(score)}"
+    gap = "" if point.over_bp is None else f"gap to BP {points(point.over_bp)} points, "
+    return f"{text}<br>{gap}flags: {', '.join(flags) or 'none'}"
+
+
+def hover_frame(curve: Curve) -> str:
+    """What plotly puts around the texts of a line's markers: its rule, and the unit of its epsilons."""
+    rule = escape(label(curve.rule_label))
+    return f"<b>{rule}</b>, ε %{{hovertext}}<br>ε: {norm(curve.norm)}, [0, 1] pixels<extra></extra>"
+
+
+def method(score: Interval) -> str:
+    """How an interval was made, in words. One over the images of one seed says nothing about other seeds."""
+    alone = ", one seed: images only" if score.seeds == 1 else ""
+    return score.method + alone
+
+
+def escape(text: str) -> str:
+    """A name of the store inside a text that plotly reads as its kind of HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "#rrggbb", 0 .. 1. Source: WCAG 2.1."""
+    channels = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours, 1 .. 21. Source: WCAG 2.1."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)

@@ -1,0 +1,288 @@
+"""Between the frontier and Ray Tune: which job is the next trial, and what became of the last."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from orchestrator.engine import connection, deaths
+from orchestrator.engine.frontier import Cause, Frontier
+from orchestrator.engine.progress import Watcher
+from orchestrator.jobs.job import Job
+from orchestrator.plan.packing import Packing
+from orchestrator.store.claims import Claims
+from orchestrator.store.store import Store
+
+#: Seconds between two looks at what the cluster has, and at what other sweeps have claimed.
+LOOK_AT_CLUSTER, LOOK_AT_CLAIMS = 5.0, 2.0
+#: Most jobs whose room an autoscaler is asked for at once.
+DEMAND = 1000
+#: Seconds of work for each slot that are claimed ahead, and the most jobs.
+AHEAD, MOST_AHEAD = 2.0, 32
+
+#: What a trial asks of one node: Ray's names and amounts.
+Bundle = tuple[tuple[str, float], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A job that failed for good."""
+
+    job: Job
+    attempts: int
+    error: str
+    traceback: str
+    host: str
+
+
+class Feed(Searcher):
+    """Gives Tune the frontier's next job, and the frontier what became of it."""
+
+    def __init__(
+        self,
+        frontier: Frontier,
+        packing: Packing,
+        claims: Claims,
+        store: Store,
+        watchers: Sequence[Watcher],
+        on_failure: Callable[[Failure], None],
+        autoscaled: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__()
+        #: Whether the user told the sweep to stop. Asked before each job and after each: an exception that a signal
+        #: raises inside Ray's callbacks may be swallowed there.
+        self.stopped = stopped
+        self.frontier, self.packing, self.claims, self.store = frontier, packing, claims, store
+        self.watchers, self.on_failure, self.autoscaled = watchers, on_failure, autoscaled
+        #: The job of each live trial, and what it asks of a node.
+        self.job_of: dict[str, str] = {}
+        self.bundle_of: dict[str, Bundle] = {}
+        #: What is told of a trial that ended without a word, by its id.
+        self.deaths: dict[str, dict[str, Any]] = {}
+        #: How many processes this machine's kernel had ended for want of memory when a trial began.
+        self.kills: dict[str, int] = {}
+        #: Why the sweep must stop, where it must: Ray is gone, or the store is.
+        self.lost = False
+        self.store_error: str | None = None
+        self._told: dict[str, dict[str, Any]] = {}
+        self._nodes: list[dict[str, float]] = []
+        self._room: dict[Bundle, int] = {}
+        self._slots = 1
+        self._looked_at_cluster = self._looked_at_claims = float("-inf")
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.autoscaled and not self.lost:
+            # The nodes that were asked for may go.
+            connection.request([])
+
+    # What Tune asks and tells
+
+    def suggest(self, trial_id: str) -> Any:
+        self._stop_if_told()
+        if self.lost or self.store_error is not None or self.frontier.exhausted:
+            return Searcher.FINISHED
+        self._look_at_cluster()
+        # A trial more than fits would wait for a slot while better ones come up.
+        if sum(1 / self._fits(bundle) for bundle in self.bundle_of.values()) > 1 - 1e-9:
+            return None
+        job = self._next()
+        if job is None:
+            return Searcher.FINISHED if self.frontier.exhausted else None
+        bundle = self._bundle(job)
+        self.job_of[trial_id] = job.key
+        self.bundle_of[trial_id] = tuple(bundle.items())
+        need = job.resources
+        config: dict[str, Any] = {"key": job.key, "title": job.title, "spec": dict(job.spec), "results": job.results}
+        config |= {"halvings": self.frontier.halvings(job.key), "gpu": bundle.get("GPU", 0.0), "cpu": need.cpu}
+        return config | {"accelerator_type": need.accelerator_type, "minutes": need.minutes}
+
+    def on_trial_start(self, trial_id: str, gpu: float) -> None:
+        """The trial began, with so much of a GPU."""
+        self.kills[trial_id] = deaths.kernel_kills()
+        for watcher in self.watchers:
+            watcher.started(self.job_of[trial_id], gpu)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        # A worker that is about to end itself says why before it does.
+        self._told[trial_id] = result
+
+    def on_trial_death(self, trial_id: str, error: Exception) -> None:
+        """The trial ended with an error of Ray's; that it is over is told next."""
+        hosts = connection.hosts()
+        host = hosts.get(connection.address_of(getattr(error, "actor_id", None)), "")
+        killed = deaths.kernel_kills() > self.kills.get(trial_id, math.inf)
+        self.deaths[trial_id] = deaths.account(error, hosts, host, killed)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        key = self.job_of.pop(trial_id)
+        self.bundle_of.pop(trial_id)
+        told = self._told.pop(trial_id, None) or result or {}
+        for words in told.get("said", ()):
+            for watcher in self.watchers:
+                watcher.said(key, words)
+        death = self.deaths.pop(trial_id, None)
+        self.kills.pop(trial_id, None)
+        if "gpu_peak" in told:
+            self.packing.observe(self.frontier.jobs[key].group, told["gpu_peak"], told["gpu_total"])
+        if not error and "error" not in told:
+            self._finished(key, told)
+            return
+        if "error" not in told:
+            if not connection.alive():
+                self.lost = True
+                return
+            told = death or deaths.account(None, {})
+            if self._is_done(key):
+                # The worker ended after its job had: the store says so.
+                self._finished(key, {"host": told["host"], "death": told["error"]})
+                return
+        self._failed(key, told)
+
+    def save(self, checkpoint_path: str) -> None:
+        # Tune insists on a file; the state is the store's.
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a sweep goes on from its store, not from Tune's state")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune also pickles itself at the start, for a restore that never happens.
+        return {}
+
+    # What is decided
+
+    def _finished(self, key: str, told: dict[str, Any]) -> None:
+        self.frontier.finished(key)
+        self.claims.drop(key)
+        for watcher in self.watchers:
+            watcher.finished(key, told)
+        self._stop_if_told()
+
+    def _is_done(self, key: str) -> bool:
+        path = self.frontier.jobs[key].results
+        try:
+            return path in self.store.exists([path])
+        except OSError:
+            # The job's next attempt will say what is wrong with the store.
+            return False
+
+    def _stop_if_told(self) -> None:
+        if self.stopped():
+            raise KeyboardInterrupt
+
+    def _next(self) -> Job | None:
+        """The next job that is claimed and not done yet."""
+        self._look_at_claims()
+        while (job := self.frontier.next(time.monotonic(), self._slots)) is not None:
+            if job.key in self.claims.held:
+                return job
+            # Short jobs are claimed some at a time; a long one alone, so that another sweep can have the next.
+            more = int(AHEAD * self._slots / max(self.frontier.estimates[job.key], 0.01))
+            wanted = [job.key, *self.frontier.ahead(min(more, MOST_AHEAD))]
+            had = self.claims.take(wanted)
+            for key in wanted:
+                if key not in had:
+                    self.frontier.elsewhere(key)
+                    for watcher in self.watchers:
+                        watcher.elsewhere(key)
+            # Since the plan was made another sweep may have finished some of them.
+            self._settle(had)
+            if self.frontier.state[job.key] == "running":
+                return job
+        return None
+
+    def _settle(self, keys: set[str]) -> set[str]:
+        """Take note of those of `keys` that are done or failed in the store; returns the others."""
+        results = {self.frontier.jobs[key].results: key for key in keys}
+        failures = {f"failures/{key}.parquet": key for key in keys}
+        for path in self.store.exists([*results, *failures]):
+            key = results.get(path) or failures[path]
+            if path in results:
+                self.frontier.finished(key)
+            elif self.frontier.state[key] != "done":
+                self.frontier.give_up(key)
+            for watcher in self.watchers:
+                watcher.settled(key)
+            self.claims.drop(key)
+        return {key for key in keys if self.frontier.state[key] not in ("done", "failed")}
+
+    def _failed(self, key: str, told: dict[str, Any]) -> None:
+        cause: Cause = told["cause"]
+        again = self.frontier.failed(key, time.monotonic(), cause)
+        for watcher in self.watchers:
+            watcher.failed(key, told["error"].splitlines()[0], again)
+        if again:
+            return
+        self.claims.drop(key)
+        if cause in ("store", "disk"):
+            # Not the job's fault: no other job could keep its results either.
+            self.store_error = f"{told['error']} (on {told.get('host') or 'this machine'})"
+            return
+        job, attempts = self.frontier.jobs[key], self.frontier.attempts(key)
+        failure = {"error": told["error"], "traceback": told["traceback"], "host": told.get("host", "")}
+        self.on_failure(Failure(job=job, attempts=attempts, **failure))
+
+    def _look_at_claims(self) -> None:
+        """Take back, or take note of, what other sweeps let go of."""
+        if not self.frontier.claimed or time.monotonic() - self._looked_at_claims < LOOK_AT_CLAIMS:
+            return
+        self._looked_at_claims = time.monotonic()
+        for key in self._settle(self.frontier.claimed - self.claims.claimed_elsewhere()):
+            self.frontier.released(key)
+
+    def _look_at_cluster(self) -> None:
+        """Follow nodes that come and go, and tell an autoscaler what there is to do."""
+        if time.monotonic() - self._looked_at_cluster < LOOK_AT_CLUSTER:
+            return
+        self._looked_at_cluster = time.monotonic()
+        self._nodes = connection.nodes()
+        self._room.clear()
+        bundles = [self._bundle(job) for job in itertools.islice(self.frontier.startable(), DEMAND)]
+        self._slots = max([1, *(self._fits(bundle) for bundle in {tuple(bundle.items()) for bundle in bundles})])
+        if self.autoscaled:
+            connection.request(bundles)
+
+    def _fits(self, bundle: Bundle) -> int:
+        """How many such trials run at once on the nodes that are there; one at least, since it will be waited for."""
+        if bundle not in self._room:
+            self._room[bundle] = max(1, connection.fits(self._nodes, dict(bundle)))
+        return self._room[bundle]
+
+    def _bundle(self, job: Job) -> dict[str, float]:
+        share = self.packing.share(job, self.frontier.halvings(job.key))
+        return connection.bundle(share, job.resources.cpu, job.resources.accelerator_type)
+
+
+class NewestFirst(FIFOScheduler):
+    """Gives a free actor to the newest waiting trial.
+
+    Tune's own choice, the oldest, is the one whose actor is about to start; it would take the free actor and end the
+    starting one, so that jobs shorter than the start of a process would run one at a time for ever. No more trials
+    wait than there are slots, so none waits long.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = itertools.count()
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        trial.place = next(self.count)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        # Asked some times a second, whatever the trials do.
+        if connection.ended():
+            raise connection.ClusterLostError("Ray's own processes died")
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
+        return max(waiting, key=lambda trial: trial.place, default=None)

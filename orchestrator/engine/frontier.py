@@ -1,0 +1,200 @@
+"""Which jobs are waiting, ready, running, done, failed or blocked: a pure state machine, without Ray or a clock.
+
+Events go in (`finished`, `failed`, `elsewhere`), decisions come out (`next`). Times are seconds of the caller's clock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from orchestrator.jobs.job import Job
+
+#: "elsewhere": another sweep on the same store has claimed the job.
+State = Literal["waiting", "ready", "running", "elsewhere", "done", "failed", "blocked"]
+
+#: Why a job failed: its own code, its time limit, the device's memory, a store that cannot be read or written, a disk
+#: that is full, its worker's death, the memory of the worker's host, or the loss of the worker's node.
+Cause = Literal["error", "time", "memory", "store", "disk", "death", "host memory", "node"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Retries:
+    """How a failed job is tried again.
+
+    Each cause is counted by itself. An error and a passed time limit are likely to come again; a dead worker may
+    have been killed by anything, also for want of memory on its host; running out of the device's memory is retried
+    with half the micro-batch, until that is one image; a lost node says nothing about the job. The wait before a
+    retry doubles with each.
+    """
+
+    attempts: int = 3
+    deaths: int = 6
+    halvings: int = 8
+    nodes: int = 50
+    #: Seconds before the second attempt, and at most.
+    backoff: float = 1.0
+    longest: float = 30.0
+
+    def allowed(self, cause: Cause) -> int:
+        """How often a job may fail for this cause before it has failed for good; it fails for good at this count."""
+        limits = {"memory": self.halvings + 1, "death": self.deaths, "host memory": self.deaths, "node": self.nodes}
+        return limits.get(cause, self.attempts)
+
+
+class Frontier:
+    """The state of every job of a plan.
+
+    While there is more work than the longest chain of jobs needs time, the attacks on models that are ready come
+    first, so that results come early and models are warm. When the chains decide about the end, the job with the
+    longest remaining chain of estimated seconds comes first, so that the tail of a sweep is short. Equals come in
+    the order of the plan.
+    """
+
+    def __init__(self, jobs: Mapping[str, Job], estimates: Mapping[str, float], retries: Retries) -> None:
+        self.jobs, self.estimates, self.retries = jobs, dict(estimates), retries
+        self.children: dict[str, list[str]] = {}
+        #: For each job that waits, the parents that are not done yet.
+        self.needs: dict[str, set[str]] = {}
+        for job in jobs.values():
+            for parent in dict.fromkeys(job.parents):
+                if parent in jobs:
+                    self.children.setdefault(parent, []).append(job.key)
+                    self.needs.setdefault(job.key, set()).add(parent)
+        self.state: dict[str, State] = {}
+        #: How many jobs are in each state, kept up to date by `_set`.
+        self.counts: Counter[State] = Counter()
+        self.failures: dict[str, Counter[Cause]] = {}
+        #: Keys of the jobs that other sweeps have claimed.
+        self.claimed: set[str] = set()
+        #: Estimated seconds of the jobs that wait, are ready or run elsewhere.
+        self.left = sum(estimates[key] for key in jobs)
+        self._order = {key: place for place, key in enumerate(jobs)}
+        self._chain: dict[str, float] = {}
+        for key in reversed(list(jobs)):
+            longest = max((self._chain[child] for child in self.children.get(key, [])), default=0.0)
+            self._chain[key] = estimates[key] + longest
+        #: Both heaps hold every ready job, and jobs that were ready once; the key comes last.
+        self._by_chain: list[tuple[float, int, str]] = []
+        self._by_stage: list[tuple[bool, float, int, str]] = []
+        #: Failed jobs that wait for their next attempt: (time, place, key).
+        self._delayed: list[tuple[float, int, str]] = []
+        for job in jobs.values():
+            if job.key in self.needs:
+                self._set(job.key, "waiting")
+            else:
+                self._make_ready(job.key)
+
+    def next(self, now: float, slots: int) -> Job | None:
+        """The job to start now, or None where none is ready yet. The job counts as running from here on."""
+        while self._delayed and self._delayed[0][0] <= now:
+            key = heapq.heappop(self._delayed)[2]
+            if self.state[key] == "waiting":
+                self._make_ready(key)
+        while self._by_chain and self.state[self._by_chain[0][-1]] != "ready":
+            heapq.heappop(self._by_chain)
+        while self._by_stage and self.state[self._by_stage[0][-1]] != "ready":
+            heapq.heappop(self._by_stage)
+        if not self._by_chain:
+            return None
+        chains_decide = 2 * -self._by_chain[0][0] * slots > self.left
+        key = heapq.heappop(self._by_chain)[-1] if chains_decide else heapq.heappop(self._by_stage)[-1]
+        self._set(key, "running")
+        self.left -= self.estimates[key]
+        return self.jobs[key]
+
+    def ahead(self, count: int) -> list[str]:
+        """About `count` keys of ready jobs that are likely to come next."""
+        return [entry[-1] for entry in heapq.nsmallest(count, self._by_stage) if self.state[entry[-1]] == "ready"]
+
+    def finished(self, key: str) -> None:
+        """The job is done, here or elsewhere: children that need nothing else become ready."""
+        self._leave(key)
+        self._set(key, "done")
+        for child in self.children.get(key, []):
+            self.needs[child].discard(key)
+            if self.state[child] == "waiting" and not self.needs[child]:
+                self._make_ready(child)
+
+    def failed(self, key: str, now: float, cause: Cause = "error") -> bool:
+        """The job failed. True where it will be tried again; otherwise its descendants are blocked."""
+        counts = self.failures.setdefault(key, Counter())
+        counts[cause] += 1
+        if counts[cause] < self.retries.allowed(cause):
+            self._set(key, "waiting")
+            self.left += self.estimates[key]
+            delay = min(self.retries.backoff * 2 ** (self.attempts(key) - 1), self.retries.longest)
+            heapq.heappush(self._delayed, (now + delay, self._order[key], key))
+            return True
+        self.give_up(key)
+        return False
+
+    def give_up(self, key: str) -> None:
+        """The job has failed for good, here or elsewhere: its descendants are blocked."""
+        self._leave(key)
+        self._set(key, "failed")
+        blocked = list(self.children.get(key, []))
+        while blocked:
+            child = blocked.pop()
+            if self.state[child] == "blocked":
+                continue
+            self._leave(child)
+            self._set(child, "blocked")
+            blocked += self.children.get(child, [])
+
+    def elsewhere(self, key: str) -> None:
+        """Another sweep has claimed the job, which is ready or was to be started."""
+        if self.state[key] == "running":
+            self.left += self.estimates[key]
+        self._set(key, "elsewhere")
+        self.claimed.add(key)
+
+    def released(self, key: str) -> None:
+        """The other sweep let go of the job without finishing it."""
+        self.claimed.discard(key)
+        self._make_ready(key)
+
+    def interrupted(self) -> None:
+        """Nothing runs any more, through no fault of a job: what ran is ready again."""
+        for key in [key for key, state in self.state.items() if state == "running"]:
+            self.left += self.estimates[key]
+            self._make_ready(key)
+
+    def attempts(self, key: str) -> int:
+        """How often the job has failed."""
+        return sum(self.failures.get(key, Counter[Cause]()).values())
+
+    def halvings(self, key: str) -> int:
+        """How often the job ran out of memory."""
+        return self.failures.get(key, Counter[Cause]())["memory"]
+
+    @property
+    def exhausted(self) -> bool:
+        """True when nothing runs and nothing will: every job is done, failed or blocked."""
+        return not any(self.counts[state] for state in ("waiting", "ready", "running", "elsewhere"))
+
+    def startable(self) -> Iterator[Job]:
+        """The jobs that run or could run now."""
+        return (job for key, job in self.jobs.items() if self.state[key] in ("running", "ready"))
+
+    def _leave(self, key: str) -> None:
+        """Keep `left` and `claimed` right for a job that is over and may never have run here."""
+        if self.state[key] in ("waiting", "ready", "elsewhere"):
+            self.left -= self.estimates[key]
+        self.claimed.discard(key)
+
+    def _make_ready(self, key: str) -> None:
+        self._set(key, "ready")
+        place, leads_on = self._order[key], key in self.children
+        heapq.heappush(self._by_chain, (-self._chain[key], place, key))
+        # A job without children gives results at once; those of one model stand together in the plan.
+        heapq.heappush(self._by_stage, (leads_on, -self._chain[key] if leads_on else 0.0, place, key))
+
+    def _set(self, key: str, state: State) -> None:
+        if key in self.state:
+            self.counts[self.state[key]] -= 1
+        self.state[key] = state
+        self.counts[state] += 1

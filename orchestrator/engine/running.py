@@ -1,0 +1,135 @@
+"""The part of a sweep that needs Ray: the jobs of a plan, from the first trial to the last."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.engine import connection, schedule
+from orchestrator.engine.connection import ClusterLostError as ClusterLostError
+from orchestrator.engine.dispatch import Failure, Feed
+from orchestrator.engine.frontier import Frontier
+from orchestrator.engine.prepare import Prepared
+from orchestrator.engine.progress import View
+from orchestrator.engine.sweep import Settings
+from orchestrator.gridfile import callbacks
+from orchestrator.jobs.job import Context, Job
+from orchestrator.plan.packing import Packing
+from orchestrator.store import provenance, tables
+from orchestrator.store.claims import Claims
+from orchestrator.store.events import Events
+from orchestrator.store.store import Store
+
+#: How often in a row a Ray of this machine's own is started again without a job done in between.
+RESTARTS = 3
+
+
+def run_jobs(jobs: Mapping[str, Job], prepared: Prepared, store: Store, settings: Settings, console: Console) -> None:
+    """Run `jobs` until each is done, failed for good or blocked.
+
+    Raises KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP, ClusterLostError where Ray is gone for good, StoreError
+    where the store cannot be used any more, and ValueError for a Ray that cannot be started or joined and for a job
+    that this machine can never run.
+    """
+    frontier = Frontier(jobs, prepared.seconds, settings.retries)
+    view = View(jobs, prepared.seconds, console)
+    trackers = [callbacks.build(choice) for choice in prepared.callbacks]
+    stop = _Stop()
+    # A sweep under nohup goes on when its terminal goes.
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        with Claims(store, view.trials) as claims, Events(store, claims.id, jobs) as events:
+            events.write("sweep_started", grid=prepared.grid, sweep=claims.id, storage=store.uri, jobs=len(jobs))
+            context = _context(store, settings, claims)
+
+            def once() -> None:
+                packing = Packing(prepared.memory, gpus=any(node.get("GPU") for node in connection.nodes()))
+                on_failure = _recorder(store)
+                autoscaled = settings.address is not None
+                watchers = (view, events)
+                feed = Feed(frontier, packing, claims, store, watchers, on_failure, autoscaled, lambda: stop.told)
+                with view:
+                    schedule.run(feed, context, _execute, trackers, settings.trackers if trackers else None)
+
+            _with_ray(once, stop, frontier, events, settings, console)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        connection.disconnect()
+
+
+class _Stop:
+    """Raises KeyboardInterrupt where a signal finds the program, and remembers that it did."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.told = True
+        if number == signal.SIGHUP:
+            # The terminal is gone: what is still to be said would end the sweep with an error of its own.
+            for stream in (sys.stdout, sys.stderr):
+                if stream.isatty():
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise KeyboardInterrupt
+
+
+def _context(store: Store, settings: Settings, claims: Claims) -> Context:
+    data_root = str(Path(settings.data_root).expanduser().resolve())
+    git, versions = provenance.git(), provenance.versions()
+    return Context(storage=store.uri, data_root=data_root, git=git, versions=versions, sign=claims.path)
+
+
+def _execute(key: str, spec: dict[str, Any], context: Context) -> dict[str, float] | None:
+    # Imported by the worker: the driver does without torch.
+    from orchestrator.work.execute import execute
+
+    return execute(key, spec, context)
+
+
+def _recorder(store: Store) -> Callable[[Failure], None]:
+    def record(failure: Failure) -> None:
+        row: dict[str, Any] = {"job": failure.job.key, "title": failure.job.title, "attempt": failure.attempts}
+        row |= {"error": failure.error, "traceback": failure.traceback, "host": failure.host}
+        store.write_table("failures", failure.job.key, [row | {"failed_at": datetime.now(UTC)}], tables.FAILURES)
+
+    return record
+
+
+def _with_ray(
+    run: Callable[[], None], stop: _Stop, frontier: Frontier, events: Events, settings: Settings, console: Console
+) -> None:
+    """Call `run` on Ray, and again where a Ray of this machine's own died, or Tune failed on a cluster that lives."""
+    restarts = 0
+    while True:
+        done = frontier.counts["done"]
+        console.print("Starting Ray ..." if settings.address is None else f"Joining Ray at {settings.address} ...")
+        try:
+            for note in connection.connect(settings.address, dashboard=settings.dashboard):
+                console.print(note, highlight=False, soft_wrap=True)
+            # Once more, since Ray puts a handler of its own in its place that aborts the process.
+            signal.signal(signal.SIGTERM, stop)
+            if settings.address is None:
+                connection.check_fits({job.resources for job in frontier.jobs.values()})
+            run()
+            return
+        except connection.StartError:
+            raise
+        except ClusterLostError as error:
+            restarts = 1 if frontier.counts["done"] > done else restarts + 1
+            if restarts > RESTARTS or (settings.address is not None and not connection.alive()):
+                raise
+            events.write("ray_lost", reason=str(error), traceback=traceback.format_exc())
+            again = "starting Ray again" if settings.address is None else "joining it again"
+            console.print(f"{error}; {again}", style="red", highlight=False)
+            connection.disconnect()

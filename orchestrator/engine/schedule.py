@@ -1,0 +1,89 @@
+"""The frontier's ready jobs as Ray Tune trials: a thin shell around decisions that are made elsewhere.
+
+Ray Tune's own state is never asked what is done, so it is thrown away at the end; the store is asked.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import ray.tune.tune
+from ray import tune
+
+from orchestrator.engine.connection import ClusterLostError, bundle
+from orchestrator.engine.controller import Controller
+from orchestrator.engine.dispatch import Feed, NewestFirst
+from orchestrator.engine.trial import Trial
+from orchestrator.jobs.job import Context, Execute
+from orchestrator.store.store import StoreError
+
+
+class _Starts(tune.Callback):
+    """Tells the feed which trials began: Tune tells its search algorithm only of results and ends."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self.feed.on_trial_start(trial.trial_id, trial.config["gpu"])
+
+
+def run(
+    feed: Feed, context: Context, execute: Execute, callbacks: Sequence[tune.Callback] = (), folder: str | None = None
+) -> None:
+    """Run the jobs of `feed` on the connected cluster until each is done, failed for good, or blocked by a failure.
+
+    `callbacks` are Tune's own, which write below `folder`. Raises ClusterLostError where no node of the cluster is
+    left or Tune itself fails, and StoreError where the store, or a disk that Ray needs, cannot be used any more; what
+    ran then is ready again.
+    """
+    assert ray.tune.tune.TuneController is Controller  # type: ignore[attr-defined]
+    trainable = tune.with_resources(tune.with_parameters(Trial, execute=execute, context=context), _placement)
+    watching = [_Starts(feed), *callbacks]
+    try:
+        with tempfile.TemporaryDirectory(prefix="signsym-tune-") as scratch, feed:
+            tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=feed, scheduler=NewestFirst(), num_samples=-1, reuse_actors=True
+                ),
+                run_config=tune.RunConfig(
+                    name="sweep",
+                    storage_path=folder or scratch,
+                    # A checkpoint at a trial's end would go to this folder, which other machines do not have.
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    verbose=0,
+                    callbacks=watching,
+                ),
+            ).fit()
+    except ClusterLostError:
+        feed.lost = True
+    except Exception as error:
+        # No job's fault: it would be told of its trial. Tune wraps what it meets into text.
+        feed.frontier.interrupted()
+        _check_disk(error)
+        last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise ClusterLostError(f"Ray Tune ended with an error: {last[0]}") from error
+    if feed.lost:
+        feed.frontier.interrupted()
+        raise ClusterLostError("Ray's own processes died")
+    if feed.store_error is not None:
+        raise StoreError(feed.store_error)
+
+
+def _check_disk(error: Exception) -> None:
+    """Raise StoreError where an error out of Tune says that this machine's temporary folder is full."""
+    scratch = tempfile.gettempdir()
+    if "No space left on device" in str(error) or shutil.disk_usage(scratch).free == 0:
+        words = f"no space left on this machine for temporary files ({scratch}): free some, or name another folder"
+        raise StoreError(f"{words} by TMPDIR") from error
+
+
+def _placement(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    return tune.PlacementGroupFactory([bundle(config["gpu"], config["cpu"], config["accelerator_type"])])

@@ -1,0 +1,127 @@
+"""One sweep from a grid file to its exit status: load, plan, schedule, report what failed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.engine.frontier import Retries
+from orchestrator.engine.prepare import Prepared, prepare_apart
+from orchestrator.engine.resume_command import command
+from orchestrator.gridfile.stored import keep_grid
+from orchestrator.jobs.job import STAGES, Job
+from orchestrator.store import tables
+from orchestrator.store.leftovers import remove_leftovers
+from orchestrator.store.store import Store, StoreError
+
+#: Exit statuses: every cell has a result; some failed; the request was wrong; interrupted.
+COMPLETE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a sweep is run; nothing here changes a number."""
+
+    storage: str
+    data_root: str
+    address: str | None = None
+    retry_failed: bool = False
+    #: Whether a Ray that is started here gets a dashboard.
+    dashboard: bool = False
+    #: Where the grid's callbacks write.
+    trackers: str = "ray_results"
+    retries: Retries = dataclasses.field(default_factory=Retries)
+
+
+def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console) -> int:
+    """Run what the store lacks of the grid at `path` and return the exit status."""
+    prepared = prepare_apart(path, sets, settings.storage)
+    store = Store(settings.storage)
+    show_skipped(prepared.skipped, console)
+    if hidden := {"results", "outcomes", "models"} & {path.rstrip("/") for path in prepared.skipped}:
+        raise StoreError(f"{store.uri}: {', '.join(sorted(hidden))} cannot be read; nothing is computed on a guess")
+    keep_grid(store, prepared.grid, prepared.text, prepared.sets)
+    if removed := remove_leftovers(store, prepared.finished):
+        console.print(f"removed {removed} files that killed sweeps had left behind", highlight=False)
+    failed = {name.removesuffix(".parquet") for name in store.names("failures", ".parquet")}
+    again = failed & (set(prepared.jobs) if settings.retry_failed else _orphans(prepared.jobs, failed))
+    store.forget_failures(again)
+    jobs = _without(prepared.jobs, failed - again)
+    for stale in prepared.unsound & {job.results for job in jobs.values()}:
+        # What stands there would say that the job is done.
+        store.remove(stale)
+    console.print(
+        f"{prepared.grid}: {prepared.cells} cells, {prepared.done} done already, "
+        f"{len(jobs)} jobs to run ({counted(jobs)}), results in {store.uri}",
+        highlight=False,
+    )
+    if prepared.cells == prepared.done:
+        console.print("Nothing to do: every cell has a result.")
+        return COMPLETE
+    if jobs:
+        # Imported here: a sweep with nothing to do never waits for Ray.
+        from orchestrator.engine.running import ClusterLostError, run_jobs
+
+        try:
+            run_jobs(jobs, prepared, store, settings, console)
+        except (KeyboardInterrupt, ClusterLostError, StoreError) as error:
+            reason = str(error) or "Interrupted"
+            console.print(f"\n{reason}. What was finished is kept; go on with:", highlight=False, soft_wrap=True)
+            console.print(
+                f"  {command(joined=not isinstance(error, ClusterLostError))}", highlight=False, soft_wrap=True
+            )
+            return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
+    return _verdict(prepared, store, console)
+
+
+def _verdict(prepared: Prepared, store: Store, console: Console) -> int:
+    attacks = {job.results: job for job in prepared.jobs.values() if job.kind == "attack"}
+    there = store.exists(list(attacks))
+    missing = sum(len(job.spec["points"]) for path, job in attacks.items() if path not in there)
+    if not missing:
+        console.print(f"Complete: all {prepared.cells} cells have a result.", style="green", highlight=False)
+        return COMPLETE
+    failures = store.table("failures", tables.FAILURES).to_pylist()
+    mine = [failure for failure in failures if failure["job"] in prepared.jobs]
+    console.print(f"{missing} of {prepared.cells} cells have no result.", style="red", highlight=False)
+    console.print("Failed jobs:", highlight=False)
+    for failure in mine[:20]:
+        console.print(f"  {failure['title']}: {failure['error']}", highlight=False, soft_wrap=True, markup=False)
+    if len(mine) > 20:
+        console.print(f"  ... and {len(mine) - 20} more", highlight=False)
+    console.print(f"Tracebacks: signsym status {store.uri}. To retry them:", highlight=False, soft_wrap=True)
+    console.print(f"  {command('--retry-failed')}", highlight=False, soft_wrap=True)
+    return FAILED
+
+
+def counted(jobs: Mapping[str, Job]) -> str:
+    """How many jobs of each kind: "1 pretrain, 10 finetune, 50 attack"."""
+    kinds = [job.kind for job in jobs.values()]
+    parts = [f"{kinds.count(kind)} {kind}" for kind in STAGES if kind in kinds]
+    return ", ".join(parts) or "none"
+
+
+def show_skipped(skipped: Mapping[str, str], console: Console) -> None:
+    """Name the files of a store that were not used."""
+    for name, reason in sorted(skipped.items()):
+        console.print(f"skipped {name}: {reason}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _orphans(jobs: Mapping[str, Job], failed: Set[str]) -> set[str]:
+    """Those of the failed jobs whose model is to be made again: what they failed on is no more."""
+    return {key for key in failed if key in jobs and (set(jobs[key].parents) & set(jobs)) - failed}
+
+
+def _without(jobs: Mapping[str, Job], failed: set[str]) -> dict[str, Job]:
+    """`jobs` but those that failed for good in an earlier sweep, and those that depend on them."""
+    left: dict[str, Job] = {}
+    dropped = set(failed)
+    for key, job in jobs.items():
+        if key in dropped or dropped.intersection(job.parents):
+            dropped.add(key)
+        else:
+            left[key] = job
+    return left

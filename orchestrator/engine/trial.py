@@ -1,0 +1,177 @@
+"""A job while Ray Tune runs it, in a process that is pinned to its share of a device.
+
+The worker stays for the next job, with what it has loaded. It ends itself only where it cannot be trusted any more:
+after a job that hangs, and after an error of the device.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import errno
+import faulthandler
+import gc
+import os
+import re
+import socket
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from ray import tune
+
+from orchestrator.engine.frontier import Cause
+from orchestrator.jobs.job import Context, Execute
+from orchestrator.store.store import Store, StoreError
+
+#: Longest traceback that is kept, in characters; the end says what happened.
+TRACEBACK = 20_000
+#: Seconds after its time limit at which a job that holds Python's lock takes its process with it.
+GRACE = 20.0
+
+
+#: How CUDA and its libraries say that a GPU has no room for them, each in words of its own.
+_NO_MEMORY = re.compile(
+    r"CUDA out of memory|CUDA error: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY"
+    r"|CUBLAS_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED|CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_NOT_INITIALIZED"
+    r"|CUDNN_STATUS_INTERNAL_ERROR_(DEVICE|HOST)_ALLOCATION_FAILED|unable to find an engine to execute"
+)
+
+
+class RetiredError(RuntimeError):
+    """Ends a worker that cannot be trusted with another job."""
+
+
+class Trial(tune.Trainable):
+    """Runs one job after the other in one process; `step` runs one and tells how it went."""
+
+    def setup(self, config: dict[str, Any], execute: Execute | None = None, context: Context | None = None) -> None:
+        assert execute is not None
+        assert context is not None
+        self.execute, self.context, self.job = execute, context, config
+        self.retired = False
+        # cuBLAS gives the same bits again only where its workspace was fixed before CUDA starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if not config["gpu"]:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        # One thread for all jobs: the processor's threads that torch starts belong to the thread that calls it.
+        self.thread = concurrent.futures.ThreadPoolExecutor(1)
+
+    def step(self) -> dict[str, Any]:
+        if self.retired:
+            raise RetiredError("this worker has said why")
+        limit = 60 * float(self.job["minutes"])
+        faulthandler.dump_traceback_later(limit + GRACE, exit=True)
+        running = self.thread.submit(self._run)
+        try:
+            told = running.result(timeout=limit)
+        except TimeoutError:
+            told = self._hangs()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        told["host"] = socket.gethostname()
+        return told
+
+    def _run(self) -> dict[str, Any]:
+        import torch
+
+        # Ray's own setting of the threads is lost where a login shell exports OMP_NUM_THREADS.
+        torch.set_num_threads(max(1, int(self.job["cpu"])))
+        on_gpu = torch.cuda.is_available()
+        started = time.monotonic()
+        told: dict[str, Any] = {"done": True, "said": []}
+        try:
+            if on_gpu:
+                # What comes first on a GPU makes CUDA's context, for which there may be no room.
+                self._bound_memory()
+            context = dataclasses.replace(self.context, halvings=self.job["halvings"], gpu_share=self.job["gpu"])
+            # A driver that was stopped for a while may have given out what another sweep has done meanwhile.
+            if not Store(context.storage).exists([self.job["results"]]):
+                with _heard(told["said"]):
+                    told |= self.execute(self.job["key"], self.job["spec"], context) or {}
+        except BaseException as error:
+            # A SystemExit of a library's is an error of the job's as well: it would end the worker without a word.
+            told |= _failure(_cause(error), f"{type(error).__name__}: {error}", traceback.format_exc())
+            # An error of the device stays: every later job of this process would fail with it. So does a context, or
+            # a library's handle, that could not be made.
+            self.retired = "CUDA error" in str(error) or "cuDNN error" in str(error)
+            told["done"] = not self.retired
+            if on_gpu and not self.retired:
+                # What a failed step holds, its graph among it, may hold itself.
+                gc.collect()
+                torch.cuda.empty_cache()
+        told["seconds"] = time.monotonic() - started
+        if on_gpu and not self.retired:
+            told["gpu_peak"] = torch.cuda.max_memory_allocated()
+            told["gpu_total"] = torch.cuda.get_device_properties(0).total_memory
+        return told
+
+    def _bound_memory(self) -> None:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        if 0 < self.job["gpu"] < 1:
+            # Ray counts shares and bounds nothing: a job that needs more must fail alone.
+            torch.cuda.set_per_process_memory_fraction(self.job["gpu"])
+
+    def _hangs(self) -> dict[str, Any]:
+        (thread,) = self.thread._threads
+        frame = sys._current_frames().get(thread.ident or 0)
+        where = "".join(traceback.format_stack(frame)) if frame else ""
+        words = f"TimeoutError: the job ran longer than its limit of {self.job['minutes']:g} minutes"
+        self.retired = True
+        return {"done": False, **_failure("time", words, f"{where}{words}")}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.job = new_config
+        return True
+
+    def cleanup(self) -> None:
+        if self.retired:
+            # A thread that hangs would keep the process, and with it the device.
+            os._exit(1)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: what a trial made is in the store."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: a trial that starts again asks the store."""
+
+
+@contextlib.contextmanager
+def _heard(said: list[str]) -> Iterator[None]:
+    """Collect what data sets warn of, for the people at the driver: a worker's own output reaches nobody."""
+    from signsym_core.datasets import DataWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        show = warnings.showwarning
+
+        def hear(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
+            if issubclass(category, DataWarning):
+                said.append(str(message))
+            else:
+                show(message, category, *rest, **named)
+
+        warnings.showwarning = hear
+        yield
+
+
+def _failure(cause: Cause, error: str, trace: str) -> dict[str, Any]:
+    return {"cause": cause, "error": error, "traceback": trace[-TRACEBACK:]}
+
+
+def _cause(error: BaseException) -> Cause:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
+        return "memory"
+    if isinstance(error, StoreError):
+        return "store"
+    # Torch tells of a full disk, or of a full /dev/shm, in an error of its own.
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "disk" if full or "No space left on device" in str(error) else "error"

@@ -1,0 +1,108 @@
+"""The attacks of a grid: items of the file in, cells out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+from orchestrator.gridfile.cells import NO_GRADIENT, AttackChoice, Epsilon
+from orchestrator.gridfile.nodes import Node, Problems
+from orchestrator.gridfile.values import built, distinct, epsilon, one_of, registered, required
+from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
+from signsym_core.attacks.none import NoAttack
+from signsym_core.registry import unknown
+
+#: The clean performance of a model: over all images, at the one epsilon 0.
+CLEAN = AttackChoice(attack=NoAttack(), gradient=NO_GRADIENT, images=None)
+CLEAN_EPSILON = Epsilon(label="0", value=0.0)
+
+#: The paper's number of attacked images, and its source of gradients.
+_IMAGES = 5000
+_GRADIENT = "feedback"
+_ATTACK_KEYS = ["name", "gradient", "epsilon", "images"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attacks:
+    """What an experiment runs on each of its models."""
+
+    #: Where each cell was asked for; None for the clean cell that comes by itself.
+    cells: dict[AttackChoice, dict[Epsilon, Node | None]]
+    #: Where each attack was named.
+    named: dict[AttackChoice, Node]
+
+
+#: An experiment that names no attack.
+CLEAN_ONLY = Attacks(cells={CLEAN: {CLEAN_EPSILON: None}}, named={})
+
+
+def attacks(node: Node) -> Attacks:
+    """The attacks of an experiment, the clean cell first, whether it is named or not."""
+    cells: dict[AttackChoice, dict[Epsilon, Node | None]] = {CLEAN: {CLEAN_EPSILON: None}}
+    named: dict[AttackChoice, Node] = {}
+    problems = Problems()
+    for item in node.entries():
+        with problems.kept():
+            for choice, name, epsilons in _attack_item(item):
+                named.setdefault(choice, name)
+                there = cells.setdefault(choice, {})
+                for value, place in epsilons.items():
+                    refuse_twice(choice, value, place, there.get(value))
+                    there[value] = place
+    problems.check()
+    return Attacks(cells=cells, named=named)
+
+
+def refuse_twice(choice: AttackChoice, radius: Epsilon, place: Node | None, first: Node | None) -> None:
+    """Raise GridError if a cell was asked for at two places; the clean cell that comes by itself has none."""
+    if place is not None and first is not None:
+        cell = f"attack {choice.attack.name!r}, gradient {choice.gradient!r}, epsilon {radius.label}"
+        raise place.error(f"expected each cell once, got {cell} again: {first.path} has it ({first.where})")
+
+
+def _attack_item(item: Node) -> list[tuple[AttackChoice, Node, dict[Epsilon, Node]]]:
+    given = item.mapping("an attack: a mapping with a name") if not isinstance(item.value, str) else {"name": item}
+    names = distinct(required(given, "name", item).entries(), lambda node: registered(node, ATTACKS))
+    if NoAttack in names:
+        for key, node in given.items():
+            if key != "name":
+                raise node.error(f"expected the attack 'none', the clean cell, without other keys, got {key!r}")
+    problems = Problems()
+    results: list[tuple[AttackChoice, Node, dict[Epsilon, Node]]] = []
+    for cls, name in names.items():
+        with problems.kept():
+            if cls is NoAttack:
+                results.append((CLEAN, name, {CLEAN_EPSILON: name}))
+                continue
+            attack = _attack(cls, given, item)
+            radius = functools.partial(epsilon, norm=attack.norm)
+            epsilons = distinct(required(given, "epsilon", item).entries(), radius)
+            images = _images(given["images"]) if "images" in given else _IMAGES
+            for gradient in _gradients(attack, given):
+                results.append((AttackChoice(attack=attack, gradient=gradient, images=images), name, epsilons))
+    problems.check()
+    return results
+
+
+def _attack(cls: type[Attack], given: Mapping[str, Node], item: Node) -> Attack:
+    parameters = {key: node for key, node in given.items() if key not in _ATTACK_KEYS}
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key, node in parameters.items():
+        if key not in known:
+            raise node.error(unknown(f"key of attack {cls.name!r}", key, [*_ATTACK_KEYS, *known]))
+    return built(cls, f"attack {cls.name!r}", parameters, item)
+
+
+def _gradients(attack: Attack, given: Mapping[str, Node]) -> list[str]:
+    if "white-box" not in attack.tags:
+        if "gradient" in given:
+            raise given["gradient"].error(f"expected no gradient for attack {attack.name!r}, which asks for none")
+        return [NO_GRADIENT]
+    if "gradient" not in given:
+        return [_GRADIENT]
+    return list(distinct(given["gradient"].entries(), lambda node: one_of(node, "gradient", list(GRADIENTS))))
+
+
+def _images(node: Node) -> int | None:
+    return None if node.value is None else node.integer(1)

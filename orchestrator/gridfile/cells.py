@@ -1,0 +1,162 @@
+"""What a grid means: models to fine-tune, and for each the attacks and epsilons to run on it.
+
+A cell is one point of a grid. Cells are never stored: a grid keeps the attacks of each model in groups that models
+share, so a grid of millions of cells stays small.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from orchestrator.gridfile.callbacks import CallbackChoice
+from orchestrator.jobs.job import Resources, Stage
+from signsym_core.attacks import Attack
+from signsym_core.backbones import Backbone
+from signsym_core.datasets import DataSource
+from signsym_core.finetune import FineTune
+from signsym_core.rules import Rule
+from signsym_core.tasks import Task
+
+#: The gradient of an attack that asks for none.
+NO_GRADIENT = "none"
+
+_PUBLISHED = re.compile("[A-Z][A-Z0-9_]*")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Epsilon:
+    """An L∞ radius in the [0, 1] pixel range. Two are equal when their values are: "1/2" is 0.5."""
+
+    #: As the grid has it: a fraction as it was written, a number in its shortest decimal digits ("0.001", "0", "1").
+    label: str = dataclasses.field(compare=False)
+    value: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttackChoice:
+    """An attack, the source of its gradient and the images it runs on: all of a cell but its model and epsilon."""
+
+    attack: Attack
+    #: A name of `signsym_core.attacks.GRADIENTS`, or NO_GRADIENT for an attack that is not white-box.
+    gradient: str
+    #: At most this many test images; None: all.
+    images: int | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Weights to start from: the name of torchvision's published ones, or the path of a file."""
+
+    source: str
+
+    @property
+    def published(self) -> bool:
+        """Whether `source` is a name, which has capitals, digits and underscores only."""
+        return _PUBLISHED.fullmatch(self.source) is not None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Weights to start from: those of a training with backpropagation from scratch."""
+
+    dataset: DataSource
+    settings: FineTune
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What the jobs of a model are given, by their kind."""
+
+    pretrain: Resources
+    finetune: Resources
+    attack: Resources
+
+    def of(self, stage: Stage) -> Resources:
+        """What a job of the kind `stage` is given."""
+        found: Resources = getattr(self, stage)
+        return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """One fine-tune. Its resources are no part of what it is: models that differ only there are equal."""
+
+    task: Task
+    dataset: DataSource
+    backbone: Backbone
+    rule: Rule
+    seed: int
+    #: None: the fine-tune starts from fresh weights.
+    weights: Weights | Pretrain | None
+    finetune: FineTune
+    resources: Stages = dataclasses.field(compare=False)
+
+
+#: Attack choices, each with its epsilons.
+Groups = tuple[tuple[AttackChoice, tuple[Epsilon, ...]], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A model with everything that the grid asks of it."""
+
+    model: Model
+    attacks: Groups
+    #: For each attack choice, the position of the experiment that asked for it first.
+    origins: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One point of a grid."""
+
+    model: Model
+    choice: AttackChoice
+    epsilon: Epsilon
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A grid with every name, default, override and exclusion resolved.
+
+    The order is that of the file. Models: the experiments one after the other; in each the product of its axes with
+    the task outermost, then dataset, backbone, rule, and the seed innermost. Cells of a model: the clean one, then
+    the attacks item by item, in an item the names, then the gradients, then the epsilons. A model that a later
+    experiment names again stays where it was first and gains that experiment's attacks at its end. Epsilons of one
+    attack choice stand together.
+    """
+
+    name: str
+    #: Each model once, with its attacks; a model without any cell left is not in it.
+    models: Mapping[Model, Groups]
+    #: What the experiments are called, in the file's order: "1: classification, cifar10".
+    experiments: tuple[str, ...]
+    #: For each model, the position of the experiment that asked for each of its attack choices first.
+    origins: Mapping[Model, tuple[int, ...]]
+    #: Trackers that are told of the trials.
+    callbacks: tuple[CallbackChoice, ...]
+    source: Path
+    #: The file, as it was read.
+    text: str
+    #: The settings KEY=VALUE that were put over the file.
+    sets: tuple[str, ...]
+
+    def runs(self) -> Iterator[Run]:
+        """The models with their attacks, in the grid's order."""
+        for model, attacks in self.models.items():
+            yield Run(model=model, attacks=attacks, origins=self.origins[model])
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell once, in the grid's order."""
+        for model, attacks in self.models.items():
+            for choice, epsilons in attacks:
+                for epsilon in epsilons:
+                    yield Cell(model=model, choice=choice, epsilon=epsilon)
+
+    def __len__(self) -> int:
+        """The number of cells."""
+        return sum(len(epsilons) for attacks in self.models.values() for _, epsilons in attacks)

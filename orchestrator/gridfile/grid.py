@@ -1,0 +1,190 @@
+"""A grid file to a Grid: every key read, defaults merged, then expanded by `orchestrator.gridfile.expand`.
+
+Reading has two phases. First each value is read where it stands, and everything that is wrong there is reported at
+once. Then what depends on several places is checked: missing keys, combinations, conditions that match nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.gridfile import values
+from orchestrator.gridfile.attacks import CLEAN_ONLY, attacks
+from orchestrator.gridfile.callbacks import CallbackChoice
+from orchestrator.gridfile.cells import Grid
+from orchestrator.gridfile.expand import Experiment, Override, Training, expand
+from orchestrator.gridfile.nodes import GridError as GridError
+from orchestrator.gridfile.nodes import Node, Problems
+from orchestrator.gridfile.values import ATTACK_AXES, MODEL_AXES, NAMED_AXES
+from orchestrator.gridfile.yamlfile import put, read
+
+_GRID_KEYS = ["name", "seeds", "defaults", "experiments", "exclude", "callbacks"]
+_TRAINING_KEYS = ["weights", "finetune", "resources"]
+_DEFAULTS_KEYS = [*NAMED_AXES, "seeds", *_TRAINING_KEYS, "attacks"]
+_EXPERIMENT_KEYS = [*_DEFAULTS_KEYS, "overrides"]
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def load(path: Path | str, sets: Sequence[str] = ()) -> Grid:
+    """Read a grid file, with the settings "KEY=VALUE" of `sets` put over it one after the other.
+
+    Finetune settings and resources merge key by key, from `defaults` to the experiment to its overrides in their
+    order; every other key of an experiment replaces that of `defaults`. An exclusion leaves out every cell that it
+    matches, the clean cell too where that fits: `{epsilon: 0}` and `{gradient: none}` match it.
+
+    Raises GridError for a file that cannot be read or whose grid cannot be run as it is written, with the place, what
+    was expected and what came, for all problems of the first phase that has any.
+    """
+    source = Path(path)
+    top, text = read(source)
+    given = top.mapping("a grid: a mapping with a name and experiments")
+    for setting in sets:
+        put(top, setting)
+    problems = Problems()
+    with problems.kept():
+        top.mapping("a grid", _GRID_KEYS)
+    name, experiments, excludes = "", list[tuple[Node, dict[str, Any]]](), list[values.Condition]()
+    defaults: dict[str, Any] = {}
+    with problems.kept():
+        name = _name(values.required(given, "name", top))
+    with problems.kept():
+        defaults = _defaults(given)
+    with problems.kept():
+        asked = values.required(given, "experiments", top)
+        if not _list(asked):
+            raise asked.expected("at least one experiment")
+        for node in _list(asked):
+            with problems.kept():
+                experiments.append((node, _settings(node, "an experiment", _EXPERIMENT_KEYS)))
+    with problems.kept():
+        for node in _list(given["exclude"]) if "exclude" in given else []:
+            with problems.kept():
+                excludes.append(values.condition(node, [*MODEL_AXES, *ATTACK_AXES]))
+    callbacks: tuple[CallbackChoice, ...] = ()
+    with problems.kept():
+        if "callbacks" in given:
+            callbacks = values.callbacks(given["callbacks"])
+    problems.check()
+    merged = []
+    for node, settings in experiments:
+        with problems.kept():
+            merged.append(_merged(node, settings, defaults))
+    problems.check()
+    models, origins = expand(top, merged, excludes)
+    return Grid(
+        name=name,
+        models=models,
+        experiments=tuple(_called(at, experiment) for at, experiment in enumerate(merged, 1)),
+        origins=origins,
+        callbacks=callbacks,
+        source=source,
+        text=text,
+        sets=tuple(sets),
+    )
+
+
+def _called(number: int, experiment: Experiment) -> str:
+    names = [member.name for axis in ("task", "dataset") for member in experiment.axes[axis]]
+    return f"{number}: {', '.join(dict.fromkeys(names))}"
+
+
+def _name(node: Node) -> str:
+    what = "a name of letters, digits and ._-, at most 100, that starts with a letter or a digit"
+    if not _NAME.fullmatch(node.text(what)):
+        raise node.expected(what)
+    return node.text()
+
+
+def _list(node: Node) -> list[Node]:
+    if not isinstance(node.value, list):
+        raise node.expected("a list")
+    return node.value
+
+
+def _defaults(top: dict[str, Node]) -> dict[str, Any]:
+    """The settings of `defaults`, the seeds of the top among them."""
+    problems = Problems()
+    found: dict[str, Any] = {}
+    with problems.kept():
+        if "defaults" in top:
+            found = _settings(top["defaults"], "defaults", _DEFAULTS_KEYS)
+    with problems.kept():
+        if "seeds" in top:
+            if "seed" in found:
+                raise top["seeds"].error("expected seeds at the top or in defaults, got both")
+            found["seed"] = values.seeds(top["seeds"])
+    problems.check()
+    return found
+
+
+def _settings(node: Node, kind: str, known: Sequence[str]) -> dict[str, Any]:
+    """What one place gives: the values of axes by the axis, "attacks", "overrides" and "training"."""
+    given = node.mapping(kind)
+    problems = Problems()
+    with problems.kept():
+        node.mapping(kind, known)
+    found: dict[str, Any] = {}
+    for axis, registry in NAMED_AXES.items():
+        if axis in given:
+            with problems.kept():
+                found[axis] = values.members(given[axis], registry)
+    with problems.kept():
+        if "seeds" in given:
+            found["seed"] = values.seeds(given["seeds"])
+    with problems.kept():
+        if "attacks" in given:
+            found["attacks"] = attacks(given["attacks"])
+    with problems.kept():
+        found["training"] = _training(given)
+    with problems.kept():
+        if "overrides" in given:
+            found["overrides"] = [_override(entry) for entry in _list(given["overrides"])]
+    problems.check()
+    return found
+
+
+def _training(given: dict[str, Node]) -> Training:
+    problems = Problems()
+    training = Training()
+    with problems.kept():
+        if "finetune" in given:
+            training = training.under(Training(finetune=values.finetune(given["finetune"])))
+    with problems.kept():
+        if "weights" in given:
+            weights = (values.weights(given["weights"]), given["weights"])
+            training = training.under(Training(weights=weights))
+    with problems.kept():
+        if "resources" in given:
+            training = training.under(Training(resources=values.resources(given["resources"])))
+    problems.check()
+    return training
+
+
+def _override(node: Node) -> Override:
+    given = node.mapping("an override", ["when", *_TRAINING_KEYS])
+    when = values.condition(values.required(given, "when", node), MODEL_AXES)
+    if len(given) == 1:
+        raise node.error(f"expected one or more of {', '.join(_TRAINING_KEYS)} beside 'when', got none")
+    return Override(when=when, training=_training(given))
+
+
+def _merged(node: Node, own: dict[str, Any], defaults: dict[str, Any]) -> Experiment:
+    """An experiment with what it inherits."""
+    problems = Problems()
+    settings = {**defaults, **own}
+    for axis in MODEL_AXES:
+        with problems.kept():
+            if axis not in settings:
+                key = "seeds" if axis == "seed" else axis
+                raise node.error(f"expected the key {key!r} here or in defaults, got neither")
+    problems.check()
+    return Experiment(
+        node=node,
+        axes={axis: settings[axis] for axis in MODEL_AXES},
+        attacks=settings.get("attacks", CLEAN_ONLY),
+        training=defaults["training"].under(own["training"]) if "training" in defaults else own["training"],
+        overrides=settings.get("overrides", []),
+    )

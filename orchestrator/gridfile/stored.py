@@ -1,0 +1,73 @@
+"""What was asked of a store: the grid files that its sweeps have left there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.store.files import FOLDER
+from orchestrator.store.store import Store
+
+if TYPE_CHECKING:
+    from orchestrator.gridfile.cells import Grid
+
+#: Marks a setting that was put over a stored grid.
+SET_MARK = "# --set "
+EXTENSIONS = "SIGNSYM_EXTENSIONS"
+
+
+def keep_grid(store: Store, grid: str, text: str, sets: Sequence[str]) -> None:
+    """Write what was asked to GRIDS/NAME-HASH.yaml, with its --set values as comments."""
+    data = ("".join(f"{SET_MARK}{setting}\n" for setting in sets) + text).encode()
+    path = f"grids/{grid}-{_digest(data)}.yaml"
+    try:
+        if store.read(path) == data:
+            return
+    except OSError as error:
+        if str(error) == FOLDER:
+            # Nothing can be put in its place; whoever reads the grids names it.
+            return
+    store.write(path, data)
+
+
+def grid_names(store: Store) -> list[str]:
+    """The names of the stored grids, without their suffix; what is no file is named in `store.skipped`."""
+    names, strangers = store.listing("grids", ".yaml")
+    store.skipped |= strangers
+    return [name.removesuffix(".yaml") for name in names]
+
+
+def stored_grid(store: Store, name: str) -> Grid:
+    """The grid that was kept under `name`. Raises ValueError where it is damaged, or where this version of signsym, or
+    one without the extensions that are set here, cannot read it, and OSError where it is no file.
+    """
+    from orchestrator.gridfile.grid import load
+
+    text = grid_text(store, f"grids/{name}.yaml")
+    sets = [line.removeprefix(SET_MARK) for line in text.splitlines() if line.startswith(SET_MARK)]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        try:
+            return load(Path(file.name), sets)
+        except ValueError as error:
+            words = str(error).replace(file.name, f"{name}.yaml")
+            if not os.environ.get(EXTENSIONS) and "unknown " in words:
+                words = f"{words.splitlines()[0]}. Members of one's own are known where {EXTENSIONS} names their module"
+            raise ValueError(words) from None
+
+
+def grid_text(store: Store, path: str) -> str:
+    """What was kept at `path`. Raises ValueError where it is not that any more, OSError where it is no file."""
+    data = store.read(path)
+    if path.removesuffix(".yaml").rpartition("-")[2] != _digest(data):
+        raise ValueError("damaged or foreign: its name does not hold the digest of its bytes")
+    return data.decode()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]

@@ -1,0 +1,245 @@
+"""The values of a grid's keys: nodes of the file in, members of the registries and settings out.
+
+Every function raises GridError with the place of the node at fault and what was expected there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from orchestrator.gridfile.callbacks import KNOWN, CallbackChoice
+from orchestrator.gridfile.cells import NO_GRADIENT, AttackChoice, Epsilon, Pretrain, Weights
+from orchestrator.gridfile.nodes import Node, Problems
+from orchestrator.jobs.job import STAGES, Resources
+from signsym_core.attacks import ATTACKS, GRADIENTS
+from signsym_core.attacks.ball import Norm
+from signsym_core.backbones import BACKBONES
+from signsym_core.datasets import DATASETS
+from signsym_core.finetune import FineTune
+from signsym_core.registry import Member, Registry, build, unknown
+from signsym_core.rules import RULES
+from signsym_core.tasks import TASKS
+from signsym_core.validation import fraction
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Member)
+
+#: The axes of a model that name members, in the order of the product; the seed comes last.
+NAMED_AXES: Mapping[str, Registry[Any]] = {"task": TASKS, "dataset": DATASETS, "backbone": BACKBONES, "rule": RULES}
+MODEL_AXES = [*NAMED_AXES, "seed"]
+ATTACK_AXES = ["attack", "gradient", "epsilon"]
+
+#: Resources as far as one place says: by the stage, None for all of them, and the key.
+Amounts = dict[tuple[str | None, str], Any]
+
+_FINETUNE_KEYS = [field.name for field in dataclasses.fields(FineTune)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A choice of points: on each axis that it names, any of the listed values; on the others every value."""
+
+    node: Node
+    tests: dict[str, list[Callable[[Any], bool]]]
+
+    def admits(self, axis: str, value: object) -> bool:
+        return axis not in self.tests or any(test(value) for test in self.tests[axis])
+
+    def admits_cell(self, choice: AttackChoice, epsilon: Epsilon) -> bool:
+        values = (choice.attack, choice.gradient, epsilon)
+        return all(self.admits(axis, value) for axis, value in zip(ATTACK_AXES, values, strict=True))
+
+
+def distinct(nodes: Sequence[Node], read: Callable[[Node], T]) -> dict[T, Node]:
+    """What `read` makes of each node, in their order; a value that comes twice is an error."""
+    found: dict[T, Node] = {}
+    problems = Problems()
+    for node in nodes:
+        with problems.kept():
+            value = read(node)
+            if value in found:
+                first = found[value]
+                raise node.error(f"expected each value once, got {node.shown}, which {first.path} is ({first.where})")
+            found[value] = node
+    problems.check()
+    return found
+
+
+def required(mapping: Mapping[str, Node], key: str, owner: Node) -> Node:
+    if key not in mapping:
+        raise owner.error(f"expected the key {key!r}, got {', '.join(mapping) or 'no key'}")
+    return mapping[key]
+
+
+def built(cls: type[T], what: str, given: Mapping[str, Node], owner: Node) -> T:
+    """An instance of `cls` from nodes; an error has the place of the key at fault, or of `owner` for a combination."""
+    values = {key: node.plain for key, node in given.items()}
+    try:
+        return build(cls, what, values)
+    except ValueError as error:
+        for key, node in given.items():
+            try:
+                build(cls, what, {key: values[key]})
+            except ValueError as alone:
+                # A key that is wrong by itself fails alike without the others.
+                if str(alone) == str(error):
+                    raise node.error(str(error)) from None
+        raise owner.error(str(error)) from None
+
+
+def members(node: Node, registry: Registry[M]) -> tuple[M, ...]:
+    """The members that an axis lists, each once: names, or mappings with a name and parameters."""
+    return tuple(distinct(node.entries(), lambda entry: _member(entry, registry)[0]))
+
+
+def _member(node: Node, registry: Registry[M]) -> tuple[M, list[str]]:
+    """A member, and the parameters that the node gives."""
+    given: dict[str, Node] = {}
+    name = node
+    if isinstance(node.value, dict):
+        given = dict(node.value)
+        name = required(given, "name", node)
+        del given["name"]
+    cls = registered(name, registry)
+    return built(cls, f"{registry.family} {cls.name!r}", given, node), list(given)
+
+
+def registered(node: Node, registry: Registry[M]) -> type[M]:
+    name = node.text(f"the name of a {registry.family}")
+    if name not in registry:
+        raise node.error(unknown(registry.family, name, registry.names))
+    return registry[name]
+
+
+def seeds(node: Node) -> tuple[int, ...]:
+    """The seeds of a list. A number alone would be one seed of that name where as many seeds are meant."""
+    if not isinstance(node.value, list):
+        only = _seed(node)
+        several = f"[0, 1, ..., {only - 1}]" if only > 5 else str(list(range(max(only, 1))))
+        raise node.error(f"expected a list of seeds, got {only}: {several}? The one seed {only} is [{only}]")
+    return tuple(distinct(node.entries(), _seed))
+
+
+def _seed(node: Node) -> int:
+    return node.integer(0)
+
+
+def epsilon(node: Node, norm: Norm = "linf") -> Epsilon:
+    """An epsilon from a number or a fraction "a/b": in [0, 1] in L∞, from 0 on in L2."""
+    largest = 1.0 if norm == "linf" else math.inf
+    within = "in [0, 1]" if norm == "linf" else "from 0 on, a radius in L2"
+    expected = f'an epsilon: a number {within}, or a fraction such as "8/255"'
+    if isinstance(node.value, str) and (share := fraction(node.value)) is not None:
+        if not share <= largest:
+            raise node.expected(expected)
+        return Epsilon(label=node.value, value=share)
+    number = node.number(expected)
+    if not 0 <= number <= largest or math.isinf(number):
+        raise node.expected(expected)
+    # The sum turns -0.0 into 0.0.
+    value = float(number) + 0.0
+    return Epsilon(label=f"{Decimal(repr(value)).normalize():f}", value=value)
+
+
+def one_of(node: Node, kind: str, known: list[str]) -> str:
+    name = node.text(f"the name of a {kind}")
+    if name not in known:
+        raise node.error(unknown(kind, name, known))
+    return name
+
+
+def weights(node: Node) -> Weights | Pretrain | None:
+    if node.value is None or node.value == "none":
+        return None
+    if isinstance(node.value, str):
+        return Weights(source=node.text("weights: a name, a path, or null"))
+    inner = required(node.mapping("weights: a name, a path, null or {pretrain: ...}", ["pretrain"]), "pretrain", node)
+    given = dict(inner.mapping("pretrain", ["dataset", "seed", *_FINETUNE_KEYS]))
+    dataset, _ = _member(required(given, "dataset", inner), DATASETS)
+    del given["dataset"]
+    seed = _seed(given.pop("seed")) if "seed" in given else 0
+    return Pretrain(dataset=dataset, settings=built(FineTune, "pretrain", given, inner), seed=seed)
+
+
+def finetune(node: Node) -> dict[str, Node]:
+    """The settings that one place gives; they are checked together with those that it inherits."""
+    return node.mapping("finetune", _FINETUNE_KEYS)
+
+
+def resources(node: Node) -> Amounts:
+    """The amounts that one place gives: for all stages, and under a stage's name for that stage."""
+    amounts = [field.name for field in dataclasses.fields(Resources)]
+    found: Amounts = {}
+    problems = Problems()
+    for key, place in node.mapping("resources", [*amounts, *STAGES]).items():
+        inner = {key: place} if key in amounts else place.mapping(f"resources of {key}", amounts)
+        for name, amount in inner.items():
+            with problems.kept():
+                found[None if key in amounts else key, name] = _amount(name, amount)
+    problems.check()
+    return found
+
+
+def _amount(key: str, node: Node) -> float | str | None:
+    if key == "accelerator_type":
+        return None if node.value is None else node.text("Ray's name of a kind of GPU, such as H200")
+    if key == "gpu":
+        if node.value == "auto":
+            return "auto"
+        what = "a whole number of GPUs, a fraction below 1, or auto"
+        number = node.number(what)
+        if number < 0 or (number > 1 and number != int(number)):
+            raise node.expected(what)
+        return float(number)
+    what = "a number of CPUs above 0" if key == "cpu" else "a number of minutes above 0"
+    number = node.number(what)
+    if number <= 0:
+        raise node.expected(what)
+    return float(number)
+
+
+def callbacks(node: Node) -> tuple[CallbackChoice, ...]:
+    """Tune's callbacks, each once: names, or mappings with a name and the callback's own keywords."""
+    entries = distinct(node.entries(), lambda entry: _callback(entry).name).values()
+    return tuple(_callback(entry) for entry in entries)
+
+
+def _callback(node: Node) -> CallbackChoice:
+    given = {"name": node} if isinstance(node.value, str) else dict(node.mapping("a callback: a name or a mapping"))
+    name = one_of(required(given, "name", node), "callback", list(KNOWN))
+    return CallbackChoice(name=name, options={key: place.plain for key, place in given.items() if key != "name"})
+
+
+def condition(node: Node, axes: Sequence[str]) -> Condition:
+    """A condition on some of `axes`, from a mapping of axes to values or lists of them."""
+    given = node.mapping(f"a condition on {', '.join(axes)}", axes)
+    if not given:
+        raise node.expected(f"a condition on one or more of {', '.join(axes)}")
+    problems = Problems()
+    tests: dict[str, list[Callable[[Any], bool]]] = {}
+    for axis, place in given.items():
+        for entry in place.entries():
+            with problems.kept():
+                tests.setdefault(axis, []).append(_test(axis, entry))
+    problems.check()
+    return Condition(node=node, tests=tests)
+
+
+def _test(axis: str, node: Node) -> Callable[[Any], bool]:
+    if axis in ("seed", "gradient", "epsilon"):
+        wanted: object
+        if axis == "seed":
+            wanted = _seed(node)
+        elif axis == "epsilon":
+            # Whichever norm the cells have that it matches.
+            wanted = epsilon(node, "l2")
+        else:
+            wanted = one_of(node, "gradient", [*GRADIENTS, NO_GRADIENT])
+        return lambda value: bool(value == wanted)
+    # A name stands for the member with any parameters, a mapping for those that have the given ones.
+    like, given = _member(node, ATTACKS if axis == "attack" else NAMED_AXES[axis])
+    return lambda value: type(value) is type(like) and all(getattr(value, key) == getattr(like, key) for key in given)

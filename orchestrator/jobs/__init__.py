@@ -1,0 +1,1 @@
+"""What a job is, and its key: plain values that everything above shares."""

@@ -1,0 +1,174 @@
+"""One cell: where its number comes from, what it looks like, and how to get it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Block, Facts, Link, Links, Page, Words
+from orchestrator.pages.context import Context
+from orchestrator.pages.curves import table
+from orchestrator.pages.pictures import pictures
+from orchestrator.pages.provenance import jobs, provenance
+from orchestrator.results.curve import Point
+from orchestrator.results.index import Index
+from orchestrator.results.labels import score_name
+from orchestrator.results.line import Line
+from orchestrator.results.pairing import matrix
+from orchestrator.results.view import format_view
+from signsym_core.stats import interval
+
+_HOW = "Click a marker of a figure or a row of a table, or open one of these"
+
+
+def page(context: Context) -> Page:
+    """The cell that the view names."""
+    index = context.snapshot.index
+    row = index.row_of(context.view.cell)
+    if row is None:
+        if context.view.cell:
+            context.problems.append(f"The store has no cell “{context.view.cell[:70]}”.")
+        return context.finished("Cell", [_choice(context)])
+    line, epsilon = index.line_of(row), float(index.epsilon[row])
+    curves = context.curves([line])
+    point = curves[0].at(epsilon) if curves else None
+    rows = context.snapshot.query().rows_by_seed(line, epsilon)
+    blocks: list[Block] = [_links(context, line), *_seeds(context, rows, int(index.seed[row]))]
+    blocks.append(Facts(title="What it is", facts=_what(index, line, row)))
+    if point is not None:
+        raised = context.flags.rings(curves)
+        flags = ", ".join(raised.get((line.number, epsilon), ())) or "none"
+        facts = _scores(context, line, point, row, list(rows))
+        if point.over_bp is not None:
+            facts.append(("gap to BP", f"{style.points(point.over_bp)} points"))
+        if point.over_exact is not None:
+            facts.append(("own feedback minus exact gradient", f"{style.points(point.over_exact)} points"))
+        blocks.append(Facts(title="What came out", facts=[*facts, ("flags", flags), *_counts(context, line, epsilon)]))
+    blocks.append(pictures(context, line, epsilon))
+    if curves:
+        blocks.append(table(curves, {}, name="cell-line", title="Its whole line"))
+    blocks += [provenance(context, row), jobs(context, rows)]
+    blocks.append(_again(context, str(index.value("cell", row))))
+    return context.finished(_title(index, line, row), blocks)
+
+
+def _title(index: Index, line: Line, row: int) -> str:
+    """What the cell is, in short: "frSF, pgd (feedback), ε = 0.1, smallcnn / digits"."""
+    parts = [style.label(index.labels.of(line, "rule"))]
+    if line.attack == "none":
+        parts.append("clean")
+    else:
+        gradient = "" if line.gradient == "none" else f" ({line.gradient})"
+        parts += [index.labels.of(line, "attack") + gradient, f"ε = {index.value('epsilon_label', row)}"]
+    return ", ".join([*parts, index.labels.title(line)])
+
+
+def _seeds(context: Context, rows: Mapping[int, int], own: int) -> list[Block]:
+    """The ways to the cells of the point's other seeds."""
+    if len(rows) < 2:
+        return []
+    index = context.snapshot.index
+    links = [
+        Link(
+            text=f"seed {seed}" + " (this one)" * (seed == own),
+            search=format_view(context.view.turned("cell", cell=str(index.value("cell", row)))),
+        )
+        for seed, row in sorted(rows.items())
+    ]
+    return [Links(title="The same point with", links=links)]
+
+
+def _scores(context: Context, line: Line, point: Point, row: int, there: Sequence[int]) -> list[tuple[str, str]]:
+    """The score over seeds and what it rests on, and that of the cell's own seed."""
+    own, score = int(context.snapshot.index.seed[row]), point.score
+    seeds, rests = sorted(point.by_seed), style.rests_on(score)
+    named = ", ".join(map(str, seeds))
+    if len(there) == 1:
+        over = f"score of seed {named}, the only one"
+    elif len(seeds) == len(there):
+        over = f"score over all {len(seeds)} seeds"
+    else:
+        over = f"score over {len(seeds)} of {len(there)} seeds ({named})"
+    if line.metric == "top1":
+        rests = f"{round(score.value * score.n * score.seeds):,} of {rests} handled rightly"
+    method = {"wilson": "Wilson's"}.get(score.method, score.method)
+    facts = [(over, style.percent(score)), ("which is", f"{rests}, {method} interval")]
+    outcome = context.snapshot.query().cells(line, point.epsilon).get(own)
+    if len(there) > 1 and outcome is not None:
+        facts.append((f"score of seed {own}, this cell", f"{style.percent(interval(outcome.scores))}, images only"))
+    return facts
+
+
+def _choice(context: Context) -> Block:
+    lines = context.lines()[:12]
+    if not lines:
+        return Words(title="Nothing fits the filter", sentences=["Take away a part of it."], tone="todo")
+    index = context.snapshot.index
+    links = []
+    for line in lines:
+        row = int(index.points(line)[-1])
+        labels = index.labels
+        text = f"{style.label(labels.of(line, 'rule'))}, {labels.title(line)}, {labels.of(line, 'attack')}, "
+        text += f"{line.gradient}, ε = {index.value('epsilon_label', row)}"
+        search = format_view(context.view.turned("cell", cell=str(index.value("cell", row))))
+        links.append(Link(text=text, search=search))
+    return Links(title=_HOW, links=links)
+
+
+def _links(context: Context, line: Line) -> Links:
+    gradient = () if line.gradient == "none" else (line.gradient,)
+    chosen = {"backbone": (line.backbone,), "dataset": (line.dataset,), "attack": (line.attack,), "gradient": gradient}
+    # Curves, gaps and flags are of lines under attack.
+    names = {"curves": "its curve", "gap": "its gap", "flags": "its flags"}
+    if line.attack == "none":
+        names = {"tables": "its table"}
+        chosen = {"backbone": (line.backbone,), "dataset": (line.dataset,)}
+    views = {name: context.view.turned(name, task=line.task, **chosen) for name in names}
+    return Links(title="To", links=[Link(text=names[name], search=format_view(view)) for name, view in views.items()])
+
+
+def _what(index: Index, line: Line, row: int) -> list[tuple[str, str]]:
+    facts = [("task", line.task), ("score", score_name(line.task, line.task_params, line.metric))]
+    facts += [("model", index.labels.title(line)), ("rule", style.label(index.labels.of(line, "rule")))]
+    facts += [("attack", index.labels.of(line, "attack")), ("gradient", style.gradient(line.gradient))]
+    norm = style.norm(str(index.value("norm", row)))
+    facts += [
+        ("ε", f"{index.value('epsilon_label', row)} ({norm}, [0, 1] pixels)"),
+        ("seed", f"{index.seed[row]} (this cell)"),
+    ]
+    return facts
+
+
+def _counts(context: Context, line: Line, epsilon: float) -> list[tuple[str, str]]:
+    """How many images each seed handles, and which of them BP does not."""
+    query = context.query
+    if line.metric == "map":
+        return []
+    cells = query.cells(line, epsilon)
+    facts = [
+        (f"seed {seed}", f"{int(outcome.scores.sum()):,} of {len(outcome.scores):,} images handled rightly")
+        for seed, outcome in sorted(cells.items())
+    ]
+    bp = query.bp(line)
+    both = None if bp is None else query.pair(line, bp, epsilon)
+    if both is not None and matrix(cells) is not None:
+        ours, theirs = (side > 0.5 for side in both)
+        for words, found in (
+            ("robust under both", ours & theirs),
+            ("robust under this rule, broken under BP", ours & ~theirs),
+            ("broken under this rule, robust under BP", ~ours & theirs),
+            ("broken under both", ~ours & ~theirs),
+        ):
+            facts.append((words, f"{int(np.count_nonzero(found)):,} of {ours.size:,} (seed, image) pairs"))
+    return facts
+
+
+def _again(context: Context, cell: str) -> Words:
+    text = context.data.again(cell)
+    if text is None:
+        sentence = "No stored grid that this version can read has this cell, so there is no command to run it again."
+        return Words(title="Again", sentences=[sentence], tone="warning")
+    sentences = ["Save this as cell.yaml and run it. The plan has this cell's own key, so the number must be the same:"]
+    return Words(title="Again", sentences=sentences, commands=[text, "signsym sweep cell.yaml --storage again"])

@@ -1,0 +1,118 @@
+"""Score over epsilon for each rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Column, Figure, Page, Table, Value, Words
+from orchestrator.drawing.facets import arranged
+from orchestrator.drawing.figures import Rings, curve_figure
+from orchestrator.drawing.strokes import of_curves
+from orchestrator.pages.context import Context
+from orchestrator.results.curve import Curve
+
+COLUMNS = (
+    Column(key="backbone", label="backbone"),
+    Column(key="dataset", label="data set"),
+    Column(key="attack", label="attack"),
+    Column(key="gradient", label="gradient"),
+    Column(key="rule", label="rule"),
+    Column(key="epsilon", label="ε"),
+    Column(key="value", label="score", kind="percent"),
+    Column(key="lo", label="from", kind="percent"),
+    Column(key="hi", label="to", kind="percent"),
+    Column(key="method", label="interval"),
+    Column(key="images", label="images", kind="number"),
+    Column(key="seeds", label="seeds", kind="number"),
+    Column(key="by_seed", label="each seed, %"),
+    Column(key="gap", label="gap to BP", kind="points"),
+    Column(key="gap_lo", label="gap from", kind="points"),
+    Column(key="gap_hi", label="gap to", kind="points"),
+    Column(key="flags", label="flags"),
+)
+
+
+def page(context: Context) -> Page:
+    """The panels that the filters choose."""
+    view = context.view
+    lines = context.lines()
+    facets = arranged(view, context.snapshot.index, lines)
+    shown = {curve.line: curve for curve in context.curves(line for panel in facets.panels for line in panel.lines)}
+    panels = [
+        (panel.name, [shown[line.number] for line in panel.lines if line.number in shown]) for panel in facets.panels
+    ]
+    curves = [curve for _, members in panels for curve in members]
+    if not curves:
+        return context.nothing("Curves")
+    rings = context.flags.rings(curves)
+    figure = Figure(
+        name="curves",
+        title=f"{style.heading(curves[0].score_name)} over ε",
+        described=described(curves),
+        figure=curve_figure(panels, facets.columns, view.x, view.seed_lines, rings),
+        table=table(curves, rings),
+        drawing=of_curves(panels, facets.columns, rings),
+    )
+    return context.finished(
+        "Curves",
+        [
+            *context.turning(*facets.turning, "panels"),
+            figure,
+            Words(title="How to read", sentences=READING),
+        ],
+    )
+
+
+READING = (
+    "Bands are 95 % intervals: two-way over seeds and images, or, with one seed, Wilson's over images, which says "
+    "nothing about other seeds. Short dashes are the seeds, or, of more than ten, a thin line from the lowest to the "
+    "highest. An orange title says that images are below 1,000 or seeds below 3.",
+    "Under “exact” the attack differentiates the network that it attacks: that is the result. Under “feedback” it "
+    "follows the model's own backward pass; where that curve lies higher, the difference is gradient masking.",
+    "Dotted: the best constant prediction, and ε = 8/255. A ring marks a point that a check of the Flags page raised. "
+    "Click a point for its cell; click a rule in the legend to hide it in every panel. No number depends on what is "
+    "shown.",
+)
+
+
+def described(curves: Sequence[Curve]) -> str:
+    """The figure in a sentence."""
+    rules = ", ".join(dict.fromkeys(style.label(curve.rule_label) for curve in curves))
+    attacks = ", ".join(dict.fromkeys(curve.attack_label for curve in curves))
+    places = ", ".join(dict.fromkeys(curve.title for curve in curves))
+    what = style.heading(curves[0].score_name)
+    return f"{what} against epsilon of {rules} under {attacks} on {places}. The table below has the numbers."
+
+
+def table(
+    curves: Sequence[Curve], rings: Rings, name: str = "curves", title: str = "The same numbers as a table"
+) -> Table:
+    """The points of curves."""
+    rows: list[Mapping[str, Value]] = []
+    for curve in curves:
+        for point in curve.points:
+            gap, score = point.over_bp, point.score
+            rows.append(
+                {
+                    "backbone": curve.backbone_label,
+                    "dataset": curve.dataset_label,
+                    "attack": curve.attack_label,
+                    "gradient": curve.gradient,
+                    "rule": style.label(curve.rule_label),
+                    "epsilon": point.label,
+                    "value": score.value,
+                    "lo": score.lo,
+                    "hi": score.hi,
+                    "method": score.method,
+                    "images": score.n,
+                    "seeds": score.seeds,
+                    "by_seed": ", ".join(f"{seed}: {100 * value:.1f}" for seed, value in point.by_seed.items()),
+                    "gap": None if gap is None else gap.value,
+                    "gap_lo": None if gap is None else gap.lo,
+                    "gap_hi": None if gap is None else gap.hi,
+                    "flags": ", ".join(rings.get((curve.line, point.epsilon), ())),
+                    "cell": point.cell,
+                }
+            )
+    return Table(name=name, title=title, columns=COLUMNS, rows=rows)

@@ -1,0 +1,182 @@
+"""Each rule minus BP, or the feedback gradient minus the exact one, paired by seed and image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Block, Column, Figure, Link, Links, Page, Table, Words
+from orchestrator.drawing.facets import Facets, arranged
+from orchestrator.drawing.gap_figures import OVER, gap_figure, heat_figure
+from orchestrator.drawing.strokes import of_gaps
+from orchestrator.pages.context import Context
+from orchestrator.pages.sentences import at_epsilon, finding
+from orchestrator.results.gaps import GapLine, gap_lines
+from orchestrator.results.line import ATTACK, LINE, RULE, Line
+from orchestrator.results.view import View, format_view
+
+_COLUMNS = (
+    Column(key="backbone", label="backbone"),
+    Column(key="dataset", label="data set"),
+    Column(key="attack", label="attack"),
+    Column(key="gradient", label="gradient"),
+    Column(key="rule", label="rule"),
+    Column(key="epsilon", label="ε"),
+    Column(key="gap", label="gap", kind="points"),
+    Column(key="lo", label="from", kind="points"),
+    Column(key="hi", label="to", kind="points"),
+    Column(key="clear", label="after Holm"),
+    Column(key="family", label="comparisons", kind="number"),
+    Column(key="method", label="interval"),
+    Column(key="images", label="images", kind="number"),
+    Column(key="seeds", label="seeds", kind="number"),
+)
+
+
+_GRADIENT, _RULE = LINE.index(ATTACK[2]), LINE.index(RULE[0])
+#: Ways from one question to others of its kind.
+SHORTCUTS = 14
+#: Lines of a heat map, which stands in no parts.
+MOST = 600
+
+
+def page(context: Context) -> Page:
+    """In words at one epsilon, over epsilon or as a heat map, and as a table."""
+    view, heat = context.view, context.view.form == "heat"
+    lines = context.lines()
+    epsilon, label, wrong = at_epsilon(context.query, lines, view.epsilon)
+    context.problems += [wrong] if wrong else []
+    compared = _compared(context, lines)
+    facets = None if heat else arranged(view, context.snapshot.index, compared)
+    shown = compared[:MOST] if facets is None else [line for panel in facets.panels for line in panel.lines]
+    twin = context.query.exact if view.minus == "exact" else context.query.bp
+    others = {other.number: other for line in shown if (other := twin(line)) is not None}
+    context.curves([*shown, *others.values()])
+    gaps = gap_lines(context.query, shown, view.minus)
+    if not gaps:
+        return context.finished("Gap", [_nothing(view.minus)])
+    title = f"Is a rule more robust than BP at ε = {label}?"
+    blocks: list[Block] = [*finding(context.query, shown, epsilon, label, title), *_shortcuts(context, lines, label)]
+    if facets is None:
+        if len(compared) > MOST:
+            left = len(compared) - MOST
+            context.problems.append(f"The heat map has {MOST} lines and leaves out {left:,} more; narrow the filter.")
+        blocks.append(_heat(gaps, epsilon, label, view.minus))
+    else:
+        blocks += [*context.turning(*facets.turning, "panels"), _over_epsilon(facets, gaps, view)]
+    return context.finished("Gap", [*blocks, Words(title="How to read", sentences=_READING)])
+
+
+def _shortcuts(context: Context, lines: Sequence[Line], label: str) -> list[Links]:
+    """One click to the same question at another epsilon, or about one backbone."""
+    view, index = context.view, context.snapshot.index
+    epsilons = [name for name, value in index.epsilons(lines).items() if value > 0]
+    asked: list[tuple[str, dict[str, Any]]] = [
+        (f"ε = {name}{' (this one)' * (name == label)}", {"epsilon": name}) for name in epsilons[:SHORTCUTS]
+    ]
+    about: list[tuple[str, dict[str, Any]]] = [("all backbones", {"backbone": ()})]
+    if not view.backbone:
+        about = [(name, {"backbone": (name,)}) for name in index.choices("backbone")[:SHORTCUTS]]
+    wanted = [("Asked at", asked, len(asked) > 1), ("Asked about", about, len(about) > 1 or bool(view.backbone))]
+    return [
+        Links(title=title, links=[Link(text=t, search=format_view(view.turned("gap", **c))) for t, c in ways])
+        for title, ways, told in wanted
+        if told
+    ]
+
+
+def parts(context: Context) -> int:
+    """How many parts the page has."""
+    return arranged(context.view, context.snapshot.index, _compared(context, context.lines())).parts
+
+
+def _compared(context: Context, lines: Sequence[Line]) -> list[Line]:
+    """Those that have a counterpart; a part of the page with none would say that nothing can be compared."""
+    query, index = context.query, context.snapshot.index
+    if context.view.minus == "exact":
+        return [line for line in lines if line.key[_GRADIENT] == "feedback" and query.exact(line) is not None]
+    # By position and not by name: there may be 100,000.
+    with_bp = {line.key[:_RULE] for line in index.chosen(rule=("bp",))}
+    return [line for line in lines if line.key[_RULE] != "bp" and line.key[:_RULE] in with_bp]
+
+
+def _over_epsilon(facets: Facets, gaps: Sequence[GapLine], view: View) -> Figure:
+    by_line = {gap.curve.line: gap for gap in gaps}
+    panels = [(p.name, [by_line[line.number] for line in p.lines if line.number in by_line]) for p in facets.panels]
+    # A panel whose lines have nothing to be compared with would only say "not run".
+    panels = [(name, members) for name, members in panels if members]
+    columns, what = min(facets.columns, len(panels)), OVER[view.minus]
+    title = f"{style.heading(what)}, over ε"
+    figure = gap_figure(panels, columns, view.minus, view.x)
+    drawing = of_gaps(panels, columns, what)
+    return Figure(
+        name="gap",
+        title=title,
+        described=_described(title, gaps),
+        figure=figure,
+        table=table(gaps),
+        drawing=drawing,
+    )
+
+
+def _heat(gaps: Sequence[GapLine], epsilon: float, label: str, minus: str) -> Figure:
+    title = f"{style.heading(OVER[minus])}, at ε = {label}"
+    at = [dataclasses.replace(gap, points=(point,)) for gap in gaps if (point := gap.at(epsilon)) is not None]
+    figure = heat_figure(at, epsilon, minus)
+    return Figure(name="gap", title=title, described=_described(title, at), figure=figure, table=table(at))
+
+
+def _described(title: str, gaps: Sequence[GapLine]) -> str:
+    rules = ", ".join(dict.fromkeys(style.label(gap.curve.rule_label) for gap in gaps))
+    places = ", ".join(dict.fromkeys(gap.curve.title for gap in gaps))
+    return f"{title}: {rules} on {places}. The table below has the numbers."
+
+
+_READING = (
+    "A gap is the mean over images of one line's outcome minus the other's on the same image and seed, with the "
+    "interval of that difference; it is never made from two intervals.",
+    "Filled marker (●): the interval, corrected by Holm over every rule and ε of its panel in the store, "
+    "shown or not, excludes zero. Hollow (○): it does not, and no difference is shown. The intervals that are drawn "
+    "and printed are the 95 % ones of each gap by itself, so one of them may exclude zero and be hollow all the same.",
+    "The flag exact_gradient_breaks asks about these very models: its interval is over images alone and not corrected. "
+    "A gap asks about other seeds as well: its interval is over seeds and images, and what is filled holds after "
+    "Holm's correction. With few seeds a flag may be raised where the gap is hollow: these models mask their gradient, "
+    "but whether every seed would do so is not shown.",
+)
+
+
+def table(gaps: Sequence[GapLine]) -> Table:
+    """The gaps, a row for each."""
+    rows = [
+        {
+            "backbone": line.curve.backbone_label,
+            "dataset": line.curve.dataset_label,
+            "attack": line.curve.attack_label,
+            "gradient": line.curve.gradient,
+            "rule": style.label(line.curve.rule_label),
+            "epsilon": at.point.label,
+            "gap": at.gap.value,
+            "lo": at.gap.lo,
+            "hi": at.gap.hi,
+            "clear": "excludes zero" if at.clear else "does not exclude zero",
+            "family": line.family,
+            "method": at.gap.method,
+            "images": at.gap.n,
+            "seeds": at.gap.seeds,
+            "cell": at.point.cell,
+        }
+        for line in gaps
+        for at in line.points
+    ]
+    return Table(name="gap", title="The same numbers as a table", columns=_COLUMNS, rows=rows)
+
+
+def _nothing(minus: str) -> Words:
+    need = "BP on the same model and attack" if minus == "bp" else "the same attack with gradient: exact"
+    return Words(
+        title="Nothing to compare",
+        sentences=[f"No line that the filter chooses has a counterpart: a gap here needs {need} in the store."],
+        tone="todo",
+    )

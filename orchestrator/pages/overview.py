@@ -1,0 +1,234 @@
+"""What a store says on one screen: for each rule its clean score, and what the strongest attack along its own feedback
+and along the exact gradient leaves of it, with the audit's verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Block, Column, Entry, Figure, Matrix, State, Table, Value
+from orchestrator.drawing.panels import Spec, looks
+from orchestrator.pages.context import Context
+from orchestrator.results.evidence import Known, Score, score_of
+from orchestrator.results.labels import score_name
+from signsym_core.evidence import Evidence
+from signsym_core.masking import GREY
+from signsym_core.verdict import Verdict
+
+#: Models of one screen.
+MOST = 12
+#: Pixels of a model's row, and of what stands above and below all rows.
+ROW, ABOVE, BELOW = 30, 26, 78
+_STATES: Mapping[str, State] = {"masked gradient": "raised", "sound": "fine"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model: a setting under one rule, over its seeds."""
+
+    rule: str
+    rule_label: str
+    place: str
+    score_name: str
+    clean: Score | None
+    feedback: Score | None
+    exact: Score | None
+    verdict: Verdict
+    #: The verdict as the table prints it.
+    words: str
+
+
+def blocks(context: Context) -> list[Block]:
+    """The figure and the table of the models that the filters choose; none where no model was attacked."""
+    names = list(dict.fromkeys(line.model for line in context.lines()))
+    known = list(context.models.known(names[:MOST]))
+    epsilon = telling_epsilon([model.evidence for model in known])
+    if epsilon is None:
+        return []
+    label = next(model.labels[epsilon] for model in known if epsilon in model.labels)
+    rows = [_row(context, model, epsilon) for model in known]
+    several = len({row.place for row in rows}) > 1
+    place = "" if several else f"{rows[0].place}: "
+    left_out = f" The first {MOST} of {len(names)} models; Flags has all." if len(names) > MOST else ""
+    picture = Figure(
+        name="overview",
+        title=f"{place}{rows[0].score_name} at ε = {label}, under the strongest attack along each gradient",
+        described=_described(rows, label),
+        figure=_figure(rows, several),
+        table=_table(rows, label),
+        shows_table=False,
+    )
+    return [picture, _matrix(rows, label, several, left_out, context.storage)]
+
+
+def telling_epsilon(models: Iterable[Evidence]) -> float | None:
+    """The ε below 0.5 at which the two gradients differ most over all models; where none does, the middle one.
+
+    None where no model was attacked along its own feedback or the exact gradient.
+    """
+    models = list(models)
+    epsilons = sorted({run.epsilon for known in models for run in known.of(below=GREY) if run.gradient in _BOTH})
+    if not epsilons:
+        return None
+    middle = epsilons[(len(epsilons) - 1) // 2]
+
+    def apart(epsilon: float) -> float:
+        pairs = [[known.strongest(gradient, epsilon) for gradient in _BOTH] for known in models]
+        return sum(own.score - exact.score for own, exact in pairs if own is not None and exact is not None)
+
+    return max(epsilons, key=lambda epsilon: (round(apart(epsilon), 6), epsilon == middle))
+
+
+_BOTH = ("feedback", "exact")
+
+
+def _row(context: Context, model: Known, epsilon: float) -> Row:
+    labels = context.snapshot.index.labels
+    line = next(iter(model.lines.values()))
+    verdict = model.judged().verdict
+    return Row(
+        rule=line.rule,
+        rule_label=style.label(labels.of(line, "rule")),
+        place=labels.title(line),
+        score_name=score_name(line.task, line.task_params, line.metric),
+        clean=score_of(model.evidence.clean),
+        feedback=score_of(model.evidence.strongest("feedback", epsilon)),
+        exact=score_of(model.evidence.strongest("exact", epsilon)),
+        verdict=verdict,
+        words=_answer(verdict, model.labels),
+    )
+
+
+def _answer(verdict: Verdict, epsilons: Mapping[float, str]) -> str:
+    """The verdict with the epsilon as its grid wrote it."""
+    if verdict.overstated is None or verdict.epsilon is None:
+        return verdict.words
+    where = epsilons.get(verdict.epsilon, f"{verdict.epsilon:.4g}")
+    return f"{verdict.kind}, by {100 * verdict.overstated:.1f} points at ε = {where}"
+
+
+def _figure(rows: Sequence[Row], several: bool) -> Spec:
+    """A line from the exact gradient's score to the own feedback's for each model, with their intervals."""
+    names = [style.escape(f"{row.place}, {row.rule_label}" if several else row.rule_label) for row in rows]
+    data = []
+    for name, row in zip(names, rows, strict=True):
+        colour = style.style(row.rule)[0]
+        if row.feedback is not None and row.exact is not None:
+            ends = [row.exact.score.value, row.feedback.score.value]
+            line = {"color": colour, "width": 4}
+            data.append({"x": ends, "y": [name, name], "mode": "lines", "line": line, "hoverinfo": "skip"})
+        for kind, score in (("clean", row.clean), ("exact", row.exact), ("feedback", row.feedback)):
+            if score is not None:
+                data.append(_mark(name, kind, score, colour))
+    for trace in data:
+        trace["showlegend"] = False
+    data += [_key(kind) for kind in _LOOKS]
+    layout = looks(ABOVE + ROW * len(rows) + BELOW, 420)
+    layout["margin"] = {"l": 12, "r": 16, "t": ABOVE, "b": BELOW}
+    layout["legend"] |= {"y": 0, "yanchor": "bottom"}
+    axis = {"gridcolor": "#e6e8ec", "zeroline": False}
+    title = {"text": rows[0].score_name, "standoff": 4}
+    layout["xaxis"] = {**axis, "range": [-0.02, 1.02], "tickformat": ".0%", "title": title}
+    order = {"categoryorder": "array", "categoryarray": names[::-1], "range": [-0.6, len(rows) - 0.4]}
+    layout["yaxis"] = {**axis, **order, "type": "category", "automargin": True}
+    return {"data": data, "layout": layout}
+
+
+#: Words and marker of each kind of score.
+_LOOKS = {
+    "clean": ("clean", "line-ns-open", 14),
+    "feedback": ("under its own feedback", "circle-open", 13),
+    "exact": ("under the exact gradient: the result", "circle", 13),
+}
+
+
+def _mark(name: str, kind: str, score: Score, colour: str) -> dict[str, object]:
+    words, symbol, size = _LOOKS[kind]
+    value = score.score
+    bars = {"type": "data", "symmetric": False, "array": [value.hi - value.value], "thickness": 1.4, "width": 4}
+    bars |= {"arrayminus": [value.value - value.lo]}
+    attack = "" if kind == "clean" else f", {style.escape(score.run[0])}"
+    text = f"{name}, {words}{attack}: {style.percent(value)}<br>of {style.rests_on(value)}"
+    return {
+        "x": [value.value],
+        "y": [name],
+        "mode": "markers",
+        "marker": {"symbol": symbol, "size": size, "color": colour, "line": {"width": 2.5, "color": colour}},
+        "error_x": bars | {"color": colour},
+        "hovertemplate": f"{text}<extra></extra>",
+    }
+
+
+def _key(kind: str) -> dict[str, object]:
+    """An entry of the legend, without a point."""
+    words, symbol, size = _LOOKS[kind]
+    marker = {"symbol": symbol, "size": size - 2, "color": style.REFERENCE, "line": {"width": 2.5}}
+    return {"x": [None], "y": [None], "mode": "markers", "marker": marker, "name": words, "hoverinfo": "skip"}
+
+
+_COLUMNS = (
+    Column(key="model", label="model"),
+    Column(key="rule", label="rule"),
+    Column(key="epsilon", label="ε"),
+    *(
+        Column(key=f"{kind}{end}", label=f"{words}{label}", kind="percent")
+        for kind, words in (("clean", "clean"), ("feedback", "own feedback"), ("exact", "exact gradient"))
+        for end, label in (("", ""), ("_lo", " from"), ("_hi", " to"))
+    ),
+    Column(key="feedback_attack", label="strongest along own feedback"),
+    Column(key="exact_attack", label="strongest along the exact gradient"),
+    Column(key="images", label="images", kind="number"),
+    Column(key="seeds", label="seeds", kind="number"),
+    Column(key="verdict", label="verdict"),
+    Column(key="words", label="verdict in words"),
+)
+
+
+def _table(rows: Sequence[Row], epsilon: str) -> Table:
+    written: list[Mapping[str, Value]] = []
+    for row in rows:
+        values: dict[str, Value] = {"model": row.place, "rule": row.rule_label, "epsilon": epsilon}
+        for kind, score in (("clean", row.clean), ("feedback", row.feedback), ("exact", row.exact)):
+            if score is not None:
+                values |= {kind: score.score.value, f"{kind}_lo": score.score.lo, f"{kind}_hi": score.score.hi}
+                values |= {f"{kind}_attack": score.run[0]}
+        smallest = min((s.score for s in (row.feedback, row.exact) if s is not None), key=lambda s: s.n, default=None)
+        values |= {} if smallest is None else {"images": smallest.n, "seeds": smallest.seeds}
+        written.append(values | {"verdict": row.verdict.kind, "words": row.verdict.words})
+    return Table(name="overview-rows", title="The same numbers as a table", columns=_COLUMNS, rows=written)
+
+
+def _matrix(rows: Sequence[Row], epsilon: str, several: bool, left_out: str, storage: str) -> Matrix:
+    names = ("model", "rule") if several else ("rule",)
+    entries = []
+    for row in rows:
+        left = (row.place, row.rule_label) if several else (row.rule_label,)
+        numbers = [Entry(lines=[_words(score)]) for score in (row.clean, row.feedback, row.exact)]
+        verdict = Entry(lines=[row.words], state=_STATES.get(row.verdict.kind, ""), about=row.verdict.words)
+        entries.append((left, [*numbers, verdict]))
+    scores = [score.score for row in rows for score in (row.feedback, row.exact) if score is not None]
+    fewest = min(scores, key=lambda score: (score.seeds, score.n))
+    rests = f"at least {style.counted(fewest.seeds, 'seed')} × {min(score.n for score in scores):,} images"
+    return Matrix(
+        name="overview",
+        title="Is it robustness?",
+        header=[*names, "clean", "own feedback", "exact gradient", "verdict"],
+        rows=entries,
+        note=f"At ε = {epsilon}, with 95 % intervals over seeds and images: {rests}.{left_out} The evidence behind a "
+        f"verdict: the page Flags, and signsym audit {storage}",
+        table=_table(rows, epsilon),
+    )
+
+
+def _words(score: Score | None) -> str:
+    return "not run" if score is None else style.percent(score.score)
+
+
+def _described(rows: Sequence[Row], epsilon: str) -> str:
+    parts = [
+        f"{row.rule_label} keeps {_words(row.feedback)} under its own feedback and {_words(row.exact)} under the exact "
+        f"gradient"
+        for row in rows
+    ]
+    return f"At epsilon {epsilon}: {'; '.join(parts)}. The table below has the numbers."

@@ -1,0 +1,177 @@
+"""Tables as the paper has them: models down, rules across, one score in each cell."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from orchestrator.drawing import style
+from orchestrator.results import members
+from orchestrator.results.curve import Point
+from orchestrator.results.line import Line, asked_value, row_of, row_value
+from orchestrator.results.paper_values import Printed, printed
+from orchestrator.results.query import Query
+from orchestrator.results.scores import best, points_at
+from orchestrator.results.status import State, Status
+
+#: Rules of the paper's tables, in its order; others follow.
+PAPER_RULES = ("bp", "usf", "frsf", "brsf")
+_DECISION = ("hopskipjump", "boundary")
+_LOST = "top-1 under a decision-based attack (the paper's caption does not say whether HopSkipJump or Boundary)"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A table: its task, and its attacks or none for every attack that is chosen."""
+
+    title: str
+    task: str = ""
+    attacks: tuple[str, ...] = ()
+
+
+PRESETS = {
+    "1": Preset(title="Table 1: clean top-1 of classification", task="classification", attacks=("none",)),
+    "2": Preset(title="Table 2: clean mAP@k of hashing retrieval", task="hashing", attacks=("none",)),
+    "3": Preset(title=f"Table 3: {_LOST}", task="classification", attacks=_DECISION),
+    "4": Preset(title=f"Table 4: {_LOST}", task="classification", attacks=_DECISION),
+    "all": Preset(title="Every attack"),
+}
+
+
+def preset_of(name: str, task: str) -> str:
+    """The table that is meant where none is named: the clean scores of the task."""
+    return name or next((known for known, preset in PRESETS.items() if preset.task == task), "all")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
+    """One cell of a table. `state` is "" where there is a score."""
+
+    line: Line | None = None
+    point: Point | None = None
+    state: State | str = "not run"
+    reason: str = ""
+    printed: Printed | None = None
+    #: Whether it is the highest of its row, and no gap to the runner-up includes zero after Holm.
+    best: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row: what it is about, and a score for each rule."""
+
+    #: Backbone, data set, attack and gradient, as people read them.
+    names: tuple[str, str, str, str]
+    scores: Mapping[str, Score]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """A table with its rules, and over how many comparisons "best" was corrected."""
+
+    rules: tuple[str, ...]
+    rows: tuple[Row, ...]
+    family: int
+
+
+#: A row by what its lines share.
+_Found = dict[tuple[str, ...], dict[str, Score]]
+_Names = dict[tuple[str, ...], tuple[str, str, str, str]]
+
+
+def paper_table(
+    query: Query,
+    status: Status,
+    lines: Sequence[Line],
+    asked: Sequence[tuple[str, ...]],
+    epsilon: float,
+    preset: str,
+) -> PaperTable:
+    """The scores of `lines` at an epsilon, with those of `asked`, which grids ask for, that have no line yet."""
+    points, lacking = points_at(query, lines, epsilon)
+    found: _Found = {}
+    names: _Names = {}
+    for line in lines:
+        row, point = row_of(line.asked), points.get(line.number)
+        names.setdefault(row, _names(query, line))
+        state, reason = ("", "") if point else lacking.get(line.number) or status.worst(line.asked, epsilon)
+        score = Score(line=line, point=point, state=state, reason=reason)
+        found.setdefault(row, {})[query.index.labels.of(line, "rule")] = score
+    _add_asked(status, {line.asked for line in lines}, asked, epsilon, found, names)
+    rules = tuple(sorted({rule for row in found.values() for rule in row} | set(_paper_rules(preset)), key=_rank))
+    comparisons = _mark_best(query, epsilon, found)
+    rows = [Row(names=names[row], scores=_with_printed(rules, preset, row, scores)) for row, scores in found.items()]
+    there = {(row_value(row, "backbone"), row_value(row, "dataset")) for row in found}
+    return PaperTable(rules=rules, rows=(*rows, *_paper_only(preset, rules, there)), family=comparisons)
+
+
+def _add_asked(
+    status: Status,
+    known: set[tuple[str, ...]],
+    asked: Sequence[tuple[str, ...]],
+    epsilon: float,
+    found: _Found,
+    names: _Names,
+) -> None:
+    """What grids ask for at this epsilon and no result is there of."""
+    for line in asked:
+        if line in known or not status.wants(line, epsilon):
+            continue
+        row, rule = row_of(line), asked_value(line, "rule")
+        backbone, dataset, attack, gradient = (row_value(row, n) for n in ("backbone", "dataset", "attack", "gradient"))
+        names.setdefault(row, (backbone, dataset, attack, gradient))
+        state, reason = status.worst(line, epsilon)
+        found.setdefault(row, {}).setdefault(rule, Score(state=state, reason=reason))
+
+
+def _mark_best(query: Query, epsilon: float, found: _Found) -> int:
+    """Mark what is best of its row after Holm over all rows; the number of comparisons."""
+    pairs = {}
+    for row, scores in found.items():
+        there = sorted((s.point.score.value, rule, s.line) for rule, s in scores.items() if s.point and s.line)
+        if len(there) > 1:
+            pairs[row, there[-1][1]] = there[-1][2], there[-2][2]
+    clear, compared = best(query, pairs, epsilon)
+    for row, rule in clear:
+        found[row][rule] = dataclasses.replace(found[row][rule], best=True)
+    return compared
+
+
+def _with_printed(
+    rules: Sequence[str], preset: str, row: tuple[str, ...], scores: Mapping[str, Score]
+) -> dict[str, Score]:
+    place = (preset, row_value(row, "backbone"), row_value(row, "dataset"))
+    return {
+        rule: dataclasses.replace(scores.get(rule, Score()), printed=printed().get((*place, rule.partition("(")[0])))
+        for rule in rules
+    }
+
+
+def _paper_only(preset: str, rules: Sequence[str], there: set[tuple[str, str]]) -> list[Row]:
+    """The paper's rows that no grid of the store asks for."""
+    places = dict.fromkeys((p[1], p[2]) for p in printed() if p[0] == preset and (p[1], p[2]) not in there)
+    return [
+        Row(
+            names=(backbone, dataset, "", ""),
+            scores={rule: Score(printed=printed().get((preset, backbone, dataset, rule))) for rule in rules},
+        )
+        for backbone, dataset in places
+    ]
+
+
+def _paper_rules(preset: str) -> tuple[str, ...]:
+    return PAPER_RULES if preset in {place[0] for place in printed()} else ()
+
+
+def _names(query: Query, line: Line) -> tuple[str, str, str, str]:
+    backbone, _, dataset = query.index.labels.title(line).partition(" / ")
+    return backbone, dataset, query.index.labels.of(line, "attack"), line.gradient
+
+
+def _rank(rule: str) -> tuple[int, int, str]:
+    base = rule.partition("(")[0]
+    return (
+        PAPER_RULES.index(base) if base in PAPER_RULES else len(PAPER_RULES),
+        members.place("rule", base)[0],
+        style.label(rule),
+    )

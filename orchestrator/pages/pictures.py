@@ -1,0 +1,82 @@
+"""The adversarial images of a point: clean, difference, adversarial, with what the model saw."""
+
+from __future__ import annotations
+
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Pictures, Triple
+from orchestrator.pages.context import Context
+from orchestrator.results.examples import GAIN, Example
+from orchestrator.results.line import Line
+from orchestrator.results.outcomes import Outcome
+
+#: Images of one page.
+MOST = 24
+#: The filters by what a view calls them.
+FILTERS = {"gained": "broken under BP only", "lost": "broken under the rule only"}
+
+
+def pictures(context: Context, line: Line, epsilon: float) -> Pictures:
+    """Up to 24 triples of all seeds, those of the smallest true L∞ first, filtered against BP as the view asks."""
+    query = context.query
+    bp = query.bp(line)
+    baseline = query.cells(bp, epsilon) if bp is not None else {}
+    # Without BP to compare with, the filter would hide every image.
+    only = context.view.only if baseline else ""
+    shown = query.cells(line, epsilon)
+    found: list[tuple[float, Example, str]] = []
+    total = 0
+    rows = query.rows_by_seed(line, epsilon)
+    index, every = query.index, list(rows.values())
+    examples = context.data.examples(index, every)
+    moved = context.data.reach(index, every) if examples else {}
+    for seed, row in rows.items():
+        cell = str(index.value("cell", row))
+        ours, reach = shown.get(seed), moved.get(cell, {})
+        for example in examples.get(cell, ()):
+            total += 1
+            mine, theirs = (_score(outcome, example.image) for outcome in (ours, baseline.get(seed)))
+            if only and not _turned(mine, theirs, only):
+                continue
+            size = reach.get(example.image, float("nan"))
+            words = _caption(example, seed, size, line.metric, {"": mine, " under BP": theirs})
+            found.append((size, example, words))
+    # What has no known change comes last: NaN has no place of its own.
+    found.sort(key=lambda each: (each[0] != each[0], each[0], each[1].image))
+    chosen = [Triple(cell=example.cell, image=example.image, caption=words) for _, example, words in found[:MOST]]
+    if not total:
+        note = "The store keeps no images of this point."
+    elif not chosen:
+        note = f"None of the {total} images that the store keeps of this point fits the filter."
+    else:
+        note = f"{len(chosen)} of the {total} images that the store keeps of this point, smallest change first."
+    if context.view.only and not only:
+        why = "This is BP itself" if line.rule == "bp" else "The store has no BP at this point"
+        note += f" {why}, so the filter “{FILTERS[context.view.only]}” has nothing to compare with and is left out."
+    over = f", {style.counted(len(rows), 'seed')} together" if len(rows) > 1 else ""
+    return Pictures(title=f"Adversarial images{over}", triples=chosen, gain=GAIN, note=note)
+
+
+def _score(outcome: Outcome | None, image: int) -> float | None:
+    if outcome is None:
+        return None
+    at = int(outcome.images.searchsorted(image))
+    if at == len(outcome.images) or outcome.images[at] != image:
+        return None
+    return float(outcome.scores[at])
+
+
+def _turned(mine: float | None, theirs: float | None, only: str) -> bool:
+    """Whether an image does better ("gained") or worse ("lost") than under BP."""
+    if mine is None or theirs is None:
+        return False
+    return mine > theirs if only == "gained" else mine < theirs
+
+
+def _caption(example: Example, seed: int, size: float, metric: str, scores: dict[str, float | None]) -> str:
+    words = [f"image {example.image}, seed {seed}: {example.label or 'no class'} → {example.predicted or 'no class'}"]
+    if size == size:
+        words.append(f"L∞ {size:.4f}")
+    for under, score in scores.items():
+        if score is not None:
+            words.append(("robust" if score else "broken") + under if metric == "top1" else f"AP {score:.3f}{under}")
+    return ", ".join(words)

@@ -1,0 +1,92 @@
+"""How long a job takes where nothing like it was measured yet: stated defaults, from the arithmetic that it needs.
+
+A training step costs three forward passes, a step of an attack as much; a forward pass costs the backbone's
+multiply-adds at 224 x 224 pixels, in proportion to the pixels. What a device does in a second is stated below and is no
+measurement: it is what decides whether a grid takes hours or weeks, not whether it takes four hours or five.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import nn
+
+from orchestrator.gridfile.cells import AttackChoice, Model
+from orchestrator.jobs.job import Resources
+from signsym_core.attacks.gradients import EOT
+from signsym_core.backbones import Backbone
+from signsym_core.datasets import DataSource
+from signsym_core.evaluate import BLOCK
+from signsym_core.finetune import FineTune
+
+#: Multiply-adds that one whole GPU, or one core of a processor, does in a second in such networks.
+GPU, CORE = 8e12, 2e10
+#: What a source of gradients costs over the feedback: the draws of B, and the attacks that a hybrid makes of one.
+GRADIENT_COST = {"eot": EOT.DRAWS, "hybrid": 3}
+#: Seconds of a job that no arithmetic explains.
+START = 3.0
+
+
+def training(backbone: Backbone, dataset: DataSource, settings: FineTune, resources: Resources) -> float:
+    """Seconds of a pre-training or a fine-tune."""
+    return START + 3 * settings.epochs * dataset.counts[0] * _forward(backbone, dataset) / _speed(resources)
+
+
+def attacking(choice: AttackChoice, epsilons: int, model: Model) -> float:
+    """Seconds of an attack job over so many epsilons."""
+    _, images = model.dataset.counts
+    if choice.images is not None:
+        images = min(images, choice.images)
+    passes = choice.attack.cost(epsilons) * GRADIENT_COST.get(choice.gradient, 1)
+    return START + passes * images * _forward(model.backbone, model.dataset) / _speed(model.resources.attack)
+
+
+def training_memory(backbone: Backbone, dataset: DataSource, settings: FineTune, resources: Resources) -> float:
+    """Bytes of tensors of a training: weights, gradients, two moments and B, what a backward pass keeps, the images."""
+    if resources.gpu != "auto":
+        return 0.0
+    weights, activations = _footprint(backbone, dataset.size or 224)
+    return 6 * weights + 2 * activations * settings.batch_size + _data(dataset)
+
+
+def attack_memory(backbone: Backbone, dataset: DataSource, resources: Resources) -> float:
+    """Bytes of tensors of an attack, which has a block of images in the network: weights and B of two models."""
+    if resources.gpu != "auto":
+        return 0.0
+    weights, activations = _footprint(backbone, dataset.size or 224)
+    return 4 * weights + 2 * activations * BLOCK + _data(dataset)
+
+
+def _data(dataset: DataSource) -> float:
+    """Bytes of the images, which lie on the device as they were decoded."""
+    return 3 * (dataset.size or 224) ** 2 * sum(dataset.counts)
+
+
+@functools.cache
+def _footprint(backbone: Backbone, size: int) -> tuple[float, float]:
+    """Bytes of a network's weights, and of all layers' outputs for one image, found without computing anything."""
+    activations = 0
+
+    def count(_module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal activations
+        activations += output.numel() * 4 if isinstance(output, torch.Tensor) else 0
+
+    with torch.device("meta"):
+        model = backbone.build(10, channels=3, size=size).eval()
+        for module in model.modules():
+            if not list(module.children()):
+                module.register_forward_hook(count)
+        model(torch.empty(1, 3, size, size))
+    return 4.0 * sum(parameter.numel() for parameter in model.parameters()), float(activations)
+
+
+def _forward(backbone: Backbone, dataset: DataSource) -> float:
+    """Multiply-adds of one image."""
+    return backbone.multiply_adds * ((dataset.size or 224) / 224) ** 2
+
+
+def _speed(resources: Resources) -> float:
+    if resources.gpu == "auto":
+        return GPU
+    return GPU * resources.gpu if resources.gpu else CORE * resources.cpu

@@ -1,0 +1,120 @@
+"""Pages as files: HTML that opens from disk, with the figures, tables and images beside it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Figure, Matrix, Page, Table, Triple, as_csv, shown
+from orchestrator.results.data import Data
+from orchestrator.results.examples import picture
+from orchestrator.drawing.latex import latex
+from orchestrator.drawing.paper import save
+from orchestrator.drawing.screen import Screen
+from orchestrator.results.view import parse_view
+from orchestrator.drawing.writing import write
+
+#: Rows of a table on a page; its CSV has all.
+MOST_ROWS = 500
+
+
+class Sheets:
+    """Writes pages of one store into a folder.
+
+    `cells` are those that have a page of their own; `screen` also saves each figure as it looks on screen.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        out: Path,
+        title: str,
+        menu: Sequence[tuple[str, str]],
+        cells: set[str],
+        screen: Screen | None = None,
+    ) -> None:
+        self.data, self.out, self.title, self.menu, self.cells, self.screen = data, out, title, menu, cells, screen
+        environment = Environment(
+            loader=PackageLoader("orchestrator.report"), autoescape=True, undefined=StrictUndefined
+        )
+        environment.globals |= {"shown": shown, "json": as_json, "most": MOST_ROWS, "images": self._images}
+        environment.globals |= {"address": self.address, "config": as_json(style.GRAPH_CONFIG)}
+        environment.globals["cells"] = {cell: f"cells/{cell[:16]}.html" for cell in sorted(cells)}
+        self._template = environment.get_template("page.html")
+
+    def add(self, page: Page, name: str, search: str = "") -> Path:
+        """Write NAME.html with its tables and figures; `search` is the view that it shows. The path of the page."""
+        root = "../" * name.count("/")
+        stem = name.replace("/", "-")
+        drawn: dict[str, list[tuple[str, str]]] = {}
+        for block in page.blocks:
+            if isinstance(block, Table):
+                self._table(block, stem)
+            elif isinstance(block, (Figure, Matrix)):
+                self._table(block.table, stem)
+            if isinstance(block, Matrix) and block.rows:
+                write(self.out / "tables" / f"{stem}-{block.name}.tex", latex(block))
+            if isinstance(block, Figure) and block.drawing is not None:
+                (self.out / "figures").mkdir(parents=True, exist_ok=True)
+                files = save(block.drawing, self.out / "figures" / f"{stem}-{block.name}", search)
+                drawn[block.name] = [(_words(path), f"{root}figures/{path.name}") for path in files]
+            if isinstance(block, Figure) and self.screen is not None:
+                files = self.screen.save(block.figure, self.out / "figures/screen" / f"{stem}-{block.name}")
+                links = [
+                    (f"{path.suffix[1:].upper()} as on screen", f"{root}figures/screen/{path.name}") for path in files
+                ]
+                drawn.setdefault(block.name, []).extend(links)
+        text = self._template.render(
+            page=page,
+            title=self.title,
+            root=root,
+            drawn=drawn,
+            menu=[(words, address, address == f"{name}.html") for words, address in self.menu],
+            file=lambda table: f"{stem}-{table}",
+        ).replace('href="tables/', f'href="{root}tables/')
+        write(self.out / f"{name}.html", text)
+        return self.out / f"{name}.html"
+
+    def address(self, search: str) -> str:
+        """Where a view is among the files; "" where it has none."""
+        view, _ = parse_view(search)
+        if not search:
+            return ""
+        if view.page == "cell":
+            return f"cells/{view.cell[:16]}.html" if view.cell in self.cells else ""
+        address = f"{view.page}-{view.task}.html"
+        return address if address in {known for _, known in self.menu} else ""
+
+    def _table(self, table: Table, stem: str) -> None:
+        write(self.out / "tables" / f"{stem}-{table.name}.csv", as_csv(table))
+
+    def _images(self, triple: Triple) -> list[tuple[str, str]]:
+        example = self.data.example(triple.cell, triple.image)
+        found = []
+        for kind, words in (("clean", "clean"), ("difference", "difference"), ("adversarial", "adversarial")):
+            image = picture(example, kind)
+            if image is not None:
+                found.append((f"data:image/png;base64,{base64.b64encode(image).decode()}", words))
+        return found
+
+
+def as_json(value: dict[str, Any]) -> Markup:
+    """JSON that may stand inside a script element, whatever names it holds."""
+    text = json.dumps(value)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def _words(path: Path) -> str:
+    if path.suffix in (".csv", ".json"):
+        return {".csv": "CSV of its numbers", ".json": "JSON of its view"}[path.suffix]
+    width = path.stem.rpartition("-")[2].removesuffix("in")
+    return f"{path.suffix[1:].upper()} {width} in"

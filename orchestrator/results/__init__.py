@@ -1,0 +1,1 @@
+"""What a store says: lines, curves, gaps and evidence, as numbers with intervals."""

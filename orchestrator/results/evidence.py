@@ -1,0 +1,248 @@
+"""From the store's outcomes to what is known of each model, and the verdict on it.
+
+There is one way: `signsym audit`, the Flags page and the report ask here, and the checks are those that `ss.audit`
+makes of a model at hand (`signsym_core.checks`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.results.line import LINE, Line
+from orchestrator.results.query import Query
+from orchestrator.results.samples import Sample, Samples
+from signsym_core.checks import findings
+from signsym_core.evidence import NULL, Evidence, Run
+from signsym_core.finding import Finding
+from signsym_core.stats import Interval, interval
+from signsym_core.verdict import Verdict, judge, telling_epsilon
+
+if TYPE_CHECKING:
+    # Probes are made of models, by torch; outcomes are judged without it.
+    from signsym_core.probes import Probe
+
+#: What is one setting, beside the seed.
+SETTING = (
+    *("task", "task_params", "dataset", "dataset_params", "backbone", "backbone_params"),
+    *("weights", "finetune", "rule", "rule_params"),
+)
+#: Rows that evidence is put together of at once.
+AT_ONCE = 5_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
+    """What the strongest attack of one kind leaves."""
+
+    #: The attack, its parameters, and its gradient.
+    run: tuple[str, str, str]
+    score: Interval
+    steps: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """One model in numbers: a row of the table rule | clean | own feedback | exact gradient | verdict."""
+
+    #: One of its lines: what it is called in figures and tables.
+    line: Line
+    #: Without an attack; None where that was not measured.
+    clean: Score | None
+    #: The ε below 0.5 whose numbers tell most, and how its grid wrote it; None and "" where nothing was attacked.
+    epsilon: float | None
+    label: str
+    #: The strongest attacks at that ε along the model's own feedback and along the exact gradient, which is the result.
+    own: Score | None
+    exact: Score | None
+    #: Its `kind` and its `words`.
+    verdict: Verdict
+    #: What each check finds, by its id, with the number of the line whose score is in question; None for the model.
+    findings: Mapping[str, Sequence[tuple[int | None, float | None, Finding]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Known:
+    """The evidence on one setting under one rule, with its seeds."""
+
+    #: The columns SETTING, as in the results.
+    setting: Mapping[str, str]
+    #: The key of each seed's fine-tune.
+    jobs: Mapping[int, str]
+    evidence: Evidence
+    #: The label of each epsilon of its attacks, as its grid wrote it.
+    labels: Mapping[float, str]
+    #: Its lines by attack, parameters and gradient.
+    lines: Mapping[tuple[str, str, str], Line]
+
+    def judged(self, probes: tuple[Probe, ...] = ()) -> Judgement:
+        """The verdict with what it rests on; `probes` are those of its models, one for each seed."""
+        evidence = dataclasses.replace(self.evidence, probes=probes) if probes else self.evidence
+        found = findings(evidence)
+        epsilon = telling_epsilon(evidence)
+        own, exact = (None if epsilon is None else evidence.strongest(g, epsilon) for g in ("feedback", "exact"))
+        return Judgement(
+            line=next(iter(self.lines.values())),
+            clean=score_of(evidence.clean),
+            epsilon=epsilon,
+            label="" if epsilon is None else self.labels.get(epsilon, f"{epsilon:g}"),
+            own=score_of(own),
+            exact=score_of(exact),
+            verdict=judge(evidence, found),
+            findings={
+                name: [
+                    (None if f.run is None else self.lines[_named(f.run)].number, f.epsilon, f.finding) for f in each
+                ]
+                for name, each in found.items()
+            },
+        )
+
+
+class Models:
+    """What is known of the models of a query.
+
+    A model is named by `Line.model`. Two fine-tunes of one setting and seed, such as those of two versions of this
+    program, are two models of that name.
+    """
+
+    def __init__(self, query: Query) -> None:
+        self.query = query
+        self._judged: dict[tuple[str, ...], tuple[Judgement, ...]] = {}
+        self._lock = threading.RLock()
+
+    def judged(self, names: Iterable[tuple[str, ...]]) -> list[tuple[Judgement, ...]]:
+        """The verdicts on the models of each name, found once; nothing where they have no outcome."""
+        names = list(names)
+        with self._lock:
+            new = dict.fromkeys(name for name in names if name not in self._judged)
+            self._judged |= dict.fromkeys(new, ())
+            for known in self.known(new):
+                name = next(iter(known.lines.values())).model
+                self._judged[name] = (*self._judged[name], known.judged())
+            return [self._judged[name] for name in names]
+
+    def known(self, names: Iterable[tuple[str, ...]] | None = None) -> Iterator[Known]:
+        """The evidence on the models of some names, or on all of the store, in their order.
+
+        The outcomes of many models are read together, and are not kept.
+        """
+        some: dict[tuple[str, ...], list[Line]] = {}
+        size = 0
+        for name in self.query.index.models if names is None else names:
+            some[name] = self.query.index.models[name]
+            size += sum(line.stop - line.start for line in some[name])
+            if size >= AT_ONCE:
+                yield from self._put_together(some)
+                some, size = {}, 0
+        yield from self._put_together(some)
+
+    def _put_together(self, models: Mapping[tuple[str, ...], Sequence[Line]]) -> Iterator[Known]:
+        rows = self.query.rows(line for lines in models.values() for line in lines)
+        jobs = np.array(self.query.index.texts("finetune_job", rows), dtype=object)
+        version = self._versions(rows, jobs)
+        by_version = []
+        for number in range(int(version.max(initial=-1)) + 1):
+            chosen = version == number
+            samples = Samples(self.query.index, self.query.outcomes, rows[chosen])
+            by_version.append(
+                (self._runs(samples), dict(zip(rows[chosen].tolist(), jobs[chosen].tolist(), strict=True)))
+            )
+        for lines in models.values():
+            for runs, by_row in by_version:
+                members = [run for line in lines for run in runs.get(line.number, ())]
+                if members:
+                    yield self._known(lines, members, by_row)
+
+    def _versions(self, rows: NDArray[np.int64], jobs: NDArray[np.object_]) -> NDArray[np.int64]:
+        """For each row how many other fine-tunes of its model and seed were finished before."""
+        index = self.query.index
+        number = index.line_numbers(rows)
+        names: dict[tuple[str, ...], int] = {}
+        models = {line: names.setdefault(index.lines[line].model, len(names)) for line in np.unique(number).tolist()}
+        places = [(models[line], seed) for line, seed in zip(number.tolist(), index.seed[rows].tolist(), strict=True)]
+        first: dict[tuple[int, int], dict[str, int]] = {}
+        for place, job, row in zip(places, jobs.tolist(), rows.tolist(), strict=True):
+            first.setdefault(place, {}).setdefault(job, row)
+        order: dict[tuple[tuple[int, int], str], int] = {}
+        for place, members in first.items():
+            if len(members) > 1:
+                # By when they were finished: names of files say nothing about what was there first.
+                ranked = sorted((str(index.value("finished_at", row)), job) for job, row in members.items())
+                order |= {(place, job): number for number, (_, job) in enumerate(ranked)}
+        return np.array([order.get(key, 0) for key in zip(places, jobs.tolist(), strict=True)], dtype=np.int64)
+
+    def _known(self, lines: Sequence[Line], runs: Sequence[tuple[Run, int]], jobs: Mapping[int, str]) -> Known:
+        index = self.query.index
+        columns = dict(zip(LINE, lines[0].key, strict=True))
+        rows = [row for line in lines for row in line.rows if row in jobs]
+        chance = index.numbers("chance")[rows]
+        return Known(
+            setting={name: columns[name] for name in SETTING},
+            jobs=dict(sorted({int(index.seed[row]): jobs[row] for row in reversed(rows)}.items())),
+            evidence=Evidence(
+                runs=tuple(run for run, _ in runs),
+                chance=0.0 if np.isnan(chance).all() else float(np.nanmax(chance)),
+                # Every other rule's backward pass is one of its own.
+                autograd=columns["rule"] == "bp",
+            ),
+            labels={run.epsilon: str(index.value("epsilon_label", row)) for run, row in runs},
+            lines={(line.attack, line.attack_params, line.gradient): line for line in lines},
+        )
+
+    def _runs(self, samples: Samples) -> dict[int, list[tuple[Run, int]]]:
+        """The runs of each line with their first row."""
+        index = self.query.index
+        places = samples.places()
+        regular = samples.regular(list(places))
+        steps, sizes = (np.nan_to_num(index.numbers(name)) for name in ("steps", "step_size"))
+        broken, n = index.numbers("nonfinite_grad"), index.numbers("n")
+        runs: dict[int, list[tuple[Run, int]]] = {}
+        norms: dict[int, str] = {}
+        for (number, epsilon), sample in places.items():
+            x: NDArray[Any] | None
+            if (number, epsilon) in regular:
+                images, x = samples.images(sample), regular[number, epsilon]
+            elif (shared := samples.shared(sample)) is not None:
+                images, x = shared
+            else:
+                continue
+            rows = samples.rows[sample.first : sample.first + len(sample.seeds)]
+            row, nonfinite = int(rows[0]), float((broken[rows] / n[rows]).mean())
+            line = index.lines[number]
+            run = Run(
+                attack=line.attack,
+                parameters=line.attack_params,
+                gradient=line.gradient,
+                epsilon=epsilon,
+                norm=norms.setdefault(number, str(index.value("norm", row))),
+                steps=int(steps[row]),
+                step_size=float(sizes[row]),
+                seeds=sample.seeds,
+                images=images,
+                outcomes=x,
+                moved=_moved(samples, sample, x),
+                no_gradient=None if line.attack in NULL else samples.zero(sample),
+                nonfinite=None if np.isnan(nonfinite) else nonfinite,
+            )
+            runs.setdefault(number, []).append((run, row))
+        return runs
+
+
+def _moved(samples: Samples, sample: Sample, x: NDArray[Any]) -> NDArray[np.float64] | None:
+    """The mean change of each seed's survivors; None where it is not known of a seed that has any."""
+    moved = samples.moved(sample)
+    return None if (np.isnan(moved) & (x > 0).any(axis=1)).any() else moved
+
+
+def score_of(run: Run | None) -> Score | None:
+    """What a run leaves, with its interval; None for none."""
+    return None if run is None else Score(run=_named(run), score=interval(run.outcomes), steps=run.steps)
+
+
+def _named(run: Run) -> tuple[str, str, str]:
+    return run.attack, run.parameters, run.gradient

@@ -1,0 +1,87 @@
+"""Tidy tables of a store for an analysis of one's own: one file, a row per observation, full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from orchestrator.results.data import Data
+from orchestrator.results.line import LINE
+from orchestrator.store import tables
+from orchestrator.store.store import Store
+
+_ENDS = {"": "value", "_lo": "lo", "_hi": "hi"}
+#: Columns of a cell that are put before each of its outcomes.
+_NAMES = ("task", "dataset", "backbone", "rule", "seed", "attack", "gradient", "epsilon", "epsilon_label")
+
+
+def export(store: Store, what: str, out: Path) -> int:
+    """Write "results", "outcomes" or "curves" of a store to a .csv or .parquet file; the number of rows.
+
+    Outcomes are written file by file, so that they need not fit into memory. What could not be used is named in
+    `store.skipped`. Raises ValueError for another suffix.
+    """
+    if out.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"--out {out} must end with .csv or .parquet")
+    parts = {"results": _results, "outcomes": _outcomes, "curves": _curves}[what](store)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.tmp")
+    rows, writer = 0, None
+    try:
+        for part in parts:
+            if writer is None:
+                make = pa.csv.CSVWriter if out.suffix == ".csv" else pq.ParquetWriter
+                writer = make(temporary, part.schema)
+            writer.write_table(part)
+            rows += len(part)
+    finally:
+        if writer is not None:
+            writer.close()
+    if writer is None:
+        raise ValueError(f"the store {store.uri} holds nothing of {what} that can be read")
+    temporary.replace(out)
+    return rows
+
+
+def _results(store: Store) -> Iterator[pa.Table]:
+    frame = store.results()
+    if len(frame):
+        yield pa.Table.from_pandas(frame, schema=tables.RESULTS, preserve_index=False)
+
+
+def _outcomes(store: Store) -> Iterator[pa.Table]:
+    names = ["cell", *_NAMES]
+    schema = pa.schema([tables.RESULTS.field(name) for name in names])
+    cells = pa.Table.from_pandas(store.results(names), schema=schema, preserve_index=False)
+    for part in store.parts("outcomes", tables.OUTCOMES):
+        joined = part.join(cells, "cell", join_type="inner")
+        if len(joined):
+            yield joined.select(["cell", *_NAMES, "image", "robust", "ap", "linf", "zero_grad"])
+
+
+def _curves(store: Store) -> Iterator[pa.Table]:
+    """A row for each point of each line, over all seeds, with its interval and its paired gap to BP."""
+    data = Data(store.uri, at_once=True)
+    data.check()
+    store.skipped |= data.skipped
+    query = data.snapshot.query()
+    rows = []
+    for curve in query.curves(query.index.ordered):
+        names = dict(zip(LINE, query.index.lines[curve.line].key, strict=True)) | {"score": curve.score_name}
+        for point in curve.points:
+            row = names | {"epsilon": point.epsilon, "epsilon_label": point.label, "value": point.score.value}
+            row |= {"lo": point.score.lo, "hi": point.score.hi, "method": point.score.method}
+            row |= {"images": point.score.n, "seeds": point.score.seeds}
+            for name, gap in (("gap_to_bp", point.over_bp), ("over_exact", point.over_exact)):
+                row |= {f"{name}{end}": getattr(gap, field, None) for end, field in _ENDS.items()}
+            rows.append(row)
+    if rows:
+        numbers = {f"{name}{end}": pa.float64() for name in ("gap_to_bp", "over_exact") for end in _ENDS}
+        found = pa.Table.from_pylist(rows)
+        # A column of nothing but nulls would have no type.
+        fields = [pa.field(f.name, numbers.get(f.name, f.type)) for f in found.schema]
+        yield found.cast(pa.schema(fields))

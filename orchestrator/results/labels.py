@@ -1,0 +1,90 @@
+"""How the lines of a store are called: names, with parameters and settings where lines differ in them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping
+
+from orchestrator.results import members
+from orchestrator.results.line import LINE, Line
+
+_NAMED = ("backbone", "dataset", "attack", "rule")
+#: Settings that a title names where the lines of a task differ in them.
+_SETTINGS = ("task_params", "weights", "finetune")
+_SCORES = {"top1": "robust accuracy", "map": "mAP"}
+
+
+class Labels:
+    """Names of lines. What is named depends on all lines of a task in the store, never on what is shown."""
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        keys = [line.key for line in lines]
+        task = LINE.index("task")
+        self._params: dict[tuple[str, str, str], set[str]] = {}
+        self._settings: dict[tuple[str, str], set[str]] = {}
+        # There are tens of thousands of lines in a large store, and few different values.
+        for column in _NAMED:
+            name, params = LINE.index(column), LINE.index(f"{column}_params")
+            for a_task, a_name, found in {(key[task], key[name], key[params]) for key in keys}:
+                self._params.setdefault((a_task, column, a_name), set()).add(found)
+        for column in _SETTINGS:
+            at = LINE.index(column)
+            for a_task, found in {(key[task], key[at]) for key in keys}:
+                self._settings.setdefault((a_task, column), set()).add(found)
+        self._titles: dict[tuple[str, ...], str] = {}
+        self._dimensions: dict[tuple[str, ...], dict[str, str]] = {}
+
+    def of(self, line: Line, column: str) -> str:
+        """A backbone, data set, attack or rule, with its parameters where lines differ in them."""
+        name = str(getattr(line, column))
+        if len(self._params.get((line.task, column, name), ())) < 2:
+            return name
+        inner = ", ".join(f"{key}={value}" for key, value in mapping(getattr(line, f"{column}_params")).items())
+        return f"{name}({inner})" if inner else f"{name}(defaults)"
+
+    def title(self, line: Line) -> str:
+        """Backbone / data set, with each other setting in which the lines of the task differ."""
+        if line.figure not in self._titles:
+            parts = [self.of(line, "backbone"), self.of(line, "dataset")]
+            varied = [name for name in _SETTINGS if len(self._settings.get((line.task, name), ())) > 1]
+            words = {"task_params": "task"}
+            parts += [f"{words.get(name, name)} {_short(getattr(line, name))}" for name in varied]
+            self._titles[line.figure] = " / ".join(parts)
+        return self._titles[line.figure]
+
+    def dimensions(self, line: Line) -> dict[str, str]:
+        """What panels are arranged by, the same for all lines of a panel."""
+        if line.panel not in self._dimensions:
+            backbone, _, rest = self.title(line).partition(" / ")
+            gradient = "no gradient" if line.gradient == "none" else line.gradient
+            found = {"backbone": backbone, "dataset": rest, "attack": self.of(line, "attack"), "gradient": gradient}
+            self._dimensions[line.panel] = found
+        return self._dimensions[line.panel]
+
+
+@functools.lru_cache(maxsize=256)
+def score_name(task: str, params: str, metric: str) -> str:
+    """What a line shows: "robust accuracy", or for retrieval "mAP@1000", its k being the task's."""
+    name = _SCORES.get(metric, metric)
+    if metric != "map":
+        return name
+    k = mapping(params).get("k", members.DEFAULT_K.get(task))
+    return name if k is None else f"{name}@{k}"
+
+
+def mapping(text: str) -> Mapping[str, object]:
+    """A column of parameters; what is none is shown as it is."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {"params": text}
+    return found if isinstance(found, dict) else {"params": found}
+
+
+def _short(text: str) -> str:
+    """A setting for a title: long hexadecimal keys only by their beginning."""
+    found = mapping(text)
+    if set(found) == {"params"}:
+        return str(found["params"])
+    return ", ".join(f"{key}={str(value)[:12]}" for key, value in found.items()) or "defaults"

@@ -1,0 +1,101 @@
+"""A line: a model without its seed, under one attack with one source of gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from orchestrator.results import members
+
+#: What is shown in one figure.
+FIGURE = (
+    *("task", "task_params", "dataset", "dataset_params", "backbone", "backbone_params"),
+    *("weights", "finetune", "metric"),
+)
+#: With these, what is shown in one panel of it, and with RULE, what is one line in it.
+ATTACK = ("attack", "attack_params", "gradient")
+RULE = ("rule", "rule_params")
+LINE = (*FIGURE, *ATTACK, *RULE)
+#: Columns that a filter can choose values of.
+FILTERS = ("task", "backbone", "dataset", "attack", "gradient", "rule")
+_ATTACK, _GRADIENT, _RULE = (LINE.index(name) for name in ("attack", "gradient", "rule"))
+_ASKED = tuple(name for name in LINE if name != "metric")
+_ROW = tuple(name for name in _ASKED if name not in RULE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One line's name and its rows, which stand together, sorted by epsilon and seed."""
+
+    number: int
+    #: Values of LINE's columns.
+    key: tuple[str, ...]
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> range:
+        """The positions of its rows in the index's table."""
+        return range(self.start, self.stop)
+
+    @property
+    def figure(self) -> tuple[str, ...]:
+        """Values of FIGURE's columns."""
+        return self.key[: len(FIGURE)]
+
+    @property
+    def panel(self) -> tuple[str, ...]:
+        """Values of FIGURE's and ATTACK's columns."""
+        return self.key[: -len(RULE)]
+
+    @property
+    def model(self) -> tuple[str, ...]:
+        """What was fine-tuned: the key without its attack."""
+        return tuple(value for name, value in zip(LINE, self.key, strict=True) if name not in ATTACK)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The values of LINE's columns but the metric, by which a grid names the line."""
+        at = LINE.index("metric")
+        return (*self.key[:at], *self.key[at + 1 :])
+
+    @property
+    def attack(self) -> str:
+        """The attack's name."""
+        return self.key[_ATTACK]
+
+    @property
+    def gradient(self) -> str:
+        """The source of its gradient."""
+        return self.key[_GRADIENT]
+
+    @property
+    def rule(self) -> str:
+        """The rule's name."""
+        return self.key[_RULE]
+
+    def __getattr__(self, name: str) -> str:
+        """The value of another of LINE's columns."""
+        if name in LINE:
+            return self.key[LINE.index(name)]
+        raise AttributeError(name)
+
+
+def asked_value(asked: tuple[str, ...], column: str) -> str:
+    """The value of one of LINE's columns in the name that a grid gives a line."""
+    return asked[_ASKED.index(column)]
+
+
+def row_of(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The name that a grid gives a line, without its rule: what shares a row of a table."""
+    return tuple(value for name, value in zip(_ASKED, asked, strict=True) if name in _ROW)
+
+
+def row_value(row: tuple[str, ...], column: str) -> str:
+    """The value of one of LINE's columns in a row's name."""
+    return row[_ROW.index(column)]
+
+
+def rank(line: Line) -> tuple[object, ...]:
+    """The order of registries, with names that they do not know at the end."""
+    places = [members.place(family, getattr(line, family)) for family in ("attack", "gradient", "rule")]
+    return (*line.figure, *places, line.key)

@@ -1,0 +1,50 @@
+"""Outcomes side by side: the seeds and images that cells share.
+
+Legend: X [seeds, images], outcomes: robust or not, or the average precision of a query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.results.outcomes import Outcome
+
+
+def matrix(cells: dict[int, Outcome]) -> NDArray[np.float64] | None:
+    """X over the images that all seeds share; None where there are none."""
+    images = shared_images(cells.values())
+    if images is None:
+        return None
+    return np.array([_at(cells[seed], images) for seed in sorted(cells)])
+
+
+def paired(
+    mine: dict[int, Outcome], theirs: dict[int, Outcome]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """X of both over the seeds and images that both have."""
+    seeds = sorted(set(mine) & set(theirs))
+    images = shared_images([side[seed] for side in (mine, theirs) for seed in seeds])
+    if images is None:
+        return None
+    ours, others = (np.array([_at(side[seed], images) for seed in seeds]) for side in (mine, theirs))
+    return ours, others
+
+
+def shared_images(outcomes: Iterable[Outcome]) -> NDArray[np.int32] | None:
+    """The images that all of these have; None where there are none."""
+    shared: NDArray[np.int32] | None = None
+    for outcome in outcomes:
+        if shared is None:
+            shared = outcome.images
+        elif outcome.images is not shared and not np.array_equal(outcome.images, shared):
+            shared = np.intersect1d(shared, outcome.images, assume_unique=True)
+    return None if shared is None or not len(shared) else shared
+
+
+def _at(outcome: Outcome, images: NDArray[np.int32]) -> NDArray[np.float64]:
+    if len(outcome.images) == len(images):
+        return outcome.scores.astype(np.float64)
+    return outcome.scores[np.searchsorted(outcome.images, images)].astype(np.float64)

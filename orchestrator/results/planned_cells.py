@@ -1,0 +1,95 @@
+"""What the grids of a store ask for, by the lines that its results belong to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.jobs import keys
+
+if TYPE_CHECKING:
+    from orchestrator.jobs.job import Job
+    from orchestrator.store.store import Store
+
+#: A grid of more cells is not compared with the store here; `signsym status` does that.
+LARGEST = 200_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The cells of one attack on one model that a grid asks for, of one source of gradient."""
+
+    grid: str
+    #: Position of the experiment in the grid's file.
+    experiment: int
+    #: Values of LINE's columns but the metric, which only a result has.
+    line: tuple[str, ...]
+    seed: int
+    #: Key, epsilon and label of each cell.
+    cells: tuple[tuple[str, float, str], ...]
+    #: Key and title of the attack job and of the fine-tunes before it.
+    jobs: tuple[tuple[str, str], ...]
+
+
+def planned(store: Store, name: str) -> dict[str, Job]:
+    """The jobs of a stored grid against an empty store. Raises ValueError where it cannot be read here."""
+    from orchestrator.gridfile.stored import stored_grid
+    from orchestrator.plan.compile import compile_plan
+
+    grid = stored_grid(store, name)
+    if len(grid) > LARGEST:
+        raise ValueError(f"it has {len(grid):,} cells, too many to be compared here; see `signsym status`")
+    return dict(compile_plan(grid, set(), set()).jobs)
+
+
+def asked_by(name: str, jobs: Mapping[str, Job]) -> list[Asked]:
+    """What a grid's jobs are to compute."""
+    return [asked for job in jobs.values() if job.kind == "attack" for asked in _asked(name, job, jobs)]
+
+
+def _asked(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Asked]:
+    # The model that is attacked comes first; a transfer has its BP twin after it.
+    parents = [jobs[key] for key in job.parents]
+    parent = parents[0]
+    figure, rule = _described(parent.spec, job.spec.get("score", {}))
+    attack = _member("attacks", job.spec["attack"])
+    cells: dict[str, list[tuple[str, float, str]]] = {}
+    for cell, gradient, epsilon, label in keys.cells(job.spec):
+        cells.setdefault(gradient, []).append((cell, epsilon, label))
+    for gradient, found in cells.items():
+        yield Asked(
+            grid=grid,
+            experiment=job.experiment,
+            line=(*figure, *attack, gradient, *rule),
+            seed=int(parent.spec["seed"]),
+            cells=tuple(found),
+            jobs=((job.key, job.title), *((parent.key, parent.title) for parent in parents)),
+        )
+
+
+def _described(spec: Mapping[str, Any], score: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, str]]:
+    """A fine-tune as the columns of results describe it: those of a figure but the metric, and those of the rule."""
+    from signsym_core.finetune import FineTune
+    from signsym_core.registry import changed, rebuild
+
+    settings = changed(rebuild(FineTune, "finetune", spec["finetune"]))
+    dataset, backbone = _member("datasets", spec["dataset"]), _member("backbones", spec["backbone"])
+    weights = keys.canonical(spec["weights"])
+    task = spec["task"] | {"parameters": {**spec["task"]["parameters"], **score}}
+    figure = (*_member("tasks", task), *dataset, *backbone, weights, keys.canonical(settings))
+    return figure, _member("rules", spec["rule"])
+
+
+def _member(family: str, described: Mapping[str, Any]) -> tuple[str, str]:
+    import signsym_core as ss
+
+    registries: Mapping[str, Any] = {
+        "attacks": ss.ATTACKS,
+        "datasets": ss.DATASETS,
+        "backbones": ss.BACKBONES,
+        "rules": ss.RULES,
+        "tasks": ss.TASKS,
+    }
+    member = registries[family].rebuild(described)
+    return member.name, keys.canonical(member.changed())

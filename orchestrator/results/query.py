@@ -1,0 +1,201 @@
+"""From rows to curves: every number with its interval, and none that depends on what else is shown.
+
+Legend: X [seeds, images], a point's outcomes: robust or not, or the average precision of a query.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.results.curve import Curve, Point
+from orchestrator.results.index import AmbiguousCurveError, Index
+from orchestrator.results.labels import score_name
+from orchestrator.results.line import LINE, Line
+from orchestrator.results.outcomes import Outcome, Outcomes
+from orchestrator.results.pairing import matrix, paired
+from orchestrator.results.samples import Sample, Samples, chunks
+from signsym_core.stats import Interval, interval, intervals, wilson
+
+
+class Query:
+    """Curves of an index, each computed once. `seeds` restricts what they rest on; none stands for all."""
+
+    def __init__(self, index: Index, outcomes: Outcomes, seeds: Sequence[int] = ()) -> None:
+        self.index, self.outcomes = index, outcomes
+        self.seeds = frozenset(seeds)
+        #: Lines that have no curve for having two values at one place, by number, with the reason.
+        self.ambiguous: dict[int, str] = {}
+        #: Lines that have results without outcomes, by number, and at how many of their epsilons.
+        self.bare: dict[int, int] = {}
+        self._made: dict[int, Curve | None] = {}
+        #: Pages are asked for at once by several threads, and want the same curves.
+        self._lock = threading.RLock()
+
+    def curves(self, lines: Iterable[Line]) -> list[Curve]:
+        """The curves of these lines, in their order, but those without any outcome.
+
+        A line with two values for one seed and epsilon has no curve; `ambiguous` says why.
+        """
+        lines = list(lines)
+        with self._lock:
+            new = {line.number: line for line in lines if line.number not in self._made}
+            for number, line in new.items():
+                try:
+                    self.index.refuse_ambiguous(line)
+                except AmbiguousCurveError as error:
+                    self.ambiguous[number], self._made[number] = str(error), None
+            self._make([line for number, line in new.items() if number not in self._made])
+            return [curve for line in lines if (curve := self._made[line.number]) is not None]
+
+    def samples(self, lines: Iterable[Line]) -> Samples:
+        """What the points of some lines rest on."""
+        return Samples(self.index, self.outcomes, self.rows(lines))
+
+    def rows(self, lines: Iterable[Line]) -> NDArray[np.int64]:
+        """The rows of some lines, of the seeds that are asked for."""
+        rows = np.concatenate([np.zeros(0, int), *(np.arange(line.start, line.stop) for line in lines)])
+        return rows[np.isin(self.index.seed[rows], sorted(self.seeds))] if self.seeds else rows
+
+    def bp(self, line: Line) -> Line | None:
+        """BP in the same panel; None for BP itself."""
+        if line.rule == "bp":
+            return None
+        return next((other for other in self.index.panels.get(line.panel, ()) if other.rule == "bp"), None)
+
+    def exact(self, line: Line) -> Line | None:
+        """The same weights under the exact gradient; None for a line that is not under the model's own feedback."""
+        if line.gradient != "feedback":
+            return None
+        at = LINE.index("gradient")
+        return self.index.named((*line.key[:at], "exact", *line.key[at + 1 :]))
+
+    def cells(self, line: Line, epsilon: float) -> dict[int, Outcome]:
+        """The outcomes of each seed at an epsilon."""
+        samples = self.samples([line])
+        sample = samples.of(line, epsilon)
+        return {} if sample is None else samples.outcomes(sample)
+
+    def rows_by_seed(self, line: Line, epsilon: float) -> dict[int, int]:
+        """The row of each seed at an epsilon."""
+        return {int(self.index.seed[row]): row for row in self._rows(line, epsilon)}
+
+    def epsilons(self, line: Line) -> list[float]:
+        """The epsilons of a line, ascending."""
+        return [float(epsilon) for epsilon in self.index.epsilon[self.index.points(line)]]
+
+    def pair(self, ours: Line, theirs: Line, epsilon: float) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """X of both over the seeds and images that both have; None where they share none."""
+        return paired(self.cells(ours, epsilon), self.cells(theirs, epsilon))
+
+    def _rows(self, line: Line, epsilon: float) -> list[int]:
+        at = self.index.epsilon[line.start : line.stop]
+        start, stop = np.searchsorted(at, epsilon, "left"), np.searchsorted(at, epsilon, "right")
+        rows = range(line.start + int(start), line.start + int(stop))
+        return [row for row in rows if not self.seeds or int(self.index.seed[row]) in self.seeds]
+
+    def _make(self, lines: Sequence[Line]) -> None:
+        """Compute the curves of lines together."""
+        twins = {line.number: (self.bp(line), self.exact(line)) for line in lines}
+        related = {other.number: other for line in lines for other in (line, *twins[line.number]) if other is not None}
+        samples = self.samples(related.values())
+        wanted: list[tuple[Line, float, Sample]] = []
+        pairs: dict[tuple[int, int], tuple[Sample, Sample]] = {}
+        for line in lines:
+            for epsilon in self.epsilons(line):
+                sample = samples.of(line, epsilon)
+                if sample is None:
+                    continue
+                wanted.append((line, epsilon, sample))
+                for which, other in enumerate(twins[line.number]):
+                    theirs = None if other is None else samples.of(other, epsilon)
+                    if theirs is not None:
+                        pairs[len(wanted) - 1, which] = sample, theirs
+        scores, by_seed = self._scores(samples, [sample for _, _, sample in wanted])
+        found = samples.gaps(pairs)
+        points: dict[int, dict[float, Point]] = {}
+        reach = self.index.numbers("reach")
+        for at, (line, epsilon, sample) in enumerate(wanted):
+            rows = samples.rows[sample.first : sample.first + len(sample.seeds)]
+            moved = reach[rows]
+            moved = moved[~np.isnan(moved)]
+            points.setdefault(line.number, {})[epsilon] = Point(
+                epsilon=epsilon,
+                label=str(self.index.value("epsilon_label", rows[0])),
+                score=scores[at],
+                by_seed=by_seed[at],
+                over_bp=found.get((at, 0)),
+                over_exact=found.get((at, 1)),
+                reach=float(moved.mean()) if len(moved) else float("nan"),
+                cell=str(self.index.value("cell", rows[0])),
+            )
+        for line in lines:
+            self._made[line.number] = self._curve(line, points.get(line.number, {}))
+
+    def _scores(self, samples: Samples, wanted: Sequence[Sample]) -> tuple[list[Interval], list[dict[int, float]]]:
+        """The score of each sample, and that of each of its seeds."""
+        scores: dict[int, Interval] = {}
+        by_seed: dict[int, dict[int, float]] = {}
+        for chunk in chunks(wanted):
+            x = samples.stacked([wanted[at] for at in chunk])
+            means = (x.sum(axis=2, dtype=np.float64) / x.shape[2]).tolist()
+            for at, score, mean in zip(chunk, intervals(x), means, strict=True):
+                scores[at], by_seed[at] = score, dict(zip(wanted[at].seeds, mean, strict=True))
+        for at, sample in enumerate(wanted):
+            if at not in scores:
+                cells = samples.outcomes(sample)
+                by_seed[at] = {seed: float(outcome.scores.mean(dtype=np.float64)) for seed, outcome in cells.items()}
+                shared = matrix(cells)
+                # Where seeds have no image in common, the first one stands for itself.
+                scores[at] = interval(cells[sample.seeds[0]].scores if shared is None else shared)
+        return [scores[at] for at in range(len(wanted))], [by_seed[at] for at in range(len(wanted))]
+
+    def _curve(self, line: Line, points: dict[float, Point]) -> Curve | None:
+        index = self.index
+        for epsilon in self.epsilons(line):
+            if epsilon not in points and (rows := self._rows(line, epsilon)):
+                point = self._from_value(line, epsilon, rows)
+                if point is None:
+                    self.bare[line.number] = self.bare.get(line.number, 0) + 1
+                else:
+                    points[epsilon] = point
+        if not points:
+            return None
+        return Curve(
+            line=line.number,
+            figure=line.figure,
+            title=index.labels.title(line),
+            backbone_label=index.labels.of(line, "backbone"),
+            dataset_label=index.labels.of(line, "dataset"),
+            rule=line.rule,
+            rule_label=index.labels.of(line, "rule"),
+            attack=line.attack,
+            attack_label=index.labels.of(line, "attack"),
+            gradient=line.gradient,
+            task=line.task,
+            score_name=score_name(line.task, line.task_params, line.metric),
+            norm=str(index.value("norm", line.start)),
+            chance=float(np.nan_to_num(index.numbers("chance")[line.start : line.stop], nan=0.0).max()),
+            points=tuple(points[epsilon] for epsilon in sorted(points)),
+        )
+
+    def _from_value(self, line: Line, epsilon: float, rows: Sequence[int]) -> Point | None:
+        """A point without outcomes: Wilson's interval of the stored share, as far as it is one of a single seed."""
+        value, n = (self.index.numbers(name)[rows[0]] for name in ("value", "n"))
+        if len(rows) > 1 or line.metric != "top1" or not 0 <= value <= 1 or not n >= 1:
+            return None
+        lo, hi = wilson(round(float(value) * int(n)), int(n))
+        score = Interval(value=float(value), lo=lo, hi=hi, n=int(n), seeds=1, method="wilson")
+        return Point(
+            epsilon=epsilon,
+            label=str(self.index.value("epsilon_label", rows[0])),
+            score=score,
+            by_seed={int(self.index.seed[rows[0]]): float(value)},
+            over_bp=None,
+            over_exact=None,
+            reach=float(self.index.numbers("reach")[rows[0]]),
+            cell=str(self.index.value("cell", rows[0])),
+        )

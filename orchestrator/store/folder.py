@@ -1,0 +1,135 @@
+"""Reading a folder of a store: every file is checked as it is read, and no file can stop the others.
+
+A file that is damaged, half-written, foreign or of an old schema, whose rows cannot be results, or that is no file at
+all, is left out and named in `skipped` with the reason. It does not matter how many jobs a file holds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.store import rows, seal, tables
+
+if TYPE_CHECKING:
+    from orchestrator.store.store import Store
+
+#: Files that are read at once from a store that is not local.
+THREADS = 16
+#: Files whose tables are in memory at once where only their rows are gone through.
+AT_ONCE = 64
+#: Bytes of a file from which on it is read by several threads.
+LARGE = 20_000_000
+
+
+class Folder:
+    """The Parquet files of one folder of a store, all of one schema.
+
+    A file appears whole under a name that says what it holds and never changes, so a name is read once; what could not
+    be read is tried again later. Text is dictionary-encoded, since most of it comes many times, but for the columns
+    that `plain` names.
+    """
+
+    def __init__(
+        self, store: Store, name: str, schema: pa.Schema, columns: Sequence[str], plain: Collection[str] = ()
+    ) -> None:
+        self.store, self.name = store, name
+        self.columns = pa.schema([schema.field(column) for column in columns])
+        self._text = [field.name for field in self.columns if field.type == pa.string() and field.name not in plain]
+        text = pa.dictionary(pa.int32(), pa.string())
+        kinds = [text if field.name in self._text else field.type for field in self.columns]
+        self._schema = pa.schema(zip(self.columns.names, kinds, strict=True))
+        # A file that lacks any column of the table is foreign, also where that column is not asked for.
+        self._required = set(schema.names) - tables.ADDED
+        #: Files that were read and must not be used, by name, with the reason.
+        self.broken: dict[str, str] = {}
+        self._strangers: dict[str, str] = {}
+        #: Files that were read and have no digest: they are older than digests are.
+        self.unsealed: set[str] = set()
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """What could not be read, by its place below the store, with the reason."""
+        return {**self._strangers, **{self._place(name): reason for name, reason in self.broken.items()}}
+
+    def names(self) -> list[str]:
+        """The files that are there now, without their suffix."""
+        files, self._strangers = self.store.listing(self.name, ".parquet")
+        return [file.removesuffix(".parquet") for file in files]
+
+    def skip(self, name: str, reason: str) -> None:
+        """Name a file that is missing, or that can be read and still must not be used."""
+        self.broken[name] = reason
+
+    def read(self, names: Iterable[str]) -> dict[str, pa.Table]:
+        """The tables of those of `names` that can be read, each column in one piece."""
+        names = list(names)
+        # Parsing is work for the cores, waiting for a bucket is not.
+        workers = os.cpu_count() if self.store.folder is not None else THREADS
+        with ThreadPoolExecutor(workers) as pool:
+            found = zip(names, pool.map(self._read, names), strict=True) if names else ()
+            return {name: table for name, table in found if table is not None}
+
+    def parts(self) -> Iterator[pa.Table]:
+        """The tables of all files that can be read, a few of them in memory at once."""
+        names = self.names()
+        for start in range(0, len(names), AT_ONCE):
+            yield from self.read(names[start : start + AT_ONCE]).values()
+
+    def _place(self, name: str) -> str:
+        return f"{self.name}/{name}.parquet"
+
+    def _read(self, name: str) -> pa.Table | None:
+        place = self._place(name)
+        try:
+            data = self.store.read(place)
+            if not seal.check(data):
+                self.unsealed.add(place)
+            table = self._parsed(data)
+            rows.check(self.name, table)
+        except FileNotFoundError:
+            # Removed between the listing and the reading.
+            self.broken.pop(name, None)
+            return None
+        except Exception as error:
+            # Whatever is wrong with one file must not hide the others: it is named instead.
+            self.broken[name] = reason_of(error)
+            return None
+        self.broken.pop(name, None)
+        return table
+
+    def _parsed(self, data: bytes) -> pa.Table:
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=self._text, pre_buffer=False)
+        there = set(file.schema_arrow.names)
+        if missing := sorted(self._required - there):
+            raise ValueError(f"it has no column {', '.join(missing)}")
+        rows.check_types(file.schema_arrow, self.columns)
+        # Threads over files are enough: threads within small files cost more than they save.
+        large = len(data) > LARGE
+        found = file.read(columns=[name for name in self.columns.names if name in there], use_threads=large)
+        columns = {
+            field.name: found[field.name] if field.name in there else pa.nulls(len(found), field.type)
+            for field in self._schema
+        }
+        table = pa.table(columns)
+        if table.schema.types != self._schema.types:
+            table = table.cast(self._schema)
+        if any(column.num_chunks > 1 for column in table.itercolumns()):
+            table = table.unify_dictionaries().combine_chunks()
+        return table
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong with a file, in one line."""
+    text = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+    return printable(text.splitlines()[0][:300])
+
+
+def printable(text: str) -> str:
+    """`text` with what a terminal must not get written out, such as control characters."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,0 +1,35 @@
+"""What killed writers left in a store: temporary files, and checkpoints of models that were finished since."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Set
+
+from orchestrator.store.store import Store, StoreError
+
+#: Seconds since it was last written to after which no living writer can still want a file: its bytes are in memory when
+#: it is opened, so that writing it takes minutes at most.
+OLD = 3600.0
+#: Folders that sweeps write to.
+FOLDERS = ("results", "outcomes", "examples", "failures", "grids", "splits", "sweeps", "events", "models")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+
+
+def remove_leftovers(store: Store, finished: Set[str], clock: Callable[[], float] = time.time) -> int:
+    """Remove what is older than OLD of temporary files, and of checkpoints of the models `finished`; how many."""
+    removed = 0
+    for folder in FOLDERS:
+        for entry in store.entries(folder, deep=folder == "models"):
+            key, _, name = f"{'' if folder == 'models' else '/'}{entry.name}".partition("/")
+            over = name == "progress.safetensors" and key in finished
+            if entry.reason or not entry.modified or clock() - entry.modified < OLD:
+                continue
+            if over or _TEMPORARY.fullmatch(name):
+                try:
+                    store.remove(f"{folder}/{entry.name}")
+                except (OSError, StoreError):
+                    # Another sweep was first, or may do what this one must not.
+                    continue
+                removed += 1
+    return removed

@@ -1,0 +1,142 @@
+"""What the rows of a table must be, so that no number is shown that cannot be one. A file with another row is foreign.
+
+Each check looks at the columns that are there, since readers ask for few. Text may be dictionary-encoded.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from orchestrator.store.arrays import single, to_numpy
+
+#: The most that a stored value may differ from the mean of its outcomes: those of retrieval are float32.
+ROUNDING = 1e-5
+
+#: Columns in one piece each.
+Columns = Mapping[str, pa.Array]
+_METRICS, _NORMS = ("top1", "map"), ("linf", "l2")
+
+
+def check_types(found: pa.Schema, expected: pa.Schema) -> None:
+    """Raises ValueError for a column of another type: to read truth from numbers would hide what they are."""
+    for field in expected:
+        if field.name in found.names and not _alike(found.field(field.name).type, field.type):
+            raise ValueError(f"column {field.name} holds {found.field(field.name).type}, expected {field.type}")
+
+
+def check_results(columns: Columns) -> None:
+    """Raises ValueError for a value outside 0 .. 1, no images, an epsilon below 0, and whatever else is no result."""
+    _filled(columns, "cell", "job", "task", "dataset", "backbone", "weights", "finetune", "rule", "attack", "gradient")
+    _filled(columns, "epsilon_label", "seed", "value", "n", "epsilon", "metric")
+    _within(columns, (0, 1), "value", "chance")
+    _within(columns, (1, None), "n")
+    _within(columns, (0, None), "epsilon", "seed", "steps", "queries", "failed_starts", "seconds")
+    _within(columns, (0, None), "gpu_share", "gpu_peak", "gpu_total")
+    _texts(columns, _METRICS.__contains__, "top1 or map", "metric")
+    _texts(columns, _NORMS.__contains__, "linf or l2", "norm")
+    _texts(columns, _is_object, "the JSON of an object", "finetune", *(n for n in columns if n.endswith("_params")))
+
+
+def check_outcomes(columns: Columns) -> None:
+    """Raises ValueError for a row that has not exactly one of robust and average precision, and for no image."""
+    _filled(columns, "cell", "image")
+    if "robust" in columns and "ap" in columns:
+        robust, precision = columns["robust"], columns["ap"]
+        plain = not robust.null_count and precision.null_count == len(precision)
+        if not plain and (row := _first(_valid(robust) == _valid(precision))):
+            raise ValueError(f"row {row}: expected either robust or ap, got both or neither")
+    _within(columns, (0, 1), "ap")
+    _within(columns, (0, 2**31 - 1), "image")
+    _within(columns, (0, None), "linf", "queries")
+    # Infinite for an image that no start was found for.
+    _within(columns, (0, math.inf), "distance")
+
+
+def check_failures(columns: Columns) -> None:
+    """Raises ValueError for a failure without its job or its reason."""
+    _filled(columns, "job", "title", "error")
+
+
+def check_examples(columns: Columns) -> None:
+    """Raises ValueError for an image without its cell, number or bytes."""
+    _filled(columns, "cell", "image", "clean", "adversarial")
+
+
+_CHECKS: Mapping[str, Callable[[Columns], None]] = {
+    "results": check_results,
+    "outcomes": check_outcomes,
+    "failures": check_failures,
+    "examples": check_examples,
+}
+
+
+def check(folder: str, table: pa.Table) -> None:
+    """Raises ValueError for a table whose rows are none of `folder`'s; other folders' tables have no check."""
+    if folder in _CHECKS:
+        _CHECKS[folder]({name: single(table[name]) for name in table.column_names})
+
+
+def _filled(columns: Columns, *names: str) -> None:
+    for name in names:
+        if name in columns and columns[name].null_count:
+            raise ValueError(f"row {_first(~_valid(columns[name]))}: column {name} is empty")
+
+
+def _within(columns: Columns, ends: tuple[float, float | None], *names: str) -> None:
+    """Raises for a number outside the ends, or none at all; without an upper end any finite one is within."""
+    low, high = ends
+    for name in names:
+        column = columns.get(name)
+        if column is None or column.null_count == len(column):
+            continue
+        numbers = to_numpy(column)
+        # NaN compares as false.
+        within = (numbers >= low) & (np.isfinite(numbers) if high is None else numbers <= high)
+        # An empty place is none of this check's business.
+        if not within.all() and (row := _first(~within & _valid(column))):
+            expected = f"{low} or more" if high in (None, math.inf) else f"{low} .. {high}"
+            raise ValueError(f"row {row}: column {name} is {numbers[row - 1]}, expected {expected}")
+
+
+def _texts(columns: Columns, fits: Callable[[str], bool], expected: str, *names: str) -> None:
+    for name in names:
+        if name not in columns:
+            continue
+        column = columns[name]
+        values = column.dictionary if pa.types.is_dictionary(column.type) else column.unique()
+        for value in values.to_pylist():
+            if value is not None and not fits(value):
+                raise ValueError(f"column {name} is {value[:60]!r}, expected {expected}")
+
+
+def _valid(column: pa.Array) -> NDArray[np.bool_]:
+    return to_numpy(column.is_valid())
+
+
+def _first(rows: NDArray[np.bool_]) -> int:
+    """The number, from 1 on, of the first row that is true; 0 where none is."""
+    return int(rows.argmax()) + 1 if rows.any() else 0
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _alike(found: pa.DataType, expected: pa.DataType) -> bool:
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if pa.types.is_timestamp(expected):
+        return bool(pa.types.is_timestamp(found))
+    text = pa.types.is_string(expected) and pa.types.is_large_string(found)
+    return bool(text or found == expected)

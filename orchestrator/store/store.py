@@ -1,0 +1,342 @@
+"""The store: the directory or bucket that holds results, models and failures, and alone says what is done.
+
+A file appears whole or not at all. Nothing is a pickle. A file that a number comes from carries its own digest, which
+is checked whenever it is read (see `orchestrator.store.seal`). What is damaged, half-written or foreign is named and
+skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+from safetensors import SafetensorError
+
+from orchestrator.store import records, seal, tables
+from orchestrator.store.files import FOLDER, Entry, Files
+from orchestrator.store.files import StoreError as StoreError
+from orchestrator.store.folder import Folder, printable, reason_of
+from orchestrator.store.seal import DamagedError as DamagedError
+
+if TYPE_CHECKING:
+    # Imported where tensors are read or written: a sweep's driver, which does neither, stays without torch. Frames are
+    # of pandas, which is imported where one is made.
+    import pandas as pd
+    from torch import Tensor
+
+#: Files below a model's folder.
+_MODEL, _CODES, _RECORD, _PROGRESS = "model.safetensors", "codes.safetensors", "record.json", "progress.safetensors"
+
+#: How deep and how wide stores are looked for below a folder that is none, and how many are named.
+LEVELS, WIDTH, NAMED = 3, 200, 10
+
+
+class Store:
+    """A store at a local path or a URI that pyarrow knows, such as s3://bucket/sweeps."""
+
+    def __init__(self, uri: str) -> None:
+        self._files = Files(uri)
+        self._fs, self._root = self._files.fs, self._files.root
+        self.uri = self._files.uri
+        #: Files that were found and could not be used, with the reason.
+        self.skipped: dict[str, str] = {}
+        #: Files that were read and carry no digest: those of versions before there were any.
+        self.unsealed: set[str] = set()
+
+    # Files
+
+    @property
+    def folder(self) -> Path | None:
+        """The store's folder where it is a local one."""
+        return self._files.folder
+
+    def write(self, path: str, data: bytes | bytearray | memoryview) -> None:
+        """Put `data` at `path` below the store, whole or not at all. Raises StoreError with what to do about it."""
+        self._files.write(path, data)
+
+    def read(self, path: str) -> bytes:
+        """The bytes at `path` below the store; FileNotFoundError where there is nothing."""
+        return self._files.read(path)
+
+    def read_sealed(self, path: str) -> bytes:
+        """The bytes of a file at `path` that a number comes from. Raises DamagedError where its digest is another."""
+        data = self.read(path)
+        if not seal.check(data):
+            self.unsealed.add(path)
+        return data
+
+    def remove(self, path: str) -> None:
+        """Remove the file at `path` below the store, if it is there."""
+        self._files.remove(path)
+
+    def exists(self, paths: Sequence[str]) -> set[str]:
+        """Those of `paths` below the store at which there is a file."""
+        if self.folder is not None:
+            return {path for path in paths if (self.folder / path).is_file()}
+        found = self._fs.get_file_info([f"{self._root}/{path}" for path in paths])
+        return {path for path, info in zip(paths, found, strict=True) if info.type == fs.FileType.File}
+
+    def entries(self, folder: str, deep: bool = False) -> list[Entry]:
+        """Everything that stands in a folder, temporary files too; `deep`: and in its folders, as FOLDER/NAME."""
+        return self._files.entries(folder, deep)
+
+    def listing(self, folder: str, suffix: str) -> tuple[list[str], dict[str, str]]:
+        """The sorted names of one folder's files that end with `suffix`; and all else that is there, by its place
+        below the store with the reason why it is none of them. Temporary files are neither.
+        """
+        names, strangers = [], {}
+        for entry in self.entries(folder):
+            if entry.name.startswith("."):
+                continue
+            reason = entry.reason or ("" if entry.name.endswith(suffix) else f"its name does not end with {suffix}")
+            if not entry.name.isprintable():
+                reason = "its name cannot be printed"
+            if reason:
+                strangers[printable(f"{folder}/{entry.name}")] = reason
+            else:
+                names.append(entry.name)
+        return names, strangers
+
+    def names(self, folder: str, suffix: str) -> list[str]:
+        """The sorted names of one folder's files that end with `suffix`; temporary ones are not among them."""
+        return self.listing(folder, suffix)[0]
+
+    def is_store(self) -> bool:
+        """Whether a sweep was here: there are grids or results."""
+        return bool(self.names("grids", ".yaml") or self.names("results", ".parquet"))
+
+    def stores_below(self) -> list[str]:
+        """Some of the local stores below a folder that is none itself, for people who named the folder above."""
+        below = [] if self.folder is None or not self.folder.is_dir() else [self.folder]
+        found: list[str] = []
+        for _ in range(LEVELS):
+            below = [place for folder in below[:WIDTH] for place in sorted(_folders(folder))]
+            found += [str(place) for place in below if (place / "grids").is_dir() and Store(str(place)).is_store()]
+        return found[:NAMED]
+
+    # Tables
+
+    def write_table(self, folder: str, key: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+        """Put rows into FOLDER/KEY.parquet."""
+        table = pa.Table.from_pylist(list(rows), schema=schema)
+        self.write(f"{folder}/{key}.parquet", sealed_table(table, schema))
+
+    def table(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of a folder's files; broken and foreign files are left out and named in `skipped`."""
+        parts = list(self.parts(folder, schema, columns))
+        if parts:
+            return pa.concat_tables(parts)
+        return pa.Table.from_batches([], pa.schema([schema.field(name) for name in columns or schema.names]))
+
+    def parts(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows of a folder's files, file by file; broken and foreign files are left out and named in `skipped`."""
+        files = Folder(self, folder, schema, columns or schema.names, plain=schema.names)
+        for part in files.parts():
+            yield part.cast(files.columns)
+        self.skipped |= files.skipped
+        self.unsealed |= files.unsealed
+
+    def results(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row for each cell whose outcomes are there; of a cell that two sweeps computed, the one finished first."""
+        from orchestrator.store.trusted import sound_results
+
+        names = list(columns or tables.RESULTS.names)
+        wanted = list(dict.fromkeys([*names, "cell", "finished_at"]))
+        schema = pa.schema([tables.RESULTS.field(name) for name in wanted])
+        frame: pd.DataFrame = pa.concat_tables([schema.empty_table(), *sound_results(self, wanted)]).to_pandas()
+        frame = frame.sort_values("finished_at", kind="stable").drop_duplicates("cell").reset_index(drop=True)
+        return frame[names]
+
+    def outcomes(self) -> pd.DataFrame:
+        """A row for each cell and image, once."""
+        frame: pd.DataFrame = self.table("outcomes", tables.OUTCOMES).to_pandas()
+        return frame.drop_duplicates(["cell", "image"]).reset_index(drop=True)
+
+    # Models
+
+    def save_model(self, key: str, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        """Put a finished model into the store. Its record is written last: it is what says that the model is done."""
+        self._save_tensors(key, _MODEL, tensors)
+        self.write(f"models/{key}/{_RECORD}", records.written(record))
+
+    def load_model(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """A finished model's tensors and record. Raises DamagedError for what is not what was saved."""
+        record = self.record(key)
+        return self._load_tensors(key, _MODEL)[0], record
+
+    def record(self, key: str) -> dict[str, Any]:
+        """The record of a finished model. Raises DamagedError for what is none."""
+        path = f"models/{key}/{_RECORD}"
+        try:
+            return records.read(self.read_sealed(path), key)
+        except ValueError as error:
+            raise DamagedError(f"{path}: {error}") from error
+
+    def save_codes(self, key: str, codes: dict[str, Tensor]) -> None:
+        """Put the packed codes that a model gives its database and its training images beside it, before its record."""
+        self._save_tensors(key, _CODES, codes)
+
+    def load_codes(self, key: str) -> dict[str, Tensor]:
+        """What `save_codes` was given. Raises DamagedError where it is not that any more."""
+        return self._load_tensors(key, _CODES)[0]
+
+    def model_folders(self) -> dict[str, set[str]]:
+        """For each key below models/ the names of its files. What is no model's folder is named in `skipped`."""
+        found: dict[str, set[str]] = {}
+        for entry in self.entries("models", deep=True):
+            key, _, name = entry.name.partition("/")
+            if entry.reason == FOLDER and not name:
+                found.setdefault(key, set())
+            elif name and not entry.reason and entry.name.isprintable():
+                found.setdefault(key, set()).add(name)
+            elif not name.startswith(".") and not key.startswith("."):
+                self.skipped[printable(f"models/{entry.name}")] = entry.reason or "it belongs to no model"
+        return found
+
+    def check_model(self, key: str, codes: bool = False) -> bool:
+        """Whether a finished model's weights, and its codes where there are any or `codes` asks for them, are what was
+        saved; otherwise the file is named in `skipped`.
+        """
+        for name in (_MODEL, _CODES):
+            path = f"models/{key}/{name}"
+            try:
+                if name == _MODEL or codes or self.exists([path]):
+                    self._load_tensors(key, name)
+            except FileNotFoundError:
+                self.skipped[path] = "missing: the record of its model is there without it"
+                return False
+            except (OSError, ValueError) as error:
+                self.skipped[path] = reason_of(error).removeprefix(f"{path}: ")
+                return False
+        return True
+
+    def models(self) -> tuple[dict[str, dict[str, Any]], set[str]]:
+        """The records that can be read, by key, and the keys of the models that are done: those that have weights too.
+
+        What cannot be read is named in `skipped`.
+        """
+        found, folders = {}, self.model_folders()
+        for key, names in folders.items():
+            if _RECORD in names:
+                try:
+                    found[key] = self.record(key)
+                except FileNotFoundError:
+                    continue
+                except (ValueError, OSError) as error:
+                    self.skipped[f"models/{key}/{_RECORD}"] = reason_of(error)
+        return found, {key for key in found if _MODEL in folders[key]}
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The records of all models that can be read, by key."""
+        return self.models()[0]
+
+    def done_models(self) -> set[str]:
+        """Keys of the finished pre-training and fine-tune jobs."""
+        return self.models()[1]
+
+    def save_progress(self, key: str, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Put the checkpoint of an unfinished model in the place of the last one."""
+        self._save_tensors(key, _PROGRESS, tensors, state=json.dumps(state))
+
+    def load_progress(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last checkpoint of an unfinished model; None where there is none that can be trusted.
+
+        A damaged one costs the epochs that it held and no number; it is named in `skipped`.
+        """
+        try:
+            tensors, metadata = self._load_tensors(key, _PROGRESS)
+            state: dict[str, Any] = records.parsed(metadata["state"].encode())
+            return tensors, {"epoch": int(state["epoch"]), "history": list(state["history"])}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.skipped[f"models/{key}/{_PROGRESS}"] = reason_of(error)
+            return None
+
+    def drop_progress(self, key: str) -> None:
+        """Remove the checkpoint of a model that is finished."""
+        self.remove(f"models/{key}/{_PROGRESS}")
+
+    def _save_tensors(self, key: str, name: str, tensors: dict[str, Tensor], **metadata: str) -> None:
+        from safetensors.torch import save
+
+        # The job, since one model's weights in another's place would fit.
+        metadata |= {"job": key, seal.KEY: seal.BLANK}
+        self.write(f"models/{key}/{name}", seal.sealed(save(tensors, metadata=metadata)))
+
+    def _load_tensors(self, key: str, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        from safetensors.torch import load
+
+        path = f"models/{key}/{name}"
+        data = self.read_sealed(path)
+        try:
+            tensors, metadata = load(data), _metadata(data)
+        except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+            raise DamagedError(f"{path}: {reason_of(error)}") from error
+        if metadata.get("job", key) != key:
+            raise DamagedError(f"{path}: it belongs to another job, {metadata['job'][:64]}")
+        return tensors, metadata
+
+    # Records
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Put a value as JSON at `path`."""
+        self.write(path, json.dumps(value, indent=1, sort_keys=True).encode())
+
+    def read_json_files(self, folder: str) -> dict[str, Any]:
+        """{name without suffix: value} of a folder's JSON files; unreadable ones are named in `skipped`."""
+        values = {}
+        names, strangers = self.listing(folder, ".json")
+        self.skipped |= strangers
+        for name in names:
+            try:
+                values[name.removesuffix(".json")] = records.parsed(self.read(f"{folder}/{name}"))
+            except FileNotFoundError:
+                continue
+            except (ValueError, OSError) as error:
+                self.skipped[f"{folder}/{name}"] = reason_of(error)
+        return values
+
+    def forget_failures(self, jobs: Iterable[str]) -> None:
+        """Remove the failure records of `jobs`."""
+        for name in set(self.names("failures", ".parquet")) & {f"{job}.parquet" for job in jobs}:
+            self.remove(f"failures/{name}")
+
+
+def sealed_table(table: pa.Table, schema: pa.Schema) -> bytearray:
+    """A table as a Parquet file that carries its own digest."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({seal.KEY: seal.BLANK})
+    return seal.sealed(sink.getvalue())
+
+
+def open_store(storage: str) -> Store:
+    """The store at `storage`, where there is one. Raises StoreError that names the stores below it otherwise."""
+    store = Store(storage)
+    if store.is_store():
+        return store
+    if below := store.stores_below():
+        raise StoreError(f"{store.uri} is no store; stores below it: {', '.join(below)}")
+    raise StoreError(f"there is no sweep in {store.uri}; make one with: signsym sweep GRID --storage {storage}")
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """What a safetensors file says of itself beside its tensors."""
+    header = records.parsed(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata: dict[str, str] = header.get("__metadata__") or {}
+    return metadata
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []

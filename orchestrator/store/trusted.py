@@ -1,0 +1,146 @@
+"""Which results can be trusted: those whose outcomes are there and are theirs. A job is done when all of its are.
+
+Outcomes lie in a file that is named like that of their results, or, where files were merged, in any that is named like
+none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from orchestrator.store import tables
+from orchestrator.store.arrays import single, to_numpy
+from orchestrator.store.folder import AT_ONCE, Folder
+from orchestrator.store.rows import ROUNDING
+from orchestrator.store.store import Store
+
+#: What is said of the cells of results that are not sound.
+NOT_DONE = "its cells count as not done"
+#: Of some results the cells, their numbers of images and their values.
+Expected = tuple[pa.Array, NDArray[np.int64], NDArray[np.float64]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """What the outcomes of some cells add up to."""
+
+    cells: pa.Array
+    #: For each cell its number of different images, and the mean of its outcomes.
+    counts: NDArray[np.int64]
+    means: NDArray[np.float64]
+
+
+def sound_results(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Some columns of the results that can be trusted, file by file; the others are named in `store.skipped`.
+
+    Every file of results and of outcomes is read and checked.
+    """
+    # All columns, since a row is checked by those that are read.
+    results = Folder(store, "results", tables.RESULTS, tables.RESULTS.names, plain=tables.RESULTS.names)
+    outcomes = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
+    names, there = results.names(), set(outcomes.names())
+    bare: dict[str, pa.Table] = {}
+    for start in range(0, len(names), AT_ONCE):
+        some = results.read(names[start : start + AT_ONCE])
+        paired = outcomes.read([name for name in some if name in there])
+        for name, table in some.items():
+            if name not in there:
+                bare[name] = table
+            elif name in paired:
+                found = tally(paired[name])
+                at = places(single(table["cell"]), found.cells)
+                if reason := misfit(expected(table), at, found):
+                    outcomes.skip(name, reason)
+                elif (at < 0).any():
+                    bare[name] = table.filter(pa.array(at < 0))
+                    yield table.filter(pa.array(at >= 0)).select(columns)
+                else:
+                    yield table.select(columns)
+    merged = _joined(outcomes, sorted(there - set(names))) if bare else None
+    for name, table in bare.items():
+        at = np.full(len(table), -1)
+        if merged is not None:
+            at = places(single(table["cell"]), merged.cells)
+            if reason := misfit(expected(table), at, merged, own=False):
+                outcomes.skip(name, reason)
+                continue
+        if (at < 0).any():
+            outcomes.skip(name, missing(at))
+        yield table.filter(pa.array(at >= 0)).select(columns)
+    for folder in (results, outcomes):
+        store.skipped |= folder.skipped
+        store.unsealed |= folder.unsealed
+
+
+def tally(outcomes: pa.Table) -> Tally:
+    """The tally of a table of outcomes, whose cells are dictionary-encoded."""
+    column = single(outcomes["cell"])
+    codes, images = to_numpy(column.indices), to_numpy(single(outcomes["image"]))
+    robust, precision = single(outcomes["robust"]), single(outcomes["ap"])
+    scores = to_numpy(robust).astype(np.float64)
+    if precision.null_count < len(precision):
+        scores = np.where(to_numpy(precision.is_valid()), to_numpy(precision), scores)
+    pairs = (codes.astype(np.int64) << 32) + images
+    if not (pairs[1:] > pairs[:-1]).all():
+        # Of an image that comes twice in a cell the first row counts.
+        order = np.argsort(pairs, kind="stable")
+        pairs = pairs[order]
+        order = order[np.append(True, pairs[1:] != pairs[:-1])]
+        codes, scores = codes[order], scores[order]
+    counts = np.bincount(codes, minlength=len(column.dictionary))
+    return Tally(column.dictionary, counts, np.bincount(codes, scores, len(counts)) / np.maximum(1, counts))
+
+
+def expected(results: pa.Table) -> Expected:
+    """What the outcomes of some results must add up to."""
+    return single(results["cell"]), to_numpy(single(results["n"])), to_numpy(single(results["value"]))
+
+
+def places(cells: pa.Array, found: pa.Array) -> NDArray[np.int64]:
+    """Where each of `cells` stands in `found`; -1 where it does not."""
+    if found.equals(cells):
+        return np.arange(len(cells))
+    at = pc.index_in(cells, value_set=found)
+    return to_numpy(pc.fill_null(at, -1) if at.null_count else at).astype(np.int64)
+
+
+def misfit(results: Expected, at: NDArray[np.int64], found: Tally, own: bool = True) -> str:
+    """Why outcomes are not those of `results`, whose places in the tally are `at`; "" where they are.
+
+    With `own` they must be outcomes of nothing else.
+    """
+    cells, n, values = results
+    rows = np.flatnonzero(at >= 0)
+    counts, means = found.counts[at[rows]], found.means[at[rows]]
+    wrong = np.flatnonzero((counts != n[rows]) | ~(np.abs(means - values[rows]) <= ROUNDING))
+    if len(wrong):
+        row = int(rows[wrong[0]])
+        words = f"cell {cells[row].as_py()[:16]} has {counts[wrong[0]]} outcomes of mean {means[wrong[0]]:g}, its"
+        return f"{words} result is {values[row]:g}, n = {n[row]}; {NOT_DONE}"
+    if own and (more := int((found.counts > 0).sum()) - len(np.unique(at[rows]))):
+        return f"{more} of its cells have no result in the file of the same name; {NOT_DONE}"
+    return ""
+
+
+def missing(at: NDArray[np.int64]) -> str:
+    """What is said where some results have no outcomes anywhere."""
+    return f"missing: {int((at < 0).sum())} of the {len(at)} results of the same name have no outcomes; {NOT_DONE}"
+
+
+def _joined(outcomes: Folder, names: Sequence[str]) -> Tally | None:
+    """The tally of merged files together."""
+    tallies = []
+    for start in range(0, len(names), AT_ONCE):
+        tallies += [tally(table) for table in outcomes.read(names[start : start + AT_ONCE]).values()]
+    if not tallies:
+        return None
+    cells = pa.concat_arrays([each.cells for each in tallies])
+    return Tally(
+        cells, np.concatenate([each.counts for each in tallies]), np.concatenate([each.means for each in tallies])
+    )

@@ -1,0 +1,28 @@
+"""Codes of a model's database and training images, in the store beside the model: made once, used by all attacks."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+import signsym_core as ss
+from orchestrator.store.store import Store
+from signsym_core.backbones import Model
+from signsym_core.datasets import Data, DataSource
+from signsym_core.retrieval import pack, unpack
+
+
+def encoded(model: Model, data: Data, source: DataSource) -> dict[str, Tensor]:
+    """The packed codes uint8 [n, ceil(bits / 8)] of the training images and of the database, where that is another."""
+    splits = {"train": data.train} | ({} if data.database is None else {"database": data.database})
+    return {name: pack(ss.encode(model, split, source).signs).cpu() for name, split in splits.items()}
+
+
+def gallery(store: Store, data: Data, bits: int, model: str, crafting: str) -> ss.Gallery:
+    """The database as `model` encodes it, and the training images as the model `crafting` does: keys of fine-tunes."""
+    device = data.train.labels.device
+    database, name = (data.train, "train") if data.database is None else (data.database, "database")
+    searched, known = store.load_codes(model)[name], store.load_codes(crafting)["train"]
+    return ss.Gallery(
+        database=ss.Codes(signs=unpack(searched.to(device), bits), labels=database.labels),
+        train=ss.Codes(signs=unpack(known.to(device), bits), labels=data.train.labels),
+    )

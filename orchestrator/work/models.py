@@ -1,0 +1,35 @@
+"""Models of the store, built again from their records and weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import signsym_core as ss
+from orchestrator.store.store import DamagedError, Store
+from signsym_core.backbones import Backbone, Model
+from signsym_core.tasks import Task
+
+
+def rebuilt(store: Store, key: str) -> tuple[Model, dict[str, Any]]:
+    """The fine-tuned model `key` on the CPU, converted to its rule, and its record."""
+    tensors, record = store.load_model(key)
+    spec = record["spec"]
+    backbone = ss.BACKBONES.rebuild(spec["backbone"])
+    model = fresh(spec, backbone, len(record["classes"]), record["channels"], None)
+    rule = ss.RULES.rebuild(spec["rule"])
+    try:
+        ss.convert(model, rule, seed=spec["seed"]).load_state_dict(tensors)
+    except RuntimeError as error:
+        # Torch's own list of what does not fit.
+        raise DamagedError(f"models/{key}/model.safetensors: it is no {spec['backbone']['name']}: {error}") from error
+    return model, record
+
+
+def fresh(spec: dict[str, Any], backbone: Backbone, classes: int, channels: int, side: int | None) -> Model:
+    """A model of a job's backbone with the head of its task, as it is before anything is loaded or trained."""
+    return backbone.build(task_of(spec).outputs(classes), channels=channels, size=side, seed=spec["seed"])
+
+
+def task_of(spec: dict[str, Any], score: dict[str, Any] | None = None) -> Task:
+    """The task of a fine-tune, scored as an attack asks."""
+    return ss.TASKS.rebuild({"name": spec["task"]["name"], "parameters": spec["task"]["parameters"] | (score or {})})
