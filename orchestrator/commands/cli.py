@@ -67,7 +67,8 @@ def _plan(parsed: argparse.Namespace, console: Console) -> int:
 def _sweep(parsed: argparse.Namespace, console: Console) -> int:
     if parsed.plan:
         return _plan(parsed, console)
-    from orchestrator.engine.sweep import Settings, sweep
+    from orchestrator.engine.settings import Settings
+    from orchestrator.engine.sweep import sweep
 
     settings = Settings(
         storage=parsed.storage,

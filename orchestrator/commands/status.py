@@ -13,7 +13,7 @@ from orchestrator.plan.compile import Plan, compile_plan
 from orchestrator.plan.estimate import survey
 from orchestrator.store import tables
 from orchestrator.store.claims import alive
-from orchestrator.store.folder import reason_of
+from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, grid_text
 from orchestrator.store import tables
-from orchestrator.store.folder import AT_ONCE, Folder, printable, reason_of
+from orchestrator.store.folder import AT_ONCE, Folder
+from orchestrator.store.reasons import printable, reason_of
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import sound_results
 

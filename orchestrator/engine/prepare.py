@@ -19,7 +19,7 @@ from orchestrator.gridfile.callbacks import CallbackChoice
 from orchestrator.jobs.job import Job
 from orchestrator.plan.estimate import Group, Survey, survey
 from orchestrator.plan.packing import Memory
-from orchestrator.store.folder import reason_of
+from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from orchestrator.engine.dispatch import Failure, Feed
 from orchestrator.engine.frontier import Frontier
 from orchestrator.engine.prepare import Prepared
 from orchestrator.engine.progress import View
-from orchestrator.engine.sweep import Settings
+from orchestrator.engine.settings import Settings
 from orchestrator.gridfile import callbacks
 from orchestrator.jobs.job import Context, Job
 from orchestrator.plan.packing import Packing

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.engine.frontier import Retries
 from orchestrator.engine.prepare import Prepared, prepare_apart
 from orchestrator.engine.resume_command import command
+from orchestrator.engine.settings import Settings
 from orchestrator.gridfile.stored import keep_grid
 from orchestrator.jobs.job import STAGES, Job
 from orchestrator.store import tables
@@ -19,21 +18,6 @@ from orchestrator.store.store import Store, StoreError
 
 #: Exit statuses: every cell has a result; some failed; the request was wrong; interrupted.
 COMPLETE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How a sweep is run; nothing here changes a number."""
-
-    storage: str
-    data_root: str
-    address: str | None = None
-    retry_failed: bool = False
-    #: Whether a Ray that is started here gets a dashboard.
-    dashboard: bool = False
-    #: Where the grid's callbacks write.
-    trackers: str = "ray_results"
-    retries: Retries = dataclasses.field(default_factory=Retries)
 
 
 def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console) -> int:

@@ -10,7 +10,7 @@ from dash import ALL, MATCH, Dash, Input, Output, State, ctx, dcc, html, no_upda
 from dash.development.base_component import Component
 
 from orchestrator.drawing import style
-from orchestrator.explorer import refresh, routes
+from orchestrator.explorer import ASSETS, refresh, routes
 from orchestrator.explorer.controls import CONTROLS, bar, changed, navigation, options, shown, value_of
 from orchestrator.pages.context import context_of
 from orchestrator.results.data import Data

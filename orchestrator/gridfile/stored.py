@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.store.files import FOLDER
+from orchestrator.store.reasons import FOLDER
 from orchestrator.store.store import Store
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from orchestrator.results.planned_cells import Asked, asked_by, planned
 from orchestrator.results.rerun import one_cell
 from orchestrator.store import tables
 from orchestrator.store.claims import alive
-from orchestrator.store.folder import reason_of
+from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
 
 State = Literal["not run", "running", "failed"]

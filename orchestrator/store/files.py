@@ -8,12 +8,14 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
 
+from orchestrator.store import seal
+from orchestrator.store.reasons import FOLDER, printable, reason_of_mode
 from orchestrator.store.uri import UriError, check
 
 #: What to do about an error of the machine, by its number.
@@ -42,21 +44,14 @@ class Entry:
     modified: float = 0.0
 
 
-#: The reason of an entry that is a folder.
-FOLDER = "it is a folder, not a file"
-_KINDS = {
-    stat.S_IFDIR: FOLDER,
-    stat.S_IFIFO: "it is a pipe (FIFO), not a file",
-    stat.S_IFSOCK: "it is a socket, not a file",
-    stat.S_IFCHR: "it is a device, not a file",
-    stat.S_IFBLK: "it is a device, not a file",
-}
-
-
 class Files:
     """Files below one place. A file that is written appears whole or not at all."""
 
     def __init__(self, uri: str) -> None:
+        #: What was met and could not be used, by its place below the store, with the reason.
+        self.skipped: dict[str, str] = {}
+        #: Files that were read and carry no digest: those of versions before there were any.
+        self.unsealed: set[str] = set()
         #: The local folder; None elsewhere.
         self.folder: Path | None = None
         if "://" not in uri:
@@ -85,10 +80,24 @@ class Files:
                 data: bytes = stream.read()
                 return data
         place = os.fsencode(self.folder / path)
-        if reason := _reason(os.stat(place).st_mode):
+        if reason := reason_of_mode(os.stat(place).st_mode):
             raise OSError(reason)
         with open(os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             return file.read()
+
+    def read_sealed(self, path: str) -> bytes:
+        """The bytes of a file at `path` that a number comes from. Raises DamagedError where its digest is another."""
+        data = self.read(path)
+        if not seal.check(data):
+            self.unsealed.add(path)
+        return data
+
+    def exists(self, paths: Sequence[str]) -> set[str]:
+        """Those of `paths` at which there is a file."""
+        if self.folder is not None:
+            return {path for path in paths if (self.folder / path).is_file()}
+        infos = self.fs.get_file_info([f"{self.root}/{path}" for path in paths])
+        return {path for path, info in zip(paths, infos, strict=True) if info.type == fs.FileType.File}
 
     def entries(self, folder: str, deep: bool = False) -> list[Entry]:
         """What stands in a folder, by name; nothing where there is no such folder. `deep`: in its folders as well, as
@@ -106,6 +115,27 @@ class Files:
             reason = "" if info.type == fs.FileType.File else FOLDER
             found.append(Entry(name, reason, (info.mtime_ns or 0) / 1e9))
         return sorted(found, key=lambda entry: entry.name)
+
+    def listing(self, folder: str, suffix: str) -> tuple[list[str], dict[str, str]]:
+        """The sorted names of one folder's files that end with `suffix`; and all else that is there, by its place
+        below the store with the reason why it is none of them. Temporary files are neither.
+        """
+        names, strangers = [], {}
+        for entry in self.entries(folder):
+            if entry.name.startswith("."):
+                continue
+            reason = entry.reason or ("" if entry.name.endswith(suffix) else f"its name does not end with {suffix}")
+            if not entry.name.isprintable():
+                reason = "its name cannot be printed"
+            if reason:
+                strangers[printable(f"{folder}/{entry.name}")] = reason
+            else:
+                names.append(entry.name)
+        return names, strangers
+
+    def names(self, folder: str, suffix: str) -> list[str]:
+        """The sorted names of one folder's files that end with `suffix`; temporary ones are not among them."""
+        return self.listing(folder, suffix)[0]
 
     def remove(self, path: str) -> None:
         """Remove the file at `path`, if it is there."""
@@ -161,10 +191,6 @@ def _replace(target: Path, data: bytes | bytearray | memoryview) -> None:
         raise
 
 
-def _reason(mode: int) -> str:
-    return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "it is no file")
-
-
 def _entries(folder: Path, deep: bool, prefix: str = "") -> Iterator[Entry]:
     try:
         scan = os.scandir(folder)
@@ -185,7 +211,7 @@ def _entries(folder: Path, deep: bool, prefix: str = "") -> Iterator[Entry]:
             except OSError as error:
                 yield Entry(name, error.strerror or str(error))
             else:
-                yield Entry(name, _reason(status.st_mode), status.st_mtime)
+                yield Entry(name, reason_of_mode(status.st_mode), status.st_mtime)
                 if deep and stat.S_ISDIR(status.st_mode):
                     yield from _entries(Path(entry.path), False, f"{name}/")
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.store import rows, seal, tables
-
-if TYPE_CHECKING:
-    from orchestrator.store.store import Store
+from orchestrator.store.files import Files
+from orchestrator.store.reasons import reason_of
 
 #: Files that are read at once from a store that is not local.
 THREADS = 16
@@ -36,7 +34,7 @@ class Folder:
     """
 
     def __init__(
-        self, store: Store, name: str, schema: pa.Schema, columns: Sequence[str], plain: Collection[str] = ()
+        self, store: Files, name: str, schema: pa.Schema, columns: Sequence[str], plain: Collection[str] = ()
     ) -> None:
         self.store, self.name = store, name
         self.columns = pa.schema([schema.field(column) for column in columns])
@@ -122,14 +120,3 @@ class Folder:
         if any(column.num_chunks > 1 for column in table.itercolumns()):
             table = table.unify_dictionaries().combine_chunks()
         return table
-
-
-def reason_of(error: Exception) -> str:
-    """What is wrong with a file, in one line."""
-    text = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
-    return printable(text.splitlines()[0][:300])
-
-
-def printable(text: str) -> str:
-    """`text` with what a terminal must not get written out, such as control characters."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 from safetensors import SafetensorError
 
 from orchestrator.store import records, seal, tables
-from orchestrator.store.files import FOLDER, Entry, Files
+from orchestrator.store.files import Files
 from orchestrator.store.files import StoreError as StoreError
-from orchestrator.store.folder import Folder, printable, reason_of
+from orchestrator.store.folder import Folder
+from orchestrator.store.reasons import FOLDER, printable, reason_of
 from orchestrator.store.seal import DamagedError as DamagedError
 
 if TYPE_CHECKING:
@@ -37,75 +37,8 @@ _MODEL, _CODES, _RECORD, _PROGRESS = "model.safetensors", "codes.safetensors", "
 LEVELS, WIDTH, NAMED = 3, 200, 10
 
 
-class Store:
+class Store(Files):
     """A store at a local path or a URI that pyarrow knows, such as s3://bucket/sweeps."""
-
-    def __init__(self, uri: str) -> None:
-        self._files = Files(uri)
-        self._fs, self._root = self._files.fs, self._files.root
-        self.uri = self._files.uri
-        #: Files that were found and could not be used, with the reason.
-        self.skipped: dict[str, str] = {}
-        #: Files that were read and carry no digest: those of versions before there were any.
-        self.unsealed: set[str] = set()
-
-    # Files
-
-    @property
-    def folder(self) -> Path | None:
-        """The store's folder where it is a local one."""
-        return self._files.folder
-
-    def write(self, path: str, data: bytes | bytearray | memoryview) -> None:
-        """Put `data` at `path` below the store, whole or not at all. Raises StoreError with what to do about it."""
-        self._files.write(path, data)
-
-    def read(self, path: str) -> bytes:
-        """The bytes at `path` below the store; FileNotFoundError where there is nothing."""
-        return self._files.read(path)
-
-    def read_sealed(self, path: str) -> bytes:
-        """The bytes of a file at `path` that a number comes from. Raises DamagedError where its digest is another."""
-        data = self.read(path)
-        if not seal.check(data):
-            self.unsealed.add(path)
-        return data
-
-    def remove(self, path: str) -> None:
-        """Remove the file at `path` below the store, if it is there."""
-        self._files.remove(path)
-
-    def exists(self, paths: Sequence[str]) -> set[str]:
-        """Those of `paths` below the store at which there is a file."""
-        if self.folder is not None:
-            return {path for path in paths if (self.folder / path).is_file()}
-        found = self._fs.get_file_info([f"{self._root}/{path}" for path in paths])
-        return {path for path, info in zip(paths, found, strict=True) if info.type == fs.FileType.File}
-
-    def entries(self, folder: str, deep: bool = False) -> list[Entry]:
-        """Everything that stands in a folder, temporary files too; `deep`: and in its folders, as FOLDER/NAME."""
-        return self._files.entries(folder, deep)
-
-    def listing(self, folder: str, suffix: str) -> tuple[list[str], dict[str, str]]:
-        """The sorted names of one folder's files that end with `suffix`; and all else that is there, by its place
-        below the store with the reason why it is none of them. Temporary files are neither.
-        """
-        names, strangers = [], {}
-        for entry in self.entries(folder):
-            if entry.name.startswith("."):
-                continue
-            reason = entry.reason or ("" if entry.name.endswith(suffix) else f"its name does not end with {suffix}")
-            if not entry.name.isprintable():
-                reason = "its name cannot be printed"
-            if reason:
-                strangers[printable(f"{folder}/{entry.name}")] = reason
-            else:
-                names.append(entry.name)
-        return names, strangers
-
-    def names(self, folder: str, suffix: str) -> list[str]:
-        """The sorted names of one folder's files that end with `suffix`; temporary ones are not among them."""
-        return self.listing(folder, suffix)[0]
 
     def is_store(self) -> bool:
         """Whether a sweep was here: there are grids or results."""

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from orchestrator.store import tables
 from orchestrator.store.arrays import single, to_numpy
+from orchestrator.store.files import Files
 from orchestrator.store.folder import AT_ONCE, Folder
 from orchestrator.store.rows import ROUNDING
-from orchestrator.store.store import Store
 
 #: What is said of the cells of results that are not sound.
 NOT_DONE = "its cells count as not done"
@@ -36,7 +36,7 @@ class Tally:
     means: NDArray[np.float64]
 
 
-def sound_results(store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
+def sound_results(store: Files, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Some columns of the results that can be trusted, file by file; the others are named in `store.skipped`.
 
     Every file of results and of outcomes is read and checked.

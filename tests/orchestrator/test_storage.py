@@ -126,8 +126,8 @@ def test_what_may_be_a_secret_in_a_uri_is_refused_and_not_repeated(uri):
 @pytest.mark.parametrize("scheme", ["abfs", "abfss"])
 def test_azures_usual_uri_is_read(scheme):
     store = Store(f"{scheme}://container@account.dfs.core.windows.net/sweeps/x")
-    assert store._root == "container/sweeps/x"
-    assert "Azure" in type(store._fs).__name__
+    assert store.root == "container/sweeps/x"
+    assert "Azure" in type(store.fs).__name__
 
 
 def test_a_secret_in_the_environments_storage_is_in_no_help_and_no_message(monkeypatch, capsys, tiny):

@@ -28,8 +28,8 @@ from orchestrator.pages.context import context_of
 from orchestrator.plan.compile import compile_plan
 from orchestrator.results.data import Data
 from orchestrator.results.view import PAGES
-from orchestrator.store import leftovers, seal, tables
-from orchestrator.store.store import DamagedError, Store
+from orchestrator.store import Store, leftovers, seal, tables
+from orchestrator.store.seal import DamagedError
 from orchestrator.work import execute
 from orchestrator.work.models import rebuilt
 
