@@ -186,7 +186,7 @@ class Feed(Searcher):
         """The next job that is claimed and not done yet."""
         self._look_at_claims()
         while (job := self.frontier.next(time.monotonic(), self._slots)) is not None:
-            if job.key in self.claims.held:
+            if self.claims.holds(job.key):
                 return job
             # Short jobs are claimed some at a time; a long one alone, so that another sweep can have the next.
             more = int(AHEAD * self._slots / max(self.frontier.estimates[job.key], 0.01))

@@ -71,6 +71,12 @@ class Claims:
             self._write()
         return wanted - refused
 
+    def holds(self, key: str) -> bool:
+        """Whether the job is claimed, and this sweep was seen to be alive all the time since."""
+        if self._slept():
+            self._write()
+        return key in self.held
+
     def drop(self, key: str) -> None:
         """Let go of a job. Others see it with the next sign."""
         with self._lock:
@@ -80,11 +86,14 @@ class Claims:
         """Keys of the jobs that other living sweeps have claimed."""
         return self._others.claimed()
 
+    def _slept(self) -> bool:
+        """Whether this sweep was stopped, or without its store, for so long that it counts as dead elsewhere."""
+        return time.monotonic() - self._written > DEAD - PERIOD
+
     def _write(self) -> None:
         with self._lock:
-            if time.monotonic() - self._written > DEAD - PERIOD:
-                # Stopped for so long, or without its store, this sweep counts as dead, and what it had claimed ahead
-                # may be done by now: it is claimed anew, and looked up, when its turn comes.
+            if self._slept():
+                # What it had claimed ahead may be done by now: it is claimed anew, and looked up, when its turn comes.
                 self.held &= {trial["job"] for trial in self.running()}
             self._written = time.monotonic()
             self._beat += 1

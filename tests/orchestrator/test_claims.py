@@ -115,7 +115,8 @@ def test_a_sweep_that_slept_while_its_claims_expired_claims_anew_what_it_does_no
     assert mine.held == {"runs", "ahead"}
     # Stopped for a while, another sweep does what was claimed ahead, and is through with it.
     clock.ahead += DEAD + 1
-    mine.take([])
+    assert not mine.holds("ahead")
+    assert mine.holds("runs")
     assert mine.held == {"runs"}
 
 

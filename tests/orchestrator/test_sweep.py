@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
-import random
 import re
 import signal
 import stat
@@ -13,14 +13,21 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pandas
 import pytest
+import ray
 import torch
+from gate import HELD, Gate
 from sweeps import TINY, WATCHDOG, finish, start
 
 from orchestrator.store import Store, tables
 
 #: Columns that say when and how long, not what.
 CLOCK = ["seconds", "finished_at"]
+#: How many of the grid's three fine-tunes run at once on this machine.
+SLOTS = min(3, ray._private.utils.get_num_cpus())
+#: What a job of the grid leaves when it is done.
+DONE = ("results/*.parquet", "models/*/record.json")
 
 
 def table(storage):
@@ -33,41 +40,52 @@ def sweep(*arguments, **options):
     return start("orchestrator/sweep.py", *arguments, **options)
 
 
+@dataclasses.dataclass(frozen=True)
+class Undisturbed:
+    """A grid whose jobs can be held by a gate, and one sweep of it that nothing disturbed."""
+
+    grid: Path
+    storage: Path
+    #: The results as that sweep left them.
+    table: pandas.DataFrame
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The tiny grid's path and the store of one sweep that nothing disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "tiny.yaml").write_text(TINY)
-    status, output = finish(sweep(folder / "tiny.yaml", "--storage", folder / "store"))
+    grid, storage = folder / "held.yaml", folder / "store"
+    grid.write_text(HELD)
+    status, output = finish(sweep(grid, "--storage", storage, env=Gate(folder / "gate").environment))
     assert status == 0, output
-    return folder / "tiny.yaml", folder / "store"
+    return Undisturbed(grid, storage, table(storage))
 
 
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory):
-    """A grid whose fine-tunes take seconds, so that a test can strike while one runs, and its undisturbed table."""
-    folder = tmp_path_factory.mktemp("slow")
-    (folder / "slow.yaml").write_text(TINY.replace("epochs: 2,", "epochs: 40,"))
-    status, output = finish(sweep(folder / "slow.yaml", "--storage", folder / "store"))
-    assert status == 0, output
-    return folder / "slow.yaml", table(folder / "store")
+def logs(storage):
+    """What happened in each sweep on a store, in the order of their starts."""
+    texts = [log.read_text() for log in sorted((storage / "events").glob("*.jsonl"))]
+    return [[json.loads(line) for line in text.splitlines(True) if line.endswith("\n")] for text in texts]
 
 
-def started(storage, word, seconds=WATCHDOG):
-    """Wait until a job whose title has `word` runs."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        lines = [line for log in (storage / "events").glob("*.jsonl") for line in log.read_text().splitlines()]
-        events = [json.loads(line) for line in lines]
-        if any(event["event"] == "job_started" and word in event["title"] for event in events):
-            return
+def jobs(log, event):
+    """The jobs of a sweep to which that happened, each as often as it did."""
+    return [entry["job"] for entry in log if entry["event"] == event]
+
+
+def until(holds):
+    """Wait until `holds()` is true."""
+    deadline = time.monotonic() + WATCHDOG
+    while not holds():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
-    raise AssertionError(f"no {word} job started within {seconds} s")
+
+
+def stamps(storage):
+    """When each job that is done was, by the file that says so."""
+    return {path: path.stat().st_mtime_ns for pattern in DONE for path in storage.glob(pattern)}
 
 
 def test_every_cell_has_a_result_and_its_outcomes(undisturbed):
-    _, storage = undisturbed
-    store = Store(str(storage))
+    store = Store(str(undisturbed.storage))
     results, outcomes = store.results(), store.outcomes()
     # Three models: the clean cell each, and two attacks x two gradients x two epsilons.
     assert len(results) == 3 * (1 + 8)
@@ -78,7 +96,7 @@ def test_every_cell_has_a_result_and_its_outcomes(undisturbed):
 
 
 def test_under_bp_both_gradients_are_one_job(undisturbed):
-    results = table(undisturbed[1]).query("rule == 'bp' and attack == 'pgd'")
+    results = undisturbed.table.query("rule == 'bp' and attack == 'pgd'")
     assert set(results["gradient"]) == {"feedback", "exact"}
     assert results["job"].nunique() == 1
     values = results.pivot(index="epsilon", columns="gradient", values="value")
@@ -86,28 +104,27 @@ def test_under_bp_both_gradients_are_one_job(undisturbed):
 
 
 def test_provenance_and_clean_cells(undisturbed):
-    results = table(undisturbed[1])
+    results = undisturbed.table
     assert results[["git", "versions", "device", "finetune_job"]].notna().all(axis=None)
     clean = results.query("attack == 'none'")
     assert clean["epsilon"].eq(0).all()
     assert clean["gradient"].eq("none").all()
 
 
-def test_a_second_run_does_nothing_and_says_so(undisturbed, run):
-    grid, storage = undisturbed
+def test_a_second_run_does_nothing_and_says_so(undisturbed, tmp_path):
+    grid, storage = undisturbed.grid, undisturbed.storage
     before = {path: path.stat().st_mtime_ns for path in storage.rglob("*") if path.is_file()}
-    status, output = run("orchestrator/sweep.py", grid, "--storage", storage)
+    status, output = finish(sweep(grid, "--storage", storage, env=Gate(tmp_path).environment))
     assert status == 0
     assert "Nothing to do" in output
     assert {path: path.stat().st_mtime_ns for path in storage.rglob("*") if path.is_file()} == before
 
 
-def test_adding_an_epsilon_runs_only_that(undisturbed, run):
-    grid, storage = undisturbed
-    before = table(storage)
-    wider = grid.with_name("wider.yaml")
-    wider.write_text(TINY.replace("epsilon: [0, 0.1]", "epsilon: [0, 0.1, 0.2]"))
-    status, output = run("orchestrator/sweep.py", wider, "--storage", storage)
+def test_adding_an_epsilon_runs_only_that(undisturbed, tmp_path):
+    storage, before = undisturbed.storage, undisturbed.table
+    wider = tmp_path / "wider.yaml"
+    wider.write_text(HELD.replace("epsilon: [0, 0.1]", "epsilon: [0, 0.1, 0.2]"))
+    status, output = finish(sweep(wider, "--storage", storage, env=Gate(tmp_path).environment))
     assert status == 0, output
     assert "10 jobs to run (10 attack)" in output
     after = table(storage)
@@ -116,26 +133,6 @@ def test_adding_an_epsilon_runs_only_that(undisturbed, run):
     new = after[~after["cell"].isin(before["cell"])]
     assert set(new["epsilon"]) == {0.2}
     assert len(new) == 3 * 4
-
-
-@pytest.mark.parametrize("attempt", range(2))
-def test_killed_at_a_random_moment_and_run_again_gives_the_same_table(slow, tmp_path, attempt):
-    grid, wanted = slow
-    seconds = random.uniform(4, 22)
-    process = sweep(grid, "--storage", tmp_path / "store")
-    time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    time.sleep(2)
-    store = Store(str(tmp_path / "store"))
-    finished = set(store.names("results", ".parquet")), store.done_models()
-    stamps = {name: (tmp_path / "store/results" / name).stat().st_mtime_ns for name in finished[0]}
-    status, output = finish(sweep(grid, "--storage", tmp_path / "store"))
-    assert status == 0, f"killed after {seconds:.1f} s\n{output}"
-    again = {name: (tmp_path / "store/results" / name).stat().st_mtime_ns for name in finished[0]}
-    assert again == stamps, "what was finished must not be computed again"
-    assert table(tmp_path / "store").equals(wanted), f"killed after {seconds:.1f} s"
-    assert not list((tmp_path / "store").rglob("progress.safetensors"))
 
 
 def test_a_failed_job_is_retried_recorded_and_the_rest_goes_on(tmp_path, run):
@@ -181,129 +178,200 @@ def test_a_failed_job_is_retried_recorded_and_the_rest_goes_on(tmp_path, run):
     assert run("-m", "orchestrator.commands.cli", "status", storage)[0] == 0
 
 
-def test_a_killed_driver_leaves_no_process_and_no_folder(tmp_path):
-    grid = tmp_path / "long.yaml"
-    grid.write_text(TINY.replace("epochs: 2,", "epochs: 100000,"))
-    process = sweep(grid, "--storage", tmp_path / "store", env={"SIGNSYM_TEST": str(tmp_path)})
-    started(tmp_path / "store", "finetune")
-    before = _carrying(tmp_path)
-    assert any(b"raylet" in command for command in before.values())
+@dataclasses.dataclass(frozen=True)
+class Interrupted:
+    """What a sweep that was told to stop left."""
+
+    status: int
+    output: str
+    models: int
+    #: The epoch that the fine-tune which came furthest goes on from.
+    epoch: int
+    signs: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Disturbed:
+    """One store's sweeps: three that were told to stop, one that lost workers, Ray and its driver, and the last."""
+
+    storage: Path
+    interrupted: dict[int, Interrupted]
+    #: What `signsym status` said while one ran.
+    shown: str
+    #: Output of the sweep that was killed at last.
+    killed: str
+    #: The command lines of its processes, the mode of Ray's folder, and what was left of both.
+    processes: list[bytes]
+    mode: int
+    left: list[bytes]
+    folder_left: bool
+    #: What was finished when it was killed, and that after the last.
+    before: dict[Path, int]
+    after: dict[Path, int]
+    last: tuple[int, str]
+
+
+@pytest.fixture(scope="module")
+def disturbed(undisturbed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("disturbed")
+    storage, gate = folder / "store", Gate(folder / "gate")
+    words = (undisturbed.grid, "--storage", storage)
+    interrupted, shown = {}, ""
+    gate.close()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process = sweep(*words, env=gate.environment)
+        gate.until_waiting(SLOTS)
+        shown = shown or finish(start("-m", "orchestrator.commands.cli", "status", storage, env=gate.environment))[1]
+        os.kill(process.pid, number)
+        status, output = finish(process)
+        interrupted[number] = _interrupted(storage, status, output)
+    process = sweep(*words, env=gate.environment | {"SIGNSYM_TEST": str(folder)})
+    workers = gate.until_waiting(SLOTS)
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    workers += gate.until_waiting(SLOTS, beside=workers)
+    (raylet,) = [pid for pid in _below(process.pid) if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"]
+    os.kill(raylet, signal.SIGKILL)
+    gate.until_waiting(SLOTS, beside=workers)
+    gate.close("attack")
+    gate.open("training")
+    gate.until_waiting(work="attack")
+    processes = list(_carrying(folder).values())
     # python -I watch.py MARK FOLDER
-    (folder,) = {command.split(b"\0")[4].decode() for command in before.values() if b"watch.py" in command}
-    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
-    assert list(Path(folder, "r").glob("session_2*"))
+    (rays,) = {command.split(b"\0")[4].decode() for command in processes if b"watch.py" in command}
+    mode = stat.S_IMODE(os.stat(rays).st_mode)
+    assert list(Path(rays, "r").glob("session_2*"))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + WATCHDOG
-    while _carrying(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not _carrying(tmp_path)
-    assert not os.path.exists(folder)
+    left, folder_left = _left(folder, Path(rays))
+    killed, _ = process.communicate()
+    before = stamps(storage)
+    gate.open("attack")
+    last = finish(sweep(*words, env=gate.environment))
+    after = stamps(storage)
+    return Disturbed(storage, interrupted, shown, killed, processes, mode, left, folder_left, before, after, last)
+
+
+def _interrupted(storage, status, output):
+    store = Store(str(storage))
+    epochs = [store.load_progress(path.parent.name)[1]["epoch"] for path in storage.rglob("progress.safetensors")]
+    return Interrupted(status, output, len(store.done_models()), max(epochs), store.names("sweeps", ".json"))
+
+
+def _left(mark, folder):
+    """What the program that clears up after a killed driver has left when it ended; it is ended then."""
+    until(lambda: not any(b"watch.py" in command for command in _carrying(mark).values()))
+    left, folder_left = _carrying(mark), folder.exists()
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return list(left.values()), folder_left
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_sweep_keeps_what_is_finished_and_says_how_to_go_on(slow, tmp_path, number):
-    grid, _ = slow
-    process = sweep(grid, "--storage", tmp_path / "store")
-    started(tmp_path / "store", "finetune")
-    os.kill(process.pid, number)
-    status, output = finish(process)
-    assert status == 130, output
-    assert "orchestrator/sweep.py" in output.split("go on with:")[1]
-    # The pre-training was finished, and the fine-tune that was told to stop was not.
-    assert len(Store(str(tmp_path / "store")).done_models()) == 1
-    assert not Store(str(tmp_path / "store")).names("sweeps", ".json")
+def test_an_interrupted_sweep_keeps_what_is_finished_and_says_how_to_go_on(disturbed, number):
+    seen = disturbed.interrupted[number]
+    assert seen.status == 130, seen.output
+    assert "orchestrator/sweep.py" in seen.output.split("go on with:")[1]
+    # The pre-training was finished, and the fine-tunes that were told to stop were not.
+    assert seen.models == 1
+    assert not seen.signs
 
 
-def test_a_killed_worker_costs_one_retry(slow, tmp_path):
-    grid, wanted = slow
-    process = sweep(grid, "--storage", tmp_path / "store")
-    started(tmp_path / "store", "finetune")
-    workers = [pid for pid in _below(process.pid) if b"ResourceTrainable" in _command(pid)]
-    assert workers, "no worker was found"
-    for worker in workers:
-        os.kill(worker, signal.SIGKILL)
-    status, output = finish(process)
+def test_a_fine_tune_goes_on_from_its_last_epoch(disturbed):
+    # Each was stopped in its third epoch since it began or went on.
+    assert [seen.epoch for seen in disturbed.interrupted.values()] == [2, 4, 6]
+
+
+def test_status_in_another_terminal_shows_what_runs(disturbed):
+    assert re.search(r"running: .* held digits seed 0, \d+ s so far, sweep on ", disturbed.shown), disturbed.shown
+
+
+def test_a_killed_worker_costs_one_retry(disturbed):
+    log = logs(disturbed.storage)[3]
+    failed = [event for event in log if event["event"] == "job_failed"]
+    assert Counter(event["job"] for event in failed) == Counter(jobs(log, "job_started")[:SLOTS])
+    assert all(event["again"] for event in failed)
+    assert all("was killed by a signal or crashed" in event["error"] for event in failed)
+    assert "was killed by a signal or crashed" in disturbed.killed
+
+
+def test_when_rays_node_dies_no_job_is_blamed_and_the_sweep_goes_on(disturbed):
+    log = logs(disturbed.storage)[3]
+    names = [event["event"] for event in log]
+    assert names.count("ray_lost") == 1
+    assert "job_failed" not in names[names.index("ray_lost") :]
+    assert "job_finished" in names[names.index("ray_lost") :]
+    assert not Store(str(disturbed.storage)).names("failures", ".parquet")
+
+
+def test_a_killed_driver_leaves_no_process_and_no_folder(disturbed):
+    assert any(b"raylet" in command for command in disturbed.processes)
+    assert disturbed.mode == 0o700
+    assert disturbed.left == []
+    assert not disturbed.folder_left
+
+
+def test_a_disturbed_sweep_computes_nothing_again_and_gives_the_table_of_an_undisturbed_one(undisturbed, disturbed):
+    status, output = disturbed.last
     assert status == 0, output
-    assert table(tmp_path / "store").equals(wanted)
-    assert "was killed by a signal or crashed" in output
+    assert table(disturbed.storage).equals(undisturbed.table)
+    # The pre-training and the fine-tunes at least.
+    assert len(disturbed.before) >= 2
+    assert {path: disturbed.after[path] for path in disturbed.before} == disturbed.before
+    assert not list(disturbed.storage.rglob("progress.safetensors"))
 
 
-def test_when_rays_node_dies_no_job_is_blamed_and_the_sweep_goes_on(slow, tmp_path):
-    grid, wanted = slow
-    process = sweep(grid, "--storage", tmp_path / "store")
-    started(tmp_path / "store", "finetune")
-    (raylet,) = [pid for pid in _below(process.pid) if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"]
-    os.kill(raylet, signal.SIGKILL)
-    status, output = finish(process)
-    assert not Store(str(tmp_path / "store")).names("failures", ".parquet")
-    assert status == 0, output
-    assert table(tmp_path / "store").equals(wanted)
-
-
-def events(storage):
-    """What happened in all sweeps on a store."""
-    lines = [line for log in (storage / "events").glob("*.jsonl") for line in log.read_text().splitlines()]
-    return [json.loads(line) for line in lines]
-
-
-def test_two_sweeps_at_once_share_the_work_and_do_no_job_twice(slow, tmp_path):
-    grid, wanted = slow
-    both = [sweep(grid, "--storage", tmp_path / "store") for _ in range(2)]
-    for process in both:
-        status, output = finish(process)
-        assert status == 0, output
-    assert table(tmp_path / "store").equals(wanted)
-    told = events(tmp_path / "store")
-    started = [event["job"] for event in told if event["event"] == "job_started"]
-    assert len(started) == len(set(started)) == 17
-    assert any(event["event"] == "job_elsewhere" for event in told)
-    assert len(Store(str(tmp_path / "store")).names("results", ".parquet")) == 13
-
-
-def test_the_other_sweeps_death_leaves_its_jobs_to_the_one_that_lives(slow, tmp_path):
-    grid, wanted = slow
-    first = sweep(grid, "--storage", tmp_path / "store")
-    started(tmp_path / "store", "pretrain")
-    second = sweep(grid, "--storage", tmp_path / "store")
-    started(tmp_path / "store", "finetune")
+def test_a_killed_sweeps_jobs_are_taken_over_and_two_that_live_do_none_twice(undisturbed, tmp_path):
+    storage, gate = tmp_path / "store", Gate(tmp_path / "gate")
+    words = (undisturbed.grid, "--storage", storage)
+    gate.close()
+    first = sweep(*words, env=gate.environment)
+    gate.until_waiting(SLOTS)
+    second = sweep(*words, env=gate.environment)
+    until(lambda: len(logs(storage)) == 2 and jobs(logs(storage)[1], "job_elsewhere"))
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
+    gate.until_waiting(SLOTS)
+    third = sweep(*words, env=gate.environment)
+    until(lambda: len(logs(storage)) == 3 and jobs(logs(storage)[2], "job_elsewhere"))
+    gate.open()
+    for process in (second, third):
+        status, output = finish(process)
+        assert status == 0, output
+    assert table(storage).equals(undisturbed.table)
+    begun = [job for log in logs(storage)[1:] for job in jobs(log, "job_started")]
+    assert len(begun) == len(set(begun)) == 16
+    assert len(Store(str(storage)).names("results", ".parquet")) == 13
+
+
+def test_a_sweep_that_is_stopped_until_another_took_over_doubles_nothing_when_it_wakes(undisturbed, tmp_path):
+    storage, gate = tmp_path / "store", Gate(tmp_path / "gate")
+    words = (undisturbed.grid, "--storage", storage)
+    gate.close()
+    first = sweep(*words, env=gate.environment)
+    gate.until_waiting(SLOTS)
+    os.kill(first.pid, signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    (asleep,) = logs(storage)
+    running = set(jobs(asleep, "job_started")) - set(jobs(asleep, "job_finished"))
+    second = sweep(*words, env=gate.environment)
+    until(lambda: len(logs(storage)) == 2 and jobs(logs(storage)[1], "job_elsewhere"))
+    gate.open()
     status, output = finish(second)
     assert status == 0, output
-    assert table(tmp_path / "store").equals(wanted)
-
-
-def test_a_sweep_that_is_stopped_until_another_took_over_doubles_nothing_when_it_wakes(slow, tmp_path):
-    grid, wanted = slow
-    first = sweep(grid, "--storage", tmp_path / "store")
-    started(tmp_path / "store", "finetune")
-    os.kill(first.pid, signal.SIGSTOP)
-    before = Counter((event["event"], event["job"]) for event in events(tmp_path / "store") if "job" in event)
-    status, output = finish(sweep(grid, "--storage", tmp_path / "store"))
-    assert status == 0, output
+    done = stamps(storage)
     os.kill(first.pid, signal.SIGCONT)
     status, output = finish(first)
     assert status == 0, output
-    assert table(tmp_path / "store").equals(wanted)
-    starts = Counter(event["job"] for event in events(tmp_path / "store") if event["event"] == "job_started")
-    twice = {job for job, count in starts.items() if count > 1}
-    # Only what ran when it was stopped may have been done by both.
-    assert all(("job_started", job) in before and ("job_finished", job) not in before for job in twice)
-
-
-def test_status_in_another_terminal_shows_what_runs(tmp_path, run):
-    grid = tmp_path / "long.yaml"
-    grid.write_text(TINY.replace("epochs: 2,", "epochs: 100000,"))
-    process = sweep(grid, "--storage", tmp_path / "store")
-    started(tmp_path / "store", "finetune")
-    deadline = time.monotonic() + WATCHDOG
-    output = ""
-    while "running: " not in output and time.monotonic() < deadline:
-        _, output = run("-m", "orchestrator.commands.cli", "status", tmp_path / "store")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert re.search(r"running: .* smallcnn digits seed 0, \d+ s so far, sweep on ", output), output
+    assert table(storage).equals(undisturbed.table)
+    # All was done when it woke, so it began nothing; only what ran when it was stopped may have been done by both.
+    assert jobs(logs(storage)[0], "job_started") == jobs(asleep, "job_started")
+    assert set(jobs(asleep, "job_started")) & set(jobs(logs(storage)[1], "job_started")) <= running
+    assert len(running) == SLOTS
+    assert {path for path, stamp in stamps(storage).items() if done.get(path) != stamp} <= {
+        storage / "models" / job / "record.json" for job in running
+    }
 
 
 def test_a_tracker_of_the_ecosystem_by_one_key(tmp_path, run):
