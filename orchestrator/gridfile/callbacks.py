@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,37 @@ KNOWN: Mapping[str, tuple[str, str, str]] = {
     "wandb": ("ray.air.integrations.wandb", "WandbLoggerCallback", "wandb"),
     "comet": ("ray.air.integrations.comet", "CometLoggerCallback", "comet_ml"),
 }
+#: The variables by which each gets its secrets.
+VARIABLES: Mapping[str, str] = {
+    "mlflow": "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "wandb": "WANDB_API_KEY",
+    "comet": "COMET_API_KEY",
+}
+#: Words in an option's name, without case and punctuation, that say that its value is a secret. The key of an
+#: experiment is Comet's name for its number.
+_SECRET = re.compile(
+    r"key$|keys$|token(?!i[sz])|secret|passw|passphrase|passcode|pwd|credential|auth(?!or($|s|it))|bearer|cookie|signature|sas$"
+)
+_NO_SECRET = re.compile(r"(file|path|dir|folder)$|experimentkey$")
+#: A user, or a user and a password, in an address.
+_USER = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]*@", re.IGNORECASE)
+
+
+def secrets(name: str, value: object) -> Iterator[str]:
+    """The names, such as "settings.api_key", of what may be a secret in a callback's option: by its name, or by a user
+    in an address. What is null, true, false or empty is none.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from secrets(f"{name}.{key}", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from secrets(name, inner)
+    elif value is not None and not isinstance(value, bool) and value != "":
+        words = [re.sub(r"[^a-z0-9]", "", word.lower()) for word in name.split(".")]
+        named = any(_SECRET.search(word) and not _NO_SECRET.search(word) for word in words)
+        if named or _USER.search(str(value)):
+            yield name
 
 
 class CallbackError(ValueError):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from orchestrator.gridfile.callbacks import KNOWN, CallbackChoice
+from orchestrator.gridfile.callbacks import KNOWN, VARIABLES, CallbackChoice, secrets
 from orchestrator.gridfile.cells import NO_GRADIENT, AttackChoice, Epsilon, Pretrain, Weights
 from orchestrator.gridfile.nodes import Node, Problems
 from orchestrator.jobs.job import STAGES, Resources
@@ -211,7 +211,18 @@ def callbacks(node: Node) -> tuple[CallbackChoice, ...]:
 def _callback(node: Node) -> CallbackChoice:
     given = {"name": node} if isinstance(node.value, str) else dict(node.mapping("a callback: a name or a mapping"))
     name = one_of(required(given, "name", node), "callback", list(KNOWN))
-    return CallbackChoice(name=name, options={key: place.plain for key, place in given.items() if key != "name"})
+    options = {key: place.plain for key, place in given.items() if key != "name"}
+    variables = f", by {VARIABLES[name]}" if name in VARIABLES else ""
+    problems = Problems()
+    for key, value in options.items():
+        with problems.kept():
+            for secret in secrets(key, value):
+                raise given[key].error(
+                    f"{secret} may be a secret, and a grid is kept in the store as it is: expected it from the "
+                    f"environment instead{variables}"
+                )
+    problems.check()
+    return CallbackChoice(name=name, options=options)
 
 
 def condition(node: Node, axes: Sequence[str]) -> Condition:
