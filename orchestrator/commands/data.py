@@ -157,7 +157,7 @@ def _problem(file: Path, digest: bytes | None) -> str | None:
 def _say_cache(
     source: FileSource, root: Path, listing: Listing, wanted: torch.Tensor, console: Console
 ) -> Cache | None:
-    cache = source.found_cache(root, listing)
+    cache = source.existing_cache(root, listing)
     if cache is not None:
         states = cache.states()[wanted]
         ready, lost, rest = (int((states == state).sum()) for state in (READY, BROKEN, MISSING))

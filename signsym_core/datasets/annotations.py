@@ -20,7 +20,7 @@ from torch import Tensor
 from signsym_core.datasets.base import DataWarning
 from signsym_core.datasets.cache import write_whole
 
-#: Raised when the same file gives another table.
+#: Increased when the same file gives another table.
 VERSION = 1
 
 
@@ -37,11 +37,11 @@ class Annotated:
 
 
 def read_annotations(file: Path, places: Sequence[Path]) -> Annotated:
-    """The table of `file`, from the first of `places` that holds it; else it is made and kept where that is possible.
+    """The table of `file`, read from the first of `places` that holds it; else parsed and saved where that is possible.
 
-    A table that is damaged is made again, with a DataWarning. Raises ValueError, naming file and entry, where the JSON
-    is not what COCO distributes: objects with numbers of their own, names of files without folders above them, names of
-    categories that differ, and annotations of them.
+    A damaged table is parsed again, with a DataWarning. Raises ValueError, naming file and entry, where the JSON is not
+    what COCO distributes: images and categories with unique numbers and names, relative file names, and annotations
+    that refer to them.
     """
     stat = os.stat(file)
     key = hashlib.sha256(json.dumps([VERSION, str(file.resolve()), stat.st_size, stat.st_mtime_ns]).encode())
@@ -51,31 +51,31 @@ def read_annotations(file: Path, places: Sequence[Path]) -> Annotated:
             try:
                 return _read(place / name)
             except Exception as error:
-                # Whatever is wrong with it, it can be made again.
-                words = f"{place / name} is damaged ({error}); it is made again from {file}"
-                warnings.warn(words, DataWarning, stacklevel=2)
-    made = _parse(file)
+                # Whatever is wrong with it, it can be parsed again.
+                message = f"{place / name} is damaged ({error}); it is made again from {file}"
+                warnings.warn(message, DataWarning, stacklevel=2)
+    table = _parse(file)
     content = io.BytesIO()
     np.savez_compressed(
         content,
-        numbers=np.asarray(made.numbers),
-        files=np.asarray(made.files),
-        labels=made.labels.numpy(),
-        names=np.asarray(made.names),
+        numbers=np.asarray(table.numbers),
+        files=np.asarray(table.files),
+        labels=table.labels.numpy(),
+        names=np.asarray(table.names),
     )
     for place in places:
         try:
             place.mkdir(parents=True, exist_ok=True)
             write_whole(place / name, content.getvalue())
         except OSError:
-            # It is only time that is lost.
+            # The table is a cache: without it the next run parses again.
             continue
         break
-    return made
+    return table
 
 
 def _read(table: Path) -> Annotated:
-    """What was kept; every array of it carries a checksum."""
+    """The saved table; every array in the file carries a checksum."""
     with np.load(table, allow_pickle=False) as arrays:
         return Annotated(
             numbers=arrays["numbers"].tolist(),
@@ -99,15 +99,17 @@ def _parse(file: Path) -> Annotated:
     columns = {number: column for column, (number, _) in enumerate(categories)}
     rows = {number: row for row, (number, _) in enumerate(images)}
     if len(columns) < len(categories) or len(rows) < len(images):
-        raise ValueError(f"{file}: expected every image and every category to have a number of its own")
+        raise ValueError(f"{file}: expected every image and every category to have a unique number")
     _refuse_paths(file, [name for _, name in images])
     _refuse_double(file, "images", "file_name", [name for _, name in images])
     _refuse_double(file, "categories", "name", [name for _, name in categories])
     labels = np.zeros((len(images), len(categories)), dtype=np.uint8)
-    for at, (image, category) in enumerate(_entries(file, tree, "annotations", {"image_id": int, "category_id": int})):
+    for index, (image, category) in enumerate(
+        _entries(file, tree, "annotations", {"image_id": int, "category_id": int})
+    ):
         if image not in rows or category not in columns:
             raise ValueError(
-                f"{file}: annotations[{at}]: expected an image and a category of this file, got image {image}, "
+                f"{file}: annotations[{index}]: expected an image and a category of this file, got image {image}, "
                 f"category {category}"
             )
         labels[rows[image], columns[category]] = 1
@@ -117,9 +119,9 @@ def _parse(file: Path) -> Annotated:
 
 
 def _refuse_paths(file: Path, names: Sequence[str]) -> None:
-    for at, name in enumerate(names):
+    for index, name in enumerate(names):
         if not name or name.endswith("/") or name.startswith("/") or {"", "..", "."} & set(name.split("/")):
-            raise ValueError(f"{file}: images[{at}]: expected the name of a file below its folder, got {name!r}")
+            raise ValueError(f"{file}: images[{index}]: expected the name of a file below its folder, got {name!r}")
 
 
 def _refuse_double(file: Path, key: str, field: str, names: Sequence[str]) -> None:
@@ -133,17 +135,17 @@ def _entries(file: Path, tree: dict[str, Any], key: str, fields: dict[str, type]
     entries = tree.get(key)
     if not isinstance(entries, list):
         raise ValueError(f"{file}: expected a list {key!r} (the file instances_*.json), got {type(entries).__name__}")
-    found = []
-    for at, entry in enumerate(entries):
+    rows = []
+    for index, entry in enumerate(entries):
         values = tuple(entry.get(field) for field in fields) if isinstance(entry, dict) else ()
         fits = len(values) == len(fields) and all(map(_is, values, fields.values()))
         if not fits:
             expected = " and ".join(f"{field} ({kind.__name__})" for field, kind in fields.items())
-            raise ValueError(f"{file}: {key}[{at}]: expected {expected}, got {str(entry)[:80]}")
-        found.append(values)
-    return found
+            raise ValueError(f"{file}: {key}[{index}]: expected {expected}, got {str(entry)[:80]}")
+        rows.append(values)
+    return rows
 
 
 def _is(value: object, kind: type) -> bool:
-    """Whether `value` is a text, or a whole number that a table can hold: true and false are none."""
+    """Whether `value` is of type `kind` (a bool is no int) and, as an int, fits int64."""
     return type(value) is kind and not (isinstance(value, int) and abs(value) >= 2**63)

@@ -21,20 +21,20 @@ from signsym_core.registry import Member, ParameterError, require
 
 
 class DataNotFoundError(FileNotFoundError):
-    """A data set's files are not where they should be; the message says where to put them."""
+    """A data set's files are missing; the message says where to put them."""
 
 
 class DataWarning(UserWarning):
-    """Something about a data set that people should read, and that stops nothing."""
+    """A problem with a data set that does not stop the run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where the files of a data set come from, in words for people who have to fetch them."""
+    """Where the files of a data set come from, for people who have to download them."""
 
     url: str
     licence: str
-    #: How much there is to fetch.
+    #: Size of the download.
     size: str
 
 
@@ -42,14 +42,14 @@ class Origin:
 class Split:
     """Images and their labels, on one device."""
 
-    #: uint8 [n, channels, height, width]; mapped where they are too many for memory.
+    #: uint8 [n, channels, height, width]; mapped from a file where they do not fit into memory.
     images: Tensor | Mapped
     #: int64 [n], or uint8 0/1 [n, classes] where an image has several labels.
     labels: Tensor
-    #: Number of each image in the data set's own order, on the CPU: unique in a split, what pairs outcomes across
-    #: models, and all that has to be stored to know which images a split held.
+    #: Number of each image in the data set's order, on the CPU. It is unique in a split, pairs outcomes across models,
+    #: and is all that has to be stored to know which images a split held.
     indices: Tensor
-    #: uint8 [n, 16], on the CPU: digest of the file that each image comes from; null where images are no files.
+    #: uint8 [n, 16], on the CPU: digest of each image's file; null where images do not come from files.
     digests: Tensor | None = None
 
     def __len__(self) -> int:
@@ -57,32 +57,35 @@ class Split:
 
     @property
     def device(self) -> torch.device:
-        """Where labels are, and where `take` puts images."""
+        """The device of the labels, and of the images that `take` returns."""
         return self.labels.device
 
     def to(self, device: torch.device | str) -> Split:
-        """The split on `device`; mapped images stay in their file until `take` brings them."""
+        """The split on `device`; mapped images stay in their file until `take` reads them."""
         images = self.images if isinstance(self.images, Mapped) else self.images.to(device)
         return dataclasses.replace(self, images=images, labels=self.labels.to(device))
 
-    def take(self, chosen: Tensor) -> Split:
-        """The images at the positions `chosen`, in that order, on the split's device."""
-        at = chosen.to(self.device)
-        # Not self.images[at]: on a CPU that moves bytes one by one, this moves whole images.
-        images = self.images[at] if isinstance(self.images, Mapped) else self.images.index_select(0, at)
-        indices, digests = self.indices[chosen.cpu()], None if self.digests is None else self.digests[chosen.cpu()]
-        return Split(images=images.to(self.device), labels=self.labels[at], indices=indices, digests=digests)
+    def take(self, positions: Tensor) -> Split:
+        """The images at the positions `positions`, in that order, on the split's device."""
+        rows = positions.to(self.device)
+        # Not self.images[rows]: on a CPU that copies byte by byte, index_select copies whole images.
+        images = self.images[rows] if isinstance(self.images, Mapped) else self.images.index_select(0, rows)
+        indices, digests = (
+            self.indices[positions.cpu()],
+            None if self.digests is None else self.digests[positions.cpu()],
+        )
+        return Split(images=images.to(self.device), labels=self.labels[rows], indices=indices, digests=digests)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """A loaded data set: what is trained on, what is scored on or asked for, and the names of the classes."""
+    """A loaded data set: its splits and the names of its classes."""
 
     train: Split
-    #: What is scored; in retrieval the queries.
+    #: The images that scores are computed on; in retrieval the queries.
     test: Split
     classes: tuple[str, ...]
-    #: What retrieval searches; null: the training split.
+    #: The images that retrieval searches; null: the training split.
     database: Split | None = None
 
     @property
@@ -101,9 +104,9 @@ class Data:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What a split holds, before its images are decoded."""
+    """The images of a split, before they are decoded."""
 
-    #: Place of each image in the pool of all images that the source knows.
+    #: Position of each image in the pool of all images of the source.
     positions: Tensor
     #: Labels after `classes` has been applied.
     labels: Tensor
@@ -113,14 +116,14 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSource(Member, ABC):
-    """A data set by name; its parameters choose classes, numbers of images and the size that a model sees."""
+    """A data set by name; its parameters choose the classes, the numbers of images and the size of a model's input."""
 
-    #: Numbers of training and test images, as far as they are known without reading the data.
+    #: Expected numbers of training and test images, known without reading the data.
     stated: ClassVar[tuple[int, int]] = (50_000, 10_000)
-    #: Where its files come from; the default is for files of one's own.
+    #: Where its files come from; the default is for the user's files.
     origin: ClassVar[Origin] = Origin(url="files of your own", licence="that of your files", size="that of your files")
 
-    #: Height and width in pixels of what a model sees; null: as the images are.
+    #: Height and width in pixels of a model's input; null: the size of the images.
     size: int | None = None
     #: Only these classes, by name or number, relabelled 0, 1, ... in this order; null: all.
     classes: tuple[int | str, ...] | None = None
@@ -130,8 +133,8 @@ class DataSource(Member, ABC):
     test_images: int | None = None
     #: At most this many images of the retrieval database, chosen likewise; null: all.
     database_images: int | None = None
-    #: null: training and test images as they are distributed. "T/Q/rest", such as 500/100/rest: both pooled, and of
-    #: each class T images to train and Q to test (the queries), the rest as retrieval database; one fixed draw.
+    #: null: training and test images as they are distributed. "T/Q/rest", such as 500/100/rest: both are pooled, and
+    #: one fixed draw gives T images of each class to train, Q to test (the queries) and the rest to the database.
     split: str | None = None
 
     def __post_init__(self) -> None:
@@ -149,16 +152,16 @@ class DataSource(Member, ABC):
 
     @property
     def has_database(self) -> bool:
-        """Whether the data come with a retrieval database apart from the training images."""
+        """Whether the data have a retrieval database besides the training images."""
         return self.split is not None
 
     def absent(self, root: Path) -> str | None:
-        """What has to be fetched before `load` can start, in words; null where nothing is known to be."""
+        """A sentence that names the files to download before `load`; null where none are known to be missing."""
         return None
 
     @property
     def counts(self) -> tuple[int, int]:
-        """About how many training and test images there are, for estimates of time alone."""
+        """Approximate numbers of training and test images, used only to estimate time."""
         train, test = self.stated
         return min(train, self.train_images or train), min(test, self.test_images or test)
 
@@ -174,9 +177,9 @@ class DataSource(Member, ABC):
 
     @abstractmethod
     def load(self, root: Path) -> Data:
-        """The data set, read from below the data root `root`, with `classes` and the counts applied.
+        """The data set below the data root `root`, restricted to `classes` and the numbers of images.
 
-        Raises DataNotFoundError where the files are missing, naming the place for them.
+        Raises DataNotFoundError where files are missing, with the path where they belong.
         """
 
     def choose(
@@ -186,22 +189,23 @@ class DataSource(Member, ABC):
         members: Mapping[str, Tensor],
         numbers: Tensor | None = None,
     ) -> dict[str, Choice]:
-        """What `split`, `classes` and the counts choose from a pool of images: "train", "test" and maybe "database".
+        """The images of a pool that `split`, `classes` and the limits select for "train", "test" and maybe "database".
 
-        `labels` are those of the pool, for the classes `names`. `members` gives the positions that each split has as
-        distributed. `numbers` are the images' own numbers where a distributed split counts from 0; null: positions
-        (which `split` always uses, since it mixes). Raises ParameterError for a choice that the data cannot fulfil.
+        `labels` are those of the pool, for the classes `names`. `members` holds the positions of each split as
+        distributed. `numbers` are the images' numbers where each distributed split counts from 0; null: positions in
+        the pool (always used with `split`, which mixes the splits). Raises ParameterError for a selection that the data
+        cannot fulfil.
         """
         if self.split is not None:
             members, numbers = self._drawn(names, labels, members), None
         chosen = {}
-        for part in ("train", "test", "database"):
-            if part in members:
-                pool = members[part]
-                at, new = self.subset(names, labels[pool], getattr(self, f"{part}_images"), part)
-                positions = pool[at]
+        for split in ("train", "test", "database"):
+            if split in members:
+                pool = members[split]
+                rows, relabelled = self.subset(names, labels[pool], getattr(self, f"{split}_images"), split)
+                positions = pool[rows]
                 indices = positions if numbers is None else numbers[positions]
-                chosen[part] = Choice(positions=positions, labels=new, indices=indices)
+                chosen[split] = Choice(positions=positions, labels=relabelled, indices=indices)
         return chosen
 
     def assemble(
@@ -211,63 +215,63 @@ class DataSource(Member, ABC):
         images: Callable[[Tensor], Tensor | Mapped],
         digests: Callable[[Tensor], Tensor] | None = None,
     ) -> Data:
-        """The data set of `choose`'s choices, where `images` gives the pixels at positions of the pool.
+        """The data set of the choices that `choose` made; `images` returns the pixels at positions of the pool.
 
-        `digests` gives the digests of the images' files; null where images are no files.
+        `digests` returns the digests of the images' files; null where images do not come from files.
         """
         splits = {
-            part: Split(
+            split: Split(
                 images=images(choice.positions),
                 labels=choice.labels,
                 indices=choice.indices,
                 digests=None if digests is None else digests(choice.positions),
             )
-            for part, choice in chosen.items()
+            for split, choice in chosen.items()
         }
-        kept = tuple(names[number] for number in self._wanted(names))
+        kept = tuple(names[number] for number in self._class_numbers(names))
         return Data(train=splits["train"], test=splits["test"], classes=kept, database=splits.get("database"))
 
     def places(self, root: Path) -> Callable[[str, int], str | None]:
-        """Given a split and an image's number: the image's file below `root`, for people; null where there is none."""
-        return lambda part, number: None
+        """A function from a split and an image's number to the path of its file, or None where it has no file."""
+        return lambda split, number: None
 
     def subset(self, names: Sequence[str], labels: Tensor, limit: int | None, stream: str) -> tuple[Tensor, Tensor]:
-        """Positions and new labels of the images that `classes` and `limit` choose from `labels`, in a fixed order.
+        """Positions and new labels of the images that `classes` and `limit` select from `labels`, in a fixed order.
 
-        The choice depends on the parameters alone, never on a job's seed, and a smaller limit chooses a part of what
-        a larger one chooses, so outcomes of different runs can be paired. Of images with several labels those are
-        kept that have one of `classes`; where `classes` is null, images without any label come last.
+        The selection depends only on the parameters, never on a job's seed, and a smaller limit selects a subset of
+        what a larger one selects, so outcomes of different runs can be paired. Images with several labels are kept
+        when they have one of `classes`; where `classes` is null, images without any label come last.
         """
         order = torch.randperm(len(labels), generator=seeds.generator(0, "subset", self.name, stream))
-        chosen, relabelled = nested(labels, self._wanted(names), self.classes is None, order)
+        chosen, relabelled = nested(labels, self._class_numbers(names), self.classes is None, order)
         return chosen[:limit], relabelled[:limit]
 
     def _drawn(self, names: Sequence[str], labels: Tensor, members: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The parts of the rule `split`, drawn from all images of `members` together."""
+        """The splits that the parameter `split` draws from all images of `members` together."""
         train, queries = per_class(self.split or "") or (0, 0)
         pool = torch.cat(list(members.values())).unique()
         order = torch.randperm(len(pool), generator=seeds.generator(0, "split", self.name, "per class"))
         try:
-            parts = draw(labels[pool], names, train, queries, order)
+            drawn = draw(labels[pool], names, train, queries, order)
         except ValueError as error:
             raise ParameterError(f"data set {self.name!r}: {error}") from None
-        return {part: pool[at] for part, at in parts.items()}
+        return {split: pool[rows] for split, rows in drawn.items()}
 
-    def _wanted(self, names: Sequence[str]) -> list[int]:
-        """The numbers of the classes that are kept, in their new order."""
-        wanted = list(range(len(names))) if self.classes is None else [self._number(c, names) for c in self.classes]
-        if len(set(wanted)) < len(wanted):
-            given = list(self.classes or ())
-            raise ParameterError(f"data set {self.name!r}: parameter 'classes' expects each class once, got {given}")
-        return wanted
+    def _class_numbers(self, names: Sequence[str]) -> list[int]:
+        """The numbers of the selected classes, in their new order."""
+        numbers = list(range(len(names))) if self.classes is None else [self._number(c, names) for c in self.classes]
+        if len(set(numbers)) < len(numbers):
+            classes = list(self.classes or ())
+            raise ParameterError(f"data set {self.name!r}: parameter 'classes' expects each class once, got {classes}")
+        return numbers
 
-    def _number(self, given: int | str, names: Sequence[str]) -> int:
-        if isinstance(given, int) and 0 <= given < len(names):
-            return given
-        if isinstance(given, str) and given in names:
-            return names.index(given)
+    def _number(self, choice: int | str, names: Sequence[str]) -> int:
+        if isinstance(choice, int) and 0 <= choice < len(names):
+            return choice
+        if isinstance(choice, str) and choice in names:
+            return names.index(choice)
         known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         raise ParameterError(
             f"data set {self.name!r}: parameter 'classes' expects names or numbers below {len(names)} of: {known}; "
-            f"got {given!r}"
+            f"got {choice!r}"
         )

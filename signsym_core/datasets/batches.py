@@ -1,4 +1,4 @@
-"""From uint8 images to a model's inputs, in batches on the images' own device.
+"""From uint8 images to a model's inputs, in batches on the images' device.
 
 Legend: images uint8 [b, channels, height, width]; inputs float32 [b, channels, size, size] in [0, 1].
 """
@@ -13,20 +13,17 @@ from signsym_core.datasets.base import DataSource
 
 
 def inputs(images: Tensor, source: DataSource) -> Tensor:
-    """Images as a model is tested on them: resized, and cropped to the middle where the data set crops."""
+    """Test inputs: the images resized, and cropped to the middle where the data set crops."""
     pixels = _resized(images, source.crop_from or source.size)
     if source.crop_from is not None and source.size is not None:
-        # Rounded as torchvision rounds it.
+        # Rounded like torchvision's CenterCrop.
         margin = round((source.crop_from - source.size) / 2)
         pixels = pixels[:, :, margin : margin + source.size, margin : margin + source.size]
     return _scaled(pixels)
 
 
 class Prepared:
-    """Images as a model is tested on them, made when they are taken: float32 for a part of them at a time.
-
-    All of a large data set's test images as float32 may be more than a device holds.
-    """
+    """Test inputs that are computed when they are indexed: all of them as float32 may exceed a device's memory."""
 
     dtype = torch.float32
 
@@ -35,20 +32,20 @@ class Prepared:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
+        """The device of the images."""
         return self.images.device
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, at: slice) -> Tensor:
-        return inputs(self.images[at], self.source)
+    def __getitem__(self, rows: slice) -> Tensor:
+        return inputs(self.images[rows], self.source)
 
 
 def augmented(images: Tensor, source: DataSource, generator: torch.Generator) -> Tensor:
-    """Images as a model is trained on them: resized, cropped at random and mirrored where the data set allows it.
+    """Training inputs: the images resized, cropped at random and mirrored where the data set allows it.
 
-    `generator` is a CPU generator, so that a CPU and a GPU see the same crops.
+    `generator` is a CPU generator, so that a CPU and a GPU use the same crops.
     """
     pixels = _resized(images, source.crop_from or source.size)
     count, device = len(pixels), pixels.device
@@ -57,9 +54,11 @@ def augmented(images: Tensor, source: DataSource, generator: torch.Generator) ->
         corners = brought(torch.randint(margin + 1, (2, count, 1), generator=generator), device)
         span = torch.arange(source.size, device=device)
         rows, columns = corners[0] + span, corners[1] + span
-        each = torch.arange(count, device=device)
-        # Indexing by three broadcast index tensors puts the channels last.
-        pixels = pixels[each[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+        numbers = torch.arange(count, device=device)
+        # Advanced indexing with three broadcast index tensors puts the channels last.
+        pixels = (
+            pixels[numbers[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+        )
     if source.flips:
         mirrored = brought(torch.rand(count, generator=generator) < 0.5, device)
         pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
@@ -67,14 +66,14 @@ def augmented(images: Tensor, source: DataSource, generator: torch.Generator) ->
 
 
 def brought(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on `device`; a GPU gets it without the host's waiting."""
+    """A CPU tensor copied to `device`; the copy to a GPU is asynchronous."""
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _resized(images: Tensor, side: int | None) -> Tensor:
-    """The images as they are where they have that side: moving bytes is cheaper than moving floats."""
+    """The images resized to `side`; where they have that size, still bytes, which are cheaper to copy than floats."""
     if side is None or images.shape[2:] == (side, side):
         return images
     pixels = images.float().div_(255)
@@ -83,5 +82,5 @@ def _resized(images: Tensor, side: int | None) -> Tensor:
 
 
 def _scaled(pixels: Tensor) -> Tensor:
-    """Float pixels in [0, 1], from bytes or as they are."""
+    """Float pixels in [0, 1]: bytes divided by 255, floats unchanged."""
     return pixels if pixels.is_floating_point() else pixels.float().div_(255)

@@ -2,19 +2,19 @@
 
 A cache is a folder `NAME-KEY` with
 
-    index.json    how many images, their height and width, what they were made from, and a digest of that
-    marks         28 bytes per image: not there yet, there or broken, the digest of its file, a check of its pixels
-    pixels        uint8 [images, 3, height, width]; what is not there yet takes no room on disk
+    index.json    the number of images, their height and width, the folder of their files, and a digest of all this
+    marks         28 bytes per image: missing, ready or broken, the digest of its file, a checksum of its pixels
+    pixels        uint8 [images, 3, height, width]; a sparse file, in which missing images take no room
     broken.jsonl  a line for each broken image with the reason
     lock          held by the process that fills it
 
-What must hold after a kill at any instant, and on a file system that many nodes share: a mark says "there" only once
-its pixels are on disk; index.json appears whole, after files of the right length; and every process writes the same
-bytes to the same place, so the lock saves work but correctness does not rest on it. KEY hashes what decides a pixel,
-each file's name, size and time of change included: a file that is replaced makes another cache.
+Three rules hold after a kill at any instant, and on a file system that many nodes share: a mark says "ready" only once
+its pixels are on disk; index.json appears atomically, after files of the right length; and every process writes the
+same bytes to the same place, so the lock saves work but correctness does not depend on it. KEY hashes everything that
+decides a pixel, each file's name, size and modification time included: a replaced file makes another cache.
 
-Damage (a flipped bit, a cut file, another program's bytes) is noticed when an image is first read in a process, and
-mended from the image's file with a CacheDamageWarning.
+Damage (a flipped bit, a truncated file, another program's bytes) is noticed when a process first reads an image, and
+repaired from the image's file with a CacheDamageWarning.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ from signsym_core.datasets.mapped import Mapped
 from signsym_core.datasets.marks import BROKEN, DIGEST, MARK, MISSING, READY, believed, differing, mark
 from signsym_core.datasets.survey import Survey
 
-#: Raised when other pixels come from the same files, or a cache is laid out in another way.
+#: Increased when the same files give other pixels, or the layout of the cache changes.
 VERSION = 2
-#: Images between two moments at which what was decoded is safe on disk.
+#: Images that are decoded between two syncs to disk.
 CHUNK = 256
 
-#: Told how many of how many images are done.
+#: Called with the number of decoded images and their total.
 Progress = Callable[[int, int], None]
 
 
 class CacheDamageWarning(DataWarning):
-    """Decoded images that were damaged, and are decoded again."""
+    """Decoded images are damaged; they are decoded again."""
 
 
 class ChangedFileError(ValueError):
-    """An image file that is no longer the one that was listed, or decoded before."""
+    """An image file changed after it was listed or decoded."""
 
 
 class Cache:
@@ -65,10 +65,10 @@ class Cache:
     def __init__(self, folder: Path, survey: Survey, height: int, width: int) -> None:
         self.folder, self.survey, self.height, self.width = folder, survey, height, width
         self._marks: np.ndarray | None = None
-        #: Images whose pixels this process has held against their marks, and those that it has mended.
+        #: Images whose pixels this process has compared with their marks, and images that it has repaired.
         self._checked = torch.zeros(len(survey.files), dtype=torch.bool)
         self._mended: set[int] = set()
-        self._said = False
+        self._warned = False
 
     @property
     def bytes_per_image(self) -> int:
@@ -84,11 +84,11 @@ class Cache:
         return torch.from_numpy(self.marks["state"].astype(np.int64))
 
     def digests(self, positions: Tensor) -> Tensor:
-        """uint8 [n, 16]: of the files that the images at `positions` were decoded from."""
+        """uint8 [n, 16]: digests of the files that the images at `positions` were decoded from."""
         return torch.from_numpy(self.marks["file"][positions.numpy()])
 
     def reasons(self) -> dict[int, str]:
-        """Why images are broken, by their position; the file names are in the text."""
+        """The reason why each broken image is broken, with its file name, by position."""
         try:
             lines = (self.folder / "broken.jsonl").read_text(errors="replace").splitlines()
         except FileNotFoundError:
@@ -101,17 +101,17 @@ class Cache:
                 reasons[int(entry["image"])] = str(entry["reason"])
         return reasons
 
-    def fill(self, wanted: Tensor, progress: Progress | None = None) -> None:
-        """Decode what is missing of the images at the positions `wanted`, unless another process does it first.
+    def fill(self, positions: Tensor, progress: Progress | None = None) -> None:
+        """Decode the missing images among `positions`, unless another process does it first.
 
-        Raises OSError where a file cannot be read or the disk is full, and ChangedFileError for a file that is not as
-        `survey` has it; what was done until then is kept.
+        Raises OSError where a file cannot be read or the disk is full, and ChangedFileError for a file whose size or
+        modification time is not that in `survey`; images decoded until then are kept.
         """
-        if not self._missing(wanted).any():
+        if not self._missing(positions).any():
             return
         with locked(self.folder):
-            missing = wanted[self._missing(wanted)].unique()
-            done = len(wanted) - len(missing)
+            missing = positions[self._missing(positions)].unique()
+            done = len(positions) - len(missing)
             with contextlib.ExitStack() as stack:
                 pixels, marks = (
                     stack.enter_context(open(self.folder / name, "r+b", 0)) for name in ("pixels", "marks")
@@ -121,60 +121,61 @@ class Cache:
                     self._fill_chunk(chunk.tolist(), pool, pixels.fileno(), marks.fileno())
                     done += len(chunk)
                     if progress is not None:
-                        progress(done, len(wanted))
+                        progress(done, len(positions))
         self._read_marks()
 
-    def _missing(self, wanted: Tensor) -> Tensor:
-        """bool [wanted]: which images have no mark on disk, a damaged one, or one that says broken without a reason."""
+    def _missing(self, positions: Tensor) -> Tensor:
+        """bool [positions]: which images have no mark on disk, a damaged one, or a mark "broken" without a reason."""
         marks = self._read_marks()
-        states = marks["state"][wanted.numpy()]
+        states = marks["state"][positions.numpy()]
         missing = states == MISSING
         if (states == BROKEN).any():
-            missing |= (states == BROKEN) & ~np.isin(wanted.numpy(), list(self.reasons()))
+            missing |= (states == BROKEN) & ~np.isin(positions.numpy(), list(self.reasons()))
         return torch.from_numpy(missing)
 
     def _read_marks(self) -> np.ndarray:
         self._marks, damaged = believed((self.folder / "marks").read_bytes())
-        if damaged and not self._said:
-            self._said = True
-            self._say(f"{damaged} of {len(self._marks)} images have damaged marks")
+        if damaged and not self._warned:
+            self._warned = True
+            self._warn(f"{damaged} of {len(self._marks)} images have damaged marks")
         return self._marks
 
     def _fill_chunk(self, chunk: list[int], pool: ThreadPoolExecutor, pixels: int, marks: int) -> None:
-        """Decoding leaves Python, so threads share the work."""
+        """Decode one chunk in threads (Pillow releases the GIL), sync the pixels, then write the marks."""
         fresh: dict[int, bytes] = {}
         reasons = []
-        for at, (digest, result) in zip(chunk, pool.map(self._decode, chunk), strict=True):
+        for position, (digest, result) in zip(chunk, pool.map(self._decode, chunk), strict=True):
             if isinstance(result, bytes):
-                _write(pixels, result, at * self.bytes_per_image)
-                fresh[at] = mark(at, READY, digest, result)
+                _write(pixels, result, position * self.bytes_per_image)
+                fresh[position] = mark(position, READY, digest, result)
             else:
-                reasons.append(json.dumps({"image": at, "reason": str(result)}) + "\n")
-                fresh[at] = mark(at, BROKEN, digest, b"")
+                reasons.append(json.dumps({"image": position, "reason": str(result)}) + "\n")
+                fresh[position] = mark(position, BROKEN, digest, b"")
         if reasons:
             with open(self.folder / "broken.jsonl", "a") as file:
-                # A line of its own, whatever a killed process left.
+                # A new line first: a killed process may have left an unfinished one.
                 file.write("\n" + "".join(reasons))
                 file.flush()
                 os.fsync(file.fileno())
         os.fsync(pixels)
-        for at, content in fresh.items():
-            _write(marks, content, at * MARK.itemsize)
+        for position, content in fresh.items():
+            _write(marks, content, position * MARK.itemsize)
         os.fsync(marks)
 
-    def _decode(self, at: int) -> tuple[bytes, bytes | BrokenImageError]:
-        """The digest of a file and its pixels, or why there are none."""
-        file = self.survey.tree / self.survey.files[at]
+    def _decode(self, position: int) -> tuple[bytes, bytes | BrokenImageError]:
+        """The digest of a file, and its pixels or the error that explains why it has none."""
+        file = self.survey.tree / self.survey.files[position]
         try:
             reader, status = opened(file)
         except BrokenImageError as error:
             return bytes(DIGEST), error
         with reader:
             data = reader.read()
-        if (status.st_size, status.st_mtime_ns) != (self.survey.sizes[at], self.survey.times[at]):
+        if (status.st_size, status.st_mtime_ns) != (self.survey.sizes[position], self.survey.times[position]):
             raise ChangedFileError(
-                f"image {file}: expected the file as it was listed ({self.survey.sizes[at]:,} bytes), got one that was "
-                f"changed since ({status.st_size:,} bytes). Run it again when nothing writes to {self.survey.tree}"
+                f"image {file}: expected the file as it was listed ({self.survey.sizes[position]:,} bytes), got one "
+                f"that was changed since ({status.st_size:,} bytes). Run it again when nothing writes to "
+                f"{self.survey.tree}"
             )
         digest = hashlib.sha256(data).digest()[:DIGEST]
         try:
@@ -194,10 +195,10 @@ class Cache:
         return mapped if mapped.nbytes > resident else mapped[:]
 
     def check(self, positions: Tensor, images: Tensor) -> bool:
-        """Whether `images`, read from the cache, are what was decoded; what is not is decoded again.
+        """Whether `images`, read from the cache, are the decoded ones; damaged images are decoded again.
 
-        Each image is held against its mark once in a process. Raises ChangedFileError where the file has other bytes
-        than when it was decoded, and OSError where the disk gives back other bytes than it was given.
+        Each image is compared with its mark once per process. Raises ChangedFileError where the file's bytes have
+        changed since it was decoded, and OSError where the disk returns other bytes than were written.
         """
         fresh = (~self._checked[positions]).nonzero().flatten()
         if not len(fresh):
@@ -213,29 +214,29 @@ class Cache:
         checks = self.marks["pixels"][positions.numpy()]
 
         def of(chunk: Tensor) -> list[int]:
-            # A slice is no copy; what lies between fresh images is looked at again.
+            # A slice is no copy; checked images between fresh ones are checked again.
             first, last = int(chunk[0]), int(chunk[-1]) + 1
-            return [first + at for at in differing(images[first:last], checks[first:last].tolist())]
+            return [first + row for row in differing(images[first:last], checks[first:last].tolist())]
 
         chunks = fresh.split(CHUNK)
         if len(chunks) == 1:
             wrong = of(chunks[0])
         else:
             with ThreadPoolExecutor(_cores()) as pool:
-                wrong = [at for part in pool.map(of, chunks) for at in part]
-        return sorted({int(positions[at]) for at in wrong})
+                wrong = [row for rows in pool.map(of, chunks) for row in rows]
+        return sorted({int(positions[row]) for row in wrong})
 
     def _mend(self, damaged: list[int]) -> None:
-        """Decode the images at the positions `damaged` once more."""
+        """Decode the images at the positions `damaged` again."""
         if self._mended & set(damaged):
             raise OSError(errno.EIO, f"images read back are not those written; delete {self.folder}, check the disk")
         self._mended |= set(damaged)
         named = self.survey.files[damaged[0]]
-        self._say(f"{len(damaged)} of {len(self.survey.files)} decoded images are damaged ({named} first)")
+        self._warn(f"{len(damaged)} of {len(self.survey.files)} decoded images are damaged ({named} first)")
         before = self.marks["file"][damaged].copy()
         with locked(self.folder), open(self.folder / "marks", "r+b", 0) as marks:
-            for at in damaged:
-                _write(marks.fileno(), bytes(MARK.itemsize), at * MARK.itemsize)
+            for position in damaged:
+                _write(marks.fileno(), bytes(MARK.itemsize), position * MARK.itemsize)
         self.fill(torch.tensor(damaged))
         changed = (self.marks["file"][damaged] != before).any(1)
         if changed.any():
@@ -245,15 +246,15 @@ class Cache:
                 f"change are the same. Put the file back, or delete {self.folder} to decode all images anew"
             )
 
-    def _say(self, what: str) -> None:
-        warnings.warn(f"cache {self.folder}: {what}; they are decoded again", CacheDamageWarning, stacklevel=2)
+    def _warn(self, damage: str) -> None:
+        warnings.warn(f"cache {self.folder}: {damage}; they are decoded again", CacheDamageWarning, stacklevel=2)
 
 
 def open_cache(place: Path, name: str, survey: Survey, side: int | None) -> Cache:
-    """The cache below `place` of the images of `survey` for the side `side`, made empty where there is none.
+    """The cache below `place` of the images of `survey` with the side `side`, created empty where it does not exist.
 
-    Images are kept as they are where all are squares of one size no larger than `side`, or of one size at all where
-    `side` is null; otherwise they are scaled until the shorter side is `side` and cut to the middle square. Raises
+    Images keep their size where all are squares of one size no larger than `side`, or where `side` is null and all have
+    one size; otherwise they are scaled until the shorter side is `side` and cropped to the middle square. Raises
     ValueError where `side` is null and sizes differ, and OSError where `place` cannot be written.
     """
     folder = cache_folder(place, name, survey, side)
@@ -263,20 +264,20 @@ def open_cache(place: Path, name: str, survey: Survey, side: int | None) -> Cach
             index = _index(folder, len(survey.files))
             if not isinstance(index, dict):
                 if index:
-                    warnings.warn(f"cache {folder}: {index}; it is mended", CacheDamageWarning, stacklevel=2)
+                    warnings.warn(f"cache {folder}: {index}; it is repaired", CacheDamageWarning, stacklevel=2)
                 index = _create(folder, survey, side)
     return Cache(folder, survey, index["height"], index["width"])
 
 
 def cache_folder(place: Path, name: str, survey: Survey, side: int | None) -> Path:
-    """Where below `place` the decoded images of `survey` belong, there or not."""
+    """The folder below `place` for the decoded images of `survey`, whether it exists or not."""
     marks = list(zip(survey.files, survey.sizes.tolist(), survey.times.tolist(), strict=True))
     text = json.dumps([VERSION, name, side, marks], separators=(",", ":"))
     return place / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
 
 def _index(folder: Path, count: int) -> dict[str, Any] | str:
-    """What index.json says of a cache that is in order; else what is wrong with it, nothing where there is none yet."""
+    """The content of index.json of an intact cache; else the damage in words, "" where there is no cache yet."""
     for name in ("index.json", "marks", "pixels"):
         if (folder / name).exists() and not (folder / name).is_file():
             raise ValueError(f"cache {folder}: expected a regular file {name}; delete the folder")
@@ -308,7 +309,7 @@ def _create(folder: Path, survey: Survey, side: int | None) -> dict[str, Any]:
     height, width = _kept_extent(survey, side)
     count = len(survey.files)
     for name, size in (("pixels", count * height * width * 3), ("marks", count * MARK.itemsize)):
-        # What an earlier process left is right as far as it goes: marks tell.
+        # Bytes that an earlier process wrote stay: the marks say which of them are valid.
         with open(folder / name, "ab") as file:
             os.truncate(file.fileno(), size)
             os.fsync(file.fileno())
@@ -319,29 +320,29 @@ def _create(folder: Path, survey: Survey, side: int | None) -> dict[str, Any]:
 
 
 def _kept_extent(survey: Survey, side: int | None) -> tuple[int, int]:
-    """Height and width that the cache keeps; headers are read until one decides."""
+    """Height and width of the cached images; headers are read until one decides it."""
     kept: tuple[int, int] | None = None
     with ThreadPoolExecutor(_cores()) as pool:
         for start in range(0, len(survey.files), CHUNK):
             group = [survey.tree / file for file in survey.files[start : start + CHUNK]]
-            for file, found in zip(group, pool.map(extent, group), strict=True):
-                if found is None:
+            for file, size in zip(group, pool.map(extent, group), strict=True):
+                if size is None:
                     continue
-                if side is not None and (found[0] != found[1] or found[0] > side or (kept or found) != found):
+                if side is not None and (size[0] != size[1] or size[0] > side or (kept or size) != size):
                     return side, side
-                if kept is not None and found != kept:
+                if kept is not None and size != kept:
                     raise ValueError(
                         f"images below {survey.tree} differ in size ({kept[0]} x {kept[1]} pixels; {file} has "
-                        f"{found[0]} x {found[1]}): set the parameter 'size'"
+                        f"{size[0]} x {size[1]}): set the parameter 'size'"
                     )
-                kept = found
+                kept = size
     # Where no header can be read at all, every image will be named as broken.
     return kept or (side or 1, side or 1)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, or go on without one where the file system knows no locks."""
+    """Hold the folder's lock, or go on without one where the file system does not support locks."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
         try:
@@ -353,7 +354,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Put `content` at `file` so that it is there whole or not at all."""
+    """Write `content` to `file` atomically."""
     fresh = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     with open(fresh, "wb") as out:
         out.write(content)
@@ -363,7 +364,7 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 def _write(descriptor: int, content: bytes, offset: int) -> None:
-    # One call may write less than it was given.
+    # One call may write fewer bytes than requested.
     while content:
         written = os.pwrite(descriptor, content, offset)
         content, offset = content[written:], offset + written

@@ -1,4 +1,4 @@
-"""Which images a split holds: fixed draws and nested choices that depend on labels and a named generator alone.
+"""Which images a split holds: fixed draws and nested subsets that depend only on labels and a named generator.
 
 Legend: labels int64 [n] with one class each, or uint8 0/1 [n, classes] where an image has several; positions int64.
 """
@@ -26,45 +26,45 @@ def has_class(labels: Tensor, number: int) -> Tensor:
 
 
 def draw(labels: Tensor, names: Sequence[str], train: int, queries: int, order: Tensor) -> dict[str, Tensor]:
-    """The positions of each part when every class gives `queries` images to the test and `train` to the training part.
+    """The positions of each split, with `queries` test images and `train` training images of every class.
 
-    Images are taken in the sequence `order`, a permutation of 0 .. n - 1: first each class in turn its queries, then
-    each class in turn its training images, always of those that no class has taken yet (an image with several labels
-    counts for one of them). What remains is the database. Raises ValueError for a class that has too few.
+    Images are drawn in the sequence `order`, a permutation of 0 .. n - 1: first the queries, class by class, then the
+    training images, class by class, always from the images that are not drawn yet (an image with several labels counts
+    for one of them). The remaining images are the database. Raises ValueError for a class with too few images.
     """
-    parts = {name: torch.zeros(len(labels), dtype=torch.bool) for name in ("test", "train")}
+    masks = {name: torch.zeros(len(labels), dtype=torch.bool) for name in ("test", "train")}
     free = torch.ones(len(labels), dtype=torch.bool)
-    for part, count in (("test", queries), ("train", train)):
+    for split, count in (("test", queries), ("train", train)):
         for number, name in enumerate(names):
             members = order[(has_class(labels, number) & free)[order]][:count]
             if len(members) < count:
                 total = int(has_class(labels, number).sum())
                 raise ValueError(
                     f"parameter 'split' asks {train} training and {queries} test images of each class; class {name!r} "
-                    f"has {total} images in all and {len(members)} of the {count} that its {part} part needs"
+                    f"has {total} images in all and {len(members)} of the {count} that its {split} split needs"
                 )
-            parts[part][members] = True
+            masks[split][members] = True
             free[members] = False
-    return {name: mask.nonzero().flatten() for name, mask in (parts | {"database": free}).items()}
+    return {name: mask.nonzero().flatten() for name, mask in (masks | {"database": free}).items()}
 
 
-def nested(labels: Tensor, wanted: Sequence[int], every: bool, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions and new labels of the images that carry a class of `wanted`, ranked so that any prefix is balanced.
+def nested(labels: Tensor, classes: Sequence[int], every: bool, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions and new labels of the images that carry a class of `classes`, ranked so that any prefix is balanced.
 
-    First comes the first image of every class in the sequence `order`, then the second of every class, ...; an image
-    with several labels stands where the first of them puts it. Labels are renumbered, or their columns reordered, as
-    `wanted` says. With `every`, images without any label follow at the end; otherwise they are left out.
+    The first image of every class in the sequence `order` comes first, then the second of every class, and so on; an
+    image with several labels gets the lowest of its ranks. Labels are renumbered, or their columns reordered, in the
+    order of `classes`. With `every`, images without any label come last; otherwise they are left out.
     """
     last = torch.iinfo(torch.int64).max
     ranks = torch.full((len(labels),), last)
-    for new, old in enumerate(wanted):
+    for new, old in enumerate(classes):
         members = order[has_class(labels, old)[order]]
-        ranks[members] = torch.minimum(ranks[members], torch.arange(len(members)) * len(wanted) + new)
+        ranks[members] = torch.minimum(ranks[members], torch.arange(len(members)) * len(classes) + new)
     ranked = order[torch.argsort(ranks[order], stable=True)]
     chosen = ranked if every else ranked[: int((ranks < last).sum())]
     if labels.dim() == 2:
-        return chosen, labels[chosen][:, list(wanted)]
+        return chosen, labels[chosen][:, list(classes)]
     relabelled = torch.full_like(labels, -1)
-    for new, old in enumerate(wanted):
+    for new, old in enumerate(classes):
         relabelled[labels == old] = new
     return chosen, relabelled[chosen]

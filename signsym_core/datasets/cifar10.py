@@ -22,7 +22,7 @@ class CIFAR10(DataSource):
     citation = "Krizhevsky 2009, Learning multiple layers of features from tiny images"
     stated = (50_000, 10_000)
     origin = Origin(
-        url="https://www.cs.toronto.edu/~kriz/cifar.html (fetched by itself where the network allows)",
+        url="https://www.cs.toronto.edu/~kriz/cifar.html (downloaded automatically where the network allows)",
         licence="none stated; its author asks for a citation",
         size="163 MiB as cifar-10-python.tar.gz",
     )
@@ -40,7 +40,7 @@ class CIFAR10(DataSource):
             # Several trials may start at once: one downloads, the others wait for it.
             with open(root / f".{folder}.lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                parts = {
+                loaded = {
                     split: TorchvisionCIFAR10(root, split == "train", download=True) for split in ("train", "test")
                 }
         except (OSError, RuntimeError) as error:
@@ -50,12 +50,12 @@ class CIFAR10(DataSource):
                 f"{root / TorchvisionCIFAR10.filename}, or its unpacked folder at {root / folder}; --data-root names "
                 f"another place than {root}. A folder of images works as data set 'imagefolder'"
             ) from error
-        sizes = [len(part.targets) for part in parts.values()]
-        labels = torch.tensor([label for part in parts.values() for label in part.targets])
-        pixels = torch.from_numpy(np.concatenate([part.data for part in parts.values()])).permute(0, 3, 1, 2)
-        at = torch.arange(len(labels))
-        members = {"train": at[: sizes[0]], "test": at[sizes[0] :]}
+        sizes = [len(dataset.targets) for dataset in loaded.values()]
+        labels = torch.tensor([label for dataset in loaded.values() for label in dataset.targets])
+        pixels = torch.from_numpy(np.concatenate([dataset.data for dataset in loaded.values()])).permute(0, 3, 1, 2)
+        pool = torch.arange(len(labels))
+        members = {"train": pool[: sizes[0]], "test": pool[sizes[0] :]}
         numbers = torch.cat([torch.arange(size) for size in sizes])
-        names = parts["train"].classes
+        names = loaded["train"].classes
         chosen = self.choose(names, labels, members, numbers)
         return self.assemble(names, chosen, lambda positions: pixels[positions].contiguous())

@@ -1,8 +1,8 @@
 """A folder of images for each class, as torchvision lays data sets out.
 
-What counts: files with the suffix of an image at any depth below a class's folder. Names that begin with a dot are left
-out, folders and files alike, and files of other suffixes. A link to a file is that file. A link to a folder is followed
-once, but for one that leads back to a folder above it, which would go round in circles.
+Read are files with the suffix of an image, at any depth below a class's folder. Folders and files whose names begin
+with a dot, and files with other suffixes, are ignored. A link to a file counts as that file. A link to a folder is
+followed once; a link that leads back to a folder above it, which would form a cycle, is ignored.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from signsym_core.datasets.files import Listing
 
 
 def of_classes(tree: Path, train: str, test: str) -> Listing:
-    """The listing of TREE/train/CLASS/* and TREE/test/CLASS/*, with the classes of the training part.
+    """The listing of TREE/train/CLASS/* and TREE/test/CLASS/*, with the classes of the training split.
 
     Raises DataNotFoundError for a class without a training image, and ValueError for a folder of test images that is
     none of the classes.
     """
     names = class_names(tree / train)
-    others = set(folders(tree / test)) - set(names)
-    if others:
+    unknown = set(folders(tree / test)) - set(names)
+    if unknown:
         raise ValueError(
-            f"{tree / test}: expected the classes of {tree / train}, got a folder {sorted(others)[0]!r} that is none "
-            f"of them ({len(others)} such folders)"
+            f"{tree / test}: expected the classes of {tree / train}, got a folder {sorted(unknown)[0]!r} that is none "
+            f"of them ({len(unknown)} such folders)"
         )
-    parts = [class_files(tree, part, names) for part in (train, test)]
-    refuse_empty(tree / train, names, parts[0][1])
-    files = [file for part, _ in parts for file in part]
-    labels = torch.tensor([label for _, part in parts for label in part], dtype=torch.int64)
-    at = torch.arange(len(files))
-    size = len(parts[0][0])
-    numbers = torch.cat([torch.arange(len(part)) for part, _ in parts])
-    members = {"train": at[:size], "test": at[size:]}
+    listed = [class_files(tree, folder, names) for folder in (train, test)]
+    refuse_empty(tree / train, names, listed[0][1])
+    files = [file for split_files, _ in listed for file in split_files]
+    labels = torch.tensor([label for _, split_labels in listed for label in split_labels], dtype=torch.int64)
+    positions = torch.arange(len(files))
+    size = len(listed[0][0])
+    numbers = torch.cat([torch.arange(len(split_files)) for split_files, _ in listed])
+    members = {"train": positions[:size], "test": positions[size:]}
     return Listing(names=names, tree=tree, files=files, labels=labels, members=members, numbers=numbers)
 
 
 def folders(parent: Path) -> list[str]:
-    """The names of the folders in `parent`, in their order, without hidden ones and links back above it."""
+    """The sorted names of the folders in `parent`, without hidden ones and links that lead back above it."""
     real = os.path.realpath(parent)
     with os.scandir(parent) as entries:
         names = sorted(
@@ -57,7 +57,7 @@ def folders(parent: Path) -> list[str]:
 
 
 def class_names(folder: Path) -> list[str]:
-    """The names of the class folders, in their order."""
+    """The sorted names of the class folders."""
     names = folders(folder)
     if len(names) < 2:
         raise DataNotFoundError(
@@ -67,7 +67,7 @@ def class_names(folder: Path) -> list[str]:
 
 
 def refuse_empty(folder: Path, names: list[str], labels: list[int]) -> None:
-    """Raise DataNotFoundError where a class has no image: it would be a class that nothing can be."""
+    """Raise DataNotFoundError where a class has no image."""
     empty = [names[number] for number in sorted(set(range(len(names))) - set(labels))]
     if empty:
         raise DataNotFoundError(
@@ -76,14 +76,14 @@ def refuse_empty(folder: Path, names: list[str], labels: list[int]) -> None:
         )
 
 
-def class_files(tree: Path, part: str, names: list[str]) -> tuple[list[str], list[int]]:
-    """Images below TREE/PART with the number of their class, ordered by class and name, as paths below `tree`."""
+def class_files(tree: Path, folder: str, names: list[str]) -> tuple[list[str], list[int]]:
+    """Images below TREE/FOLDER with the number of their class, ordered by class and name, as paths below `tree`."""
     files: list[str] = []
     labels: list[int] = []
     start = len(str(tree)) + 1
     for label, name in enumerate(names):
-        # Folder by folder, not by the separator's place among the characters.
-        below = sorted((path[start:] for path in _images(tree / part / name)), key=lambda path: path.split("/"))
+        # Sorted by path components, because "/" sorts after some characters of names.
+        below = sorted((path[start:] for path in _images(tree / folder / name)), key=lambda path: path.split("/"))
         files += below
         labels += [label] * len(below)
     return files, labels
@@ -99,7 +99,7 @@ def _images(top: Path) -> list[str]:
     pending: list[tuple[str, str]] = [(str(top), real_top)]
     links: list[tuple[str, str]] = []
     while pending or links:
-        # Links last: a folder is called by its own name where it has one here.
+        # Links last, so that a folder inside the tree is listed by its real path.
         folder, real = pending.pop() if pending else links.pop(0)
         if real in visited:
             continue
@@ -110,7 +110,7 @@ def _images(top: Path) -> list[str]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     pending.append((entry.path, os.path.join(real, entry.name)))
-                # Not entry.is_dir(), which raises for a link in circles.
+                # Not entry.is_dir(), which raises for a cycle of links.
                 elif entry.is_symlink() and os.path.isdir(entry):
                     if not _circle(entry, real) and not _above(os.path.realpath(entry.path), real_top):
                         links.append((entry.path, os.path.realpath(entry.path)))

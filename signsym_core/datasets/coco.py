@@ -21,9 +21,9 @@ from signsym_core.datasets.lists import find_lists, from_lists
 from signsym_core.registry import require
 
 #: The folders of a release; both releases hold the same 123,287 images under the same numbers.
-_PARTS = {"2017": ("train2017", "val2017"), "2014": ("train2014", "val2014")}
+_FOLDERS = {"2017": ("train2017", "val2017"), "2014": ("train2014", "val2014")}
 
-#: Columns of the literature's list files: the 80 names in alphabetical order (which the counts per column confirm).
+#: Columns of the literature's list files: the 80 names in alphabetical order (the counts per column confirm it).
 _COLUMNS = (
     "airplane|apple|backpack|banana|baseball bat|baseball glove|bear|bed|bench|bicycle|bird|boat|book|bottle|bowl|"
     "broccoli|bus|cake|car|carrot|cat|cell phone|chair|clock|couch|cow|cup|dining table|dog|donut|elephant|"
@@ -40,12 +40,12 @@ class COCO(FileSource):
     """Photographs with any of 80 objects: PATH/annotations/instances_*.json, PATH/train2017/*.jpg, PATH/val2017/*.jpg.
 
     The release of 2014 serves as well. Training and validation images are pooled, and one fixed draw gives 10,000 to
-    train, 5,000 to test (the queries) and the rest to the database; it goes by image number, so both releases give
-    the same parts. Category numbers, which have gaps, become 0 .. 79 in their order. An image is labelled with every
+    train, 5,000 to test (the queries) and the rest to the database. It draws image numbers, so both releases give the
+    same splits. Category numbers, which have gaps, become 0 .. 79 in ascending order. An image is labelled with every
     category of its annotations, crowds included.
 
-    With `lists`, train.txt, test.txt and database.txt of that folder say what each part holds, with the columns in
-    alphabetical order; the images may still lie as distributed, in either release.
+    With `lists`, train.txt, test.txt and database.txt of that folder list the images of each split, with the columns
+    in alphabetical order; the images may still lie as distributed, in either release.
     """
 
     name = "coco"
@@ -60,19 +60,20 @@ class COCO(FileSource):
 
     size: int | None = 224
     path: str = "coco"
-    #: Release to read; null: 2017 where it is there, else 2014.
+    #: Release to read; null: 2017 where its files exist, else 2014.
     year: Literal["2014", "2017"] | None = None
     #: Images of the fixed draw that are trained on, and that are queries.
     train_draw: int = 10_000
     test_draw: int = 5_000
-    #: What becomes of the images without any annotation (1,069 of 123,287): left out, as in the literature's lists, or
-    #: part of the database, where no query finds them relevant. They are never trained on and never queries.
+    #: What happens to images without any annotation (1,069 of 123,287): left out, as in the literature's lists, or
+    #: kept in the database, where they are relevant to no query. They are never trained on and never queries.
     unlabelled: Literal["drop", "database"] = "drop"
     #: Folder of list files: absolute, below PATH, or below the data root; null: the fixed draw.
     lists: str | None = None
-    #: With `lists`, the list of what is searched; null: the training images are searched.
+    #: With `lists`, the list of the retrieval database; null: the training images are the database.
     database: str | None = "database.txt"
-    #: Whether queries that a database list names stay there. HashNet's list holds all 5,000 queries: each finds itself.
+    #: Whether queries that the database list names stay in the database. HashNet's list holds all 5,000 queries, so
+    #: each query retrieves its own image.
     queries_in_database: bool = False
 
     def __post_init__(self) -> None:
@@ -97,7 +98,7 @@ class COCO(FileSource):
             files = {"train": "train.txt", "test": "test.txt"} | ({"database": self.database} if self.database else {})
             return from_lists(
                 tree,
-                {part: folder / file for part, file in files.items()},
+                {split: folder / file for split, file in files.items()},
                 names=NAMES,
                 width=len(NAMES),
                 queries_in_database=self.queries_in_database,
@@ -108,13 +109,14 @@ class COCO(FileSource):
         return self._drawn_listing(root, tree)
 
     def _drawn_listing(self, root: Path, tree: Path) -> Listing:
-        parts = _PARTS[self._release(tree)]
+        folders = _FOLDERS[self._release(tree)]
         annotated = [
-            read_annotations(tree / "annotations" / f"instances_{part}.json", cache_places(root)) for part in parts
+            read_annotations(tree / "annotations" / f"instances_{folder}.json", cache_places(root))
+            for folder in folders
         ]
         if annotated[0].names != annotated[1].names:
-            raise ValueError(f"MS-COCO {tree}: expected the same categories in {' and '.join(parts)}, got others")
-        files, labels = _pooled(tree, parts, annotated)
+            raise ValueError(f"MS-COCO {tree}: expected the same categories in {' and '.join(folders)}, got others")
+        files, labels = _pooled(tree, folders, annotated)
         some = labels.any(1).nonzero().flatten()
         need = self.train_draw + self.test_draw
         if len(some) <= need:
@@ -126,60 +128,61 @@ class COCO(FileSource):
         members = {"test": order[: self.test_draw], "train": order[self.test_draw : need], "database": order[need:]}
         if self.unlabelled == "database":
             members["database"] = torch.cat([members["database"], (~labels.any(1)).nonzero().flatten()])
-        members = {part: positions.sort().values for part, positions in members.items()}
+        members = {split: positions.sort().values for split, positions in members.items()}
         return Listing(names=annotated[0].names, tree=tree, files=files, labels=labels, members=members)
 
     def _release(self, tree: Path) -> str:
-        wanted = [self.year] if self.year else list(_PARTS)
+        years = [self.year] if self.year else list(_FOLDERS)
         looked = []
-        for year in wanted:
-            files = [tree / "annotations" / f"instances_{part}.json" for part in _PARTS[year]]
+        for year in years:
+            files = [tree / "annotations" / f"instances_{folder}.json" for folder in _FOLDERS[year]]
             if all(file.is_file() for file in files):
                 return year
             looked += [str(file) for file in files if not file.is_file()]
         raise DataNotFoundError(f"MS-COCO: annotation files are missing: {', '.join(looked)}")
 
 
-def _pooled(tree: Path, parts: Sequence[str], annotated: Sequence[Annotated]) -> tuple[list[str], Tensor]:
+def _pooled(tree: Path, folders: Sequence[str], annotated: Sequence[Annotated]) -> tuple[list[str], Tensor]:
     """Paths below `tree` and labels of all images, by image number."""
     inside = Tree(tree)
-    found: list[tuple[int, str, int, int]] = []
+    located: list[tuple[int, str, int, int]] = []
     missing: list[str] = []
-    for number, (part, images) in enumerate(zip(parts, annotated, strict=True)):
+    for number, (folder, images) in enumerate(zip(folders, annotated, strict=True)):
         for row, (identity, file) in enumerate(zip(images.numbers, images.files, strict=True)):
-            places = (f"{part}/{file}", f"images/{part}/{file}")
+            places = (f"{folder}/{file}", f"images/{folder}/{file}")
             path = next((place for place in places if place in inside), None)
             if path is None:
                 missing.append(places[0])
             else:
-                found.append((identity, path, number, row))
+                located.append((identity, path, number, row))
     if missing:
-        total = len(found) + len(missing)
+        total = len(located) + len(missing)
         raise DataNotFoundError(
-            f"MS-COCO: {len(missing)} of {total} annotated images are not below {tree}; the first was looked for at "
+            f"MS-COCO: {len(missing)} of {total} annotated images are not below {tree}; the first was expected at "
             f"{missing[0]} and images/{missing[0]}"
         )
-    found.sort()
-    double = next((one for one, other in itertools.pairwise(found) if one[0] == other[0]), None)
+    located.sort()
+    double = next((one for one, other in itertools.pairwise(located) if one[0] == other[0]), None)
     if double is not None:
         raise ValueError(
-            f"MS-COCO {tree}: expected every image to have a number of its own, got number {double[0]} in both parts"
+            f"MS-COCO {tree}: expected every image to have a unique number, got number {double[0]} in "
+            f"{' and '.join(folders)}"
         )
     labels = torch.cat([images.labels for images in annotated])
     start = len(annotated[0].files)
-    rows = torch.tensor([row + start * number for _, _, number, row in found], dtype=torch.int64)
-    return [path for _, path, _, _ in found], labels[rows]
+    rows = torch.tensor([row + start * number for _, _, number, row in located], dtype=torch.int64)
+    return [path for _, path, _, _ in located], labels[rows]
 
 
 def _as_distributed(path: str, row: Tensor) -> list[str]:
-    """Where either release has the image that a list names by its number."""
+    """The paths at which either release stores the image whose number ends the listed path."""
     number = re.search(r"(\d+)$", PurePosixPath(path).stem)
     if number is None:
         return []
     places = []
-    for year, parts in _PARTS.items():
-        for part in parts:
+    for year, folders in _FOLDERS.items():
+        for folder in folders:
             file = f"{int(number[1]):012d}.jpg"
-            place = f"{part}/{file if year == '2017' else f'COCO_{part}_{file}'}"
+            place = f"{folder}/{file if year == '2017' else f'COCO_{folder}_{file}'}"
             places += [place, f"images/{place}"]
     return places

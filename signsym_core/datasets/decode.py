@@ -1,12 +1,11 @@
-"""One image file as uint8 pixels; what is decided here decides a cached pixel, so a change raises cache.VERSION.
+"""One image file as uint8 pixels. A change here that changes pixels must increase cache.VERSION.
 
-Formats, known by a file's content whatever its name says: JPEG, PNG, BMP, WebP, TIFF and PPM/PGM/PBM; of a file with
-several pictures the first. Nothing else is ever handed to Pillow, so that no file starts another program.
+Formats, recognised by content, not by name: JPEG, PNG, BMP, WebP, TIFF and PPM/PGM/PBM; of a file with several pictures
+the first. Pillow tries no other format, so that no file can start another program.
 
-Colour as RGB: grey is repeated, a palette looked up, CMYK converted, transparency dropped, 16-bit grey scaled to 8, of
-16-bit colour the high byte taken. An EXIF orientation is ignored, as torchvision's loaders and the published lists'
-users do: pixels are as they lie in the file. Colour profiles are ignored too. A file that ends too early is broken,
-never filled up with grey.
+Colour becomes RGB: grey is repeated, a palette looked up, CMYK converted, transparency dropped, 16-bit grey scaled to 8
+bits, 16-bit colour reduced to its high byte. EXIF orientation and colour profiles are ignored, as in torchvision's
+loaders: pixels are as stored in the file. A truncated file is broken, never padded with grey.
 
 Legend: pixels uint8 [height, width, 3].
 """
@@ -24,24 +23,24 @@ from PIL import Image, UnidentifiedImageError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 #: Pillow's names of the formats.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
-#: Pixels that an image may have, and those that it may have after scaling: 192 MiB as RGB. Decided from its header.
+#: Most pixels of an image, before and after scaling: 192 MiB as RGB. Checked in the header, before decoding.
 MOST_PIXELS = 2**26
-#: Bytes that a file may have: more than any image of so many pixels needs.
+#: Most bytes of a file: more than any image of so many pixels needs.
 MOST_BYTES = 2**30
 
 
 class BrokenImageError(ValueError):
-    """A file that is there and cannot be decoded; the message names it and says why."""
+    """An existing file cannot be decoded; the message names it and says why."""
 
 
 def opened(file: Path) -> tuple[io.BufferedReader, os.stat_result]:
-    """A regular file to read from, links followed, and what the file system says of just this file.
+    """A reader of a regular file (links are followed) and the stat result of the opened file.
 
-    Raises BrokenImageError for anything but a regular file of at most MOST_BYTES, which is never opened, and OSError
-    for a file that cannot be read.
+    Raises BrokenImageError, without opening it, for anything but a regular file of at most MOST_BYTES, and OSError for
+    a file that cannot be read.
     """
     _refuse_irregular(file, os.stat(file))
-    # Should it have become a FIFO since, nobody waits for its writer.
+    # O_NONBLOCK: if it has become a FIFO since, opening does not wait for a writer.
     reader = open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115
     try:
         status = os.fstat(reader.fileno())
@@ -53,7 +52,7 @@ def opened(file: Path) -> tuple[io.BufferedReader, os.stat_result]:
 
 
 def irregular(status: os.stat_result) -> str | None:
-    """What a file is that is no regular one, in words."""
+    """The kind of a file that is not regular, in words; None for a regular file."""
     kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFIFO: "a FIFO",
@@ -74,10 +73,10 @@ def _refuse_irregular(file: Path, status: os.stat_result) -> None:
 
 
 def read(file: Path, side: int | None) -> np.ndarray:
-    """The pixels of `file`: as they are, or where `side` is given its middle square, scaled to side x side.
+    """The pixels of `file`: unchanged, or with a `side` the middle square scaled to side x side.
 
     Raises BrokenImageError for a file that is no image, is damaged or is too large, and OSError for one that cannot be
-    read at all.
+    read.
     """
     reader, _ = opened(file)
     with reader:
@@ -102,7 +101,7 @@ def extent(file: Path) -> tuple[int, int] | None:
         with reader, Image.open(reader, formats=FORMATS) as image:
             return image.height, image.width
     except OSError as error:
-        # What the operating system refuses has an errno; the image may well be whole.
+        # An error of the operating system has an errno; the image itself may be intact.
         if error.errno is not None:
             raise
         return None

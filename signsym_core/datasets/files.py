@@ -1,9 +1,9 @@
-"""Data sets that are files: what they hold is listed first, then decoded into a cache, once for all runs.
+"""Data sets of image files: the files are listed first, then decoded once into a cache that all runs share.
 
-Two settings of the machine, none of the experiment: SIGNSYM_CACHE names the folder for decoded images (default: a
-folder `.signsym-cache` in the data root, or the user's cache where that cannot be written), and
-SIGNSYM_RESIDENT_BYTES the size up to which the images of a split are held in memory (default 4 GiB); those of a
-larger split stay in the cache's file.
+Two environment variables configure the machine, not the experiment: SIGNSYM_CACHE is the folder for decoded images
+(default: `.signsym-cache` in the data root, or the user's cache where that cannot be written), and
+SIGNSYM_RESIDENT_BYTES the size up to which the images of a split are held in memory (default 4 GiB); a larger split is
+memory-mapped from the cache's file.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from signsym_core.datasets.marks import BROKEN
 from signsym_core.datasets.survey import Survey, survey
 from signsym_core.registry import require
 
-#: Bytes of a split that are held in memory where SIGNSYM_RESIDENT_BYTES does not say otherwise.
+#: Bytes of a split that are held in memory, unless SIGNSYM_RESIDENT_BYTES is set.
 RESIDENT = 4 * 2**30
 
 
 class BrokenImagesError(ValueError):
-    """Images that cannot be decoded, counted and named."""
+    """Some images cannot be decoded; the message counts them and names the first."""
 
 
 class BrokenImageWarning(DataWarning):
-    """Images that were left out because they cannot be decoded."""
+    """Some images were left out because they cannot be decoded."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a data set holds, before anything is decoded."""
+    """The files and labels of a data set, before anything is decoded."""
 
     #: Names of the classes.
     names: Sequence[str]
@@ -51,7 +51,7 @@ class Listing:
     labels: Tensor
     #: Positions in the pool of each split as distributed: "train", "test", and maybe "database".
     members: Mapping[str, Tensor]
-    #: The images' own numbers where a split counts from 0; null: positions in the pool.
+    #: The images' numbers where each split counts from 0; null: positions in the pool.
     numbers: Tensor | None = None
 
 
@@ -59,11 +59,11 @@ class Listing:
 class FileSource(DataSource):
     """A data set of image files below one folder; a member writes `listing`."""
 
-    #: Place of the images: absolute, or below the data root.
+    #: Folder of the images: absolute, or below the data root.
     path: str = "."
     #: Side in pixels that images are resized to before a crop of `size` is cut (256 with size 224); null: no crop.
     resize: int | None = None
-    #: What an image that cannot be decoded does: stop the run, or leave its split (with a warning that counts them).
+    #: What to do about images that cannot be decoded: stop the run, or leave them out with a warning that counts them.
     broken: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
@@ -77,37 +77,37 @@ class FileSource(DataSource):
 
     @abstractmethod
     def listing(self, root: Path) -> Listing:
-        """What lies below the data root `root`; nothing is decoded.
+        """The files and labels below the data root `root`; nothing is decoded.
 
-        Raises DataNotFoundError where files are missing, and ValueError for one that is not as it should be.
+        Raises DataNotFoundError where files are missing, and ValueError for one with the wrong content.
         """
 
     def load(self, root: Path, progress: Progress | None = None) -> Data:
-        """The data set, from the cache of decoded images, which is filled with what it lacks.
+        """The data set from the cache of decoded images; images that the cache lacks are decoded into it first.
 
-        Images are there at the side `resize`, or else `size`. `progress` is told how many of the images to decode
-        are done. Raises DataNotFoundError, BrokenImagesError as `broken` says, ValueError for what is no regular file
-        or a file that a link lists twice, ChangedFileError, and OSError where no place for the cache can be written.
+        The cache holds images with the side `resize`, or else `size`. `progress` is called with the number of decoded
+        images and their total. Raises DataNotFoundError, BrokenImagesError (see `broken`), ValueError for an irregular
+        file or a file that a link lists twice, ChangedFileError, and OSError where no cache folder can be written.
         """
         listing = self.listing(root)
         chosen = self.chosen(listing)
         cache = self._filled(root, survey(listing.tree, listing.files), pooled(chosen), progress)
         chosen = self._without_broken(chosen, cache)
         resident = _resident_bytes()
-        return self.assemble(listing.names, chosen, lambda at: cache.images(at, resident), cache.digests)
+        return self.assemble(listing.names, chosen, lambda positions: cache.images(positions, resident), cache.digests)
 
     def places(self, root: Path) -> Callable[[str, int], str | None]:
         listing = self.listing(root)
         chosen = self.chosen(listing)
 
-        def place(part: str, number: int) -> str | None:
-            rows = (chosen[part].indices == number).nonzero().flatten()
-            return str(listing.tree / listing.files[int(chosen[part].positions[rows[0]])]) if len(rows) else None
+        def place(split: str, number: int) -> str | None:
+            rows = (chosen[split].indices == number).nonzero().flatten()
+            return str(listing.tree / listing.files[int(chosen[split].positions[rows[0]])]) if len(rows) else None
 
         return place
 
-    def found_cache(self, root: Path, listing: Listing) -> Cache | None:
-        """The cache of decoded images that is there already, if any; nothing is made."""
+    def existing_cache(self, root: Path, listing: Listing) -> Cache | None:
+        """The existing cache of decoded images, if any; nothing is created."""
         files = survey(listing.tree, listing.files)
         for place in cache_places(root):
             if cache_folder(place, self.name, files, self.side).joinpath("index.json").is_file():
@@ -116,78 +116,78 @@ class FileSource(DataSource):
 
     @property
     def side(self) -> int | None:
-        """Side in pixels at which decoded images are kept."""
+        """Side in pixels of the decoded images in the cache; null: as the images are."""
         return self.resize or self.size
 
-    def _filled(self, root: Path, files: Survey, wanted: Tensor, progress: Progress | None) -> Cache:
-        """The cache of decoded images in the first place that has the images `wanted` or can be written."""
+    def _filled(self, root: Path, files: Survey, positions: Tensor, progress: Progress | None) -> Cache:
+        """The cache of decoded images in the first folder that has the images at `positions` or can be written."""
         *first, last = cache_places(root)
         for place in first:
             try:
-                return self._filled_at(place, files, wanted, progress)
+                return self._filled_at(place, files, positions, progress)
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                     raise
-        return self._filled_at(last, files, wanted, progress)
+        return self._filled_at(last, files, positions, progress)
 
-    def _filled_at(self, place: Path, files: Survey, wanted: Tensor, progress: Progress | None) -> Cache:
+    def _filled_at(self, place: Path, files: Survey, positions: Tensor, progress: Progress | None) -> Cache:
         cache = open_cache(place, self.name, files, self.side)
-        cache.fill(wanted, progress)
+        cache.fill(positions, progress)
         return cache
 
     def chosen(self, listing: Listing) -> dict[str, Choice]:
-        """What each split of `listing` holds; raises DataNotFoundError where one would be empty."""
+        """The images of each split of `listing`; raises DataNotFoundError where a split would be empty."""
         chosen = self.choose(listing.names, listing.labels, listing.members, listing.numbers)
-        for part, choice in chosen.items():
+        for split, choice in chosen.items():
             if not len(choice.positions):
                 names = ", ".join(list(listing.names)[:20])
-                raise DataNotFoundError(f"{self.label} {listing.tree}: no images for the {part} split in {names}")
+                raise DataNotFoundError(f"{self.label} {listing.tree}: no images for the {split} split in {names}")
         return chosen
 
     def _without_broken(self, chosen: dict[str, Choice], cache: Cache) -> dict[str, Choice]:
         states = cache.states()
-        lost = {part: (states[choice.positions] == BROKEN) for part, choice in chosen.items()}
+        lost = {split: (states[choice.positions] == BROKEN) for split, choice in chosen.items()}
         if not any(mask.any() for mask in lost.values()):
             return chosen
-        positions = torch.cat([chosen[part].positions[mask] for part, mask in lost.items()]).unique().tolist()
+        positions = torch.cat([chosen[split].positions[mask] for split, mask in lost.items()]).unique().tolist()
         reasons = cache.reasons()
         files = cache.survey
-        named = "; ".join(reasons.get(at, f"image {files.tree / files.files[at]}") for at in positions[:5])
+        named = "; ".join(
+            reasons.get(position, f"image {files.tree / files.files[position]}") for position in positions[:5]
+        )
         more = f"; and {len(positions) - 5} more" if len(positions) > 5 else ""
-        counted = ", ".join(f"{int(mask.sum())} of {len(mask)} in {part}" for part, mask in lost.items())
-        said = f"{self.label}: {len(positions)} broken images ({counted}): {named}{more}"
+        counted = ", ".join(f"{int(mask.sum())} of {len(mask)} in {split}" for split, mask in lost.items())
+        message = f"{self.label}: {len(positions)} broken images ({counted}): {named}{more}"
         if self.broken == "stop":
-            raise BrokenImagesError(f"{said}. Replace the files, or set the parameter 'broken' to skip")
+            raise BrokenImagesError(f"{message}. Replace the files, or set the parameter 'broken' to skip")
         kept = {}
-        for part, mask in lost.items():
-            choice = chosen[part]
-            whole = Choice(
-                positions=choice.positions[~mask], labels=choice.labels[~mask], indices=choice.indices[~mask]
-            )
-            if not len(whole.positions):
-                raise BrokenImagesError(f"{said}. None is left in {part}")
-            kept[part] = whole
-        warnings.warn(f"{said}. They are left out", BrokenImageWarning, stacklevel=4)
+        for split, mask in lost.items():
+            choice = chosen[split]
+            rest = Choice(positions=choice.positions[~mask], labels=choice.labels[~mask], indices=choice.indices[~mask])
+            if not len(rest.positions):
+                raise BrokenImagesError(f"{message}. None is left in {split}")
+            kept[split] = rest
+        warnings.warn(f"{message}. They are left out", BrokenImageWarning, stacklevel=4)
         return kept
 
 
 def pooled(chosen: Mapping[str, Choice]) -> Tensor:
-    """Positions of all images that some split holds, each once."""
+    """The unique positions of all images that some split holds."""
     positions: Tensor = torch.cat([choice.positions for choice in chosen.values()]).unique()
     return positions
 
 
 def cache_places(root: Path) -> list[Path]:
-    """Where decoded images may lie, in the order in which places are tried."""
-    given = os.environ.get("SIGNSYM_CACHE")
-    if given:
-        return [Path(given)]
+    """The folders that may hold decoded images, in the order in which they are tried."""
+    folder = os.environ.get("SIGNSYM_CACHE")
+    if folder:
+        return [Path(folder)]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return [root / ".signsym-cache", home / "signsym"]
 
 
 def _resident_bytes() -> int:
-    given = os.environ.get("SIGNSYM_RESIDENT_BYTES", str(RESIDENT))
-    if not given.isdecimal():
-        raise ValueError(f"SIGNSYM_RESIDENT_BYTES expects a whole number of bytes, got {given!r}")
-    return int(given)
+    setting = os.environ.get("SIGNSYM_RESIDENT_BYTES", str(RESIDENT))
+    if not setting.isdecimal():
+        raise ValueError(f"SIGNSYM_RESIDENT_BYTES expects a whole number of bytes, got {setting!r}")
+    return int(setting)

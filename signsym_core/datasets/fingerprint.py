@@ -1,6 +1,7 @@
-"""What says that a data set is the one of before: its classes in their order, and which image has which label where.
+"""The fingerprint of a data set, which shows whether it changed: its classes in order, its images and their labels.
 
-An image counts by the bytes of its file, whatever decodes it; one that is no file, by its pixels.
+An image is identified by the bytes of its file, whatever decodes it, or by its pixels where it does not come from a
+file.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from torch import Tensor
 from signsym_core.datasets.base import Data, Split
 from signsym_core.datasets.marks import DIGEST
 
-#: Images that a difference names.
+#: Most images that a message about a difference names.
 NAMED = 3
-#: Images that are hashed at once.
+#: Images that are hashed per batch.
 BLOCK = 256
 
-#: Given a split and an image's number: where the image is, or nothing.
+#: From a split and an image's number to the path of the image, or None.
 Place = Callable[[str, int], str | None]
 
 
-def nowhere(part: str, number: int) -> str | None:
-    """The place of an image that is no file."""
+def nowhere(split: str, number: int) -> str | None:
+    """The `Place` of data sets whose images do not come from files."""
     return None
 
 
@@ -37,7 +38,7 @@ class Images:
 
     #: int64 [n]: each image's number in the data set, as in `Split.indices`.
     numbers: np.ndarray
-    #: int64 [n]: of how many classes each image is, and int64 [sum]: the numbers of these classes, image by image.
+    #: int64 [n]: the number of each image's classes, and int64 [sum]: the numbers of these classes, image by image.
     counts: np.ndarray
     labels: np.ndarray
     #: uint8 [n, 16]: the first bytes of the SHA-256 of each image's file or pixels.
@@ -61,10 +62,10 @@ class Fingerprint:
 
     @property
     def digest(self) -> str:
-        """The sha256 of all of it, in hexadecimal."""
+        """The sha256 of the whole fingerprint, in hexadecimal."""
         total = hashlib.sha256(json.dumps(["signsym data", 1, self.classes]).encode())
-        for part, images in sorted(self.splits.items()):
-            total.update(json.dumps([part, len(images)]).encode())
+        for split, images in sorted(self.splits.items()):
+            total.update(json.dumps([split, len(images)]).encode())
             for values in (images.numbers, images.counts, images.labels):
                 total.update(values.astype("<i8").tobytes())
             total.update(images.digests.tobytes())
@@ -76,7 +77,7 @@ def fingerprint(data: Data) -> Fingerprint:
     splits = {"train": data.train, "test": data.test, "database": data.database}
     return Fingerprint(
         classes=tuple(data.classes),
-        splits={part: _images(split) for part, split in splits.items() if split is not None},
+        splits={name: _images(split) for name, split in splits.items() if split is not None},
     )
 
 
@@ -105,18 +106,18 @@ def _of_pixels(split: Split) -> Tensor:
 
 
 def differences(before: Fingerprint, now: Fingerprint, place: Place) -> Iterator[str]:
-    """In words, what of `before` is no longer so in `now`; nothing where the two are the same."""
+    """Sentences that say how `now` differs from `before`; none where the two are equal."""
     if before.classes != now.classes:
         yield _classes(before.classes, now.classes)
-    for part in sorted(before.splits.keys() | now.splits.keys()):
-        if part not in now.splits or part not in before.splits:
-            yield f"{part}: expected {_counted(before, part)}, got {_counted(now, part)}"
+    for split in sorted(before.splits.keys() | now.splits.keys()):
+        if split not in now.splits or split not in before.splits:
+            yield f"{split}: expected {_counted(before, split)}, got {_counted(now, split)}"
         else:
-            yield from _in_split(part, before, now, place)
+            yield from _in_split(split, before, now, place)
 
 
-def _counted(data: Fingerprint, part: str) -> str:
-    return f"{len(data.splits[part]):,} images" if part in data.splits else "no such split"
+def _counted(data: Fingerprint, split: str) -> str:
+    return f"{len(data.splits[split]):,} images" if split in data.splits else "no such split"
 
 
 def _classes(before: Sequence[str], now: Sequence[str]) -> str:
@@ -127,51 +128,55 @@ def _classes(before: Sequence[str], now: Sequence[str]) -> str:
     else:
         what = "classes have other names"
     width = min(len(before), len(now))
-    differ = [at for at in range(width) if before[at] != now[at]] or [width]
-    named = [f"class {at}: expected {_name(before, at)}, got {_name(now, at)}" for at in differ[:NAMED]]
+    differ = [number for number in range(width) if before[number] != now[number]] or [width]
+    named = [f"class {number}: expected {_name(before, number)}, got {_name(now, number)}" for number in differ[:NAMED]]
     return f"{what} ({'; '.join(named)}{_more(len(differ))})"
 
 
-def _name(classes: Sequence[str], at: int) -> str:
-    return repr(classes[at]) if at < len(classes) else "none"
+def _name(classes: Sequence[str], number: int) -> str:
+    return repr(classes[number]) if number < len(classes) else "none"
 
 
 def _more(count: int) -> str:
     return f"; and {count - NAMED:,} more" if count > NAMED else ""
 
 
-def _in_split(part: str, before: Fingerprint, now: Fingerprint, place: Place) -> Iterator[str]:
-    old, new = before.splits[part], now.splits[part]
+def _in_split(split: str, before: Fingerprint, now: Fingerprint, place: Place) -> Iterator[str]:
+    old, new = before.splits[split], now.splits[split]
     if not np.array_equal(old.numbers, new.numbers):
         gone, fresh = np.setdiff1d(old.numbers, new.numbers), np.setdiff1d(new.numbers, old.numbers)
-        what = f"{part}: expected {len(old):,} images, got {len(new):,}"
+        what = f"{split}: expected {len(old):,} images, got {len(new):,}"
         what += f", {len(gone):,} missing, {len(fresh):,} new" if len(gone) or len(fresh) else ", in another order"
         if len(fresh):
-            what += f" ({_listed(part, fresh, place)})"
+            what += f" ({_listed(split, fresh, place)})"
         elif len(gone):
-            what += f" (missing {_listed(part, gone, nowhere)})"
+            what += f" (missing {_listed(split, gone, nowhere)})"
         yield what
-    _, ours, theirs = np.intersect1d(old.numbers, new.numbers, return_indices=True)
-    changed = (old.digests[ours] != new.digests[theirs]).any(1)
+    _, rows_before, rows_now = np.intersect1d(old.numbers, new.numbers, return_indices=True)
+    changed = (old.digests[rows_before] != new.digests[rows_now]).any(1)
     if changed.any():
-        moved = sorted(map(bytes, old.digests[ours[changed]])) == sorted(map(bytes, new.digests[theirs[changed]]))
+        moved = sorted(map(bytes, old.digests[rows_before[changed]])) == sorted(
+            map(bytes, new.digests[rows_now[changed]])
+        )
         what = "have changed places" if moved else "are other images"
-        numbers = old.numbers[ours[changed]]
-        yield f"{part}: {len(numbers):,} of {len(old):,} images {what}: {_listed(part, numbers, place)}"
+        numbers = old.numbers[rows_before[changed]]
+        yield f"{split}: {len(numbers):,} of {len(old):,} images {what}: {_listed(split, numbers, place)}"
     labels = [
         (number, a, b)
-        for number, a, b in zip(old.numbers[ours].tolist(), old.labels_of(ours), new.labels_of(theirs), strict=True)
+        for number, a, b in zip(
+            old.numbers[rows_before].tolist(), old.labels_of(rows_before), new.labels_of(rows_now), strict=True
+        )
         if a != b
     ]
     if labels:
         named = [f"image {n}: expected {_called(a, before)}, got {_called(b, now)}" for n, a, b in labels[:NAMED]]
-        yield f"{part}: {len(labels):,} labels changed ({'; '.join(named)}{_more(len(labels))})"
+        yield f"{split}: {len(labels):,} labels changed ({'; '.join(named)}{_more(len(labels))})"
 
 
-def _listed(part: str, numbers: np.ndarray, place: Place) -> str:
+def _listed(split: str, numbers: np.ndarray, place: Place) -> str:
     named = []
     for number in numbers[:NAMED].tolist():
-        where = place(part, number)
+        where = place(split, number)
         named.append(f"number {number}" + (f", now {where}" if where else ""))
     return "; ".join(named) + _more(len(numbers))
 

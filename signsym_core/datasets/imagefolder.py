@@ -40,9 +40,9 @@ class ImageFolder(FileSource):
                 f"image folder {tree} does not exist. Unpack the images there, a folder for each class (as they are "
                 f"or below train/ and test/); --data-root names another place than {root}"
             )
-        parts = folders(tree)
-        held_out = next((name for name in ("test", "val") if name in parts), None)
-        if "train" in parts and held_out:
+        subfolders = folders(tree)
+        held_out = next((name for name in ("test", "val") if name in subfolders), None)
+        if "train" in subfolders and held_out:
             return of_classes(tree, "train", held_out)
         names = class_names(tree)
         files, labels = class_files(tree, "", names)

@@ -38,7 +38,7 @@ class ImageNet(FileSource):
 def imagenet_tree(label: str, root: Path, path: str) -> Path:
     """The folder with train/ and val/; raises DataNotFoundError with what is missing."""
     tree = root / path
-    missing = [str(tree / part) for part in ("train", "val") if not (tree / part).is_dir()]
+    missing = [str(tree / folder) for folder in ("train", "val") if not (tree / folder).is_dir()]
     if missing:
         raise DataNotFoundError(
             f"{label}: missing {' and '.join(missing)}. They hold a folder of images for each class, named by its "

@@ -37,10 +37,10 @@ WNIDS = tuple(_COLUMNS.split())
 class ImageNet100(FileSource):
     """100 classes of ImageNet's folders: 13,000 images to train, the 5,000 validation images as queries.
 
-    One fixed draw takes 130 training images of each class; what is searched are all 128,503 training images of the
-    classes, those that are trained on included, as in HashNet. With `lists`, train.txt and test.txt of that folder say
-    what is trained on and asked for, and database.txt, where it is there, what is searched; the images may lie in
-    ImageNet's own folders, whatever the lists' paths.
+    One fixed draw takes 130 training images of each class; the database holds all 128,503 training images of the
+    classes, those that are trained on included, as in HashNet. With `lists`, train.txt and test.txt of that folder list
+    the training images and the queries, and database.txt, where it exists, the database. The images may lie in
+    ImageNet's own folders, whatever the paths in the lists.
     """
 
     name = "imagenet100"
@@ -68,52 +68,52 @@ class ImageNet100(FileSource):
         if self.lists is not None:
             return self._listed(root, root / self.path, self.lists)
         tree = imagenet_tree(self.label, root, self.path)
-        parts = {part: class_files(tree, part, list(WNIDS)) for part in ("train", "val")}
-        for part, (_, numbers) in parts.items():
+        listed = {folder: class_files(tree, folder, list(WNIDS)) for folder in ("train", "val")}
+        for folder, (_, numbers) in listed.items():
             counts = torch.bincount(torch.tensor(numbers, dtype=torch.int64), minlength=len(WNIDS))
-            need = self.train_draw if part == "train" else 1
+            need = self.train_draw if folder == "train" else 1
             poor = [f"{name} ({count})" for name, count in zip(WNIDS, counts.tolist(), strict=True) if count < need]
             if poor:
                 raise DataNotFoundError(
-                    f"ImageNet-100: {len(poor)} of 100 classes have fewer than {need} images below {tree / part}: "
+                    f"ImageNet-100: {len(poor)} of 100 classes have fewer than {need} images below {tree / folder}: "
                     f"{', '.join(poor[:5])}{', ...' if len(poor) > 5 else ''}"
                 )
-        files = parts["train"][0] + parts["val"][0]
-        labels = torch.tensor(parts["train"][1] + parts["val"][1])
-        at, size = torch.arange(len(files)), len(parts["train"][0])
+        files = listed["train"][0] + listed["val"][0]
+        labels = torch.tensor(listed["train"][1] + listed["val"][1])
+        positions, size = torch.arange(len(files)), len(listed["train"][0])
         order = torch.randperm(size, generator=seeds.generator(0, "split", "imagenet100", "draw"))
         drawn, _ = nested(labels[:size], range(len(WNIDS)), False, order)
         train = drawn[: self.train_draw * len(WNIDS)].sort().values
-        members = {"train": train, "test": at[size:], "database": at[:size]}
+        members = {"train": train, "test": positions[size:], "database": positions[:size]}
         return Listing(names=WNIDS, tree=tree, files=files, labels=labels, members=members)
 
     def _listed(self, root: Path, tree: Path, lists: str) -> Listing:
         if not tree.is_dir():
             raise DataNotFoundError(f"ImageNet-100: the folder of the images, {tree}, does not exist")
         folder = find_lists(root, tree, lists)
-        files = {part: folder / f"{part}.txt" for part in ("train", "test", "database")}
-        whole = files["database"].is_file()
-        given = files if whole else {part: files[part] for part in ("train", "test")}
+        files = {split: folder / f"{split}.txt" for split in ("train", "test", "database")}
+        has_database = files["database"].is_file()
+        chosen = files if has_database else {split: files[split] for split in ("train", "test")}
         listing = from_lists(
-            tree, given, names=WNIDS, width=len(WNIDS), apart=self.split is None, elsewhere=_in_class_folders
+            tree, chosen, names=WNIDS, width=len(WNIDS), apart=self.split is None, elsewhere=_in_class_folders
         )
         if listing.labels.dim() == 2:
             raise ValueError(
                 f"ImageNet-100: expected one label per image in the lists of {folder}, got several or none"
             )
-        return listing if whole else _with_all_training_images(listing)
+        return listing if has_database else _with_all_training_images(listing)
 
 
 def _with_all_training_images(listing: Listing) -> Listing:
-    found, numbers = class_files(listing.tree, "train", list(WNIDS))
-    pool = {path: at for at, path in enumerate(listing.files)}
-    fresh = [(path, number) for path, number in zip(found, numbers, strict=True) if path not in pool]
-    at = torch.tensor([pool.setdefault(path, len(pool)) for path in found], dtype=torch.int64)
+    paths, numbers = class_files(listing.tree, "train", list(WNIDS))
+    pool = {path: position for position, path in enumerate(listing.files)}
+    fresh = [(path, number) for path, number in zip(paths, numbers, strict=True) if path not in pool]
+    positions = torch.tensor([pool.setdefault(path, len(pool)) for path in paths], dtype=torch.int64)
     labels = torch.cat([listing.labels, torch.tensor([number for _, number in fresh], dtype=torch.int64)])
-    members = {**listing.members, "database": at}
+    members = {**listing.members, "database": positions}
     return dataclasses.replace(listing, files=list(pool), labels=labels, members=members)
 
 
 def _in_class_folders(path: str, row: Tensor) -> list[str]:
     name, wnid = PurePosixPath(path).name, WNIDS[int(row.argmax())]
-    return [f"{part}/{wnid}/{name}" for part in ("train", "val")]
+    return [f"{folder}/{wnid}/{name}" for folder in ("train", "val")]

@@ -6,11 +6,11 @@ Accepted are UTF-8 with or without a byte order mark, lines that end in LF or CR
 and after them, empty lines, and blanks inside a path. Every line has as many labels as the first, or as the data set
 has classes; each is 0 or 1. An image stands in a list once, and with the same labels wherever else it stands.
 
-Paths were written on other people's machines, so they are looked for from their right end: the whole path below the
-folder of the images, then without its first folder, and so on, then where the data set's own layouts would have it.
-So a path may be absolute, of Windows, or begin with `..`: nothing but its right end counts, and nothing outside that
-folder is read. Refused are an absolute path that leads to another file of this machine than the one below the folder,
-and `..` after a name, which would make the right end another file's.
+Paths were written on other people's machines, so they are matched from their right end: the whole path below the folder
+of the images, then without its first folder, and so on, then at the paths of the data set's published layouts. So a
+path may be absolute, a Windows path, or begin with `..`: only its right end counts, and nothing outside that folder is
+read. Refused are an absolute path to an existing file of this machine that is not the one below the folder, and `..`
+after a name, which would change the right end.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _text(file: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # The mark at the begin is not counted in the error's position, and holds no end of a line.
+        # The error's position does not count the byte order mark, which contains no line end.
         number = error.object[: error.start].count(b"\n") + 1
         raise ValueError(f"{file}:{number}: expected UTF-8, got the byte 0x{error.object[error.start]:02x}") from None
 
@@ -96,24 +96,24 @@ def _columns(where: str, line: str, width: int) -> tuple[str, str]:
         got = f"{_labels_at_end(line)} labels 0 or 1 at the end of {_shown(line)}"
         raise ValueError(f"{where}: expected a path and {width} labels 0 or 1, got {got}")
     if line[0] in " \t" or path[-1] in "/\\" or not path.strip("./\\"):
-        raise ValueError(f"{where}: expected the path of a file at the begin of the line, got {_shown(line)}")
+        raise ValueError(f"{where}: expected the path of a file at the start of the line, got {_shown(line)}")
     if ".." in path and ".." in _names(path):
         raise ValueError(f"{where}: expected a path without '..' after a name, got {path!r}")
     return path, row
 
 
-#: What ends lines or hides in them; a tab is a blank.
+#: Control characters, which are not allowed in a line; a tab counts as a blank.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _BLANKS = re.compile(r"[ \t]+")
 
 
 def _ends_in_label(path: str) -> bool:
-    """Whether a label was taken for the end of a path."""
+    """Whether the path ends in a label, that is, the line has more labels than expected."""
     return path[-1] in "01" and (len(path) == 1 or path[-2] in " \t")
 
 
 def _split(line: str, width: int) -> list[str]:
-    """`line.rsplit(maxsplit=width)` at blanks and tabs alone: other scripts have blanks of their own."""
+    """`line.rsplit(maxsplit=width)` at blanks and tabs only, not at other Unicode white space."""
     gaps = list(_BLANKS.finditer(line))[-width:]
     starts, ends = [0, *(gap.end() for gap in gaps)], [*(gap.start() for gap in gaps), len(line)]
     return [line[start:end] for start, end in zip(starts, ends, strict=True)]
@@ -121,7 +121,7 @@ def _split(line: str, width: int) -> list[str]:
 
 def _labels_at_end(line: str) -> int:
     words = _BLANKS.split(line.strip(" \t"))
-    return next((at for at, word in enumerate(reversed(words)) if word not in ("0", "1")), len(words) - 1)
+    return next((count for count, word in enumerate(reversed(words)) if word not in ("0", "1")), len(words) - 1)
 
 
 def _shown(line: str) -> str:
@@ -129,17 +129,17 @@ def _shown(line: str) -> str:
 
 
 def _names(path: str) -> list[str]:
-    """The folders and the name of a path, without what only says where it begins."""
-    parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part != "/"]
-    return list(itertools.dropwhile(lambda part: part == "..", parts))
+    """The folders and the name of a path, without a leading root or leading `..`."""
+    names = [name for name in PurePosixPath(path.replace("\\", "/")).parts if name != "/"]
+    return list(itertools.dropwhile(lambda name: name == "..", names))
 
 
-#: Other places of an image, relative to the tree, from its path in the list and its row of labels.
+#: From an image's path in the list and its row of labels to other paths, relative to the tree, where it may lie.
 Elsewhere = Callable[[str, Tensor], Sequence[str]]
 
 
 class Tree:
-    """Which regular files lie below a folder, links followed; each folder is read once."""
+    """The regular files below a folder, links followed; each folder is listed once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -157,42 +157,42 @@ class Tree:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    # Not entry.is_file() alone, which raises for a link in circles.
+    # Not entry.is_file() alone, which raises for a cycle of links.
     return os.path.isfile(entry) if entry.is_symlink() else entry.is_file()
 
 
 def located(images: ImageList, tree: Tree, elsewhere: Elsewhere | None = None) -> list[str]:
     """The path of every image of a list below the tree.
 
-    Raises DataNotFoundError that counts the missing images and says, for the first, where it was looked for, and
-    ValueError for an absolute path that is another file's.
+    Raises DataNotFoundError with the number of missing images and the paths tried for the first, and ValueError for an
+    absolute path to an existing file outside the tree.
     """
-    found: list[str] = []
+    paths: list[str] = []
     missing: list[tuple[int, list[str]]] = []
     for number, path in enumerate(images.paths):
         candidates = _from_the_right(path)
-        at = next((candidate for candidate in candidates if candidate in tree), None)
-        if at is None and elsewhere is not None:
+        file = next((candidate for candidate in candidates if candidate in tree), None)
+        if file is None and elsewhere is not None:
             candidates += elsewhere(path, images.labels[number])
-            at = next((candidate for candidate in candidates if candidate in tree), None)
-        if at is None:
+            file = next((candidate for candidate in candidates if candidate in tree), None)
+        if file is None:
             missing.append((images.lines[number], candidates))
         else:
-            if path.startswith("/") and os.path.isfile(path) and not os.path.samefile(path, tree.folder / at):
+            if path.startswith("/") and os.path.isfile(path) and not os.path.samefile(path, tree.folder / file):
                 raise ValueError(
                     f"{images.file}:{images.lines[number]}: expected a file below {tree.folder}, got {path}, which is "
-                    f"there and is not {tree.folder / at}"
+                    f"there and is not {tree.folder / file}"
                 )
-            found.append(at)
+            paths.append(file)
     if missing:
         line, candidates = missing[0]
         raise DataNotFoundError(
             f"{images.file}:{line}: {len(missing)} of {len(images.paths)} listed images are not below {tree.folder} as "
-            f"files; the first was looked for at {', '.join(candidates)}. The parameter 'path' names another folder"
+            f"files; the first was expected at {', '.join(candidates)}. The parameter 'path' names another folder"
         )
-    return found
+    return paths
 
 
 def _from_the_right(path: str) -> list[str]:
-    parts = _names(path)
-    return ["/".join(parts[at:]) for at in range(len(parts))]
+    names = _names(path)
+    return ["/".join(names[start:]) for start in range(len(names))]

@@ -20,26 +20,27 @@ class Lists(FileSource):
     """Images below PATH, with LISTS/train.txt, LISTS/test.txt and LISTS/database.txt, each line `path 0 1 0 ...`.
 
     Where every image of all lists has exactly one label, labels are one class per image, else 0/1 rows. Classes are
-    called by the numbers of their columns. An image of the training or test list must have a label; one of the
-    database need not. No image is in both of those lists, unless the parameter `split` draws the parts anew. Queries
-    that the database list names leave the database, unless `queries_in_database` keeps them. `listfile` says which
-    lines are accepted.
+    named by the numbers of their columns. An image of the training or test list must have a label; one of the database
+    need not. No image may be in both of those lists, unless the parameter `split` draws new splits. Queries that the
+    database list names are removed from the database, unless `queries_in_database` keeps them. The module `listfile`
+    documents the accepted lines.
     """
 
     name = "lists"
     label = "image lists"
     citation = "Cao, Long, Wang, Yu 2017, HashNet (list files of its code), 1702.00758"
 
-    #: Columns that a line must have; null: as the first line.
+    #: Columns that a line must have; null: as many as the first line.
     width: ClassVar[int | None] = None
-    #: Whether labels stay 0/1 rows even where every image has one.
+    #: Whether labels stay 0/1 rows even where every image has exactly one.
     several: ClassVar[bool] = False
 
     #: Folder of the list files: absolute, below PATH, or below the data root.
     lists: str = "."
-    #: The list of what is searched, a file of `lists`; null: the training images are searched.
+    #: The list of the retrieval database, a file of `lists`; null: the training images are the database.
     database: str | None = "database.txt"
-    #: Whether queries that are also in the database stay there, as in HashNet's list of COCO; each then finds itself.
+    #: Whether queries that the database list names stay in the database, as in HashNet's list of COCO; each query then
+    #: retrieves its own image.
     queries_in_database: bool = False
 
     @property
@@ -57,7 +58,7 @@ class Lists(FileSource):
         files = {"train": "train.txt", "test": "test.txt"} | ({"database": self.database} if self.database else {})
         return from_lists(
             tree,
-            {part: folder / file for part, file in files.items()},
+            {split: folder / file for split, file in files.items()},
             width=self.width,
             queries_in_database=self.queries_in_database,
             several=self.several,
@@ -86,36 +87,36 @@ def from_lists(
     apart: bool = True,
     elsewhere: Elsewhere | None = None,
 ) -> Listing:
-    """The listing of what the list files "train", "test" and maybe "database" name below `tree`.
+    """The listing of the images below `tree` in the list files "train", "test" and maybe "database".
 
-    One pool holds an image once, whatever lists name it. Raises ValueError, with file and line, where two lists give
-    one image different labels, one list names a file twice or, where they are to be `apart`, the test list names an
-    image that is trained on, and as `read_list` and `located` do.
+    The pool holds each image once, even where several lists name it. Raises ValueError, with file and line, where two
+    lists give one image different labels, where one list names a file twice or, with `apart`, where the test list names
+    a training image; and as `read_list` and `located` do.
     """
     inside = Tree(tree)
     pool: dict[str, int] = {}
     rows: list[Tensor] = []
     members: dict[str, Tensor] = {}
-    for part, file in files.items():
+    for split, file in files.items():
         if not file.is_file():
             hint = "; set the parameter 'database' to null where the training images are searched"
-            raise DataNotFoundError(f"the list {file} does not exist{hint if part == 'database' else ''}")
-        images = read_list(file, width, unlabelled=part == "database")
+            raise DataNotFoundError(f"the list {file} does not exist{hint if split == 'database' else ''}")
+        images = read_list(file, width, unlabelled=split == "database")
         width = images.labels.shape[1]
         known = len(pool)
-        at = torch.tensor([pool.setdefault(path, len(pool)) for path in located(images, inside, elsewhere)])
-        _refuse_doubles(images, at)
-        rows.append(images.labels[at >= known])
-        old = at < known
+        positions = torch.tensor([pool.setdefault(path, len(pool)) for path in located(images, inside, elsewhere)])
+        _refuse_doubles(images, positions)
+        rows.append(images.labels[positions >= known])
+        old = positions < known
         differ = old.clone()
-        differ[old] = (torch.cat(rows)[at[old]] != images.labels[old]).any(1)
+        differ[old] = (torch.cat(rows)[positions[old]] != images.labels[old]).any(1)
         if differ.any():
             first = int(differ.nonzero()[0])
             where, path = f"{file}:{images.lines[first]}", images.paths[first]
             raise ValueError(f"{where}: expected the labels that another list gives {path!r}, got others")
-        members[part] = at
-        if apart and part == "test":
-            both = torch.isin(at, members["train"])
+        members[split] = positions
+        if apart and split == "test":
+            both = torch.isin(positions, members["train"])
             if both.any():
                 first = int(both.nonzero()[0])
                 where, path = f"{file}:{images.lines[first]}", images.paths[first]
@@ -132,11 +133,11 @@ def from_lists(
     return Listing(names=names, tree=tree, files=list(pool), labels=labels, members=members)
 
 
-def _refuse_doubles(images: ImageList, at: Tensor) -> None:
-    if len(at.unique()) == len(at):
+def _refuse_doubles(images: ImageList, positions: Tensor) -> None:
+    if len(positions.unique()) == len(positions):
         return
     seen: dict[int, int] = {}
-    for path, line, position in zip(images.paths, images.lines, at.tolist(), strict=True):
+    for path, line, position in zip(images.paths, images.lines, positions.tolist(), strict=True):
         if seen.setdefault(position, line) != line:
             raise ValueError(
                 f"{images.file}:{line}: {path!r} is the file that line {seen[position]} has led to already"

@@ -1,4 +1,4 @@
-"""What the cache knows of each of its images: a mark of 28 bytes that tells whether it can itself be believed."""
+"""The cache's record of each image: a mark of 28 bytes with a checksum of itself."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ MISSING, READY, BROKEN = 0, 1, 2
 
 #: Bytes of a file's digest.
 DIGEST = 16
-#: state; CRC-32 of the pixels; the first bytes of the SHA-256 of the file that they come from; CRC-32 of all that,
-#: begun with the image's position.
+#: state; CRC-32 of the pixels; the first bytes of the SHA-256 of their file; CRC-32 of all this, with the image's
+#: position as its initial value.
 MARK = np.dtype([("state", "<u4"), ("pixels", "<u4"), ("file", "u1", DIGEST), ("check", "<u4")])
 _CHECKED = MARK.itemsize - 4
 
@@ -27,20 +27,22 @@ def mark(position: int, state: int, digest: bytes, pixels: bytes) -> bytes:
 
 
 def believed(content: bytes) -> tuple[np.ndarray, int]:
-    """The marks in `content`, those that are damaged as MISSING, and how many are damaged."""
+    """The marks in `content`, damaged ones replaced by MISSING, and the number of damaged ones."""
     marks = np.frombuffer(content, dtype=MARK).copy()
     rows = marks.view(np.uint8).reshape(len(marks), MARK.itemsize)
-    there = np.flatnonzero(rows.any(1))
+    written = np.flatnonzero(rows.any(1))
     heads, crc32 = rows[:, :_CHECKED].tobytes(), zlib.crc32
-    checks = [crc32(heads[at * _CHECKED : (at + 1) * _CHECKED], at) for at in there.tolist()]
-    states = marks["state"][there]
-    damaged = there[(marks["check"][there] != np.array(checks, dtype=np.uint32)) | (states < READY) | (states > BROKEN)]
+    checks = [crc32(heads[position * _CHECKED : (position + 1) * _CHECKED], position) for position in written.tolist()]
+    states = marks["state"][written]
+    damaged = written[
+        (marks["check"][written] != np.array(checks, dtype=np.uint32)) | (states < READY) | (states > BROKEN)
+    ]
     marks[damaged] = np.zeros(1, dtype=MARK)
     return marks, len(damaged)
 
 
 def differing(images: Tensor, checks: Sequence[int]) -> list[int]:
-    """The positions in `images`, uint8 on the CPU, of those whose pixels have another CRC-32 than `checks` says."""
+    """The positions in `images`, uint8 on the CPU, whose pixels do not have the CRC-32 of `checks`."""
     rows = images.reshape(len(images), -1).numpy()
     crc32 = zlib.crc32
-    return [at for at, (row, check) in enumerate(zip(rows, checks, strict=True)) if crc32(row) != check]
+    return [index for index, (row, check) in enumerate(zip(rows, checks, strict=True)) if crc32(row) != check]

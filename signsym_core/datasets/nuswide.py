@@ -12,10 +12,10 @@ from signsym_core.datasets.lists import Lists
 class NUSWIDE(Lists):
     """Flickr photographs with any of 21 concepts: HashNet-style lists of 10,500 training images and 2,100 queries.
 
-    Searched is LISTS/database.txt: 193,734 images of the usual lists, or the rest of the paper's 148,332, a count of
-    photographs that could still be downloaded and that no list repeats. Where one's own list of all images is at hand,
-    name it in all three files and let `split: 500/100/rest` draw the paper's parts from it. Lists do not name the
-    concepts, so classes are the numbers of their columns.
+    The database is LISTS/database.txt: 193,734 images in the usual lists. The paper had 148,332 photographs that could
+    still be downloaded, and published no list of them. To use a list of all images that you have, name it in all three
+    files and let `split: 500/100/rest` draw the paper's splits from it. Lists do not name the concepts, so classes are
+    the numbers of their columns.
     """
 
     name = "nuswide"

@@ -1,4 +1,4 @@
-"""What the file system says of a data set's files: regular files alone, none of them twice, with size and time."""
+"""The size and modification time of a data set's files, which must be regular files without duplicates."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Survey:
 
 
 def survey(tree: Path, files: Sequence[str]) -> Survey:
-    """Ask the file system about every file, links followed; none is opened.
+    """The survey of `files` below `tree`, links followed; no file is opened.
 
-    Raises DataNotFoundError for a file that is gone or a link that leads nowhere, and ValueError for what is no regular
-    file and for two paths that lead to one file. Hard links are files of their own.
+    Raises DataNotFoundError for a missing file or a broken link, and ValueError for an irregular file and for two paths
+    to one file. Hard links count as different files.
     """
     stats = [_stat(tree / file) for file in files]
     _refuse_twice(tree, files, stats)
@@ -55,15 +55,15 @@ def _stat(file: Path) -> os.stat_result:
 
 
 def _refuse_twice(tree: Path, files: Sequence[str], stats: Sequence[os.stat_result]) -> None:
-    # One number for device and inode: where two files share it by chance, their names tell.
+    # One number for device and inode; where two files share it by chance, their real paths differ.
     inodes = np.array([(status.st_ino ^ status.st_dev << 44) % 2**64 for status in stats], dtype=np.uint64)
     _, place, counts = np.unique(inodes, return_inverse=True, return_counts=True)
     seen: dict[str, str] = {}
-    for at in np.flatnonzero(counts[place] > 1).tolist():
-        # Hard links have names of their own; what links lead to has one name.
-        real = os.path.realpath(tree / files[at])
-        if seen.setdefault(real, files[at]) != files[at]:
+    for index in np.flatnonzero(counts[place] > 1).tolist():
+        # Hard links have different real paths; symbolic links to one file have the same.
+        real = os.path.realpath(tree / files[index])
+        if seen.setdefault(real, files[index]) != files[index]:
             raise ValueError(
-                f"{tree}: expected each image once, got {seen[real]} and {files[at]}, which a link makes one file "
+                f"{tree}: expected each image once, got {seen[real]} and {files[index]}, which a link makes one file "
                 f"({real}); remove one of them"
             )

@@ -106,7 +106,7 @@ def test_a_large_split_stays_in_its_file_and_gives_the_same_images(tmp_path, mon
     for index in (at, mask, slice(2, 9, 3), slice(None), 7):
         assert torch.equal(split.images[index], held.images[index])
     assert torch.equal(split.take(at).images, held.take(at).images)
-    assert torch.equal(split.images.part(at)[1:], held.images[at][1:])
+    assert torch.equal(split.images.take(at)[1:], held.images[at][1:])
     with pytest.raises(TypeError, match="indexed by image alone"):
         split.images[:, 0]
 

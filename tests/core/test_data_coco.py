@@ -136,7 +136,7 @@ def test_what_is_missing_is_named(tmp_path):
         ),
         (
             lambda tree: tree | {"categories": CATEGORIES * 2},
-            "expected every image and every category to have a number of its own",
+            "expected every image and every category to have a unique number",
         ),
         (
             lambda tree: tree | {"annotations": [{"image_id": 11, "category_id": 2}]},
@@ -206,7 +206,7 @@ def test_a_number_in_both_parts_is_refused(tmp_path):
     tree["annotations"] = []
     file.write_text(json.dumps(tree))
     with pytest.raises(
-        ValueError, match="expected every image to have a number of its own, got number 11 in both parts"
+        ValueError, match="expected every image to have a unique number, got number 11 in train2017 and val2017"
     ):
         source().load(tmp_path)
 

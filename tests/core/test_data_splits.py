@@ -57,7 +57,7 @@ def test_a_split_of_another_form_is_refused(split):
 
 def test_a_class_with_too_few_images_is_named():
     with pytest.raises(
-        ValueError, match=r"class '8' has 174 images in all and 152 of the 153 that its train part needs"
+        ValueError, match=r"class '8' has 174 images in all and 152 of the 153 that its train split needs"
     ):
         load(split="153/22/rest")
 
