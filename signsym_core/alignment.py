@@ -42,13 +42,13 @@ def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labe
             loss = objective(outputs_of(model, images), labels)
         return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
 
-    ours = gradients()
+    actual = gradients()
     with exact_gradient(model):
         exact = gradients()
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
-    return [_row(name, g, g_bp) for (name, _), g, g_bp in zip(weights, ours, exact, strict=True)]
+    return [_row(name, g, g_bp) for (name, _), g, g_bp in zip(weights, actual, exact, strict=True)]
 
 
 def _row(name: str, gradient: Tensor, exact: Tensor) -> LayerAlignment:

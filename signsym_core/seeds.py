@@ -1,4 +1,4 @@
-"""Named random generators: each use of chance has its own stream, and none is the global one."""
+"""Named random generators: each use of randomness has a separate stream, never the global generator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 def derive(seed: int, *names: object) -> int:
     """A seed in [0, 2^63) that depends on `seed` and on every name: `derive(0, "order", 3)`."""
-    text = "/".join(str(part) for part in (seed, *names))
+    text = "/".join(str(name) for name in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

@@ -1,7 +1,7 @@
-"""Weights in bfloat16 beside those in float32: rounded by one launch for all layers, gradients brought back by one.
+"""bfloat16 copies of the float32 weights: one launch rounds those of all layers, one converts all gradients back.
 
-Autocast rounds each layer's weight in its forward pass and brings each gradient back in its backward pass: two small
-kernels a layer, as long as the convolution itself for a small batch. The numbers are the same.
+Autocast rounds each layer's weight in its forward pass and converts each gradient in its backward pass: two small
+kernels per layer, which take as long as the convolution itself for a small batch. The numbers are the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Shadows:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside the block a forward pass uses the copies, which are made of the parameters as they are now."""
+        """Inside the block a forward pass uses copies of the current parameters."""
         if self._of:
             with torch.no_grad():
                 torch._foreach_copy_(list(self._of.values()), list(self._of))
@@ -45,12 +45,12 @@ class Shadows:
                 module._parameters[name] = parameter
 
     def bring_back(self) -> None:
-        """Give the parameters the gradients of their copies, in float32."""
-        pairs = [(own, copy.grad) for own, copy in self._of.items() if copy.grad is not None]
-        gradients: list[Tensor] = [torch.empty_like(own) for own, _ in pairs]
+        """Set the gradients of the parameters to those of their copies, in float32."""
+        pairs = [(parameter, copy.grad) for parameter, copy in self._of.items() if copy.grad is not None]
+        gradients: list[Tensor] = [torch.empty_like(parameter) for parameter, _ in pairs]
         if pairs:
             torch._foreach_copy_(gradients, [gradient for _, gradient in pairs])
-        for (own, _), gradient in zip(pairs, gradients, strict=True):
-            own.grad = gradient
+        for (parameter, _), gradient in zip(pairs, gradients, strict=True):
+            parameter.grad = gradient
         for copy in self._of.values():
             copy.grad = None

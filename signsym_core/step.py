@@ -1,4 +1,4 @@
-"""One step of a training: forward and backward pass, the gradients' norms, the optimiser; on a GPU as a CUDA graph."""
+"""One training step: forward and backward pass, the gradients' norms, the optimiser; on a GPU as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from signsym_core.tasks import Objective
 
 
 class Step:
-    """Steps of `model` under `objective`; what a step does to weights and moments does not depend on how it is run.
+    """Training steps of `model` on `objective`; the results do not depend on how a step is executed.
 
-    On a GPU B of all layers is made ahead of the backward pass, and a step whose batch is not divided is recorded and
-    replayed (see `signsym_core.replay`).
+    On a GPU, B of all layers is computed before the backward pass, and a step whose batch is not divided is recorded
+    and replayed (see `signsym_core.replay`).
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Step:
             self._together = Together(model, torch.bfloat16 if precision == "bf16" else None)
             self._shadows = Shadows(model) if precision == "bf16" else None
             if self._together.serves:
-                self._replay = Replay(self._whole, self._together)
+                self._replay = Replay(self._full_batch, self._together)
 
     def __call__(
         self, images: Tensor, labels: Tensor, between: Callable[[], None] | None = None
     ) -> tuple[Tensor, Tensor]:
         """The loss of the batch and the norm of each gradient, both detached.
 
-        `between` is called between the backward pass and the optimiser's step, which is then run kernel by kernel.
+        `between` is called between the backward pass and the optimiser's step, which then runs kernel by kernel.
         """
         if self._replay is None:
             self.optimizer.zero_grad(set_to_none=True)
@@ -66,16 +66,16 @@ class Step:
         return loss, norms
 
     def release(self) -> None:
-        """Let go of the graphs and of their memory."""
+        """Free the graphs and their memory."""
         self._replay = None
 
-    def _whole(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _full_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
-        with self._together.ahead() as made:
+        with self._together.ahead() as wait_for_feedback:
             with self._shadows.in_place() if self._shadows else contextlib.nullcontext():
                 outputs = outputs_of(self.model, images)
             loss = self.objective(outputs, labels)
-            made()
+            wait_for_feedback()
             loss.backward()
             if self._shadows:
                 self._shadows.bring_back()

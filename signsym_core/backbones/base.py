@@ -1,4 +1,4 @@
-"""What a backbone is: a network with a fresh task head, behind its normalisation, so that models take [0, 1] pixels."""
+"""The interface of a backbone: a network with a new task head, preceded by its normalisation of [0, 1] pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from signsym_core.registry import Member
 
 
 class Model(nn.Module):
-    """Normalisation and network. Takes images float [n, channels, height, width] in [0, 1], gives [n, outputs]."""
+    """Normalisation and network, from images float [n, channels, height, width] in [0, 1] to outputs [n, outputs]."""
 
     mean: Tensor
     std: Tensor
@@ -29,13 +29,13 @@ class Model(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        # A grey image meets a network for colour as three equal channels, by broadcasting.
+        # Broadcasting turns a grey image into three equal channels for a network that takes colour.
         outputs = self.network((images - self.mean) / self.std)
         assert isinstance(outputs, Tensor)
         return outputs
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of the fresh layer."""
+        """Parameters of the head."""
         yield from self.network.get_submodule(self.head).parameters()
 
     def body_parameters(self) -> Iterator[nn.Parameter]:
@@ -60,7 +60,7 @@ class Backbone(Member, ABC):
 
     @property
     def multiply_adds(self) -> float:
-        """Multiply-adds of a forward pass of one image of 224 x 224 pixels, for estimates of time alone."""
+        """Multiply-adds of a forward pass of one image of 224 x 224 pixels, used only to estimate time."""
         return 1e9
 
     @abstractmethod
@@ -68,7 +68,7 @@ class Backbone(Member, ABC):
         """The network with its last layer as published, for images of so many channels."""
 
     def build(self, outputs: int, *, channels: int = 3, size: int | None = None, seed: int = 0) -> Model:
-        """A model with a fresh head of `outputs`, everything initialised from `seed`.
+        """A model with a new head of `outputs`, everything initialised from `seed`.
 
         Raises ValueError where `size`, the height and width of the images, is below what the network admits.
         """

@@ -43,10 +43,10 @@ class SmallCNN(Backbone):
         for stage, outputs in enumerate((self.width, 2 * self.width, 4 * self.width), start=1):
             for place in (1, 2):
                 stride = 2 if stage > 1 and place == 1 else 1
-                at = f"{stage}_{place}"
-                layers[f"conv{at}"] = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-                layers[f"norm{at}"] = nn.BatchNorm2d(outputs)
-                layers[f"relu{at}"] = nn.ReLU(inplace=True)
+                suffix = f"{stage}_{place}"
+                layers[f"conv{suffix}"] = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+                layers[f"norm{suffix}"] = nn.BatchNorm2d(outputs)
+                layers[f"relu{suffix}"] = nn.ReLU(inplace=True)
                 inputs = outputs
         layers["pool"] = nn.AdaptiveAvgPool2d(1)
         layers["flatten"] = nn.Flatten()

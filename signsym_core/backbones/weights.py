@@ -17,14 +17,14 @@ from signsym_core.rules.convert import converted
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be found, or that are not those of the network."""
+    """Weights are missing or do not fit the network."""
 
 
 def load_published(model: Model, backbone: Backbone, name: str) -> None:
-    """Load torchvision's weights `name` (such as "IMAGENET1K_V1") into the body of `model`; its head stays fresh.
+    """Load torchvision's weights `name` (such as "IMAGENET1K_V1") into the body of `model`; its head is unchanged.
 
     torchvision downloads the file once into torch's cache. Raises WeightsError where the backbone has no such
-    weights, or where the file is neither there nor to be had, with the place to put it.
+    weights, or where the file is missing and cannot be downloaded, with the path where it belongs.
     """
     if backbone.published is None:
         raise WeightsError(f"backbone {backbone.name!r} has no published weights; use a local file or pre-training")
@@ -45,9 +45,9 @@ def load_published(model: Model, backbone: Backbone, name: str) -> None:
 
 
 def refuse_other_bytes(file: Path) -> None:
-    """Raise WeightsError where a file that torchvision once fetched is not the one that its name tells the digest of.
+    """Raise WeightsError where a file that torchvision downloaded does not have the digest in its name.
 
-    torchvision looks at the digest when it fetches a file, and never again.
+    torchvision itself checks the digest only when it downloads the file.
     """
     stated = re.search(r"-([0-9a-f]{8,})\.[a-z]+$", file.name)
     if stated is None or not file.is_file():
@@ -64,21 +64,20 @@ def refuse_other_bytes(file: Path) -> None:
 def load_file(model: Model, path: Path, sha256: str | None = None) -> None:
     """Load a state dict from a .safetensors or a torch file (read without unpickling code) into the body of `model`.
 
-    Names may be those of the network or of a whole model of ours; a head in the file is left out. Raises
-    WeightsError for a missing file, one that holds something else, weights of another network, numbers of another kind
-    (int8, bool or complex where floats belong), entries that are not finite, or other bytes than those whose digest
-    `sha256` is.
+    Names may be those of the network or of a `Model`; a head in the file is ignored. Raises WeightsError for a missing
+    file, one without a state dict, weights of another network, numbers of another kind (int8, bool or complex instead
+    of floats), entries that are not finite, or a digest that is not `sha256`.
     """
     load_body(model, read_state(path, sha256), str(path))
 
 
 def load_whole_file(model: Model, path: Path) -> None:
-    """`load_file` with the head: the file is a finished model.
+    """`load_file` including the head: the file is a complete model.
 
-    Into a converted model the randomness of its feedback is loaded too, where the file has it. Raises WeightsError
-    too where the head has another number of outputs, and ValueError for the feedback of another rule.
+    A converted model also gets the state of its feedback, where the file has it. Raises WeightsError also where the
+    head has another number of outputs, and ValueError for the feedback of another rule.
     """
-    state = _ours(read_state(path), extra=bool(converted(model)))
+    state = _network_state(read_state(path), extra=bool(converted(model)))
     _refuse_misfit(model, state, "", str(path))
     model.network.load_state_dict(state, strict=False)
 
@@ -86,7 +85,7 @@ def load_whole_file(model: Model, path: Path) -> None:
 def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """The state dict of a .safetensors or a torch file, read without unpickling code. Raises WeightsError.
 
-    With `sha256` the file must have that digest, in hexadecimal: what is loaded is what was hashed.
+    With `sha256` the bytes that are loaded must have that digest, in hexadecimal.
     """
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist")
@@ -113,50 +112,51 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 
 def load_body(model: Model, state: dict[str, Tensor], source: str) -> None:
-    """Load `state` into the network of `model`, all but the head; every other tensor must be there and fit."""
+    """Load `state` into the network of `model`, except the head; no other tensor may be missing or misfit."""
     head = model.head + "."
-    body = {name: tensor for name, tensor in _ours(state, extra=False).items() if not name.startswith(head)}
+    body = {name: tensor for name, tensor in _network_state(state, extra=False).items() if not name.startswith(head)}
     _refuse_misfit(model, body, head, source)
     model.network.load_state_dict(body, strict=False)
 
 
-def _ours(state: dict[str, Tensor], extra: bool) -> dict[str, Tensor]:
-    """The tensors by their names in the network, with what converted layers save beside them or without."""
+def _network_state(state: dict[str, Tensor], extra: bool) -> dict[str, Tensor]:
+    """The tensors by their names in the network, with the records of converted layers where `extra`."""
     named = {name.removeprefix("network."): tensor for name, tensor in state.items()}
     return {name: tensor for name, tensor in named.items() if extra or not name.endswith("_extra_state")}
 
 
 def _refuse_misfit(model: Model, state: dict[str, Tensor], head: str, source: str) -> None:
     """Raise WeightsError unless `state` has the tensors of the network, but those of `head`: shapes, kinds, finite."""
-    own = {name: t for name, t in model.network.state_dict().items() if not name.endswith("_extra_state")}
-    given = {name: tensor for name, tensor in state.items() if not name.endswith("_extra_state")}
-    needed = {name for name in own if not head or not name.startswith(head)}
+    expected = {name: t for name, t in model.network.state_dict().items() if not name.endswith("_extra_state")}
+    loaded = {name: tensor for name, tensor in state.items() if not name.endswith("_extra_state")}
+    needed = {name for name in expected if not head or not name.startswith(head)}
     # Files older than batch normalisation's counter of batches lack it; it plays no part in the network's outputs.
-    missing = {name for name in needed - given.keys() if not name.endswith("num_batches_tracked")}
+    missing = {name for name in needed - loaded.keys() if not name.endswith("num_batches_tracked")}
     problems = [f"missing {name}" for name in sorted(missing)]
-    problems += [f"unknown {name}" for name in sorted(given.keys() - needed)]
+    problems += [f"unknown {name}" for name in sorted(loaded.keys() - needed)]
     problems += [
-        f"{name} has shape {list(given[name].shape)} instead of {list(own[name].shape)}"
-        for name in sorted(needed & given.keys())
-        if given[name].shape != own[name].shape
+        f"{name} has shape {list(loaded[name].shape)} instead of {list(expected[name].shape)}"
+        for name in sorted(needed & loaded.keys())
+        if loaded[name].shape != expected[name].shape
     ]
     problems += [
-        f"{name} has {given[name].dtype} instead of {_kind(own[name])}"
-        for name in sorted(needed & given.keys())
-        if _kind(given[name]) != _kind(own[name])
+        f"{name} has {loaded[name].dtype} instead of {_kind(expected[name])}"
+        for name in sorted(needed & loaded.keys())
+        if _kind(loaded[name]) != _kind(expected[name])
     ]
     problems += [
-        f"{name} has {broken} of {given[name].numel()} entries that are not finite as {own[name].dtype}"
-        for name in sorted(needed & given.keys())
-        if _kind(given[name]) == "floats" and (broken := int((~torch.isfinite(given[name].to(own[name].dtype))).sum()))
+        f"{name} has {broken} of {loaded[name].numel()} entries that are not finite as {expected[name].dtype}"
+        for name in sorted(needed & loaded.keys())
+        if _kind(loaded[name]) == "floats"
+        and (broken := int((~torch.isfinite(loaded[name].to(expected[name].dtype))).sum()))
     ]
     if problems:
         raise WeightsError(f"{source} does not fit the network: {'; '.join(problems[:5])} ({len(problems)} problems)")
 
 
 def _kind(tensor: Tensor) -> str:
-    """What sort of numbers a tensor holds; loading one sort as another would round, scale or drop parts in silence."""
+    """The kind of numbers in a tensor; loading one kind as another would silently round, scale or drop values."""
     if tensor.is_floating_point():
-        # Types of 8 bits and less stand for numbers only together with a scale.
+        # Types of 8 bits and less represent numbers only together with a scale.
         return "floats" if tensor.element_size() > 1 else str(tensor.dtype)
     return "whole numbers" if tensor.dtype in (torch.int16, torch.int32, torch.int64) else str(tensor.dtype)

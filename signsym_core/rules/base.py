@@ -32,7 +32,7 @@ class Rule(Member, ABC):
 
     #: True where B = W, so that the layer is left to ordinary autograd.
     exact: ClassVar[bool] = False
-    #: True where B is made once, at conversion, and never looks at W again (feedback alignment).
+    #: True where B is made once, at conversion, and does not follow W (feedback alignment).
     frozen: ClassVar[bool] = False
     #: True where B needs random magnitudes.
     random: ClassVar[bool] = False

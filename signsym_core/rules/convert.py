@@ -1,4 +1,4 @@
-"""Putting a rule under a network, taking it away, and stepping out of it for a block."""
+"""Converting a network to a rule, reverting it, and suspending the rule for a block."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from signsym_core.rules.state import FeedbackState
 
 
 class BypassedLayerError(ValueError):
-    """A converted layer whose weight takes part in a pass that does not call the layer: it would be a BP layer."""
+    """The network uses the weight of a converted layer without calling the layer, so that it would be a BP layer."""
 
     def __init__(self, names: list[str]) -> None:
         super().__init__(
@@ -65,7 +65,7 @@ def convert(network: nn.Module, rule: str | Rule = "frsf", seed: int = 0, **para
 
 
 def revert(model: nn.Module) -> nn.Module:
-    """Make every converted layer the plain layer that it was, in place; weights are untouched. Returns the model."""
+    """Turn every converted layer back into its original class, in place; weights are untouched. Returns the model."""
     for _, layer in converted(model):
         layer.__class__ = layer.original  # type: ignore[assignment]
         for attribute in ("state", "original", "plain", "handle"):
@@ -99,15 +99,15 @@ def exact_gradient(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def redraws(model: nn.Module) -> bool:
-    """Whether a layer of `model` draws its magnitudes again and again, so that its B is one draw of many."""
+    """Whether a layer of `model` redraws its magnitudes, so that its B is one draw of many."""
     return any(layer.state.rule.redraws != "never" for _, layer in converted(model))
 
 
 @contextlib.contextmanager
 def redrawn(model: nn.Module, number: int) -> Iterator[nn.Module]:
-    """Inside the block, layers that draw again and again have another draw of B: the one of this number.
+    """Inside the block, layers that redraw their magnitudes use the draw of B with this number.
 
-    The same number is the same draw. Afterwards the model goes on with its own B and its own draws.
+    The same number gives the same draw. Afterwards the model continues with its previous B and sequence of draws.
     """
     layers = [layer for _, layer in converted(model) if layer.state.rule.redraws != "never"]
     try:
@@ -125,25 +125,26 @@ def converted(model: nn.Module) -> list[tuple[str, FeedbackLayer]]:
 
 
 def unserved(model: nn.Module) -> list[str]:
-    """Converted layers, but those of BP, whose forward pass has not run since the conversion.
+    """Names of the converted layers, except BP's, whose forward pass has not run since the conversion.
 
-    After a forward pass of the model these are the layers that take no part in it, and those that something goes
-    around, by using their weight directly: see `refuse_bypassed`.
+    After a forward pass of the model these are the unused layers and the bypassed ones, whose weight the network uses
+    directly: see `refuse_bypassed`.
     """
     layers = [(name, layer) for name, layer in converted(model) if not layer.state.rule.exact]
     return [name for name, layer in layers if not layer.state.service.ran]
 
 
 def refuse_bypassed(model: nn.Module, images: Tensor) -> None:
-    """Raise BypassedLayerError for layers that `model`, which has run before, goes around for `images`.
+    """Raise BypassedLayerError for layers whose weights `model` uses for `images` without calling the layers.
 
-    The model runs again only where some layer has never run: its weight takes part if the outputs depend on it.
+    Call it after a forward pass. The model runs again only where some layer has never run; that layer is bypassed if
+    the outputs depend on its weight.
     """
     names = unserved(model)
     if not names:
         return
     weights = [cast(Tensor, model.get_submodule(name).weight) for name in names]
-    wanted = [weight.requires_grad for weight in weights]
+    trainable = [weight.requires_grad for weight in weights]
     try:
         for weight in weights:
             weight.requires_grad_()
@@ -151,7 +152,7 @@ def refuse_bypassed(model: nn.Module, images: Tensor) -> None:
             outputs = outputs_of(model, images)
         taking_part = torch.autograd.grad(outputs.sum(), weights, allow_unused=True) if outputs.requires_grad else []
     finally:
-        for weight, before in zip(weights, wanted, strict=True):
+        for weight, before in zip(weights, trainable, strict=True):
             weight.requires_grad_(before)
     bypassed = [name for name, gradient in zip(names, taking_part, strict=False) if gradient is not None]
     if bypassed:

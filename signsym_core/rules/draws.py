@@ -1,4 +1,4 @@
-"""The magnitudes of all layers in one draw, where a GPU draws them again after every update: one launch for a network.
+"""The magnitudes of all layers of a network in one draw, so that a GPU redraws them with one launch per update.
 
 Legend: layer l has a weight of n_l numbers [out, in, k, k] or [out, in]; all draws together are N = Σ n_l numbers, l's
 begin at the sum of the n before it. A convolution's lie with the inputs last, [out, k, k, in], as its weight does in
@@ -18,7 +18,7 @@ from signsym_core.rules.base import Rule
 
 
 class Draws:
-    """Draw number d of a network: U(seed, d), of which each layer has its own stretch."""
+    """The numbers of draw d of a network, U(seed, d); each layer uses its range of them."""
 
     def __init__(self, rule: Rule, seed: int, shapes: list[torch.Size]) -> None:
         self.rule, self.seed = rule, seed
@@ -39,7 +39,7 @@ class Draws:
         return self.__dict__ | {"number": 0, "_numbers": None, "_generator": None}
 
     def generator(self, device: torch.device) -> torch.Generator:
-        """What draws on `device`: one and the same, since a CUDA graph knows its generators by identity."""
+        """The generator on `device`: always the same object, since a CUDA graph knows it by identity."""
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device)
         return self._generator

@@ -1,4 +1,4 @@
-"""Feedback alignment: B is random and never looks at the signs of W. The control without sign symmetry."""
+"""Feedback alignment: B is random and independent of the signs of W. The control without sign symmetry."""
 
 from __future__ import annotations
 

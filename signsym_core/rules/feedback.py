@@ -70,7 +70,7 @@ class _Conv2dFunction(torch.autograd.Function):
         (delta,) = gradients
         x, matrix = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
-        wanted = ctx.needs_input_grad
+        needs = ctx.needs_input_grad
         down, by_weight, by_bias = torch.ops.aten.convolution_backward.default(
             delta,
             x,
@@ -82,7 +82,7 @@ class _Conv2dFunction(torch.autograd.Function):
             False,
             [0, 0],
             groups,
-            [wanted[0], wanted[1], wanted[2]],
+            [needs[0], needs[1], needs[2]],
         )
         return down, by_weight, by_bias, None, None, None, None, None, None
 
@@ -96,10 +96,10 @@ _layers: weakref.WeakValueDictionary[int, FeedbackLayer] = weakref.WeakValueDict
 @torch.library.custom_op("signsym::feedback", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
 def _feedback_while_traced(weight: Tensor, handle: int) -> Tensor:
     layer = _layers[handle]
-    own = layer.weight
+    layer_weight = layer.weight
     # The layer's own tensor where it is the same memory: its counter may save a comparison.
-    if not torch._C._functorch.is_functorch_wrapped_tensor(own) and alike(weight, own):
-        weight = own if weight.data_ptr() == own.data_ptr() else weight
+    if not torch._C._functorch.is_functorch_wrapped_tensor(layer_weight) and alike(weight, layer_weight):
+        weight = layer_weight if weight.data_ptr() == layer_weight.data_ptr() else weight
     return layer.state.current(weight, layer.training).clone()
 
 
@@ -248,8 +248,8 @@ _classes: dict[type[nn.Module], type[FeedbackLayer]] = {nn.Linear: FeedbackLinea
 def served_class(original: type[nn.Module]) -> type[FeedbackLayer]:
     """The class that a layer of class `original` gets: ours, or one that has all that `original` has beside it."""
     if original not in _classes:
-        ours = FeedbackLinear if issubclass(original, nn.Linear) else FeedbackConv2d
-        _classes[original] = type(f"Feedback{original.__name__}", (ours, original), {"__module__": __name__})
+        base = FeedbackLinear if issubclass(original, nn.Linear) else FeedbackConv2d
+        _classes[original] = type(f"Feedback{original.__name__}", (base, original), {"__module__": __name__})
     return _classes[original]
 
 

@@ -57,10 +57,10 @@ def layers_to_convert(network: nn.Module, rule: Rule) -> list[tuple[str, nn.Line
         raise UnservedLayerError(f"{type(network).__name__} has no Conv2d and no Linear layer: nothing to convert")
     left = {"first": matrices[0][0], "head": matrices[-1][0]}
     names = [*(name for name, _ in modules), *(name for name, p in network.named_parameters() if p.ndim > 1)]
-    for given in rule.bp_layers:
-        if given not in left and given not in names:
-            raise UnknownNameError(unknown("layer in bp_layers", given, [*left, *names[1:]]))
-    prefixes = [left.get(given, given) for given in rule.bp_layers]
+    for entry in rule.bp_layers:
+        if entry not in left and entry not in names:
+            raise UnknownNameError(unknown("layer in bp_layers", entry, [*left, *names[1:]]))
+    prefixes = [left.get(entry, entry) for entry in rule.bp_layers]
 
     def stays(name: str) -> bool:
         return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)

@@ -1,8 +1,8 @@
-"""What a checkpoint says of a layer's feedback: a few fields as the letters of a JSON text, in a tensor of one length.
+"""The record of a layer's feedback in a checkpoint: the characters of a JSON text as a float tensor of fixed length.
 
-Code that averages, interpolates or casts the tensors of state dicts treats this one like any other: it has floats, one
-for each letter, and one length for all layers of one kind. What comes out of an average of different records is no
-record, which its checksum shows.
+Code that averages, interpolates or casts the tensors of state dicts can treat it like any other: it holds floats, one
+for each character, and has one length for all layers of one kind. The average of different records is invalid, which
+its checksum shows.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Letters that numbers may take, beside the rule and its sizes.
+#: Characters reserved for the numbers, besides the rule and its sizes.
 _ROOM = 200
-#: Letters of a float in JSON, with its comma.
+#: Characters of a float in JSON, with its comma.
 _FLOAT = 26
 
 
 def write(fields: dict[str, Any]) -> Tensor:
-    """The record of `fields`, float32 [letters]; its length depends on the rule and the number of sizes alone."""
+    """The record of `fields`, float32 [characters]; its length depends only on the rule and the number of sizes."""
     sizes = fields["frozen_size"] or []
     text = json.dumps(fields | {"check": _check(fields)}, sort_keys=True)
     settings = json.dumps([fields["rule"], fields["parameters"]])
@@ -29,7 +29,7 @@ def write(fields: dict[str, Any]) -> Tensor:
 
 
 def read(record: Tensor) -> dict[str, Any] | None:
-    """The fields of a record, also of one that was cast or averaged with its equals; None where it is none any more."""
+    """The fields of a record, also of one that was cast or averaged with equal ones; None where it is invalid."""
     letters = record.detach().cpu().double().round()
     if not ((letters >= 0) & (letters < 128)).all():
         return None

@@ -1,8 +1,8 @@
-"""Weights at one moment, and whether a tensor still holds them.
+"""Snapshots of weights, and whether a tensor still holds the same values.
 
-Nothing but the values themselves tells every way of writing weights: torch's version counters see neither
-`weight.data` nor fused kernels, and an address may have belonged to another tensor before. A counter that went on is
-believed, since something was written; one that stands still is not.
+Only the values themselves show every write: torch's version counters miss writes through `weight.data` and by fused
+kernels, and an address may have belonged to another tensor before. A counter that increased proves a write; an
+unchanged one proves nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _marks = itertools.count(1)
 
 
 class Snapshot:
-    """The weights of a layer at the moment of its making; their values too, once they were kept."""
+    """The identity and version of a layer's weights when the snapshot was made; their values too, after `keep`."""
 
     def __init__(self, weight: Tensor) -> None:
         # A number on the tensor beside its address, which may become another tensor's. A weak reference would do,

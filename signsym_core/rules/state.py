@@ -30,11 +30,11 @@ from signsym_core.rules.snapshot import Snapshot, alike
 
 
 class ZeroFeedbackError(ValueError):
-    """A B of which a part would be 0 for ever, so that nothing would ever be sent down through it."""
+    """B, or some rows of it, would always be 0, so that no gradient would pass through it."""
 
 
 class Use:
-    """Somebody's use of a matrix: while it lives, the matrix is not overwritten."""
+    """A reference to a matrix: while it is alive, the matrix is not overwritten."""
 
 
 class Service:
@@ -103,7 +103,7 @@ class FeedbackState:
             return self._up_to_date(weight, self.advance(weight, training))
 
     def peek(self, weight: Tensor, training: bool) -> Tensor:
-        """`current`, but a rule that draws at every forward pass is not made to draw by being looked at."""
+        """`current`, but without a new draw for a rule that draws at every forward pass."""
         if self.rule.redraws != "forward" or self.stand_in is not None or self.number is not None:
             return self.current(weight, training)
         with torch.inference_mode(False), torch.no_grad():
@@ -216,12 +216,12 @@ class FeedbackState:
                 stacklevel=2,
             )
             return
-        mine = {"rule": self.rule.name, "parameters": json.loads(json.dumps(self.rule.parameters()))}
-        theirs = {"rule": fields["rule"], "parameters": fields["parameters"]}
-        if mine != theirs:
+        expected = {"rule": self.rule.name, "parameters": json.loads(json.dumps(self.rule.parameters()))}
+        recorded = {"rule": fields["rule"], "parameters": fields["parameters"]}
+        if expected != recorded:
             raise ValueError(
-                f"layer {self.name!r}: the checkpoint's feedback is {theirs}, the model was converted with {mine}; "
-                f"convert the network with the checkpoint's rule first"
+                f"layer {self.name!r}: the checkpoint's feedback is {recorded}, the model was converted with "
+                f"{expected}; convert the network with the checkpoint's rule first"
             )
         self.seed, self.index = int(fields["seed"]), int(fields["index"])
         self.draws, self.frozen_size = int(fields["draws"]), fields["frozen_size"]
@@ -271,14 +271,14 @@ class FeedbackState:
     def _refuse_zero(self) -> None:
         zeros = sum(size == 0 for size in self.frozen_size or [])
         if zeros:
-            part = (
+            zero_rows = (
                 "B" if zeros == len(self.frozen_size or []) else f"{zeros} of {len(self.frozen_size or [])} rows of B"
             )
             raise ZeroFeedbackError(
                 f"layer {self.name!r}: its weights are 0, and rule {self.rule.name!r} measures the size of B once, on "
-                f"the weights at conversion, so that {part} would be 0 for ever; initialise the layer before, choose a "
-                f"scale that does not look at the weights ('xavier', 'he_fanout', 'unit'), or leave the layer to BP: "
-                f"bp_layers=({self.name!r},)"
+                f"the weights at conversion, so that {zero_rows} would always be 0; initialise the layer first, choose "
+                f"a scale that does not depend on the weights ('xavier', 'he_fanout', 'unit'), or leave the layer to "
+                f"BP: bp_layers=({self.name!r},)"
             )
 
     def __getstate__(self) -> dict[str, Any]:

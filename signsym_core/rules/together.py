@@ -1,7 +1,7 @@
-"""B of all layers of a network on a GPU, made once for each training step and ahead of its backward pass.
+"""B of all layers of a network on a GPU, computed once per training step, before its backward pass.
 
-Layer by layer B would be made inside the forward pass, between its kernels. Here it is made from the same weights
-beside the forward pass, which does not need it, in the type that the backward pass works in.
+Computed layer by layer, B would interrupt the kernels of the forward pass. Here it is computed from the same weights
+concurrently with the forward pass, which does not need it, and in the type of the backward pass.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Together:
         self.dtype = dtype
         self.layers = [layer for _, layer in converted(model) if not layer.plain]
         self._matrices = [torch.empty_like(layer.weight, dtype=dtype, requires_grad=False) for layer in self.layers]
-        #: What is drawn once, in the weights' memory format.
+        #: Magnitudes that are drawn once, in the weights' memory format.
         self._magnitudes: list[Tensor | None] = []
         for layer, matrix in zip(self.layers, self._matrices, strict=True):
             state, weight = layer.state, layer.weight.detach()
@@ -57,7 +57,7 @@ class Together:
 
     @contextlib.contextmanager
     def ahead(self) -> Iterator[Callable[[], None]]:
-        """Inside the block the layers have their B for one step; what is given is to be called before `backward`."""
+        """Inside the block the layers have their B for one step; call the yielded function before `backward`."""
         for layer in self._redrawing():
             layer.state.draws += layer.state.owes_draw(layer.weight)
         side = self._side
@@ -92,7 +92,7 @@ class Together:
         return [layer for layer in self.layers if layer.state.rule.redraws == "update"]
 
     def _written(self) -> None:
-        """Every step ends with an update of the weights, of which a graph tells no counter."""
+        """Count the update of the weights that ends every step: replaying a graph increments no version counter."""
         torch.autograd.graph.increment_version([layer.weight for layer in self.layers])
         for layer in self._redrawing():
             layer.state.owe_draw()

@@ -1,4 +1,4 @@
-"""What a task is: the size of the head, the loss to train with, the loss to attack, and the score of one image."""
+"""The interface of a task: the size of the head, the training loss, the loss to attack, and the score of an image."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from signsym_core.retrieval import Gallery
 
 
 class Objective(nn.Module, ABC):
-    """The loss that training minimises. It may learn something of its own, which the model is scored without."""
+    """The loss that training minimises. It may have trainable parameters, which scoring does not use."""
 
-    #: Learning rate of its own parameters.
+    #: Learning rate of the objective's parameters.
     lr: float = 0.0
 
     def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -29,16 +29,16 @@ class Objective(nn.Module, ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(Member, ABC):
-    """A task. Outputs are what the model's head gives, [n, outputs].
+    """A task. Outputs are those of the model's head, [n, outputs].
 
     Labels are as the data set has them: int64 [n], or 0/1 [n, classes] where an image has several.
     """
 
     #: Name of the score as the results store it.
     metric: ClassVar[str]
-    #: Whether images are scored by what they retrieve, which needs a gallery.
+    #: Whether images are scored by the items that they retrieve, which needs a gallery.
     retrieves: ClassVar[bool] = False
-    #: The parameters that only decide how a model is scored: two tasks that differ there alone share their fine-tunes.
+    #: Parameters that affect only the score: tasks that differ only in these share their fine-tunes.
     scoring: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
@@ -47,11 +47,11 @@ class Task(Member, ABC):
 
     @abstractmethod
     def objective(self, classes: int, seed: int) -> Objective:
-        """The loss to train with, its own parameters initialised from `seed`."""
+        """The training loss, its parameters initialised from `seed`."""
 
     @abstractmethod
     def attack_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The loss that an attack maximises: a scalar, the sum over the images, so that no image scales another."""
+        """The loss that an attack maximises: a scalar, the sum over the images, so that images are independent."""
 
     @abstractmethod
     def score(self, outputs: Tensor, labels: Tensor, gallery: Gallery | None) -> Tensor:
@@ -59,7 +59,7 @@ class Task(Member, ABC):
 
     @abstractmethod
     def predict(self, outputs: Tensor, gallery: Gallery | None) -> Tensor:
-        """int64 [n]: the class that the model sees in each image; -1 where it sees none."""
+        """int64 [n]: the predicted class of each image; -1 where there is none."""
 
     @abstractmethod
     def chance(self, labels: Tensor, gallery: Gallery | None) -> float:

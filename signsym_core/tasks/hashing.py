@@ -31,7 +31,7 @@ class Hashing(Task):
 
     #: Bits of a code.
     bits: int = 32
-    #: Among which images the loss keeps strangers apart: see `signsym_core.tasks.hyp2.hyp2_loss`.
+    #: Which pairs of dissimilar images the loss separates: see `signsym_core.tasks.hyp2.hyp2_loss`.
     variant: Literal["original", "h2q"] = "h2q"
     #: Weight of the pairs of images in the loss.
     beta: float = 0.5
@@ -41,9 +41,9 @@ class Hashing(Task):
     tanh: bool = False
     #: Learning rate of the class proxies.
     proxy_lr: float = 1e-3
-    #: How much of the ranking is scored; null: all of it.
+    #: Number of top-ranked items that are scored; null: all.
     k: int | None = 5000
-    #: How items at one distance are ordered: "expected" averages over every order, "stable" takes the database's.
+    #: Order of items at equal distance: "expected" averages over all orders, "stable" keeps the database's order.
     ties: Ties = "expected"
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class Hashing(Task):
         return torch.where(labels.any(dim=1), labels.argmax(dim=1), -1)
 
     def chance(self, labels: Tensor, gallery: Gallery | None) -> float:
-        """The expected mAP@k of a random ranking, which is what codes that are all equal give."""
+        """The expected mAP@k of a random ranking, which is the score of a model whose codes are all equal."""
         database = _needed(gallery).database
         return chance(Codes(signs=database.signs[:1].expand(len(labels), -1), labels=labels), database, self.k)
 

@@ -1,4 +1,4 @@
-"""The HyP² loss: a proxy for each class on the hypersphere, and images without a common label kept apart.
+"""The HyP² loss: a proxy for each class on the hypersphere, and images without a common label pushed apart.
 
 Legend: n images, K bits, C classes; x outputs [n, K], p proxies [C, K], Y labels 0/1 [n, C].
 """
@@ -77,7 +77,7 @@ def _pairs(directions: Tensor, target: Tensor, zeta: float, variant: Variant) ->
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
-    """The mean of `values` where `weights` is 1. A count of 0 is found without asking the device."""
+    """The mean of `values` where `weights` is 1; 0 where no weight is, without synchronising with the device."""
     return (values * weights).sum() / weights.sum().clamp(min=1)
 
 
