@@ -58,8 +58,8 @@ def audit(
     """
     validation.check_images(images)
     validation.check_labels(labels, images)
-    asked, steps = validation.radii(epsilons), validation.whole("steps", steps, 1)
-    queries, seed = validation.whole("queries", queries, 2), validation.whole("seed", seed, 0)
+    requested, steps = validation.radii(epsilons), validation.whole_number("steps", steps, 1)
+    queries, seed = validation.whole_number("queries", queries, 2), validation.whole_number("seed", seed, 0)
     if not isinstance(model, (nn.Module, list, tuple)) or not isinstance(twin, (nn.Module, list, tuple, type(None))):
         wrong = validation.shown(twin if isinstance(model, (nn.Module, list, tuple)) else model)
         raise ValueError(f"model and twin must be a torch.nn.Module or a list of them, got {wrong}")
@@ -69,21 +69,21 @@ def audit(
         twins = [twin] if isinstance(twin, nn.Module) else [*twin]
     if not models or len(models) != len(twins):
         raise ValueError(f"expected a twin for each model or none at all, got {len(models)} models, {len(twins)} twins")
-    for each_model in [*models, *(each_twin for each_twin in twins if each_twin is not None)]:
-        validation.check_module(each_model, "each model and twin")
-    radii = [*sorted(set(asked) - {0.0}), *({GREY} - set(asked))]
+    for module in [*models, *(other_twin for other_twin in twins if other_twin is not None)]:
+        validation.check_module(module, "each model and twin")
+    radii = [*sorted(set(requested) - {0.0}), *({GREY} - set(requested))]
     # What does not fit is refused before anything is computed.
-    probes = [measure(each, images[:PROBED], labels[:PROBED]) for each in models]
-    own = any(converted(each) for each in models)
+    probes = [measure(network, images[:PROBED], labels[:PROBED]) for network in models]
+    is_converted = any(converted(network) for network in models)
     random = any(finding.raised for probe in probes for finding in _randomness(probe))
     by_seed: list[dict[tuple[str, str, float], Run]] = []
-    for number, (each, beside) in enumerate(zip(models, twins, strict=True)):
-        plan = _plan(each, beside, own=own, random=random, steps=steps, queries=queries)
-        runs = _runs(plan, each, images, labels, radii, seed=seed + number)
+    for number, (network, paired_twin) in enumerate(zip(models, twins, strict=True)):
+        plan = _plan(network, paired_twin, is_converted=is_converted, random=random, steps=steps, queries=queries)
+        runs = _runs(plan, network, images, labels, radii, seed=seed + number)
         by_seed.append({(run.attack, run.gradient, run.epsilon): run for run in runs})
     stacked = [_stacked([runs[key] for runs in by_seed]) for key in by_seed[0]]
     chance = TASKS.build("classification").chance(labels, None)
-    return judge(Evidence(runs=tuple(stacked), chance=chance, probes=tuple(probes), converted=own))
+    return judge(Evidence(runs=tuple(stacked), chance=chance, probes=tuple(probes), converted=is_converted))
 
 
 class Averaged(nn.Module):
@@ -98,8 +98,8 @@ class Averaged(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[n, classes]: log of the mean probabilities."""
-        each = [outputs_of(self.model, images).log_softmax(dim=1) for _ in range(self.draws)]
-        return torch.stack(each).logsumexp(dim=0) - math.log(self.draws)
+        log_probabilities = [outputs_of(self.model, images).log_softmax(dim=1) for _ in range(self.draws)]
+        return torch.stack(log_probabilities).logsumexp(dim=0) - math.log(self.draws)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,30 +107,30 @@ class _Planned:
     """An attack that is to be run: which gradient its runs are told under, and which one it follows."""
 
     attack: Attack
-    told: str
+    recorded_gradient: str
     gradient: str = "feedback"
     surrogate: nn.Module | None = None
 
 
 def _plan(
-    model: nn.Module, twin: nn.Module | None, *, own: bool, random: bool, steps: int, queries: int
+    model: nn.Module, twin: nn.Module | None, *, is_converted: bool, random: bool, steps: int, queries: int
 ) -> Iterator[_Planned]:
     """The attacks that the checks need on a model."""
-    yield _Planned(attack=ATTACKS.build("none"), told="none")
+    yield _Planned(attack=ATTACKS.build("none"), recorded_gradient="none")
     fgsm, pgd, apgd = (
         ATTACKS.build("fgsm"),
         ATTACKS.build("pgd", steps=steps),
         ATTACKS.build("apgd", steps=max(2, steps)),
     )
     for attack in (fgsm, pgd, apgd):
-        for gradient in ("feedback", "exact") if own else ("feedback",):
-            yield _Planned(attack=attack, told=gradient, gradient=gradient)
+        for gradient in ("feedback", "exact") if is_converted else ("feedback",):
+            yield _Planned(attack=attack, recorded_gradient=gradient, gradient=gradient)
         if twin is not None and attack is not apgd:
-            yield _Planned(attack=attack, told="transfer", gradient="transfer", surrogate=twin)
+            yield _Planned(attack=attack, recorded_gradient="transfer", gradient="transfer", surrogate=twin)
     if twin is None:
-        yield _Planned(attack=ATTACKS.build("square", queries=queries), told="none")
+        yield _Planned(attack=ATTACKS.build("square", queries=queries), recorded_gradient="none")
     if random:
-        yield _Planned(attack=pgd, told="eot", gradient="transfer", surrogate=Averaged(model))
+        yield _Planned(attack=pgd, recorded_gradient="eot", gradient="transfer", surrogate=Averaged(model))
 
 
 def _runs(
@@ -139,7 +139,7 @@ def _runs(
     for planned in plan:
         attack, surrogate = planned.attack, planned.surrogate
         # Where every image can be grey what has no gradient, or many, proves nothing that the others do not.
-        radii = [e for e in epsilons if e < GREY or planned.told not in ("none", "eot")]
+        radii = [e for e in epsilons if e < GREY or planned.recorded_gradient not in ("none", "eot")]
         radii = [0.0] if attack.name == "none" else radii
         if not radii:
             continue
@@ -149,7 +149,7 @@ def _runs(
             outcome = run_attack(
                 attack, model, images, labels, radii, gradient=planned.gradient, seed=seed, surrogate=surrogate
             )
-        yield from as_runs(outcome, attack, planned.told, seed=seed, images=torch.arange(len(images)))
+        yield from as_runs(outcome, attack, planned.recorded_gradient, seed=seed, images=torch.arange(len(images)))
 
 
 def _randomness(probe: Probe) -> tuple[Finding, Finding]:

@@ -81,29 +81,29 @@ def run_block(
         kept = positions < keep
         result.adversarial[row, positions[kept]] = images[kept.to(images.device)].cpu()
 
-    def proposed(row: int, part: Problem, where: slice | Tensor) -> Proposal:
+    def proposed(row: int, subset: Problem, where: slice | Tensor) -> Proposal:
         epsilon = float(epsilons[row])
-        tally = part.tally
+        tally = subset.tally
         tally.entries.zero_()
-        crafted = source.craft(attack, part, epsilon)
+        crafted = source.craft(attack, subset, epsilon)
         if tally.followed and tally.entries.any():
             tally.careful = True
-            crafted = source.craft(attack, part, epsilon)
+            crafted = source.craft(attack, subset, epsilon)
             tally.careful = False
         # A proposal that is no number leaves the pixel as it is, like a gradient that is none.
-        tally.note(crafted.isnan().flatten(1).sum(dim=1), part.numbers)
-        images = within_ball(part.images, crafted, epsilon, attack.norm)
-        images = representable(part.images, images, part.dtype)
-        told = source.asked(part).told
-        if told is not None:
+        tally.note(crafted.isnan().flatten(1).sum(dim=1), subset.numbers)
+        images = within_ball(subset.images, crafted, epsilon, attack.norm)
+        images = representable(subset.images, images, subset.dtype)
+        reported = source.asked(subset).told
+        if reported is not None:
             if result.queries is None:
                 result.queries = torch.zeros(shape, dtype=torch.int64)
-            result.queries[row, where] = told.queries.cpu()
-        if told is not None and told.distances is not None:
+            result.queries[row, where] = reported.queries.cpu()
+        if reported is not None and reported.distances is not None:
             if result.distances is None:
                 result.distances = torch.zeros(count, dtype=torch.float64)
-            result.distances[where] = told.distances.cpu()
-        return Proposal(images=images, nonfinite=tally.entries[part.numbers])
+            result.distances[where] = reported.distances.cpu()
+        return Proposal(images=images, nonfinite=tally.entries[subset.numbers])
 
     alive = torch.ones(count, dtype=torch.bool)
     previous: int | None = None
@@ -124,8 +124,8 @@ def run_block(
             for kept in inherited:
                 kept[row] = kept[previous]
         if epsilon and carry and alive.any():
-            part = problem.only(alive.to(problem.images.device))
-            proposal = proposed(row, part, alive.clone())
+            subset = problem.only(alive.to(problem.images.device))
+            proposal = proposed(row, subset, alive.clone())
             record(row, proposal, problem.outputs(proposal.images), alive.clone())
         if carry:
             alive &= result.scores[row] > 0

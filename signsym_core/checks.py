@@ -26,7 +26,7 @@ Level = Literal["masked", "sign", "weak", "told"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Found:
+class CheckFinding:
     """What a check found."""
 
     finding: Finding
@@ -58,27 +58,27 @@ class Check:
     minimal: bool
     #: What it needs, in words.
     needs: str
-    ask: Callable[[Evidence], Iterator[Found | Pair]]
+    ask: Callable[[Evidence], Iterator[CheckFinding | Pair]]
 
-    def look(self, evidence: Evidence) -> list[Found]:
+    def look(self, evidence: Evidence) -> list[CheckFinding]:
         """What it finds."""
         return findings(evidence, [self])[self.id]
 
 
-def findings(evidence: Evidence, checks: Sequence[Check] | None = None) -> dict[str, list[Found]]:
+def findings(evidence: Evidence, checks: Sequence[Check] | None = None) -> dict[str, list[CheckFinding]]:
     """What each check finds on a model, by its id, in the order of tables; `checks` are all where none are named.
 
     Comparisons of one shape are made at once.
     """
-    found: dict[str, list[Found]] = {}
-    pairs: dict[tuple[str, tuple[int, ...]], list[tuple[list[Found], Pair]]] = {}
+    by_check: dict[str, list[CheckFinding]] = {}
+    pairs: dict[tuple[str, tuple[int, ...]], list[tuple[list[CheckFinding], Pair]]] = {}
     for check in CHECKS if checks is None else checks:
-        found[check.id] = []
-        for asked in check.ask(evidence):
-            if isinstance(asked, Found):
-                found[check.id].append(asked)
+        by_check[check.id] = []
+        for result in check.ask(evidence):
+            if isinstance(result, CheckFinding):
+                by_check[check.id].append(result)
             else:
-                pairs.setdefault((asked.flag, asked.claimed.shape), []).append((found[check.id], asked))
+                pairs.setdefault((result.flag, result.claimed.shape), []).append((by_check[check.id], result))
     for (flag, _), members in pairs.items():
         claimed, stronger = (
             np.stack([pair.claimed for _, pair in members]),
@@ -86,21 +86,21 @@ def findings(evidence: Evidence, checks: Sequence[Check] | None = None) -> dict[
         )
         compared = masking.compared(flag, claimed, stronger)
         for (into, pair), finding in zip(members, compared, strict=True):
-            into.append(Found(finding=finding, epsilon=pair.epsilon, run=pair.run))
-    return found
+            into.append(CheckFinding(finding=finding, epsilon=pair.epsilon, run=pair.run))
+    return by_check
 
 
 def _exact(evidence: Evidence) -> Iterator[Pair]:
     exact = {(run.attack, run.parameters, run.epsilon): run for run in evidence.of(gradient="exact")}
     pairs = [
-        (own, other)
-        for own in evidence.of(gradient="feedback", below=masking.GREY)
-        if (other := exact.get((own.attack, own.parameters, own.epsilon))) is not None
+        (feedback_run, exact_run)
+        for feedback_run in evidence.of(gradient="feedback", below=masking.GREY)
+        if (exact_run := exact.get((feedback_run.attack, feedback_run.parameters, feedback_run.epsilon))) is not None
     ]
     # One step is a weak attack under either gradient: it counts only where nothing else was run.
-    iterated = [(own, other) for own, other in pairs if own.steps != 1]
-    for own, other in iterated or pairs:
-        yield from _pair("exact_gradient_breaks", own, other)
+    iterated = [(feedback_run, exact_run) for feedback_run, exact_run in pairs if feedback_run.steps != 1]
+    for feedback_run, exact_run in iterated or pairs:
+        yield from _pair("exact_gradient_breaks", feedback_run, exact_run)
 
 
 def _noise(evidence: Evidence) -> Iterator[Pair]:
@@ -110,19 +110,19 @@ def _noise(evidence: Evidence) -> Iterator[Pair]:
             yield from _pair("noise_breaks", attack, noise)
 
 
-def _no_better_than_noise(evidence: Evidence) -> Iterator[Found]:
+def _no_better_than_noise(evidence: Evidence) -> Iterator[CheckFinding]:
     noises = {noise.epsilon: noise for noise in _noises(evidence)}
     for runs in _by_attack(evidence).values():
         pairs = [(run, both) for run in runs if (both := _both(run, noises.get(run.epsilon))) is not None]
         if pairs:
             attack, noise = ([both[side] for _, both in pairs] for side in (0, 1))
-            yield Found(finding=masking.noise_as_strong(attack, noise), run=pairs[-1][0])
+            yield CheckFinding(finding=masking.noise_as_strong(attack, noise), run=pairs[-1][0])
 
 
 def _one_step(evidence: Evidence) -> Iterator[Pair]:
     # Beyond ε = 0.5 one step leaves every image at a corner of the cube, which no iterated attack looks at.
     for epsilon in _epsilons(evidence, below=masking.GREY):
-        runs = evidence.at(evidence.result, epsilon)
+        runs = evidence.runs_at(evidence.result, epsilon)
         most = max(run.steps for run in runs)
         for many, one in product((run for run in runs if run.steps == most > 1), runs):
             if one.steps == 1:
@@ -134,24 +134,24 @@ def _more_steps(evidence: Evidence) -> Iterator[Pair]:
     for epsilon in _epsilons(evidence, below=masking.GREY):
         best = evidence.strongest(evidence.result, epsilon)
         assert best is not None, "an ε of these runs has a run"
-        same = (run for run in evidence.at(evidence.result, epsilon) if run.attack == best.attack)
+        same = (run for run in evidence.runs_at(evidence.result, epsilon) if run.attack == best.attack)
         runs = sorted(same, key=lambda run: run.steps)
         if len(runs) > 1 and 1 < runs[-2].steps < runs[-1].steps <= 2.5 * runs[-2].steps:
             yield from _pair("more_steps_help", runs[-2], runs[-1])
 
 
-def _reach(evidence: Evidence) -> Iterator[Found]:
+def _reach(evidence: Evidence) -> Iterator[CheckFinding]:
     for run in evidence.of(gradient=evidence.result):
         if run.steps:
             finding = masking.short_reach(run.steps, run.step_size, run.epsilon)
-            yield Found(finding=finding, epsilon=run.epsilon, run=run)
+            yield CheckFinding(finding=finding, epsilon=run.epsilon, run=run)
 
 
-def _border(evidence: Evidence) -> Iterator[Found]:
+def _border(evidence: Evidence) -> Iterator[CheckFinding]:
     for run in evidence.of(gradient=evidence.result, below=masking.GREY):
         if run.moved is not None and run.steps:
             finding = masking.short_of_border(run.outcomes, run.moved, run.epsilon)
-            yield Found(finding=finding, epsilon=run.epsilon, run=run)
+            yield CheckFinding(finding=finding, epsilon=run.epsilon, run=run)
 
 
 def _monotone(evidence: Evidence) -> Iterator[Pair]:
@@ -161,27 +161,27 @@ def _monotone(evidence: Evidence) -> Iterator[Pair]:
             yield from _pair("not_monotone", larger, smaller)
 
 
-def _grey(evidence: Evidence) -> Iterator[Found]:
+def _grey(evidence: Evidence) -> Iterator[CheckFinding]:
     for epsilon in _epsilons(evidence):
         run = evidence.strongest(evidence.result, epsilon)
         if run is not None and epsilon >= masking.GREY:
-            yield Found(finding=masking.grey_limit(run.outcomes, evidence.chance), epsilon=epsilon, run=run)
+            yield CheckFinding(finding=masking.grey_limit(run.outcomes, evidence.chance), epsilon=epsilon, run=run)
 
 
-def _unbounded(evidence: Evidence) -> Iterator[Found]:
+def _unbounded(evidence: Evidence) -> Iterator[CheckFinding]:
     run = evidence.strongest(evidence.result, 1.0)
     if run is not None:
-        yield Found(finding=masking.unbounded_survives(run.outcomes), epsilon=1.0, run=run)
+        yield CheckFinding(finding=masking.unbounded_survives(run.outcomes), epsilon=1.0, run=run)
 
 
-def _size(evidence: Evidence) -> Iterator[Found]:
+def _size(evidence: Evidence) -> Iterator[CheckFinding]:
     runs = evidence.of(gradient=evidence.result) or evidence.of()
     if runs:
         seeds, n = max((run.outcomes for run in runs), key=lambda outcomes: outcomes.size).shape
-        yield Found(finding=masking.small_n(n, seeds))
+        yield CheckFinding(finding=masking.small_n(n, seeds))
 
 
-def _zero(evidence: Evidence) -> Iterator[Found]:
+def _zero(evidence: Evidence) -> Iterator[CheckFinding]:
     for gradient in dict.fromkeys(("feedback", evidence.result)):
         # What is said of the clean image is the same at every ε.
         runs = {
@@ -189,23 +189,23 @@ def _zero(evidence: Evidence) -> Iterator[Found]:
         }
         for run in runs.values():
             assert run.no_gradient is not None
-            yield Found(finding=masking.zero_gradient(run.no_gradient), run=run)
+            yield CheckFinding(finding=masking.zero_gradient(run.no_gradient), run=run)
 
 
-def _nonfinite(evidence: Evidence) -> Iterator[Found]:
+def _nonfinite(evidence: Evidence) -> Iterator[CheckFinding]:
     for gradient in dict.fromkeys(("feedback", evidence.result)):
         for run in evidence.of(gradient=gradient):
             if run.nonfinite is not None:
                 seeds, n = run.outcomes.shape
                 finding = masking.nonfinite_gradient(run.nonfinite, n, seeds)
-                yield Found(finding=finding, epsilon=run.epsilon, run=run)
+                yield CheckFinding(finding=finding, epsilon=run.epsilon, run=run)
 
 
-def _random(evidence: Evidence) -> Iterator[Found]:
+def _random(evidence: Evidence) -> Iterator[CheckFinding]:
     clean = next((run for run in evidence.runs if run.attack == "none"), None)
     for run in evidence.runs:
         if run.epsilon == 0 and run.attack != "none" and (both := _both(run, clean)) is not None:
-            yield Found(finding=masking.random_forward(*both), epsilon=0.0, run=run)
+            yield CheckFinding(finding=masking.random_forward(*both), epsilon=0.0, run=run)
 
 
 def _beside_white_box(gradient: str, flag: str) -> Callable[[Evidence], Iterator[Pair]]:
@@ -214,7 +214,7 @@ def _beside_white_box(gradient: str, flag: str) -> Callable[[Evidence], Iterator
     def ask(evidence: Evidence) -> Iterator[Pair]:
         lowest: dict[tuple[float, tuple[int, ...], int], NDArray[Any]] = {}
         for other in evidence.of(gradient=gradient, below=masking.GREY):
-            white = evidence.at("feedback", other.epsilon)
+            white = evidence.runs_at("feedback", other.epsilon)
             # A run of fewer seeds would take the others' away from all.
             white = [run for run in white if set(run.seeds) >= set(other.seeds)] or white
             outcomes = paired(other, *white) if white else None
@@ -230,15 +230,15 @@ def _beside_white_box(gradient: str, flag: str) -> Callable[[Evidence], Iterator
     return ask
 
 
-def _probed(check: Callable[[Array], Finding], column: str) -> Callable[[Evidence], Iterator[Found]]:
+def _probed(check: Callable[[Array], Finding], column: str) -> Callable[[Evidence], Iterator[CheckFinding]]:
     """The check of one column of the probes, over all seeds."""
 
-    def ask(evidence: Evidence) -> Iterator[Found]:
+    def ask(evidence: Evidence) -> Iterator[CheckFinding]:
         columns = [getattr(probe, column) for probe in evidence.probes]
         if columns and all(values is not None for values in columns):
             # Each seed's model may have been probed at another number of images.
             fewest = min(len(values) for values in columns)
-            yield Found(finding=check(np.array([values[:fewest] for values in columns])))
+            yield CheckFinding(finding=check(np.array([values[:fewest] for values in columns])))
 
     return ask
 
@@ -251,7 +251,7 @@ _BLACK_BOX = "a black-box attack at the ε of one with the gradient feedback"
 _EOT = "an attack with the gradients feedback and eot"
 
 #: id, flag, level, whether a verdict needs it, how it is made, what it needs.
-_TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[Found | Pair]], str], ...] = (
+_TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[CheckFinding | Pair]], str], ...] = (
     ("G1", "exact_gradient_breaks", "masked", True, _exact, "an attack with the gradients feedback and exact"),
     ("G2", "wrong_gradient", "sign", True, _probed(gradientchecks.wrong_gradient, "rho"), MODEL),
     ("G2b", "wrong_direction", "sign", True, _probed(gradientchecks.wrong_direction, "direction"), MODEL),

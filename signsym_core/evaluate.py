@@ -32,7 +32,7 @@ from signsym_core.registry import UnknownNameError, unknown
 from signsym_core.retrieval import Gallery
 from signsym_core.rules.convert import refuse_bypassed
 from signsym_core.tasks import TASKS, Task
-from signsym_core.validation import check_images, check_labels, check_module, radii, whole
+from signsym_core.validation import check_images, check_labels, check_module, radii, whole_number
 
 #: Images that share one draw of noise. Fixed, so that no result depends on how many images the device can hold.
 BLOCK = 256
@@ -164,43 +164,47 @@ def attack(
         check_images(images)
     check_labels(labels, images)
     radius = radii(epsilons, chosen.norm)
-    seed, keep, micro_batch = whole("seed", seed, 0), whole("keep", keep, 0), whole("micro_batch", micro_batch, 1)
-    for argument, each in (("model", model), *([] if surrogate is None else [("surrogate", surrogate)])):
-        check_module(each, argument)
-        refuse_broken(each, f"the {argument}")
+    seed, keep, micro_batch = (
+        whole_number("seed", seed, 0),
+        whole_number("keep", keep, 0),
+        whole_number("micro_batch", micro_batch, 1),
+    )
+    for argument, module in (("model", model), *([] if surrogate is None else [("surrogate", surrogate)])):
+        check_module(module, argument)
+        refuse_broken(module, f"the {argument}")
     _warn_if_weak(chosen, radius)
-    given, passes = images.dtype, Passes()
+    dtype, passes = images.dtype, Passes()
     # Steps and distances of an attack are below what a float of 16 bits can tell apart.
     if not isinstance(images, Prepared):
-        images = images.detach() if given.itemsize >= 4 else images.detach().float()
+        images = images.detach() if dtype.itemsize >= 4 else images.detach().float()
     noise = torch.Generator(device=images.device).manual_seed(seed)
     blocks, followed = [], False
     models = (model, surrogate or model)
     computing = arithmetic(chosen.precision, chosen.deterministic, images.device, *models)
     with computing, frozen(model), frozen(surrogate or model):
         for start in range(0, len(images), BLOCK):
-            at = slice(start, start + BLOCK)
-            clean, drawn = images[at], None
+            rows = slice(start, start + BLOCK)
+            clean, drawn = images[rows], None
             if "random" in chosen.tags:
                 drawn = torch.rand(clean.shape, generator=noise, dtype=clean.dtype, device=clean.device)
             size = min(micro_batch, BLOCK)
-            own = [seeds.derive(seed, "image", start + place) for place in range(len(clean))]
-            block = (judge, clean, labels[at], drawn, own)
+            image_seeds = [seeds.derive(seed, "image", start + place) for place in range(len(clean))]
+            block = (judge, clean, labels[rows], drawn, image_seeds)
             twin, tally = None, Tally(len(clean), clean.device)
             if surrogate is not None:
                 # Whatever rule a surrogate has, its own gradient is what it is there for.
                 codes = surrogate_gallery or gallery
                 twin = Problem(surrogate, *block, GRADIENTS["exact"].views, passes, size, tally, codes)
-                twin.judges, twin.dtype = False, given
+                twin.judges, twin.dtype = False, dtype
             problem = Problem(model, *block, source.views, passes, size, tally, gallery, twin)
-            problem.dtype = given
+            problem.dtype = dtype
             try:
                 blocks.append(run_block(chosen, source, problem, radius, carry, max(0, keep - start)))
                 if passes.backwards and not isinstance(source, Exact):
-                    refuse_bypassed(model, images[:1].to(given))
+                    refuse_bypassed(model, images[:1].to(dtype))
             except NonFiniteOutputError:
                 for who, shown_to in (("the model", model), ("the surrogate", surrogate)):
-                    _refuse_on_clean_images(shown_to, images, given, problem.micro_batch, who)
+                    _refuse_on_clean_images(shown_to, images, dtype, problem.micro_batch, who)
                 raise
             followed |= tally.followed
     zero = [block.zero_gradient for block in blocks if block.zero_gradient is not None]
@@ -218,7 +222,7 @@ def attack(
         zero_gradient=torch.cat(zero) if zero else None,
         nonfinite_gradient=nonfinite if followed or nonfinite.any() else None,
         predictions=torch.cat([block.predictions for block in blocks], dim=1),
-        adversarial=torch.cat([block.adversarial for block in blocks], dim=1).to(given),
+        adversarial=torch.cat([block.adversarial for block in blocks], dim=1).to(dtype),
         forwards=passes.forwards,
         backwards=passes.backwards,
         images_forward=passes.images_forward,

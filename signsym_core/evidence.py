@@ -72,7 +72,7 @@ class Evidence:
         """The L∞ attacks at ε in (0, `below`), of one source of gradient or of any, but the null attacks."""
         return [run for run in self._attacks if run.epsilon < below and gradient in (None, run.gradient)]
 
-    def at(self, gradient: str, epsilon: float) -> list[Run]:
+    def runs_at(self, gradient: str, epsilon: float) -> list[Run]:
         """The L∞ attacks of one source of gradient at one ε, but the null attacks."""
         return self._places.get((gradient, epsilon), [])
 
@@ -89,7 +89,7 @@ class Evidence:
 
     def strongest(self, gradient: str, epsilon: float) -> Run | None:
         """The run of that gradient and ε that keeps least."""
-        return min(self.at(gradient, epsilon), key=lambda run: run.score, default=None)
+        return min(self.runs_at(gradient, epsilon), key=lambda run: run.score, default=None)
 
     @functools.cached_property
     def _attacks(self) -> list[Run]:

@@ -198,10 +198,10 @@ def _optimizer(model: Model, objective: Objective, settings: FineTune) -> torch.
         groups.append({"params": learned, "lr": objective.lr})
     betas = (settings.beta1, settings.beta2)
     recorded = next(model.parameters()).is_cuda
-    made: torch.optim.Optimizer = kind(
+    optimizer: torch.optim.Optimizer = kind(
         groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay, fused=True, capturable=recorded
     )
-    return made
+    return optimizer
 
 
 def _log_alignment(

@@ -21,5 +21,5 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in training.items():
             module.training = mode
-        for parameter, wanted in gradients.items():
-            parameter.requires_grad_(wanted)
+        for parameter, requires_grad in gradients.items():
+            parameter.requires_grad_(requires_grad)

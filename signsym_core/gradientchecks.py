@@ -90,10 +90,10 @@ def random_outputs(unsteady: ArrayLike) -> Finding:
 
 
 def _matrix(values: ArrayLike) -> NDArray[np.float64]:
-    found = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    if not found.size:
-        raise ValueError(f"expected a number for each image, got shape {list(found.shape)}")
-    return found
+    matrix = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if not matrix.size:
+        raise ValueError(f"expected a number for each image, got shape {list(matrix.shape)}")
+    return matrix
 
 
 def _finding(

@@ -73,16 +73,20 @@ def compared(flag: str, claimed: NDArray[Any], stronger: NDArray[Any]) -> list[F
     if how.together:
         stronger = np.minimum(claimed, stronger)
     _, seeds, n = claimed.shape
-    ours, theirs = claimed.mean(axis=1, dtype=np.float64), stronger.mean(axis=1, dtype=np.float64)
+    claimed_means, stronger_means = claimed.mean(axis=1, dtype=np.float64), stronger.mean(axis=1, dtype=np.float64)
     # The interval can only decide where the difference is large enough, and where enough images differ.
-    raised = ((ours - theirs).mean(axis=1) > how.slack) & (np.count_nonzero(ours != theirs, axis=1) >= FEW_DIFFER)
+    raised = ((claimed_means - stronger_means).mean(axis=1) > how.slack) & (
+        np.count_nonzero(claimed_means != stronger_means, axis=1) >= FEW_DIFFER
+    )
     chosen = np.flatnonzero(raised)
     if len(chosen):
-        intervals = gaps(ours[chosen, None], theirs[chosen, None])
+        intervals = gaps(claimed_means[chosen, None], stronger_means[chosen, None])
         # A number of images that only the second breaks is never below 0: it is held against what is allowed.
-        raised[chosen] = [each.lo > (how.slack if how.together else 0) for each in intervals]
-    numbers = zip(raised.tolist(), ours.mean(axis=1).tolist(), theirs.mean(axis=1).tolist(), strict=True)
-    return [_told(flag, is_raised, (a, b), how.names, n, seeds) for is_raised, a, b in numbers]
+        raised[chosen] = [difference.lo > (how.slack if how.together else 0) for difference in intervals]
+    numbers = zip(
+        raised.tolist(), claimed_means.mean(axis=1).tolist(), stronger_means.mean(axis=1).tolist(), strict=True
+    )
+    return [_score_finding(flag, is_raised, (a, b), how.names, n, seeds) for is_raised, a, b in numbers]
 
 
 def grey_limit(outcomes: ArrayLike, chance: float) -> Finding:
@@ -142,10 +146,10 @@ def noise_as_strong(attack: Sequence[ArrayLike], noise: Sequence[ArrayLike]) -> 
     Both are outcomes at the same epsilons, ascending. The numbers shown are those at the ε of the largest gap.
     """
     gaps = [gap(_over_seeds(n), _over_seeds(a)) for a, n in zip(attack, noise, strict=True)]
-    at = max(range(len(gaps)), key=lambda i: gaps[i].value)
-    numbers = (_mean(attack[at]), _mean(noise[at]))
-    raised = all(found.lo <= 0 for found in gaps)
-    return _finding("noise_as_strong", raised, numbers, ("attack", "noise"), attack[at])
+    widest = max(range(len(gaps)), key=lambda i: gaps[i].value)
+    numbers = (_mean(attack[widest]), _mean(noise[widest]))
+    raised = all(difference.lo <= 0 for difference in gaps)
+    return _finding("noise_as_strong", raised, numbers, ("attack", "noise"), attack[widest])
 
 
 def zero_gradient(zero: ArrayLike) -> Finding:
@@ -170,8 +174,8 @@ def not_monotone(by_epsilon: Sequence[ArrayLike]) -> Finding:
 
     `by_epsilon` holds the outcomes at ascending epsilons. The numbers shown are those of the steepest rise.
     """
-    found = [_pair("not_monotone", later, earlier) for earlier, later in pairwise(by_epsilon)]
-    return max(found, key=lambda each: (each.raised, each.first - each.second))
+    findings = [_pair("not_monotone", later, earlier) for earlier, later in pairwise(by_epsilon)]
+    return max(findings, key=lambda finding: (finding.raised, finding.first - finding.second))
 
 
 def random_forward(first: ArrayLike, second: ArrayLike) -> Finding:
@@ -237,21 +241,23 @@ def _mean(outcomes: ArrayLike) -> float:
 
 def _pair(flag: str, claimed: ArrayLike, stronger: ArrayLike) -> Finding:
     """The check on one pair of outcomes [seeds, images]; ValueError where they are not of one shape."""
-    ours, theirs = (np.atleast_2d(np.asarray(outcomes)) for outcomes in (claimed, stronger))
-    if ours.shape != theirs.shape:
-        shapes = f"{list(ours.shape)} and {list(theirs.shape)}"
+    first, second = (np.atleast_2d(np.asarray(outcomes)) for outcomes in (claimed, stronger))
+    if first.shape != second.shape:
+        shapes = f"{list(first.shape)} and {list(second.shape)}"
         raise ValueError(f"{flag} expects the outcomes of one set of seeds and images, got shapes {shapes}")
-    return compared(flag, ours[None], theirs[None])[0]
+    return compared(flag, first[None], second[None])[0]
 
 
 def _finding(
     flag: str, raised: bool, numbers: tuple[float, float], names: tuple[str, str], outcomes: ArrayLike
 ) -> Finding:
     seeds, n = np.atleast_2d(np.asarray(outcomes)).shape
-    return _told(flag, raised, numbers, names, n, seeds)
+    return _score_finding(flag, raised, numbers, names, n, seeds)
 
 
-def _told(flag: str, raised: bool, numbers: tuple[float, float], names: tuple[str, str], n: int, seeds: int) -> Finding:
+def _score_finding(
+    flag: str, raised: bool, numbers: tuple[float, float], names: tuple[str, str], n: int, seeds: int
+) -> Finding:
     words = f"{names[0]} {100 * numbers[0]:.1f} %, {names[1]} {100 * numbers[1]:.1f} %"
     words += f" ({seeds} seed{'s' * (seeds > 1)} × {n:,} images)"
     return Finding(

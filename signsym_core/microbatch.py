@@ -20,7 +20,7 @@ from signsym_core.registry import require
 from signsym_core.tasks import Objective
 
 #: Layers in which an image's output depends on the rest of its batch, or whose noise is no factor.
-_WHOLE = (nn.modules.batchnorm._BatchNorm, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_UNDIVIDED = (nn.modules.batchnorm._BatchNorm, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
@@ -37,27 +37,27 @@ def backward(model: nn.Module, objective: Objective, images: Tensor, labels: Ten
     if micro_batch is not None:
         require(micro_batch >= 1, "micro_batch", "a whole number, at least 1", micro_batch)
     if micro_batch is None or len(images) <= micro_batch:
-        return _whole(model, objective, images, labels)
-    if any(isinstance(module, _WHOLE) and module.training for module in model.modules()):
+        return _undivided(model, objective, images, labels)
+    if any(isinstance(module, _UNDIVIDED) and module.training for module in model.modules()):
         with save_on_cpu(pin_memory=images.is_cuda):
-            return _whole(model, objective, images, labels)
+            return _undivided(model, objective, images, labels)
     with _dropout_of_the_whole_batch(model, len(images)) as piece:
-        rows = [slice(at, at + micro_batch) for at in range(0, len(images), micro_batch)]
-        found = []
-        for part in rows:
-            with piece(part), torch.no_grad():
-                found.append(outputs_of(model, images[part]))
-        outputs = torch.cat(found).requires_grad_()
+        chunks = [slice(start, start + micro_batch) for start in range(0, len(images), micro_batch)]
+        pieces = []
+        for chunk in chunks:
+            with piece(chunk), torch.no_grad():
+                pieces.append(outputs_of(model, images[chunk]))
+        outputs = torch.cat(pieces).requires_grad_()
         loss = objective(outputs, labels)
         loss.backward()
         assert outputs.grad is not None
-        for part in rows:
-            with piece(part):
-                outputs_of(model, images[part]).backward(outputs.grad[part])
+        for chunk in chunks:
+            with piece(chunk):
+                outputs_of(model, images[chunk]).backward(outputs.grad[chunk])
     return loss.detach()
 
 
-def _whole(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
+def _undivided(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
     loss = objective(outputs_of(model, images), labels)
     loss.backward()
     return loss.detach()

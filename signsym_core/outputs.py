@@ -87,7 +87,7 @@ def _kind(returned: object) -> str:
     if dataclasses.is_dataclass(returned):
         return f"a {name} with the fields {_names([f.name for f in dataclasses.fields(returned)])}"
     if isinstance(returned, (tuple, list)):
-        return f"a {name} of {', '.join(_kind(each) for each in returned[:5]) or 'nothing'}"
+        return f"a {name} of {', '.join(_kind(item) for item in returned[:5]) or 'nothing'}"
     return f"{returned!r:.60} ({name})"
 
 

@@ -106,30 +106,30 @@ def measure(
     with frozen(model):
         outputs = _outputs(model, images)
         judge.check(outputs, labels)
-        again = [_outputs(model, images) for _ in range(REPEATS)]
-        refuse_non_finite(torch.cat([outputs, *again]), what="images, each shown again")
+        repeats = [_outputs(model, images) for _ in range(REPEATS)]
+        refuse_non_finite(torch.cat([outputs, *repeats]), what="images, each shown again")
         targets = signs(outputs) if judge.retrieves else labels
         loss: Loss = away_from_code if judge.retrieves else log_odds
         followed: Loss = loss if judge.retrieves else lambda o, t: judge.attack_loss(o, t).unsqueeze(0)
         attacked = _gradient(model, images, targets, followed)
     double, x = _in_double(model, images)
     with frozen(double):
-        ours = _gradient(double, x, targets, loss)
-        repeat = _cosine(ours, _gradient(double, x, targets, loss))
+        gradient = _gradient(double, x, targets, loss)
+        repeat = _cosine(gradient, _gradient(double, x, targets, loss))
         efficiency = cosine = ratio = None
         if converted(double):
             exact = _gradient(double, x, targets, loss, exact_gradient)
-            efficiency = _numpy((exact * ours.sign()).sum(1) / exact.abs().sum(1))
-            cosine, ratio = _numpy(_cosine(ours, exact)), _numpy(_length(ours) / _length(exact))
+            efficiency = _numpy((exact * gradient.sign()).sum(1) / exact.abs().sum(1))
+            cosine, ratio = _numpy(_cosine(gradient, exact)), _numpy(_length(gradient) / _length(exact))
         with _one_draw(x.device):
-            ours = _gradient(double, x, targets, loss)
-        differences = _Differences(double, x, targets, loss, ours)
+            gradient = _gradient(double, x, targets, loss)
+        differences = _Differences(double, x, targets, loss, gradient)
         # Where the exact gradient is known to point elsewhere, no step can show another thing.
         other = cosine is not None and not np.nanmedian(cosine) >= ALIGNED
-        step, rho, direction = differences.first_fitting(step, alone=other)
+        step, rho, direction = differences.first_fitting(step, only_this_step=other)
     finite = attacked.isfinite().all(dim=1)
     limit = JITTER + ROUNDING * outputs.abs().amax(dim=1)
-    unsteady = torch.stack([(outputs - other).abs().amax(dim=1) for other in again]).amax(dim=0) > limit
+    unsteady = torch.stack([(outputs - other).abs().amax(dim=1) for other in repeats]).amax(dim=0) > limit
     return Probe(
         rho=_numpy(rho),
         direction=_numpy(direction),
@@ -147,9 +147,9 @@ def log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
     """[n]: log((1 - p) / p), p the softmax probability of the label, or of all labels of 0/1 [n, classes] together."""
     if labels.ndim == 1:
         labels = torch.nn.functional.one_hot(labels, outputs.shape[1])
-    wanted = labels > 0
-    others = outputs.masked_fill(wanted, -torch.inf).logsumexp(dim=1)
-    return others - outputs.masked_fill(~wanted, -torch.inf).logsumexp(dim=1)
+    is_label = labels > 0
+    rest = outputs.masked_fill(is_label, -torch.inf).logsumexp(dim=1)
+    return rest - outputs.masked_fill(~is_label, -torch.inf).logsumexp(dim=1)
 
 
 def away_from_code(outputs: Tensor, codes: Tensor) -> Tensor:
@@ -187,22 +187,22 @@ class _Differences:
     loss: Loss
     gradient: Tensor
 
-    def first_fitting(self, step: float, alone: bool) -> tuple[float, Tensor, Tensor]:
+    def first_fitting(self, step: float, only_this_step: bool) -> tuple[float, Tensor, Tensor]:
         """The first step at which ρ and the correlation are a gradient's, with them; `step` where there is none.
 
-        `alone`: no other step is looked at.
+        `only_this_step`: no other step is looked at.
         """
-        first = self._at(step, inside=False)
-        if alone or _fits(*first):
+        first = self._agreement(step, inside=False)
+        if only_this_step or _fits(*first):
             return step, *first
         for larger in (step, *self._quanta(step), *LARGER):
             for inside in (True, False):
-                rho, direction = self._at(larger, inside)
+                rho, direction = self._agreement(larger, inside)
                 if _fits(rho, direction):
                     return larger, rho, direction
         return step, *first
 
-    def _at(self, step: float, inside: bool) -> tuple[Tensor, Tensor]:
+    def _agreement(self, step: float, inside: bool) -> tuple[Tensor, Tensor]:
         """ρ [n] and the correlation [n]; with `inside` pixels that a step takes out of [0, 1] do not move.
 
         A model may cut its input off at 0 and 1, where a difference of two sides says half of the slope.
@@ -259,13 +259,13 @@ def _cosine(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _length(vectors: Tensor) -> Tensor:
-    found: Tensor = torch.linalg.vector_norm(vectors, dim=1)
-    return found
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1)
+    return lengths
 
 
 def _outputs(model: nn.Module, images: Tensor) -> Tensor:
     with torch.no_grad():
-        return torch.cat([outputs_of(model, part) for part in images.split(BATCH)])
+        return torch.cat([outputs_of(model, batch) for batch in images.split(BATCH)])
 
 
 def _gradient(
@@ -276,20 +276,20 @@ def _gradient(
     source: Callable[[nn.Module], AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> Tensor:
     """[n, pixels]: the gradient of each image's loss, as the model's backward pass gives it in the context `source`."""
-    parts = []
-    for part, target in zip(images.split(BATCH), targets.split(BATCH), strict=True):
+    gradients = []
+    for batch, target in zip(images.split(BATCH), targets.split(BATCH), strict=True):
         with torch.enable_grad(), source(model):
-            variable = part.detach().clone().requires_grad_()
+            variable = batch.detach().clone().requires_grad_()
             total = loss(outputs_of(model, variable), target).sum()
             # Outputs that do not depend on the image at all have no graph: their gradient is 0.
             if total.requires_grad:
-                (found,) = torch.autograd.grad(total, variable, allow_unused=True, materialize_grads=True)
+                (gradient,) = torch.autograd.grad(total, variable, allow_unused=True, materialize_grads=True)
             else:
-                found = torch.zeros_like(variable)
-        parts.append(found.flatten(1))
-    return torch.cat(parts)
+                gradient = torch.zeros_like(variable)
+        gradients.append(gradient.flatten(1))
+    return torch.cat(gradients)
 
 
 def _numpy(values: Tensor) -> Array:
-    found: Array = values.detach().double().cpu().numpy()
-    return found
+    array: Array = values.detach().double().cpu().numpy()
+    return array

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from signsym_core.arithmetic import arithmetic
 from signsym_core.datasets import DataSource, Split, inputs
 from signsym_core.outputs import outputs_of, refuse_non_finite
-from signsym_core.validation import binary_codes, check_code_labels, shown, whole
+from signsym_core.validation import binary_codes, check_code_labels, shown, whole_number
 
 #: How the order of items at one distance is decided.
 Ties = Literal["expected", "stable"]
@@ -101,8 +101,8 @@ def pack(codes: Tensor) -> Tensor:
 def unpack(packed: Tensor, bits: int) -> Tensor:
     """What `pack` was given: int8 [n, bits] of -1 and +1."""
     places = torch.arange(8, device=packed.device, dtype=torch.uint8)
-    found = (packed.unsqueeze(2) >> places) & 1
-    return found.flatten(1)[:, :bits].to(torch.int8) * 2 - 1
+    values = (packed.unsqueeze(2) >> places) & 1
+    return values.flatten(1)[:, :bits].to(torch.int8) * 2 - 1
 
 
 def mean_average_precision(
@@ -148,15 +148,15 @@ def average_precision(queries: Codes, database: Codes, k: int | None = None, tie
     Raises ValueError where codes or labels do not fit each other.
     """
     _check(queries, database)
-    cut = len(database) if k is None else min(whole("k", k, 1), len(database))
+    cut = len(database) if k is None else min(whole_number("k", k, 1), len(database))
     if not isinstance(ties, str) or ties not in ("expected", "stable"):
         raise ValueError(f"ties must be 'expected' or 'stable', got {ties!r:.60}")
     score = _expected if ties == "expected" else _stable
-    parts = [
-        score(twice, relevance(queries.labels[part], database.labels), cut)
-        for part, twice in _distances(queries.signs, database)
+    scores = [
+        score(twice, relevance(queries.labels[rows], database.labels), cut)
+        for rows, twice in _distances(queries.signs, database)
     ]
-    return torch.cat(parts)
+    return torch.cat(scores)
 
 
 def chance(queries: Codes, database: Codes, k: int | None = None) -> float:
@@ -182,17 +182,17 @@ def _distances(codes: Tensor, database: Codes) -> Iterator[tuple[slice, Tensor]]
     # Sums of so few ones are exact in float32, and its product is the fastest there is.
     items, bits = database.signs.float().T.contiguous(), codes.shape[1]
     rows = max(1, min(CHUNK // len(database), (1 << 23) // (bits + 1)))
-    for at in range(0, len(codes), rows):
-        part = slice(at, at + rows)
-        yield part, (codes[part].float() @ items).neg_().add_(bits)
+    for start in range(0, len(codes), rows):
+        chunk = slice(start, start + rows)
+        yield chunk, (codes[chunk].float() @ items).neg_().add_(bits)
 
 
 def _stable(twice: Tensor, relevant: Tensor, cut: int) -> Tensor:
     order = _order(twice)[:, :cut]
-    found = relevant.gather(1, order).double()
+    ranked = relevant.gather(1, order).double()
     ranks = torch.arange(1, cut + 1, device=twice.device, dtype=torch.float64)
-    hits = found.cumsum(dim=1)
-    return (found * hits / ranks).sum(dim=1) / hits[:, -1].clamp(min=1)
+    hits = ranked.cumsum(dim=1)
+    return (ranked * hits / ranks).sum(dim=1) / hits[:, -1].clamp(min=1)
 
 
 def _order(twice: Tensor) -> Tensor:
@@ -216,17 +216,17 @@ def _expected(twice: Tensor, relevant: Tensor, cut: int) -> Tensor:
     harmonic = torch.zeros(cut + 1, dtype=torch.float64, device=twice.device)
     harmonic[1:] = (1 / torch.arange(1, cut + 1, dtype=torch.float64, device=twice.device)).cumsum(dim=0)
     # Ties that stand within the first k as a whole, and then at most one that k cuts.
-    whole = before + items <= cut
+    complete = before + items <= cut
     gained = _gain(hits, items, hits_before, before, harmonic)
-    sums = torch.where(whole, gained, 0.0).sum(dim=1)
-    counts = torch.where(whole, hits, 0).sum(dim=1)
+    sums = torch.where(complete, gained, 0.0).sum(dim=1)
+    counts = torch.where(complete, hits, 0).sum(dim=1)
     result = sums / counts.clamp(min=1)
-    row, tie = (~whole & (before < cut)).nonzero(as_tuple=True)
+    row, tie = (~complete & (before < cut)).nonzero(as_tuple=True)
     size = max(1, CHUNK // (8 * cut))
     for start in range(0, len(row), size):
-        at, where = row[start : start + size], tie[start : start + size]
-        cutting = (hits[at, where], items[at, where], before[at, where])
-        result[at] = _cut_tie(sums[at], counts[at], *cutting, cut, harmonic)
+        queries, where = row[start : start + size], tie[start : start + size]
+        cutting = (hits[queries, where], items[queries, where], before[queries, where])
+        result[queries] = _cut_tie(sums[queries], counts[queries], *cutting, cut, harmonic)
     return result
 
 
@@ -252,19 +252,21 @@ def _cut_tie(
     h of `items` drawn m at a time with `hits` relevant is hypergeometric; given h, they are spread over the m places
     as over a whole tie.
     """
-    taken = cut - before
-    least = (taken - (items - hits)).clamp(min=0)
-    most = torch.minimum(hits, taken)
+    above_cut = cut - before
+    least = (above_cut - (items - hits)).clamp(min=0)
+    most = torch.minimum(hits, above_cut)
     steps = torch.arange(int((most - least).max()) + 1, device=hits.device)
     drawn = least.unsqueeze(1) + steps
     possible = drawn <= most.unsqueeze(1)
     drawn = drawn.minimum(most.unsqueeze(1))
-    hits, items, taken, before = (part.unsqueeze(1) for part in (hits, items, taken, before))
-    logs = _log_choose(hits, drawn) + _log_choose(items - hits, taken - drawn) - _log_choose(items, taken)
+    hits, items, above_cut, before = (values.unsqueeze(1) for values in (hits, items, above_cut, before))
+    logs = _log_choose(hits, drawn) + _log_choose(items - hits, above_cut - drawn) - _log_choose(items, above_cut)
     weights = torch.where(possible, logs.exp(), 0.0)
     weights /= weights.sum(dim=1, keepdim=True)
-    found = counts.unsqueeze(1) + drawn
-    precision = (sums.unsqueeze(1) + _gain(drawn, taken, counts.unsqueeze(1), before, harmonic)) / found.clamp(min=1)
+    hits_above = counts.unsqueeze(1) + drawn
+    precision = (sums.unsqueeze(1) + _gain(drawn, above_cut, counts.unsqueeze(1), before, harmonic)) / hits_above.clamp(
+        min=1
+    )
     return (weights * precision).sum(dim=1)
 
 

@@ -61,13 +61,13 @@ def interval(outcomes: ArrayLike, confidence: float = 0.95) -> Interval:
     return intervals(_checked(outcomes)[None], confidence)[0]
 
 
-def gap(ours: ArrayLike, theirs: ArrayLike, confidence: float = 0.95) -> Interval:
+def gap(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Interval:
     """The mean of ours - theirs with its interval, paired by seed and image.
 
     The formula of `interval` on the differences: two-way for several seeds; for one seed Student's interval over
     images. Identical outcomes give [0, 0]. Raises ValueError where the two do not have one shape.
     """
-    a, b = _checked(ours), _checked(theirs)
+    a, b = _checked(first), _checked(second)
     if a.shape != b.shape:
         raise ValueError(f"a paired gap expects outcomes of one shape, got {list(a.shape)} and {list(b.shape)}")
     return gaps(a[None], b[None], confidence)[0]
@@ -79,33 +79,33 @@ def intervals(x: NDArray[Any], confidence: float = 0.95) -> list[Interval]:
     moments = _Moments.of(x)
     value = moments.total / (seeds * images)
     half, _ = _half_width(moments, confidence) if seeds > 1 else (np.zeros(points), value)
-    found = []
+    results = []
     for mean, width in zip(value.tolist(), half.tolist(), strict=True):
         if seeds == 1 or mean in (0.0, 1.0):
             lo, hi = wilson(min(mean * images, images), images, confidence)
             method = "wilson"
         else:
             lo, hi, method = max(0.0, mean - width), min(1.0, mean + width), "two-way"
-        found.append(Interval(value=mean, lo=lo, hi=hi, n=images, seeds=seeds, method=method))
-    return found
+        results.append(Interval(value=mean, lo=lo, hi=hi, n=images, seeds=seeds, method=method))
+    return results
 
 
-def gaps(ours: NDArray[Any], theirs: NDArray[Any], confidence: float = 0.95) -> list[Interval]:
+def gaps(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.95) -> list[Interval]:
     """`gap` of each of many pairs of outcomes of one shape at once, [points, seeds, images] each."""
     # Differences of bytes would wrap around.
-    d = ours.astype(np.int8) - theirs.astype(np.int8) if ours.dtype.kind in "bu" else ours - theirs
+    d = first.astype(np.int8) - second.astype(np.int8) if first.dtype.kind in "bu" else first - second
     _, seeds, images = d.shape
     moments = _Moments.of(d)
     value = moments.total / (seeds * images)
     half, p = _half_width(moments, confidence)
     same = moments.squares == 0
     half[same], p[same] = 0.0, 1.0
-    found = []
+    results = []
     for mean, width, chance, equal in zip(value.tolist(), half.tolist(), p.tolist(), same.tolist(), strict=True):
         method = "paired" if seeds == 1 or equal else "two-way"
         lo, hi = max(-1.0, mean - width), min(1.0, mean + width)
-        found.append(Interval(value=mean, lo=lo, hi=hi, n=images, seeds=seeds, method=method, p=chance))
-    return found
+        results.append(Interval(value=mean, lo=lo, hi=hi, n=images, seeds=seeds, method=method, p=chance))
+    return results
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,8 +123,8 @@ class _Moments:
     @classmethod
     def of(cls, x: NDArray[Any]) -> _Moments:
         _, seeds, images = x.shape
-        whole = x.dtype.kind in "bui"
-        if whole:
+        integral = x.dtype.kind in "bui"
+        if integral:
             # 0, 1 and, of differences, -1.
             squares = np.count_nonzero(x, axis=(1, 2)).astype(np.float64)
             of_seeds = x.sum(axis=2, dtype=np.int32).astype(np.float64)
@@ -173,9 +173,9 @@ def _half_width(m: _Moments, confidence: float) -> tuple[NDArray[np.float64], ND
             rest = np.maximum(around - of_seeds - of_images, 0.0) / ((s - 1.0) * (n - 1.0))
             ms_seed, ms_image = of_seeds / (s - 1.0), of_images / (n - 1.0)
             # Rounding must not decide between two that are equal.
-            alone = ms_seed <= rest * (1 + 1e-9)
-            from_seeds, from_images = np.where(alone, rest, ms_seed), np.maximum(ms_image - rest, 0.0)
-            by_seeds, by_images = _student(np.where(alone, 2.0, 1.0) * (s - 1)), _student(n - 1.0)
+            no_seed_effect = ms_seed <= rest * (1 + 1e-9)
+            from_seeds, from_images = np.where(no_seed_effect, rest, ms_seed), np.maximum(ms_image - rest, 0.0)
+            by_seeds, by_images = _student(np.where(no_seed_effect, 2.0, 1.0) * (s - 1)), _student(n - 1.0)
             estimate = from_seeds + from_images
             squared = (by_seeds**2 * from_seeds + by_images**2 * from_images) / estimate
             # The degrees of freedom that have this quantile, so that an interval and its probability agree.

@@ -54,39 +54,39 @@ def check_rule(rule: Rule) -> None:
     _check_freshness(rule, network, images)
     _check_updates(rule, network, images)
     _check_averages(rule)
-    again = convert(_network(), rule, seed=3)
+    repeated = convert(_network(), rule, seed=3)
     other = convert(_network(), rule, seed=4)
     first = convert(_network(), rule, seed=3)
-    assert _equal(feedback(again), feedback(first)), f"{rule.name}: the same seed must give the same B"
+    assert _equal(feedback(repeated), feedback(first)), f"{rule.name}: the same seed must give the same B"
     if rule.random:
-        assert not _equal(feedback(again), feedback(other)), f"{rule.name}: another seed must give another B"
+        assert not _equal(feedback(repeated), feedback(other)), f"{rule.name}: another seed must give another B"
     revert(network)
     assert type(network[0]) is nn.Conv2d, f"{rule.name} must be undone by revert"
 
 
 def _check_gradients(rule: Rule, network: nn.Module, images: Tensor) -> None:
     """Against a network written with ordinary autograd: y = f(x, W) in value, f(x, B) in what reaches x."""
-    ours = images.clone().requires_grad_()
+    inputs = images.clone().requires_grad_()
     network.zero_grad()
-    outputs = network(ours)
+    outputs = network(inputs)
     # After the pass, so that a rule that draws at every pass tells the draw of this one.
     matrices = feedback(network)
     outputs.square().sum().backward()
-    theirs = images.clone().requires_grad_()
+    reference_inputs = images.clone().requires_grad_()
     reference = {name: p.detach().clone().requires_grad_() for name, p in network.named_parameters()}
 
     def conv(x: Tensor, w: Tensor) -> Tensor:
         return F.conv2d(x, w, stride=2, padding=1)
 
-    hidden = conv(theirs.detach(), reference["0.weight"]) + conv(theirs, matrices["0"])
-    hidden = hidden - conv(theirs, matrices["0"]).detach() + reference["0.bias"].view(1, -1, 1, 1)
+    hidden = conv(reference_inputs.detach(), reference["0.weight"]) + conv(reference_inputs, matrices["0"])
+    hidden = hidden - conv(reference_inputs, matrices["0"]).detach() + reference["0.bias"].view(1, -1, 1, 1)
     flat = hidden.relu().flatten(1)
     out = F.linear(flat.detach(), reference["3.weight"], reference["3.bias"])
     out = out + F.linear(flat, matrices["3"]) - F.linear(flat, matrices["3"]).detach()
     out.square().sum().backward()
-    assert ours.grad is not None
-    assert theirs.grad is not None
-    _close(ours.grad, theirs.grad, f"{rule.name}: gradient of the input")
+    assert inputs.grad is not None
+    assert reference_inputs.grad is not None
+    _close(inputs.grad, reference_inputs.grad, f"{rule.name}: gradient of the input")
     for name, parameter in network.named_parameters():
         gradient, expected = parameter.grad, reference[name].grad
         assert gradient is not None
@@ -172,8 +172,8 @@ def check_attack(attack: Attack) -> None:
 def _check_attack_on(attack: Attack, name: str) -> None:
     network = _network().eval()
     random = torch.Generator().manual_seed(2)
-    images, others = torch.rand(9, 3, 8, 8, generator=random), torch.rand(30, 3, 8, 8, generator=random)
-    labels, setting = network(images).argmax(1), _setting(name, network, others)
+    images, gallery_images = torch.rand(9, 3, 8, 8, generator=random), torch.rand(30, 3, 8, 8, generator=random)
+    labels, setting = network(images).argmax(1), _setting(name, network, gallery_images)
     epsilons = [0.0, 0.01, 8 / 255, 0.5, 1.0]
     outcome = run_attack(attack, network, images, labels, epsilons, seed=1, keep=9, **setting)
     clean = setting["task"].score(network(images), labels, setting.get("gallery"))
@@ -184,22 +184,22 @@ def _check_attack_on(attack: Attack, name: str) -> None:
         low, high = outcome.adversarial[row].min(), outcome.adversarial[row].max()
         assert low >= 0, f"{attack.name} left [0, 1]: {float(low)}"
         assert high <= 1, f"{attack.name} left [0, 1]: {float(high)}"
-        alone = run_attack(attack, network, images, labels, [epsilon], seed=1, **setting)
-        assert torch.equal(alone.scores[0], outcome.scores[row]), f"{attack.name}: epsilon {epsilon} depends on others"
-    again = run_attack(attack, network, images, labels, epsilons, seed=1, keep=9, **setting)
-    assert torch.equal(again.adversarial, outcome.adversarial), f"{attack.name}: one seed must give one result"
+        single = run_attack(attack, network, images, labels, [epsilon], seed=1, **setting)
+        assert torch.equal(single.scores[0], outcome.scores[row]), f"{attack.name}: epsilon {epsilon} depends on others"
+    repeated = run_attack(attack, network, images, labels, epsilons, seed=1, keep=9, **setting)
+    assert torch.equal(repeated.adversarial, outcome.adversarial), f"{attack.name}: one seed must give one result"
     if "white-box" in attack.tags:
         assert outcome.backwards > 0, f"{attack.name} promises to ask for gradients"
     else:
         assert outcome.backwards == 0, f"{attack.name} asks for gradients without the tag white-box"
 
 
-def _setting(name: str, network: nn.Module, others: Tensor) -> dict[str, Any]:
+def _setting(name: str, network: nn.Module, gallery_images: Tensor) -> dict[str, Any]:
     """The task `name` for the network's five outputs, with what it needs to score."""
     if name != "hashing":
         return {"task": TASKS.build(name)}
     with torch.no_grad():
-        outputs = network(others)
+        outputs = network(gallery_images)
     codes = Codes(signs=signs(outputs), labels=outputs.argmax(dim=1))
     return {"task": TASKS.build(name, bits=5, zeta=0.0), "gallery": Gallery(database=codes, train=codes)}
 
@@ -234,6 +234,6 @@ def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def _close(ours: Tensor, expected: Tensor, what: str) -> None:
-    error = float((ours - expected).norm() / expected.norm())
+def _close(actual: Tensor, expected: Tensor, what: str) -> None:
+    error = float((actual - expected).norm() / expected.norm())
     assert error < 1e-5, f"{what}: relative error {error:.2e}, expected below 1e-5"

@@ -27,7 +27,7 @@ def check_module(model: object, name: str = "model") -> None:
         raise ValueError(f"{name} must be a torch.nn.Module, got {shown(model)}")
 
 
-def whole(name: str, value: object, least: int) -> int:
+def whole_number(name: str, value: object, least: int) -> int:
     """`value` as an int: a whole number from `least` on, of any type that counts; True and False count nothing."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name} must be a whole number, at least {least}, got {shown(value)}")

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from signsym_core.checks import CHECKS, Check, Found, findings
+from signsym_core.checks import CHECKS, Check, CheckFinding, findings
 from signsym_core.evidence import Evidence
 from signsym_core.finding import Finding
 from signsym_core.masking import GREY, TWO_POINTS
@@ -31,7 +31,7 @@ ENOUGH = 80
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Made:
+class CheckResult:
     """A check that could be made, with its worst finding: a raised one first, then the one that goes furthest."""
 
     check: Check
@@ -54,7 +54,7 @@ class Verdict:
     #: by an amount that was measured.
     overstated: float | None = None
     epsilon: float | None = None
-    made: tuple[Made, ...]
+    made: tuple[CheckResult, ...]
     #: Checks that the verdict needs and that could not be made.
     missing: tuple[Check, ...] = ()
     #: Why it is undecided, beside what is missing, each in words.
@@ -63,14 +63,14 @@ class Verdict:
     probed: bool = True
 
     @property
-    def raised(self) -> tuple[Made, ...]:
+    def raised(self) -> tuple[CheckResult, ...]:
         """The checks that are raised, but those that decide nothing."""
-        return tuple(made for made in self.made if made.finding.raised and made.check.level != "told")
+        return tuple(result for result in self.made if result.finding.raised and result.check.level != "told")
 
     @property
     def words(self) -> str:
         """The verdict as people read it."""
-        ids = ", ".join(made.check.id for made in self.raised)
+        ids = ", ".join(result.check.id for result in self.raised)
         if self.kind == "masked gradient":
             assert self.overstated is not None, "it is masked because an attack breaks more"
             return f"masked gradient (by {100 * self.overstated:.1f} points at ε = {self.epsilon:.4g}; {ids})"
@@ -85,8 +85,8 @@ class Verdict:
         return "undecided: " + "; ".join([*self.reasons, *([missing] if missing else [])]) + suspicion
 
 
-def judge(evidence: Evidence, found: Mapping[str, Sequence[Found]] | None = None) -> Verdict:
-    """Make every check that can be made, and decide; `found` is what they find, where that is known already.
+def judge(evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]] | None = None) -> Verdict:
+    """Make every check that can be made, and decide; `by_check` is what they find, where that is known already.
 
     Undecided whatever is raised: fewer than 30 images, or a clean score that is not above chance, where there is no
     robustness to be judged. Masked: the exact gradient is known (or the model has no other) and an attack breaks more
@@ -98,13 +98,13 @@ def judge(evidence: Evidence, found: Mapping[str, Sequence[Found]] | None = None
     A model that is not a converted one needs no exact gradient beside its own, and a black-box attack may stand for
     the transfer from a twin. A model whose backward pass is autograd's by how it was built needs no probe.
     """
-    found = findings(evidence) if found is None else found
-    made = [_worst(check, found[check.id]) for check in CHECKS if found[check.id]]
-    missing = _missing(evidence, found)
-    raised = {m.check.id: m for m in made if m.finding.raised}
+    by_check = findings(evidence) if by_check is None else by_check
+    results = [_worst(check, by_check[check.id]) for check in CHECKS if by_check[check.id]]
+    missing = _missing(evidence, by_check)
+    raised = {m.check.id: m for m in results if m.finding.raised}
     levels = {m.check.level for m in raised.values()}
     no_exact = any(check.id == "G1" for check in missing)
-    size = _largest(found["R1"])
+    size = _largest(by_check["R1"])
     reasons = _hopeless(evidence, size) if size else []
     overstated: tuple[float | None, float | None] = (None, None)
     kind: Kind
@@ -113,44 +113,44 @@ def judge(evidence: Evidence, found: Mapping[str, Sequence[Found]] | None = None
     elif "masked" in levels and not no_exact:
         kind, missing, overstated = "masked gradient", [], _overstated(raised)
     else:
-        reasons = [] if missing else _unexplained(evidence, found, raised)
+        reasons = [] if missing else _unexplained(evidence, by_check, raised)
         kind = "undecided" if missing or reasons else "weak attack" if "weak" in levels else "sound"
         # What a check rests on less than the others do, the verdict rests on.
-        needed = ["R1", "G1", "S1", "T1" if found["T1"] else "B1"]
-        fewest = min((_largest(found[name]) for name in needed if found[name]), default=0)
+        needed = ["R1", "G1", "S1", "T1" if by_check["T1"] else "B1"]
+        fewest = min((_largest(by_check[name]) for name in needed if by_check[name]), default=0)
         if 0 < fewest < ENOUGH and kind != "weak attack":
             kind, reasons = "undecided", [_too_few(fewest), *reasons]
     return Verdict(
         kind=kind,
         overstated=overstated[0],
         epsilon=overstated[1],
-        made=tuple(made),
+        made=tuple(results),
         missing=tuple(missing),
         reasons=tuple(reasons),
         probed=bool(evidence.probes),
     )
 
 
-def _worst(check: Check, found: Sequence[Found]) -> Made:
-    worst = max(found, key=lambda each: (each.finding.raised, _excess(check, each.finding)))
-    return Made(check=check, finding=worst.finding, epsilon=worst.epsilon)
+def _worst(check: Check, candidates: Sequence[CheckFinding]) -> CheckResult:
+    worst = max(candidates, key=lambda candidate: (candidate.finding.raised, _excess(check, candidate.finding)))
+    return CheckResult(check=check, finding=worst.finding, epsilon=worst.epsilon)
 
 
-def _largest(found: Sequence[Found]) -> int:
+def _largest(findings_of_check: Sequence[CheckFinding]) -> int:
     """The images of the finding that rests on most; 0 where there is none."""
-    return max((each.finding.n for each in found), default=0)
+    return max((candidate.finding.n for candidate in findings_of_check), default=0)
 
 
-def _missing(evidence: Evidence, found: Mapping[str, Sequence[Found]]) -> list[Check]:
+def _missing(evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]]) -> list[Check]:
     """The checks that a verdict needs and that could not be made."""
     needless: set[str] = set()
     if not evidence.converted:
         needless.add("G1")
-        if found["B1"]:
+        if by_check["B1"]:
             needless |= {"T1", "T1b"}
     if evidence.autograd:
         needless |= {"G2", "G2b", "G5"}
-    return [check for check in CHECKS if check.minimal and not found[check.id] and check.id not in needless]
+    return [check for check in CHECKS if check.minimal and not by_check[check.id] and check.id not in needless]
 
 
 def _hopeless(evidence: Evidence, size: int) -> list[str]:
@@ -173,12 +173,14 @@ def _too_few(size: int) -> str:
     return f"too few images ({size}; at least {ENOUGH})"
 
 
-def _unexplained(evidence: Evidence, found: Mapping[str, Sequence[Found]], raised: Mapping[str, Made]) -> list[str]:
+def _unexplained(
+    evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]], raised: Mapping[str, CheckResult]
+) -> list[str]:
     """The signs that the gradient lies which no attack explains away, as one reason in words."""
     # The exact gradient was followed where own feedback left something to be overstated, and broke no more.
-    exact = any(_telling(evidence, each) for each in found["G1"])
+    exact = any(_telling(evidence, comparison) for comparison in by_check["G1"])
     # So did the mean over the model's own draws.
-    averaged = bool(found["E1"])
+    averaged = bool(by_check["E1"])
     explained = {
         **{"G2": exact, "G2b": exact, "G3": exact, "G5": exact or averaged, "G5b": averaged, "G5c": averaged},
         **{name: name in raised and raised[name].finding.first <= TWO_POINTS for name in ("G4", "G4b", "G4c")},
@@ -190,10 +192,10 @@ def _unexplained(evidence: Evidence, found: Mapping[str, Sequence[Found]], raise
     return [f"{', '.join(signs)} raised, but no attack that was run breaks more{random}"]
 
 
-def _telling(evidence: Evidence, each: Found) -> bool:
+def _telling(evidence: Evidence, comparison: CheckFinding) -> bool:
     """Whether a comparison of two gradients was made where one could have been seen to be worth less."""
     clean = evidence.clean or max(evidence.runs, key=lambda run: run.score)
-    return each.finding.first >= GRAVE and each.finding.second <= clean.score - GRAVE
+    return comparison.finding.first >= GRAVE and comparison.finding.second <= clean.score - GRAVE
 
 
 def _excess(check: Check, finding: Finding) -> float:
@@ -201,7 +203,7 @@ def _excess(check: Check, finding: Finding) -> float:
     return (finding.second - finding.first) if check.id in ("S2", "S2b") else finding.first - finding.second
 
 
-def _overstated(raised: Mapping[str, Made]) -> tuple[float | None, float | None]:
+def _overstated(raised: Mapping[str, CheckResult]) -> tuple[float | None, float | None]:
     """The largest loss that another attack than the model's own causes: the exact gradient's where it is known."""
     for ids in (("G1",), ("T1", "B1", "E1")):
         members = [raised[name] for name in ids if name in raised]
@@ -218,10 +220,10 @@ def telling_epsilon(evidence: Evidence) -> float | None:
     """
     choices = []
     for epsilon in sorted({run.epsilon for run in evidence.of(below=GREY)}):
-        own, exact = (evidence.strongest(gradient, epsilon) for gradient in ("feedback", "exact"))
+        feedback, exact = (evidence.strongest(gradient, epsilon) for gradient in ("feedback", "exact"))
         if exact is not None:
-            apart = 0.0 if own is None else own.score - exact.score
+            apart = 0.0 if feedback is None else feedback.score - exact.score
             choices.append((round(apart, 6), -abs(exact.score - 0.5), epsilon))
-        elif own is not None:
-            choices.append((0.0, -abs(own.score - 0.5), epsilon))
+        elif feedback is not None:
+            choices.append((0.0, -abs(feedback.score - 0.5), epsilon))
     return max(choices)[2] if choices else None

@@ -18,7 +18,7 @@ from signsym_core import probes
 from signsym_core.attacks.ball import representable, sizes
 from signsym_core.health import NonFiniteWeightsError
 from signsym_core.outputs import as_outputs
-from signsym_core.validation import fraction, radii, whole
+from signsym_core.validation import fraction, radii, whole_number
 
 CLASSIFYING = [cls.name for cls in ss.ATTACKS if "classification" in cls.tasks]
 
@@ -233,7 +233,7 @@ def test_whole_numbers_are_whole(settings):
     (name,) = settings
     with pytest.raises(ValueError, match=f"{name} must be a whole number, at least"):
         ss.attack("none", network, *right(network, n=4), [0.0], **settings)
-    assert whole("k", np.int64(3), 1) == 3
+    assert whole_number("k", np.int64(3), 1) == 3
 
 
 def test_weights_that_are_not_finite_are_not_attacked():
