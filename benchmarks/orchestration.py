@@ -19,23 +19,23 @@ from benchmarks.measure import line
 from orchestrator.engine import connection, schedule
 from orchestrator.engine.dispatch import Feed
 from orchestrator.engine.frontier import Frontier, Retries
-from orchestrator.engine.progress import View
+from orchestrator.engine.progress import ProgressDisplay
 from orchestrator.engine.trial import Execute
-from orchestrator.jobs.job import Context, Job, Resources
+from orchestrator.jobs.job import Job, JobContext, Resources
 from orchestrator.plan.packing import Packing
 from orchestrator.store import Store, tables
 from orchestrator.store.claims import Claims
 from orchestrator.store.events import Events
 
 
-def trivial(key: str, spec: dict[str, Any], context: Context) -> None:
+def trivial(key: str, spec: dict[str, Any], context: JobContext) -> None:
     """A job without work of its own, but with a result to commit."""
     row = {name: None for name in tables.RESULTS.names}
     now = datetime.now(UTC)
     Store(context.storage).write_table("results", key, [row | {"cell": key, "finished_at": now}], tables.RESULTS)
 
 
-def sleeps(key: str, spec: dict[str, Any], context: Context) -> None:
+def sleeps(key: str, spec: dict[str, Any], context: JobContext) -> None:
     """A job that takes its time and commits a result."""
     time.sleep(spec["seconds"])
     trivial(key, spec, context)
@@ -43,7 +43,7 @@ def sleeps(key: str, spec: dict[str, Any], context: Context) -> None:
 
 def plain(config: dict[str, Any]) -> None:
     """A trivial job as a Tune function with Tune's defaults."""
-    trivial(str(config["key"]), {}, Context(storage=config["storage"], data_root="", git="", versions=""))
+    trivial(str(config["key"]), {}, JobContext(storage=config["storage"], data_root="", git="", versions=""))
 
 
 def main(jobs: int = 1000, peer_jobs: int = 10) -> None:
@@ -91,10 +91,10 @@ def _run(table: Mapping[str, Job], execute: Execute, storage: str) -> None:
     store = Store(storage)
     seconds = {key: float(job.spec["seconds"]) for key, job in table.items()}
     with open(os.devnull, "w") as nowhere, Claims(store, list) as claims, Events(store, claims.id, table) as events:
-        view = View(table, seconds, Console(file=nowhere))
+        view = ProgressDisplay(table, seconds, Console(file=nowhere))
         frontier = Frontier(table, seconds, Retries())
         feed = Feed(frontier, Packing({}, gpus=False), claims, store, (view, events), print)
-        schedule.run(feed, Context(storage=storage, data_root="", git="", versions="", sign=claims.path), execute)
+        schedule.run(feed, JobContext(storage=storage, data_root="", git="", versions="", sign=claims.path), execute)
 
 
 def _job(key: str, parents: tuple[str, ...] = (), seconds: float = 0.0) -> Job:

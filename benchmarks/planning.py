@@ -15,7 +15,7 @@ from pathlib import Path
 from orchestrator.gridfile.grid import load
 from orchestrator.jobs import keys
 from orchestrator.plan.compile import Plan, compile_plan
-from orchestrator.plan.estimate import survey
+from orchestrator.plan.estimate import survey_store
 from orchestrator.store import Store, tables
 
 #: Models x (4 attacks x 2 gradients x epsilons + 1).
@@ -47,7 +47,7 @@ def main(seeds: int = 50, epsilons: int = 125) -> None:
         _finish(plan, store)
         del plan
         started = time.monotonic()
-        found = survey(store)
+        found = survey_store(store)
         again = compile_plan(load(path), found.done_cells, found.done_models)
         assert not again.jobs
         print(f"again with all done: {time.monotonic() - started:.1f} s (below 10), {_memory():.0f} MB (below 1,500)")

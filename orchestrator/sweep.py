@@ -1,8 +1,8 @@
 """The sweep as a script: python orchestrator/sweep.py GRID, or through `ray submit`.
 
 `ray submit` copies this file alone to the head's home, as ~/sweep.py, and runs it there; it turns every exit status but
-0 into 1. So the script finds the packages by itself, stops where they are another version than it is, joins the
-cluster that it was submitted to, and leaves its exit status as its last line and in sweep.status beside it.
+0 into 1. So the script looks for the packages, stops where their version differs from its own, joins the cluster that
+it was submitted to, and leaves its exit status as its last line and in sweep.status beside it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ def main() -> int:
     """Run the sweep that the command line asks for and return its exit status."""
     script = Path(__file__).resolve()
     root = script.parents[1]
-    alone = not (root / "orchestrator" / "__init__.py").is_file()
-    if alone:
+    copied = not (root / "orchestrator" / "__init__.py").is_file()
+    if copied:
         root = Path(os.environ.get("SIGNSYM_ROOT", MOUNTED)).expanduser()
         reason = _mismatch(script, root)
         if reason:
             print(f"sweep.py: {reason}", file=sys.stderr)
             return WRONG
         os.environ.setdefault("RAY_ADDRESS", "auto")
-    # Run by its path, the script finds its own folder on sys.path, not the folder that holds the packages.
+    # Python puts the script's own folder on sys.path, not the folder that holds the packages.
     sys.path[:] = [str(root), *(place for place in sys.path if place != str(script.parent))]
     from orchestrator.commands.cli import main as run
 
@@ -52,7 +52,7 @@ def _mismatch(script: Path, root: Path) -> str | None:
 
 
 def _with_status() -> int:
-    """`main`, with the exit status written down for those who only see that of `ray`."""
+    """`main`, with its exit status printed and written to a file: `ray submit` does not pass it on."""
     status = 1
     try:
         status = main()

@@ -7,21 +7,21 @@ import os
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; `command` names what was asked for."""
-    whole = argparse.ArgumentParser(prog="signsym", description="Sweeps over sign-symmetry rules and attacks.")
-    commands = whole.add_subparsers(dest="command", required=True)
+    """The parser of the command line; its `command` is the name of the command."""
+    root_parser = argparse.ArgumentParser(prog="signsym", description="Sweeps over sign-symmetry rules and attacks.")
+    commands = root_parser.add_subparsers(dest="command", required=True)
 
-    plan = commands.add_parser("plan", help="what a grid would run, and what is done already; nothing runs")
+    plan = commands.add_parser("plan", help="the jobs that a grid needs, and those that are done; nothing runs")
     _grid_arguments(plan)
 
-    sweep = commands.add_parser("sweep", help="run what a grid still lacks")
+    sweep = commands.add_parser("sweep", help="run the jobs that a grid still lacks")
     _grid_arguments(sweep)
     root = os.environ.get("SIGNSYM_DATA_ROOT", "data")
     sweep.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
-    sweep.add_argument("--address", help="Ray cluster to join, such as auto; default: a Ray of its own on this machine")
+    sweep.add_argument("--address", help="Ray cluster to join, such as auto; default: a local Ray on this machine")
     where = "where the grid's callbacks write (default: ray_results)"
     sweep.add_argument("--trackers", default="ray_results", metavar="DIR", help=where)
-    sweep.add_argument("--dashboard", action="store_true", help="start Ray's dashboard with a Ray of its own")
+    sweep.add_argument("--dashboard", action="store_true", help="start Ray's dashboard with a local Ray")
     sweep.add_argument("--plan", action="store_true", help="only print the plan")
     sweep.add_argument("--retry-failed", action="store_true", help="try jobs again that failed for good before")
 
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument("--grid", metavar="FILE", help="write the grid that supplies what is missing")
     audit.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
-    attack = commands.add_parser("attack", help="attack and judge one checkpoint of your own")
+    attack = commands.add_parser("attack", help="attack one checkpoint of yours and judge it")
     attack.add_argument("--weights", required=True, metavar="FILE", help="a state dict: .safetensors, or torch's")
     attack.add_argument("--backbone", required=True, help='a name, or "{name: smallcnn, width: 8}"')
     attack.add_argument("--dataset", required=True, help='likewise: "{name: cifar10, size: 64}"; its test images')
@@ -63,16 +63,16 @@ def parser() -> argparse.ArgumentParser:
     attack.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
     attack.add_argument("--out", metavar="FILE.csv", help="write the rows there")
 
-    export = commands.add_parser("export", help="a tidy table for an analysis of one's own, as CSV or Parquet")
+    export = commands.add_parser("export", help="a tidy table for your own analysis, as CSV or Parquet")
     export.add_argument("storage", metavar="STORAGE")
     export.add_argument("--out", required=True, metavar="FILE", help="ends with .csv or .parquet")
     what = "a row per cell, per image of each cell, or per point of a curve with its interval (default: results)"
     export.add_argument("--what", choices=("results", "outcomes", "curves"), default="results", help=what)
 
-    data = commands.add_parser("data", help="what is there of a data set, and its images decoded before a sweep")
+    data = commands.add_parser("data", help="check a data set, and decode its images before a sweep")
     actions = data.add_subparsers(dest="action", required=True)
     check = actions.add_parser(
-        "check", help="what is there, what is missing and where it comes from; nothing is written"
+        "check", help="which files exist, which are missing and where they come from; nothing is written"
     )
     check.add_argument(
         "--sample", type=int, default=200, metavar="N", help="images to decode as a sample (default: 200)"
@@ -83,13 +83,13 @@ def parser() -> argparse.ArgumentParser:
         action.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
         what = "a parameter of the data set, such as size=64 or split=500/100/rest"
         action.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help=what)
-    return whole
+    return root_parser
 
 
 def _grid_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("grid", metavar="GRID", help="the grid file")
     storage = os.environ.get("SIGNSYM_STORAGE", "runs")
-    # Not what the variable holds: a URI with a secret in it is refused, but not before this is printed.
+    # The variable's name, not its value: a URI with a secret in it is refused, but only after --help is printed.
     default = "$SIGNSYM_STORAGE" if "SIGNSYM_STORAGE" in os.environ else storage
     what = f"where results are kept: a folder or a bucket such as s3://bucket/sweeps (default: {default})"
     parser.add_argument("--storage", default=storage, metavar="URI", help=what)

@@ -1,4 +1,4 @@
-"""`signsym attack`: the attacks, checks and verdict of a sweep on one checkpoint of the user's own."""
+"""`signsym attack`: the attacks, checks and verdict of a sweep on one checkpoint of the user's."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ M = TypeVar("M", bound=Member)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the command line asks; members as a grid writes them, such as "pgd" or "{name: pgd, steps: 40}"."""
+    """The options of the command; members as a grid writes them, such as "pgd" or "{name: pgd, steps: 40}"."""
 
     weights: Path
     backbone: str
@@ -57,7 +57,7 @@ class Request:
 
 
 def run(parsed: argparse.Namespace, console: Console) -> int:
-    """The command: `run_attacks` on what was typed."""
+    """Run the command with its parsed options and return the exit status."""
     run_attacks(
         Request(
             weights=Path(parsed.weights),
@@ -79,15 +79,15 @@ def run(parsed: argparse.Namespace, console: Console) -> int:
 
 
 def run_attacks(request: Request, console: Console) -> None:
-    """Attack the checkpoint, print a row for each attack and ε and the verdict, and write the rows where asked.
+    """Attack the checkpoint, print a row for each attack and ε and the verdict, and write the rows to `request.out`.
 
-    Everything is read and checked before anything is computed. Raises ValueError for names, parameters and weights
+    All inputs are read and checked before the first attack. Raises ValueError for names, parameters and weights
     that do not fit, and DataNotFoundError.
     """
     backbone = _member(request.backbone, "--backbone", ss.BACKBONES)
     source = _member(request.dataset, "--dataset", ss.DATASETS)
     rule = _member(request.rule, "--rule", ss.RULES)
-    asked = _asked(request)
+    requested = _requested_attacks(request)
     if request.images is not None and request.images < 1:
         raise ValueError(f"--images: expected a whole number, at least 1, got {request.images}")
     if request.out is not None and not request.out.parent.is_dir():
@@ -113,13 +113,13 @@ def run_attacks(request: Request, console: Console) -> None:
     runs: list[Run] = []
     reaches: list[float] = []
     computed: dict[Any, ss.Outcome] = {}
-    for choice, epsilons in asked.items():
-        # With B = W both gradients are one: computed once.
-        own = "exact" if rule.exact and choice.gradient == "feedback" else choice.gradient
-        key = (choice.attack, own)
+    for choice, epsilons in requested.items():
+        # With B = W both gradients are equal, so they are computed once.
+        gradient = "exact" if rule.exact and choice.gradient == "feedback" else choice.gradient
+        key = (choice.attack, gradient)
         if key not in computed:
-            settings: dict[str, Any] = {} if own == "none" else {"gradient": own}
-            settings |= {"surrogate": twin} if own == "transfer" else {}
+            settings: dict[str, Any] = {} if gradient == "none" else {"gradient": gradient}
+            settings |= {"surrogate": twin} if gradient == "transfer" else {}
             computed[key] = ss.attack(choice.attack, model, pixels, labels, epsilons, seed=request.seed, **settings)
         runs += as_runs(computed[key], choice.attack, choice.gradient, seed=request.seed, images=test.indices)
         reaches += computed[key].reach
@@ -133,8 +133,8 @@ def run_attacks(request: Request, console: Console) -> None:
         console.print(f"rows: {request.out.resolve()}", highlight=False, soft_wrap=True)
 
 
-def _asked(request: Request) -> dict[AttackChoice, list[float]]:
-    """The attacks with their epsilons, read as a grid's are."""
+def _requested_attacks(request: Request) -> dict[AttackChoice, list[float]]:
+    """The requested attacks with their epsilons, read by the grid file's rules."""
     gradients = list(request.gradients) or ["feedback", "exact", *([] if request.twin is None else ["transfer"])]
     if ("transfer" in gradients) != (request.twin is not None):
         raise ValueError("--gradient transfer, and no other one, needs --twin FILE: a checkpoint to make the images on")
@@ -162,10 +162,10 @@ def _node(text: str, option: str) -> Node:
 
 
 def _member(text: str, option: str, registry: Registry[M]) -> M:
-    found = values.members(_node(text, option), registry)
-    if len(found) != 1:
-        raise ValueError(f"{option}: expected one {registry.family}, got {len(found)}")
-    return found[0]
+    members = values.members(_node(text, option), registry)
+    if len(members) != 1:
+        raise ValueError(f"{option}: expected one {registry.family}, got {len(members)}")
+    return members[0]
 
 
 def _row(run: Run, reach: float) -> dict[str, Any]:
@@ -187,8 +187,8 @@ def _print(rows: Sequence[dict[str, Any]], verdict: Verdict, console: Console) -
         )
     console.print(table)
     console.print(f"verdict: {verdict.words}", highlight=False)
-    for made in verdict.made:
-        if made.finding.raised:
-            console.print(f"  {made.check.id} {made.check.flag}: {made.words}", highlight=False, soft_wrap=True)
+    for result in verdict.made:
+        if result.finding.raised:
+            console.print(f"  {result.check.id} {result.check.flag}: {result.words}", highlight=False, soft_wrap=True)
     for check in verdict.missing:
         console.print(f"  {check.id} {check.flag}: needs {check.needs}", highlight=False)

@@ -1,4 +1,4 @@
-"""`signsym audit`: a verdict for each model of a store, with its evidence and with what is missing."""
+"""`signsym audit`: a verdict for each model of a store, with its evidence and the missing checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestrator.store.store import Store, StoreError
 from signsym_core.checks import MODEL
 
 if TYPE_CHECKING:
-    # Models and their data are loaded where they are probed: torch takes longer than the rest.
+    # torch is imported only where models are probed: its import takes longer than the audit.
     from signsym_core.datasets import Data as Images
     from signsym_core.datasets import DataSource
     from signsym_core.probes import Probe
@@ -29,9 +29,9 @@ _COLOURS = {"sound": "green", "weak attack": "yellow", "masked gradient": "red",
 
 
 def run_audit(store: Store, data_root: Path | None, grid: Path | None, as_json: bool, console: Console) -> None:
-    """Audit every model of `store`; without a data root the models themselves are not probed.
+    """Audit every model of `store`; without `data_root` no model is loaded and probed.
 
-    With `grid` the file is written that would supply what is missing. Raises StoreError for a store without results.
+    With `grid` a grid file for the missing attacks is written there. Raises StoreError for a store without results.
     """
     data = Data(store.uri, at_once=True)
     data.check()
@@ -42,10 +42,10 @@ def run_audit(store: Store, data_root: Path | None, grid: Path | None, as_json: 
         )
     notes: list[str] = []
     done = set() if data_root is None else store.done_models()
-    judged = []
+    judgements = []
     for model in models:
         probes = () if data_root is None else _probes(model, store, done, data_root, notes)
-        judged.append((model, model.judged(probes)))
+        judgements.append((model, model.judged(probes)))
     notes += [f"skipped {name}: {reason}" for name, reason in sorted((data.skipped | store.skipped).items())]
     if grid is not None:
         from orchestrator.commands.audit_grid import audit_grid
@@ -53,16 +53,16 @@ def run_audit(store: Store, data_root: Path | None, grid: Path | None, as_json: 
         grid.write_text(audit_grid(models, store, name="audit"))
     commands = _commands(store, grid, data_root)
     if as_json:
-        sys.stdout.write(json.dumps(_json(store, judged, notes, commands), indent=1, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(_json(store, judgements, notes, commands), indent=1, ensure_ascii=False) + "\n")
         return
-    _print(judged, notes, commands, console)
+    _print(judgements, notes, commands, console)
 
 
 def _probes(model: Known, store: Store, done: set[str], root: Path, notes: list[str]) -> tuple[Probe, ...]:
-    """A probe for each seed; none, with a note of the reason, where a model or its data are not at hand."""
+    """A probe for each seed; none, with a note of the reason, where a model or its data are missing."""
     absent = [key for key in model.jobs.values() if key not in done]
     if absent:
-        notes.append(f"{_called(model)}: not probed: the store has no model {absent[0]}")
+        notes.append(f"{_model_name(model)}: not probed: the store has no model {absent[0]}")
         return ()
     import torch
 
@@ -82,27 +82,27 @@ def _probes(model: Known, store: Store, done: set[str], root: Path, notes: list[
             task = task_of(record["spec"])
             probes.append(measure(network.to(device()).eval(), inputs(test.images, source), test.labels, task=task))
     except (OSError, ValueError) as error:
-        notes.append(f"{_called(model)}: not probed: {error}")
+        notes.append(f"{_model_name(model)}: not probed: {error}")
         return ()
     return tuple(probes)
 
 
 @functools.lru_cache(maxsize=2)
-def _data(described: str, root: Path, storage: str) -> tuple[DataSource, Images]:
-    """A data set on this machine's device; raises OtherImagesError where the store's results come from another."""
+def _data(dataset_json: str, root: Path, storage: str) -> tuple[DataSource, Images]:
+    """A data set on this machine's device; raises OtherImagesError where the store's results used other images."""
     import signsym_core as ss
     from orchestrator.store import fingerprints
     from orchestrator.work.execute import device
 
-    parts = json.loads(described)
-    source = ss.DATASETS.rebuild(parts)
+    description = json.loads(dataset_json)
+    source = ss.DATASETS.rebuild(description)
     data = source.load(root)
-    fingerprints.compare(Store(storage), parts, data, functools.partial(source.places, root))
+    fingerprints.compare(Store(storage), description, data, functools.partial(source.places, root))
     return source, data.to(device())
 
 
 def _commands(store: Store, grid: Path | None, root: Path | None) -> list[str]:
-    """What supplies the attacks that are missing."""
+    """The commands that run the missing attacks."""
     file = str(grid or "audit.yaml")
     data = ["--data-root", str(root)] if root is not None else []
     write = ["signsym", "audit", store.uri, "--grid", file]
@@ -110,27 +110,29 @@ def _commands(store: Store, grid: Path | None, root: Path | None) -> list[str]:
     return [shlex.join(sweep)] if grid is not None else [shlex.join(write), shlex.join(sweep)]
 
 
-def _print(judged: Sequence[tuple[Known, Judgement]], notes: list[str], commands: list[str], console: Console) -> None:
+def _print(
+    judgements: Sequence[tuple[Known, Judgement]], notes: list[str], commands: list[str], console: Console
+) -> None:
     table = Table("model", "rule", "n", "clean", "ε", "exact gradient", "own feedback", "verdict", title="audit")
-    for model, found in judged:
-        some = found.exact or found.own or found.clean
-        n = "" if some is None else f"{some.score.n} × {some.score.seeds}"
-        scores = [_percent(found.clean), found.label, _percent(found.exact), _percent(found.own)]
-        words = Text(found.verdict.words, style=_COLOURS[found.verdict.kind])
+    for model, judgement in judgements:
+        scored = judgement.exact or judgement.own or judgement.clean
+        n = "" if scored is None else f"{scored.score.n} × {scored.score.seeds}"
+        scores = [_percent(judgement.clean), judgement.label, _percent(judgement.exact), _percent(judgement.own)]
+        words = Text(judgement.verdict.words, style=_COLOURS[judgement.verdict.kind])
         table.add_row(*_setting(model), n, *scores, words)
     console.print(table)
     console.print(
         "n: images × seeds. Scores in %, with 95 % intervals; the exact gradient is the result.", highlight=False
     )
-    for model, found in judged:
-        told = [made for made in found.verdict.made if made.finding.raised]
-        if told:
-            console.print(f"{_called(model)}:", highlight=False, soft_wrap=True)
-        for made in told:
-            console.print(f"  {made.check.id} {made.check.flag}: {made.words}", highlight=False, soft_wrap=True)
+    for model, judgement in judgements:
+        raised = [result for result in judgement.verdict.made if result.finding.raised]
+        if raised:
+            console.print(f"{_model_name(model)}:", highlight=False, soft_wrap=True)
+        for result in raised:
+            console.print(f"  {result.check.id} {result.check.flag}: {result.words}", highlight=False, soft_wrap=True)
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
-    lacking = {check.id: check for _, found in judged for check in found.verdict.missing}
+    lacking = {check.id: check for _, judgement in judgements for check in judgement.verdict.missing}
     if lacking:
         console.print("Undecided for want of:", highlight=False)
     for check in lacking.values():
@@ -143,59 +145,64 @@ def _print(judged: Sequence[tuple[Known, Judgement]], notes: list[str], commands
             console.print(f"  {command}", highlight=False, soft_wrap=True)
 
 
-def _percent(found: Score | None) -> str:
-    if found is None:
+def _percent(scored: Score | None) -> str:
+    if scored is None:
         return "–"
-    score = found.score
+    score = scored.score
     return f"{100 * score.value:.1f} [{100 * score.lo:.1f}, {100 * score.hi:.1f}]"
 
 
 def _setting(model: Known) -> tuple[str, str]:
-    """Where a model comes from, and its rule, each with the parameters that are not the default."""
+    """A model's task, backbone and data set, and its rule, with the parameters that are not the default."""
     names = ("backbone", "dataset", "rule")
-    backbone, dataset, rule = (_with(model.setting[name], model.setting[f"{name}_params"]) for name in names)
+    backbone, dataset, rule = (_with_parameters(model.setting[name], model.setting[f"{name}_params"]) for name in names)
     task = "" if model.setting["task"] == "classification" else f"{model.setting['task']}: "
     return f"{task}{backbone} / {dataset}", rule
 
 
-def _with(name: str, parameters: str) -> str:
+def _with_parameters(name: str, parameters: str) -> str:
     inner = ", ".join(f"{key}={value}" for key, value in json.loads(parameters).items())
     return f"{name}({inner})" if inner else name
 
 
-def _called(model: Known) -> str:
-    where, rule = _setting(model)
-    return f"{rule} on {where}"
+def _model_name(model: Known) -> str:
+    source, rule = _setting(model)
+    return f"{rule} on {source}"
 
 
 def _json(
-    store: Store, judged: Sequence[tuple[Known, Judgement]], notes: list[str], commands: list[str]
+    store: Store, judgements: Sequence[tuple[Known, Judgement]], notes: list[str], commands: list[str]
 ) -> dict[str, Any]:
     rows = []
-    for model, found in judged:
-        verdict = found.verdict
+    for model, judgement in judgements:
+        verdict = judgement.verdict
         row: dict[str, Any] = {name: model.setting[name] for name in SETTING}
         row |= {"finetune_jobs": {str(seed): job for seed, job in model.jobs.items()}}
-        row |= {"clean": None if found.clean is None else found.clean.score.value, "epsilon": found.epsilon}
-        row |= {"exact": _scored(found.exact), "feedback": _scored(found.own)}
+        row |= {"clean": None if judgement.clean is None else judgement.clean.score.value, "epsilon": judgement.epsilon}
+        row |= {"exact": _score_json(judgement.exact), "feedback": _score_json(judgement.own)}
         row |= {"verdict": verdict.kind, "words": verdict.words}
         row |= {"overstated": verdict.overstated, "overstated_at": verdict.epsilon, "reasons": list(verdict.reasons)}
         row["missing"] = [{"id": check.id, "flag": check.flag, "needs": check.needs} for check in verdict.missing]
         row["checks"] = [
-            {"id": made.check.id, "flag": made.check.flag, "level": made.check.level, "raised": made.finding.raised}
-            | {"epsilon": made.epsilon, "first": made.finding.first, "second": made.finding.second}
-            | {"names": list(made.finding.names), "n": made.finding.n, "seeds": made.finding.seeds}
-            | {"words": made.words}
-            for made in verdict.made
+            {
+                "id": result.check.id,
+                "flag": result.check.flag,
+                "level": result.check.level,
+                "raised": result.finding.raised,
+            }
+            | {"epsilon": result.epsilon, "first": result.finding.first, "second": result.finding.second}
+            | {"names": list(result.finding.names), "n": result.finding.n, "seeds": result.finding.seeds}
+            | {"words": result.words}
+            for result in verdict.made
         ]
         rows.append(row)
     return {"storage": store.uri, "models": rows, "notes": notes, "commands": commands}
 
 
-def _scored(found: Score | None) -> dict[str, Any] | None:
-    if found is None:
+def _score_json(scored: Score | None) -> dict[str, Any] | None:
+    if scored is None:
         return None
-    attack, parameters, _ = found.run
-    named = {"attack": attack, "attack_params": parameters, "steps": found.steps}
-    score = found.score
-    return named | {"value": score.value, "lo": score.lo, "hi": score.hi, "n": score.n, "seeds": score.seeds}
+    attack, parameters, _ = scored.run
+    row = {"attack": attack, "attack_params": parameters, "steps": scored.steps}
+    score = scored.score
+    return row | {"value": score.value, "lo": score.lo, "hi": score.hi, "n": score.n, "seeds": score.seeds}

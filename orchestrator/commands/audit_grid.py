@@ -1,7 +1,6 @@
-"""The grid that supplies what an audit lacks: the store's own models, attacked in all the ways that the checks need.
+"""The grid that completes an audit: the models of the store, with every attack that the checks need.
 
-Its models have the keys of the store's fine-tunes, so that a sweep of it trains nothing but backpropagation twins that
-the store does not have.
+Its models have the keys of the store's fine-tunes, so a sweep of it trains nothing but missing backpropagation twins.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from signsym_core.registry import Member, not_default, rebuild
 
 #: Steps of the iterated attack.
 STEPS = 20
-#: Steps of the one whose steps become smaller by themselves.
+#: Steps of APGD, which adapts its step size.
 FINE = 50
 #: Queries of the black-box attack, and images that it runs on.
 QUERIES, IMAGES = 1000, 500
@@ -30,8 +29,8 @@ QUERIES, IMAGES = 1000, 500
 RADII = (0.01, 0.05, 0.1)
 
 _HEAD = """\
-# What the audit of {store} needs, on the models that are there: their fine-tunes are shared.
-# Attacks and epsilons may be added; other settings of the models would make them other models.
+# The attacks that the audit of {store} needs, on its models: their fine-tunes are reused.
+# Attacks and epsilons may be added; changed settings of the models would be other models.
 """
 
 
@@ -45,32 +44,32 @@ def audit_grid(models: Sequence[Known], store: Store, name: str = "audit") -> st
 
 
 class _Plain(yaml.SafeDumper):
-    """Without aliases, which a grid may not have."""
+    """A dumper without aliases, which a grid must not have."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def attacks(task: str, epsilons: Iterable[float | str]) -> list[dict[str, Any]]:
-    """The attacks that the checks need on a model of the task `task`, of those that this version has."""
+    """The attacks that the checks need on a model of the task `task`."""
     radii = list(epsilons)
     many, one = ("pgd", {"name": "fgsm"}) if task == "classification" else ("hag", {"name": "hag", "steps": 1})
-    asked: list[dict[str, Any]] = [
+    needed: list[dict[str, Any]] = [
         {**one, "gradient": ["feedback", "exact"], "epsilon": radii},
         {"name": many, "steps": STEPS, "gradient": ["feedback", "exact", "transfer"], "epsilon": radii},
     ]
-    asked.append({"name": "noise", "epsilon": radii})
+    needed.append({"name": "noise", "epsilon": radii})
     if task == "classification":
-        # Far stronger than PGD where a step has to become small.
-        asked.append({"name": "apgd", "steps": FINE, "gradient": ["feedback", "exact"], "epsilon": radii})
-        # Per query it costs a forward pass: some images and the radii that are not hopeless are enough.
+        # Far stronger than PGD where small steps matter.
+        needed.append({"name": "apgd", "steps": FINE, "gradient": ["feedback", "exact"], "epsilon": radii})
+        # Each query costs a forward pass, so it runs on fewer images, and not on radii that defeat every model.
         small = [radius for radius in radii if _value(radius) < GREY]
-        asked.append({"name": "square", "queries": QUERIES, "images": IMAGES, "epsilon": small})
-    return [attack for attack in asked if attack["epsilon"]]
+        needed.append({"name": "square", "queries": QUERIES, "images": IMAGES, "epsilon": small})
+    return [attack for attack in needed if attack["epsilon"]]
 
 
 def _value(radius: float | str) -> float:
-    """The radius as a number; what is none is left to the grid's reader, which says so."""
+    """The radius as a number; 0 for a text that is no number, which the grid's reader refuses with its place."""
     try:
         return float(Fraction(radius))
     except ValueError:
@@ -95,7 +94,7 @@ def _experiment(model: Known, store: Store) -> dict[str, Any]:
 
 
 def _radius(value: float, label: str) -> float | str:
-    """As the grid wrote it, where it was a fraction."""
+    """The label, where the grid wrote a fraction; else the value."""
     return label if "/" in label else value
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from orchestrator.commands.arguments import parser
 
-# The heavy imports wait until they are needed, so that --help and a wrong option answer at once.
+# Heavy imports are inside the commands, so that --help and a wrong option answer at once.
 WRONG = 2
 
 
@@ -23,11 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status (see `orchestrator.engine.sweep`)."""
     parsed = parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
-        # Under a locale without, say, ε, its number is shown: no word is worth a sweep.
+        # A locale that cannot encode ε shows its number: a character that cannot be printed must not end a sweep.
         if isinstance(stream, io.TextIOWrapper) and "utf" not in (stream.encoding or "").lower():
             stream.reconfigure(errors="backslashreplace")
-    # On a terminal rich knows the width; elsewhere lines are not broken, so that they can be searched.
-    # Without markup: paths and errors may hold brackets.
+    # On a terminal rich knows the width; elsewhere lines are not wrapped, so that they can be searched.
+    # Markup is off: paths and errors may contain brackets.
     console = (
         Console(markup=False) if sys.stdout.isatty() else Console(width=10_000, force_terminal=False, markup=False)
     )
@@ -53,13 +53,13 @@ def _plan(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator.engine.prepare import sound_plan
     from orchestrator.engine.sweep import COMPLETE, show_skipped
     from orchestrator.gridfile.grid import load
-    from orchestrator.plan.estimate import survey
+    from orchestrator.plan.estimate import survey_store
     from orchestrator.plan.summary import show
     from orchestrator.store.store import Store
 
     grid, store = load(_grid_path(parsed, console), parsed.sets), Store(parsed.storage)
-    found = survey(store)
-    show(sound_plan(grid, found, store), found, console)
+    survey = survey_store(store)
+    show(sound_plan(grid, survey, store), survey, console)
     show_skipped(store.skipped, console)
     return COMPLETE
 
@@ -73,7 +73,7 @@ def _sweep(parsed: argparse.Namespace, console: Console) -> int:
     settings = Settings(
         storage=parsed.storage,
         data_root=parsed.data_root,
-        # Ray's own variable; a job that was submitted to a cluster finds it set.
+        # Ray sets this variable in a job that was submitted to a cluster.
         address=parsed.address or os.environ.get("RAY_ADDRESS") or None,
         dashboard=parsed.dashboard,
         trackers=str(Path(parsed.trackers).expanduser().resolve()),

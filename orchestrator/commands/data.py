@@ -1,4 +1,4 @@
-"""`signsym data check | prepare`: what of a data set is there, and its images decoded before a sweep."""
+"""`signsym data check | prepare`: which files of a data set exist, and its images decoded before a sweep."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from signsym_core.datasets.files import FileSource, Listing, cache_places, poole
 from signsym_core.datasets.fingerprint import fingerprint
 from signsym_core.datasets.marks import BROKEN, DIGEST, MISSING, READY
 
-#: Broken images that are named; the others are counted.
+#: At most this many broken images are named; the rest are counted.
 NAMED = 20
-#: How the words on a file begin that is not the one that was decoded.
+#: The prefix of the message about a file that has changed since it was decoded.
 CHANGED = "changed:"
 
 
 def check(parsed: argparse.Namespace, console: Console) -> int:
-    """Say what is there, what is missing and where it comes from; 0 where a sweep could start, else 1."""
+    """Print which files exist, which are missing and where they come from; 0 where a sweep could start, else 1."""
     source, root = _source(parsed), Path(parsed.data_root)
     _say_origin(source, console)
     try:
@@ -58,11 +58,11 @@ def check(parsed: argparse.Namespace, console: Console) -> int:
 
 
 def prepare(parsed: argparse.Namespace, console: Console) -> int:
-    """Decode what no cache holds yet; 0 where a sweep could start, 1 where images are missing or broken."""
+    """Decode the images that no cache holds; 0 where a sweep could start, 1 where images are missing or broken."""
     source, root = _source(parsed), Path(parsed.data_root)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        # On standard error, so that what is printed can be piped.
+        # The bar goes to standard error, so that the output can be piped.
         with Progress(*columns, console=Console(stderr=True)) as bar, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", BrokenImageWarning)
             if isinstance(source, FileSource):
@@ -109,12 +109,12 @@ def _check_files(source: FileSource, root: Path, sample: int, console: Console) 
     console.print(f"there: {len(listing.files):,} listed images below {listing.tree}")
     chosen = source.chosen(listing)
     _say_splits(source, chosen, len(listing.names), console)
-    wanted = pooled(chosen)
-    cache = _say_cache(source, root, listing, wanted, console)
-    order = torch.randperm(len(wanted), generator=torch.Generator().manual_seed(0))
-    positions = wanted[order[:sample]].sort().values
-    files = [listing.tree / listing.files[at] for at in positions.tolist()]
-    digests = [_digest(cache, at) for at in positions.tolist()]
+    used = pooled(chosen)
+    cache = _say_cache(source, root, listing, used, console)
+    order = torch.randperm(len(used), generator=torch.Generator().manual_seed(0))
+    positions = used[order[:sample]].sort().values
+    files = [listing.tree / listing.files[position] for position in positions.tolist()]
+    digests = [_digest(cache, position) for position in positions.tolist()]
     with ThreadPoolExecutor() as pool:
         problems = list(pool.map(_problem, files, digests))
     changed = [words for words in problems if words is not None and words.startswith(CHANGED)]
@@ -134,14 +134,14 @@ def _check_files(source: FileSource, root: Path, sample: int, console: Console) 
 
 
 def _digest(cache: Cache | None, position: int) -> bytes | None:
-    """The digest of the file that the cached image at `position` was decoded from, if it was."""
+    """The digest of the file that the cached image at `position` was decoded from; None where it is not cached."""
     if cache is None or cache.marks["state"][position] != READY:
         return None
     return bytes(cache.marks["file"][position])
 
 
 def _problem(file: Path, digest: bytes | None) -> str | None:
-    """What is wrong with an image file: it cannot be decoded, or is not the one with that digest any more."""
+    """Why an image file cannot be used: it cannot be decoded, or its digest has changed; None where it can."""
     try:
         reader, _ = opened(file)
         with reader:
@@ -154,19 +154,17 @@ def _problem(file: Path, digest: bytes | None) -> str | None:
     return None
 
 
-def _say_cache(
-    source: FileSource, root: Path, listing: Listing, wanted: torch.Tensor, console: Console
-) -> Cache | None:
+def _say_cache(source: FileSource, root: Path, listing: Listing, used: torch.Tensor, console: Console) -> Cache | None:
     cache = source.existing_cache(root, listing)
     if cache is not None:
-        states = cache.states()[wanted]
+        states = cache.states()[used]
         ready, lost, rest = (int((states == state).sum()) for state in (READY, BROKEN, MISSING))
-        console.print(f"cache: {ready:,} of {len(wanted):,} images decoded, {lost:,} broken, in {cache.folder}")
+        console.print(f"cache: {ready:,} of {len(used):,} images decoded, {lost:,} broken, in {cache.folder}")
         size = rest * cache.bytes_per_image
     else:
         place = cache_places(root)[0]
         console.print(f"cache: none yet; it would be in {place}")
-        size, rest = len(wanted) * 3 * (source.side or 0) ** 2, len(wanted)
+        size, rest = len(used) * 3 * (source.side or 0) ** 2, len(used)
     if rest:
         room = f"{size / 1e9:.2f} GB" if size else "kept at the size that they have"
         free = shutil.disk_usage(next(place for place in (root, *root.absolute().parents) if place.exists())).free
@@ -177,18 +175,18 @@ def _say_cache(
 def _say_splits(
     source: DataSource, splits: Mapping[str, Choice | Split | None], classes: int, console: Console
 ) -> None:
-    for (part, split), stated in zip(splits.items(), (*source.stated, None), strict=False):
+    for (name, split), stated in zip(splits.items(), (*source.stated, None), strict=False):
         if split is None:
             continue
         several = split.labels.dim() == 2
         counts = split.labels.sum(0) if several else torch.bincount(split.labels, minlength=classes)
         kind = f", {split.labels.sum() / len(split.labels):.2f} labels an image" if several else ""
-        plain = not source.changed().keys() & {"split", "classes", f"{part}_images", "lists", "train_draw", "test_draw"}
+        plain = not source.changed().keys() & {"split", "classes", f"{name}_images", "lists", "train_draw", "test_draw"}
         known = type(source).stated is not DataSource.stated
         differs = stated is not None and known and plain and stated != len(split.labels)
         note = f" (its publication has {stated:,})" if differs else ""
         console.print(
-            f"{part}: {len(split.labels):,} images{note}, {len(counts)} classes with {int(counts.min()):,} to "
+            f"{name}: {len(split.labels):,} images{note}, {len(counts)} classes with {int(counts.min()):,} to "
             f"{int(counts.max()):,} images{kind}"
         )
 

@@ -1,4 +1,4 @@
-"""`signsym status`: done, running, failed, blocked and missing, by grid, and what of the store could not be used."""
+"""`signsym status`: done, running, failed, blocked and missing jobs by grid, and files that could not be used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, stored_grid
 from orchestrator.plan.compile import Plan, compile_plan
-from orchestrator.plan.estimate import survey
+from orchestrator.plan.estimate import survey_store
 from orchestrator.store import tables
 from orchestrator.store.claims import alive
 from orchestrator.store.reasons import reason_of
@@ -18,16 +18,16 @@ from orchestrator.store.store import Store
 
 
 def show_status(store: Store, console: Console) -> int:
-    """Print where the store stands; exit status 0 where every cell of every grid that can be read has a result."""
+    """Print the state of the store; exit status 0 where every cell of every readable grid has a result."""
     running = {trial["job"]: trial | {"host": sign["host"]} for sign in alive(store) for trial in sign["running"]}
     failures = {failure["job"]: failure for failure in store.table("failures", tables.FAILURES).to_pylist()}
     plans = stored_plans(store)
     for name, plan in plans:
         _show_plan(name, plan, running, failures, console)
     known = {key for _, plan in plans for key in plan.jobs}
-    if others := [failure for key, failure in failures.items() if key not in known]:
-        console.print("of grids that cannot be read here, or that ask for them no more:", highlight=False)
-        for failure in others:
+    if unplanned := [failure for key, failure in failures.items() if key not in known]:
+        console.print("failed jobs of no readable grid:", highlight=False)
+        for failure in unplanned:
             _show_failure(failure, console)
     show_skipped(store.skipped, console)
     if store.unsealed:
@@ -37,16 +37,16 @@ def show_status(store: Store, console: Console) -> int:
 
 
 def stored_plans(store: Store) -> list[tuple[str, Plan]]:
-    """The plans of the grids that were asked of the store, by name; one that cannot be read is named in `skipped`."""
-    found = survey(store)
+    """The plans of the stored grids, by name; a grid that cannot be read is named in `store.skipped`."""
+    survey = survey_store(store)
     plans = []
     for name in grid_names(store):
         try:
-            plans.append((name, compile_plan(stored_grid(store, name), found.done_cells, found.done_models)))
+            plans.append((name, compile_plan(stored_grid(store, name), survey.done_cells, survey.done_models)))
         except FileNotFoundError:
             continue
         except (ValueError, OSError) as error:
-            # A grid of another version of this program must not hide the others.
+            # A grid of another version of signsym must not hide the readable ones.
             store.skipped[f"grids/{name}.yaml"] = reason_of(error)
     return plans
 
@@ -63,14 +63,14 @@ def _show_plan(
     for job in plan.jobs.values():
         if any(parent in failures or parent in blocked for parent in job.parents):
             blocked.add(job.key)
-    going = [running[key] for key in plan.jobs if key in running]
+    active = [running[key] for key in plan.jobs if key in running]
     console.print(
-        f"{name}: {len(plan.done)} of {len(plan.cells)} cells done; jobs: {len(going)} running, "
+        f"{name}: {len(plan.done)} of {len(plan.cells)} cells done; jobs: {len(active)} running, "
         f"{len(failed)} failed, {len(blocked)} blocked, "
-        f"{len(plan.jobs) - len(going) - len(failed) - len(blocked)} missing",
+        f"{len(plan.jobs) - len(active) - len(failed) - len(blocked)} missing",
         highlight=False,
     )
-    for trial in going:
+    for trial in active:
         line = f"  running: {trial['title']}, {trial['seconds']:.0f} s so far, sweep on {trial['host']}"
         console.print(line, highlight=False, markup=False)
     for key in failed:

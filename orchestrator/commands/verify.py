@@ -1,4 +1,4 @@
-"""`signsym status --verify`: every file of a store is read, and each that is not what was written is named."""
+"""`signsym status --verify`: reads every file of a store and names each one that is not as it was written."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from orchestrator.store.reasons import printable, reason_of
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import sound_results
 
-#: Seconds between two lines about how far it is.
+#: Seconds between two progress lines.
 PERIOD = 10.0
-#: What sweeps leave in a store, beside the tables.
+#: The folders of a store.
 _KNOWN = {"results", "outcomes", "examples", "failures", "splits", "models", "grids", "sweeps", "events"}
 _TABLES = {"examples": tables.EXAMPLES, "failures": tables.FAILURES}
 
 
 def verify(store: Store, console: Console) -> int:
-    """Read every file and print which are not what was written and which have no digest; status 1 for the former."""
+    """Read every file; print which are not as they were written and which have no digest; status 1 for the former."""
     total = sum(len(store.names(folder, "")) for folder in _KNOWN - {"models"})
     total += sum(map(len, store.model_folders().values()))
     count, spoken = 0, time.monotonic()
@@ -43,58 +43,61 @@ def verify(store: Store, console: Console) -> int:
 
 
 def _steps(store: Store) -> Iterator[int]:
-    """Read everything, some files at a time, whose number comes out."""
+    """Read all files batch by batch; yields the number of files in each batch."""
     for _ in sound_results(store, ["cell"]):
         yield 2
-    # Outcomes whose results never came, since their sweep was killed, are no part of a number; damage is named all the
-    # same.
-    alone = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
-    names = sorted(set(alone.names()) - {name.removesuffix(".parquet") for name in store.names("results", ".parquet")})
-    yield from _read(store, alone, names)
+    # Outcomes without results, of a sweep that was killed, enter no number; damage in them is named all the same.
+    outcomes = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
+    names = sorted(
+        set(outcomes.names()) - {name.removesuffix(".parquet") for name in store.names("results", ".parquet")}
+    )
+    yield from _read_tables(store, outcomes, names)
     for name, schema in _TABLES.items():
         folder = Folder(store, name, schema, schema.names)
-        yield from _read(store, folder, folder.names())
-    yield from _models(store)
+        yield from _read_tables(store, folder, folder.names())
+    yield from _check_models(store)
     files, strangers = store.listing("splits", ".parquet")
     store.skipped |= strangers
-    yield from _each(store, [f"splits/{file}" for file in files], lambda path: _splits(store, path))
-    yield from _each(store, [f"grids/{name}.yaml" for name in grid_names(store)], lambda path: grid_text(store, path))
+    yield from _check_each(store, [f"splits/{file}" for file in files], lambda path: _check_splits(store, path))
+    yield from _check_each(
+        store, [f"grids/{name}.yaml" for name in grid_names(store)], lambda path: grid_text(store, path)
+    )
     for entry in store.entries(""):
         if entry.name not in _KNOWN and not entry.name.startswith("."):
-            store.skipped[printable(entry.name)] = "it is no part of a store"
+            store.skipped[printable(entry.name)] = "it does not belong to a store"
 
 
-def _read(store: Store, folder: Folder, names: list[str]) -> Iterator[int]:
+def _read_tables(store: Store, folder: Folder, names: list[str]) -> Iterator[int]:
     for start in range(0, len(names), AT_ONCE):
-        some = names[start : start + AT_ONCE]
-        folder.read(some)
-        yield len(some)
+        batch = names[start : start + AT_ONCE]
+        folder.read(batch)
+        yield len(batch)
     store.skipped |= folder.skipped
     store.unsealed |= folder.unsealed
 
 
-def _each(store: Store, paths: list[str], read: Callable[[str], object]) -> Iterator[int]:
+def _check_each(store: Store, paths: list[str], read: Callable[[str], object]) -> Iterator[int]:
     for path in paths:
         try:
             read(path)
         except Exception as error:
-            # Whatever is wrong with one file must not hide the others: it is named instead.
+            # One broken file must not hide the state of the rest.
             store.skipped[path] = reason_of(error).removeprefix(f"{path}: ")
         yield 1
 
 
-def _splits(store: Store, path: str) -> None:
+def _check_splits(store: Store, path: str) -> None:
     # Imported here: data sets come with torch.
     from orchestrator.store import fingerprints
 
     if "-" in path:
         fingerprints.load(store, path)
     else:
-        # Of a store from before fingerprints: numbers of images alone.
+        # A store from before fingerprints has only the positions of the images.
         pq.read_table(pa.BufferReader(store.read_sealed(path)), schema=tables.SPLITS)
 
 
-def _models(store: Store) -> Iterator[int]:
+def _check_models(store: Store) -> Iterator[int]:
     records, _ = store.models()
     for key, names in store.model_folders().items():
         if key in records:

@@ -1,4 +1,4 @@
-"""This process and Ray: joining a cluster or starting one, leaving it, and what it has."""
+"""This process and Ray: join a cluster or start a local one, leave it, and read its resources."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from orchestrator.engine import machine
 from orchestrator.jobs.job import Resources
 
 #: Settings that Ray reads when a sweep starts. Automatic loggers import torch into the driver and write five files a
-#: trial; snapshots of all trials are of no use here; more than one trial must be able to wait for a free slot; a
-#: worker without a GPU must not see those of its node; the newer output engine prints tables whatever the verbosity;
-#: what failed is told by the sweep itself.
+#: trial; snapshots of all trials are never read; more than one trial must be able to wait for a free slot; a worker
+#: without a GPU must not see those of its node; the newer output engine prints tables whatever the verbosity; the
+#: sweep reports failed jobs itself.
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
@@ -33,24 +33,23 @@ SETTINGS = {
 }
 
 
-#: How often a Ray of this machine's own is started before it counts as one that cannot be: Ray gives itself 30 seconds,
-#: which are not enough on a machine that is busy with other things.
+#: Attempts to start a local Ray: Ray gives up after 30 seconds, which are not enough on a busy machine.
 STARTS = 5
 
-#: As `signsym_core.extensions` has it, whose import would bring torch into the driver.
+#: The variable of `signsym_core.extensions`; importing that module would load torch into the driver.
 EXTENSIONS = "SIGNSYM_EXTENSIONS"
 
 
 class ClusterLostError(RuntimeError):
-    """Ray's own processes are gone: no job can run, and none is to blame."""
+    """Ray's own processes have ended: no job can run, and no job is the cause."""
 
 
 class StartError(ClusterLostError):
-    """A Ray of this machine's own that did not start, however often it was tried."""
+    """A local Ray that did not start in `STARTS` attempts."""
 
 
 class OpenDoorError(ValueError):
-    """A setting with which Ray would serve anybody."""
+    """A setting with which Ray would accept commands from anybody."""
 
 
 class JoinError(ValueError):
@@ -58,23 +57,23 @@ class JoinError(ValueError):
 
 
 class NoResourcesError(ValueError):
-    """A job that asks for more than the machine has."""
+    """A job that requests more than the machine has."""
 
 
-#: Where the Ray of this machine's own lives, while there is one.
+#: The folder and environment of the local Ray, while one runs.
 _quarters: machine.Quarters | None = None
 
 
 def connect(
     address: str | None, slots: int | None = None, gpus: float | None = None, dashboard: bool = False
 ) -> list[str]:
-    """Join the Ray cluster at `address`, or start one on this machine; returns what people should know of it.
+    """Join the Ray cluster at `address`, or start a local one; returns notes for the user.
 
-    A local Ray listens on loopback alone where Ray can, keeps Ray's token authentication, and has no dashboard
-    unless it is asked for. `slots` and `gpus` override its numbers of CPUs and GPUs.
+    A local Ray listens on loopback only, where Ray supports it, keeps Ray's token authentication, and has a dashboard
+    only with `dashboard`. `slots` and `gpus` override its numbers of CPUs and GPUs.
 
-    Raises MachineError and OpenDoorError for what keeps a Ray from starting here, JoinError for a cluster that cannot
-    be joined, and StartError where Ray did not start for another reason.
+    Raises MachineError and OpenDoorError where this machine or its settings keep Ray from starting, JoinError for a
+    cluster that cannot be joined, and StartError where Ray did not start for another reason.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -82,10 +81,10 @@ def connect(
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     chdir = {"RAY_CHDIR_TO_TRIAL_DIR": os.environ["RAY_CHDIR_TO_TRIAL_DIR"]}
-    own = {name: os.environ[name] for name in [EXTENSIONS] if name in os.environ}
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths), **chdir, **own}}
+    extensions = {name: os.environ[name] for name in [EXTENSIONS] if name in os.environ}
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths), **chdir, **extensions}}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": environment}
-    outside = address is None and _outside_addresses()
+    outside = address is None and _has_outside_address()
     if outside and os.environ.get("RAY_AUTH_MODE", "token") != "token":
         raise OpenDoorError(
             f"RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']} would leave Ray open to everybody who reaches this machine: "
@@ -99,7 +98,7 @@ def connect(
         try:
             context = ray.init(address=address, **options)
         except Exception as error:
-            # Ray raises whatever it meets, such as another version of it or of Python there.
+            # Ray raises any exception here, such as for another version of Ray or Python on the cluster.
             raise JoinError(f"the Ray at {address} cannot be joined: {' '.join(str(error).split())}") from error
     notes = []
     if outside:
@@ -110,17 +109,17 @@ def connect(
 
 
 def _started(options: dict[str, Any]) -> Any:
-    """Start a Ray of this machine's own, in quarters of its own; again where it only took too long."""
+    """Start a local Ray in its own folder; try again where it timed out."""
     global _quarters
     for attempt in range(1, STARTS + 1):
         _quarters = machine.Quarters()
         try:
             with _quarters.environment():
-                # Not the one that another program, or another user, has on this machine.
+                # "local": never the Ray that another program, or another user, runs on this machine.
                 return ray.init(address="local", **options, **_quarters.options)
         except Exception as error:
             disconnect()
-            # Ray raises whatever it meets, this in a bare Exception.
+            # Ray raises a timeout as a bare Exception.
             if "timed out" in str(error) and attempt < STARTS:
                 continue
             tries = f" in {attempt} tries" if attempt > 1 else ""
@@ -138,36 +137,36 @@ def disconnect() -> None:
 
 
 def ended() -> bool:
-    """Whether the node process of a Ray of this machine's own has ended.
+    """Whether the node process of the local Ray has ended.
 
-    Ray itself notices after 15 seconds and more, and then ends this process too when it asks for an object.
+    Ray notices only after 15 seconds or more, and then ends this process too when it requests an object.
     """
     node = ray._private.worker._global_node
-    mine: dict[str, list[Any]] = node.all_processes if node is not None else {}
-    return any(info.process.poll() is not None for info in mine.get("raylet", []))
+    processes: dict[str, list[Any]] = node.all_processes if node is not None else {}
+    return any(info.process.poll() is not None for info in processes.get("raylet", []))
 
 
 def alive() -> bool:
-    """Whether any node of the cluster is."""
+    """Whether any node of the cluster is alive."""
     if ended():
         return False
     try:
         return any(node["Alive"] for node in ray.nodes())
     except Exception:
-        # Whatever Ray raises when its control store does not answer.
+        # Ray raises various exceptions when its control store does not answer.
         return False
 
 
 def bundle(gpu: float, cpu: float, accelerator_type: str | None) -> dict[str, float]:
-    """What a trial asks of one node, by Ray's names."""
-    asked = {"CPU": cpu, "GPU": gpu}
+    """The resources that a trial requests of one node, by Ray's names."""
+    amounts = {"CPU": cpu, "GPU": gpu}
     if accelerator_type is not None:
-        asked[f"accelerator_type:{accelerator_type}"] = 0.001
-    return {name: amount for name, amount in asked.items() if amount}
+        amounts[f"accelerator_type:{accelerator_type}"] = 0.001
+    return {name: amount for name, amount in amounts.items() if amount}
 
 
 def nodes() -> list[dict[str, float]]:
-    """What each living node has, by Ray's names."""
+    """The resources of each living node, by Ray's names."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
@@ -176,7 +175,7 @@ def hosts() -> dict[str, str]:
     try:
         return {node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in ray.nodes()}
     except Exception:
-        # Whatever Ray raises when its control store is gone.
+        # Ray raises various exceptions when its control store has ended.
         return {}
 
 
@@ -185,44 +184,44 @@ def address_of(actor: str | None) -> str:
     try:
         return str(ray._private.state.actors(actor)["Address"]["IPAddress"]) if actor else ""
     except Exception:
-        # As above; or the actor was never anywhere.
+        # As above; or the actor never started.
         return ""
 
 
 def fits(nodes: Iterable[dict[str, float]], bundle: dict[str, float]) -> int:
-    """How many trials that ask for `bundle` the nodes can run at once."""
+    """How many trials that request `bundle` the nodes can run at once."""
     return sum(int(min(node.get(name, 0.0) / amount for name, amount in bundle.items())) for node in nodes)
 
 
 def check_fits(needs: Iterable[Resources]) -> None:
-    """Raise NoResourcesError where one node of this machine's Ray can never run a job."""
-    (have,) = nodes()
+    """Raise NoResourcesError where the local Ray's node can never run one of the jobs."""
+    (node,) = nodes()
     for need in needs:
         gpu = 0.0 if need.gpu == "auto" else need.gpu
         for name, amount in bundle(gpu, need.cpu, need.accelerator_type).items():
-            if have.get(name, 0.0) < amount:
+            if node.get(name, 0.0) < amount:
                 what = {"CPU": "CPUs", "GPU": "GPUs"}.get(name)
-                asked = f"{amount:g} {what}" if what else f"GPUs of kind {need.accelerator_type!r}"
-                found = f"{have.get(name, 0.0):g} {what}" if what else "none of them"
+                requested = f"{amount:g} {what}" if what else f"GPUs of kind {need.accelerator_type!r}"
+                available = f"{node.get(name, 0.0):g} {what}" if what else "none of them"
                 raise NoResourcesError(
-                    f"expected jobs that fit this machine, got one that asks for {asked}; the machine has {found}. "
-                    f"Put other resources over the grid's, such as --set defaults.resources.gpu=auto, or join a "
-                    f"cluster that has them with --address"
+                    f"expected jobs that fit this machine, got one that asks for {requested}; the machine has "
+                    f"{available}. Put other resources over the grid's, such as --set defaults.resources.gpu=auto, or "
+                    f"join a cluster that has them with --address"
                 )
 
 
 def request(bundles: list[dict[str, float]]) -> None:
-    """Ask the cluster's autoscaler, where there is one, for room for `bundles` at once."""
+    """Request nodes from the cluster's autoscaler, where there is one, that can run all `bundles` at once."""
     from ray.autoscaler.sdk import request_resources
 
     request_resources(bundles=bundles)
 
 
-def _outside_addresses() -> bool:
+def _has_outside_address() -> bool:
     """Whether this machine has an address that others may reach."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            # No packet is sent: this only asks which address would be the sender's.
+            # No packet is sent: this only shows which address would be the sender's.
             probe.connect(("192.0.2.1", 9))
             return not probe.getsockname()[0].startswith("127.")
     except OSError:

@@ -1,7 +1,7 @@
-"""Ray Tune's controller, changed where sweeps need it: errors stay a trial's, and finished trials are forgotten.
+"""Ray Tune's controller, changed where sweeps need it: an error ends its trial only, and finished trials are forgotten.
 
-Tune keeps some 75 kB for each trial that it ever ran and a snapshot of all for a restore; a sweep asks its store
-instead. Tune also ends the whole run on an error that it does not know.
+Tune keeps some 75 kB for each trial that it ever ran and a snapshot of all of them for a restore; a sweep resumes from
+its store instead. Tune also ends the run on an exception that it does not know.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEPT = 64
 
 
 class EndedError(RayActorError):
-    """An error that Tune does not know, as the end of a worker, which it does."""
+    """An exception that Tune does not know, wrapped as the death of a worker, which Tune handles."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(error_msg=f"{type(reason).__name__}: {reason}")
@@ -32,10 +32,10 @@ class EndedError(RayActorError):
 
 
 class _Actors(RayActorManager):
-    """Tune's manager of workers, for which every error is a trial's and none the run's.
+    """Tune's manager of workers, in which every error fails its trial and never the run.
 
-    Ray's own knows an actor's death and an error of the actor's code, and raises anything else out of the run: the
-    word of the memory monitor that it ended a worker, or a result that cannot be read.
+    Ray's class handles an actor's death and an error of the actor's code, and raises anything else out of the run:
+    the memory monitor's report that it ended a worker, or a result that cannot be read.
     """
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
@@ -45,14 +45,13 @@ class _Actors(RayActorManager):
 
 
 class Controller(TuneController):
-    """The controller that `tune.Tuner` makes once this module is imported.
+    """The controller that `tune.Tuner` creates once this module is imported.
 
-    Its searcher is an `orchestrator.engine.dispatch.Feed`, which learns why a trial ended before it
-    learns that it did.
+    Its searcher is an `orchestrator.engine.dispatch.Feed`, which receives the reason of a trial's end before its end.
     """
 
     def __init__(self, callbacks: Sequence[Callback] = (), **settings: Any) -> None:
-        # Tune adds one that prints nothing here and keeps every trial.
+        # Tune adds a reporter that prints nothing here and holds every trial in memory.
         kept = [callback for callback in callbacks if not isinstance(callback, TrialProgressCallback)]
         super().__init__(callbacks=kept, **settings)
         self._actor_manager = _Actors(resource_manager=self._actor_manager._resource_manager)
@@ -64,7 +63,7 @@ class Controller(TuneController):
 
     def _forget_finished(self) -> None:
         over = {trial for trial in self._stopped_trials | self._failed_trials if trial not in self._trial_to_actor}
-        # In place: callbacks and the scheduler hold the list.
+        # Changed in place: callbacks and the scheduler hold the list.
         self._trials[:] = [trial for trial in self._trials if trial not in over]
         for trials in (self._live_trials, self._stopped_trials, self._failed_trials, self._trials_to_cache):
             trials -= over
@@ -72,7 +71,7 @@ class Controller(TuneController):
             self._trial_metadata.pop(trial.trial_id, None)
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:
-        """Save Tune's state once, at the end, because Tune reads it then; no sweep goes on from it."""
+        """Save Tune's state once, at the end, because Tune reads it then; no sweep resumes from it."""
         if force:
             self._forget_finished()
             super().checkpoint(force=force, wait=wait)

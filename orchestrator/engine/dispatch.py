@@ -1,4 +1,4 @@
-"""Between the frontier and Ray Tune: which job is the next trial, and what became of the last."""
+"""Between the frontier and Ray Tune: chooses the job of the next trial, and reports how each trial ended."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from orchestrator.plan.packing import Packing
 from orchestrator.store.claims import Claims
 from orchestrator.store.store import Store
 
-#: Seconds between two looks at what the cluster has, and at what other sweeps have claimed.
+#: Seconds between two reads of the cluster's resources, and of the claims of other sweeps.
 LOOK_AT_CLUSTER, LOOK_AT_CLAIMS = 5.0, 2.0
-#: Most jobs whose room an autoscaler is asked for at once.
+#: Most jobs for which an autoscaler is asked to provide nodes at once.
 DEMAND = 1000
-#: Seconds of work for each slot that are claimed ahead, and the most jobs.
+#: Seconds of work for each slot that are claimed in advance, and at most this many jobs.
 AHEAD, MOST_AHEAD = 2.0, 32
 
-#: What a trial asks of one node: Ray's names and amounts.
+#: The resources that a trial requests of one node: Ray's names and amounts.
 Bundle = tuple[tuple[str, float], ...]
 
 
@@ -44,7 +44,7 @@ class Failure:
 
 
 class Feed(Searcher):
-    """Gives Tune the frontier's next job, and the frontier what became of it."""
+    """Ray Tune's search algorithm: gives Tune the frontier's next job, and tells the frontier how it ended."""
 
     def __init__(
         self,
@@ -58,22 +58,22 @@ class Feed(Searcher):
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
-        #: Whether the user told the sweep to stop. Asked before each job and after each: an exception that a signal
-        #: raises inside Ray's callbacks may be swallowed there.
+        #: Whether the user has stopped the sweep. Called before and after each job: an exception that a signal raises
+        #: inside Ray's callbacks may be swallowed there.
         self.stopped = stopped
         self.frontier, self.packing, self.claims, self.store = frontier, packing, claims, store
         self.watchers, self.on_failure, self.autoscaled = watchers, on_failure, autoscaled
-        #: The job of each live trial, and what it asks of a node.
+        #: The job of each live trial, and the resources that it requests.
         self.job_of: dict[str, str] = {}
         self.bundle_of: dict[str, Bundle] = {}
-        #: What is told of a trial that ended without a word, by its id.
+        #: The report of a trial that ended without one of its own, by the trial's id.
         self.deaths: dict[str, dict[str, Any]] = {}
-        #: How many processes this machine's kernel had ended for want of memory when a trial began.
+        #: How many processes this machine's kernel had killed for lack of memory when a trial began.
         self.kills: dict[str, int] = {}
-        #: Why the sweep must stop, where it must: Ray is gone, or the store is.
+        #: Why the sweep must stop, where it must: Ray has ended, or the store cannot be used.
         self.lost = False
         self.store_error: str | None = None
-        self._told: dict[str, dict[str, Any]] = {}
+        self._reports: dict[str, dict[str, Any]] = {}
         self._nodes: list[dict[str, float]] = []
         self._room: dict[Bundle, int] = {}
         self._slots = 1
@@ -84,17 +84,17 @@ class Feed(Searcher):
 
     def __exit__(self, *_: object) -> None:
         if self.autoscaled and not self.lost:
-            # The nodes that were asked for may go.
+            # The nodes that were requested may be released.
             connection.request([])
 
-    # What Tune asks and tells
+    # Calls from Tune
 
     def suggest(self, trial_id: str) -> Any:
-        self._stop_if_told()
+        self._stop_if_requested()
         if self.lost or self.store_error is not None or self.frontier.exhausted:
             return Searcher.FINISHED
         self._look_at_cluster()
-        # A trial more than fits would wait for a slot while better ones come up.
+        # A trial that does not fit would wait for a slot while more important jobs become ready.
         if sum(1 / self._fits(bundle) for bundle in self.bundle_of.values()) > 1 - 1e-9:
             return None
         job = self._next()
@@ -109,17 +109,17 @@ class Feed(Searcher):
         return config | {"accelerator_type": need.accelerator_type, "minutes": need.minutes}
 
     def on_trial_start(self, trial_id: str, gpu: float) -> None:
-        """The trial began, with so much of a GPU."""
+        """The trial began on `gpu` GPUs, a share below 1 or a whole number."""
         self.kills[trial_id] = deaths.kernel_kills()
         for watcher in self.watchers:
             watcher.started(self.job_of[trial_id], gpu)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        # A worker that is about to end itself says why before it does.
-        self._told[trial_id] = result
+        # A worker that will end itself reports the reason first.
+        self._reports[trial_id] = result
 
     def on_trial_death(self, trial_id: str, error: Exception) -> None:
-        """The trial ended with an error of Ray's; that it is over is told next."""
+        """The trial ended with an error of Ray's; Tune calls `on_trial_complete` next."""
         hosts = connection.hosts()
         host = hosts.get(connection.address_of(getattr(error, "actor_id", None)), "")
         killed = deaths.kernel_kills() > self.kills.get(trial_id, math.inf)
@@ -128,83 +128,83 @@ class Feed(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         key = self.job_of.pop(trial_id)
         self.bundle_of.pop(trial_id)
-        told = self._told.pop(trial_id, None) or result or {}
-        for words in told.get("said", ()):
+        report = self._reports.pop(trial_id, None) or result or {}
+        for words in report.get("said", ()):
             for watcher in self.watchers:
                 watcher.said(key, words)
         death = self.deaths.pop(trial_id, None)
         self.kills.pop(trial_id, None)
-        if "gpu_peak" in told:
-            self.packing.observe(self.frontier.jobs[key].group, told["gpu_peak"], told["gpu_total"])
-        if not error and "error" not in told:
-            self._finished(key, told)
+        if "gpu_peak" in report:
+            self.packing.observe(self.frontier.jobs[key].group, report["gpu_peak"], report["gpu_total"])
+        if not error and "error" not in report:
+            self._finished(key, report)
             return
-        if "error" not in told:
+        if "error" not in report:
             if not connection.alive():
                 self.lost = True
                 return
-            told = death or deaths.account(None, {})
+            report = death or deaths.account(None, {})
             if self._is_done(key):
-                # The worker ended after its job had: the store says so.
-                self._finished(key, {"host": told["host"], "death": told["error"]})
+                # The worker died after its job was complete: the result is in the store.
+                self._finished(key, {"host": report["host"], "death": report["error"]})
                 return
-        self._failed(key, told)
+        self._failed(key, report)
 
     def save(self, checkpoint_path: str) -> None:
-        # Tune insists on a file; the state is the store's.
+        # Tune expects a file; the sweep's state is in the store.
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a sweep goes on from its store, not from Tune's state")
+        raise NotImplementedError("a sweep resumes from its store, not from Tune's state")
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune also pickles itself at the start, for a restore that never happens.
+        # Tune pickles its searcher at the start, for a restore that never happens.
         return {}
 
-    # What is decided
+    # Decisions
 
-    def _finished(self, key: str, told: dict[str, Any]) -> None:
+    def _finished(self, key: str, report: dict[str, Any]) -> None:
         self.frontier.finished(key)
         self.claims.drop(key)
         for watcher in self.watchers:
-            watcher.finished(key, told)
-        self._stop_if_told()
+            watcher.finished(key, report)
+        self._stop_if_requested()
 
     def _is_done(self, key: str) -> bool:
         path = self.frontier.jobs[key].results
         try:
             return path in self.store.exists([path])
         except OSError:
-            # The job's next attempt will say what is wrong with the store.
+            # The job's next attempt will report the store's error.
             return False
 
-    def _stop_if_told(self) -> None:
+    def _stop_if_requested(self) -> None:
         if self.stopped():
             raise KeyboardInterrupt
 
     def _next(self) -> Job | None:
-        """The next job that is claimed and not done yet."""
+        """Claim and return the next job that is not done; None where no job is ready."""
         self._look_at_claims()
         while (job := self.frontier.next(time.monotonic(), self._slots)) is not None:
             if self.claims.holds(job.key):
                 return job
-            # Short jobs are claimed some at a time; a long one alone, so that another sweep can have the next.
+            # Short jobs are claimed in batches; a long job singly, so that another sweep can claim the next one.
             more = int(AHEAD * self._slots / max(self.frontier.estimates[job.key], 0.01))
-            wanted = [job.key, *self.frontier.ahead(min(more, MOST_AHEAD))]
-            had = self.claims.take(wanted)
-            for key in wanted:
-                if key not in had:
+            keys = [job.key, *self.frontier.ahead(min(more, MOST_AHEAD))]
+            claimed = self.claims.take(keys)
+            for key in keys:
+                if key not in claimed:
                     self.frontier.elsewhere(key)
                     for watcher in self.watchers:
                         watcher.elsewhere(key)
-            # Since the plan was made another sweep may have finished some of them.
-            self._settle(had)
+            # Another sweep may have finished some of them since the plan was compiled.
+            self._settle(claimed)
             if self.frontier.state[job.key] == "running":
                 return job
         return None
 
     def _settle(self, keys: set[str]) -> set[str]:
-        """Take note of those of `keys` that are done or failed in the store; returns the others."""
+        """Record those of `keys` that are done or failed in the store; returns the rest."""
         results = {self.frontier.jobs[key].results: key for key in keys}
         failures = {f"failures/{key}.parquet": key for key in keys}
         for path in self.store.exists([*results, *failures]):
@@ -218,24 +218,24 @@ class Feed(Searcher):
             self.claims.drop(key)
         return {key for key in keys if self.frontier.state[key] not in ("done", "failed")}
 
-    def _failed(self, key: str, told: dict[str, Any]) -> None:
-        cause: Cause = told["cause"]
-        again = self.frontier.failed(key, time.monotonic(), cause)
+    def _failed(self, key: str, report: dict[str, Any]) -> None:
+        cause: Cause = report["cause"]
+        retried = self.frontier.failed(key, time.monotonic(), cause)
         for watcher in self.watchers:
-            watcher.failed(key, told["error"].splitlines()[0], again)
-        if again:
+            watcher.failed(key, report["error"].splitlines()[0], retried)
+        if retried:
             return
         self.claims.drop(key)
         if cause in ("store", "disk"):
-            # Not the job's fault: no other job could keep its results either.
-            self.store_error = f"{told['error']} (on {told.get('host') or 'this machine'})"
+            # Not the job's fault: no other job could store its results either.
+            self.store_error = f"{report['error']} (on {report.get('host') or 'this machine'})"
             return
         job, attempts = self.frontier.jobs[key], self.frontier.attempts(key)
-        failure = {"error": told["error"], "traceback": told["traceback"], "host": told.get("host", "")}
+        failure = {"error": report["error"], "traceback": report["traceback"], "host": report.get("host", "")}
         self.on_failure(Failure(job=job, attempts=attempts, **failure))
 
     def _look_at_claims(self) -> None:
-        """Take back, or take note of, what other sweeps let go of."""
+        """Record the end of jobs that other sweeps had claimed, and make those ready again that they did not finish."""
         if not self.frontier.claimed or time.monotonic() - self._looked_at_claims < LOOK_AT_CLAIMS:
             return
         self._looked_at_claims = time.monotonic()
@@ -243,7 +243,7 @@ class Feed(Searcher):
             self.frontier.released(key)
 
     def _look_at_cluster(self) -> None:
-        """Follow nodes that come and go, and tell an autoscaler what there is to do."""
+        """Read the nodes of the cluster, and tell its autoscaler which jobs can start."""
         if time.monotonic() - self._looked_at_cluster < LOOK_AT_CLUSTER:
             return
         self._looked_at_cluster = time.monotonic()
@@ -255,7 +255,7 @@ class Feed(Searcher):
             connection.request(bundles)
 
     def _fits(self, bundle: Bundle) -> int:
-        """How many such trials run at once on the nodes that are there; one at least, since it will be waited for."""
+        """How many such trials fit on the present nodes at once; at least 1, since a missing node may still join."""
         if bundle not in self._room:
             self._room[bundle] = max(1, connection.fits(self._nodes, dict(bundle)))
         return self._room[bundle]
@@ -268,9 +268,9 @@ class Feed(Searcher):
 class NewestFirst(FIFOScheduler):
     """Gives a free actor to the newest waiting trial.
 
-    Tune's own choice, the oldest, is the one whose actor is about to start; it would take the free actor and end the
-    starting one, so that jobs shorter than the start of a process would run one at a time for ever. No more trials
-    wait than there are slots, so none waits long.
+    Tune's default is the oldest, whose actor is about to start; it would take the free actor and end the starting one,
+    so that jobs shorter than the start of a process would always run one at a time. At most as many trials wait as
+    there are slots, so none waits long.
     """
 
     def __init__(self) -> None:
@@ -281,7 +281,7 @@ class NewestFirst(FIFOScheduler):
         trial.place = next(self.count)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        # Asked some times a second, whatever the trials do.
+        # Tune calls this several times a second, so it is also where a dead Ray is noticed.
         if connection.ended():
             raise connection.ClusterLostError("Ray's own processes died")
         waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]

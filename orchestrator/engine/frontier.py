@@ -23,12 +23,12 @@ Cause = Literal["error", "time", "memory", "store", "disk", "death", "host memor
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retries:
-    """How a failed job is tried again.
+    """How often a failed job is retried.
 
-    Each cause is counted by itself. An error and a passed time limit are likely to come again; a dead worker may
-    have been killed by anything, also for want of memory on its host; running out of the device's memory is retried
-    with half the micro-batch, until that is one image; a lost node says nothing about the job. The wait before a
-    retry doubles with each.
+    Each cause has its own count. An error or a passed time limit is likely to repeat; a dead worker may have been
+    killed for any reason, also for lack of memory on its host; after running out of the device's memory a job is
+    retried with half the micro-batch, down to one image; a lost node says nothing about the job. The wait before a
+    retry doubles with each attempt.
     """
 
     attempts: int = 3
@@ -40,7 +40,7 @@ class Retries:
     longest: float = 30.0
 
     def allowed(self, cause: Cause) -> int:
-        """How often a job may fail for this cause before it has failed for good; it fails for good at this count."""
+        """The number of failures from this cause at which a job has failed for good."""
         limits = {"memory": self.halvings + 1, "death": self.deaths, "host memory": self.deaths, "node": self.nodes}
         return limits.get(cause, self.attempts)
 
@@ -48,16 +48,15 @@ class Retries:
 class Frontier:
     """The state of every job of a plan.
 
-    While there is more work than the longest chain of jobs needs time, the attacks on models that are ready come
-    first, so that results come early and models are warm. When the chains decide about the end, the job with the
-    longest remaining chain of estimated seconds comes first, so that the tail of a sweep is short. Equals come in
-    the order of the plan.
+    While the remaining work takes longer than the longest chain of jobs, the attacks on models that are ready come
+    first, so that results come early and loaded models are reused. When the longest chain decides the end of the
+    sweep, the job with the longest remaining chain of estimated seconds comes first. Equal jobs keep the plan's order.
     """
 
     def __init__(self, jobs: Mapping[str, Job], estimates: Mapping[str, float], retries: Retries) -> None:
         self.jobs, self.estimates, self.retries = jobs, dict(estimates), retries
         self.children: dict[str, list[str]] = {}
-        #: For each job that waits, the parents that are not done yet.
+        #: For each waiting job, its parents that are not done.
         self.needs: dict[str, set[str]] = {}
         for job in jobs.values():
             for parent in dict.fromkeys(job.parents):
@@ -77,10 +76,10 @@ class Frontier:
         for key in reversed(list(jobs)):
             longest = max((self._chain[child] for child in self.children.get(key, [])), default=0.0)
             self._chain[key] = estimates[key] + longest
-        #: Both heaps hold every ready job, and jobs that were ready once; the key comes last.
+        #: Both heaps hold every ready job, and some that are no longer ready; the key is the last item of an entry.
         self._by_chain: list[tuple[float, int, str]] = []
         self._by_stage: list[tuple[bool, float, int, str]] = []
-        #: Failed jobs that wait for their next attempt: (time, place, key).
+        #: Failed jobs that wait for their next attempt: (time, position in the plan, key).
         self._delayed: list[tuple[float, int, str]] = []
         for job in jobs.values():
             if job.key in self.needs:
@@ -89,7 +88,7 @@ class Frontier:
                 self._make_ready(job.key)
 
     def next(self, now: float, slots: int) -> Job | None:
-        """The job to start now, or None where none is ready yet. The job counts as running from here on."""
+        """The job to start now, which counts as running from now on; None where no job is ready."""
         while self._delayed and self._delayed[0][0] <= now:
             key = heapq.heappop(self._delayed)[2]
             if self.state[key] == "waiting":
@@ -107,11 +106,11 @@ class Frontier:
         return self.jobs[key]
 
     def ahead(self, count: int) -> list[str]:
-        """About `count` keys of ready jobs that are likely to come next."""
+        """Up to `count` keys of ready jobs that are likely to come next."""
         return [entry[-1] for entry in heapq.nsmallest(count, self._by_stage) if self.state[entry[-1]] == "ready"]
 
     def finished(self, key: str) -> None:
-        """The job is done, here or elsewhere: children that need nothing else become ready."""
+        """The job is done, in this sweep or another: children without other missing parents become ready."""
         self._leave(key)
         self._set(key, "done")
         for child in self.children.get(key, []):
@@ -120,7 +119,7 @@ class Frontier:
                 self._make_ready(child)
 
     def failed(self, key: str, now: float, cause: Cause = "error") -> bool:
-        """The job failed. True where it will be tried again; otherwise its descendants are blocked."""
+        """The job failed. True where it will be retried; otherwise it has failed for good."""
         counts = self.failures.setdefault(key, Counter())
         counts[cause] += 1
         if counts[cause] < self.retries.allowed(cause):
@@ -133,7 +132,7 @@ class Frontier:
         return False
 
     def give_up(self, key: str) -> None:
-        """The job has failed for good, here or elsewhere: its descendants are blocked."""
+        """The job has failed for good, in this sweep or another: its descendants are blocked."""
         self._leave(key)
         self._set(key, "failed")
         blocked = list(self.children.get(key, []))
@@ -146,19 +145,19 @@ class Frontier:
             blocked += self.children.get(child, [])
 
     def elsewhere(self, key: str) -> None:
-        """Another sweep has claimed the job, which is ready or was to be started."""
+        """Another sweep has claimed the job, which was ready or about to start."""
         if self.state[key] == "running":
             self.left += self.estimates[key]
         self._set(key, "elsewhere")
         self.claimed.add(key)
 
     def released(self, key: str) -> None:
-        """The other sweep let go of the job without finishing it."""
+        """The other sweep dropped its claim without finishing the job."""
         self.claimed.discard(key)
         self._make_ready(key)
 
     def interrupted(self) -> None:
-        """Nothing runs any more, through no fault of a job: what ran is ready again."""
+        """All trials have ended, through no fault of a job: running jobs become ready."""
         for key in [key for key, state in self.state.items() if state == "running"]:
             self.left += self.estimates[key]
             self._make_ready(key)
@@ -173,15 +172,15 @@ class Frontier:
 
     @property
     def exhausted(self) -> bool:
-        """True when nothing runs and nothing will: every job is done, failed or blocked."""
+        """True when every job is done, failed or blocked."""
         return not any(self.counts[state] for state in ("waiting", "ready", "running", "elsewhere"))
 
     def startable(self) -> Iterator[Job]:
-        """The jobs that run or could run now."""
+        """The jobs that are running or ready."""
         return (job for key, job in self.jobs.items() if self.state[key] in ("running", "ready"))
 
     def _leave(self, key: str) -> None:
-        """Keep `left` and `claimed` right for a job that is over and may never have run here."""
+        """Update `left` and `claimed` for a job that has ended, perhaps without running in this sweep."""
         if self.state[key] in ("waiting", "ready", "elsewhere"):
             self.left -= self.estimates[key]
         self.claimed.discard(key)
@@ -190,7 +189,7 @@ class Frontier:
         self._set(key, "ready")
         place, leads_on = self._order[key], key in self.children
         heapq.heappush(self._by_chain, (-self._chain[key], place, key))
-        # A job without children gives results at once; those of one model stand together in the plan.
+        # A job without children gives results at once; the attacks on one model are adjacent in the plan.
         heapq.heappush(self._by_stage, (leads_on, -self._chain[key] if leads_on else 0.0, place, key))
 
     def _set(self, key: str, state: State) -> None:

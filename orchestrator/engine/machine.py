@@ -1,6 +1,6 @@
-"""What a Ray of this machine's own needs before it starts, made where it can be and named where it cannot.
+"""What a local Ray needs of this machine: created before it starts, or refused with the reason.
 
-Ray starts some ten processes and tells of what keeps one of them from starting in its own logs, if at all.
+Ray starts some ten processes and reports why one of them did not start in its logs only, if at all.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from orchestrator.engine import watch
 SOCKET, ADDED = 103, len("/ss-12345678/r/session_2026-11-26_16-24-13_123456_1234567/sockets/plasma_store")
 #: Bytes that Ray's logs and its object store need, the bytes of the store, and open files of one process.
 ROOM, OBJECTS, FILES = 300 * 2**20, 200 * 2**20, 1024
-#: Where temporary files may lie: what the user says, then what machines have.
+#: Folders for temporary files, after those that the user names by RAY_TMPDIR and TMPDIR.
 PLACES = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 class MachineError(ValueError):
-    """Something that keeps a Ray from starting on this machine, with what to do about it."""
+    """A condition of this machine that keeps Ray from starting, with its remedy."""
 
 
 class Quarters:
     """A folder that only this user can enter, with the environment and options of the Ray that is started in it.
 
-    A program beside this one ends that Ray's processes and removes the folder when this process ends, however it does.
+    A separate program (`watch`) ends that Ray's processes and removes the folder however this process ends.
     """
 
     def __init__(self) -> None:
@@ -44,23 +44,23 @@ class Quarters:
         self.folder = Path(tempfile.mkdtemp(prefix="ss-", dir=short_place(os.environ)))
         self.mark = uuid.uuid4().hex
         words = [sys.executable, "-I", watch.__file__, self.mark, str(self.folder)]
-        # In a session of its own: a terminal's Ctrl-C, and a signal to the driver's group, are not meant for it.
+        # A new session: a terminal's Ctrl-C, or a signal to the driver's process group, must not end the watcher.
         self.watcher = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
-        # Ray opens its folder to everybody; the one around it stays closed.
+        # Ray makes its folder readable for everybody; the folder around it stays private.
         self.options: dict[str, Any] = {"_temp_dir": str(self.folder / "r"), "object_store_memory": OBJECTS}
         if _free("/dev/shm") < OBJECTS + 2**20:
             self.options["_plasma_directory"] = str(self.folder)
 
     @contextlib.contextmanager
     def environment(self) -> Iterator[None]:
-        """The environment in which Ray's processes start, which all of them keep; this process's is as before after it.
+        """A context with the environment variables that Ray's processes inherit; this process's are restored after it.
 
-        Raises MachineError where no token can be kept.
+        Raises MachineError where no token can be written.
         """
         changed = {watch.VARIABLE: self.mark, "PYTHONUTF8": "1"} | token(self.folder, os.environ)
         proxied = any(name.lower() in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy") for name in os.environ)
         for name in ("no_proxy", "NO_PROXY") if proxied else ():
-            # What Ray's processes say to each other must not leave the machine.
+            # Messages between Ray's processes must not leave the machine.
             changed[name] = ",".join(filter(None, [os.environ.get(name, ""), "127.0.0.1,localhost"]))
         before = {name: os.environ.get(name) for name in changed}
         os.environ.update(changed)
@@ -69,7 +69,7 @@ class Quarters:
         finally:
             for name, value in before.items():
                 if name == "RAY_AUTH_TOKEN_PATH":
-                    # This process talks to that Ray as well.
+                    # This process needs the token as well.
                     continue
                 if value is None:
                     del os.environ[name]
@@ -77,7 +77,7 @@ class Quarters:
                     os.environ[name] = value
 
     def leave(self) -> None:
-        """End what is left of that Ray and remove the folder."""
+        """End the remaining processes of that Ray and remove the folder."""
         assert self.watcher.stdin is not None
         self.watcher.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -89,7 +89,7 @@ class Quarters:
 def short_place(environment: Mapping[str, str]) -> str:
     """A folder for Ray's files: writable, with room, and short enough for the paths of its sockets.
 
-    RAY_TMPDIR and TMPDIR come first. Raises MachineError that says what is wrong with each.
+    RAY_TMPDIR and TMPDIR come first. Raises MachineError with the reason for each folder that does not fit.
     """
     said = [environment[name] for name in ("RAY_TMPDIR", "TMPDIR") if environment.get(name)]
     wrong = {}
@@ -105,12 +105,12 @@ def short_place(environment: Mapping[str, str]) -> str:
     reasons = "; ".join(f"{place}: {reason}" for place, reason in wrong.items())
     raise MachineError(
         f"Ray finds no folder for its sockets and logs ({reasons}). Free some space there, or name a short folder of "
-        f"this machine's own by RAY_TMPDIR"
+        f"this machine by RAY_TMPDIR"
     )
 
 
 def check_files() -> None:
-    """Raise this process's limit of open files as far as it may. Raises MachineError where that is too low for Ray."""
+    """Raise this process's limit of open files as far as allowed. Raises MachineError where Ray needs more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -123,9 +123,9 @@ def check_files() -> None:
 
 
 def token(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """See that Ray's token exists and is the user's alone: in ~/.ray/auth_token, or else in `folder`.
+    """Create Ray's token if there is none, readable for the user only: ~/.ray/auth_token, or else a file in `folder`.
 
-    Returns the variables that Ray finds it by. What the user has set is left as it is.
+    Returns the environment variables that name it to Ray. A token that the user has set is kept.
     """
     if environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH"):
         return {}
@@ -139,7 +139,7 @@ def token(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
             _write_token(path)
         return {}
     except (OSError, RuntimeError):
-        # No home, or one that cannot be written, as in containers that run under a foreign number.
+        # No home, or one that is not writable, as in containers that run under an unknown user id.
         path = folder / "token"
         if not path.exists():
             _write_token(path)
@@ -147,7 +147,7 @@ def token(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def close_token() -> None:
-    """Keep the token that Ray has written, which it leaves open to all users, from everybody but its owner."""
+    """Make the token file private to its owner: Ray writes it readable for all users."""
     with contextlib.suppress(OSError, RuntimeError):
         path = Path.home() / ".ray" / "auth_token"
         if path.stat().st_uid == os.getuid() and path.stat().st_mode & 0o077:

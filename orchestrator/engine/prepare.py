@@ -1,7 +1,7 @@
-"""What a sweep needs to know before its first job, found out by a process of its own.
+"""The plan of a sweep, compiled in a separate process before the first job.
 
-Reading a grid needs the registries and with them torch, half a gigabyte that the process which drives Ray for days has
-no other use for.
+Reading a grid imports the registries and with them torch: half a gigabyte that the process which drives Ray for days
+does not need.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.gridfile.callbacks import CallbackChoice
 from orchestrator.jobs.job import Job
-from orchestrator.plan.estimate import Group, Survey, survey
+from orchestrator.plan.estimate import Group, StoreSurvey, survey_store
 from orchestrator.plan.packing import Memory
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
@@ -26,43 +26,43 @@ if TYPE_CHECKING:
     from orchestrator.gridfile.cells import Grid
     from orchestrator.plan.compile import Plan
 
-#: Models that are read at once, since each may have half a gigabyte.
+#: Models that are read concurrently: few, since each may have half a gigabyte.
 AT_ONCE = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A grid's plan for one store, without what only a plan's readers need."""
+class PreparedSweep:
+    """A grid's plan for one store, as plain values."""
 
     grid: str
-    #: The grid file and the settings over it, as they are kept in the store.
+    #: The text of the grid file and its --set values, as the store keeps them.
     text: str
     sets: tuple[str, ...]
     callbacks: tuple[CallbackChoice, ...]
     #: The jobs that the store lacks, parents before children.
     jobs: Mapping[str, Job]
-    #: Numbers of cells, of all and of those that have a result.
+    #: The number of cells, and of those that have a result.
     cells: int
     done: int
     #: Estimated seconds of each job, and the memory that jobs of each group were measured to need.
     seconds: Mapping[str, float]
     memory: Mapping[Group, Memory]
-    #: Files of the store that could not be used, with the reason.
+    #: Files of the store that could not be used, each with the reason.
     skipped: Mapping[str, str]
-    #: What stands in the place of results of these jobs and is none: damaged, or without what belongs to it.
+    #: Paths of result files of these jobs that are damaged or incomplete.
     unsound: Set[str]
     #: Keys of the models that are done.
     finished: Set[str]
 
 
-def prepare(path: Path, sets: Sequence[str], storage: str) -> Prepared:
+def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
     """Read the grid and the store, and plan. Raises GridError, PlanError and StoreError."""
     from orchestrator.gridfile.grid import load
 
     grid, store = load(path, sets), Store(storage)
-    found = survey(store)
-    plan = sound_plan(grid, found, store)
-    return Prepared(
+    survey = survey_store(store)
+    plan = sound_plan(grid, survey, store)
+    return PreparedSweep(
         grid=grid.name,
         text=grid.text,
         sets=grid.sets,
@@ -70,35 +70,35 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> Prepared:
         jobs=plan.jobs,
         cells=len(plan.cells),
         done=len(plan.done),
-        seconds=found.estimates(plan.jobs.values()),
-        memory=found.memory,
+        seconds=survey.estimates(plan.jobs.values()),
+        memory=survey.memory,
         skipped=store.skipped,
         unsound=store.exists([job.results for job in plan.jobs.values()]),
-        finished=found.done_models - set(plan.jobs),
+        finished=survey.done_models - set(plan.jobs),
     )
 
 
-def sound_plan(grid: Grid, found: Survey, store: Store) -> Plan:
-    """The plan of `grid`, in which models that its jobs need and whose files are damaged are trained again."""
+def sound_plan(grid: Grid, survey: StoreSurvey, store: Store) -> Plan:
+    """The plan of `grid`; a model that its jobs need and whose files are damaged is trained again."""
     from orchestrator.plan.compile import compile_plan
 
     usable: set[str] = set()
-    done = set(found.done_models)
+    done = set(survey.done_models)
     while True:
-        plan = compile_plan(grid, found.done_cells, done)
+        plan = compile_plan(grid, survey.done_cells, done)
         needed = {parent for job in plan.jobs.values() for parent in job.parents} - set(plan.jobs) - usable
         if not needed:
-            for key in found.bare_models & set(plan.jobs):
+            for key in survey.bare_models & set(plan.jobs):
                 store.check_model(key)
             return plan
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-            found_usable = pool.map(functools.partial(_usable, store), needed)
-            usable |= {key for key, sound in zip(needed, found_usable, strict=True) if sound}
+            checked = pool.map(functools.partial(_usable, store), needed)
+            usable |= {key for key, is_usable in zip(needed, checked, strict=True) if is_usable}
         done -= needed - usable
 
 
 def _usable(store: Store, key: str) -> bool:
-    """Whether a model is what was saved, with the codes that an attack on retrieval needs."""
+    """Whether a model's files are as they were saved, with the codes that an attack on retrieval needs."""
     from orchestrator.work.models import task_of
 
     try:
@@ -108,21 +108,21 @@ def _usable(store: Store, key: str) -> bool:
         return False
 
 
-def prepare_apart(path: Path, sets: Sequence[str], storage: str) -> Prepared:
-    """`prepare` in a process of its own, which ends with it."""
-    # A pipe alone, and no pool: a pool's locks need /dev/shm, which not every container has.
+def prepare_apart(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
+    """`prepare` in a new process, which ends afterwards and frees its memory."""
+    # A pipe instead of a pool: a pool's locks need /dev/shm, which not every container has.
     fresh = multiprocessing.get_context("spawn")
     receiver, sender = fresh.Pipe(duplex=False)
     process = fresh.Process(target=_prepare_for, args=(sender, path, list(sets), storage))
     process.start()
     sender.close()
     try:
-        prepared: Prepared | Exception = receiver.recv()
+        prepared: PreparedSweep | Exception = receiver.recv()
     except EOFError:
         process.join()
         raise ChildProcessError(
-            f"the process that reads the grid and the store ended with status {process.exitcode} before it was through"
-            f"{'; -9 is what a full memory of the machine looks like' if process.exitcode == -9 else ''}"
+            f"the process that reads the grid and the store ended early, with status {process.exitcode}"
+            f"{'; -9 often means that the machine ran out of memory' if process.exitcode == -9 else ''}"
         ) from None
     process.join()
     if isinstance(prepared, Exception):

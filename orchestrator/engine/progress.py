@@ -1,4 +1,4 @@
-"""What people see of a running sweep: a live table on a terminal, plain lines elsewhere."""
+"""The display of a running sweep: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ QUIET = 5.0
 
 
 class Watcher(Protocol):
-    """Is told what becomes of jobs, by their keys."""
+    """Receives the events of jobs, by their keys."""
 
     def started(self, key: str, gpu: float) -> None:
-        """A trial of the job began, with so much of a GPU."""
+        """A trial of the job began on `gpu` GPUs, a share below 1 or a whole number."""
 
-    def finished(self, key: str, told: Mapping[str, Any]) -> None:
-        """The job is done; `told` is what its trial said: seconds, host, gpu_peak and gpu_total in bytes.
+    def finished(self, key: str, report: Mapping[str, Any]) -> None:
+        """The job is done; `report` is its trial's: seconds, host, gpu_peak and gpu_total in bytes.
 
-        Where the worker died after the job was done, `death` says how.
+        Where the worker died after the job was done, `death` has the reason.
         """
 
-    def failed(self, key: str, error: str, again: bool) -> None:
-        """The job failed, and is tried again or not."""
+    def failed(self, key: str, error: str, retried: bool) -> None:
+        """The job failed, and is retried or has failed for good."""
 
     def said(self, key: str, words: str) -> None:
-        """The job's trial has something to tell people, such as what it made of damaged data."""
+        """The job's trial has a note for people, such as how it handled damaged data."""
 
     def elsewhere(self, key: str) -> None:
         """Another sweep runs the job."""
 
     def settled(self, key: str) -> None:
-        """Another sweep finished the job, or failed at it for good."""
+        """The job is done in another sweep, or has failed there for good."""
 
 
-class View:
+class ProgressDisplay:
     """Shows done / total, the running trials, the last failures and an estimate of the time left.
 
-    The time left is that of the jobs that are left on as many slots as ran at once. A job of a kind that was measured
-    in this sweep counts with the median of its kind; one of another kind with its estimate, times the median of what
-    the measured kinds took for what was estimated. The first job of each slot pays for the start of its worker and is
-    no measurement. Until what was measured is half of what is left, there is no estimate.
+    The time left is the remaining jobs' time divided by the number of slots, the most trials that ran at once. A job
+    whose kind was measured in this sweep counts with the median of its kind; any other with its estimate, times the
+    median ratio of measured to estimated seconds. The first job of each slot is not measured, since it includes the
+    start of its worker. There is no estimate until kinds with half of the remaining seconds were measured.
     """
 
     def __init__(self, jobs: Mapping[str, Job], seconds: Mapping[str, float], console: Console | None = None) -> None:
@@ -67,21 +67,22 @@ class View:
         self.done: Counter[str] = Counter()
         self.failures: list[str] = []
         self._said: set[str] = set()
-        #: By kind of job: how many are left, their estimated seconds, and what finished ones took and were to take.
+        #: By kind of job: how many are left, their estimated seconds, and of finished ones the seconds and their ratio
+        #: to the estimate.
         self._left = Counter(job.group for job in jobs.values())
         self._estimated: dict[tuple[str, ...], float] = dict.fromkeys(self._left, 0.0)
         for key, job in jobs.items():
             self._estimated[job.group] += seconds[key]
-        self._taken: dict[tuple[str, ...], list[float]] = {}
+        self._durations: dict[tuple[str, ...], list[float]] = {}
         self._ratios: dict[tuple[str, ...], list[float]] = {}
         self._slots = 1
         self._started = time.monotonic()
         #: When the last jobs ended.
         self._ends: deque[float] = deque(maxlen=50)
         self._last_line = -QUIET
-        self._live = Live(console=self.console, refresh_per_second=4, transient=True, get_renderable=self._picture)
+        self._live = Live(console=self.console, refresh_per_second=4, transient=True, get_renderable=self._renderable)
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> ProgressDisplay:
         if self.console.is_terminal:
             self._live.start()
         return self
@@ -98,33 +99,33 @@ class View:
         self.gpu[key] = gpu
         self._slots = max(self._slots, len(self.running))
 
-    def finished(self, key: str, told: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def finished(self, key: str, report: Mapping[str, Any] = MappingProxyType({})) -> None:
         """The job is done."""
         job = self.jobs[key]
-        self._over(key)
+        self._remove(key)
         began = self.running.pop(key, None)
         if began is not None and sum(self.done.values()) >= self._slots:
-            taken = time.monotonic() - began
-            self._taken.setdefault(job.group, []).append(taken)
-            self._ratios.setdefault(job.group, []).append(taken / max(self.seconds[key], 1e-3))
-        if "gpu_peak" in told:
-            self.memory[job.group] = max(self.memory.get(job.group, 0.0), told["gpu_peak"] / 2**30)
+            duration = time.monotonic() - began
+            self._durations.setdefault(job.group, []).append(duration)
+            self._ratios.setdefault(job.group, []).append(duration / max(self.seconds[key], 1e-3))
+        if "gpu_peak" in report:
+            self.memory[job.group] = max(self.memory.get(job.group, 0.0), report["gpu_peak"] / 2**30)
         self.done[job.kind] += 1
         self._ends.append(time.monotonic())
         self._tick()
 
-    def failed(self, key: str, error: str, again: bool) -> None:
-        """The job failed, and is tried again or not."""
+    def failed(self, key: str, error: str, retried: bool) -> None:
+        """The job failed, and is retried or has failed for good."""
         self.running.pop(key, None)
-        words = "failed, will be tried again" if again else "failed for good"
+        words = "failed, will be tried again" if retried else "failed for good"
         self.failures.append(f"{self.jobs[key].title}: {words}: {error}")
-        # Not markup: errors hold brackets of their own.
+        # Text, not markup: errors may contain brackets.
         self.console.print(Text.assemble((words, "red"), f": {self.jobs[key].title}: {error}"), soft_wrap=True)
-        if not again:
-            self._over(key)
+        if not retried:
+            self._remove(key)
 
     def said(self, key: str, words: str) -> None:
-        """Something to tell people, once, whichever trials say it."""
+        """Print a note, once, however many trials report it."""
         if words not in self._said:
             self._said.add(words)
             self.console.print(Text.assemble(("note", "yellow"), f": {words}"), soft_wrap=True)
@@ -134,9 +135,9 @@ class View:
         self.away.add(key)
 
     def settled(self, key: str) -> None:
-        """Another sweep is through with the job."""
+        """Another sweep has ended the job."""
         self.away.discard(key)
-        self._over(key)
+        self._remove(key)
         self.done[self.jobs[key].kind] += 1
         self._tick()
 
@@ -150,27 +151,27 @@ class View:
 
     @property
     def rate(self) -> float | None:
-        """Jobs a minute over the last ones that ended; None before there are two."""
+        """Jobs a minute over the last ones that ended; None before two have."""
         if len(self._ends) < 2:
             return None
         return 60 * (len(self._ends) - 1) / max(1e-9, time.monotonic() - self._ends[0])
 
     @property
     def eta(self) -> float | None:
-        """Seconds that the rest will take; None before enough of it was measured."""
+        """Estimated seconds until the end; None before enough kinds of jobs were measured."""
         estimated = {group: max(0.0, self._estimated[group]) for group, count in self._left.items() if count > 0}
-        measured = sum(seconds for group, seconds in estimated.items() if group in self._taken)
-        if not self._taken or measured < sum(estimated.values()) / 2:
+        measured = sum(seconds for group, seconds in estimated.items() if group in self._durations)
+        if not self._durations or measured < sum(estimated.values()) / 2:
             return None
         slower = median(median(ratios) for ratios in self._ratios.values())
         left = sum(
-            self._left[group] * median(self._taken[group]) if group in self._taken else seconds * slower
+            self._left[group] * median(self._durations[group]) if group in self._durations else seconds * slower
             for group, seconds in estimated.items()
         )
         return left / self._slots
 
-    def _over(self, key: str) -> None:
-        """The job is no more among those that are left."""
+    def _remove(self, key: str) -> None:
+        """Remove the job from those that are left."""
         group = self.jobs[key].group
         self._left[group] -= 1
         self._estimated[group] -= self.seconds[key]
@@ -181,15 +182,15 @@ class View:
 
     def _line(self) -> None:
         self._last_line = time.monotonic()
-        parts = [f"{kind} {self.done[kind]}/{total}" for kind, total in self.totals.items()]
-        passed = f"{time.monotonic() - self._started:.0f} s"
+        counts = [f"{kind} {self.done[kind]}/{total}" for kind, total in self.totals.items()]
+        elapsed = f"{time.monotonic() - self._started:.0f} s"
         eta = self.eta
         done, total = sum(self.done.values()), len(self.jobs)
         words = "" if done == total else ", no estimate of the time left yet"
         words = f", about {_duration(eta)} left" if eta else words
-        self.console.print(f"{done}/{total} jobs ({', '.join(parts)}) in {passed}{words}", highlight=False)
+        self.console.print(f"{done}/{total} jobs ({', '.join(counts)}) in {elapsed}{words}", highlight=False)
 
-    def _picture(self) -> Group:
+    def _renderable(self) -> Group:
         bars = Progress(
             TextColumn("{task.description:>9}"), BarColumn(32), TextColumn("{task.completed:.0f} of {task.total:.0f}")
         )
@@ -208,20 +209,20 @@ class View:
         if len(self.running) > 12:
             table.add_row(f"... and {len(self.running) - 12} more")
         eta = _duration(self.eta) if self.eta is not None else "no estimate yet"
-        parts = [f"{_duration(now - self._started)} passed, time left: {eta}, failures: {len(self.failures)}"]
+        facts = [f"{_duration(now - self._started)} passed, time left: {eta}, failures: {len(self.failures)}"]
         if self.rate is not None:
-            parts.append(f"{self.rate:.3g} jobs a minute")
+            facts.append(f"{self.rate:.3g} jobs a minute")
         if self.away:
-            parts.append(f"{len(self.away)} jobs run in another sweep")
+            facts.append(f"{len(self.away)} jobs run in another sweep")
         last = [Text(failure, style="red", overflow="ellipsis", no_wrap=True) for failure in self.failures[-3:]]
-        return Group(bars, table, ", ".join(parts), *last)
+        return Group(bars, table, ", ".join(facts), *last)
 
 
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "?"
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
+    total = round(seconds)
+    hours, minutes = total // 3600, total // 60 % 60
     if hours:
         return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+    return f"{minutes} min {total % 60} s" if minutes else f"{total} s"

@@ -1,4 +1,4 @@
-"""The command that goes on with a sweep, as it works where it is read."""
+"""The command that resumes a sweep, as it must be typed where the sweep was started."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def command(
 ) -> str:
     """The command that was typed, with `more` added.
 
-    A script that starts a sweep says it in SIGNSYM_COMMAND. Inside a SLURM job it is the `sbatch` line that submits
-    another one, and on a head that `ray submit` copied the script to, the line for the machine that submitted it. The
-    address of a Ray is left out where that Ray belongs to the job, or is not there any more (`joined` is False).
+    A script that starts a sweep states it in SIGNSYM_COMMAND. Inside a SLURM job it is the `sbatch` line that submits
+    another job, and on a head to which `ray submit` copied the script, the line for the machine that submitted it. The
+    address of a Ray is left out where that Ray belongs to the job, or has ended (`joined` is False).
     """
-    if said := shlex.split(environment.get("SIGNSYM_COMMAND", "")):
-        return shlex.join([*(word for word in said if word not in more), *more])
+    if stated := shlex.split(environment.get("SIGNSYM_COMMAND", "")):
+        return shlex.join([*(word for word in stated if word not in more), *more])
     words = [word for word in (sys.argv if typed is None else typed) if word not in more]
     script, arguments = words[0], [*words[1:], *more]
     on_slurm = "SLURM_JOB_ID" in environment

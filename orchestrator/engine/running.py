@@ -1,4 +1,4 @@
-"""The part of a sweep that needs Ray: the jobs of a plan, from the first trial to the last."""
+"""Runs the jobs of a plan on Ray, from the first trial to the last."""
 
 from __future__ import annotations
 
@@ -17,51 +17,53 @@ from orchestrator.engine import connection, schedule
 from orchestrator.engine.connection import ClusterLostError as ClusterLostError
 from orchestrator.engine.dispatch import Failure, Feed
 from orchestrator.engine.frontier import Frontier
-from orchestrator.engine.prepare import Prepared
-from orchestrator.engine.progress import View
+from orchestrator.engine.prepare import PreparedSweep
+from orchestrator.engine.progress import ProgressDisplay
 from orchestrator.engine.settings import Settings
 from orchestrator.gridfile import callbacks
-from orchestrator.jobs.job import Context, Job
+from orchestrator.jobs.job import Job, JobContext
 from orchestrator.plan.packing import Packing
 from orchestrator.store import provenance, tables
 from orchestrator.store.claims import Claims
 from orchestrator.store.events import Events
 from orchestrator.store.store import Store
 
-#: How often in a row a Ray of this machine's own is started again without a job done in between.
+#: Most restarts of a lost Ray in a row without a job done in between.
 RESTARTS = 3
 
 
-def run_jobs(jobs: Mapping[str, Job], prepared: Prepared, store: Store, settings: Settings, console: Console) -> None:
+def run_jobs(
+    jobs: Mapping[str, Job], prepared: PreparedSweep, store: Store, settings: Settings, console: Console
+) -> None:
     """Run `jobs` until each is done, failed for good or blocked.
 
-    Raises KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP, ClusterLostError where Ray is gone for good, StoreError
-    where the store cannot be used any more, and ValueError for a Ray that cannot be started or joined and for a job
+    Raises KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP, ClusterLostError where Ray is lost for good, StoreError
+    where the store can no longer be used, and ValueError for a Ray that cannot be started or joined and for a job
     that this machine can never run.
     """
     frontier = Frontier(jobs, prepared.seconds, settings.retries)
-    view = View(jobs, prepared.seconds, console)
+    display = ProgressDisplay(jobs, prepared.seconds, console)
     trackers = [callbacks.build(choice) for choice in prepared.callbacks]
     stop = _Stop()
-    # A sweep under nohup goes on when its terminal goes.
+    # A sweep under nohup continues when its terminal closes.
     numbers = [signal.SIGINT, signal.SIGTERM]
     numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
-        with Claims(store, view.trials) as claims, Events(store, claims.id, jobs) as events:
+        with Claims(store, display.trials) as claims, Events(store, claims.id, jobs) as events:
             events.write("sweep_started", grid=prepared.grid, sweep=claims.id, storage=store.uri, jobs=len(jobs))
             context = _context(store, settings, claims)
 
-            def once() -> None:
+            def run_once() -> None:
                 packing = Packing(prepared.memory, gpus=any(node.get("GPU") for node in connection.nodes()))
                 on_failure = _recorder(store)
                 autoscaled = settings.address is not None
-                watchers = (view, events)
-                feed = Feed(frontier, packing, claims, store, watchers, on_failure, autoscaled, lambda: stop.told)
-                with view:
+                watchers = (display, events)
+                feed = Feed(frontier, packing, claims, store, watchers, on_failure, autoscaled, lambda: stop.requested)
+                with display:
                     schedule.run(feed, context, _execute, trackers, settings.trackers if trackers else None)
 
-            _with_ray(once, stop, frontier, events, settings, console)
+            _with_ray(run_once, stop, frontier, events, settings, console)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -69,29 +71,29 @@ def run_jobs(jobs: Mapping[str, Job], prepared: Prepared, store: Store, settings
 
 
 class _Stop:
-    """Raises KeyboardInterrupt where a signal finds the program, and remembers that it did."""
+    """A signal handler that raises KeyboardInterrupt and records that a stop was requested."""
 
     def __init__(self) -> None:
-        self.told = False
+        self.requested = False
 
     def __call__(self, number: int, frame: object) -> None:
-        self.told = True
+        self.requested = True
         if number == signal.SIGHUP:
-            # The terminal is gone: what is still to be said would end the sweep with an error of its own.
+            # The terminal is closed: any further output to it would raise an error.
             for stream in (sys.stdout, sys.stderr):
                 if stream.isatty():
                     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise KeyboardInterrupt
 
 
-def _context(store: Store, settings: Settings, claims: Claims) -> Context:
+def _context(store: Store, settings: Settings, claims: Claims) -> JobContext:
     data_root = str(Path(settings.data_root).expanduser().resolve())
     git, versions = provenance.git(), provenance.versions()
-    return Context(storage=store.uri, data_root=data_root, git=git, versions=versions, sign=claims.path)
+    return JobContext(storage=store.uri, data_root=data_root, git=git, versions=versions, sign=claims.path)
 
 
-def _execute(key: str, spec: dict[str, Any], context: Context) -> dict[str, float] | None:
-    # Imported by the worker: the driver does without torch.
+def _execute(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float] | None:
+    # Imported in the worker only, so that the driver does not load torch.
     from orchestrator.work.execute import execute
 
     return execute(key, spec, context)
@@ -109,7 +111,7 @@ def _recorder(store: Store) -> Callable[[Failure], None]:
 def _with_ray(
     run: Callable[[], None], stop: _Stop, frontier: Frontier, events: Events, settings: Settings, console: Console
 ) -> None:
-    """Call `run` on Ray, and again where a Ray of this machine's own died, or Tune failed on a cluster that lives."""
+    """Call `run` on Ray; call it again where the local Ray died, or Tune failed on a cluster that is still alive."""
     restarts = 0
     while True:
         done = frontier.counts["done"]
@@ -117,7 +119,7 @@ def _with_ray(
         try:
             for note in connection.connect(settings.address, dashboard=settings.dashboard):
                 console.print(note, highlight=False, soft_wrap=True)
-            # Once more, since Ray puts a handler of its own in its place that aborts the process.
+            # Set again, since Ray replaces it by a handler that aborts the process.
             signal.signal(signal.SIGTERM, stop)
             if settings.address is None:
                 connection.check_fits({job.resources for job in frontier.jobs.values()})
@@ -130,6 +132,6 @@ def _with_ray(
             if restarts > RESTARTS or (settings.address is not None and not connection.alive()):
                 raise
             events.write("ray_lost", reason=str(error), traceback=traceback.format_exc())
-            again = "starting Ray again" if settings.address is None else "joining it again"
-            console.print(f"{error}; {again}", style="red", highlight=False)
+            next_step = "starting Ray again" if settings.address is None else "joining it again"
+            console.print(f"{error}; {next_step}", style="red", highlight=False)
             connection.disconnect()

@@ -1,6 +1,6 @@
-"""The frontier's ready jobs as Ray Tune trials: a thin shell around decisions that are made elsewhere.
+"""Runs the frontier's ready jobs as Ray Tune trials; the decisions are made in `frontier` and `dispatch`.
 
-Ray Tune's own state is never asked what is done, so it is thrown away at the end; the store is asked.
+Which jobs are done is read from the store, never from Ray Tune's state, which is deleted at the end.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from orchestrator.engine.connection import ClusterLostError, bundle
 from orchestrator.engine.controller import Controller
 from orchestrator.engine.dispatch import Feed, NewestFirst
 from orchestrator.engine.trial import Trial
-from orchestrator.jobs.job import Context, Execute
+from orchestrator.jobs.job import Execute, JobContext
 from orchestrator.store.store import StoreError
 
 
 class _Starts(tune.Callback):
-    """Tells the feed which trials began: Tune tells its search algorithm only of results and ends."""
+    """Tells the feed which trials began: Tune reports only results and ends to its search algorithm."""
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
@@ -35,13 +35,17 @@ class _Starts(tune.Callback):
 
 
 def run(
-    feed: Feed, context: Context, execute: Execute, callbacks: Sequence[tune.Callback] = (), folder: str | None = None
+    feed: Feed,
+    context: JobContext,
+    execute: Execute,
+    callbacks: Sequence[tune.Callback] = (),
+    folder: str | None = None,
 ) -> None:
     """Run the jobs of `feed` on the connected cluster until each is done, failed for good, or blocked by a failure.
 
     `callbacks` are Tune's own, which write below `folder`. Raises ClusterLostError where no node of the cluster is
-    left or Tune itself fails, and StoreError where the store, or a disk that Ray needs, cannot be used any more; what
-    ran then is ready again.
+    left or Tune fails, and StoreError where the store, or a disk that Ray needs, can no longer be used; running jobs
+    are then ready again.
     """
     assert ray.tune.tune.TuneController is Controller  # type: ignore[attr-defined]
     trainable = tune.with_resources(tune.with_parameters(Trial, execute=execute, context=context), _placement)
@@ -65,7 +69,7 @@ def run(
     except ClusterLostError:
         feed.lost = True
     except Exception as error:
-        # No job's fault: it would be told of its trial. Tune wraps what it meets into text.
+        # No job's fault: a job's error ends its trial only. Tune wraps the cause into text.
         feed.frontier.interrupted()
         _check_disk(error)
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
@@ -78,7 +82,7 @@ def run(
 
 
 def _check_disk(error: Exception) -> None:
-    """Raise StoreError where an error out of Tune says that this machine's temporary folder is full."""
+    """Raise StoreError where Tune failed because this machine's temporary folder is full."""
     scratch = tempfile.gettempdir()
     if "No space left on device" in str(error) or shutil.disk_usage(scratch).free == 0:
         words = f"no space left on this machine for temporary files ({scratch}): free some, or name another folder"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.engine.prepare import Prepared, prepare_apart
+from orchestrator.engine.prepare import PreparedSweep, prepare_apart
 from orchestrator.engine.resume_command import command
 from orchestrator.engine.settings import Settings
 from orchestrator.gridfile.stored import keep_grid
@@ -31,11 +31,11 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
     if removed := remove_leftovers(store, prepared.finished):
         console.print(f"removed {removed} files that killed sweeps had left behind", highlight=False)
     failed = {name.removesuffix(".parquet") for name in store.names("failures", ".parquet")}
-    again = failed & (set(prepared.jobs) if settings.retry_failed else _orphans(prepared.jobs, failed))
-    store.forget_failures(again)
-    jobs = _without(prepared.jobs, failed - again)
+    retried = failed & (set(prepared.jobs) if settings.retry_failed else _orphans(prepared.jobs, failed))
+    store.forget_failures(retried)
+    jobs = _without(prepared.jobs, failed - retried)
     for stale in prepared.unsound & {job.results for job in jobs.values()}:
-        # What stands there would say that the job is done.
+        # A damaged file at this path would make the job count as done.
         store.remove(stale)
     console.print(
         f"{prepared.grid}: {prepared.cells} cells, {prepared.done} done already, "
@@ -61,21 +61,21 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
     return _verdict(prepared, store, console)
 
 
-def _verdict(prepared: Prepared, store: Store, console: Console) -> int:
+def _verdict(prepared: PreparedSweep, store: Store, console: Console) -> int:
     attacks = {job.results: job for job in prepared.jobs.values() if job.kind == "attack"}
-    there = store.exists(list(attacks))
-    missing = sum(len(job.spec["points"]) for path, job in attacks.items() if path not in there)
+    existing = store.exists(list(attacks))
+    missing = sum(len(job.spec["points"]) for path, job in attacks.items() if path not in existing)
     if not missing:
         console.print(f"Complete: all {prepared.cells} cells have a result.", style="green", highlight=False)
         return COMPLETE
     failures = store.table("failures", tables.FAILURES).to_pylist()
-    mine = [failure for failure in failures if failure["job"] in prepared.jobs]
+    grid_failures = [failure for failure in failures if failure["job"] in prepared.jobs]
     console.print(f"{missing} of {prepared.cells} cells have no result.", style="red", highlight=False)
     console.print("Failed jobs:", highlight=False)
-    for failure in mine[:20]:
+    for failure in grid_failures[:20]:
         console.print(f"  {failure['title']}: {failure['error']}", highlight=False, soft_wrap=True, markup=False)
-    if len(mine) > 20:
-        console.print(f"  ... and {len(mine) - 20} more", highlight=False)
+    if len(grid_failures) > 20:
+        console.print(f"  ... and {len(grid_failures) - 20} more", highlight=False)
     console.print(f"Tracebacks: signsym status {store.uri}. To retry them:", highlight=False, soft_wrap=True)
     console.print(f"  {command('--retry-failed')}", highlight=False, soft_wrap=True)
     return FAILED
@@ -84,23 +84,23 @@ def _verdict(prepared: Prepared, store: Store, console: Console) -> int:
 def counted(jobs: Mapping[str, Job]) -> str:
     """How many jobs of each kind: "1 pretrain, 10 finetune, 50 attack"."""
     kinds = [job.kind for job in jobs.values()]
-    parts = [f"{kinds.count(kind)} {kind}" for kind in STAGES if kind in kinds]
-    return ", ".join(parts) or "none"
+    counts = [f"{kinds.count(kind)} {kind}" for kind in STAGES if kind in kinds]
+    return ", ".join(counts) or "none"
 
 
 def show_skipped(skipped: Mapping[str, str], console: Console) -> None:
-    """Name the files of a store that were not used."""
+    """Print the files of a store that were not used, each with the reason."""
     for name, reason in sorted(skipped.items()):
         console.print(f"skipped {name}: {reason}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _orphans(jobs: Mapping[str, Job], failed: Set[str]) -> set[str]:
-    """Those of the failed jobs whose model is to be made again: what they failed on is no more."""
+    """The failed jobs whose model will be trained again: the model that they failed on no longer exists."""
     return {key for key in failed if key in jobs and (set(jobs[key].parents) & set(jobs)) - failed}
 
 
 def _without(jobs: Mapping[str, Job], failed: set[str]) -> dict[str, Job]:
-    """`jobs` but those that failed for good in an earlier sweep, and those that depend on them."""
+    """`jobs` without those that failed for good in an earlier sweep, and without their descendants."""
     left: dict[str, Job] = {}
     dropped = set(failed)
     for key, job in jobs.items():

@@ -1,6 +1,6 @@
-"""A job while Ray Tune runs it, in a process that is pinned to its share of a device.
+"""A Ray Tune trial that runs one job, in a process that is limited to its share of a device.
 
-The worker stays for the next job, with what it has loaded. It ends itself only where it cannot be trusted any more:
+The worker is reused for the next job, with its loaded models. It ends only where its state can no longer be trusted:
 after a job that hangs, and after an error of the device.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 from ray import tune
 
 from orchestrator.engine.frontier import Cause
-from orchestrator.jobs.job import Context, Execute
+from orchestrator.jobs.job import Execute, JobContext
 from orchestrator.store.store import Store, StoreError
 
 #: Longest traceback that is kept, in characters; the end says what happened.
@@ -34,7 +34,7 @@ TRACEBACK = 20_000
 GRACE = 20.0
 
 
-#: How CUDA and its libraries say that a GPU has no room for them, each in words of its own.
+#: The messages of CUDA and its libraries for a GPU without free memory.
 _NO_MEMORY = re.compile(
     r"CUDA out of memory|CUDA error: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY"
     r"|CUBLAS_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED|CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_NOT_INITIALIZED"
@@ -47,34 +47,34 @@ class RetiredError(RuntimeError):
 
 
 class Trial(tune.Trainable):
-    """Runs one job after the other in one process; `step` runs one and tells how it went."""
+    """Runs one job after the other in one process; `step` runs one and returns its report."""
 
-    def setup(self, config: dict[str, Any], execute: Execute | None = None, context: Context | None = None) -> None:
+    def setup(self, config: dict[str, Any], execute: Execute | None = None, context: JobContext | None = None) -> None:
         assert execute is not None
         assert context is not None
         self.execute, self.context, self.job = execute, context, config
         self.retired = False
-        # cuBLAS gives the same bits again only where its workspace was fixed before CUDA starts.
+        # cuBLAS is deterministic only where its workspace was configured before CUDA starts.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if not config["gpu"]:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        # One thread for all jobs: the processor's threads that torch starts belong to the thread that calls it.
+        # One thread for all jobs: torch's CPU thread pool belongs to the thread that calls it.
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
 
     def step(self) -> dict[str, Any]:
         if self.retired:
-            raise RetiredError("this worker has said why")
+            raise RetiredError("this worker has reported the reason")
         limit = 60 * float(self.job["minutes"])
         faulthandler.dump_traceback_later(limit + GRACE, exit=True)
         running = self.thread.submit(self._run)
         try:
-            told = running.result(timeout=limit)
+            report = running.result(timeout=limit)
         except TimeoutError:
-            told = self._hangs()
+            report = self._hangs()
         finally:
             faulthandler.cancel_dump_traceback_later()
-        told["host"] = socket.gethostname()
-        return told
+        report["host"] = socket.gethostname()
+        return report
 
     def _run(self) -> dict[str, Any]:
         import torch
@@ -83,39 +83,39 @@ class Trial(tune.Trainable):
         torch.set_num_threads(max(1, int(self.job["cpu"])))
         on_gpu = torch.cuda.is_available()
         started = time.monotonic()
-        told: dict[str, Any] = {"done": True, "said": []}
+        report: dict[str, Any] = {"done": True, "said": []}
         try:
             if on_gpu:
-                # What comes first on a GPU makes CUDA's context, for which there may be no room.
+                # The first call on a GPU creates CUDA's context, which may run out of memory.
                 self._bound_memory()
             context = dataclasses.replace(self.context, halvings=self.job["halvings"], gpu_share=self.job["gpu"])
-            # A driver that was stopped for a while may have given out what another sweep has done meanwhile.
+            # A driver that was suspended may have started a job that another sweep has finished meanwhile.
             if not Store(context.storage).exists([self.job["results"]]):
-                with _heard(told["said"]):
-                    told |= self.execute(self.job["key"], self.job["spec"], context) or {}
+                with _heard(report["said"]):
+                    report |= self.execute(self.job["key"], self.job["spec"], context) or {}
         except BaseException as error:
-            # A SystemExit of a library's is an error of the job's as well: it would end the worker without a word.
-            told |= _failure(_cause(error), f"{type(error).__name__}: {error}", traceback.format_exc())
-            # An error of the device stays: every later job of this process would fail with it. So does a context, or
-            # a library's handle, that could not be made.
+            # A SystemExit raised by a library is an error of the job too: it would end the worker without a report.
+            report |= _failure(_cause(error), f"{type(error).__name__}: {error}", traceback.format_exc())
+            # An error of the device is permanent: every later job of this process would fail with it. So is a context,
+            # or a library's handle, that could not be created.
             self.retired = "CUDA error" in str(error) or "cuDNN error" in str(error)
-            told["done"] = not self.retired
+            report["done"] = not self.retired
             if on_gpu and not self.retired:
-                # What a failed step holds, its graph among it, may hold itself.
+                # The objects of a failed step, such as its graph, may form reference cycles.
                 gc.collect()
                 torch.cuda.empty_cache()
-        told["seconds"] = time.monotonic() - started
+        report["seconds"] = time.monotonic() - started
         if on_gpu and not self.retired:
-            told["gpu_peak"] = torch.cuda.max_memory_allocated()
-            told["gpu_total"] = torch.cuda.get_device_properties(0).total_memory
-        return told
+            report["gpu_peak"] = torch.cuda.max_memory_allocated()
+            report["gpu_total"] = torch.cuda.get_device_properties(0).total_memory
+        return report
 
     def _bound_memory(self) -> None:
         import torch
 
         torch.cuda.reset_peak_memory_stats()
         if 0 < self.job["gpu"] < 1:
-            # Ray counts shares and bounds nothing: a job that needs more must fail alone.
+            # Ray counts shares but limits no memory: a job that needs more must fail without failing its neighbours.
             torch.cuda.set_per_process_memory_fraction(self.job["gpu"])
 
     def _hangs(self) -> dict[str, Any]:
@@ -132,19 +132,19 @@ class Trial(tune.Trainable):
 
     def cleanup(self) -> None:
         if self.retired:
-            # A thread that hangs would keep the process, and with it the device.
+            # A thread that hangs would keep the process alive, and the device occupied.
             os._exit(1)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: what a trial made is in the store."""
+        """Nothing: the results of a trial are in the store."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: a trial that starts again asks the store."""
+        """Nothing: a restarted trial reads the store."""
 
 
 @contextlib.contextmanager
 def _heard(said: list[str]) -> Iterator[None]:
-    """Collect what data sets warn of, for the people at the driver: a worker's own output reaches nobody."""
+    """Collect the warnings of data sets for the driver's display: a worker's output is not shown to anybody."""
     from signsym_core.datasets import DataWarning
 
     with warnings.catch_warnings():
@@ -172,6 +172,6 @@ def _cause(error: BaseException) -> Cause:
         return "memory"
     if isinstance(error, StoreError):
         return "store"
-    # Torch tells of a full disk, or of a full /dev/shm, in an error of its own.
+    # Torch reports a full disk, or a full /dev/shm, in an exception of its own.
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "disk" if full or "No space left on device" in str(error) else "error"

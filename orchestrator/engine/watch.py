@@ -1,8 +1,8 @@
-"""Ends what a sweep's driver leaves behind, however it ended: `python watch.py MARK FOLDER`, a program of its own.
+"""Ends the processes that a sweep's driver leaves behind, however it ended: the program `python watch.py MARK FOLDER`.
 
-Its input is a pipe of the driver's, which closes when the driver is no more, also by SIGKILL. Ray's own processes then
-stay for seconds, and some for ever; those that were started with MARK in their environment are ended, and FOLDER, with
-Ray's sockets and logs, is removed. Standard library only: it waits beside the driver for days.
+Its input is a pipe from the driver, which closes when the driver ends, also by SIGKILL. Ray's processes then stay for
+seconds, and some for ever; those that were started with MARK in their environment are killed, and FOLDER, with Ray's
+sockets and logs, is removed. Standard library only, to stay small: it waits beside the driver for days.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import time
 
 #: The variable that marks the processes of a sweep's own Ray.
 VARIABLE = "SIGNSYM_RAY"
-#: Seconds after which what cannot be ended is left.
+#: Seconds after which processes that cannot be killed are left.
 LONGEST = 30.0
 
 
 def marked(mark: str) -> list[int]:
-    """Ids of the processes that were started with the mark in their environment."""
+    """Ids of the processes that have the mark in their environment."""
     line = f"{VARIABLE}={mark}".encode()
     pids = []
     for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc/self") else []):
@@ -32,7 +32,7 @@ def marked(mark: str) -> list[int]:
 
 
 def main(mark: str, folder: str) -> None:
-    """Wait for the driver's end, then end what it left."""
+    """Wait for the driver's end, then kill the processes that it left behind and remove the folder."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()

@@ -1,4 +1,4 @@
-"""The attacks of a grid: items of the file in, cells out."""
+"""The attacks of an experiment: items of the grid file in, attack choices with their epsilons out."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _ATTACK_KEYS = ["name", "gradient", "epsilon", "images"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attacks:
-    """What an experiment runs on each of its models."""
+    """The attacks that an experiment runs on each of its models."""
 
-    #: Where each cell was asked for; None for the clean cell that comes by itself.
+    #: The node that requests each cell; None for the clean cell that is added automatically.
     cells: dict[AttackChoice, dict[Epsilon, Node | None]]
-    #: Where each attack was named.
+    #: The node that names each attack.
     named: dict[AttackChoice, Node]
 
 
@@ -38,7 +38,7 @@ CLEAN_ONLY = Attacks(cells={CLEAN: {CLEAN_EPSILON: None}}, named={})
 
 
 def attacks(node: Node) -> Attacks:
-    """The attacks of an experiment, the clean cell first, whether it is named or not."""
+    """The attacks of an experiment, with the clean cell first, named or not."""
     cells: dict[AttackChoice, dict[Epsilon, Node | None]] = {CLEAN: {CLEAN_EPSILON: None}}
     named: dict[AttackChoice, Node] = {}
     problems = Problems()
@@ -46,26 +46,26 @@ def attacks(node: Node) -> Attacks:
         with problems.kept():
             for choice, name, epsilons in _attack_item(item):
                 named.setdefault(choice, name)
-                there = cells.setdefault(choice, {})
+                places = cells.setdefault(choice, {})
                 for value, place in epsilons.items():
-                    refuse_twice(choice, value, place, there.get(value))
-                    there[value] = place
+                    refuse_twice(choice, value, place, places.get(value))
+                    places[value] = place
     problems.check()
     return Attacks(cells=cells, named=named)
 
 
 def refuse_twice(choice: AttackChoice, radius: Epsilon, place: Node | None, first: Node | None) -> None:
-    """Raise GridError if a cell was asked for at two places; the clean cell that comes by itself has none."""
+    """Raise GridError if two places request one cell; the clean cell that is added automatically has no place."""
     if place is not None and first is not None:
         cell = f"attack {choice.attack.name!r}, gradient {choice.gradient!r}, epsilon {radius.label}"
         raise place.error(f"expected each cell once, got {cell} again: {first.path} has it ({first.where})")
 
 
 def _attack_item(item: Node) -> list[tuple[AttackChoice, Node, dict[Epsilon, Node]]]:
-    given = item.mapping("an attack: a mapping with a name") if not isinstance(item.value, str) else {"name": item}
-    names = distinct(required(given, "name", item).entries(), lambda node: registered(node, ATTACKS))
+    mapping = item.mapping("an attack: a mapping with a name") if not isinstance(item.value, str) else {"name": item}
+    names = distinct(required(mapping, "name", item).entries(), lambda node: registered(node, ATTACKS))
     if NoAttack in names:
-        for key, node in given.items():
+        for key, node in mapping.items():
             if key != "name":
                 raise node.error(f"expected the attack 'none', the clean cell, without other keys, got {key!r}")
     problems = Problems()
@@ -75,18 +75,18 @@ def _attack_item(item: Node) -> list[tuple[AttackChoice, Node, dict[Epsilon, Nod
             if cls is NoAttack:
                 results.append((CLEAN, name, {CLEAN_EPSILON: name}))
                 continue
-            attack = _attack(cls, given, item)
+            attack = _attack(cls, mapping, item)
             radius = functools.partial(epsilon, norm=attack.norm)
-            epsilons = distinct(required(given, "epsilon", item).entries(), radius)
-            images = _images(given["images"]) if "images" in given else _IMAGES
-            for gradient in _gradients(attack, given):
+            epsilons = distinct(required(mapping, "epsilon", item).entries(), radius)
+            images = _images(mapping["images"]) if "images" in mapping else _IMAGES
+            for gradient in _gradients(attack, mapping):
                 results.append((AttackChoice(attack=attack, gradient=gradient, images=images), name, epsilons))
     problems.check()
     return results
 
 
-def _attack(cls: type[Attack], given: Mapping[str, Node], item: Node) -> Attack:
-    parameters = {key: node for key, node in given.items() if key not in _ATTACK_KEYS}
+def _attack(cls: type[Attack], mapping: Mapping[str, Node], item: Node) -> Attack:
+    parameters = {key: node for key, node in mapping.items() if key not in _ATTACK_KEYS}
     known = [field.name for field in dataclasses.fields(cls)]
     for key, node in parameters.items():
         if key not in known:
@@ -94,14 +94,14 @@ def _attack(cls: type[Attack], given: Mapping[str, Node], item: Node) -> Attack:
     return built(cls, f"attack {cls.name!r}", parameters, item)
 
 
-def _gradients(attack: Attack, given: Mapping[str, Node]) -> list[str]:
+def _gradients(attack: Attack, mapping: Mapping[str, Node]) -> list[str]:
     if "white-box" not in attack.tags:
-        if "gradient" in given:
-            raise given["gradient"].error(f"expected no gradient for attack {attack.name!r}, which asks for none")
+        if "gradient" in mapping:
+            raise mapping["gradient"].error(f"expected no gradient for attack {attack.name!r}, which asks for none")
         return [NO_GRADIENT]
-    if "gradient" not in given:
+    if "gradient" not in mapping:
         return [_GRADIENT]
-    return list(distinct(given["gradient"].entries(), lambda node: one_of(node, "gradient", list(GRADIENTS))))
+    return list(distinct(mapping["gradient"].entries(), lambda node: one_of(node, "gradient", list(GRADIENTS))))
 
 
 def _images(node: Node) -> int | None:

@@ -1,4 +1,4 @@
-"""Tune's callbacks for trackers that people use, by the name that a grid gives: none of it is code of ours."""
+"""Ray Tune's callbacks for experiment trackers, by the name that a grid uses for each."""
 
 from __future__ import annotations
 
@@ -52,25 +52,25 @@ def secrets(name: str, value: object) -> Iterator[str]:
 
 
 class CallbackError(ValueError):
-    """A callback that cannot be made."""
+    """A callback that cannot be created."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CallbackChoice:
-    """A callback's name and the keywords that it is made with."""
+    """A callback's name and its keyword arguments."""
 
     name: str
     options: Mapping[str, Any]
 
 
 def build(choice: CallbackChoice) -> tune.Callback:
-    """The callback. Raises CallbackError where its package is not there or an option is wrong."""
+    """The callback. Raises CallbackError where its package is not installed or an option is wrong."""
     module, name, package = KNOWN[choice.name]
     try:
         importlib.import_module(package)
-        made: tune.Callback = getattr(importlib.import_module(module), name)(**choice.options)
+        callback: tune.Callback = getattr(importlib.import_module(module), name)(**choice.options)
     except ImportError as error:
         raise CallbackError(f"callback {choice.name!r} needs the package {package}: pip install {package}") from error
     except (TypeError, ValueError) as error:
-        raise CallbackError(f"callback {choice.name!r} cannot be made: {error}") from error
-    return made
+        raise CallbackError(f"callback {choice.name!r} cannot be created: {error}") from error
+    return callback

@@ -1,6 +1,6 @@
-"""What a grid means: models to fine-tune, and for each the attacks and epsilons to run on it.
+"""The content of a grid: models to fine-tune, and for each the attacks and epsilons to run on it.
 
-A cell is one point of a grid. Cells are never stored: a grid keeps the attacks of each model in groups that models
+A cell is one point of a grid. A grid has no list of cells: it keeps the attacks of each model in groups that models
 share, so a grid of millions of cells stays small.
 """
 
@@ -20,7 +20,7 @@ from signsym_core.finetune import FineTune
 from signsym_core.rules import Rule
 from signsym_core.tasks import Task
 
-#: The gradient of an attack that asks for none.
+#: The gradient of an attack that uses none.
 NO_GRADIENT = "none"
 
 _PUBLISHED = re.compile("[A-Z][A-Z0-9_]*")
@@ -30,14 +30,14 @@ _PUBLISHED = re.compile("[A-Z][A-Z0-9_]*")
 class Epsilon:
     """An L∞ radius in the [0, 1] pixel range. Two are equal when their values are: "1/2" is 0.5."""
 
-    #: As the grid has it: a fraction as it was written, a number in its shortest decimal digits ("0.001", "0", "1").
+    #: The text of the grid: a fraction as it was written, a number in its shortest decimal digits ("0.001", "0", "1").
     label: str = dataclasses.field(compare=False)
     value: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackChoice:
-    """An attack, the source of its gradient and the images it runs on: all of a cell but its model and epsilon."""
+    """An attack, the source of its gradient and the number of images: a cell without its model and epsilon."""
 
     attack: Attack
     #: A name of `signsym_core.attacks.GRADIENTS`, or NO_GRADIENT for an attack that is not white-box.
@@ -60,7 +60,7 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """Weights to start from: those of a training with backpropagation from scratch."""
+    """Weights to start from: those of a training by backpropagation from scratch."""
 
     dataset: DataSource
     settings: FineTune
@@ -69,21 +69,21 @@ class Pretrain:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stages:
-    """What the jobs of a model are given, by their kind."""
+    """The resources of the jobs of a model, by their kind."""
 
     pretrain: Resources
     finetune: Resources
     attack: Resources
 
     def of(self, stage: Stage) -> Resources:
-        """What a job of the kind `stage` is given."""
-        found: Resources = getattr(self, stage)
-        return found
+        """The resources of a job of the kind `stage`."""
+        resources: Resources = getattr(self, stage)
+        return resources
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Model:
-    """One fine-tune. Its resources are no part of what it is: models that differ only there are equal."""
+class ModelChoice:
+    """The settings of one fine-tune. Models that differ only in their resources are equal."""
 
     task: Task
     dataset: DataSource
@@ -101,12 +101,12 @@ Groups = tuple[tuple[AttackChoice, tuple[Epsilon, ...]], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """A model with everything that the grid asks of it."""
+class ModelAttacks:
+    """A model with all of its attacks in the grid."""
 
-    model: Model
+    model: ModelChoice
     attacks: Groups
-    #: For each attack choice, the position of the experiment that asked for it first.
+    #: For each attack choice, the position of the first experiment that contains it.
     origins: tuple[int, ...]
 
 
@@ -114,7 +114,7 @@ class Run:
 class Cell:
     """One point of a grid."""
 
-    model: Model
+    model: ModelChoice
     choice: AttackChoice
     epsilon: Epsilon
 
@@ -126,29 +126,29 @@ class Grid:
     The order is that of the file. Models: the experiments one after the other; in each the product of its axes with
     the task outermost, then dataset, backbone, rule, and the seed innermost. Cells of a model: the clean one, then
     the attacks item by item, in an item the names, then the gradients, then the epsilons. A model that a later
-    experiment names again stays where it was first and gains that experiment's attacks at its end. Epsilons of one
-    attack choice stand together.
+    experiment repeats keeps its first position, and that experiment's attacks are appended to it. Epsilons of one
+    attack choice are adjacent.
     """
 
     name: str
-    #: Each model once, with its attacks; a model without any cell left is not in it.
-    models: Mapping[Model, Groups]
-    #: What the experiments are called, in the file's order: "1: classification, cifar10".
+    #: Each model once, with its attacks; a model whose cells are all excluded is left out.
+    models: Mapping[ModelChoice, Groups]
+    #: The names of the experiments, in the file's order: "1: classification, cifar10".
     experiments: tuple[str, ...]
-    #: For each model, the position of the experiment that asked for each of its attack choices first.
-    origins: Mapping[Model, tuple[int, ...]]
-    #: Trackers that are told of the trials.
+    #: For each model, the position of the first experiment that contains each of its attack choices.
+    origins: Mapping[ModelChoice, tuple[int, ...]]
+    #: Callbacks of experiment trackers.
     callbacks: tuple[CallbackChoice, ...]
     source: Path
-    #: The file, as it was read.
+    #: The text of the file.
     text: str
-    #: The settings KEY=VALUE that were put over the file.
+    #: The settings KEY=VALUE that replace values of the file.
     sets: tuple[str, ...]
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self) -> Iterator[ModelAttacks]:
         """The models with their attacks, in the grid's order."""
         for model, attacks in self.models.items():
-            yield Run(model=model, attacks=attacks, origins=self.origins[model])
+            yield ModelAttacks(model=model, attacks=attacks, origins=self.origins[model])
 
     def cells(self) -> Iterator[Cell]:
         """Every cell once, in the grid's order."""

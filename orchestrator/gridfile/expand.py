@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from orchestrator.gridfile.attacks import Attacks, refuse_twice
-from orchestrator.gridfile.cells import AttackChoice, Epsilon, Groups, Model, Pretrain, Stages, Weights
+from orchestrator.gridfile.cells import AttackChoice, Epsilon, Groups, ModelChoice, Pretrain, Stages, Weights
 from orchestrator.gridfile.nodes import Node, Problems
 from orchestrator.gridfile.values import MODEL_AXES, Amounts, Condition, built
 from orchestrator.jobs.job import STAGES, Resources
@@ -19,25 +19,25 @@ H = TypeVar("H", bound=Hashable)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """How models are trained, as far as one place says."""
+    """The training settings that one place of the file states."""
 
     finetune: dict[str, Node] = dataclasses.field(default_factory=dict)
-    #: The weights and where they are given; None where they are not.
+    #: The weights and the node that states them; None where none does.
     weights: tuple[Weights | Pretrain | None, Node] | None = None
     resources: Amounts = dataclasses.field(default_factory=dict)
 
-    def under(self, other: Training) -> Training:
-        """This, where `other` says nothing else."""
+    def under(self, override: Training) -> Training:
+        """These settings, replaced by those that `override` states."""
         return Training(
-            finetune={**self.finetune, **other.finetune},
-            weights=other.weights or self.weights,
-            resources={**self.resources, **other.resources},
+            finetune={**self.finetune, **override.finetune},
+            weights=override.weights or self.weights,
+            resources={**self.resources, **override.resources},
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Override:
-    """Another training for some of an experiment's models."""
+    """Other training settings for some of an experiment's models."""
 
     when: Condition
     training: Training
@@ -65,38 +65,38 @@ class Experiment:
 
 
 class Expanded(NamedTuple):
-    """Every model once, in the order that Grid documents, with the attacks that are left after the exclusions."""
+    """Every model once, in the order that Grid documents, with its attacks without the excluded cells."""
 
-    models: dict[Model, Groups]
-    #: For each model, the position of the experiment that asked for each of its attack choices first.
-    origins: dict[Model, tuple[int, ...]]
+    models: dict[ModelChoice, Groups]
+    #: For each model, the position of the first experiment that contains each of its attack choices.
+    origins: dict[ModelChoice, tuple[int, ...]]
 
 
 def expand(top: Node, experiments: Sequence[Experiment], excludes: Sequence[Condition]) -> Expanded:
     """The models of all experiments.
 
     Raises GridError for a condition that matches nothing, a combination that does not fit, a cell that two places
-    ask for, one model with two sets of resources, and a grid in which nothing is left.
+    request, one model with two sets of resources, and a grid without any cell that is not excluded.
     """
     problems = Problems()
     _refuse_idle(experiments, excludes, problems)
     problems.check()
     shared: dict[Hashable, Any] = {}
-    asked: dict[Model, list[_Asked]] = {}
-    for place, experiment in enumerate(experiments):
+    requests: dict[ModelChoice, list[_ModelRequest]] = {}
+    for experiment_position, experiment in enumerate(experiments):
         with problems.kept():
             for model, groups in _Expansion(experiment, excludes, shared).models():
-                asked.setdefault(model, []).append(_Asked(model, groups, experiment, place))
+                requests.setdefault(model, []).append(_ModelRequest(model, groups, experiment, experiment_position))
     problems.check()
-    models: dict[Model, Groups] = {}
-    origins: dict[Model, tuple[int, ...]] = {}
-    for model, parts in asked.items():
+    models: dict[ModelChoice, Groups] = {}
+    origins: dict[ModelChoice, tuple[int, ...]] = {}
+    for model, model_requests in requests.items():
         with problems.kept():
-            models[model] = parts[0].groups if len(parts) == 1 else _joined(parts)
+            models[model] = model_requests[0].groups if len(model_requests) == 1 else _joined(model_requests)
             first: dict[AttackChoice, int] = {}
-            for part in parts:
-                for choice, _ in part.groups:
-                    first.setdefault(choice, part.place)
+            for request in model_requests:
+                for choice, _ in request.groups:
+                    first.setdefault(choice, request.experiment_position)
             origin = tuple(first[choice] for choice, _ in models[model])
             origins[model] = shared.setdefault(("origins", origin), origin)
     problems.check()
@@ -105,13 +105,13 @@ def expand(top: Node, experiments: Sequence[Experiment], excludes: Sequence[Cond
     return Expanded(models, origins)
 
 
-class _Asked(NamedTuple):
-    """What one experiment asks of a model."""
+class _ModelRequest(NamedTuple):
+    """One experiment's attacks on a model."""
 
-    model: Model
+    model: ModelChoice
     groups: Groups
     experiment: Experiment
-    place: int
+    experiment_position: int
 
 
 def _refuse_idle(experiments: Sequence[Experiment], excludes: Sequence[Condition], problems: Problems) -> None:
@@ -127,7 +127,7 @@ def _refuse_idle(experiments: Sequence[Experiment], excludes: Sequence[Condition
 
 
 class _Expansion:
-    """The models of one experiment; what many of them have in common is made once."""
+    """The models of one experiment; equal settings and groups of attacks are one shared object."""
 
     def __init__(self, experiment: Experiment, excludes: Sequence[Condition], shared: dict[Hashable, Any]) -> None:
         self.experiment = experiment
@@ -137,7 +137,7 @@ class _Expansion:
         self._trained: dict[tuple[int, ...], tuple[Training, FineTune, Stages]] = {}
         self._groups: dict[tuple[str, tuple[int, ...]], Groups] = {}
 
-    def models(self) -> Iterator[tuple[Model, Groups]]:
+    def models(self) -> Iterator[tuple[ModelChoice, Groups]]:
         axes = [[self._share(value) for value in values] for values in self.experiment.axes.values()]
         for values in itertools.product(*axes):
             point = dict(zip(MODEL_AXES, values, strict=True))
@@ -147,7 +147,7 @@ class _Expansion:
                 training, finetune, resources = self._training(point)
                 _refuse_misfit(point, training, self.experiment.node)
                 weights = self._share(training.weights[0]) if training.weights else None
-                yield Model(**point, weights=weights, finetune=finetune, resources=resources), groups
+                yield ModelChoice(**point, weights=weights, finetune=finetune, resources=resources), groups
 
     def _share(self, value: H) -> H:
         shared: H = self._shared.setdefault(value, value)
@@ -158,17 +158,17 @@ class _Expansion:
         matching = _matching([override.when for override in self.experiment.overrides], point)
         if matching not in self._trained:
             training = self.experiment.training
-            for at in matching:
-                training = training.under(self.experiment.overrides[at].training)
+            for position in matching:
+                training = training.under(self.experiment.overrides[position].training)
             finetune = built(FineTune, "finetune", training.finetune, self.experiment.node)
             stages = self._share(_stages(training.resources))
             self._trained[matching] = (training, self._share(finetune), stages)
         return self._trained[matching]
 
     def _left(self, task: str, excludes: tuple[int, ...]) -> Groups:
-        """The experiment's attacks without the cells that the exclusions admit; all of them must fit the task."""
+        """The experiment's attacks without the cells that the exclusions match; all of them must fit the task."""
         if (task, excludes) not in self._groups:
-            conditions = [self._excludes[at] for at in excludes]
+            conditions = [self._excludes[position] for position in excludes]
             groups: list[tuple[AttackChoice, tuple[Epsilon, ...]]] = []
             problems = Problems()
             for choice, cells in self.experiment.attacks.cells.items():
@@ -188,19 +188,25 @@ class _Expansion:
 
 
 def _stages(amounts: Amounts) -> Stages:
-    """The resources of each stage: what is said of it goes before what is said of all."""
-    given = {
-        stage: {key: value for about in (None, stage) for (of, key), value in amounts.items() if of == about}
+    """The resources of each stage: an amount that names the stage replaces one that names none."""
+    resources = {
+        # Amounts without a stage come first, so that those of the stage replace them.
+        stage: {
+            key: value
+            for named_stage in (None, stage)
+            for (amount_stage, key), value in amounts.items()
+            if amount_stage == named_stage
+        }
         for stage in STAGES
     }
-    return Stages(**{stage: Resources(**amounts) for stage, amounts in given.items()})
+    return Stages(**{stage: Resources(**amounts) for stage, amounts in resources.items()})
 
 
 def _matching(conditions: Sequence[Condition], point: Mapping[str, Any]) -> tuple[int, ...]:
-    """Positions of the conditions that admit the model."""
+    """Positions of the conditions that match the model."""
     return tuple(
-        at
-        for at, condition in enumerate(conditions)
+        position
+        for position, condition in enumerate(conditions)
         if all(condition.admits(axis, value) for axis, value in point.items())
     )
 
@@ -221,27 +227,27 @@ def _refuse_misfit(point: Mapping[str, Any], training: Training, owner: Node) ->
             )
 
 
-def _joined(parts: Sequence[_Asked]) -> Groups:
-    """The attacks of several experiments on one model, each cell asked for by one of them."""
-    first = parts[0]
+def _joined(requests: Sequence[_ModelRequest]) -> Groups:
+    """The attacks of several experiments on one model, each cell requested by one of them."""
+    first = requests[0]
     cells: dict[AttackChoice, dict[Epsilon, Node | None]] = {}
-    for part in parts:
-        if part.model.resources != first.model.resources:
-            raise part.experiment.node.error(
-                f"expected equal resources for equal models, got {_amounts(part)} after {_amounts(first)} at "
+    for request in requests:
+        if request.model.resources != first.model.resources:
+            raise request.experiment.node.error(
+                f"expected equal resources for equal models, got {_amounts(request)} after {_amounts(first)} at "
                 f"{first.experiment.node.where}"
             )
-        for choice, epsilons in part.groups:
-            there = cells.setdefault(choice, {})
+        for choice, epsilons in request.groups:
+            places = cells.setdefault(choice, {})
             for epsilon in epsilons:
-                place = part.experiment.attacks.cells[choice][epsilon]
-                refuse_twice(choice, epsilon, place, there.get(epsilon))
-                there[epsilon] = there.get(epsilon) or place
+                place = request.experiment.attacks.cells[choice][epsilon]
+                refuse_twice(choice, epsilon, place, places.get(epsilon))
+                places[epsilon] = places.get(epsilon) or place
     return tuple((choice, tuple(epsilons)) for choice, epsilons in cells.items())
 
 
-def _amounts(part: _Asked) -> str:
-    """The part's resources in words: "gpu 1, cpu 4", and for each stage where they differ."""
+def _amounts(request: _ModelRequest) -> str:
+    """The resources in words: "gpu 1, cpu 4", and for each stage where stages differ."""
 
     def words(resources: Resources) -> str:
         usual = Resources(gpu=resources.gpu, cpu=resources.cpu)
@@ -252,7 +258,7 @@ def _amounts(part: _Asked) -> str:
                 shown.append(f"{name} {getattr(resources, name)}")
         return ", ".join(shown)
 
-    stages = {stage: words(part.model.resources.of(stage)) for stage in STAGES}
+    stages = {stage: words(request.model.resources.of(stage)) for stage in STAGES}
     if len(set(stages.values())) == 1:
         return stages["attack"]
     return "; ".join(f"{stage}: {amounts}" for stage, amounts in stages.items())

@@ -1,7 +1,7 @@
-"""A grid file to a Grid: every key read, defaults merged, then expanded by `orchestrator.gridfile.expand`.
+"""A grid file to a Grid: reads every key, merges defaults, then expands by `orchestrator.gridfile.expand`.
 
-Reading has two phases. First each value is read where it stands, and everything that is wrong there is reported at
-once. Then what depends on several places is checked: missing keys, combinations, conditions that match nothing.
+Reading has two phases. First each value is read by itself, and all errors of single values are reported together.
+Then conditions between several places are checked: missing keys, combinations, conditions that match nothing.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def load(path: Path | str, sets: Sequence[str] = ()) -> Grid:
-    """Read a grid file, with the settings "KEY=VALUE" of `sets` put over it one after the other.
+    """Read a grid file, with the settings "KEY=VALUE" of `sets` applied to it one after the other.
 
     Finetune settings and resources merge key by key, from `defaults` to the experiment to its overrides in their
-    order; every other key of an experiment replaces that of `defaults`. An exclusion leaves out every cell that it
-    matches, the clean cell too where that fits: `{epsilon: 0}` and `{gradient: none}` match it.
+    order; every other key of an experiment replaces that of `defaults`. An exclusion removes every cell that it
+    matches, also the clean cell: `{epsilon: 0}` and `{gradient: none}` match it.
 
-    Raises GridError for a file that cannot be read or whose grid cannot be run as it is written, with the place, what
-    was expected and what came, for all problems of the first phase that has any.
+    Raises GridError for a file that cannot be read or whose grid cannot be run, with the place, the expected and the
+    actual value, for all problems of the first phase that has any.
     """
     source = Path(path)
     top, text = read(source)
-    given = top.mapping("a grid: a mapping with a name and experiments")
+    mapping = top.mapping("a grid: a mapping with a name and experiments")
     for setting in sets:
         put(top, setting)
     problems = Problems()
@@ -49,24 +49,24 @@ def load(path: Path | str, sets: Sequence[str] = ()) -> Grid:
     name, experiments, excludes = "", list[tuple[Node, dict[str, Any]]](), list[values.Condition]()
     defaults: dict[str, Any] = {}
     with problems.kept():
-        name = _name(values.required(given, "name", top))
+        name = _name(values.required(mapping, "name", top))
     with problems.kept():
-        defaults = _defaults(given)
+        defaults = _defaults(mapping)
     with problems.kept():
-        asked = values.required(given, "experiments", top)
-        if not _list(asked):
-            raise asked.expected("at least one experiment")
-        for node in _list(asked):
+        experiment_list = values.required(mapping, "experiments", top)
+        if not _list(experiment_list):
+            raise experiment_list.expected("at least one experiment")
+        for node in _list(experiment_list):
             with problems.kept():
                 experiments.append((node, _settings(node, "an experiment", _EXPERIMENT_KEYS)))
     with problems.kept():
-        for node in _list(given["exclude"]) if "exclude" in given else []:
+        for node in _list(mapping["exclude"]) if "exclude" in mapping else []:
             with problems.kept():
                 excludes.append(values.condition(node, [*MODEL_AXES, *ATTACK_AXES]))
     callbacks: tuple[CallbackChoice, ...] = ()
     with problems.kept():
-        if "callbacks" in given:
-            callbacks = values.callbacks(given["callbacks"])
+        if "callbacks" in mapping:
+            callbacks = values.callbacks(mapping["callbacks"])
     problems.check()
     merged = []
     for node, settings in experiments:
@@ -77,7 +77,7 @@ def load(path: Path | str, sets: Sequence[str] = ()) -> Grid:
     return Grid(
         name=name,
         models=models,
-        experiments=tuple(_called(at, experiment) for at, experiment in enumerate(merged, 1)),
+        experiments=tuple(_experiment_name(number, experiment) for number, experiment in enumerate(merged, 1)),
         origins=origins,
         callbacks=callbacks,
         source=source,
@@ -86,7 +86,7 @@ def load(path: Path | str, sets: Sequence[str] = ()) -> Grid:
     )
 
 
-def _called(number: int, experiment: Experiment) -> str:
+def _experiment_name(number: int, experiment: Experiment) -> str:
     names = [member.name for axis in ("task", "dataset") for member in experiment.axes[axis]]
     return f"{number}: {', '.join(dict.fromkeys(names))}"
 
@@ -105,86 +105,87 @@ def _list(node: Node) -> list[Node]:
 
 
 def _defaults(top: dict[str, Node]) -> dict[str, Any]:
-    """The settings of `defaults`, the seeds of the top among them."""
+    """The settings of `defaults`, and the seeds at the top of the file."""
     problems = Problems()
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     with problems.kept():
         if "defaults" in top:
-            found = _settings(top["defaults"], "defaults", _DEFAULTS_KEYS)
+            settings = _settings(top["defaults"], "defaults", _DEFAULTS_KEYS)
     with problems.kept():
         if "seeds" in top:
-            if "seed" in found:
+            if "seed" in settings:
                 raise top["seeds"].error("expected seeds at the top or in defaults, got both")
-            found["seed"] = values.seeds(top["seeds"])
+            settings["seed"] = values.seeds(top["seeds"])
     problems.check()
-    return found
+    return settings
 
 
 def _settings(node: Node, kind: str, known: Sequence[str]) -> dict[str, Any]:
-    """What one place gives: the values of axes by the axis, "attacks", "overrides" and "training"."""
-    given = node.mapping(kind)
+    """The settings that one place states: values of axes by the axis, "attacks", "overrides" and "training"."""
+    mapping = node.mapping(kind)
     problems = Problems()
     with problems.kept():
         node.mapping(kind, known)
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for axis, registry in NAMED_AXES.items():
-        if axis in given:
+        if axis in mapping:
             with problems.kept():
-                found[axis] = values.members(given[axis], registry)
+                settings[axis] = values.members(mapping[axis], registry)
     with problems.kept():
-        if "seeds" in given:
-            found["seed"] = values.seeds(given["seeds"])
+        if "seeds" in mapping:
+            settings["seed"] = values.seeds(mapping["seeds"])
     with problems.kept():
-        if "attacks" in given:
-            found["attacks"] = attacks(given["attacks"])
+        if "attacks" in mapping:
+            settings["attacks"] = attacks(mapping["attacks"])
     with problems.kept():
-        found["training"] = _training(given)
+        settings["training"] = _training(mapping)
     with problems.kept():
-        if "overrides" in given:
-            found["overrides"] = [_override(entry) for entry in _list(given["overrides"])]
+        if "overrides" in mapping:
+            settings["overrides"] = [_override(entry) for entry in _list(mapping["overrides"])]
     problems.check()
-    return found
+    return settings
 
 
-def _training(given: dict[str, Node]) -> Training:
+def _training(mapping: dict[str, Node]) -> Training:
     problems = Problems()
     training = Training()
     with problems.kept():
-        if "finetune" in given:
-            training = training.under(Training(finetune=values.finetune(given["finetune"])))
+        if "finetune" in mapping:
+            training = training.under(Training(finetune=values.finetune(mapping["finetune"])))
     with problems.kept():
-        if "weights" in given:
-            weights = (values.weights(given["weights"]), given["weights"])
+        if "weights" in mapping:
+            weights = (values.weights(mapping["weights"]), mapping["weights"])
             training = training.under(Training(weights=weights))
     with problems.kept():
-        if "resources" in given:
-            training = training.under(Training(resources=values.resources(given["resources"])))
+        if "resources" in mapping:
+            training = training.under(Training(resources=values.resources(mapping["resources"])))
     problems.check()
     return training
 
 
 def _override(node: Node) -> Override:
-    given = node.mapping("an override", ["when", *_TRAINING_KEYS])
-    when = values.condition(values.required(given, "when", node), MODEL_AXES)
-    if len(given) == 1:
+    mapping = node.mapping("an override", ["when", *_TRAINING_KEYS])
+    when = values.condition(values.required(mapping, "when", node), MODEL_AXES)
+    if len(mapping) == 1:
         raise node.error(f"expected one or more of {', '.join(_TRAINING_KEYS)} beside 'when', got none")
-    return Override(when=when, training=_training(given))
+    return Override(when=when, training=_training(mapping))
 
 
-def _merged(node: Node, own: dict[str, Any], defaults: dict[str, Any]) -> Experiment:
-    """An experiment with what it inherits."""
+def _merged(node: Node, experiment_settings: dict[str, Any], defaults: dict[str, Any]) -> Experiment:
+    """An experiment with the settings that it inherits from `defaults`."""
     problems = Problems()
-    settings = {**defaults, **own}
+    settings = {**defaults, **experiment_settings}
     for axis in MODEL_AXES:
         with problems.kept():
             if axis not in settings:
                 key = "seeds" if axis == "seed" else axis
                 raise node.error(f"expected the key {key!r} here or in defaults, got neither")
     problems.check()
+    training = experiment_settings["training"]
     return Experiment(
         node=node,
         axes={axis: settings[axis] for axis in MODEL_AXES},
         attacks=settings.get("attacks", CLEAN_ONLY),
-        training=defaults["training"].under(own["training"]) if "training" in defaults else own["training"],
+        training=defaults["training"].under(training) if "training" in defaults else training,
         overrides=settings.get("overrides", []),
     )

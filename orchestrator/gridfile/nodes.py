@@ -1,4 +1,4 @@
-"""The tree of a grid file, in which every value knows its place, and the errors that name it."""
+"""The tree of a grid file, in which every value has its place, and the errors that name this place."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from signsym_core.registry import unknown
 
-#: A longer text is cut in an error.
+#: Longer texts are shortened in an error.
 _SHOWN = 60
 
 
 class GridError(ValueError):
-    """What is wrong with a grid: one line for each problem, `file:line: path: expected ..., got ...`."""
+    """The errors of a grid: one line for each problem, `file:line: path: expected ..., got ...`."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -21,23 +21,23 @@ class GridError(ValueError):
 
 
 class Problems:
-    """The errors met so far, so that one reading reports all of them."""
+    """Collects errors, so that one reading of a file reports all of them."""
 
     def __init__(self) -> None:
-        self._found: dict[str, None] = {}
+        self._messages: dict[str, None] = {}
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """Keep a GridError of the block for later."""
+        """Collect a GridError of the block instead of raising it."""
         try:
             yield
         except GridError as error:
-            self._found |= dict.fromkeys(error.problems)
+            self._messages |= dict.fromkeys(error.problems)
 
     def check(self) -> None:
-        """Raise one GridError with everything that was kept, if anything was; each problem once."""
-        if self._found:
-            raise GridError(*self._found)
+        """Raise one GridError with all collected problems, each once, if there are any."""
+        if self._messages:
+            raise GridError(*self._messages)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -90,7 +90,7 @@ class Node:
         return self.value
 
     def entries(self) -> list[Node]:
-        """The members of a list, which must have one; any other value stands for a list of itself."""
+        """The members of a list, which must not be empty; any other value counts as a list of one."""
         if not isinstance(self.value, list):
             return [self]
         if not self.value:

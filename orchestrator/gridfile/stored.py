@@ -1,4 +1,4 @@
-"""What was asked of a store: the grid files that its sweeps have left there."""
+"""The grid files that sweeps keep in their store."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from orchestrator.store.store import Store
 if TYPE_CHECKING:
     from orchestrator.gridfile.cells import Grid
 
-#: Marks a setting that was put over a stored grid.
+#: Marks a --set value of a stored grid.
 SET_MARK = "# --set "
 EXTENSIONS = "SIGNSYM_EXTENSIONS"
 
 
 def keep_grid(store: Store, grid: str, text: str, sets: Sequence[str]) -> None:
-    """Write what was asked to GRIDS/NAME-HASH.yaml, with its --set values as comments."""
+    """Write the text of a grid file to grids/NAME-HASH.yaml, with its --set values as comments."""
     data = ("".join(f"{SET_MARK}{setting}\n" for setting in sets) + text).encode()
     path = f"grids/{grid}-{_digest(data)}.yaml"
     try:
@@ -29,21 +29,23 @@ def keep_grid(store: Store, grid: str, text: str, sets: Sequence[str]) -> None:
             return
     except OSError as error:
         if str(error) == FOLDER:
-            # Nothing can be put in its place; whoever reads the grids names it.
+            # A folder cannot be replaced by the file; the readers of grids name it.
             return
     store.write(path, data)
 
 
 def grid_names(store: Store) -> list[str]:
-    """The names of the stored grids, without their suffix; what is no file is named in `store.skipped`."""
+    """The names of the stored grids, without their suffix; an entry that is no file is named in `store.skipped`."""
     names, strangers = store.listing("grids", ".yaml")
     store.skipped |= strangers
     return [name.removesuffix(".yaml") for name in names]
 
 
 def stored_grid(store: Store, name: str) -> Grid:
-    """The grid that was kept under `name`. Raises ValueError where it is damaged, or where this version of signsym, or
-    one without the extensions that are set here, cannot read it, and OSError where it is no file.
+    """The grid that is stored under `name`.
+
+    Raises ValueError where it is damaged, or where this version of signsym, with the extensions that are set here,
+    cannot read it, and OSError where it is no file.
     """
     from orchestrator.gridfile.grid import load
 
@@ -57,12 +59,12 @@ def stored_grid(store: Store, name: str) -> Grid:
         except ValueError as error:
             words = str(error).replace(file.name, f"{name}.yaml")
             if not os.environ.get(EXTENSIONS) and "unknown " in words:
-                words = f"{words.splitlines()[0]}. Members of one's own are known where {EXTENSIONS} names their module"
+                words = f"{words.splitlines()[0]}. Members of your own are known where {EXTENSIONS} names their module"
             raise ValueError(words) from None
 
 
 def grid_text(store: Store, path: str) -> str:
-    """What was kept at `path`. Raises ValueError where it is not that any more, OSError where it is no file."""
+    """The text at `path`. Raises ValueError where its digest is not that of its name, OSError where it is no file."""
     data = store.read(path)
     if path.removesuffix(".yaml").rpartition("-")[2] != _digest(data):
         raise ValueError("damaged or foreign: its name does not hold the digest of its bytes")

@@ -33,7 +33,7 @@ NAMED_AXES: Mapping[str, Registry[Any]] = {"task": TASKS, "dataset": DATASETS, "
 MODEL_AXES = [*NAMED_AXES, "seed"]
 ATTACK_AXES = ["attack", "gradient", "epsilon"]
 
-#: Resources as far as one place says: by the stage, None for all of them, and the key.
+#: Resources that one place states: by the stage, None for all stages, and the key.
 Amounts = dict[tuple[str | None, str], Any]
 
 _FINETUNE_KEYS = [field.name for field in dataclasses.fields(FineTune)]
@@ -41,7 +41,7 @@ _FINETUNE_KEYS = [field.name for field in dataclasses.fields(FineTune)]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Condition:
-    """A choice of points: on each axis that it names, any of the listed values; on the others every value."""
+    """Matches points of a grid: on each axis that it names, any of the listed values; elsewhere every value."""
 
     node: Node
     tests: dict[str, list[Callable[[Any], bool]]]
@@ -55,18 +55,18 @@ class Condition:
 
 
 def distinct(nodes: Sequence[Node], read: Callable[[Node], T]) -> dict[T, Node]:
-    """What `read` makes of each node, in their order; a value that comes twice is an error."""
-    found: dict[T, Node] = {}
+    """The value that `read` returns for each node, in their order; a repeated value is an error."""
+    values: dict[T, Node] = {}
     problems = Problems()
     for node in nodes:
         with problems.kept():
             value = read(node)
-            if value in found:
-                first = found[value]
+            if value in values:
+                first = values[value]
                 raise node.error(f"expected each value once, got {node.shown}, which {first.path} is ({first.where})")
-            found[value] = node
+            values[value] = node
     problems.check()
-    return found
+    return values
 
 
 def required(mapping: Mapping[str, Node], key: str, owner: Node) -> Node:
@@ -75,18 +75,18 @@ def required(mapping: Mapping[str, Node], key: str, owner: Node) -> Node:
     return mapping[key]
 
 
-def built(cls: type[T], what: str, given: Mapping[str, Node], owner: Node) -> T:
-    """An instance of `cls` from nodes; an error has the place of the key at fault, or of `owner` for a combination."""
-    values = {key: node.plain for key, node in given.items()}
+def built(cls: type[T], what: str, nodes: Mapping[str, Node], owner: Node) -> T:
+    """An instance of `cls` from nodes; an error names the place of the wrong key, or of `owner` for a combination."""
+    values = {key: node.plain for key, node in nodes.items()}
     try:
         return build(cls, what, values)
     except ValueError as error:
-        for key, node in given.items():
+        for key, node in nodes.items():
             try:
                 build(cls, what, {key: values[key]})
-            except ValueError as alone:
-                # A key that is wrong by itself fails alike without the others.
-                if str(alone) == str(error):
+            except ValueError as error_of_key:
+                # A wrong key fails with the same error without the other keys.
+                if str(error_of_key) == str(error):
                     raise node.error(str(error)) from None
         raise owner.error(str(error)) from None
 
@@ -97,15 +97,15 @@ def members(node: Node, registry: Registry[M]) -> tuple[M, ...]:
 
 
 def _member(node: Node, registry: Registry[M]) -> tuple[M, list[str]]:
-    """A member, and the parameters that the node gives."""
-    given: dict[str, Node] = {}
+    """A member, and the names of the parameters that the node states."""
+    parameters: dict[str, Node] = {}
     name = node
     if isinstance(node.value, dict):
-        given = dict(node.value)
-        name = required(given, "name", node)
-        del given["name"]
+        parameters = dict(node.value)
+        name = required(parameters, "name", node)
+        del parameters["name"]
     cls = registered(name, registry)
-    return built(cls, f"{registry.family} {cls.name!r}", given, node), list(given)
+    return built(cls, f"{registry.family} {cls.name!r}", parameters, node), list(parameters)
 
 
 def registered(node: Node, registry: Registry[M]) -> type[M]:
@@ -116,7 +116,7 @@ def registered(node: Node, registry: Registry[M]) -> type[M]:
 
 
 def seeds(node: Node) -> tuple[int, ...]:
-    """The seeds of a list. A number alone would be one seed of that name where as many seeds are meant."""
+    """The seeds of a list. A single number is refused: it could mean one seed, or so many seeds."""
     if not isinstance(node.value, list):
         only = _seed(node)
         several = f"[0, 1, ..., {only - 1}]" if only > 5 else str(list(range(max(only, 1))))
@@ -158,30 +158,30 @@ def weights(node: Node) -> Weights | Pretrain | None:
     if isinstance(node.value, str):
         return Weights(source=node.text("weights: a name, a path, or null"))
     inner = required(node.mapping("weights: a name, a path, null or {pretrain: ...}", ["pretrain"]), "pretrain", node)
-    given = dict(inner.mapping("pretrain", ["dataset", "seed", *_FINETUNE_KEYS]))
-    dataset, _ = _member(required(given, "dataset", inner), DATASETS)
-    del given["dataset"]
-    seed = _seed(given.pop("seed")) if "seed" in given else 0
-    return Pretrain(dataset=dataset, settings=built(FineTune, "pretrain", given, inner), seed=seed)
+    settings = dict(inner.mapping("pretrain", ["dataset", "seed", *_FINETUNE_KEYS]))
+    dataset, _ = _member(required(settings, "dataset", inner), DATASETS)
+    del settings["dataset"]
+    seed = _seed(settings.pop("seed")) if "seed" in settings else 0
+    return Pretrain(dataset=dataset, settings=built(FineTune, "pretrain", settings, inner), seed=seed)
 
 
 def finetune(node: Node) -> dict[str, Node]:
-    """The settings that one place gives; they are checked together with those that it inherits."""
+    """The settings that one place states; they are checked together with those that it inherits."""
     return node.mapping("finetune", _FINETUNE_KEYS)
 
 
 def resources(node: Node) -> Amounts:
-    """The amounts that one place gives: for all stages, and under a stage's name for that stage."""
-    amounts = [field.name for field in dataclasses.fields(Resources)]
-    found: Amounts = {}
+    """The amounts that one place states: for all stages, and under a stage's name for that stage."""
+    names = [field.name for field in dataclasses.fields(Resources)]
+    amounts: Amounts = {}
     problems = Problems()
-    for key, place in node.mapping("resources", [*amounts, *STAGES]).items():
-        inner = {key: place} if key in amounts else place.mapping(f"resources of {key}", amounts)
+    for key, place in node.mapping("resources", [*names, *STAGES]).items():
+        inner = {key: place} if key in names else place.mapping(f"resources of {key}", names)
         for name, amount in inner.items():
             with problems.kept():
-                found[None if key in amounts else key, name] = _amount(name, amount)
+                amounts[None if key in names else key, name] = _amount(name, amount)
     problems.check()
-    return found
+    return amounts
 
 
 def _amount(key: str, node: Node) -> float | str | None:
@@ -209,15 +209,15 @@ def callbacks(node: Node) -> tuple[CallbackChoice, ...]:
 
 
 def _callback(node: Node) -> CallbackChoice:
-    given = {"name": node} if isinstance(node.value, str) else dict(node.mapping("a callback: a name or a mapping"))
-    name = one_of(required(given, "name", node), "callback", list(KNOWN))
-    options = {key: place.plain for key, place in given.items() if key != "name"}
+    mapping = {"name": node} if isinstance(node.value, str) else dict(node.mapping("a callback: a name or a mapping"))
+    name = one_of(required(mapping, "name", node), "callback", list(KNOWN))
+    options = {key: place.plain for key, place in mapping.items() if key != "name"}
     variables = f", by {VARIABLES[name]}" if name in VARIABLES else ""
     problems = Problems()
     for key, value in options.items():
         with problems.kept():
             for secret in secrets(key, value):
-                raise given[key].error(
+                raise mapping[key].error(
                     f"{secret} may be a secret, and a grid is kept in the store as it is: expected it from the "
                     f"environment instead{variables}"
                 )
@@ -227,12 +227,12 @@ def _callback(node: Node) -> CallbackChoice:
 
 def condition(node: Node, axes: Sequence[str]) -> Condition:
     """A condition on some of `axes`, from a mapping of axes to values or lists of them."""
-    given = node.mapping(f"a condition on {', '.join(axes)}", axes)
-    if not given:
+    mapping = node.mapping(f"a condition on {', '.join(axes)}", axes)
+    if not mapping:
         raise node.expected(f"a condition on one or more of {', '.join(axes)}")
     problems = Problems()
     tests: dict[str, list[Callable[[Any], bool]]] = {}
-    for axis, place in given.items():
+    for axis, place in mapping.items():
         for entry in place.entries():
             with problems.kept():
                 tests.setdefault(axis, []).append(_test(axis, entry))
@@ -242,15 +242,17 @@ def condition(node: Node, axes: Sequence[str]) -> Condition:
 
 def _test(axis: str, node: Node) -> Callable[[Any], bool]:
     if axis in ("seed", "gradient", "epsilon"):
-        wanted: object
+        expected: object
         if axis == "seed":
-            wanted = _seed(node)
+            expected = _seed(node)
         elif axis == "epsilon":
-            # Whichever norm the cells have that it matches.
-            wanted = epsilon(node, "l2")
+            # The matching cells may have any norm; L2 allows the largest radii.
+            expected = epsilon(node, "l2")
         else:
-            wanted = one_of(node, "gradient", [*GRADIENTS, NO_GRADIENT])
-        return lambda value: bool(value == wanted)
+            expected = one_of(node, "gradient", [*GRADIENTS, NO_GRADIENT])
+        return lambda value: bool(value == expected)
     # A name stands for the member with any parameters, a mapping for those that have the given ones.
-    like, given = _member(node, ATTACKS if axis == "attack" else NAMED_AXES[axis])
-    return lambda value: type(value) is type(like) and all(getattr(value, key) == getattr(like, key) for key in given)
+    like, parameters = _member(node, ATTACKS if axis == "attack" else NAMED_AXES[axis])
+    return lambda value: (
+        type(value) is type(like) and all(getattr(value, key) == getattr(like, key) for key in parameters)
+    )

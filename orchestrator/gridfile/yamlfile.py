@@ -1,6 +1,6 @@
-"""A YAML file as a tree in which every value knows its line, so that any later error can say where.
+"""A YAML file as a tree in which every value has its line, so that any later error can name it.
 
-What a grid must promise decides how much YAML is read here:
+Only the part of YAML that a grid needs is read:
 
 - Plain numbers, `true`, `false` and `null` are those of YAML 1.2: `1e-5` is a number, while `yes`, `1:30` and `017`
   are no Boolean, no time and no octal number. Numbers that a computer cannot hold are refused here, once.
@@ -32,10 +32,9 @@ _WORDS |= dict.fromkeys(("true", "True", "TRUE"), True) | dict.fromkeys(("false"
 
 
 def read(path: Path) -> tuple[Node, str]:
-    """The tree of a file, and its text.
+    """The tree of a file, and its text. An empty file is the value null.
 
-    Raises GridError for anything that cannot be read: no regular file, not UTF-8, not the YAML that the module
-    describes. An empty file is the value null.
+    Raises GridError for a file that cannot be read: no regular file, not UTF-8, or not the YAML that this module reads.
     """
     try:
         if not path.is_file():
@@ -63,8 +62,8 @@ def parse(text: str, where: Callable[[int], str], path: str = "") -> Node:
 def put(root: Node, setting: str) -> None:
     """Set one value of the tree from "KEY=VALUE", where KEY is its path and VALUE is YAML.
 
-    Mappings on the way are made where they are missing. Raises GridError for a setting without a key or "=" or of
-    several lines, for a position outside a list, and for a path through a value that is neither list nor mapping.
+    Missing mappings on the path are created. Raises GridError for a setting without a key or "=" or of several lines,
+    for a position outside a list, and for a path through a value that is neither list nor mapping.
     """
     key, equals, text = setting.partition("=")
     steps = key.split(".")
@@ -73,8 +72,8 @@ def put(root: Node, setting: str) -> None:
     where = f"--set {key}"
     new = parse(text, lambda line: where, key)
     node = root
-    for at, step in enumerate(steps, start=1):
-        fresh = new if at == len(steps) else Node(where=where, path=".".join(steps[:at]), value={})
+    for depth, step in enumerate(steps, start=1):
+        fresh = new if depth == len(steps) else Node(where=where, path=".".join(steps[:depth]), value={})
         if isinstance(node.value, dict):
             if fresh is new:
                 node.value[step] = new
@@ -92,8 +91,8 @@ def put(root: Node, setting: str) -> None:
 
 
 class _Builder:
-    """Builds a tree from the parser's events: they still tell tags, anchors and lines apart, and they come one by one,
-    so that hostile nesting is stopped before it is read."""
+    """Builds a tree from the parser's events, which have tags, anchors and lines, and which come one by one, so that
+    hostile nesting is refused before it is read."""
 
     def __init__(self, text: str, where: Callable[[int], str]) -> None:
         self._loader: Any = yaml.SafeLoader(text)
@@ -119,7 +118,7 @@ class _Builder:
             context = f" {error.context}" if error.context else ""
             raise GridError(f"{self._where(line)}: expected YAML, got a fault{context}: {error.problem}") from None
         except (ValueError, OverflowError) as error:
-            # PyYAML lets Python's own error out for an escape such as "\UFFFFFFFF".
+            # PyYAML does not catch Python's error for an escape such as "\UFFFFFFFF".
             line = self._loader.get_mark().line + 1
             raise GridError(f"{self._where(line)}: expected YAML, got a fault: {error}") from None
 
@@ -147,7 +146,7 @@ class _Builder:
             if key in members:
                 raise self._error(event, path, f"expected each key once, got {key!r} again after {members[key].where}")
             value = self._node(self._next(), _joined(path, key), depth + 1)
-            # The line of the key: a block value begins on a later line, where nobody would look for it.
+            # The line of the key: a block value begins on a later line.
             members[key] = dataclasses.replace(value, where=place)
         return Node(where=where, path=path, value=members)
 
@@ -169,7 +168,7 @@ class _Builder:
         if text in _WORDS:
             return _WORDS[text]
         if _INTEGER.fullmatch(text):
-            # Longer texts are not even converted: Python limits that, with an error of its own.
+            # Longer texts are not converted: Python limits their length, with an error of its own.
             if len(text) <= 25 and abs(int(text)) < 2**63:
                 return int(text)
             raise self._error(event, path, f"expected a number of at most 63 bits, got {shown(text)}")

@@ -1,1 +1,1 @@
-"""What a job is, and its key: plain values that everything above shares."""
+"""Jobs and their keys: plain values that plan, engine and work share."""

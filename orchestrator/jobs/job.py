@@ -1,4 +1,4 @@
-"""Jobs as all that schedules them sees them: plain values, without torch, so that a driver stays small."""
+"""Jobs as plain values, without torch, so that the driver's process stays small."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Point = tuple[str, float, str]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a job is given, and for how long."""
+    """The GPUs and CPUs of a job, and its time limit."""
 
     #: A whole number of GPUs, a fraction below 1, or "auto": as small a share as measured memory allows.
     gpu: float | Literal["auto"] = 0.0
@@ -29,7 +29,7 @@ class Resources:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """The unit of scheduling. `spec` is plain JSON: all that the job's outcome depends on, and all that it needs."""
+    """The unit of scheduling. `spec` is plain JSON: everything that the job's outcome depends on."""
 
     key: str
     kind: Stage
@@ -37,38 +37,38 @@ class Job:
     parents: tuple[str, ...]
     spec: Mapping[str, Any]
     resources: Resources
-    #: How people call it: "finetune usf resnet18 cifar10 seed 0".
+    #: The name for people: "finetune usf resnet18 cifar10 seed 0".
     title: str
     #: Jobs that should take equally long: kind, backbone, data set and, for an attack, its name.
     group: tuple[str, ...]
-    #: Stated seconds, for where nothing like it was measured yet.
+    #: Stated seconds, until a job of its group was measured.
     guess: float = 60.0
-    #: Estimated bytes of its tensors on a GPU, for where nothing like it was measured yet; 0: not known.
+    #: Estimated bytes of its tensors on a GPU, until a job of its group was measured; 0: unknown.
     memory: float = 0.0
-    #: Position in the grid of the experiment that asked for it first.
+    #: Position in the grid of the first experiment that contains it.
     experiment: int = 0
 
     @property
     def results(self) -> str:
-        """The file below the store that says that the job is done."""
+        """The file of the store that marks the job as done."""
         return f"results/{self.key}.parquet" if self.kind == "attack" else f"models/{self.key}/record.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Context:
-    """Where a job reads and writes, and what is written beside its numbers."""
+class JobContext:
+    """Where a job reads and writes, and the provenance that it stores with its numbers."""
 
     storage: str
     data_root: str
     #: Commit of the code, and versions of the libraries as JSON.
     git: str
     versions: str
-    #: The sweep's sign of life below the store: a worker that does not find it has another store before it.
+    #: The sweep's heartbeat file below the store: a worker that cannot read it sees another store.
     sign: str | None = None
-    #: How often this job ran out of memory; its micro-batch is halved as often. And the GPUs that it was given.
+    #: How often this job ran out of memory, which halves its micro-batch each time; and its GPUs.
     halvings: int = 0
     gpu_share: float = 0.0
 
 
-#: What a trial calls: (job key, job spec, context); returns numbers about the job, for people who watch.
-Execute = Callable[[str, dict[str, Any], Context], dict[str, float] | None]
+#: The function that a trial calls: (job key, job spec, context); returns numbers for the progress display.
+Execute = Callable[[str, dict[str, Any], JobContext], dict[str, float] | None]

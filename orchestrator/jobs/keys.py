@@ -1,9 +1,9 @@
 """Keys: the sha256 of the canonical JSON of everything that decides a job's outcome.
 
-What only decides how a job is run (resources, retries, priority, the size of a micro-batch, where the data lie) stays
+What only decides how a job is run (resources, retries, priority, the size of a micro-batch, the data's folder) stays
 out, so that changing it recomputes nothing. Every value is resolved before it is hashed: a changed default is another
-experiment. A field that came later states its neutral value, "as it was before", and is left out while it has it:
-see `signsym_core.registry.neutral`.
+experiment. A field that was added later states its neutral value, "as before the field existed", and is left out while
+it has that value: see `signsym_core.registry.neutral`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def key(value: Any) -> str:
 
 
 def described(member: Member) -> dict[str, Any]:
-    """A member of a registry as a key and a job hold it: each resolved parameter that is not neutral."""
+    """A member of a registry as keys and jobs store it: its name, and each resolved parameter that is not neutral."""
     return {"name": member.name, "parameters": identity(member)}
 
 
@@ -48,11 +48,11 @@ def cells(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, float, str]]:
 
 def cell_keys(base: str) -> Callable[[str, float], str]:
     """`cell_key` for many cells of one attack on one model, which is hashed once."""
-    begun = hashlib.sha256(f"{base}|".encode())
+    base_digest = hashlib.sha256(f"{base}|".encode())
 
     def key(gradient: str, epsilon: float) -> str:
-        whole = begun.copy()
-        whole.update(f"{gradient}|{epsilon!r}".encode())
-        return whole.hexdigest()
+        digest = base_digest.copy()
+        digest.update(f"{gradient}|{epsilon!r}".encode())
+        return digest.hexdigest()
 
     return key

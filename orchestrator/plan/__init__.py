@@ -1,1 +1,1 @@
-"""A Grid in, the jobs that it still needs out, with what they will cost."""
+"""A Grid in, its missing jobs out, with their estimated cost."""

@@ -1,7 +1,7 @@
-"""Cells to jobs: which jobs a grid still needs, each once, with what it depends on.
+"""Cells to jobs: the missing jobs of a grid, each once, with their dependencies.
 
-One fine-tune serves all attacks on its model; one attack job serves all epsilons of its attack. What the store holds
-already is left out, so resuming, extending and retrying a grid are one operation.
+One fine-tune serves all attacks on its model; one attack job serves all epsilons of its attack. Jobs that are done in
+the store are left out, so resuming, extending and retrying a grid are one operation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from orchestrator.gridfile.cells import AttackChoice, Grid, Model, Pretrain, Run, Weights
+from orchestrator.gridfile.cells import AttackChoice, Grid, ModelAttacks, ModelChoice, Pretrain, Weights
 from orchestrator.jobs import keys
 from orchestrator.jobs.job import Job, Point
 from orchestrator.plan import cost
@@ -24,18 +24,18 @@ from signsym_core.tasks.classification import Classification
 
 
 class PlanError(ValueError):
-    """A grid that is well-formed and cannot be run."""
+    """A valid grid that cannot be run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The jobs that a grid needs and the store lacks, parents before children, and what the whole grid has."""
+    """The jobs that a grid needs and the store lacks, parents before children, and all cells and fine-tunes."""
 
     grid: str
-    #: What the grid's experiments are called.
+    #: The names of the grid's experiments.
     experiments: tuple[str, ...]
     jobs: Mapping[str, Job]
-    #: Keys of all cells of the grid, and of those among them that the store holds.
+    #: Keys of all cells of the grid, and of those that the store holds.
     cells: Set[str]
     done: Set[str]
     #: Keys of all fine-tunes of the grid, done or not.
@@ -71,15 +71,15 @@ class _Planner:
         #: Equal points of all jobs are one object: a grid has millions of cells and few epsilons.
         self._shared: dict[tuple[Point, ...], tuple[Point, ...]] = {}
 
-    def add(self, run: Run) -> None:
-        model = run.model
-        finetune = self._finetune(model, run.origins[0])
+    def add(self, request: ModelAttacks) -> None:
+        model = request.model
+        finetune = self._finetune(model, request.origins[0])
         self.finetunes.add(finetune.key)
         twin: Job | None = None
-        wanted: dict[str, _Wanted] = {}
-        for (choice, epsilons), origin in zip(run.attacks, run.origins, strict=True):
-            # Under some rules two sources are the same one: computed once, reported under both names. Under BP the
-            # twin that was fine-tuned with BP is the model itself, so that a transfer is no transfer.
+        attacks: dict[str, _MissingAttack] = {}
+        for (choice, epsilons), origin in zip(request.attacks, request.origins, strict=True):
+            # Under some rules two sources of gradients are equal: computed once, reported under both names. Under BP
+            # the twin that was fine-tuned with BP is the attacked model, so that a transfer attack is a white-box one.
             source = GRADIENTS.get(choice.gradient)
             computed = choice.gradient if source is None else source.computed(model.rule)
             spec: dict[str, Any] = {"kind": "attack", "semantics": keys.SEMANTICS["attack"], "model": finetune.key}
@@ -90,25 +90,25 @@ class _Planner:
                 spec |= {"surrogate": twin.key}
             base = keys.canonical(spec)
             cell_key = keys.cell_keys(base)
-            job = wanted.setdefault(base, _Wanted(spec=spec, choice=choice, experiment=origin))
+            job = attacks.setdefault(base, _MissingAttack(spec=spec, choice=choice, experiment=origin))
             for epsilon in epsilons:
                 cell = cell_key(choice.gradient, epsilon.value)
                 self.cells.add(cell)
                 if cell not in self.done_cells:
                     job.cells.append(cell)
                     job.points.append((choice.gradient, epsilon.value, epsilon.label))
-        asked = [job for job in wanted.values() if job.cells]
-        if asked:
+        missing = [job for job in attacks.values() if job.cells]
+        if missing:
             self._need(finetune, model)
         if twin is not None:
             self.finetunes.add(twin.key)
-            if any("surrogate" in job.spec for job in asked):
+            if any("surrogate" in job.spec for job in missing):
                 self._need(twin, model)
-        for job in asked:
+        for job in missing:
             self._attack(job, finetune, model)
 
-    def _need(self, finetune: Job, model: Model) -> None:
-        """Add a fine-tune and the pre-training before it, unless they are done or there already."""
+    def _need(self, finetune: Job, model: ModelChoice) -> None:
+        """Add a fine-tune and the pre-training before it, unless they are done or planned already."""
         if finetune.key in self.done_models or finetune.key in self.jobs:
             return
         if isinstance(model.weights, Pretrain):
@@ -117,14 +117,14 @@ class _Planner:
                 self.jobs.setdefault(parent.key, parent)
         self.jobs[finetune.key] = finetune
 
-    def _finetune(self, model: Model, experiment: int) -> Job:
+    def _finetune(self, model: ModelChoice, experiment: int) -> Job:
         weights, parent = _weights(model)
         spec: dict[str, Any] = {"kind": "finetune", "semantics": keys.SEMANTICS["finetune"], "weights": weights}
         spec |= {name: keys.described(getattr(model, name)) for name in ("dataset", "backbone", "rule")}
         spec |= {"task": _learned(model.task)}
         spec |= {"seed": model.seed, "finetune": identity(model.finetune)}
         title = f"finetune {model.rule.name} {model.backbone.name} {model.dataset.name} seed {model.seed}"
-        # A weights file counts by its content, wherever it lies.
+        # A weights file is identified by its content, not by its path.
         content = None if weights is None else {name: value for name, value in weights.items() if name != "file"}
         return Job(
             key=keys.key(spec | {"weights": content}),
@@ -139,9 +139,9 @@ class _Planner:
             experiment=experiment,
         )
 
-    def _attack(self, wanted: _Wanted, finetune: Job, model: Model) -> None:
-        spec, points = wanted.spec, tuple(wanted.points)
-        key = keys.key(spec | {"cells": sorted(wanted.cells)})
+    def _attack(self, attack: _MissingAttack, finetune: Job, model: ModelChoice) -> None:
+        spec, points = attack.spec, tuple(attack.points)
+        key = keys.key(spec | {"cells": sorted(attack.cells)})
         name = spec["attack"]["name"]
         self.jobs[key] = Job(
             key=key,
@@ -151,27 +151,27 @@ class _Planner:
             resources=model.resources.attack,
             title=f"attack {name} {spec['gradient']}: {finetune.title.removeprefix('finetune ')}",
             group=("attack", model.backbone.name, model.dataset.name, name),
-            guess=cost.attacking(wanted.choice, len(points), model),
+            guess=cost.attacking(attack.choice, len(points), model),
             memory=cost.attack_memory(model.backbone, model.dataset, model.resources.attack),
-            experiment=wanted.experiment,
+            experiment=attack.experiment,
         )
 
 
 def _learned(task: Task) -> dict[str, Any]:
-    """The task as a fine-tune depends on it: without what only decides a score."""
+    """The task as a fine-tune depends on it: without the parameters that only decide a score."""
     described = keys.described(task)
     kept = {name: value for name, value in described["parameters"].items() if name not in task.scoring}
     return {"name": task.name, "parameters": kept}
 
 
 def _score(task: Task) -> dict[str, Any]:
-    """What of the task only decides a score, for an attack's key; nothing where there is nothing."""
+    """The parameters of the task that only decide a score, for an attack's key; empty where there are none."""
     return {"score": {name: getattr(task, name) for name in sorted(task.scoring)}} if task.scoring else {}
 
 
 @dataclasses.dataclass(kw_only=True)
-class _Wanted:
-    """What the store lacks of one attack on one model."""
+class _MissingAttack:
+    """One attack on one model, with the cells that the store lacks."""
 
     spec: dict[str, Any]
     choice: AttackChoice
@@ -180,9 +180,9 @@ class _Wanted:
     points: list[Point] = dataclasses.field(default_factory=list)
 
 
-def _pretrain(model: Model, pretrain: Pretrain, experiment: int) -> Job:
+def _pretrain(model: ModelChoice, pretrain: Pretrain, experiment: int) -> Job:
     spec: dict[str, Any] = {"kind": "pretrain", "semantics": keys.SEMANTICS["pretrain"]}
-    # Whatever comes later, a body is pre-trained on classes.
+    # Whatever the fine-tune's task, a body is pre-trained on classification.
     spec |= {"task": keys.described(Classification()), "dataset": keys.described(pretrain.dataset)}
     spec |= {"backbone": keys.described(model.backbone), "seed": pretrain.seed}
     spec |= {"finetune": identity(pretrain.settings)}
@@ -201,8 +201,8 @@ def _pretrain(model: Model, pretrain: Pretrain, experiment: int) -> Job:
     )
 
 
-def _weights(model: Model) -> tuple[dict[str, Any] | None, str | None]:
-    """What the weights are, for the key, and the key of the job that makes them."""
+def _weights(model: ModelChoice) -> tuple[dict[str, Any] | None, str | None]:
+    """The description of the weights for a key, and the key of the job that trains them."""
     if isinstance(model.weights, Pretrain):
         parent = _pretrain(model, model.weights, 0).key
         return {"pretrain": parent}, parent

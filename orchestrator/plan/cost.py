@@ -1,8 +1,8 @@
-"""How long a job takes where nothing like it was measured yet: stated defaults, from the arithmetic that it needs.
+"""How long a job takes before a similar one was measured: stated defaults, from the arithmetic that it needs.
 
-A training step costs three forward passes, a step of an attack as much; a forward pass costs the backbone's
-multiply-adds at 224 x 224 pixels, in proportion to the pixels. What a device does in a second is stated below and is no
-measurement: it is what decides whether a grid takes hours or weeks, not whether it takes four hours or five.
+A training step costs three forward passes, and so does a step of an attack; a forward pass costs the backbone's
+multiply-adds at 224 x 224 pixels, in proportion to the pixels. The speeds below are stated, not measured: they tell
+whether a grid takes hours or weeks, not whether it takes four hours or five.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import torch
 from torch import nn
 
-from orchestrator.gridfile.cells import AttackChoice, Model
+from orchestrator.gridfile.cells import AttackChoice, ModelChoice
 from orchestrator.jobs.job import Resources
 from signsym_core.attacks.gradients import EOT
 from signsym_core.backbones import Backbone
@@ -20,11 +20,11 @@ from signsym_core.datasets import DataSource
 from signsym_core.evaluate import BLOCK
 from signsym_core.finetune import FineTune
 
-#: Multiply-adds that one whole GPU, or one core of a processor, does in a second in such networks.
+#: Multiply-adds per second of one GPU, and of one CPU core, in such networks.
 GPU, CORE = 8e12, 2e10
-#: What a source of gradients costs over the feedback: the draws of B, and the attacks that a hybrid makes of one.
+#: Cost of a source of gradients relative to the feedback: the draws of B, and the attacks that a hybrid runs.
 GRADIENT_COST = {"eot": EOT.DRAWS, "hybrid": 3}
-#: Seconds of a job that no arithmetic explains.
+#: Seconds of a job beside its arithmetic: loading and saving.
 START = 3.0
 
 
@@ -33,8 +33,8 @@ def training(backbone: Backbone, dataset: DataSource, settings: FineTune, resour
     return START + 3 * settings.epochs * dataset.counts[0] * _forward(backbone, dataset) / _speed(resources)
 
 
-def attacking(choice: AttackChoice, epsilons: int, model: Model) -> float:
-    """Seconds of an attack job over so many epsilons."""
+def attacking(choice: AttackChoice, epsilons: int, model: ModelChoice) -> float:
+    """Seconds of an attack job over `epsilons` radii."""
     _, images = model.dataset.counts
     if choice.images is not None:
         images = min(images, choice.images)
@@ -43,7 +43,7 @@ def attacking(choice: AttackChoice, epsilons: int, model: Model) -> float:
 
 
 def training_memory(backbone: Backbone, dataset: DataSource, settings: FineTune, resources: Resources) -> float:
-    """Bytes of tensors of a training: weights, gradients, two moments and B, what a backward pass keeps, the images."""
+    """Bytes of tensors of a training: weights, gradients, two moments and B, the saved activations, the images."""
     if resources.gpu != "auto":
         return 0.0
     weights, activations = _footprint(backbone, dataset.size or 224)
@@ -51,7 +51,7 @@ def training_memory(backbone: Backbone, dataset: DataSource, settings: FineTune,
 
 
 def attack_memory(backbone: Backbone, dataset: DataSource, resources: Resources) -> float:
-    """Bytes of tensors of an attack, which has a block of images in the network: weights and B of two models."""
+    """Bytes of tensors of an attack: weights and B of two models, activations of a block of images, the images."""
     if resources.gpu != "auto":
         return 0.0
     weights, activations = _footprint(backbone, dataset.size or 224)
@@ -59,13 +59,13 @@ def attack_memory(backbone: Backbone, dataset: DataSource, resources: Resources)
 
 
 def _data(dataset: DataSource) -> float:
-    """Bytes of the images, which lie on the device as they were decoded."""
+    """Bytes of the images, which are kept on the device as 8-bit pixels."""
     return 3 * (dataset.size or 224) ** 2 * sum(dataset.counts)
 
 
 @functools.cache
 def _footprint(backbone: Backbone, size: int) -> tuple[float, float]:
-    """Bytes of a network's weights, and of all layers' outputs for one image, found without computing anything."""
+    """Bytes of a network's weights, and of all layers' outputs for one image, from their shapes only."""
     activations = 0
 
     def count(_module: nn.Module, _inputs: object, output: object) -> None:

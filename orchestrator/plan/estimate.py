@@ -1,4 +1,4 @@
-"""What a store holds that a plan needs to know: what is done, and how long and how much memory like jobs took."""
+"""Reads from a store what a plan needs: which jobs are done, and the time and memory that similar jobs took."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ Group = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What is done in a store, and what was measured there, by the group of the job."""
+class StoreSurvey:
+    """The cells and models that are done in a store, and the measured time and memory by the group of the job."""
 
     done_cells: set[str] = dataclasses.field(default_factory=set)
     done_models: set[str] = dataclasses.field(default_factory=set)
-    #: Models that were finished and have lost their weights.
+    #: Models with a record but without weights.
     bare_models: set[str] = dataclasses.field(default_factory=set)
     #: The median of seconds, and the peak of GPU memory with the GPU's own, both in bytes.
     seconds: dict[Group, float] = dataclasses.field(default_factory=dict)
     memory: dict[Group, Memory] = dataclasses.field(default_factory=dict)
 
     def estimates(self, jobs: Iterable[Job]) -> dict[str, float]:
-        """Seconds for each job by its key: measured ones of its group, else its stated guess."""
+        """Seconds of each job by its key: the measured median of its group, else the job's stated default."""
         return {job.key: self.seconds.get(job.group, job.guess) for job in jobs}
 
 
-def survey(store: Store) -> Survey:
-    """Read what `store` holds, once. What cannot be trusted counts as not done and is named in `store.skipped`."""
+def survey_store(store: Store) -> StoreSurvey:
+    """Read `store` once. A file that cannot be trusted counts as not done and is named in `store.skipped`."""
     records, done = store.models()
-    found = Survey(done_models=done, bare_models=set(records) - done)
+    survey = StoreSurvey(done_models=done, bare_models=set(records) - done)
     times: dict[Group, list[float]] = {}
     for record in records.values():
         spec = record["spec"]
         group: Group = (spec["kind"], spec["backbone"]["name"], spec["dataset"]["name"])
         times.setdefault(group, []).append(record["seconds"])
-        _peak(found.memory, group, record.get("gpu_peak"), record.get("gpu_total"))
+        _peak(survey.memory, group, record.get("gpu_peak"), record.get("gpu_total"))
     columns = ["job", "backbone", "dataset", "attack", "seconds", "gpu_peak", "gpu_total"]
-    for part in sound_results(store, ["cell", *columns]):
-        found.done_cells.update(part["cell"].to_pylist())
-        # All rows of a job have its time; a file has one job's rows as a rule.
-        firsts = part.slice(0, 1) if len(part["job"].unique()) == 1 else part
+    for rows in sound_results(store, ["cell", *columns]):
+        survey.done_cells.update(rows["cell"].to_pylist())
+        # All rows of a job have the same time, and most files have the rows of one job only.
+        firsts = rows.slice(0, 1) if len(rows["job"].unique()) == 1 else rows
         for row in {row["job"]: row for row in firsts.select(columns).to_pylist()}.values():
             group = ("attack", row["backbone"], row["dataset"], row["attack"])
             if row["seconds"] is not None:
                 times.setdefault(group, []).append(row["seconds"])
-            _peak(found.memory, group, row["gpu_peak"], row["gpu_total"])
-    found.seconds.update({group: median(seconds) for group, seconds in times.items()})
-    return found
+            _peak(survey.memory, group, row["gpu_peak"], row["gpu_total"])
+    survey.seconds.update({group: median(seconds) for group, seconds in times.items()})
+    return survey
 
 
 def hours(jobs: Iterable[Job], seconds: Mapping[str, float], resource: str) -> float:
-    """Hours of a resource, "gpu" or "cpu", over `jobs`; a job that is packed by its memory counts as a whole GPU."""
+    """Hours of a resource, "gpu" or "cpu", over `jobs`; a job under "auto" counts as one GPU."""
     total = 0.0
     for job in jobs:
         amount = getattr(job.resources, resource)
@@ -70,23 +70,23 @@ def hours(jobs: Iterable[Job], seconds: Mapping[str, float], resource: str) -> f
 
 
 def longest_chain(plan: Plan, seconds: Mapping[str, float]) -> float:
-    """Seconds of the longest chain of jobs that wait for each other: no number of GPUs makes the sweep shorter."""
+    """Seconds of the longest chain of dependent jobs: no number of GPUs makes the sweep shorter."""
     ends: dict[str, float] = {}
     for key, job in plan.jobs.items():
         ends[key] = seconds[key] + max((ends.get(parent, 0.0) for parent in job.parents), default=0.0)
     return max(ends.values(), default=0.0)
 
 
-def unshared(plan: Plan, seconds: Mapping[str, float], survey: Survey) -> float:
-    """GPU hours, CPU hours where no GPU is asked for, that one fine-tune per missing cell would add to the plan's."""
+def unshared(plan: Plan, seconds: Mapping[str, float], survey: StoreSurvey) -> float:
+    """Hours that one fine-tune per missing cell would add to the plan: of GPUs, or of CPUs where no GPU is used."""
     models = {job.key: job for job in plan.jobs.values() if job.kind == "finetune"}
     added = 0.0
     for job in plan.jobs.values():
         if job.kind == "attack":
             model = models.get(job.spec["model"])
-            each = seconds[model.key] if model else survey.seconds.get(("finetune", *job.group[1:3]), 0.0)
+            duration = seconds[model.key] if model else survey.seconds.get(("finetune", *job.group[1:3]), 0.0)
             amount = model.resources.gpu or model.resources.cpu if model else 1.0
-            added += len(job.spec["points"]) * each * (1.0 if amount == "auto" else amount)
+            added += len(job.spec["points"]) * duration * (1.0 if amount == "auto" else amount)
     for model in models.values():
         amount = model.resources.gpu or model.resources.cpu
         added -= seconds[model.key] * (1.0 if amount == "auto" else amount)

@@ -1,6 +1,6 @@
-"""How large a share of a GPU each job is given: pure, from the memory that jobs of the same kind were measured to need.
+"""The share of a GPU of each job: a pure function of the measured memory of jobs of the same kind.
 
-A share is bookkeeping of Ray's; the trial bounds its process's memory by it as well (`orchestrator.engine.trial`).
+Ray only counts shares; the trial also limits its process's memory by it (`orchestrator.engine.trial`).
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from collections.abc import Mapping
 
 from orchestrator.jobs.job import Job
 
-#: A job's peak is multiplied by this: memory is fragmented, and no two jobs of a kind are quite alike.
+#: Safety factor on a measured peak: memory is fragmented, and jobs of a kind differ a little.
 MARGIN = 1.3
-#: Bytes that a process needs on a GPU beside its tensors: CUDA's context and its libraries' kernels.
+#: Bytes that a process uses on a GPU beside its tensors: CUDA's context and its libraries' kernels.
 PROCESS = 750 * 2**20
-#: An estimate of a peak is multiplied by this, and held against a GPU of so many bytes, since nobody has told yet how
-#: many there are.
+#: Safety factor on an estimated peak, and the assumed bytes of a GPU before a trial has reported its size.
 DOUBT, SMALL_GPU = 2.0, 16 * 2**30
-#: Numbers of trials that share a GPU. Few of them, because a worker is only used again for an equal share.
+#: Allowed numbers of trials per GPU: few values, because a worker is reused only for an equal share.
 PER_GPU = (16, 12, 8, 6, 4, 3, 2, 1)
 #: Ray keeps shares with four decimals.
 _RESOLUTION = 10_000
@@ -27,11 +26,11 @@ Memory = tuple[int, int]
 
 
 class Packing:
-    """The shares of a sweep's jobs, which follow what is measured while it runs.
+    """The shares of a sweep's jobs, updated by measurements while it runs.
 
-    A job with a whole number of GPUs gets them. Under "auto" a job gets the smallest share that holds the largest peak
-    of its kind so far, with a margin; before one of the kind has been measured, what its estimate asks of a small GPU,
-    and without an estimate a GPU for itself. Whatever share a job ran out of memory with, its retry gets a larger one.
+    A job with a stated number of GPUs gets it. Under "auto" a job gets the smallest share that holds the largest peak
+    of its kind so far, with a margin; before one of its kind was measured, the share that its estimate needs of a small
+    GPU; and without an estimate one GPU. A job that ran out of memory with a share is retried with twice the share.
     """
 
     def __init__(self, measured: Mapping[tuple[str, ...], Memory], gpus: bool) -> None:
@@ -41,7 +40,7 @@ class Packing:
             self.observe(group, *memory)
 
     def observe(self, group: tuple[str, ...], peak: int, total: int) -> None:
-        """A job of the kind `group` had `peak` bytes of tensors at most, on a GPU of `total` bytes."""
+        """Record a peak of `peak` bytes of tensors of a job of the kind `group`, on a GPU of `total` bytes."""
         if peak > 0 and total > 0:
             need = (peak * MARGIN + PROCESS) / total
             self._need[group] = max(need, self._need.get(group, 0.0))
@@ -49,15 +48,15 @@ class Packing:
     def share(self, job: Job, halvings: int) -> float:
         """The GPUs that the job gets when it has run out of memory `halvings` times."""
         if job.resources.gpu != "auto":
-            asked = job.resources.gpu
+            share = job.resources.gpu
         elif self.gpus:
-            asked = smallest_share(self._need.get(job.group) or _estimated(job.memory))
+            share = smallest_share(self._need.get(job.group) or _estimated(job.memory))
         else:
-            asked = 0.0
-        if 0 < asked < 1:
-            # Doubled, so that the retry has room for what did not fit; a share is of one GPU at most.
-            asked = min(1.0, asked * 2**halvings)
-        return asked
+            share = 0.0
+        if 0 < share < 1:
+            # Doubled for each time that the job ran out of memory, up to one GPU.
+            share = min(1.0, share * 2**halvings)
+        return share
 
 
 def _estimated(memory: float) -> float:
@@ -65,7 +64,7 @@ def _estimated(memory: float) -> float:
 
 
 def smallest_share(need: float) -> float:
-    """The smallest share 1 / n with n in PER_GPU that is at least `need`, the part of a GPU that is needed."""
+    """The smallest share 1 / n with n in PER_GPU that is at least `need`, a fraction of a GPU."""
     for count in PER_GPU:
         share = math.floor(_RESOLUTION / count) / _RESOLUTION
         if share >= need:

@@ -1,4 +1,4 @@
-"""What people see of a plan before they pay for it."""
+"""The table of `signsym plan`: jobs, and estimated hours before any of them runs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from rich.table import Table
 from orchestrator.jobs.job import STAGES
 from orchestrator.plan.compile import Plan
 from orchestrator.plan.cost import CORE, GPU
-from orchestrator.plan.estimate import Survey, hours, longest_chain, unshared
+from orchestrator.plan.estimate import StoreSurvey, hours, longest_chain, unshared
 
 
-def show(plan: Plan, found: Survey, console: Console) -> None:
-    """Print cells, jobs, what is done, and the hours of what is missing with their source."""
-    seconds = found.estimates(plan.jobs.values())
+def show(plan: Plan, survey: StoreSurvey, console: Console) -> None:
+    """Print cells and jobs, done and missing, and the hours of the missing jobs with the source of the estimates."""
+    seconds = survey.estimates(plan.jobs.values())
     table = Table("", "jobs", "GPU hours", "CPU hours", title=f"{plan.grid}: {len(plan.cells)} cells")
     for stage in STAGES:
         jobs = [job for job in plan.jobs.values() if job.kind == stage]
         table.add_row(stage, str(len(jobs)), f"{hours(jobs, seconds, 'gpu'):.2f}", f"{hours(jobs, seconds, 'cpu'):.2f}")
     table.add_section()
-    for at, name in enumerate(plan.experiments):
-        jobs = [job for job in plan.jobs.values() if job.experiment == at]
+    for position, name in enumerate(plan.experiments):
+        jobs = [job for job in plan.jobs.values() if job.experiment == position]
         gpu, cpu = hours(jobs, seconds, "gpu"), hours(jobs, seconds, "cpu")
         table.add_row(f"experiment {name}", str(len(jobs)), f"{gpu:.2f}", f"{cpu:.2f}")
     table.add_section()
@@ -32,12 +32,12 @@ def show(plan: Plan, found: Survey, console: Console) -> None:
     say(f"done already: {len(plan.done)} cells; missing: {plan.missing} cells, {len(plan.jobs)} jobs", highlight=False)
     say(
         f"{len(plan.finetunes)} fine-tuned models serve the {len(plan.cells)} cells; one fine-tune per missing cell "
-        f"would take {unshared(plan, seconds, found):.1f} hours more",
+        f"would take {unshared(plan, seconds, survey):.1f} hours more",
         highlight=False,
     )
     chain = longest_chain(plan, seconds)
-    say(f"longest chain of jobs that wait for each other: {chain / 3600:.2f} hours, on any number of GPUs")
-    guessed = [job for job in every if job.group not in found.seconds]
+    say(f"longest chain of dependent jobs: {chain / 3600:.2f} hours, on any number of GPUs")
+    guessed = [job for job in every if job.group not in survey.seconds]
     say(f"times: {len(every) - len(guessed)} jobs from measurements in this store, {len(guessed)} from stated defaults")
     if guessed:
         say(

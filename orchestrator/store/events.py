@@ -46,12 +46,14 @@ class Events:
     def started(self, key: str, gpu: float) -> None:
         self.write("job_started", **self._job(key), gpu=gpu)
 
-    def finished(self, key: str, told: Mapping[str, Any]) -> None:
-        values = {name: told[name] for name in ("seconds", "host", "gpu_peak", "gpu_total", "death") if name in told}
+    def finished(self, key: str, report: Mapping[str, Any]) -> None:
+        values = {
+            name: report[name] for name in ("seconds", "host", "gpu_peak", "gpu_total", "death") if name in report
+        }
         self.write("job_finished", **self._job(key), **values)
 
-    def failed(self, key: str, error: str, again: bool) -> None:
-        self.write("job_failed", **self._job(key), error=error, again=again)
+    def failed(self, key: str, error: str, retried: bool) -> None:
+        self.write("job_failed", **self._job(key), error=error, again=retried)
 
     def said(self, key: str, words: str) -> None:
         self.write("job_said", **self._job(key), words=words)

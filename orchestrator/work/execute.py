@@ -1,4 +1,4 @@
-"""What one trial does: a job's description in, its tables and its model in the store out."""
+"""Executes one job: its spec in, its tables and its model in the store out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 import signsym_core as ss
 from orchestrator.jobs import keys
-from orchestrator.jobs.job import Context
+from orchestrator.jobs.job import JobContext
 from orchestrator.store import fingerprints, tables
 from orchestrator.store.store import Store, StoreError
 from orchestrator.work import hash_codes, models
@@ -33,25 +33,25 @@ from signsym_core.finetune import Checkpoint
 from signsym_core.registry import Member, changed, rebuild
 from signsym_core.tasks import Task
 
-#: Adversarial images that are kept for each epsilon.
+#: Adversarial images that are stored for each epsilon.
 EXAMPLES = 4
 #: Models that a worker keeps loaded.
 MODELS = 4
 
 
-def execute(key: str, spec: dict[str, Any], context: Context) -> dict[str, float] | None:
-    """Do the job `spec` and commit its results to the store under `key`; returns numbers for people who watch."""
+def execute(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float] | None:
+    """Run the job `spec` and commit its results to the store under `key`; returns numbers for the progress display."""
     _refuse_another_store(context)
     run = {"pretrain": _pretrain, "finetune": _finetune, "attack": _attack}[spec["kind"]]
     return run(key, spec, context)
 
 
 def device() -> torch.device:
-    """The device of this worker: the GPU that it was given, else the CPU."""
+    """The device of this worker: its GPU, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _refuse_another_store(context: Context) -> None:
+def _refuse_another_store(context: JobContext) -> None:
     store = Store(context.storage)
     if context.sign is not None and not store.exists([context.sign]):
         raise StoreError(
@@ -60,13 +60,13 @@ def _refuse_another_store(context: Context) -> None:
         )
 
 
-def _pretrain(key: str, spec: dict[str, Any], context: Context) -> dict[str, float]:
+def _pretrain(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float]:
     source, backbone, data = _ingredients(spec, context)
     model = _fresh(spec, source, backbone, data)
     return _train(key, spec, context, model, source, data)
 
 
-def _finetune(key: str, spec: dict[str, Any], context: Context) -> dict[str, float]:
+def _finetune(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float]:
     source, backbone, data = _ingredients(spec, context)
     model = _fresh(spec, source, backbone, data)
     weights = spec["weights"] or {}
@@ -83,7 +83,7 @@ def _finetune(key: str, spec: dict[str, Any], context: Context) -> dict[str, flo
 
 
 def _train(
-    key: str, spec: dict[str, Any], context: Context, model: Model, source: DataSource, data: Data
+    key: str, spec: dict[str, Any], context: JobContext, model: Model, source: DataSource, data: Data
 ) -> dict[str, float]:
     store, started = Store(context.storage), time.monotonic()
     model.to(device())
@@ -126,11 +126,11 @@ def _train(
     return {"loss": history[-1]["loss"]} if history and "loss" in history[-1] else {}
 
 
-def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float]:
+def _attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float]:
     store, started = Store(context.storage), time.monotonic()
     model, record = _Models.get(store, spec["model"])
-    made = record["spec"]
-    source, data = _data(keys.canonical(made["dataset"]), context.data_root, context.storage)
+    model_spec = record["spec"]
+    source, data = _data(keys.canonical(model_spec["dataset"]), context.data_root, context.storage)
     count = len(data.test) if spec["images"] is None else min(spec["images"], len(data.test))
     test = data.test.take(torch.arange(count))
     assert isinstance(test.images, Tensor)
@@ -138,7 +138,7 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
     chosen = ss.ATTACKS.rebuild(spec["attack"])
     epsilons = sorted({epsilon for _, epsilon, _ in spec["points"]})
     gradient = "feedback" if spec["gradient"] == "none" else spec["gradient"]
-    task = models.task_of(made, spec.get("score"))
+    task = models.task_of(model_spec, spec.get("score"))
     crafting = spec.get("surrogate", spec["model"])
     gallery, surrogate_gallery = None, None
     if task.retrieves:
@@ -161,7 +161,7 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
         keep=EXAMPLES,
         micro_batch=max(1, BLOCK >> context.halvings),
     )
-    common = _provenance(context) | _setting(made, task) | {"job": key, "finetune_job": spec["model"]}
+    common = _provenance(context) | _setting(model_spec, task) | {"job": key, "finetune_job": spec["model"]}
     common |= {"surrogate_job": spec.get("surrogate")} | _kernels(chosen.precision, chosen.deterministic)
     common |= {f"finetune_{name}": record.get(name) for name in ("precision", "deterministic", "device")}
     common |= {"attack": chosen.name, "attack_params": keys.canonical(chosen.changed()), "norm": chosen.norm}
@@ -175,11 +175,11 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
     results: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
-    for cell, asked, epsilon, label in keys.cells(spec):
+    for cell, gradient_name, epsilon, label in keys.cells(spec):
         row = epsilons.index(epsilon)
         results.append(
             common
-            | {"cell": cell, "gradient": asked, "value": outcome.accuracy[row]}
+            | {"cell": cell, "gradient": gradient_name, "value": outcome.accuracy[row]}
             | {"epsilon": epsilon, "epsilon_label": label}
             | {"step_size": chosen.step(epsilon), "reach": outcome.reach[row]}
             | {"queries": None if outcome.queries is None else float(outcome.queries[row].double().mean())}
@@ -189,7 +189,7 @@ def _attack(key: str, spec: dict[str, Any], context: Context) -> dict[str, float
         examples += _example_rows(cell, outcome, row, test.indices, pixels[:EXAMPLES], data)
     store.write_table("outcomes", key, outcomes, tables.OUTCOMES)
     store.write_table("examples", key, examples, tables.EXAMPLES)
-    # The results come last: they are what says that the job is done.
+    # The results are written last: they mark the job as done.
     store.write_table("results", key, results, tables.RESULTS)
     return {f"{row['metric']} at {row['epsilon_label']}": row["value"] for row in results}
 
@@ -213,13 +213,13 @@ def _example_rows(
     return [
         {
             "cell": cell,
-            "image": int(indices[at]),
-            "label": _names(data.test.labels[at], data.classes),
-            "predicted": _names(outcome.predictions[row, at], data.classes),
-            "clean": _png(clean[at]),
+            "image": int(indices[position]),
+            "label": _names(data.test.labels[position], data.classes),
+            "predicted": _names(outcome.predictions[row, position], data.classes),
+            "clean": _png(clean[position]),
             "adversarial": _png(adversarial),
         }
-        for at, adversarial in enumerate(outcome.adversarial[row])
+        for position, adversarial in enumerate(outcome.adversarial[row])
     ]
 
 
@@ -237,19 +237,19 @@ def _png(image: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _ingredients(spec: dict[str, Any], context: Context) -> tuple[DataSource, Backbone, Data]:
+def _ingredients(spec: dict[str, Any], context: JobContext) -> tuple[DataSource, Backbone, Data]:
     backbone = ss.BACKBONES.rebuild(spec["backbone"])
     source, data = _data(keys.canonical(spec["dataset"]), context.data_root, context.storage)
     return source, backbone, data
 
 
 @functools.lru_cache(maxsize=2)
-def _data(described: str, root: str, storage: str) -> tuple[DataSource, Data]:
-    """A data set on this worker's device, decoded once in its life; the same images as ever in the store."""
-    parts = json.loads(described)
-    source = ss.DATASETS.rebuild(parts)
+def _data(dataset_json: str, root: str, storage: str) -> tuple[DataSource, Data]:
+    """A data set on this worker's device, decoded once per worker; its images must be those of the store's results."""
+    description = json.loads(dataset_json)
+    source = ss.DATASETS.rebuild(description)
     data = source.load(Path(root))
-    fingerprints.keep(Store(storage), parts, data, functools.partial(source.places, Path(root)))
+    fingerprints.keep(Store(storage), description, data, functools.partial(source.places, Path(root)))
     return source, data.to(device())
 
 
@@ -259,14 +259,15 @@ def _fresh(spec: dict[str, Any], source: DataSource, backbone: Backbone, data: D
 
 
 class _Models:
-    """The models that this worker used last, ready on its device."""
+    """A cache of the models that this worker used last, on its device."""
 
     _loaded: ClassVar[OrderedDict[tuple[str, str], tuple[Model, dict[str, Any]]]] = OrderedDict()
 
     @classmethod
     def put(cls, storage: str, key: str, model: Model, record: dict[str, Any]) -> None:
         if device().type == "cuda":
-            # Pooling that adapts its windows has deterministic kernels only so; loaded or just trained, all are alike.
+            # Adaptive pooling has deterministic kernels only in this format; loaded and just trained models have the
+            # same format.
             model.to(memory_format=torch.channels_last)
         cls._loaded[storage, key] = (model, record)
         while len(cls._loaded) > MODELS:
@@ -282,7 +283,7 @@ class _Models:
 
 
 def _setting(spec: dict[str, Any], task: Task) -> dict[str, Any]:
-    """The columns of a result that say what was fine-tuned."""
+    """The columns of a result that describe the fine-tuned model."""
     settings = rebuild(ss.FineTune, "finetune", spec["finetune"])
     members: dict[str, Member] = {
         "dataset": ss.DATASETS.rebuild(spec["dataset"]),
@@ -296,18 +297,18 @@ def _setting(spec: dict[str, Any], task: Task) -> dict[str, Any]:
     return row | {"finetune": keys.canonical(changed(settings))}
 
 
-def _provenance(context: Context) -> dict[str, Any]:
+def _provenance(context: JobContext) -> dict[str, Any]:
     return {"git": context.git, "versions": context.versions, "device": _device_name()}
 
 
 def _kernels(precision: Precision, deterministic: bool) -> dict[str, Any]:
-    """The arithmetic that this device had under these settings; a processor's is always the same again."""
+    """The precision and determinism that this device had under these settings; a CPU is always deterministic."""
     here = device()
     return {"precision": effective(precision, here), "deterministic": deterministic or here.type != "cuda"}
 
 
 def _memory() -> dict[str, int | None]:
-    """Bytes of tensors on the GPU at most since the job began, and bytes that the GPU has."""
+    """The peak bytes of tensors on the GPU since the job began, and the GPU's bytes."""
     here = device()
     if here.type != "cuda":
         return {"gpu_peak": None, "gpu_total": None}

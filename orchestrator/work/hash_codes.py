@@ -1,4 +1,4 @@
-"""Codes of a model's database and training images, in the store beside the model: made once, used by all attacks."""
+"""Codes of a model's database and training images, stored beside the model: computed once, used by all attacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from signsym_core.retrieval import pack, unpack
 
 
 def encoded(model: Model, data: Data, source: DataSource) -> dict[str, Tensor]:
-    """The packed codes uint8 [n, ceil(bits / 8)] of the training images and of the database, where that is another."""
+    """The packed codes uint8 [n, ceil(bits / 8)] of the training images, and of the database where it differs."""
     splits = {"train": data.train} | ({} if data.database is None else {"database": data.database})
     return {name: pack(ss.encode(model, split, source).signs).cpu() for name, split in splits.items()}
 

@@ -1,4 +1,4 @@
-"""Models of the store, built again from their records and weights."""
+"""Models of the store, rebuilt from their records and weights."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def rebuilt(store: Store, key: str) -> tuple[Model, dict[str, Any]]:
     try:
         ss.convert(model, rule, seed=spec["seed"]).load_state_dict(tensors)
     except RuntimeError as error:
-        # Torch's own list of what does not fit.
+        # Torch's error lists the tensors that do not fit.
         raise DamagedError(f"models/{key}/model.safetensors: it is no {spec['backbone']['name']}: {error}") from error
     return model, record
 
 
 def fresh(spec: dict[str, Any], backbone: Backbone, classes: int, channels: int, side: int | None) -> Model:
-    """A model of a job's backbone with the head of its task, as it is before anything is loaded or trained."""
+    """A model of a job's backbone with the head of its task, with fresh weights."""
     return backbone.build(task_of(spec).outputs(classes), channels=channels, size=side, seed=spec["seed"])
 
 
 def task_of(spec: dict[str, Any], score: dict[str, Any] | None = None) -> Task:
-    """The task of a fine-tune, scored as an attack asks."""
+    """The task of a fine-tune, with the scoring parameters `score` of an attack."""
     return ss.TASKS.rebuild({"name": spec["task"]["name"], "parameters": spec["task"]["parameters"] | (score or {})})

@@ -21,8 +21,8 @@ from rich.console import Console
 from orchestrator.engine import connection, schedule
 from orchestrator.engine.dispatch import Feed
 from orchestrator.engine.frontier import Frontier, Retries
-from orchestrator.engine.progress import View
-from orchestrator.jobs.job import Context, Job, Resources
+from orchestrator.engine.progress import ProgressDisplay
+from orchestrator.jobs.job import Job, JobContext, Resources
 from orchestrator.plan.packing import Packing
 from orchestrator.store import Store
 from orchestrator.store.claims import Claims
@@ -84,11 +84,11 @@ def main(folder, jobs, gpus, cpus, deaths="6"):
     blamed = {}
     # Loopback alone where the caller gave this process a network of its own.
     connection.connect(None, slots=int(cpus), gpus=float(gpus))
-    view = View(table, seconds, Console(file=open(os.devnull, "w")))  # noqa: SIM115
+    view = ProgressDisplay(table, seconds, Console(file=open(os.devnull, "w")))  # noqa: SIM115
     with Claims(store, view.trials) as claims, Events(store, claims.id, table) as events:
         record = lambda failure: blamed.__setitem__(failure.job.key, failure.error)  # noqa: E731
         feed = Feed(frontier, Packing({}, gpus=float(gpus) > 0), claims, store, (view, events), record)
-        context = Context(storage=folder, data_root="", git="", versions="", sign=claims.path)
+        context = JobContext(storage=folder, data_root="", git="", versions="", sign=claims.path)
         schedule.run(feed, context, execute)
     connection.disconnect()
     print(json.dumps({"states": frontier.state, "blamed": blamed}))

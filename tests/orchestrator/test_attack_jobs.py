@@ -7,7 +7,7 @@ import math
 import pytest
 
 from orchestrator.gridfile.grid import load
-from orchestrator.jobs.job import Context
+from orchestrator.jobs.job import JobContext
 from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store
 from orchestrator.work import execute
@@ -42,7 +42,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("attacked")
     (folder / "grid.yaml").write_text(TEXT)
     plan = compile_plan(load(folder / "grid.yaml"), set(), set())
-    context = Context(storage=str(folder / "store"), data_root=str(folder), git="", versions="{}")
+    context = JobContext(storage=str(folder / "store"), data_root=str(folder), git="", versions="{}")
     for key, job in plan.jobs.items():
         execute.execute(key, dict(job.spec), context)
     store = Store(str(folder / "store"))

@@ -18,10 +18,10 @@ from orchestrator.commands.cli import main
 from orchestrator.drawing import style
 from orchestrator.gridfile.grid import load
 from orchestrator.gridfile.stored import keep_grid
-from orchestrator.jobs.job import Context
+from orchestrator.jobs.job import JobContext
 from orchestrator.pages.context import context_of
 from orchestrator.plan.compile import compile_plan
-from orchestrator.plan.estimate import survey
+from orchestrator.plan.estimate import survey_store
 from orchestrator.results.data import Data
 from orchestrator.store import Store, tables
 from orchestrator.work import execute
@@ -46,8 +46,8 @@ def sweep(path, storage, data=Path(".")):
     """What `signsym sweep` does, in this process."""
     store, grid = Store(str(storage)), load(path)
     keep_grid(store, grid.name, grid.text, grid.sets)
-    context = Context(storage=str(storage), data_root=str(data), git="0", versions="{}")
-    done = survey(store)
+    context = JobContext(storage=str(storage), data_root=str(data), git="0", versions="{}")
+    done = survey_store(store)
     plan = compile_plan(grid, done.done_cells, done.done_models)
     for key, job in plan.jobs.items():
         execute.execute(key, dict(job.spec), context)

@@ -10,7 +10,7 @@ from orchestrator.gridfile.grid import load
 from orchestrator.jobs.job import STAGES, Resources
 from orchestrator.plan import cost
 from orchestrator.plan.compile import compile_plan
-from orchestrator.plan.estimate import hours, longest_chain, survey, unshared
+from orchestrator.plan.estimate import hours, longest_chain, survey_store, unshared
 from orchestrator.store import Store
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
@@ -34,10 +34,10 @@ def put(store, plan, seconds):
 
 def test_what_was_measured_goes_before_what_is_stated(plan, tmp_path):
     store = Store(str(tmp_path))
-    before = survey(store).estimates(plan.jobs.values())
+    before = survey_store(store).estimates(plan.jobs.values())
     assert before == {key: job.guess for key, job in plan.jobs.items()}
     put(store, plan, {"pretrain": 7.0, "finetune": 5.0, "attack": 2.0})
-    found = survey(store)
+    found = survey_store(store)
     assert set(found.estimates(plan.jobs.values()).values()) == {7.0, 5.0, 2.0}
     assert found.memory["attack", "smallcnn", "digits", "pgd"] == (5, 10)
     assert found.done_models == {key for key, job in plan.jobs.items() if job.kind != "attack"}
@@ -46,7 +46,7 @@ def test_what_was_measured_goes_before_what_is_stated(plan, tmp_path):
 def test_hours_chain_and_saving_by_hand(plan, tmp_path):
     store = Store(str(tmp_path))
     put(store, plan, {"pretrain": 3600.0, "finetune": 1800.0, "attack": 900.0})
-    found = survey(store)
+    found = survey_store(store)
     seconds = found.estimates(plan.jobs.values())
     # One pre-training, three fine-tunes and 13 attack jobs, a core each.
     assert hours(plan.jobs.values(), seconds, "cpu") == pytest.approx(1 + 3 * 0.5 + 13 * 0.25)

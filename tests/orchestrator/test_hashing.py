@@ -7,7 +7,7 @@ import torch
 
 import signsym_core as ss
 from orchestrator.gridfile.grid import load
-from orchestrator.jobs.job import Context
+from orchestrator.jobs.job import JobContext
 from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store
 from orchestrator.work import execute
@@ -42,7 +42,7 @@ def done(tmp_path_factory):
     """The store of the whole grid, and its plan."""
     folder = tmp_path_factory.mktemp("codes")
     plan = planned(folder)
-    context = Context(storage=str(folder / "store"), data_root=str(folder), git="", versions="{}")
+    context = JobContext(storage=str(folder / "store"), data_root=str(folder), git="", versions="{}")
     for key, job in plan.jobs.items():
         execute.execute(key, dict(job.spec), context)
     return Store(str(folder / "store")), plan

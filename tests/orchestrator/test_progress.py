@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.engine import progress
-from orchestrator.engine.progress import View
+from orchestrator.engine.progress import ProgressDisplay
 from orchestrator.jobs.job import Job, Resources
 
 
@@ -46,7 +46,7 @@ def view(count=4, terminal=False):
     }
     sink = io.StringIO()
     console = Console(file=sink, force_terminal=terminal, width=100)
-    return View(jobs, dict.fromkeys(jobs, 10.0), console), sink
+    return ProgressDisplay(jobs, dict.fromkeys(jobs, 10.0), console), sink
 
 
 def test_plain_lines_count_and_estimate_from_what_jobs_really_took(clock):
@@ -77,8 +77,8 @@ def test_two_slots_halve_what_is_left(clock):
 def test_failures_are_said_at_once(clock):
     shown, sink = view()
     shown.started("k0")
-    shown.failed("k0", "ValueError: no", again=True)
-    shown.failed("k0", "ValueError: no", again=False)
+    shown.failed("k0", "ValueError: no", retried=True)
+    shown.failed("k0", "ValueError: no", retried=False)
     text = sink.getvalue()
     assert "failed, will be tried again: attack number 0: ValueError: no" in text
     assert "failed for good: attack number 0: ValueError: no" in text
@@ -105,14 +105,14 @@ def test_durations(seconds, words):
     assert progress._duration(seconds) == words
 
 
-@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize("retried", [True, False])
 @pytest.mark.parametrize(
     "error", ["ValueError: expected float[n, channels]", "KeyError: '[/red]'", "no [bold]markup[/bold] here", "C:\\["]
 )
-def test_errors_are_printed_as_they_are(clock, error, again):
+def test_errors_are_printed_as_they_are(clock, error, retried):
     shown, sink = view()
     shown.started("k0")
-    shown.failed("k0", error, again=again)
+    shown.failed("k0", error, retried=retried)
     assert f"attack number 0: {error}" in sink.getvalue()
 
 
@@ -145,10 +145,10 @@ def test_a_job_that_is_tried_again_is_still_to_be_done(clock):
         clock.now += 10
         shown.finished(key)
     shown.started("k2")
-    shown.failed("k2", "no", again=True)
+    shown.failed("k2", "no", retried=True)
     assert shown.eta == pytest.approx(20)
     shown.started("k2")
-    shown.failed("k2", "no", again=False)
+    shown.failed("k2", "no", retried=False)
     assert shown.eta == pytest.approx(10)
 
 
@@ -169,7 +169,7 @@ def test_the_start_of_a_worker_is_no_measurement(clock):
 def test_there_is_no_estimate_until_most_of_what_is_left_was_measured(clock):
     shown, _ = view(count=6)
     long = {key: dataclasses.replace(shown.jobs[key], group=("long",)) for key in ("k4", "k5")}
-    shown = View(shown.jobs | long, shown.seconds | {"k4": 60.0, "k5": 60.0}, shown.console)
+    shown = ProgressDisplay(shown.jobs | long, shown.seconds | {"k4": 60.0, "k5": 60.0}, shown.console)
     for at in range(3):
         shown.started(f"k{at}")
         clock.now += 20
@@ -192,7 +192,7 @@ def test_no_estimate_of_a_recorded_sweep_was_far_off(clock, record):
     shown, _ = view(count=len(record))
     named = zip(shown.jobs.items(), record, strict=True)
     jobs = {key: dataclasses.replace(job, group=(what,)) for (key, job), (what, *_) in named}
-    shown = View(jobs, dict.fromkeys(jobs, 3.0), shown.console)
+    shown = ProgressDisplay(jobs, dict.fromkeys(jobs, 3.0), shown.console)
     # What ends in the same moment as another begins makes room for it.
     moments = [(began, True, key) for key, (_, began, _) in zip(jobs, record, strict=True)]
     moments += [(ended, False, key) for key, (_, _, ended) in zip(jobs, record, strict=True)]
@@ -225,7 +225,7 @@ def test_a_terminal_shows_the_count_the_failures_and_the_time_left(clock):
         clock.now += 30
         shown.finished("k0")
         shown.started("k1")
-        shown.failed("k1", "ValueError: no", again=False)
+        shown.failed("k1", "ValueError: no", retried=False)
         shown.started("k2")
         clock.now += 4
         shown._live.refresh()
@@ -266,7 +266,7 @@ def test_kinds_are_counted_apart(clock):
     jobs = {
         key: dataclasses.replace(job, kind="finetune" if key == "k0" else "attack") for key, job in shown.jobs.items()
     }
-    shown = View(jobs, shown.seconds, shown.console)
+    shown = ProgressDisplay(jobs, shown.seconds, shown.console)
     with shown:
         shown.started("k0")
         clock.now += 1

@@ -20,7 +20,7 @@ from orchestrator.commands.audit import _data as audit_data
 from orchestrator.commands.cli import main
 from orchestrator.gridfile.grid import load as load_grid
 from orchestrator.jobs import keys
-from orchestrator.jobs.job import Context
+from orchestrator.jobs.job import JobContext
 from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store, fingerprints, tables
 from orchestrator.work import execute
@@ -243,7 +243,7 @@ def tuned(tmp_path):
                 photo(tmp_path / "photos" / part / name / f"{at}.png", 7 * (at + 4 * shift) + (part == "test"))
     (tmp_path / "grid.yaml").write_text(GRID)
     plan = compile_plan(load_grid(tmp_path / "grid.yaml"), set(), set())
-    context = Context(storage=str(tmp_path / "store"), data_root=str(tmp_path), git="", versions="{}")
+    context = JobContext(storage=str(tmp_path / "store"), data_root=str(tmp_path), git="", versions="{}")
     (tune,) = [job for job in plan.jobs.values() if job.kind == "finetune"]
     (attack,) = [job for job in plan.jobs.values() if "attack" in job.spec and job.spec["attack"]["name"] == "fgsm"]
     execute._data.cache_clear()

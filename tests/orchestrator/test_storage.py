@@ -16,7 +16,7 @@ from places import SECRET
 from sweeps import ROOT, TINY
 
 from orchestrator.commands.cli import main
-from orchestrator.plan.estimate import survey
+from orchestrator.plan.estimate import survey_store
 from orchestrator.store import Store, StoreError, files, tables
 from orchestrator.store.claims import Claims, alive
 from orchestrator.store.events import Events
@@ -24,7 +24,7 @@ from orchestrator.store.events import Events
 
 def test_every_part_of_the_store(uri):
     store = Store(uri)
-    assert survey(store).done_cells == store.done_models() == set()
+    assert survey_store(store).done_cells == store.done_models() == set()
     storerows.put(store, "one", "a", "b")
     store.save_progress("m", {"w": torch.ones(2)}, {"epoch": 1, "history": []})
     assert store.load_progress("m")[1]["epoch"] == 1
@@ -32,7 +32,7 @@ def test_every_part_of_the_store(uri):
     store.drop_progress("m")
     store.write_json("grids/x.json", {"a": 1})
     again = Store(uri)
-    assert survey(again).done_cells == {"a", "b"}
+    assert survey_store(again).done_cells == {"a", "b"}
     assert again.done_models() == {"m"}
     assert again.load_progress("m") is None
     assert torch.equal(again.load_model("m")[0]["w"], torch.arange(3.0))
@@ -55,7 +55,7 @@ def test_a_half_written_file_is_named_and_not_done(uri):
     storerows.put(store, "good", "a")
     whole = store.read("results/good.parquet")
     store.write("results/half.parquet", whole[: len(whole) // 2])
-    assert survey(store).done_cells == {"a"}
+    assert survey_store(store).done_cells == {"a"}
     assert set(store.skipped) == {"results/half.parquet"}
 
 

@@ -23,7 +23,7 @@ from orchestrator.engine.prepare import prepare
 from orchestrator.explorer.app import _strip
 from orchestrator.gridfile.grid import load
 from orchestrator.gridfile.stored import keep_grid
-from orchestrator.jobs.job import Context
+from orchestrator.jobs.job import JobContext
 from orchestrator.pages.context import context_of
 from orchestrator.plan.compile import compile_plan
 from orchestrator.results.data import Data
@@ -55,7 +55,7 @@ def whole(tmp_path_factory):
     (folder / "grid.yaml").write_text(GRID)
     grid, store = load(folder / "grid.yaml"), Store(str(folder / "store"))
     keep_grid(store, grid.name, grid.text, grid.sets)
-    context = Context(storage=store.uri, data_root=str(folder), git="0", versions="{}")
+    context = JobContext(storage=store.uri, data_root=str(folder), git="0", versions="{}")
     for key, job in compile_plan(grid, set(), set()).jobs.items():
         execute.execute(key, dict(job.spec), context)
     execute._Models._loaded.clear()
@@ -393,7 +393,7 @@ def test_the_next_sweep_computes_again_what_is_damaged_and_nothing_else(folder, 
     ran = []
 
     def run_jobs(jobs, prepared, store, settings, console):
-        context = Context(storage=store.uri, data_root=str(folder.parent), git="0", versions="{}")
+        context = JobContext(storage=store.uri, data_root=str(folder.parent), git="0", versions="{}")
         for key, job in jobs.items():
             assert not store.exists([job.results]), "a sweep takes a job for done whose file is there"
             ran.append(job.kind)

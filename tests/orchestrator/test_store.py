@@ -9,7 +9,7 @@ import pytest
 import torch
 from storerows import put, record, result
 
-from orchestrator.plan.estimate import survey
+from orchestrator.plan.estimate import survey_store
 from orchestrator.store import Store, StoreError, records, tables
 
 
@@ -40,7 +40,7 @@ def test_broken_foreign_and_temporary_files_are_named_and_skipped(store, tmp_pat
     (folder / ".good.parquet.1234.tmp").write_bytes(b"")
     (folder / "note.txt").write_text("hello")
     store.write_table("results", "old", [{"other": 1}], __import__("pyarrow").schema([("other", "int64")]))
-    assert survey(store).done_cells == {"a"}
+    assert survey_store(store).done_cells == {"a"}
     named = {"half.parquet", "foreign.parquet", "old.parquet", "note.txt"}
     assert set(store.skipped) == {f"results/{name}" for name in named}
 

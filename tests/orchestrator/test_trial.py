@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from orchestrator.engine.trial import RetiredError, Trial
-from orchestrator.jobs.job import Context
+from orchestrator.jobs.job import JobContext
 from orchestrator.store import StoreError
 from signsym_core.datasets import DataWarning
 
-CONTEXT = Context(storage="/not/there", data_root="", git="", versions="")
+CONTEXT = JobContext(storage="/not/there", data_root="", git="", versions="")
 CONFIG = {"key": "k", "title": "k", "spec": {}, "results": "results/k.parquet", "cpu": 1, "gpu": 0.0}
 CONFIG |= {"halvings": 0, "minutes": 5}
 

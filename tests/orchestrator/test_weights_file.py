@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 import signsym_core as ss
 from orchestrator.gridfile.grid import load
-from orchestrator.jobs.job import Context
+from orchestrator.jobs.job import JobContext
 from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store
 from orchestrator.work import execute
@@ -39,7 +39,7 @@ def test_a_file_that_is_replaced_between_two_jobs_fails_the_second(tmp_path):
     (tmp_path / "grid.yaml").write_text(GRID.format(file=file))
     plan = compile_plan(load(tmp_path / "grid.yaml"), set(), set())
     first, second = (job for job in plan.jobs.values() if job.kind == "finetune")
-    context = Context(storage=str(tmp_path / "store"), data_root=str(tmp_path), git="", versions="{}")
+    context = JobContext(storage=str(tmp_path / "store"), data_root=str(tmp_path), git="", versions="{}")
     execute.execute(first.key, dict(first.spec), context)
     write(file, 6)
     with pytest.raises(WeightsError, match=f"expected sha256 {second.spec['weights']['sha256']}, got "):
