@@ -16,6 +16,7 @@ from orchestrator.gridfile.cells import AttackChoice, Grid, ModelAttacks, ModelC
 from orchestrator.jobs import keys
 from orchestrator.jobs.job import Job, Point
 from orchestrator.plan import cost
+from signsym_core import seal
 from signsym_core.attacks import GRADIENTS
 from signsym_core.registry import identity
 from signsym_core.rules.bp import BP
@@ -216,7 +217,10 @@ def _weights(model: ModelChoice) -> tuple[dict[str, Any] | None, str | None]:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        data = path.read_bytes()
+        seal.check(data)
+        return hashlib.sha256(data).hexdigest()
+    except seal.DamagedError as error:
+        raise PlanError(f"weights file {path} is {error}; copy or export it anew") from None
     except OSError as error:
         raise PlanError(f"weights file {path} cannot be read ({error.strerror}); name a file that exists") from None

@@ -14,9 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from orchestrator.store import seal
 from orchestrator.store.reasons import FOLDER, printable, reason_of_mode
 from orchestrator.store.uri import UriError, check
+from signsym_core import seal
 
 #: What to do about an error of the machine, by its number.
 _ADVICE = {

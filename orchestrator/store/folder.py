@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.store import rows, seal, tables
+from orchestrator.store import rows, tables
 from orchestrator.store.files import Files
 from orchestrator.store.reasons import reason_of
+from signsym_core import seal
 
 #: Files that are read at once from a store that is not local.
 THREADS = 16

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.store import seal
+from signsym_core import seal
 
 #: What a job's spec holds at least, whatever it trained.
 _SPEC: Mapping[str, type] = {"backbone": dict, "dataset": dict, "task": dict, "finetune": dict, "seed": int}

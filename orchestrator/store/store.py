@@ -1,7 +1,7 @@
 """The store: the directory or bucket that holds results, models and failures, and alone says what is done.
 
 A file appears whole or not at all. Nothing is a pickle. A file that a number comes from carries its own digest, which
-is checked whenever it is read (see `orchestrator.store.seal`). What is damaged, half-written or foreign is named and
+is checked whenever it is read (see `signsym_core.seal`). What is damaged, half-written or foreign is named and
 skipped.
 """
 
@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
-from orchestrator.store import records, seal, tables
+from orchestrator.store import records, tables
 from orchestrator.store.files import Files
 from orchestrator.store.files import StoreError as StoreError
 from orchestrator.store.folder import Folder
 from orchestrator.store.reasons import FOLDER, printable, reason_of
-from orchestrator.store.seal import DamagedError as DamagedError
+from signsym_core import seal
+from signsym_core.seal import DamagedError as DamagedError
 
 if TYPE_CHECKING:
     # Imported where tensors are read or written: a sweep's driver, which does neither, stays without torch. Frames are

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchvision import models
 
+from signsym_core import seal
 from signsym_core.backbones.base import Backbone, Model
 from signsym_core.rules.convert import converted
 
@@ -95,6 +96,10 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             f"weights file {path} was replaced since the sweep was planned: expected sha256 {sha256}, got {digest}. "
             f"Put the file back, or start the sweep again, which plans with the new one"
         )
+    try:
+        seal.check(data)
+    except seal.DamagedError as error:
+        raise WeightsError(f"weights file {path} is {error}. Copy or export it anew") from error
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load

@@ -6,10 +6,11 @@ import hashlib
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 import signsym_core as ss
-from signsym_core.backbones.weights import WeightsError, load_file, load_published, refuse_other_bytes
+from signsym_core import seal
+from signsym_core.backbones.weights import WeightsError, load_file, load_published, load_whole_file, refuse_other_bytes
 
 
 def network(seed):
@@ -37,6 +38,24 @@ def test_a_file_that_was_replaced_is_refused_with_both_digests(tmp_path, name):
     assert all(torch.equal(body[key], value) for key, value in model.network.state_dict().items())
     # Without a digest there is nothing to hold it against.
     load_file(model, file)
+
+
+@pytest.mark.parametrize("load", [load_file, load_whole_file])
+def test_a_sealed_file_of_which_a_bit_was_flipped_is_refused_and_nothing_is_loaded(tmp_path, load):
+    state = {name: tensor.contiguous() for name, tensor in network(1).network.state_dict().items()}
+    data = seal.sealed(save(state, metadata={seal.KEY: seal.BLANK}))
+    file, model = tmp_path / "model.safetensors", network(0)
+    file.write_bytes(data)
+    load(model, file)
+    weights = {name: tensor.clone() for name, tensor in network(0).network.state_dict().items()}
+    model.network.load_state_dict(weights)
+    for position in (len(data) - 1, len(data) // 2):
+        data[position] ^= 4
+        file.write_bytes(data)
+        with pytest.raises(WeightsError, match=rf"{file} is damaged: .*sha256.*Copy or export it anew"):
+            load(model, file)
+        data[position] ^= 4
+    assert all(torch.equal(tensor, model.network.state_dict()[name]) for name, tensor in weights.items())
 
 
 def test_published_weights_that_are_not_what_their_name_says_are_refused(tmp_path, monkeypatch):

@@ -28,10 +28,11 @@ from orchestrator.pages.context import context_of
 from orchestrator.plan.compile import compile_plan
 from orchestrator.results.data import Data
 from orchestrator.results.view import PAGES
-from orchestrator.store import Store, leftovers, seal, tables
-from orchestrator.store.seal import DamagedError
+from orchestrator.store import Store, leftovers, tables
 from orchestrator.work import execute
 from orchestrator.work.models import rebuilt
+from signsym_core import seal
+from signsym_core.seal import DamagedError
 
 GRID = """
 name: damaged
