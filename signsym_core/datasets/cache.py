@@ -342,9 +342,17 @@ def _kept_extent(survey: Survey, side: int | None) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, or go on without one where the file system does not support locks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
+    """Hold the folder's lock, or go on without one where the file system does not support locks.
+
+    Raises OSError that names the remedy where the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        words = f"cache {folder} cannot be written ({error.strerror}), and images in it are missing or damaged"
+        raise OSError(error.errno, f"{words}: make it writable, or name another folder in SIGNSYM_CACHE") from error
+    with open(lock, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:

@@ -184,3 +184,14 @@ def test_marks_tell_their_own_position():
     moved = one[28:56] + one[:28] + one[56:]
     assert believed(moved)[1] == 2
     assert issubclass(CacheDamageWarning, DataWarning)
+
+
+def test_damage_in_a_cache_that_cannot_be_written_names_the_remedy(root):
+    folder = folder_of(root)
+    flip(folder / "pixels", 5)
+    (folder / "lock").unlink()
+    # A folder cannot be opened for writing, by no user.
+    (folder / "lock").mkdir()
+    words = rf"cache {folder} cannot be written \(Is a directory\).*damaged: make it writable, or .*SIGNSYM_CACHE"
+    with pytest.warns(CacheDamageWarning), pytest.raises(OSError, match=words):
+        load(root)

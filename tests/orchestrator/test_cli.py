@@ -8,7 +8,9 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from orchestrator.commands.cli import main
 from orchestrator.engine import sweep
@@ -17,6 +19,7 @@ from orchestrator.gridfile import stored
 from orchestrator.gridfile.grid import load
 from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store, tables
+from signsym_core import seal
 
 BROKEN = sorted((Path(__file__).parent / "broken_grids").glob("*.yaml"))
 
@@ -207,6 +210,17 @@ def test_a_missing_weights_file_is_refused_before_anything_is_written(tiny, tmp_
     setting = f"experiments.0.weights={place}"
     assert main([command, str(tiny), "--storage", str(tmp_path / "store"), "--set", setting]) == 2
     assert f"weights file {place} cannot be read" in capsys.readouterr().err.replace("\n", "")
+    assert everything(tmp_path) == before
+
+
+def test_a_damaged_weights_file_of_a_store_is_refused_before_anything_is_written(tiny, tmp_path, capsys):
+    data = seal.sealed(safetensors.numpy.save({"weight": np.ones(9)}, metadata={seal.KEY: seal.BLANK}))
+    data[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(data)
+    before = everything(tmp_path)
+    setting = f"experiments.0.weights={tmp_path / 'model.safetensors'}"
+    assert main(["plan", str(tiny), "--storage", str(tmp_path / "store"), "--set", setting]) == 2
+    assert "model.safetensors is damaged" in capsys.readouterr().err.replace("\n", "")
     assert everything(tmp_path) == before
 
 
