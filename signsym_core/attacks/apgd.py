@@ -59,23 +59,23 @@ class APGD(Attack):
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         best, alive, streams = problem.images, problem.alive, problem.streams
         losses = torch.full((len(best),), -math.inf, dtype=torch.float64, device=best.device)
-        wanted = None
+        target_classes = None
         if self.loss == "targeted-dlr":
-            wanted = runners_up(problem.clean_outputs, problem.labels, self.targets)
-        for number in range(self.restarts * (1 if wanted is None else wanted.shape[1])):
+            target_classes = runners_up(problem.clean_outputs, problem.labels, self.targets)
+        for number in range(self.restarts * (1 if target_classes is None else target_classes.shape[1])):
             places = alive.nonzero().flatten()
             if len(places) == 0:
                 break
-            part = problem.only(alive)
-            target = None if wanted is None else wanted[places, number % wanted.shape[1]]
+            subset = problem.only(alive)
+            target = None if target_classes is None else target_classes[places, number % target_classes.shape[1]]
             noise = 2 * streams.uniform(places, *best.shape[1:]) - 1
-            start = (part.images + epsilon * noise).clamp(0, 1)
-            if part.start is not None and number == 0:
-                start = part.start
-            made, lost, loss = self._run_once(part, self._image_loss(part, target), start, epsilon)
+            start = (subset.images + epsilon * noise).clamp(0, 1)
+            if subset.start is not None and number == 0:
+                start = subset.start
+            candidates, lost, loss = self._run_once(subset, self._image_loss(subset, target), start, epsilon)
             # Losses towards different targets are not to be compared: a later one takes over where it wins.
             better = lost | (loss > losses[places]) if target is None else lost | losses[places].isinf()
-            best = best.index_copy(0, places[better], made[better])
+            best = best.index_copy(0, places[better], candidates[better])
             losses[places[better]] = loss[better]
             alive = alive.index_copy(0, places, ~lost)
         return best
@@ -98,8 +98,8 @@ class APGD(Attack):
         def total(outputs: Tensor, places: Tensor) -> Tensor:
             return image_loss(outputs, places).sum()
 
-        def look(at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            gradient, outputs = problem.gradient_and_outputs(total, at)
+        def look(point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            gradient, outputs = problem.gradient_and_outputs(total, point)
             return gradient, image_loss(outputs, everywhere).double(), problem.lost(outputs)
 
         def column(values: Tensor) -> Tensor:
@@ -155,9 +155,9 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
 def _checkpoints(steps: int) -> frozenset[int]:
     """Steps after which the step size is looked at: 22 % of them, then each time 3 % fewer, at least 6 %."""
     span, shrink, least = max(int(0.22 * steps), 1), max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)
-    found, at = [], 0
-    while at + span <= steps:
-        at += span
-        found.append(at)
+    checkpoints, step = [], 0
+    while step + span <= steps:
+        step += span
+        checkpoints.append(step)
         span = max(span - shrink, least)
-    return frozenset(found)
+    return frozenset(checkpoints)

@@ -60,13 +60,13 @@ class AutoAttack(Attack):
             places = alive.nonzero().flatten()
             if len(places) == 0:
                 break
-            part = problem.only(alive)
-            made = within_ball(part.images, member.run(part, epsilon), epsilon)
-            outputs = part.outputs(made)
-            found, lost = margin(outputs, part.labels), part.lost(outputs)
-            better = lost | (found < margins[places])
-            best = best.index_copy(0, places[better], made[better])
-            margins = margins.index_copy(0, places[better], found[better])
+            subset = problem.only(alive)
+            candidates = within_ball(subset.images, member.run(subset, epsilon), epsilon)
+            outputs = subset.outputs(candidates)
+            new_margins, lost = margin(outputs, subset.labels), subset.lost(outputs)
+            better = lost | (new_margins < margins[places])
+            best = best.index_copy(0, places[better], candidates[better])
+            margins = margins.index_copy(0, places[better], new_margins[better])
             alive = alive.index_copy(0, places, ~lost)
         return best
 

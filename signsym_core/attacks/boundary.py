@@ -62,13 +62,15 @@ class Boundary(MinimisationAttack):
             going = ((source >= self.convergence) & oracle.affords(places)).nonzero().flatten()
             if len(going) == 0:
                 break
-            at, here, x = places[going], best[going], clean[going]
-            noise = oracle.streams.normal(at, clean.shape[1])
+            going_places, here, x = places[going], best[going], clean[going]
+            noise = oracle.streams.normal(going_places, clean.shape[1])
             on_sphere, proposed, distance = _proposals(x, here, noise, spherical[going], source[going])
-            lost = oracle.lost(proposed.view(-1, *shape), at)
+            lost = oracle.lost(proposed.view(-1, *shape), going_places)
             if step % _EVERY == 0:
                 record = step // _EVERY - 1
-                spheres[going, record % _SPHERICAL_RECORD] = oracle.lost(on_sphere.view(-1, *shape), at).to(x.dtype)
+                spheres[going, record % _SPHERICAL_RECORD] = oracle.lost(on_sphere.view(-1, *shape), going_places).to(
+                    x.dtype
+                )
                 moves[going, record % _STEP_RECORD] = lost.to(x.dtype)
             nearer = lost & ((x - proposed).norm(dim=1) < distance)
             best[going[nearer]] = proposed[nearer]

@@ -44,20 +44,20 @@ class FAB(Attack):
         require(self.targets >= 1, "targets", "a whole number, at least 1", self.targets)
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
-        (found,) = problem.once(self, self.minimise)
-        return found
+        (images,) = problem.once(self, self.minimise)
+        return images
 
     def minimise(self, problem: Problem) -> tuple[Tensor]:
         """The nearest lost images that are found."""
         alive = problem.task.score(problem.clean_outputs, problem.labels, problem.gallery) > 0
-        found, part = problem.images.clone(), problem.only(alive)
-        if len(part.images):
-            targets = runners_up(part.clean_outputs, part.labels, self.targets)
-            best, least = part.images, torch.full_like(part.images.flatten(1)[:, 0], math.inf)
+        nearest, subset = problem.images.clone(), problem.only(alive)
+        if len(subset.images):
+            targets = runners_up(subset.clean_outputs, subset.labels, self.targets)
+            best, least = subset.images, torch.full_like(subset.images.flatten(1)[:, 0], math.inf)
             for target in targets.unbind(dim=1):
-                best, least = self._walk(part, target, best, least)
-            found[alive] = best
-        return (found,)
+                best, least = self._walk(subset, target, best, least)
+            nearest[alive] = best
+        return (nearest,)
 
     def _walk(self, problem: Problem, target: Tensor, best: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
         """Towards the classes `target`; returns the nearest lost images yet and their distances."""

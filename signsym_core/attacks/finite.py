@@ -25,7 +25,9 @@ def mended(total: Tensor) -> None:
 
 
 def _finite(gradients: Sequence[Tensor | None], _: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    return tuple(None if each is None else torch.where(each.isfinite(), each, 0.0) for each in gradients)
+    return tuple(
+        None if gradient is None else torch.where(gradient.isfinite(), gradient, 0.0) for gradient in gradients
+    )
 
 
 class Tally:

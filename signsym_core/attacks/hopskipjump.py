@@ -67,13 +67,13 @@ class HopSkipJump(MinimisationAttack):
             going = oracle.affords(places, evaluations).nonzero().flatten()
             if len(going) == 0:
                 break
-            at, here, clean = places[going], current[going], originals[going]
+            going_places, here, clean = places[going], current[going], originals[going]
             delta = torch.full_like(distances[going], 0.1) if step == 0 else self.gamma * distances[going] / pixels
-            update = self._normal(oracle, here, at, delta, evaluations)
+            update = self._normal(oracle, here, going_places, delta, evaluations)
             if self.constraint == "linf":
                 update = update.sign()
-            moved = self._lost_along(oracle, here, update, distances[going] / math.sqrt(step + 1), at)
-            moved = self._to_border(oracle, clean, moved, at)
+            moved = self._lost_along(oracle, here, update, distances[going] / math.sqrt(step + 1), going_places)
+            moved = self._to_border(oracle, clean, moved, going_places)
             current = current.index_copy(0, going, moved)
             distances = distances.index_copy(0, going, self._distances(clean, moved))
             nearer = distances < least
@@ -105,9 +105,9 @@ class HopSkipJump(MinimisationAttack):
         while len(searching):
             middle = (low[searching] + high[searching]) / 2
             proposed = self._towards(originals[searching], lost[searching], middle)
-            found = oracle.lost(proposed, places[searching])
-            high = high.index_copy(0, searching, torch.where(found, middle, high[searching]))
-            low = low.index_copy(0, searching, torch.where(found, low[searching], middle))
+            is_lost = oracle.lost(proposed, places[searching])
+            high = high.index_copy(0, searching, torch.where(is_lost, middle, high[searching]))
+            low = low.index_copy(0, searching, torch.where(is_lost, low[searching], middle))
             # Where the middle stays the same, floats have no number in between.
             open_still = (high - low > enough)[searching] & (last[searching] != middle)
             last = last.index_copy(0, searching, middle)
@@ -130,10 +130,10 @@ class HopSkipJump(MinimisationAttack):
                 break
             step = _column(length[searching], here) * update[searching]
             proposed = (here[searching] + step).clamp(0, 1)
-            found = oracle.lost(proposed, places[searching])
-            result = result.index_copy(0, searching[found], proposed[found])
+            is_lost = oracle.lost(proposed, places[searching])
+            result = result.index_copy(0, searching[is_lost], proposed[is_lost])
             length = length.index_copy(0, searching, length[searching] / 2)
-            searching = searching[~found]
+            searching = searching[~is_lost]
         return result
 
     def _normal(self, oracle: Oracle, here: Tensor, places: Tensor, delta: Tensor, evaluations: int) -> Tensor:
@@ -141,8 +141,8 @@ class HopSkipJump(MinimisationAttack):
         # How many vectors are drawn at a time depends on the image's size alone: so do the numbers of its stream.
         piece = max(1, min(evaluations, _NUMBERS // here[0].numel()))
         group = max(1, oracle.micro_batch // piece)
-        parts = zip(here.split(group), places.split(group), delta.split(group), strict=True)
-        return torch.cat([self._group_normal(oracle, *part, evaluations, piece) for part in parts])
+        groups = zip(here.split(group), places.split(group), delta.split(group), strict=True)
+        return torch.cat([self._group_normal(oracle, *tensors, evaluations, piece) for tensors in groups])
 
     def _group_normal(
         self, oracle: Oracle, here: Tensor, places: Tensor, delta: Tensor, evaluations: int, piece: int

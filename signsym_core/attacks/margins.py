@@ -17,14 +17,14 @@ _ABSENT = -1e9
 
 def margin(z: Tensor, y: Tensor) -> Tensor:
     """[n]: z_y - max of the other classes; negative where the image is lost. Of several labels the best counts."""
-    mine = _mask(z, y)
-    return z.masked_fill(~mine, _ABSENT).amax(dim=1) - z.masked_fill(mine, _ABSENT).amax(dim=1)
+    is_label = _mask(z, y)
+    return z.masked_fill(~is_label, _ABSENT).amax(dim=1) - z.masked_fill(is_label, _ABSENT).amax(dim=1)
 
 
 def gap(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """[n]: z_t - z_y for the classes `target` [n]; of several labels the best counts. Positive where t is above y."""
-    own = z.masked_fill(~_mask(z, y), _ABSENT).amax(dim=1)
-    return z.gather(1, target.unsqueeze(1)).squeeze(1) - own
+    label_logit = z.masked_fill(~_mask(z, y), _ABSENT).amax(dim=1)
+    return z.gather(1, target.unsqueeze(1)).squeeze(1) - label_logit
 
 
 def dlr(z: Tensor, y: Tensor) -> Tensor:

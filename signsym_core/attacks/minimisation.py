@@ -42,11 +42,11 @@ class Oracle:
     def lost(self, images: Tensor, places: Tensor) -> Tensor:
         """bool [m]: whether each of `images`, made for the image of the block at its place, is lost."""
         result = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        asked = self.affords(places).nonzero().flatten()
-        if len(asked):
-            self.used.index_add_(0, places[asked], torch.ones_like(asked))
-            outputs = self.problem.outputs(images[asked])
-            result[asked] = self.problem.lost(outputs, places[asked])
+        affordable = self.affords(places).nonzero().flatten()
+        if len(affordable):
+            self.used.index_add_(0, places[affordable], torch.ones_like(affordable))
+            outputs = self.problem.outputs(images[affordable])
+            result[affordable] = self.problem.lost(outputs, places[affordable])
         return result
 
 
@@ -83,10 +83,10 @@ class MinimisationAttack(Attack):
         places, start = self._starts(oracle, alive.nonzero().flatten())
         if len(places):
             originals = problem.images[places]
-            found = self.walk(oracle, originals, start, places)
-            further = (originals + (1 + _SAFETY) * (found - originals)).clamp(0, 1)
-            safe = oracle.lost(further, places).view(-1, *[1] * (found.ndim - 1))
-            images[places] = torch.where(safe, further, found)
+            nearest = self.walk(oracle, originals, start, places)
+            further = (originals + (1 + _SAFETY) * (nearest - originals)).clamp(0, 1)
+            safe = oracle.lost(further, places).view(-1, *[1] * (nearest.ndim - 1))
+            images[places] = torch.where(safe, further, nearest)
             distances[places] = sizes(images[places] - originals, self.norm)
         return images, distances, oracle.used
 
@@ -107,14 +107,14 @@ class MinimisationAttack(Attack):
             noise[searching] = oracle.streams.uniform(searching, *shape)
             lost[searching] = oracle.lost(noise[searching], searching)
             searching = searching[~lost[searching]]
-        found = places[lost[places]]
-        searching, share = found, torch.ones(len(images), dtype=images.dtype, device=images.device)
-        for part in range(1, _BLENDS):
+        started = places[lost[places]]
+        searching, share = started, torch.ones(len(images), dtype=images.dtype, device=images.device)
+        for number in range(1, _BLENDS):
             if len(searching) == 0:
                 break
-            blend = part / _BLENDS
-            there = oracle.lost((1 - blend) * images[searching] + blend * noise[searching], searching)
-            share[searching[there]] = blend
-            searching = searching[~there]
-        shares = share[found].view(-1, *[1] * len(shape))
-        return found, (1 - shares) * images[found] + shares * noise[found]
+            blend = number / _BLENDS
+            is_lost = oracle.lost((1 - blend) * images[searching] + blend * noise[searching], searching)
+            share[searching[is_lost]] = blend
+            searching = searching[~is_lost]
+        shares = share[started].view(-1, *[1] * len(shape))
+        return started, (1 - shares) * images[started] + shares * noise[started]

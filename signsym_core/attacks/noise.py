@@ -43,13 +43,13 @@ class Noise(Attack):
             if not alive.any():
                 break
             places = alive.nonzero().flatten()
-            part = problem.only(alive)
+            subset = problem.only(alive)
             noise = 2 * streams.uniform(places, *images.shape[1:]) - 1
-            made = within_ball(part.images, part.images + noise * epsilon, epsilon)
-            found = part.scores(made)
-            better = found < scores[alive]
-            best = best.index_copy(0, places[better], made[better])
-            scores = scores.index_copy(0, places[better], found[better])
+            candidates = within_ball(subset.images, subset.images + noise * epsilon, epsilon)
+            new_scores = subset.scores(candidates)
+            better = new_scores < scores[alive]
+            best = best.index_copy(0, places[better], candidates[better])
+            scores = scores.index_copy(0, places[better], new_scores[better])
         return best
 
     def cost(self, epsilons: int) -> float:

@@ -28,18 +28,18 @@ def sdha_distance(smooth: Tensor, labels: Tensor, train: Codes, sharpness: float
     that still agrees counts its distance, one that is flipped counts about 1 without a gradient. Near images weigh
     more: w(q, r) = (d_H(sign q, r) + 1e-8)^-z, a constant of the gradient. σ is `sharpness`, z is `power`.
     """
-    bits, own = smooth.shape[1], signs(smooth.detach()).to(smooth.dtype)
+    bits, query_codes = smooth.shape[1], signs(smooth.detach()).to(smooth.dtype)
     codes = train.signs.to(smooth.dtype)
-    distances = ((bits - own @ codes.T) / 2).clamp(min=0)
+    distances = ((bits - query_codes @ codes.T) / 2).clamp(min=0)
     weights = (distances + 1e-8).pow(-power) * relevance(labels, train.labels)
-    found = relevance(labels, train.labels).sum(dim=1, keepdim=True)
+    relevant_count = relevance(labels, train.labels).sum(dim=1, keepdim=True)
     # A bit of r is +1 or -1, so all that a query needs of its r is how much weight stands on either side of each bit.
     above = weights @ (codes > 0).to(smooth.dtype)
     below = weights @ (codes < 0).to(smooth.dtype)
-    lonely = found == 0
-    alone = 1e-8**-power
-    above = torch.where(lonely, alone * (own > 0), above) / found.clamp(min=1)
-    below = torch.where(lonely, alone * (own < 0), below) / found.clamp(min=1)
+    lonely = relevant_count == 0
+    own_weight = 1e-8**-power
+    above = torch.where(lonely, own_weight * (query_codes > 0), above) / relevant_count.clamp(min=1)
+    below = torch.where(lonely, own_weight * (query_codes < 0), below) / relevant_count.clamp(min=1)
     return 25 / bits * (above * _apart(smooth, 1, sharpness) + below * _apart(smooth, -1, sharpness)).sum(dim=1)
 
 

@@ -82,10 +82,10 @@ class Square(Attack):
             proposed = proposed.clamp(0, 1)
             outputs = problem.outputs(proposed)
             queries.index_add_(0, active, (~done).long())
-            found = margin(outputs, labels).to(images.dtype)
+            new_margins = margin(outputs, labels).to(images.dtype)
             lost = problem.lost(outputs, active)
-            better = ((found < least) | lost) & ~done
-            margins.index_copy_(0, active, torch.where(better, found, least))
+            better = ((new_margins < least) | lost) & ~done
+            margins.index_copy_(0, active, torch.where(better, new_margins, least))
             best.index_copy_(0, active, torch.where(better[:, None, None, None], proposed, current))
             done = done | lost
         problem.told = Told(queries=queries)
@@ -93,8 +93,8 @@ class Square(Attack):
 
     def side(self, move: int, height: int, width: int) -> int:
         """Side of the square of the move with this number, from 0."""
-        at = move * 10_000 // self.queries if self.rescaled else move
-        share = self.first_share / 2 ** sum(at > after for after in _HALVINGS)
+        position = move * 10_000 // self.queries if self.rescaled else move
+        share = self.first_share / 2 ** sum(position > after for after in _HALVINGS)
         return min(max(round(math.sqrt(share * height * width)), 1), height, width)
 
     def cost(self, epsilons: int) -> float:
