@@ -1,4 +1,4 @@
-"""The audit of a model at hand, whoever made it: run what the checks need, probe its gradient, judge."""
+"""The audit of a given model: run the attacks that the checks need, probe its gradient, judge."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from signsym_core.rules.convert import converted
 from signsym_core.tasks import TASKS
 from signsym_core.verdict import Verdict, judge
 
-#: Images that a probe is made at.
+#: Images at which a model is probed.
 PROBED = 100
 #: Draws that the gradient of a random model is averaged over.
 DRAWS = 20
@@ -45,16 +45,24 @@ def audit(
 ) -> Verdict:
     """Whether the robustness of a classifier is real: the verdict with its findings.
 
-    `model` is any module that gives logits [n, classes] for images float [n, channels, height, width] in [0, 1]; a
-    converted one is attacked with its exact gradient too. Several models are one setting with several seeds. `twin`
+    `model` is any module that returns logits [n, classes] for images float [n, channels, height, width] in [0, 1]; a
+    converted one is also attacked with its exact gradient. Several models are one setting with several seeds. `twin`
     is a model of the same data and backbone that was trained by backpropagation, one for each model: examples made on
-    it are tried on the model. FGSM, and PGD and APGD with `steps` steps, run at every ε of `epsilons` (L∞) and at 0.5.
-    Without a twin the black-box attack Square, with `queries` looks at each image, runs too: for a model that is not a
-    converted one it stands for the twin. A model whose outputs or gradients are random is attacked along its gradient
-    averaged over 20 draws as well. One without any gradient is attacked all the same, and judged by what needs none.
+    it are tested on the model. FGSM, and PGD and APGD with `steps` steps, run at every ε of `epsilons` (L∞) and at 0.5.
+    Without a twin the black-box attack Square, with `queries` queries per image, runs too; for a model that is not
+    converted it replaces the twin. A model with random outputs or gradients is also attacked along its gradient
+    averaged over 20 draws. A model without any gradient is attacked too, and judged by the attacks that need none.
 
-    Raises ValueError for inputs that do not fit (see `signsym_core.attack`) and for numbers of models and twins that
-    differ.
+    Raises ValueError for invalid inputs (see `signsym_core.attack`) and for different numbers of models and twins.
+
+    >>> import torch, signsym_core as ss
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2, bias=False))
+    >>> weights = torch.tensor([1.0, -1.0]).repeat(24)
+    >>> model[1].weight.data = torch.stack([weights, -weights])
+    >>> images = torch.rand(100, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    >>> verdict = ss.audit(model, images, model(images).argmax(dim=1), ["5/255"], steps=5, queries=20)
+    >>> verdict.words
+    'sound'
     """
     validation.check_images(images)
     validation.check_labels(labels, images)
@@ -104,7 +112,7 @@ class Averaged(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Planned:
-    """An attack that is to be run: which gradient its runs are told under, and which one it follows."""
+    """An attack to run: the gradient that its runs are recorded under, and the one that it follows."""
 
     attack: Attack
     recorded_gradient: str
@@ -138,7 +146,7 @@ def _runs(
 ) -> Iterator[Run]:
     for planned in plan:
         attack, surrogate = planned.attack, planned.surrogate
-        # Where every image can be grey what has no gradient, or many, proves nothing that the others do not.
+        # At ε ≥ 0.5, where every image can be made grey, attacks without a gradient and EOT add no information.
         radii = [e for e in epsilons if e < GREY or planned.recorded_gradient not in ("none", "eot")]
         radii = [0.0] if attack.name == "none" else radii
         if not radii:

@@ -1,4 +1,4 @@
-"""One block of images under attack at every epsilon: what the attack proposes is brought into the ball and judged."""
+"""One block of images attacked at every epsilon: the attack's proposals are projected into the ball and scored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from signsym_core.attacks.problem import Problem
 
 @dataclasses.dataclass(kw_only=True)
 class Block:
-    """What became of the images of a block, as `Outcome` has it of all images."""
+    """The results of the images of a block, with the fields of `Outcome`."""
 
     scores: Tensor
     linf: Tensor
@@ -31,7 +31,7 @@ class Block:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """Images within the ball, and of each how many entries were not finite on the way (int64), on the device."""
+    """Images within the ball, and for each the number of non-finite gradient entries (int64), on the device."""
 
     images: Tensor
     nonfinite: Tensor | None = None
@@ -90,7 +90,7 @@ def run_block(
             tally.careful = True
             crafted = source.craft(attack, subset, epsilon)
             tally.careful = False
-        # A proposal that is no number leaves the pixel as it is, like a gradient that is none.
+        # A pixel whose proposal is NaN stays unchanged, like one whose gradient is NaN.
         tally.note(crafted.isnan().flatten(1).sum(dim=1), subset.numbers)
         images = within_ball(subset.images, crafted, epsilon, attack.norm)
         images = representable(subset.images, images, subset.dtype)
@@ -108,7 +108,7 @@ def run_block(
     alive = torch.ones(count, dtype=torch.bool)
     previous: int | None = None
     ascending = sorted(range(len(epsilons)), key=lambda row: epsilons[row])
-    # Epsilon 0 comes last where nothing is carried: its outputs may come for free with a gradient.
+    # Epsilon 0 comes last where nothing is carried: a gradient pass may have computed its outputs already.
     order = ascending if carry else sorted(ascending, key=lambda row: epsilons[row] == 0)
     for row in order:
         epsilon = float(epsilons[row])
@@ -119,7 +119,7 @@ def run_block(
             if (len(waiting) + 1) * count > problem.micro_batch:
                 judge_waiting()
         elif previous is not None:
-            # What was lost at a smaller epsilon keeps its image, which is valid here too.
+            # An image lost at a smaller epsilon keeps its adversarial image, which is valid here too.
             inherited = (result.linf, result.sizes, result.predictions, result.adversarial, result.nonfinite_gradient)
             for kept in inherited:
                 kept[row] = kept[previous]

@@ -1,9 +1,9 @@
-"""Which check is made on which runs of a model, and what it means when it is raised.
+"""Which check applies to which runs of a model, and what a raised check means.
 
-A check is made wherever its runs are there, at every ε; two attacks are compared below ε = 0.5 only. The checks
-themselves are in `signsym_core.masking` and `gradientchecks`; the order is that of tables. Whoever says what the
-outcomes of a model show (an audit, a page, a report) asks here, so that all say the same. Source of the list: Carlini
-et al. 2019 (1902.06705), with the comparison of two gradients that only a backward pass of its own allows.
+A check is made at every ε for which its runs exist; two attacks are compared only below ε = 0.5. The check functions
+are in `signsym_core.masking` and `gradientchecks`; the order is that of tables. Audits, pages and reports all use this
+module, so that they agree. Source of the list: Carlini et al. 2019 (1902.06705), plus the comparison of two gradients,
+which only a model with a separate backward pass allows.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from signsym_core import gradientchecks, masking
 from signsym_core.evidence import Array, Evidence, Run, paired
 from signsym_core.finding import Finding
 
-#: What a raised check says: an attack breaks more than the one that is believed; the gradient may lie, which an attack
-#: has yet to show; the attack was too weak to tell; or nothing that decides by itself.
+#: The meaning of a raised check: "masked", an attack breaks more than the reported one; "sign", the gradient may be
+#: wrong, which an attack must confirm; "weak", the attack was too weak; "told", information that decides nothing.
 Level = Literal["masked", "sign", "weak", "told"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckFinding:
-    """What a check found."""
+    """A finding of a check, with its ε and run."""
 
     finding: Finding
-    #: None where it is about no ε.
+    #: None where the finding does not depend on ε.
     epsilon: float | None = None
-    #: The run whose score is in question; None where it is the model.
+    #: The run whose score is in question; None where the finding is about the model itself.
     run: Run | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two outcomes that a check compares; those of one shape are compared at once."""
+    """Two outcomes that a check compares; pairs of one shape are compared in one batch."""
 
     flag: str
     epsilon: float
@@ -49,26 +49,26 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check: `ask` lists what it is to be made on, which is nothing where its runs are missing."""
+    """One check: `ask` yields its findings, or the pairs of outcomes to compare; nothing where its runs are missing."""
 
     id: str
     flag: str
     level: Level
     #: Whether a verdict needs it.
     minimal: bool
-    #: What it needs, in words.
+    #: The runs that it needs, in words.
     needs: str
     ask: Callable[[Evidence], Iterator[CheckFinding | Pair]]
 
     def look(self, evidence: Evidence) -> list[CheckFinding]:
-        """What it finds."""
+        """The findings of this check."""
         return findings(evidence, [self])[self.id]
 
 
 def findings(evidence: Evidence, checks: Sequence[Check] | None = None) -> dict[str, list[CheckFinding]]:
-    """What each check finds on a model, by its id, in the order of tables; `checks` are all where none are named.
+    """The findings of each check on a model, by the check's id, in the order of tables; by default of all checks.
 
-    Comparisons of one shape are made at once.
+    Pairs of one shape are compared in one batch.
     """
     by_check: dict[str, list[CheckFinding]] = {}
     pairs: dict[tuple[str, tuple[int, ...]], list[tuple[list[CheckFinding], Pair]]] = {}
@@ -120,7 +120,7 @@ def _no_better_than_noise(evidence: Evidence) -> Iterator[CheckFinding]:
 
 
 def _one_step(evidence: Evidence) -> Iterator[Pair]:
-    # Beyond ε = 0.5 one step leaves every image at a corner of the cube, which no iterated attack looks at.
+    # Beyond ε = 0.5 one step moves every image to a corner of the cube, which iterated attacks do not reach.
     for epsilon in _epsilons(evidence, below=masking.GREY):
         runs = evidence.runs_at(evidence.result, epsilon)
         most = max(run.steps for run in runs)
@@ -130,7 +130,7 @@ def _one_step(evidence: Evidence) -> Iterator[Pair]:
 
 
 def _more_steps(evidence: Evidence) -> Iterator[Pair]:
-    """About twice the steps, of the attack that keeps least: whether that one has gone as far as it goes."""
+    """The strongest attack with about twice its steps: whether it has converged."""
     for epsilon in _epsilons(evidence, below=masking.GREY):
         best = evidence.strongest(evidence.result, epsilon)
         assert best is not None, "an ε of these runs has a run"
@@ -156,7 +156,7 @@ def _border(evidence: Evidence) -> Iterator[CheckFinding]:
 
 def _monotone(evidence: Evidence) -> Iterator[Pair]:
     for runs in _by_attack(evidence).values():
-        # One step may overshoot: its score may rise in truth.
+        # A single step may overshoot, so that its score really rises with ε.
         for smaller, larger in pairwise(run for run in runs if run.steps != 1):
             yield from _pair("not_monotone", larger, smaller)
 
@@ -183,7 +183,7 @@ def _size(evidence: Evidence) -> Iterator[CheckFinding]:
 
 def _zero(evidence: Evidence) -> Iterator[CheckFinding]:
     for gradient in dict.fromkeys(("feedback", evidence.result)):
-        # What is said of the clean image is the same at every ε.
+        # The gradient at the clean image is the same at every ε.
         runs = {
             (run.attack, run.parameters): run for run in evidence.of(gradient=gradient) if run.no_gradient is not None
         }
@@ -215,7 +215,7 @@ def _beside_white_box(gradient: str, flag: str) -> Callable[[Evidence], Iterator
         lowest: dict[tuple[float, tuple[int, ...], int], NDArray[Any]] = {}
         for other in evidence.of(gradient=gradient, below=masking.GREY):
             white = evidence.runs_at("feedback", other.epsilon)
-            # A run of fewer seeds would take the others' away from all.
+            # A run with fewer seeds would restrict the comparison to its seeds.
             white = [run for run in white if set(run.seeds) >= set(other.seeds)] or white
             outcomes = paired(other, *white) if white else None
             if outcomes is None:

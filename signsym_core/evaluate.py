@@ -142,6 +142,16 @@ def attack(
     weights or running statistics is none. A gradient may have entries that are not finite: they count as 0, and the
     outcome says how many there were. BypassedLayerError, a ValueError too, where the attack follows the feedback of
     layers that the model goes around.
+
+    >>> import torch, signsym_core as ss
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))
+    >>> model[1].weight.data = torch.eye(2)
+    >>> image, label = torch.tensor([0.6, 0.5]).view(1, 2, 1, 1), torch.tensor([0])
+    >>> outcome = ss.attack("fgsm", model, image, label, epsilons=[0.04, 0.06])
+    >>> outcome.robust.tolist()
+    [[True], [False]]
+    >>> outcome.accuracy
+    [1.0, 0.0]
     """
     chosen = name if isinstance(name, Attack) else ATTACKS.build(name, **parameters)
     if isinstance(name, Attack) and parameters:

@@ -1,4 +1,4 @@
-"""What is known of one model: the outcomes of the attacks that were run on it, and what a probe measured.
+"""The evidence about one model: the outcomes of the attacks on it, and the measurements of its probes.
 
 A model here is one setting under one rule, fine-tuned with one or several seeds. Legend: outcomes [seeds, images].
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    # Probes are made of a model; the evidence of a store's outcomes is judged without torch.
+    # Probes need torch; the evidence of a store's outcomes is judged without it.
     from signsym_core.probes import Probe
 
 Array = NDArray[np.float64]
@@ -25,9 +25,9 @@ class Run:
     """One attack at one ε."""
 
     attack: str
-    #: How the attack's parameters are told apart, such as the JSON of those that are not the default.
+    #: Text that identifies the attack's parameters, such as the JSON of those that are not the default.
     parameters: str
-    #: "feedback", "exact", "transfer", ...; "none" for an attack that asks for no gradient.
+    #: "feedback", "exact", "transfer", ...; "none" for an attack that uses no gradient.
     gradient: str
     epsilon: float
     #: The norm that ε is a radius of; runs of different norms are never compared.
@@ -61,19 +61,19 @@ class Evidence:
     runs: tuple[Run, ...]
     #: Score of the best constant prediction.
     chance: float
-    #: One probe for each seed; none where the model itself was not at hand.
+    #: One probe for each seed; none where the model itself was not available.
     probes: tuple[Probe, ...] = ()
-    #: Whether the model's backward pass may be another thing than its gradient, so that "exact" is a choice.
+    #: Whether the model's backward pass may differ from its gradient, so that "exact" is a separate choice.
     converted: bool = True
-    #: Whether the model's own backward pass is that of autograd, by how it was built, so that no probe has to ask.
+    #: Whether the model's backward pass is autograd's by construction, so that no probe is needed.
     autograd: bool = False
 
     def of(self, *, gradient: str | None = None, below: float = 2.0) -> list[Run]:
-        """The L∞ attacks at ε in (0, `below`), of one source of gradient or of any, but the null attacks."""
+        """The L∞ attacks at ε in (0, `below`), of one source of gradient or of any, except the null attacks."""
         return [run for run in self._attacks if run.epsilon < below and gradient in (None, run.gradient)]
 
     def runs_at(self, gradient: str, epsilon: float) -> list[Run]:
-        """The L∞ attacks of one source of gradient at one ε, but the null attacks."""
+        """The L∞ attacks of one source of gradient at one ε, except the null attacks."""
         return self._places.get((gradient, epsilon), [])
 
     @property
@@ -88,7 +88,7 @@ class Evidence:
         return max(runs, key=lambda run: (run.outcomes.size, run.attack == "none"), default=None)
 
     def strongest(self, gradient: str, epsilon: float) -> Run | None:
-        """The run of that gradient and ε that keeps least."""
+        """The run of that gradient and ε with the lowest score."""
         return min(self.runs_at(gradient, epsilon), key=lambda run: run.score, default=None)
 
     @functools.cached_property
@@ -103,12 +103,12 @@ class Evidence:
         return places
 
 
-#: Attacks that look at no model.
+#: Attacks that do not use the model.
 NULL = frozenset({"none", "noise"})
 
 
 def paired(*runs: Run) -> list[NDArray[Any]] | None:
-    """The outcomes of the runs over the seeds and images that all of them have, in one order; None where none is."""
+    """The outcomes of the runs for their common seeds and images, in one order; None where there are none."""
     first = runs[0]
     if all(
         run.seeds == first.seeds and (run.images is first.images or np.array_equal(run.images, first.images))

@@ -1,4 +1,4 @@
-"""What a check of the audit finds."""
+"""The finding of a check of the audit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a check says: the two numbers that it compares, what they rest on, and whether it is raised."""
+    """The result of a check: the two numbers that it compares, their sample size, and whether the check is raised."""
 
     flag: str
     raised: bool

@@ -95,6 +95,17 @@ def fine_tune(
     the step; NonFiniteWeightsError, naming the first parameter, buffer or moment of the optimiser that is not finite
     after an epoch, before `on_epoch` is called; and ValueError where a converted layer does not take part in the
     forward pass, and where labels are not int64 [n] below `classes` or 0/1 [n, classes].
+
+    >>> import torch, signsym_core as ss
+    >>> from signsym_core.datasets import Split
+    >>> images = torch.randint(256, (64, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    >>> train = Split(images=images, labels=(images[:, 0, 0, 0] > 127).long(), indices=torch.arange(64))
+    >>> source, task = ss.DATASETS.build("digits"), ss.TASKS.build("classification")
+    >>> network = ss.BACKBONES.build("smallcnn", width=4).build(task.outputs(2), channels=1)
+    >>> settings = ss.FineTune(epochs=3, batch_size=16, lr=1e-3, head_lr=1e-2)
+    >>> history = ss.fine_tune(ss.convert(network, "frsf"), train, source, task, settings, seed=0)
+    >>> history[-1]["loss"] < history[0]["loss"]
+    True
     """
     check_module(model)
     check_labels(train.labels, classes=classes)

@@ -1,4 +1,4 @@
-"""A model while it is measured: in evaluation mode, its parameters without gradients."""
+"""Freezing a model for a measurement: evaluation mode, and parameters without gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and parameters without gradient inside the block; everything as before after it."""
+    """Evaluation mode and parameters without gradient inside the block; the previous state is restored after it."""
     training = {module: module.training for module in model.modules()}
     gradients = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:

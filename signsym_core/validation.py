@@ -1,4 +1,4 @@
-"""What functions accept from outside. Each check says which argument it is about, what was expected and what came."""
+"""Validation of arguments. Each error names the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_module(model: object, name: str = "model") -> None:
 
 
 def whole_number(name: str, value: object, least: int) -> int:
-    """`value` as an int: a whole number from `least` on, of any type that counts; True and False count nothing."""
+    """`value` as an int: a whole number, at least `least`, of any integral type except bool."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name} must be a whole number, at least {least}, got {shown(value)}")
     return int(value)
@@ -113,7 +113,7 @@ def check_labels(labels: object, images: Tensor | Prepared | None = None, classe
 def binary_codes(codes: object, name: str) -> Tensor:
     """Codes as int8 of -1 and +1 [n, bits], from bool, or from numbers that are exactly -1 and +1.
 
-    0 and 1 are refused: they would be two codes to one reader and the same to another.
+    0 and 1 are refused, because they are ambiguous: a sign function maps both to +1.
     """
     expected = f"{name} must be [n, bits], n and bits at least 1, bool or exactly -1 and +1"
     if not isinstance(codes, Tensor):
@@ -122,7 +122,7 @@ def binary_codes(codes: object, name: str) -> Tensor:
         raise ValueError(f"{expected}, got {codes.dtype}{list(codes.shape)}")
     if codes.dtype == torch.bool:
         return codes.to(torch.int8) * 2 - 1
-    # To a type without a sign -1 is its largest number.
+    # In an unsigned type -1 would be its largest number.
     binary = (codes == 1) | (codes == -1) if codes.dtype.is_signed else codes == 1
     strange = codes[~binary]
     if len(strange):

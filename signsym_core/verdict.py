@@ -1,7 +1,7 @@
 """From findings to a verdict in words: sound, weak attack, masked gradient, or undecided.
 
-A verdict is about the models that were looked at, on these images: an interval over images says how sure it is. What
-other seeds would give is the question of a gap's interval (`signsym_core.stats`).
+A verdict is about the given models on these images; an interval over images says how certain it is. What other seeds
+would give is covered by a gap's interval (`signsym_core.stats`).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from signsym_core.stats import interval
 
 Kind = Literal["sound", "weak attack", "masked gradient", "undecided"]
 
-#: By how much a score may be too high before a sound verdict would be a grave error, and by how much a clean score has
-#: to be above chance for so much to be lost at all.
+#: Overstatement of a score that a sound verdict must exclude, and the least distance of a clean score from chance, so
+#: that so much can be lost at all.
 GRAVE = 0.1
-#: Images below which no interval over images holds what it promises, so that nothing is decided.
+#: With fewer images no interval over images has its nominal coverage, so that nothing is decided.
 FEWEST = 30
-#: Images that a sound verdict needs: of fewer, six that differ (`masking.FEW_DIFFER`), without which no check is
-#: raised, are met in less than four of five cases where 10 % differ in truth: P(Binomial(78, 0.1) >= 6) = 0.8.
+#: Images that a sound verdict needs. No check is raised unless six images differ (`masking.FEW_DIFFER`); with fewer
+#: images the chance of that is below 80 % where 10 % really differ: P(Binomial(78, 0.1) >= 6) = 0.8.
 ENOUGH = 80
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """A check that could be made, with its worst finding: a raised one first, then the one that goes furthest."""
+    """A check that could be made, with its worst finding: a raised one first, then the one with the largest excess."""
 
     check: Check
     finding: Finding
@@ -47,29 +47,29 @@ class CheckResult:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the checks say of one model."""
+    """The verdict on one model, with the results of all checks."""
 
     kind: Kind
-    #: By how much the score under the model's own gradient is too high, 0 .. 1, and at which ε; None unless masked
-    #: by an amount that was measured.
+    #: By how much the score under the model's own gradient is too high, 0 .. 1, and at which ε; None unless the
+    #: gradient is masked.
     overstated: float | None = None
     epsilon: float | None = None
     made: tuple[CheckResult, ...]
     #: Checks that the verdict needs and that could not be made.
     missing: tuple[Check, ...] = ()
-    #: Why it is undecided, beside what is missing, each in words.
+    #: Reasons why it is undecided, besides missing checks, each in words.
     reasons: tuple[str, ...] = ()
-    #: Whether the models themselves were looked at, and not their outcomes alone.
+    #: Whether the models themselves were probed, not only their outcomes.
     probed: bool = True
 
     @property
     def raised(self) -> tuple[CheckResult, ...]:
-        """The checks that are raised, but those that decide nothing."""
+        """The raised checks, except those that decide nothing."""
         return tuple(result for result in self.made if result.finding.raised and result.check.level != "told")
 
     @property
     def words(self) -> str:
-        """The verdict as people read it."""
+        """The verdict in words."""
         ids = ", ".join(result.check.id for result in self.raised)
         if self.kind == "masked gradient":
             assert self.overstated is not None, "it is masked because an attack breaks more"
@@ -86,17 +86,17 @@ class Verdict:
 
 
 def judge(evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]] | None = None) -> Verdict:
-    """Make every check that can be made, and decide; `by_check` is what they find, where that is known already.
+    """Make every check that can be made, and decide; `by_check` are the findings, where they are known already.
 
-    Undecided whatever is raised: fewer than 30 images, or a clean score that is not above chance, where there is no
-    robustness to be judged. Masked: the exact gradient is known (or the model has no other) and an attack breaks more
-    than the one that is believed, which a check of the level "masked" tells. Undecided: a check of the minimal set
-    could not be made, or a sign that the gradient lies is neither borne out nor explained by an attack. Weak attack: a
-    check of that level is raised. Undecided: fewer than 80 images, of which a gap of 10 points is easily overlooked.
-    Sound: none of these.
+    The first of these that holds: Undecided, with fewer than 30 images or a clean score that is not above chance, where
+    there is no robustness to judge. Masked, where the exact gradient is known (or the model has no other) and an attack
+    breaks more than the reported one, that is, a check of the level "masked" is raised. Undecided, where a check of the
+    minimal set could not be made, or a sign of a wrong gradient is neither confirmed nor explained by an attack. Weak
+    attack, where a check of that level is raised. Undecided, with fewer than 80 images, on which a gap of 10 points is
+    easily missed. Else sound.
 
-    A model that is not a converted one needs no exact gradient beside its own, and a black-box attack may stand for
-    the transfer from a twin. A model whose backward pass is autograd's by how it was built needs no probe.
+    A model that is not converted needs no separate exact gradient, and a black-box attack may replace the transfer from
+    a twin. A model whose backward pass is autograd's by construction needs no probe.
     """
     by_check = findings(evidence) if by_check is None else by_check
     results = [_worst(check, by_check[check.id]) for check in CHECKS if by_check[check.id]]
@@ -115,7 +115,7 @@ def judge(evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]] | N
     else:
         reasons = [] if missing else _unexplained(evidence, by_check, raised)
         kind = "undecided" if missing or reasons else "weak attack" if "weak" in levels else "sound"
-        # What a check rests on less than the others do, the verdict rests on.
+        # The verdict rests on as many images as the smallest of the checks that it needs.
         needed = ["R1", "G1", "S1", "T1" if by_check["T1"] else "B1"]
         fewest = min((_largest(by_check[name]) for name in needed if by_check[name]), default=0)
         if 0 < fewest < ENOUGH and kind != "weak attack":
@@ -137,7 +137,7 @@ def _worst(check: Check, candidates: Sequence[CheckFinding]) -> CheckResult:
 
 
 def _largest(findings_of_check: Sequence[CheckFinding]) -> int:
-    """The images of the finding that rests on most; 0 where there is none."""
+    """The largest number of images of a finding; 0 where there is none."""
     return max((candidate.finding.n for candidate in findings_of_check), default=0)
 
 
@@ -154,13 +154,13 @@ def _missing(evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]])
 
 
 def _hopeless(evidence: Evidence, size: int) -> list[str]:
-    """Why nothing can be said of the model's robustness, in words."""
+    """Reasons why the model's robustness cannot be judged at all."""
     reasons = []
     if size < FEWEST:
         reasons.append(_too_few(size))
     best = evidence.clean or max(evidence.runs, key=lambda run: run.score)
     score = interval(best.outcomes.mean(axis=0, dtype=np.float64)[None])
-    # A network that was never trained gives most images a few of the classes: up to some three times chance.
+    # An untrained network puts most images into a few classes, which gives up to about three times chance.
     if score.lo <= min(evidence.chance + GRAVE, 3 * evidence.chance):
         name = "clean accuracy" if np.isin(best.outcomes, (0, 1)).all() else "clean score"
         near = "" if score.lo <= evidence.chance else f" by {100 * GRAVE:.0f} points"
@@ -176,10 +176,10 @@ def _too_few(size: int) -> str:
 def _unexplained(
     evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]], raised: Mapping[str, CheckResult]
 ) -> list[str]:
-    """The signs that the gradient lies which no attack explains away, as one reason in words."""
-    # The exact gradient was followed where own feedback left something to be overstated, and broke no more.
+    """The signs of a wrong gradient that no attack explains, as one reason in words."""
+    # The exact gradient was followed where the feedback left room for overstatement, and broke no more.
     exact = any(_telling(evidence, comparison) for comparison in by_check["G1"])
-    # So did the mean over the model's own draws.
+    # The same for the mean over the model's draws.
     averaged = bool(by_check["E1"])
     explained = {
         **{"G2": exact, "G2b": exact, "G3": exact, "G5": exact or averaged, "G5b": averaged, "G5c": averaged},
@@ -193,13 +193,13 @@ def _unexplained(
 
 
 def _telling(evidence: Evidence, comparison: CheckFinding) -> bool:
-    """Whether a comparison of two gradients was made where one could have been seen to be worth less."""
+    """Whether the two gradients were compared where a difference between them could have been seen."""
     clean = evidence.clean or max(evidence.runs, key=lambda run: run.score)
     return comparison.finding.first >= GRAVE and comparison.finding.second <= clean.score - GRAVE
 
 
 def _excess(check: Check, finding: Finding) -> float:
-    """How far the first number is above the second, or below it in checks of a reach that may be too short."""
+    """How far the first number is above the second, or below it in the checks of a too short reach."""
     return (finding.second - finding.first) if check.id in ("S2", "S2b") else finding.first - finding.second
 
 
@@ -214,9 +214,9 @@ def _overstated(raised: Mapping[str, CheckResult]) -> tuple[float | None, float 
 
 
 def telling_epsilon(evidence: Evidence) -> float | None:
-    """The ε below 0.5 whose numbers tell most: where the two gradients differ most, else near the middle of the curve.
+    """The most informative ε below 0.5: where the two gradients differ most, else near the middle of the curve.
 
-    None where nothing was attacked.
+    None where there are no attacks.
     """
     choices = []
     for epsilon in sorted({run.epsilon for run in evidence.of(below=GREY)}):

@@ -41,6 +41,16 @@ def convert(network: nn.Module, rule: str | Rule = "frsf", seed: int = 0, **para
     normalisation or an embedding, or refused. Raises UnknownNameError or ParameterError for the rule,
     UnservedLayerError, naming the layer or parameter, for one that the rule cannot serve and that `bp_layers` does not
     name, and ZeroFeedbackError where a B that never changes would be 0.
+
+    >>> import torch, signsym_core as ss
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> model = ss.convert(network, rule="frsf", seed=0)
+    >>> {name: tuple(matrix.shape) for name, matrix in ss.feedback(model).items()}
+    {'0': (8, 4), '2': (2, 8)}
+    >>> torch.equal(ss.feedback(model)["0"].sign(), model[0].weight.sign())
+    True
+    >>> type(ss.revert(model)[0]).__name__
+    'Linear'
     """
     chosen = rule if isinstance(rule, Rule) else RULES.build(rule, **parameters)
     if isinstance(rule, Rule) and parameters:
