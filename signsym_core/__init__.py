@@ -1,7 +1,7 @@
 """Sign-symmetry learning rules, fine-tuning and robustness measurement, on torch alone.
 
-Public names are imported when they are first asked for: statistics and checks need no torch, whose import takes longer
-than what a page or a table of numbers needs them for.
+Public names are imported on first use: statistics and checks need no torch, whose import takes longer than the
+computation of a page or a table that uses them.
 """
 
 import importlib
@@ -43,7 +43,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    # Found at once the next time.
+    # The next access finds the name without this function.
     globals()[name] = value
     return value
 

@@ -29,7 +29,7 @@ class LayerAlignment:
 def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor) -> list[LayerAlignment]:
     """One row for each weight with two or more dimensions, in the order of the network.
 
-    Changes nothing that training sees: gradients, batch statistics and random states are as before afterwards.
+    Training is not affected: gradients, batch statistics and random states are restored.
     """
     weights = [(n.removesuffix(".weight"), p) for n, p in model.named_parameters() if p.ndim > 1 and p.requires_grad]
     parameters = [parameter for _, parameter in weights]

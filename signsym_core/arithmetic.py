@@ -1,8 +1,7 @@
-"""In which arithmetic a device computes: how exact its products are, and whether the same work gives the same bits.
+"""The arithmetic of a device: the precision of its products, and whether the same work gives the same bits.
 
-A processor has one arithmetic, so nothing here changes its numbers but "bf16". On a GPU both are choices: products of
-float32 numbers may be rounded to fewer bits on the way, and the fastest kernels add in an order that changes from run
-to run.
+A CPU has one arithmetic, so that only "bf16" changes its numbers. On a GPU both are choices: products of float32
+numbers may be rounded to fewer bits, and the fastest kernels add in an order that changes from run to run.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Precision = Literal["float32", "tf32", "bf16"]
 
 
 def effective(precision: Precision, device: torch.device) -> Precision:
-    """The precision that `device` has under this setting: a processor knows no TF32."""
+    """The precision that `device` really uses under this setting: a CPU has no TF32."""
     return "float32" if precision == "tf32" and device.type != "cuda" else precision
 
 
@@ -29,8 +28,8 @@ def effective(precision: Precision, device: torch.device) -> Precision:
 def arithmetic(precision: Precision, deterministic: bool, device: torch.device, *models: nn.Module) -> Iterator[None]:
     """Inside the block, `device` computes in this precision; `models` are those that "bf16" runs in bfloat16.
 
-    They give their outputs in float32 all the same. With `deterministic` the same work gives the same bits on the same
-    kind of device, with the same version of torch and of its libraries. What torch chose before comes back afterwards.
+    Their outputs are float32 in any case. With `deterministic` the same work gives the same bits on the same kind of
+    device, with the same version of torch and of its libraries. Torch's previous settings are restored afterwards.
     """
     with contextlib.ExitStack() as stack:
         if device.type == "cuda":
@@ -74,7 +73,7 @@ def _lowered(model: nn.Module) -> Iterator[None]:
             outputs = usual(images)
         return outputs.float() if isinstance(outputs, Tensor) else outputs
 
-    # On the module itself, before its class's: the class stays as it is for everybody else.
+    # An attribute of this module, which takes precedence over its class's method: other modules are not affected.
     model.forward = forward
     try:
         yield

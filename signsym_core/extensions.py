@@ -1,13 +1,13 @@
-"""Members of one's own: modules that SIGNSYM_EXTENSIONS names are imported before the first look into a registry.
+"""User-defined members: the modules that SIGNSYM_EXTENSIONS names are imported before the first use of a registry.
 
-The variable lists modules, separated by commas, that Python finds (installed, or below a folder of PYTHONPATH). Each
-registers its members when it is imported:
+The variable lists importable modules, separated by commas (installed, or below a folder of PYTHONPATH). Each registers
+its members when it is imported:
 
     @ss.ATTACKS.register
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Grey(Attack): ...
 
-Nothing is discovered: what is not named is not imported, and no file of a store can name anything.
+Nothing is discovered automatically: only named modules are imported, and no file of a store can name one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VARIABLE = "SIGNSYM_EXTENSIONS"
 
 
 class ExtensionError(ValueError):
-    """A module that SIGNSYM_EXTENSIONS names and that cannot be imported."""
+    """A module that SIGNSYM_EXTENSIONS names cannot be imported."""
 
 
 #: Modules that this process has imported, or is about to.
@@ -32,7 +32,7 @@ def load() -> None:
     for name in names:
         if name in _loaded:
             continue
-        # Before the import: the module looks into the registries itself.
+        # Before the import, because the module uses the registries itself.
         _loaded.add(name)
         try:
             importlib.import_module(name)

@@ -45,9 +45,9 @@ class FineTune:
     augment: bool = True
     #: Steps between two logs of each layer's alignment with BP; 0: never.
     log_alignment: int = 0
-    #: In which arithmetic a step is computed; weights, feedback matrices, loss and optimiser are always float32.
+    #: Arithmetic of a step; weights, feedback matrices, loss and optimiser are always float32.
     precision: Precision = neutral("tf32")
-    #: Whether a GPU uses only kernels that give the same bits again.
+    #: Whether a GPU uses only deterministic kernels.
     deterministic: bool = neutral(True)
 
     def __post_init__(self) -> None:
@@ -62,11 +62,11 @@ class FineTune:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A fine-tune between two epochs: what it needs to go on with the numbers of an undisturbed run."""
+    """The state of a fine-tune between two epochs, from which it continues as if it had not been interrupted."""
 
-    #: Epochs that are done.
+    #: Completed epochs.
     epoch: int
-    #: Model, what the loss learned, and optimiser: "model/...", "objective/...", "optimizer/<parameter>/<moment>".
+    #: State of model, loss and optimiser: "model/...", "objective/...", "optimizer/<parameter>/<moment>".
     tensors: dict[str, Tensor]
     #: One entry for each epoch and each alignment log, ready for JSON.
     history: list[dict[str, Any]]
@@ -87,14 +87,14 @@ def fine_tune(
 ) -> list[dict[str, Any]]:
     """Train all layers of `model` in place on `train`, both on one device, and return the history.
 
-    `classes` is the number of classes, for a task that learns something of each; by default what the labels say.
-    The order of images, the augmentation and dropout depend on `seed` and the epoch alone, so a run that goes on
-    from `resume` gives the numbers of one that was never interrupted. `on_epoch` receives a checkpoint after every
-    epoch. `micro_batch` bounds the images that are in the network at once, with the result of whole batches up to
-    rounding (see `signsym_core.microbatch`). Raises NonFiniteGradientError or NonFiniteLossError, naming the layer and
-    the step; NonFiniteWeightsError, naming the first parameter, buffer or moment of the optimiser that is not finite
-    after an epoch, before `on_epoch` is called; and ValueError where a converted layer does not take part in the
-    forward pass, and where labels are not int64 [n] below `classes` or 0/1 [n, classes].
+    `classes` is the number of classes, for a task with parameters per class; by default it is inferred from the labels.
+    The order of images, the augmentation and dropout depend only on `seed` and the epoch, so a run that continues from
+    `resume` gives the numbers of an uninterrupted one. `on_epoch` receives a checkpoint after every epoch.
+    `micro_batch` bounds the images that are in the network at once, with the result of whole batches up to rounding
+    (see `signsym_core.microbatch`). Raises NonFiniteGradientError or NonFiniteLossError, naming the layer and the step;
+    NonFiniteWeightsError, naming the first parameter, buffer or moment of the optimiser that is not finite after an
+    epoch, before `on_epoch` is called; and ValueError where a converted layer takes no part in the forward pass, and
+    where labels are not int64 [n] below `classes` or 0/1 [n, classes].
 
     >>> import torch, signsym_core as ss
     >>> from signsym_core.datasets import Split
@@ -129,7 +129,7 @@ def _fine_tune(
     known = classes if classes is not None else _classes(train.labels)
     objective = task.objective(known, seed).to(device)
     if device.type == "cuda":
-        # Convolutions' fast kernels want it so, and pooling that adapts its windows has deterministic ones only then.
+        # For the fast convolution kernels, and the deterministic kernels of adaptive pooling.
         model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, objective, settings)
     history: list[dict[str, Any]] = []
@@ -185,7 +185,7 @@ def _batches(
     chance = seeds.generator(seed, "augment", epoch)
     places = order.to(train.device)
     for chosen, here in zip(order.split(settings.batch_size), places.split(settings.batch_size), strict=True):
-        # A last batch of one image: batch normalisation cannot train on it.
+        # Skip a last batch of one image: batch normalisation cannot train on it.
         if len(chosen) == 1 and settings.batch_size > 1 and len(train) > 1:
             continue
         mapped = isinstance(train.images, Mapped)
@@ -223,7 +223,7 @@ def _log_alignment(
 
 
 def _refuse_bypassed(model: nn.Module) -> None:
-    # A layer that took no part at all, such as an auxiliary head, has no gradient.
+    # An unused layer, such as an auxiliary head, has no gradient.
     bypassed = [name for name in unserved(model) if model.get_submodule(name).weight.grad is not None]
     if bypassed:
         raise BypassedLayerError(bypassed)
@@ -251,5 +251,5 @@ def _restore(model: nn.Module, objective: Objective, optimizer: torch.optim.Opti
     for parameter, state in optimizer.state.items():
         for name, moment in state.items():
             if moment.shape == parameter.shape:
-                # A checkpoint's are contiguous; fused kernels want them as the parameters lie in memory.
+                # A checkpoint's moments are contiguous; fused kernels need the memory format of the parameters.
                 state[name] = torch.empty_like(parameter, requires_grad=False).copy_(moment)

@@ -1,4 +1,4 @@
-"""Checks of whether a model's backward pass is the gradient: each a pure function from measured numbers to a finding.
+"""Checks whether a model's backward pass is its gradient: each a pure function from measured numbers to a finding.
 
 Legend: the numbers of `signsym_core.probes`, one for each image, [seeds, images] or [images].
 
@@ -15,16 +15,16 @@ from signsym_core.finding import Finding
 
 #: Bounds of the median of ρ, and the share of images where it may be 0 or negative.
 RHO_LO, RHO_HI, RHO_SHARE = 0.9, 1.1, 0.05
-#: Below this correlation the backward pass points elsewhere, whatever its length.
+#: Below this correlation the backward pass has another direction than the gradient, whatever its length.
 ALIGNED = 0.95
 #: Below this η a sign step gains clearly less than one along the exact gradient.
 EFFICIENT = 0.9
-#: Below this cosine two backward passes at one image are not one gradient.
+#: Below this cosine two backward passes at one image count as different.
 SAME = 0.999
 
 
 def wrong_gradient(rho: ArrayLike) -> Finding:
-    """What the backward pass promises is not what the loss does: median ρ outside 0.9 .. 1.1, or ρ ≤ 0 for over 5 %.
+    """The backward pass does not predict the loss: median ρ outside 0.9 .. 1.1, or ρ ≤ 0 for over 5 % of the images.
 
     ρ = (L(x + hu) - L(x - hu)) / (2h <g, u>), u = sign g. Needs no knowledge of the rule. NaN counts as ρ ≤ 0.
     """
@@ -37,10 +37,10 @@ def wrong_gradient(rho: ArrayLike) -> Finding:
 
 
 def wrong_direction(direction: ArrayLike) -> Finding:
-    """The backward pass points elsewhere than the gradient: the median correlation of `Probe.direction` is below 0.95.
+    """The backward pass has another direction than the gradient: the median of `Probe.direction` is below 0.95.
 
-    Needs no knowledge of the rule either, and sees a wrong direction whose length happens to fit, which ρ does not.
-    NaN, a loss or a gradient that does not move at all, counts as 0.
+    Needs no knowledge of the rule either, and detects a wrong direction whose length happens to fit, which ρ does not.
+    NaN (a loss or a gradient that never changes) counts as 0.
     """
     c = np.nan_to_num(_matrix(direction))
     median = float(np.median(c))
@@ -69,7 +69,7 @@ def broken_gradient(broken: ArrayLike) -> Finding:
 def random_gradient(repeat: ArrayLike) -> Finding:
     """Two backward passes at one image differ: a cosine below 0.999 at over 5 % of the images that have a gradient.
 
-    Attacks must then average over draws, and that is another number.
+    Attacks must then average over draws, which gives another score.
     """
     cosine = _matrix(repeat)
     known = cosine[np.isfinite(cosine)]

@@ -1,4 +1,4 @@
-"""Whether a model is still one: no gradient, weight or running statistic that is NaN or infinite."""
+"""Checks that no gradient, weight or running statistic of a model is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from signsym_core.outputs import outputs_of
 
-#: Steps between two looks at the gradients' health; looking makes the host wait for the device.
+#: Steps between two checks of the gradients; a check synchronises with the device.
 LOOK_EVERY = 20
 
 
 class NonFiniteGradientError(FloatingPointError):
-    """A gradient with NaN or infinity; Adam would freeze the layer in silence."""
+    """A gradient has NaN or infinity; Adam would silently freeze the layer."""
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -36,7 +36,7 @@ def broken_layers(model: nn.Module) -> list[str]:
 
 
 def refuse_broken(model: nn.Module, who: str = "the model") -> None:
-    """Raise NonFiniteWeightsError where `broken_layers` of the model has any: no number of it means anything."""
+    """Raise NonFiniteWeightsError where `broken_layers` of the model is not empty."""
     broken = broken_layers(model)
     if broken:
         raise NonFiniteWeightsError(
@@ -74,17 +74,17 @@ def refuse_broken_outputs(model: nn.Module, images: Tensor) -> None:
 
 
 class Health:
-    """Watches a training for the first thing that is not finite, without making the host wait at every step."""
+    """Watches a training for the first value that is not finite, without a synchronisation at every step."""
 
     def __init__(self, model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        #: Epoch, step, norms and loss of the steps since the last look.
+        #: Epoch, step, norms and loss of the steps since the last check.
         self.seen: list[tuple[int, int, Tensor, Tensor]] = []
-        #: Those on their way to the host: whether each number is finite, and what says that it has arrived.
+        #: Steps whose flags (whether each number is finite) are being copied to the host, with the event that ends it.
         self.sent: list[tuple[list[tuple[int, int, Tensor, Tensor]], Tensor, torch.cuda.Event | None]] = []
         masks = {name: tensor for name, tensor, kind in _tensors(model) if kind == "mask"}
-        #: Buffers that hold infinity from the beginning, and so on purpose.
+        #: Buffers that hold infinity from the beginning, that is, on purpose.
         self.masks = set(_broken(masks))
         self.refuse_broken("before the first step")
 
@@ -94,10 +94,10 @@ class Health:
         return torch.stack(torch._foreach_norm(gradients))
 
     def watch(self, epoch: int, step: int, loss: Tensor, norms: Tensor) -> None:
-        """Take a step's loss and `norms`, and look at those before it now and then.
+        """Record a step's loss and `norms`, and check the recorded steps every `LOOK_EVERY` steps.
 
-        On a GPU a look takes what has arrived at the host and sends the next, so that no step waits and an error comes
-        some steps late.
+        On a GPU a check reads the flags that have arrived at the host and sends the next ones, so that no step waits
+        and an error is raised some steps late.
         """
         self.seen.append((epoch, step, norms, loss))
         if step % LOOK_EVERY == 0:

@@ -2,8 +2,8 @@
 
 Legend: outcomes [seeds, images], each in [0, 1] (robust or not, or an average precision). Two outcomes of one check
 hold the same seeds and images in the same order. A check that needs an interval takes the 95 % one of
-`signsym_core.stats`, paired where two outcomes are compared, so that chance alone raises it rarely. It is one over
-images, of the mean over seeds: a finding is about these models, whatever other seeds would give.
+`signsym_core.stats`, paired where two outcomes are compared, so that chance alone rarely raises it. The interval is
+over images, of the mean over seeds: a finding is about these models, not about other seeds.
 
 Sources: Carlini et al. 2019 (1902.06705), section 3; Athalye, Carlini, Wagner 2018 (1802.00420), section 3.1; Croce and
 Hein 2020 (2003.01690) and the flags of its reference implementation.
@@ -22,12 +22,12 @@ from numpy.typing import ArrayLike, NDArray
 from signsym_core.finding import Finding as Finding
 from signsym_core.stats import gap, gaps, interval
 
-#: By how much two scores that ought to be equal may differ: a point; and two points where both are estimates of a
-#: gradient's strength or of a constant prediction.
+#: Tolerated difference of two scores that should be equal: one point; two points where they estimate a gradient's
+#: strength or a constant prediction.
 POINT, TWO_POINTS = 0.01, 0.02
-#: Below these a result is no evidence.
+#: Below these a result is a demonstration, not evidence.
 FEW_IMAGES, FEW_SEEDS = 1000, 3
-#: Of fewer images that differ chance alone may give all to one side: two-sided sign test, 2 · 2⁻⁵ > 5 % > 2 · 2⁻⁶.
+#: With fewer differing images, chance alone may put all on one side: two-sided sign test, 2 · 2⁻⁵ > 5 % > 2 · 2⁻⁶.
 FEW_DIFFER = 6
 #: From this radius on (L∞, [0, 1] pixels) every image can be made the same grey one.
 GREY = 0.5
@@ -81,7 +81,7 @@ def compared(flag: str, claimed: NDArray[Any], stronger: NDArray[Any]) -> list[F
     chosen = np.flatnonzero(raised)
     if len(chosen):
         intervals = gaps(claimed_means[chosen, None], stronger_means[chosen, None])
-        # A number of images that only the second breaks is never below 0: it is held against what is allowed.
+        # A count of images that only the second breaks is never below 0, so it is compared with the slack instead.
         raised[chosen] = [difference.lo > (how.slack if how.together else 0) for difference in intervals]
     numbers = zip(
         raised.tolist(), claimed_means.mean(axis=1).tolist(), stronger_means.mean(axis=1).tolist(), strict=True

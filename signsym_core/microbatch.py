@@ -1,4 +1,4 @@
-"""A training step in pieces that gives the whole batch's result, for a device without room for the whole batch.
+"""A training step in pieces with the result of the whole batch, for a device without memory for the whole batch.
 
 The loss of a batch need not be a sum over its images, so the pieces go through the network twice: once to get every
 output o, then the loss L(o) and its gradient dL/do on the outputs alone, which are small, then once more with a graph,
@@ -67,10 +67,10 @@ def _undivided(model: nn.Module, objective: Objective, images: Tensor, labels: T
 def _dropout_of_the_whole_batch(
     model: nn.Module, batch: int
 ) -> Iterator[Callable[[slice], contextlib.AbstractContextManager[None]]]:
-    """Inside, every dropout layer draws its mask for `batch` images once, and gives each piece its rows of it.
+    """Inside the block every dropout layer draws its mask for `batch` images once, and uses its rows for each piece.
 
-    Yields what tells the layers which rows come next. The masks are drawn as an undivided pass draws them: in the same
-    order, of the same shapes, from the same generator.
+    Yields a context manager that sets the rows of the next piece. The masks are those of an undivided pass: drawn in
+    the same order, with the same shapes, from the same generator.
     """
     layers = [
         _Dropout(name, module, batch)
@@ -85,7 +85,7 @@ def _dropout_of_the_whole_batch(
         yield
 
     for layer in layers:
-        # On the module itself, before its class's: the class stays as it is for everybody else.
+        # An attribute of this module, which takes precedence over its class's method: other modules are not affected.
         layer.module.forward = layer.forward
     try:
         yield piece

@@ -1,4 +1,4 @@
-"""What a model returns for images, as the float outputs [n, outputs] that everything here works with."""
+"""A model's return value as float outputs [n, outputs], with errors for anything else."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 
 class NonFiniteOutputError(ValueError):
-    """Outputs with NaN or infinity: argmax takes NaN for the largest, so they would be scored as a class."""
+    """Outputs have NaN or infinity: argmax treats NaN as the largest, so they would be scored as a class."""
 
 
 def outputs_of(model: nn.Module, images: Tensor, who: str = "the model") -> Tensor:
-    """What `model` gives `images` [n, ...]: float [n, outputs], in float32 where the model computes in fewer bits.
+    """The outputs of `model` for `images` [n, ...]: float [n, outputs], float32 where the model computes in fewer bits.
 
     A model may return a tensor, an object with a tensor `logits`, or a mapping with the key "logits". Raises
-    ValueError for anything else, and for images of another type or on another device than the model can take; `who`
-    is how errors call the model. Nothing here waits for the device: whether outputs are finite is not asked.
+    ValueError for anything else, and for images of another type or on another device than the model's parameters;
+    errors call the model `who`. Does not wait for the device, so outputs are not checked to be finite.
     """
     try:
         returned = model(images)
@@ -61,7 +61,7 @@ def refuse_non_finite(outputs: Tensor, who: str = "the model", what: str = "imag
 
 
 def broken_for(who: str, broken: int, count: int, what: str) -> str:
-    """The beginning of what is said of outputs that are not finite."""
+    """The beginning of the message about outputs that are not finite."""
     return f"the outputs of {who} are not finite (NaN or infinity) for {broken} of {count} {what}"
 
 
@@ -73,12 +73,12 @@ ADVICE = (
 
 
 def listed(numbers: list[int]) -> str:
-    """The first ten of some numbers."""
+    """The first ten of `numbers`, separated by commas."""
     return ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
 
 
 def _kind(returned: object) -> str:
-    """What something is, for an error message: its type, with the types and shapes of the tensors in it."""
+    """A description for an error message: the type, with the types and shapes of the tensors in it."""
     if isinstance(returned, Tensor):
         return f"{list(returned.shape)} of {returned.dtype}"
     name = type(returned).__name__

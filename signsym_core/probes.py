@@ -1,7 +1,7 @@
-"""What a model's backward pass is worth, measured on the model itself: against finite differences, against itself.
+"""Probes of a model's backward pass: compared with finite differences of the model, and with a second backward pass.
 
-Legend: n images; g what the model's own backward pass gives at an image, g* the exact gradient of the same weights; s
-the loss of the probe, one number for each image. All of it in double precision, on a copy of the model, but where said.
+Legend: n images; g the result of the model's backward pass at an image, g* the exact gradient of the same weights; s
+the loss of the probe, one number for each image. Computed in double precision on a copy of the model unless stated.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from signsym_core.tasks import TASKS, Task
 from signsym_core.validation import check_images, check_labels, check_module
 
 #: Half the distance of the two points of a finite difference, L∞ in [0, 1] pixels; and larger ones, up to a sixteenth,
-#: for a model that does not see so small a step.
+#: for a model that rounds its input.
 STEP = 1e-3
 LARGER = (1 / 256, 1 / 128, 1 / 64, 1 / 32, 1 / 16)
-#: Outputs that differ by no more than this are one output, as AutoAttack has it: rounding is not randomness. The second
-#: is for large outputs, whose rounding is larger: a share of the largest one.
+#: Outputs that differ by no more than this count as equal, as in AutoAttack: rounding is not randomness. The second is
+#: relative to the largest output, whose rounding is larger.
 JITTER, ROUNDING = 1e-4, 1e-5
-#: How often more the same images are shown to a model to see whether its outputs are random.
+#: Additional forward passes of the same images that test whether outputs are random.
 REPEATS = 4
-#: Values of a pixel between 0 and 1 at which a model that rounds its input is looked for: 8 bits have 256.
+#: Values of a pixel between 0 and 1 that are tried to detect a model that rounds its input: 8 bits have 256.
 VALUES = 1025
 #: Random directions of `Probe.direction`.
 DIRECTIONS = 4
@@ -60,12 +60,12 @@ class Probe:
     direction: Array
     #: cos(g, g'), two backward passes at the same image; 1 for a gradient, NaN where one of them is 0.
     repeat: Array
-    #: Whether the gradient that attacks follow is 0, NaN or infinite, in the model's own precision.
+    #: Whether the gradient that attacks follow is 0, NaN or infinite, in the model's precision.
     broken: Mask
-    #: Whether forward passes of the same image differ by more than rounding, in the model's own precision.
+    #: Whether forward passes of the same image differ by more than rounding, in the model's precision.
     unsteady: Mask
-    #: η = <g*, sign g> / |g*|₁: what a sign step along g gains of what one along g* does, to first order. None where
-    #: the model is not a converted one, so that only its own backward pass is known.
+    #: η = <g*, sign g> / |g*|₁: the gain of a sign step along g relative to one along g*, to first order. None where
+    #: the model is not converted, so that only its own backward pass is known.
     efficiency: Array | None
     #: cos(g, g*) and |g| / |g*|; None likewise.
     cosine: Array | None
@@ -84,15 +84,14 @@ def measure(
     be taken. For a task that retrieves s = -<sign f(x), f>: away from the image's own clean code. Images without any
     label are left out.
 
-    A model that rounds its input does not see a small step, whose slope says nothing of a backward pass that is meant
-    for larger ones. So where ρ and the correlation are not those of a gradient at `step`, the step is the model's own
-    quantum or a larger one, the first at which they are. Torch's own random numbers are the same in all passes of a
-    finite difference and its gradient, since a gradient is that of one draw.
+    A model that rounds its input does not react to a small step, whose slope is then meaningless for a backward pass
+    that is made for larger ones. So where ρ and the correlation are not those of a gradient at `step`, larger steps are
+    tried, beginning with the model's quantum, and the first one that fits is used. Torch's random numbers are the same
+    in all passes of a finite difference and its gradient, since a gradient is that of one draw.
 
-    The model is left as it was found. A model that cannot be copied or cannot compute in double precision is probed in
-    its own. Raises ValueError for inputs that do not fit (see `signsym_core.attack`) and for outputs that are not
-    finite or do not fit the labels. Source of ρ: the gradient check of any textbook, applied to inputs; Athalye,
-    Carlini, Wagner 2018 ask for gradients that are gradients.
+    The model is not changed. A model that cannot be copied or cannot compute in double precision is probed in its own
+    precision. Raises ValueError for invalid inputs (see `signsym_core.attack`) and for outputs that are not finite or
+    do not fit the labels. Source of ρ: the textbook gradient check, applied to inputs; Athalye, Carlini, Wagner 2018.
     """
     judge = task if isinstance(task, Task) else TASKS.build(task)
     check_module(model)
@@ -124,7 +123,7 @@ def measure(
         with _one_draw(x.device):
             gradient = _gradient(double, x, targets, loss)
         differences = _Differences(double, x, targets, loss, gradient)
-        # Where the exact gradient is known to point elsewhere, no step can show another thing.
+        # Where the exact gradient is known to have another direction, no step size can change the result.
         other = cosine is not None and not np.nanmedian(cosine) >= ALIGNED
         step, rho, direction = differences.first_fitting(step, only_this_step=other)
     finite = attacked.isfinite().all(dim=1)
@@ -164,14 +163,14 @@ def _in_double(model: nn.Module, images: Tensor) -> tuple[nn.Module, Tensor]:
         with frozen(double):
             _outputs(double, x[:1])
     except (RuntimeError, TypeError, ValueError):
-        # It cannot be copied, or part of it computes in single precision whatever it is given.
+        # It cannot be copied, or some of its layers always compute in single precision.
         return model, images
     return double, x
 
 
 @contextlib.contextmanager
 def _one_draw(device: torch.device) -> Iterator[None]:
-    """Inside the block torch's global random numbers are those of one seed; afterwards they go on as before."""
+    """Inside the block torch's global random numbers are those of one seed; the previous state is restored after it."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         yield
@@ -179,7 +178,7 @@ def _one_draw(device: torch.device) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Differences:
-    """Finite differences of a model's loss at images, held against a gradient [n, pixels] of it."""
+    """Finite differences of a model's loss at images, compared with a gradient [n, pixels] of it."""
 
     model: nn.Module
     images: Tensor
@@ -188,9 +187,9 @@ class _Differences:
     gradient: Tensor
 
     def first_fitting(self, step: float, only_this_step: bool) -> tuple[float, Tensor, Tensor]:
-        """The first step at which ρ and the correlation are a gradient's, with them; `step` where there is none.
+        """The first step at which ρ and the correlation are a gradient's, with both; `step` where there is none.
 
-        `only_this_step`: no other step is looked at.
+        With `only_this_step` no other step is tried.
         """
         first = self._agreement(step, inside=False)
         if only_this_step or _fits(*first):
@@ -203,15 +202,15 @@ class _Differences:
         return step, *first
 
     def _agreement(self, step: float, inside: bool) -> tuple[Tensor, Tensor]:
-        """ρ [n] and the correlation [n]; with `inside` pixels that a step takes out of [0, 1] do not move.
+        """ρ [n] and the correlation [n]; with `inside`, pixels that a step would move out of [0, 1] stay fixed.
 
-        A model may cut its input off at 0 and 1, where a difference of two sides says half of the slope.
+        A model may clip its input to [0, 1], where the difference of the two sides is half the slope.
         """
         x = self.images.flatten(1)
         free = ((x >= step) & (x <= 1 - step)).to(x.dtype) if inside else torch.ones_like(x)
         along = self.gradient.sign() * free
         promised = (self.gradient * along).sum(dim=1)
-        # A gradient that is 0 or no number promises nothing, and a model that moves without one is not differentiated.
+        # Where the gradient is 0 or NaN, ρ is 0: nothing is predicted, whatever the loss does.
         kept = promised.isfinite() & (promised > 0)
         slope = self._slope(along, step)
         rho = torch.where(kept, slope / torch.where(kept, promised, torch.ones_like(promised)), 0.0)
@@ -232,8 +231,9 @@ class _Differences:
         return (sides[0] - sides[1]) / (2 * step)
 
     def _quanta(self, step: float) -> tuple[float, ...]:
-        """The distance of two values of a pixel that the model tells apart, and twice that; nothing if it is no coarser
-        than `step`: one pixel takes all values, and the outputs of a model that rounds change in so many jumps.
+        """The quantum of a model that rounds its input, and twice that; empty where it is finer than `step`.
+
+        One pixel takes `VALUES` values, and the outputs of such a model change in as many jumps as it has levels.
         """
         pixel = int(torch.nan_to_num(self.gradient[0]).abs().argmax())
         images = self.images[:1].flatten(1).repeat(VALUES, 1)
@@ -241,20 +241,20 @@ class _Differences:
         with _one_draw(images.device):
             outputs = _outputs(self.model, images.view(-1, *self.images.shape[1:]))
         change = (outputs[1:] - outputs[:-1]).abs().amax(dim=1)
-        # Not what rounding in the model's arithmetic does, which differs between places of a batch.
+        # Ignoring the rounding of the model's arithmetic, which differs between positions of a batch.
         jumps = int((change > 1e-3 * change.max()).sum()) if change.max() > 0 else 0
         quantum = 1 / jumps if jumps else 0.0
         return (quantum, 2 * quantum) if step <= quantum <= 0.25 else ()
 
 
 def _fits(rho: Tensor, direction: Tensor) -> bool:
-    """Whether the checks of a backward pass call these a gradient's."""
+    """Whether the checks of a backward pass accept these values as a gradient's."""
     checks = (wrong_gradient(_numpy(rho)), wrong_direction(_numpy(direction)))
     return not any(finding.raised for finding in checks)
 
 
 def _cosine(one: Tensor, other: Tensor) -> Tensor:
-    # Vectors of length 1 first: the product of two lengths may leave the range of numbers. NaN for a vector of zeros.
+    # Normalised first, since the product of two lengths may overflow. NaN for a vector of zeros.
     return (one / _length(one).unsqueeze(1) * (other / _length(other).unsqueeze(1))).sum(dim=1)
 
 
@@ -275,7 +275,7 @@ def _gradient(
     loss: Loss,
     source: Callable[[nn.Module], AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> Tensor:
-    """[n, pixels]: the gradient of each image's loss, as the model's backward pass gives it in the context `source`."""
+    """[n, pixels]: the gradient of each image's loss by the model's backward pass in the context `source`."""
     gradients = []
     for batch, target in zip(images.split(BATCH), targets.split(BATCH), strict=True):
         with torch.enable_grad(), source(model):

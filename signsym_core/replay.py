@@ -1,8 +1,8 @@
-"""Work on a GPU that is the same kernels every time: recorded once for each shape as a CUDA graph, then replayed.
+"""GPU work that launches the same kernels every time: recorded once per shape as a CUDA graph, then replayed.
 
-Launching some 500 kernels one by one takes longer than a GPU needs for a small batch; a graph is one launch. What runs
-on the host (Python, counters of versions, hooks) runs when the work is recorded and never at a replay, so whoever
-records says what the host has to do for each replay.
+Launching some 500 kernels one by one takes longer than a GPU needs for a small batch; a graph is one launch. Code on
+the host (Python, version counters, hooks) runs while the work is recorded, not when it is replayed, so `Host` says what
+the host has to do for each replay.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ WARM_UP = 3
 
 
 class Host(Protocol):
-    """What the host does for work that is replayed."""
+    """The host's share of replayed work."""
 
-    #: Generators that the work draws from, beside torch's default one.
+    #: Generators that the work draws from, besides torch's default one.
     generators: list[torch.Generator]
 
     def advance(self) -> None:
-        """Count what the work counts when it runs kernel by kernel."""
+        """Advance the counters that the work advances when it runs kernel by kernel."""
 
     def seed(self) -> None:
-        """Seed the generators for what comes next."""
+        """Seed the generators for the next replay."""
 
 
 class NotRecordedWarning(UserWarning):
-    """Work that cannot be a CUDA graph, so that it runs kernel by kernel, with the same numbers."""
+    """The work cannot be a CUDA graph, so that it runs kernel by kernel, with the same numbers."""
 
 
 class Replay:
     """`work` on tensors of a GPU: the first calls of each shape kernel by kernel, later ones as one CUDA graph.
 
-    It takes tensors and gives tensors, which belong to the caller, and may not wait for the device.
+    `work` takes and returns tensors and may not wait for the device; the returned tensors are copies.
     """
 
     def __init__(self, work: Callable[..., tuple[Tensor, ...]], host: Host) -> None:
@@ -99,7 +99,7 @@ class Replay:
 
 
 def one_ahead(batches: Iterator[tuple[Tensor, ...]], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-    """The same batches; on a GPU the next one is made beside the work on this one."""
+    """The same batches; on a GPU the next one is prepared concurrently with the work on this one."""
     if device.type != "cuda":
         yield from batches
         return

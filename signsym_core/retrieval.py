@@ -1,6 +1,6 @@
-"""Hamming ranking and its score: average precision within the first k, without a sort and without a tie left to chance.
+"""Hamming ranking and its score: average precision within the first k, without sorting and with ties resolved exactly.
 
-Codes have few bits, so a query sees thousands of database items at one distance, and a ranking must break these ties.
+Codes have few bits, so thousands of database items have one distance to a query, and a ranking must break these ties.
 `expected` averages over every order within the ties, in closed form, so the score does not depend on how the database
 is sorted; `stable` takes the database's order, to compare with other code.
 
@@ -53,7 +53,7 @@ class Codes:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """What a model's queries are ranked against, and the codes of the training images, which an attacker may know."""
+    """The database that a model's queries are ranked against, and the codes of its training images for the attacker."""
 
     database: Codes
     train: Codes
@@ -64,7 +64,7 @@ class Gallery:
 
 @torch.no_grad()
 def encode(model: nn.Module, split: Split, source: DataSource, batch: int = 256) -> Codes:
-    """The codes that `model` gives the images of `split`, which lie on its device, as it is tested on them.
+    """The codes of the images of `split`, which lie on the device of `model`, in evaluation mode.
 
     Raises NonFiniteOutputError where outputs are NaN or infinite: they have no sign.
     """
@@ -99,7 +99,7 @@ def pack(codes: Tensor) -> Tensor:
 
 
 def unpack(packed: Tensor, bits: int) -> Tensor:
-    """What `pack` was given: int8 [n, bits] of -1 and +1."""
+    """The inverse of `pack`: int8 [n, bits] of -1 and +1."""
     places = torch.arange(8, device=packed.device, dtype=torch.uint8)
     values = (packed.unsqueeze(2) >> places) & 1
     return values.flatten(1)[:, :bits].to(torch.int8) * 2 - 1
@@ -128,7 +128,7 @@ def mean_average_precision(
 
 
 def _side(side: str, codes: Tensor, labels: Tensor) -> tuple[Codes, torch.dtype]:
-    """Codes and labels of the queries or of the database, and the type that the codes came in."""
+    """Codes and labels of the queries or of the database, and the type of the given codes."""
     clean = binary_codes(codes, f"{side}_codes")
     check_code_labels(labels, len(clean), clean.device, f"{side}_labels")
     return Codes(signs=clean, labels=labels), codes.dtype
@@ -160,7 +160,7 @@ def average_precision(queries: Codes, database: Codes, k: int | None = None, tie
 
 
 def chance(queries: Codes, database: Codes, k: int | None = None) -> float:
-    """The expected mAP@k of a ranking that knows nothing: of a database in which every item has one code."""
+    """The expected mAP@k of a random ranking, computed as that of a database in which all codes are equal."""
     same = dataclasses.replace(database, signs=torch.ones_like(database.signs))
     return float(average_precision(queries, same, k).mean())
 
@@ -178,8 +178,8 @@ def relevance(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _distances(codes: Tensor, database: Codes) -> Iterator[tuple[slice, Tensor]]:
-    """Twice the distances of some codes, float32 [rows, d], and which codes these are; bounded in memory."""
-    # Sums of so few ones are exact in float32, and its product is the fastest there is.
+    """Twice the distances of a chunk of codes, float32 [rows, d], with the chunk's slice; bounded in memory."""
+    # Sums of so few ones are exact in float32, whose matrix product is the fastest.
     items, bits = database.signs.float().T.contiguous(), codes.shape[1]
     rows = max(1, min(CHUNK // len(database), (1 << 23) // (bits + 1)))
     for start in range(0, len(codes), rows):
@@ -199,7 +199,7 @@ def _order(twice: Tensor) -> Tensor:
     """Places by distance, equal ones in the database's order."""
     if twice.is_cuda:
         return twice.sort(dim=1, stable=True).indices
-    # NumPy sorts short whole numbers by their digits, which is ten times as fast here as any comparison of them.
+    # NumPy uses radix sort for short integers, which is ten times as fast here as a comparison sort.
     short = twice.to(torch.uint8 if twice.max() < 256 else torch.int16)
     return torch.from_numpy(np.argsort(short.numpy(), axis=1, kind="stable"))
 
@@ -215,7 +215,7 @@ def _expected(twice: Tensor, relevant: Tensor, cut: int) -> Tensor:
     before, hits_before = items.cumsum(dim=1) - items, hits.cumsum(dim=1) - hits
     harmonic = torch.zeros(cut + 1, dtype=torch.float64, device=twice.device)
     harmonic[1:] = (1 / torch.arange(1, cut + 1, dtype=torch.float64, device=twice.device)).cumsum(dim=0)
-    # Ties that stand within the first k as a whole, and then at most one that k cuts.
+    # Ties that lie completely within the first k, and then at most one that k cuts.
     complete = before + items <= cut
     gained = _gain(hits, items, hits_before, before, harmonic)
     sums = torch.where(complete, gained, 0.0).sum(dim=1)

@@ -27,7 +27,7 @@ class Interval:
     seeds: int
     #: "wilson" (images only), "two-way" (seeds and images), or "paired" (differences over images only).
     method: str
-    #: Probability of a gap at least so far from 0 where there is none; 1 where that was not asked for.
+    #: p-value: probability of a gap at least this far from 0 where the true gap is 0; 1 where it was not computed.
     p: float = 1.0
 
     @property
@@ -48,7 +48,7 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, f
     p = successes / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # At 0 and n the bounds are 0 and 1 exactly, whatever rounding says.
+    # At 0 and n the bounds are exactly 0 and 1, without rounding errors.
     return (0.0 if successes == 0 else middle - half), (1.0 if successes == n else middle + half)
 
 
@@ -62,7 +62,7 @@ def interval(outcomes: ArrayLike, confidence: float = 0.95) -> Interval:
 
 
 def gap(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Interval:
-    """The mean of ours - theirs with its interval, paired by seed and image.
+    """The mean of first - second with its interval, paired by seed and image.
 
     The formula of `interval` on the differences: two-way for several seeds; for one seed Student's interval over
     images. Identical outcomes give [0, 0]. Raises ValueError where the two do not have one shape.
@@ -164,7 +164,7 @@ def _half_width(m: _Moments, confidence: float) -> tuple[NDArray[np.float64], ND
         if s == 1 or n == 1:
             size = s * n
             freedom = np.full(len(around), float(size - 1))
-            # A single outcome that differs says nothing of how far others would.
+            # A single outcome gives no estimate of the spread.
             error = np.sqrt(around / (size - 1) / size) if size > 1 else np.where(m.squares > 0, np.inf, 0.0)
             quantile = stdtrit(freedom, level) if size > 1 else np.ones(len(around))
         else:
@@ -172,7 +172,7 @@ def _half_width(m: _Moments, confidence: float) -> tuple[NDArray[np.float64], ND
             of_images = np.maximum(m.by_image / s - correction, 0.0)
             rest = np.maximum(around - of_seeds - of_images, 0.0) / ((s - 1.0) * (n - 1.0))
             ms_seed, ms_image = of_seeds / (s - 1.0), of_images / (n - 1.0)
-            # Rounding must not decide between two that are equal.
+            # The tolerance keeps rounding from deciding between two equal values.
             no_seed_effect = ms_seed <= rest * (1 + 1e-9)
             from_seeds, from_images = np.where(no_seed_effect, rest, ms_seed), np.maximum(ms_image - rest, 0.0)
             by_seeds, by_images = _student(np.where(no_seed_effect, 2.0, 1.0) * (s - 1)), _student(n - 1.0)
