@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from signsym_core import gradientchecks, validation
 from signsym_core.attacks import ATTACKS, Attack
-from signsym_core.attacks.problem import NoGradientWarning
+from signsym_core.attacks.passes import NoGradientWarning
 from signsym_core.evaluate import Outcome
 from signsym_core.evaluate import attack as run_attack
 from signsym_core.evidence import Evidence, Run

@@ -22,7 +22,8 @@ from signsym_core.attacks.ball import Norm
 from signsym_core.attacks.ball import within_ball as within_ball
 from signsym_core.attacks.finite import Tally
 from signsym_core.attacks.gradients import Exact
-from signsym_core.attacks.problem import Passes, Problem
+from signsym_core.attacks.passes import Passes
+from signsym_core.attacks.problem import Problem
 from signsym_core.block import run_block
 from signsym_core.datasets.batches import Prepared
 from signsym_core.frozen import frozen
@@ -58,7 +59,7 @@ class Outcome:
     #: int64 [e, n]: how often the model was asked about the image; None for an attack that does not count.
     queries: Tensor | None
     #: float64 [n]: size of the smallest perturbation that was found, in the attack's norm, for an attack that looks for
-    #: it: 0 where the clean image is lost already, infinity where no start was found.
+    #: it: 0 where the clean image is lost already, infinity where none was found.
     distances: Tensor | None
     #: bool [n]: the loss had no gradient at all at the clean image; None where the attack did not ask for one.
     zero_gradient: Tensor | None
@@ -95,7 +96,7 @@ class Outcome:
 
     @property
     def failed_starts(self) -> int | None:
-        """Images that no start was found for, which count as not broken; None where the attack needs no start."""
+        """Images that no perturbation was found for, which count as not broken; None where the attack seeks none."""
         return None if self.distances is None else int(self.distances.isinf().sum())
 
 
@@ -208,6 +209,9 @@ def attack(
                 twin.judges, twin.dtype = False, dtype
             problem = Problem(model, *block, source.views, passes, size, tally, gallery, twin)
             problem.dtype = dtype
+            if start == 0:
+                # So that what a library draws for the first block can be drawn without us too.
+                problem.seed = seed
             try:
                 blocks.append(run_block(chosen, source, problem, radius, carry, max(0, keep - start)))
                 if passes.backwards and not isinstance(source, Exact):

@@ -14,7 +14,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from signsym_core import extensions
@@ -54,10 +54,19 @@ M = TypeVar("M", bound=Member)
 
 
 class Registry(Generic[M]):
-    """The members of one family by name, in the order in which tables and legends show them."""
+    """The members of one family by name, in the order in which tables and legends show them.
 
-    def __init__(self, family: str, members: Sequence[type[M]]) -> None:
-        self.family = family
+    Members of a library have names `library:NAME`. They are made when they are named and never listed: `libraries`
+    has, by the library's name, what returns the member of such a name or raises UnknownNameError.
+    """
+
+    def __init__(
+        self,
+        family: str,
+        members: Sequence[type[M]],
+        libraries: Mapping[str, Callable[[str], type[M]]] = types.MappingProxyType({}),
+    ) -> None:
+        self.family, self.libraries = family, libraries
         self._members = {member.name: member for member in members}
         if len(self._members) != len(members):
             raise ValueError(f"two members of the family {family!r} have one name: {[m.name for m in members]}")
@@ -81,12 +90,18 @@ class Registry(Generic[M]):
         return len(self._known())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._known()
+        try:
+            return bool(self[typing.cast(str, name)])
+        except UnknownNameError:
+            return False
 
     def __getitem__(self, name: str) -> type[M]:
-        if name not in self._known():
-            raise UnknownNameError(unknown(self.family, name, self.names))
-        return self._members[name]
+        if name in self._known():
+            return self._members[name]
+        library = name.partition(":")[0] if isinstance(name, str) else None
+        if library in self.libraries and name != library:
+            return self.libraries[library](name)
+        raise UnknownNameError(unknown(self.family, name, [*self.names, *(f"{each}:NAME" for each in self.libraries)]))
 
     @property
     def names(self) -> list[str]:

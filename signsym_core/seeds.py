@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 
@@ -31,3 +32,21 @@ def seeded_globally(seed: int, *names: object, device: torch.device | str = "cpu
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive(seed, *names))
         yield
+
+
+@contextlib.contextmanager
+def libraries_seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed the global generators of torch and numpy with `seed` inside the block and restore them after it.
+
+    For libraries that draw from them: what such a library does here it does after `torch.manual_seed(seed)` and
+    `numpy.random.seed(seed % 2**32)` too.
+    """
+    device = torch.device(device)
+    before = np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        np.random.set_state(before)

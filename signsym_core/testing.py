@@ -158,7 +158,8 @@ def _check_updates(rule: Rule, network: nn.Module, images: Tensor) -> None:
 def check_attack(attack: Attack) -> None:
     """The promises of an attack on each task that it fits, on a small network.
 
-    Budget, range, independence of epsilons, determinism, and that only a white-box attack asks for gradients.
+    Budget, range, independence of epsilons, determinism, that only a white-box attack asks for gradients, that these
+    are the chosen ones, and that every pass of the model is counted.
     """
     check_member(attack)
     assert attack.tasks, f"{attack.name} must fit a task"
@@ -167,13 +168,14 @@ def check_attack(attack: Attack) -> None:
         warnings.simplefilter("ignore", WeakAttackWarning)
         for name in sorted(attack.tasks):
             _check_attack_on(attack, name)
+            _check_passes(attack, name)
+            if "white-box" in attack.tags:
+                _check_chosen_gradient(attack, name)
 
 
 def _check_attack_on(attack: Attack, name: str) -> None:
     network = _network().eval()
-    random = torch.Generator().manual_seed(2)
-    images, gallery_images = torch.rand(9, 3, 8, 8, generator=random), torch.rand(30, 3, 8, 8, generator=random)
-    labels, setting = network(images).argmax(1), _setting(name, network, gallery_images)
+    images, labels, setting = _images_for(name, network)
     epsilons = [0.0, 0.01, 8 / 255, 0.5, 1.0]
     outcome = run_attack(attack, network, images, labels, epsilons, seed=1, keep=9, **setting)
     clean = setting["task"].score(network(images), labels, setting.get("gallery"))
@@ -192,6 +194,62 @@ def _check_attack_on(attack: Attack, name: str) -> None:
         assert outcome.backwards > 0, f"{attack.name} promises to ask for gradients"
     else:
         assert outcome.backwards == 0, f"{attack.name} asks for gradients without the tag white-box"
+
+
+def _check_passes(attack: Attack, name: str) -> None:
+    """Who calls the model past its problem has neither the chosen gradient nor honest counts."""
+    network = _network().eval()
+    images, labels, setting = _images_for(name, network)
+    seen = [0, 0]
+
+    def look(_: nn.Module, inputs: tuple[Tensor], outputs: Tensor) -> None:
+        seen[0] += len(inputs[0])
+        if outputs.requires_grad:
+            outputs.register_hook(look_back)
+
+    def look_back(gradient: Tensor) -> None:
+        seen[1] += len(gradient)
+
+    handle = network.register_forward_hook(look)
+    try:
+        outcome = run_attack(attack, network, images, labels, [0.1], gradient="exact", seed=1, **setting)
+    finally:
+        handle.remove()
+    counted = [outcome.images_forward, outcome.images_backward]
+    assert counted == seen, (
+        f"{attack.name} has shown the model {seen} images, forward and backward, of which {counted} were counted: it "
+        f"must reach the model through problem.module, outputs and gradient alone"
+    )
+
+
+def _check_chosen_gradient(attack: Attack, name: str) -> None:
+    """The exact gradient is that of the plain network whatever the rule, the feedback is not, nor is a surrogate's."""
+    plain, other = _network().eval(), convert(_network(), "fa", seed=3).eval()
+    images, labels, setting = _images_for(name, plain)
+    twin = {"surrogate_gallery": setting["gallery"]} if "gallery" in setting else {}
+
+    def adversarial(gradient: str, surrogate: nn.Module | None = None) -> Tensor:
+        with_twin = twin | {"surrogate": surrogate} if surrogate is not None else {}
+        settings: dict[str, Any] = {"gradient": gradient, "seed": 1, "keep": len(images), **setting, **with_twin}
+        return run_attack(attack, other, images, labels, [0.1], **settings).adversarial
+
+    expected = run_attack(
+        attack, plain, images, labels, [0.1], gradient="exact", seed=1, keep=len(images), **setting
+    ).adversarial
+    exact, feedback = adversarial("exact"), adversarial("feedback")
+    went_around = f"{attack.name} does not follow the chosen gradient"
+    assert torch.equal(exact, expected), f"{went_around}: with gradient 'exact' a rule must not change its images"
+    moved = not torch.equal(expected[0], images)
+    assert not moved or not torch.equal(feedback, exact), f"{went_around}: with 'feedback' its images are the exact's"
+    by_plain, by_other = adversarial("transfer", plain), adversarial("transfer", other)
+    assert torch.equal(by_plain, by_other), f"{went_around}: with 'transfer' it must follow the surrogate's exact one"
+
+
+def _images_for(name: str, network: nn.Module) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Images, the labels that `network` gives them, and the task `name` with what it needs."""
+    random = torch.Generator().manual_seed(2)
+    images, gallery_images = torch.rand(9, 3, 8, 8, generator=random), torch.rand(30, 3, 8, 8, generator=random)
+    return images, network(images).argmax(1), _setting(name, network, gallery_images)
 
 
 def _setting(name: str, network: nn.Module, gallery_images: Tensor) -> dict[str, Any]:

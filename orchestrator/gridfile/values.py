@@ -20,7 +20,7 @@ from signsym_core.attacks.ball import Norm
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
 from signsym_core.finetune import FineTune
-from signsym_core.registry import Member, Registry, build, unknown
+from signsym_core.registry import Member, Registry, UnknownNameError, build, unknown
 from signsym_core.rules import RULES
 from signsym_core.tasks import TASKS
 from signsym_core.validation import fraction
@@ -110,9 +110,10 @@ def _member(node: Node, registry: Registry[M]) -> tuple[M, list[str]]:
 
 def registered(node: Node, registry: Registry[M]) -> type[M]:
     name = node.text(f"the name of a {registry.family}")
-    if name not in registry:
-        raise node.error(unknown(registry.family, name, registry.names))
-    return registry[name]
+    try:
+        return registry[name]
+    except UnknownNameError as error:
+        raise node.error(str(error)) from None
 
 
 def seeds(node: Node) -> tuple[int, ...]:

@@ -39,8 +39,8 @@ def label(rule: str) -> str:
 
 
 def knows(family: str, name: str) -> bool:
-    """Whether the name has a place."""
-    return name in _places[family] or (family, name) == ("gradient", "none")
+    """Whether there is nothing to learn about the name. Attacks of a library, `library:NAME`, are in no registry."""
+    return name in _places[family] or (family, name) == ("gradient", "none") or (family == "attack" and ":" in name)
 
 
 def learn() -> None:

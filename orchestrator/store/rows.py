@@ -55,7 +55,7 @@ def check_outcomes(columns: Columns) -> None:
     _within(columns, (0, 1), "ap")
     _within(columns, (0, 2**31 - 1), "image")
     _within(columns, (0, None), "linf", "queries")
-    # Infinite for an image that no start was found for.
+    # Infinite for an image that nothing was found for.
     _within(columns, (0, math.inf), "distance")
 
 

@@ -73,7 +73,7 @@ RESULTS = _schema(
         (
             "failed_starts",
             _count,
-            "images that no start was found for, which count as not broken; null where none is needed",
+            "images that nothing was found for, not even a start, which count as not broken; null where none is sought",
         ),
         (
             "nonfinite_grad",

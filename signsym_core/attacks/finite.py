@@ -52,7 +52,7 @@ class Tally:
         self._outputs: dict[str, tuple[Tensor, int]] = {}
 
     def usable(self, gradient: Tensor, numbers: Tensor) -> Tensor:
-        """`gradient` [m, ...], of the images with these numbers in the block, with 0 in place of what is not finite."""
+        """`gradient` [m, ...], of images with these `numbers`, with 0 in place of what is not finite: see `note`."""
         self.followed = True
         finite = gradient.isfinite()
         self.note((~finite).flatten(1).sum(dim=1), numbers)
@@ -68,8 +68,12 @@ class Tally:
         return result, entries
 
     def note(self, entries: Tensor, numbers: Tensor) -> None:
-        """Of each of these images so many entries, int64 [m], were not finite."""
-        self.entries[numbers] = torch.maximum(self.entries[numbers], entries)
+        """So many entries, int64 [m], were not finite in the images with these numbers in the block: [m], or [m, any].
+
+        Numbers may come several times; several numbers for one image are all that it may be.
+        """
+        entries = entries.view(-1, *[1] * (numbers.ndim - 1)).expand_as(numbers)
+        self.entries.scatter_reduce_(0, numbers.flatten(), entries.flatten(), "amax")
 
     def saw(self, outputs: Tensor, who: str) -> None:
         """The model that is called `who` gave these outputs [m, outputs]."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core.attacks.finite import Tally, mended
+from signsym_core.attacks.module import ProblemModule, Pullback
+from signsym_core.attacks.passes import Passes, gradient_of
 from signsym_core.attacks.streams import Streams
 from signsym_core.outputs import outputs_of
 from signsym_core.retrieval import Gallery
@@ -24,18 +25,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Views = Callable[[nn.Module], Sequence[AbstractContextManager[Any]]]
 
 
-class NoGradientWarning(UserWarning):
-    """The outputs do not depend on the pixels by any path that autograd knows: the gradient counts as 0."""
-
-
-class Passes:
-    """How often the model was run, forward and backward, in calls and in images."""
-
-    def __init__(self) -> None:
-        self.forwards = self.backwards = 0
-        self.images_forward = self.images_backward = 0
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Told:
     """What an attack says of its last run on a problem beside the images, for each of them."""
@@ -43,7 +32,7 @@ class Told:
     #: int64 [n]: how often the model was asked about the image.
     queries: Tensor
     #: float64 [n]: size of the smallest perturbation that was found, in the attack's norm; 0 for an image that is lost
-    #: already, infinity where no start was found. None for an attack that does not look for it.
+    #: already, infinity where none was found. None for an attack that does not look for it.
     distances: Tensor | None = None
 
 
@@ -79,6 +68,8 @@ class Problem:
         self.noise = noise
         #: A seed for each image: see `streams`.
         self.seeds = seeds
+        #: A seed for a library that draws from global generators.
+        self.seed = seeds[0] if seeds else 0
         self.passes, self.micro_batch, self.tally, self.twin = passes, micro_batch, tally, twin
         #: int64 [n]: which images of the block these are, for the tally.
         self.numbers = torch.arange(len(images), device=images.device)
@@ -143,8 +134,14 @@ class Problem:
 
     def gradient_and_outputs(self, loss: Loss, images: Tensor) -> tuple[Tensor, Tensor]:
         """`gradient_of`, and the outputs [n, outputs] of the pass that it took."""
-        pieces = self._in_pieces(functools.partial(self._backward, loss), images, self._places)
+        run = functools.partial(self._backward, loss)
+        pieces = self._in_pieces(run, images, torch.arange(len(images), device=images.device), self.numbers)
         return torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces])
+
+    @property
+    def module(self) -> ProblemModule:
+        """The model as any library's attack takes one, its backward pass the gradient that the source gives."""
+        return ProblemModule(len(self.images), self.outputs, self._recorded)
 
     @property
     def clean_gradient(self) -> Tensor:
@@ -209,12 +206,9 @@ class Problem:
         part = Problem(self.model, self.task, images, labels, noise, seeds, *shared)
         part.start = None if self.start is None else self.start[chosen]
         part.judges, part.dtype, part.numbers = self.judges, self.dtype, self.numbers[chosen]
+        part.seed = self.seed
         part._whole = (self, chosen)
         return part
-
-    @property
-    def _places(self) -> Tensor:
-        return torch.arange(len(self.images), device=self.images.device)
 
     def _attack_loss(self, outputs: Tensor, places: Tensor) -> Tensor:
         return self.task.attack_loss(outputs, self.labels[places])
@@ -232,7 +226,7 @@ class Problem:
         with torch.no_grad():
             return self._outputs(images)
 
-    def _backward(self, loss: Loss, images: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    def _backward(self, loss: Loss, images: Tensor, places: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         views = self.views(self.model)
         mean: Tensor | None = None
         for view in views:
@@ -241,19 +235,64 @@ class Problem:
             with torch.enable_grad(), view:
                 variable = images.detach().clone().requires_grad_()
                 outputs = self._outputs(variable)
-                if not self._checked:
-                    # Once for the whole block, since looking at labels makes the host wait for the device.
-                    self.task.check(outputs, self.labels[places])
-                    self.task.check(outputs[:1].expand(len(self.labels), -1), self.labels)
-                    self._checked = True
+                self._check(outputs)
                 total = loss(outputs, places)
                 if self.tally.careful:
                     mended(total)
-                gradient = _gradient(total, variable)
-            gradient = self.tally.usable(gradient, self.numbers[places])
+                gradient = gradient_of(total, variable)
+            gradient = self.tally.usable(gradient, numbers)
             mean = gradient if mean is None else mean + gradient
         assert mean is not None
         return (mean if len(views) == 1 else mean / len(views)), outputs.detach()
+
+    def _check(self, outputs: Tensor) -> None:
+        """Whether the labels fit: once for the block, since looking at them makes the host wait for the device."""
+        if not self._checked:
+            self.task.check(outputs[:1].expand(len(self.labels), -1), self.labels)
+            self._checked = True
+
+    def _recorded(self, images: Tensor) -> tuple[Tensor, Pullback]:
+        """The outputs for any number of images, and what sends a gradient of the outputs back to the images."""
+        views = self.views(self.model)
+        if len(views) > 1 or len(images) > self.micro_batch:
+            # More than is to be kept until a backward pass comes: the model runs again then.
+            return self.outputs(images), functools.partial(self._along, images)
+        variable = images.detach().clone().requires_grad_()
+        try:
+            with torch.enable_grad(), views[0]:
+                outputs = self._outputs(variable)
+        except torch.OutOfMemoryError:
+            if self.micro_batch == 1:
+                raise
+            self.micro_batch = max(1, len(images) // 2)
+            torch.cuda.empty_cache()
+            return self._recorded(images)
+        self._check(outputs)
+        if self.tally.careful:
+            mended(outputs)
+
+        def pullback(slope: Tensor) -> Tensor:
+            self.passes.backwards += 1
+            self.passes.images_backward += len(images)
+            return self.tally.usable(gradient_of(outputs, variable, slope), self._numbers_of(len(images)))
+
+        return outputs.detach(), pullback
+
+    def _along(self, images: Tensor, slope: Tensor) -> Tensor:
+        """The gradient of `images` along the gradient `slope` [m, outputs] of their outputs."""
+
+        def run(images: Tensor, slope: Tensor, numbers: Tensor) -> Tensor:
+            return self._backward(lambda outputs, _: (outputs * slope).sum(), images, numbers, numbers)[0]
+
+        return torch.cat(self._in_pieces(run, images, slope, self._numbers_of(len(images))))
+
+    def _numbers_of(self, count: int) -> Tensor:
+        """Which images of the block so many images are: [count], as copies of all of them in their order.
+
+        Where it is another number nobody knows, so each may be any of them: [count, n].
+        """
+        n = len(self.images)
+        return self.numbers.repeat(count // n) if count % n == 0 else self.numbers.expand(count, n)
 
     def _in_pieces(self, run: Callable[..., Any], *tensors: Tensor) -> list[Any]:
         results: list[Any] = []
@@ -270,23 +309,3 @@ class Problem:
                 continue
             done += len(piece[0])
         return results
-
-
-def _gradient(total: Tensor, variable: Tensor) -> Tensor:
-    """The gradient of `total`; 0, with a warning, where no path leads to it.
-
-    Whether an attack that follows a gradient says anything of such a model is the audit's question.
-    """
-    gradient = None
-    if total.requires_grad:
-        (gradient,) = torch.autograd.grad(total, variable, allow_unused=True)
-    if gradient is None:
-        warnings.warn(
-            "the model gives no gradient: its outputs do not depend on the pixels by any path that autograd knows (a "
-            "detach, an argmax, numpy?). Attacks that follow a gradient are no test of it; ask signsym_core.audit, or "
-            "attack it by transfer or without a gradient",
-            NoGradientWarning,
-            stacklevel=2,
-        )
-        return torch.zeros_like(variable)
-    return gradient

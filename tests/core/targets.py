@@ -17,6 +17,36 @@ QUICK = {
     "boundary": {"steps": 12},
 }
 
+#: The same for attacks of Foolbox.
+QUICK_FOOLBOX = {
+    "L2CarliniWagnerAttack": {"steps": 30, "binary_search_steps": 4, "stepsize": 0.05, "initial_const": 1.0},
+    "EADAttack": {"steps": 30, "binary_search_steps": 4, "initial_stepsize": 0.05, "initial_const": 1.0},
+    "L2AdamProjectedGradientDescentAttack": {"steps": 4, "rel_stepsize": 0.5},
+    "LinfAdamProjectedGradientDescentAttack": {"steps": 4, "rel_stepsize": 0.5},
+    "L2ProjectedGradientDescentAttack": {"steps": 4, "rel_stepsize": 0.5},
+    "LinfProjectedGradientDescentAttack": {"steps": 4, "rel_stepsize": 0.5},
+    "L2ClippingAwareRepeatedAdditiveGaussianNoiseAttack": {"repeats": 5},
+    "L2ClippingAwareRepeatedAdditiveUniformNoiseAttack": {"repeats": 5},
+    "L2RepeatedAdditiveGaussianNoiseAttack": {"repeats": 5},
+    "L2RepeatedAdditiveUniformNoiseAttack": {"repeats": 5},
+    "LinfRepeatedAdditiveUniformNoiseAttack": {"repeats": 5},
+    "LinearSearchBlendedUniformNoiseAttack": {"directions": 20, "steps": 10},
+    "LinearSearchContrastReductionAttack": {"steps": 20},
+    "BinarySearchContrastReductionAttack": {"binary_search_steps": 5},
+    "GaussianBlurAttack": {"steps": 10},
+    "SaltAndPepperNoiseAttack": {"steps": 20},
+    "VirtualAdversarialAttack": {"steps": 3},
+    "HopSkipJumpAttack": {"steps": 1, "initial_gradient_eval_steps": 10},
+    "BoundaryAttack": {"steps": 10},
+    "PointwiseAttack": {"l2_binary_search": False},
+    "L2BrendelBethgeAttack": {"steps": 3},
+    "LinfinityBrendelBethgeAttack": {"steps": 3},
+    "NewtonFoolAttack": {"steps": 10, "stepsize": 0.1},
+    "DDNAttack": {"steps": 10},
+    "L2FMNAttack": {"steps": 10},
+    "LInfFMNAttack": {"steps": 10},
+}
+
 
 def small(rule="usf", seed=0, **parameters):
     """A network with two convolutions for images of 10 x 10 pixels and 5 classes, under `rule`."""

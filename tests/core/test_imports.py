@@ -74,7 +74,9 @@ def named_in(code):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(PACKAGE).as_posix())
 def test_no_module_of_the_science_imports_them_later_either(file):
-    assert not named_in(file.read_text()) & set(FORBIDDEN)
+    # Foolbox is imported in one place, when one of its attacks is named.
+    allowed = {"foolbox"} if file == PACKAGE / "attacks" / "foolboxclasses.py" else set()
+    assert named_in(file.read_text()) & set(FORBIDDEN) == allowed
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)
