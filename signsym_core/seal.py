@@ -1,41 +1,40 @@
-"""The digest that a file carries in itself, so that damage is noticed wherever and whenever the file is read.
+"""The digest inside a file, by which damage is noticed whenever the file is read.
 
-A sealed file holds the sha256 of its own bytes, taken while zeros stood in the digest's place. It stays a file that any
-reader of its format opens: the seal is a text in a Parquet file's footer, in a safetensors file's header, in a JSON
-object. Nothing beside the file can be lost, left behind or mixed up, and a bucket is asked once.
+A sealed file contains the sha256 of its own bytes, computed with zeros in the digest's place. Any reader of its format
+opens it: the seal is a text in a Parquet file's footer, in a safetensors file's header, in a JSON object. There is no
+second file to lose or mix up, and a bucket needs one request.
 
-One damaged bit never turns a sealed file into one that looks as if it had been written before there were seals: KEY and
-MARK would both have to be gone.
+One damaged bit never makes a sealed file look like one from before seals: KEY and MARK would both have to be missing.
 """
 
 from __future__ import annotations
 
 import hashlib
 
-#: What the seal is called in a file's metadata, and how its text begins; 64 hexadecimal digits follow.
+#: The key of the seal in a file's metadata, and the prefix of its text; 64 hexadecimal digits follow.
 KEY, MARK = "signsym_seal", "signsym-sha256:"
-#: The text that is put into a file before it is sealed.
+#: The text in a file before it is sealed.
 BLANK = MARK + "0" * 64
-#: Bytes at a file's end and at its beginning in which a seal stands: a Parquet footer, a safetensors header.
+#: Bytes at a file's end and at its beginning that are searched for a seal: a Parquet footer, a safetensors header.
 TAIL, HEAD = 1 << 16, 1 << 22
 
 
 class DamagedError(ValueError):
-    """A file that is not what was written."""
+    """A file that is not as it was written."""
 
 
 def sealed(data: bytes | memoryview) -> bytearray:
-    """A copy of `data`, which holds BLANK under KEY, with its digest in place of the zeros."""
-    whole = bytearray(data)
-    start = _find(whole, MARK.encode())
-    assert start >= 0, "only what holds BLANK can be sealed"
+    """A copy of `data`, which contains BLANK under KEY, with its digest in place of the zeros."""
+    file = bytearray(data)
+    start = _find(file, MARK.encode())
+    assert start >= 0, "only a file that contains BLANK can be sealed"
     start += len(MARK)
-    whole[start : start + 64] = _digest(whole, start).encode()
-    return whole
+    file[start : start + 64] = _digest(file, start).encode()
+    return file
 
 
 def check(data: bytes) -> bool:
-    """Whether a file is sealed; False for one without a seal. Raises DamagedError where it is not what was sealed."""
+    """Whether a file is sealed. Raises DamagedError for a sealed file whose bytes have changed."""
     start, key = _find(data, MARK.encode()), _find(data, KEY.encode())
     if start < 0 and key < 0:
         return False

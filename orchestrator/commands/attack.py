@@ -91,7 +91,9 @@ def run_attacks(request: Request, console: Console) -> None:
     if request.images is not None and request.images < 1:
         raise ValueError(f"--images: expected a whole number, at least 1, got {request.images}")
     if request.out is not None and not request.out.parent.is_dir():
-        raise ValueError(f"--out: there is no folder {request.out.parent}")
+        raise ValueError(
+            f"--out: expected a file in an existing folder, got {request.out.parent}, which does not exist"
+        )
     data = source.load(request.data_root)
     fingerprints.compare_beside(request.weights, source, data, request.data_root)
     data = data.to(device())
@@ -137,7 +139,9 @@ def _requested_attacks(request: Request) -> dict[AttackChoice, list[float]]:
     """The requested attacks with their epsilons, read by the grid file's rules."""
     gradients = list(request.gradients) or ["feedback", "exact", *([] if request.twin is None else ["transfer"])]
     if ("transfer" in gradients) != (request.twin is not None):
-        raise ValueError("--gradient transfer, and no other one, needs --twin FILE: a checkpoint to make the images on")
+        raise ValueError(
+            "--gradient transfer needs --twin FILE, the checkpoint that makes the images; others need none"
+        )
     epsilons = [_node(text, "--epsilon").plain for text in request.epsilons]
     items: list[dict[str, Any]] = []
     for text in request.attacks:

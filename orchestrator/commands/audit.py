@@ -38,7 +38,7 @@ def run_audit(store: Store, data_root: Path | None, grid: Path | None, as_json: 
     models = list(data.snapshot.models(data.snapshot.query()).known())
     if not models:
         raise StoreError(
-            f"no model in {store.uri} has a result yet; run its sweep first, or ask: signsym status {store.uri}"
+            f"no model in {store.uri} has a result yet; run its sweep first, or see: signsym status {store.uri}"
         )
     notes: list[str] = []
     done = set() if data_root is None else store.done_models()
@@ -134,13 +134,13 @@ def _print(
         console.print(note, highlight=False, soft_wrap=True)
     lacking = {check.id: check for _, judgement in judgements for check in judgement.verdict.missing}
     if lacking:
-        console.print("Undecided for want of:", highlight=False)
+        console.print("Missing for a verdict:", highlight=False)
     for check in lacking.values():
         console.print(f"  {check.id} {check.flag}: needs {check.needs}", highlight=False)
     if any(check.needs == MODEL for check in lacking.values()):
-        console.print("Models are probed where their data are: --data-root DIR, without --no-probes.", highlight=False)
+        console.print("To probe the models, name their data: --data-root DIR, without --no-probes.", highlight=False)
     if any(check.needs != MODEL for check in lacking.values()):
-        console.print("The attacks that are missing are supplied by:", highlight=False)
+        console.print("To run the missing attacks:", highlight=False)
         for command in commands:
             console.print(f"  {command}", highlight=False, soft_wrap=True)
 

@@ -106,7 +106,7 @@ def _say_origin(source: DataSource, console: Console) -> None:
 
 def _check_files(source: FileSource, root: Path, sample: int, console: Console) -> int:
     listing = source.listing(root)
-    console.print(f"there: {len(listing.files):,} listed images below {listing.tree}")
+    console.print(f"files: {len(listing.files):,} listed images below {listing.tree}")
     chosen = source.chosen(listing)
     _say_splits(source, chosen, len(listing.names), console)
     used = pooled(chosen)
@@ -123,7 +123,7 @@ def _check_files(source: FileSource, root: Path, sample: int, console: Console) 
     for words in changed[:NAMED]:
         console.print(words)
     if changed and cache is not None:
-        console.print(f"a sweep would use what was decoded: restore the files, or delete {cache.folder}")
+        console.print(f"a sweep would use the decoded images: restore the files, or delete {cache.folder}")
     for problem in broken[:NAMED]:
         console.print(f"broken: {problem}")
     if len(broken) > NAMED:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from orchestrator.engine.frontier import children_of, descendants
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, stored_grid
 from orchestrator.plan.compile import Plan, compile_plan
@@ -59,10 +60,7 @@ def _show_plan(
     console: Console,
 ) -> None:
     failed = [key for key in plan.jobs if key in failures]
-    blocked: set[str] = set()
-    for job in plan.jobs.values():
-        if any(parent in failures or parent in blocked for parent in job.parents):
-            blocked.add(job.key)
+    blocked = descendants(children_of(plan.jobs), failures) - set(failures)
     active = [running[key] for key in plan.jobs if key in running]
     console.print(
         f"{name}: {len(plan.done)} of {len(plan.cells)} cells done; jobs: {len(active)} running, "

@@ -38,7 +38,7 @@ def verify(store: Store, console: Console) -> int:
     for name in sorted(store.unsealed):
         console.print(f"no digest, from before files had one: {name}", highlight=False, soft_wrap=True, markup=False)
     counts = f"{len(store.skipped):,} damaged, foreign or missing, {len(store.unsealed):,} without a digest"
-    console.print(f"{total:,} files read: {counts}, the others as they were written", highlight=False, soft_wrap=True)
+    console.print(f"{total:,} files read: {counts}, all others as written", highlight=False, soft_wrap=True)
     return FAILED if store.skipped else COMPLETE
 
 

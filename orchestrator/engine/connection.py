@@ -61,7 +61,7 @@ class NoResourcesError(ValueError):
 
 
 #: The folder and environment of the local Ray, while one runs.
-_quarters: machine.Quarters | None = None
+_ray_folder: machine.RayFolder | None = None
 
 
 def connect(
@@ -110,13 +110,13 @@ def connect(
 
 def _started(options: dict[str, Any]) -> Any:
     """Start a local Ray in its own folder; try again where it timed out."""
-    global _quarters
+    global _ray_folder
     for attempt in range(1, STARTS + 1):
-        _quarters = machine.Quarters()
+        _ray_folder = machine.RayFolder()
         try:
-            with _quarters.environment():
+            with _ray_folder.environment():
                 # "local": never the Ray that another program, or another user, runs on this machine.
-                return ray.init(address="local", **options, **_quarters.options)
+                return ray.init(address="local", **options, **_ray_folder.options)
         except Exception as error:
             disconnect()
             # Ray raises a timeout as a bare Exception.
@@ -129,11 +129,11 @@ def _started(options: dict[str, Any]) -> Any:
 
 def disconnect() -> None:
     """Leave the cluster; a local one ends, with all of its processes."""
-    global _quarters
+    global _ray_folder
     ray.shutdown()
-    if _quarters is not None:
-        _quarters.leave()
-        _quarters = None
+    if _ray_folder is not None:
+        _ray_folder.leave()
+        _ray_folder = None
 
 
 def ended() -> bool:

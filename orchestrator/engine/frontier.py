@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from orchestrator.jobs.job import Job
@@ -45,6 +45,27 @@ class Retries:
         return limits.get(cause, self.attempts)
 
 
+def children_of(jobs: Mapping[str, Job]) -> dict[str, list[str]]:
+    """The keys of the jobs that depend on each job, in the order of `jobs`."""
+    children: dict[str, list[str]] = {}
+    for job in jobs.values():
+        for parent in dict.fromkeys(job.parents):
+            children.setdefault(parent, []).append(job.key)
+    return children
+
+
+def descendants(children: Mapping[str, Sequence[str]], failed: Iterable[str]) -> set[str]:
+    """The keys of all jobs that depend on one of the `failed`, directly or not: they are blocked."""
+    blocked: set[str] = set()
+    pending = list(failed)
+    while pending:
+        for child in children.get(pending.pop(), ()):
+            if child not in blocked:
+                blocked.add(child)
+                pending.append(child)
+    return blocked
+
+
 class Frontier:
     """The state of every job of a plan.
 
@@ -55,14 +76,12 @@ class Frontier:
 
     def __init__(self, jobs: Mapping[str, Job], estimates: Mapping[str, float], retries: Retries) -> None:
         self.jobs, self.estimates, self.retries = jobs, dict(estimates), retries
-        self.children: dict[str, list[str]] = {}
+        self.children = children_of(jobs)
         #: For each waiting job, its parents that are not done.
         self.needs: dict[str, set[str]] = {}
         for job in jobs.values():
-            for parent in dict.fromkeys(job.parents):
-                if parent in jobs:
-                    self.children.setdefault(parent, []).append(job.key)
-                    self.needs.setdefault(job.key, set()).add(parent)
+            if parents := {parent for parent in job.parents if parent in jobs}:
+                self.needs[job.key] = parents
         self.state: dict[str, State] = {}
         #: How many jobs are in each state, kept up to date by `_set`.
         self.counts: Counter[State] = Counter()
@@ -135,14 +154,10 @@ class Frontier:
         """The job has failed for good, in this sweep or another: its descendants are blocked."""
         self._leave(key)
         self._set(key, "failed")
-        blocked = list(self.children.get(key, []))
-        while blocked:
-            child = blocked.pop()
-            if self.state[child] == "blocked":
-                continue
-            self._leave(child)
-            self._set(child, "blocked")
-            blocked += self.children.get(child, [])
+        for child in descendants(self.children, [key]):
+            if self.state[child] != "blocked":
+                self._leave(child)
+                self._set(child, "blocked")
 
     def elsewhere(self, key: str) -> None:
         """Another sweep has claimed the job, which was ready or about to start."""

@@ -26,14 +26,14 @@ SOCKET, ADDED = 103, len("/ss-12345678/r/session_2026-11-26_16-24-13_123456_1234
 #: Bytes that Ray's logs and its object store need, the bytes of the store, and open files of one process.
 ROOM, OBJECTS, FILES = 300 * 2**20, 200 * 2**20, 1024
 #: Folders for temporary files, after those that the user names by RAY_TMPDIR and TMPDIR.
-PLACES = ("/tmp", "/var/tmp", "/dev/shm")
+FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 class MachineError(ValueError):
     """A condition of this machine that keeps Ray from starting, with its remedy."""
 
 
-class Quarters:
+class RayFolder:
     """A folder that only this user can enter, with the environment and options of the Ray that is started in it.
 
     A separate program (`watch`) ends that Ray's processes and removes the folder however this process ends.
@@ -41,11 +41,11 @@ class Quarters:
 
     def __init__(self) -> None:
         check_files()
-        self.folder = Path(tempfile.mkdtemp(prefix="ss-", dir=short_place(os.environ)))
+        self.folder = Path(tempfile.mkdtemp(prefix="ss-", dir=short_folder(os.environ)))
         self.mark = uuid.uuid4().hex
-        words = [sys.executable, "-I", watch.__file__, self.mark, str(self.folder)]
+        arguments = [sys.executable, "-I", watch.__file__, self.mark, str(self.folder)]
         # A new session: a terminal's Ctrl-C, or a signal to the driver's process group, must not end the watcher.
-        self.watcher = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
+        self.watcher = subprocess.Popen(arguments, stdin=subprocess.PIPE, start_new_session=True)
         # Ray makes its folder readable for everybody; the folder around it stays private.
         self.options: dict[str, Any] = {"_temp_dir": str(self.folder / "r"), "object_store_memory": OBJECTS}
         if _free("/dev/shm") < OBJECTS + 2**20:
@@ -86,25 +86,25 @@ class Quarters:
             del os.environ["RAY_AUTH_TOKEN_PATH"]
 
 
-def short_place(environment: Mapping[str, str]) -> str:
+def short_folder(environment: Mapping[str, str]) -> str:
     """A folder for Ray's files: writable, with room, and short enough for the paths of its sockets.
 
     RAY_TMPDIR and TMPDIR come first. Raises MachineError with the reason for each folder that does not fit.
     """
-    said = [environment[name] for name in ("RAY_TMPDIR", "TMPDIR") if environment.get(name)]
-    wrong = {}
-    for place in dict.fromkeys([*said, *PLACES]):
-        if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
-            wrong[place] = "not writable" if os.path.isdir(place) else "not there"
-        elif len(os.fsencode(place)) + ADDED > SOCKET:
-            wrong[place] = f"a longer path than the {SOCKET - ADDED} bytes that Ray's sockets leave"
-        elif _free(place) < ROOM:
-            wrong[place] = f"less than {ROOM >> 20} MB free"
+    named = [environment[name] for name in ("RAY_TMPDIR", "TMPDIR") if environment.get(name)]
+    reasons = {}
+    for folder in dict.fromkeys([*named, *FOLDERS]):
+        if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+            reasons[folder] = "not writable" if os.path.isdir(folder) else "missing"
+        elif len(os.fsencode(folder)) + ADDED > SOCKET:
+            reasons[folder] = f"a longer path than the {SOCKET - ADDED} bytes that Ray's sockets leave"
+        elif _free(folder) < ROOM:
+            reasons[folder] = f"less than {ROOM >> 20} MB free"
         else:
-            return place
-    reasons = "; ".join(f"{place}: {reason}" for place, reason in wrong.items())
+            return folder
+    message = "; ".join(f"{folder}: {reason}" for folder, reason in reasons.items())
     raise MachineError(
-        f"Ray finds no folder for its sockets and logs ({reasons}). Free some space there, or name a short folder of "
+        f"Ray finds no folder for its sockets and logs ({message}). Free some space there, or name a short folder of "
         f"this machine by RAY_TMPDIR"
     )
 

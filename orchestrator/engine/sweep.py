@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator.engine.frontier import children_of, descendants
 from orchestrator.engine.prepare import PreparedSweep, prepare_apart
 from orchestrator.engine.resume_command import command
 from orchestrator.engine.settings import Settings
@@ -26,7 +27,9 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
     store = Store(settings.storage)
     show_skipped(prepared.skipped, console)
     if hidden := {"results", "outcomes", "models"} & {path.rstrip("/") for path in prepared.skipped}:
-        raise StoreError(f"{store.uri}: {', '.join(sorted(hidden))} cannot be read; nothing is computed on a guess")
+        raise StoreError(
+            f"{store.uri}: {', '.join(sorted(hidden))} cannot be read, so it is unknown what is done; make it readable"
+        )
     keep_grid(store, prepared.grid, prepared.text, prepared.sets)
     if removed := remove_leftovers(store, prepared.finished):
         console.print(f"removed {removed} files that killed sweeps had left behind", highlight=False)
@@ -53,7 +56,7 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
             run_jobs(jobs, prepared, store, settings, console)
         except (KeyboardInterrupt, ClusterLostError, StoreError) as error:
             reason = str(error) or "Interrupted"
-            console.print(f"\n{reason}. What was finished is kept; go on with:", highlight=False, soft_wrap=True)
+            console.print(f"\n{reason}. Finished jobs are kept; go on with:", highlight=False, soft_wrap=True)
             console.print(
                 f"  {command(joined=not isinstance(error, ClusterLostError))}", highlight=False, soft_wrap=True
             )
@@ -101,11 +104,5 @@ def _orphans(jobs: Mapping[str, Job], failed: Set[str]) -> set[str]:
 
 def _without(jobs: Mapping[str, Job], failed: set[str]) -> dict[str, Job]:
     """`jobs` without those that failed for good in an earlier sweep, and without their descendants."""
-    left: dict[str, Job] = {}
-    dropped = set(failed)
-    for key, job in jobs.items():
-        if key in dropped or dropped.intersection(job.parents):
-            dropped.add(key)
-        else:
-            left[key] = job
-    return left
+    dropped = failed | descendants(children_of(jobs), failed)
+    return {key: job for key, job in jobs.items() if key not in dropped}

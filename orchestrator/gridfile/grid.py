@@ -19,7 +19,7 @@ from orchestrator.gridfile.expand import Experiment, Override, Training, expand
 from orchestrator.gridfile.nodes import GridError as GridError
 from orchestrator.gridfile.nodes import Node, Problems
 from orchestrator.gridfile.values import ATTACK_AXES, MODEL_AXES, NAMED_AXES
-from orchestrator.gridfile.yamlfile import put, read
+from orchestrator.gridfile.yamlfile import parse, put, read
 
 _GRID_KEYS = ["name", "seeds", "defaults", "experiments", "exclude", "callbacks"]
 _TRAINING_KEYS = ["weights", "finetune", "resources"]
@@ -38,8 +38,12 @@ def load(path: Path | str, sets: Sequence[str] = ()) -> Grid:
     Raises GridError for a file that cannot be read or whose grid cannot be run, with the place, the expected and the
     actual value, for all problems of the first phase that has any.
     """
-    source = Path(path)
-    top, text = read(source)
+    return grid_of(read(Path(path)), Path(path), sets)
+
+
+def grid_of(text: str, source: Path, sets: Sequence[str] = ()) -> Grid:
+    """The grid of `text`, as `load` reads it; errors name `source` as its file."""
+    top = parse(text, lambda line: f"{source}:{line}")
     mapping = top.mapping("a grid: a mapping with a name and experiments")
     for setting in sets:
         put(top, setting)

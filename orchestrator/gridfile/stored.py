@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,20 +46,17 @@ def stored_grid(store: Store, name: str) -> Grid:
     Raises ValueError where it is damaged, or where this version of signsym, with the extensions that are set here,
     cannot read it, and OSError where it is no file.
     """
-    from orchestrator.gridfile.grid import load
+    from orchestrator.gridfile.grid import grid_of
 
     text = grid_text(store, f"grids/{name}.yaml")
     sets = [line.removeprefix(SET_MARK) for line in text.splitlines() if line.startswith(SET_MARK)]
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        try:
-            return load(Path(file.name), sets)
-        except ValueError as error:
-            words = str(error).replace(file.name, f"{name}.yaml")
-            if not os.environ.get(EXTENSIONS) and "unknown " in words:
-                words = f"{words.splitlines()[0]}. Members of your own are known where {EXTENSIONS} names their module"
-            raise ValueError(words) from None
+    try:
+        return grid_of(text, Path(f"{name}.yaml"), sets)
+    except ValueError as error:
+        words = str(error)
+        if not os.environ.get(EXTENSIONS) and "unknown " in words:
+            words = f"{words.splitlines()[0]}. Members of your own are known where {EXTENSIONS} names their module"
+        raise ValueError(words) from None
 
 
 def grid_text(store: Store, path: str) -> str:

@@ -31,11 +31,8 @@ _WORDS: dict[str, bool | None] = dict.fromkeys(("", "~", "null", "Null", "NULL")
 _WORDS |= dict.fromkeys(("true", "True", "TRUE"), True) | dict.fromkeys(("false", "False", "FALSE"), False)
 
 
-def read(path: Path) -> tuple[Node, str]:
-    """The tree of a file, and its text. An empty file is the value null.
-
-    Raises GridError for a file that cannot be read: no regular file, not UTF-8, or not the YAML that this module reads.
-    """
+def read(path: Path) -> str:
+    """The text of a file. Raises GridError for a file that cannot be read: no regular file, or not UTF-8."""
     try:
         if not path.is_file():
             raise GridError(f"{path}: expected a file, {'got a directory' if path.is_dir() else 'but there is none'}")
@@ -43,15 +40,17 @@ def read(path: Path) -> tuple[Node, str]:
     except OSError as error:
         raise GridError(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise GridError(f"{path}:{line}: expected UTF-8, got the byte 0x{data[error.start]:02x}") from None
-    return parse(text, lambda line: f"{path}:{line}"), text
 
 
 def parse(text: str, where: Callable[[int], str], path: str = "") -> Node:
-    """The tree of `text`; `where` gives the place of a line, `path` the path of the whole value."""
+    """The tree of `text`; an empty text is the value null.
+
+    `where` gives the place of a line, `path` the path of the top. Raises GridError for YAML that this module refuses.
+    """
     try:
         return _Builder(text, where).document(path)
     except yaml.reader.ReaderError as error:

@@ -1,9 +1,9 @@
-"""A sweep's sign of life in its store: what it runs, for `signsym status`, and what it has claimed, for other sweeps.
+"""A sweep's heartbeat file in its store: its running trials, for `signsym status`, and its claims, for other sweeps.
 
 Each sweep writes one small file, sweeps/<id>.json, every few seconds. Two sweeps that are alive never hold the same
-claim: a sweep writes down what it wants first and looks at the others' files then, and lets go where another wants
-the same. Whichever of two comes second sees the other; when both come at once both let go and try again later. That
-needs nothing of a file system but that a written file can be read, so it works on buckets and on NFS.
+claim: a sweep first writes its claims, then reads the files of the other sweeps, and drops every claim that another
+one has too. The second of two sweeps sees the first; when both write at once, both drop the claim and try again later.
+The file system only has to return a file that was written, so this works on buckets and on NFS.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import Any
 
 from orchestrator.store.store import Store
 
-#: Seconds between two signs, and after which a sweep without a new one counts as dead.
+#: Seconds between two heartbeats, and after which a sweep without a new one counts as dead.
 PERIOD, DEAD = 3.0, 30.0
-#: Seconds after which a sign is old whatever the clocks of two machines say.
+#: Seconds after which a heartbeat is old even where the clocks of two machines differ.
 OLD = 600.0
 
 
 class Claims:
-    """This sweep's sign of life, written inside the block, and the jobs that it has claimed.
+    """A context that writes this sweep's heartbeat file, with the jobs that it has claimed.
 
-    `running` gives what is shown of the trials that run: a mapping with at least the job's key for each.
+    `running` gives the running trials: for each a mapping with at least the job's key.
     """
 
     def __init__(self, store: Store, running: Callable[[], list[dict[str, Any]]]) -> None:
@@ -41,13 +41,13 @@ class Claims:
         self.held: set[str] = set()
         self._beat = 0
         self._written = time.monotonic()
-        self._others = _Others(store, self.id)
+        self._other_sweeps = _OtherSweeps(store, self.id)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, name="signsym-claims", daemon=True)
 
     def __enter__(self) -> Claims:
-        # Not in the thread: a store that cannot be written is noticed here, before anything runs.
+        # Written before the thread starts: a store that cannot be written raises here, before any job runs.
         self._write()
         self._thread.start()
         return self
@@ -59,82 +59,79 @@ class Claims:
             self.store.remove(self.path)
 
     def take(self, keys: Iterable[str]) -> set[str]:
-        """Claim jobs; returns those of `keys` that were had. The others are another sweep's, as far as is known."""
-        wanted = set(keys)
+        """Claim jobs; returns those of `keys` that no other sweep has claimed."""
+        requested = set(keys)
         with self._lock:
-            self.held |= wanted
+            self.held |= requested
         self._write()
-        refused = wanted & self._others.claimed()
+        refused = requested & self._other_sweeps.claimed()
         with self._lock:
             self.held -= refused
         if refused:
             self._write()
-        return wanted - refused
+        return requested - refused
 
     def holds(self, key: str) -> bool:
-        """Whether the job is claimed, and this sweep was seen to be alive all the time since."""
+        """Whether the job is claimed, and this sweep has counted as alive ever since."""
         if self._slept():
             self._write()
         return key in self.held
 
     def drop(self, key: str) -> None:
-        """Let go of a job. Others see it with the next sign."""
+        """Drop the claim of a job. Other sweeps see it with the next heartbeat."""
         with self._lock:
             self.held.discard(key)
 
     def claimed_elsewhere(self) -> set[str]:
         """Keys of the jobs that other living sweeps have claimed."""
-        return self._others.claimed()
+        return self._other_sweeps.claimed()
 
     def _slept(self) -> bool:
-        """Whether this sweep was stopped, or without its store, for so long that it counts as dead elsewhere."""
+        """Whether this sweep was suspended, or without its store, for so long that others count it as dead."""
         return time.monotonic() - self._written > DEAD - PERIOD
 
     def _write(self) -> None:
         with self._lock:
             if self._slept():
-                # What it had claimed ahead may be done by now: it is claimed anew, and looked up, when its turn comes.
+                # Jobs that were claimed in advance may be done by now: each is claimed again before it starts.
                 self.held &= {trial["job"] for trial in self.running()}
             self._written = time.monotonic()
             self._beat += 1
-            sign = _here() | {"at": time.time(), "beat": self._beat, "claims": sorted(self.held)}
+            sign = _this_process() | {"at": time.time(), "beat": self._beat, "claims": sorted(self.held)}
             self.store.write_json(self.path, sign | {"running": self.running()})
 
     def _keep_alive(self) -> None:
         while not self._stop.wait(PERIOD):
-            # The sweep itself will say that its store is gone; a missed sign is no reason to stop it.
+            # The sweep will report a lost store itself; a missed heartbeat is no reason to stop it.
             with contextlib.suppress(OSError):
                 self._write()
 
 
-class _Others:
-    """The other sweeps on a store, as one of them sees them.
+class _OtherSweeps:
+    """The other sweeps on a store. A sweep is alive while its file changes, whatever another machine's clock says."""
 
-    Whether one is alive is told by its file changing, not by the clock of another machine.
-    """
-
-    def __init__(self, store: Store, own: str) -> None:
-        self.store, self.own = store, own
-        #: By the sweep's id: its last beat, and when this sweep first saw that, on its own clock.
+    def __init__(self, store: Store, sweep_id: str) -> None:
+        self.store, self.sweep_id = store, sweep_id
+        #: By the sweep's file: its last beat, and when this sweep first saw it, on its own clock.
         self._seen: dict[str, tuple[int, float]] = {}
 
     def claimed(self) -> set[str]:
-        found: set[str] = set()
+        claims: set[str] = set()
         for name in self.store.names("sweeps", ".json"):
-            if name == f"{self.own}.json":
+            if name == f"{self.sweep_id}.json":
                 continue
-            # A file may vanish at any time, since its sweep ends.
+            # A file may vanish at any time, when its sweep ends.
             with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
                 sign = json.loads(self.store.read(f"sweeps/{name}"))
                 if self._alive(name, sign):
-                    found |= set(sign["claims"])
+                    claims |= set(sign["claims"])
                 else:
-                    # Nobody needs to look at it again; a sweep that was only asleep writes a new one.
+                    # Nobody needs it again; a sweep that was only suspended writes a new one.
                     self.store.remove(f"sweeps/{name}")
-        return found
+        return claims
 
     def _alive(self, name: str, sign: Mapping[str, Any]) -> bool:
-        if not _lives_here(sign):
+        if not _may_be_alive(sign):
             return False
         now = time.monotonic()
         beat, since = self._seen.get(name, (None, now))
@@ -145,52 +142,52 @@ class _Others:
 
 
 def alive(store: Store) -> list[dict[str, Any]]:
-    """The last signs of the sweeps that are alive: host, pid, at (seconds since 1970), claims and running."""
-    found = []
+    """The last heartbeats of the sweeps that are alive: host, pid, at (seconds since 1970), claims and running."""
+    signs = []
     for name, sign in store.read_json_files("sweeps").items():
         try:
-            if _lives_here(sign) and time.time() - sign["at"] < DEAD:
-                found.append(sign)
+            if _may_be_alive(sign) and time.time() - sign["at"] < DEAD:
+                signs.append(sign)
         except (KeyError, TypeError):
             store.skipped[f"sweeps/{name}.json"] = "no sweep's sign of life"
-    return found
+    return signs
 
 
-def _here() -> dict[str, Any]:
-    """This process, so that another one on the same machine, or of the same SLURM job, can tell that it is dead."""
-    place = {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "born": _born(os.getpid())}
+def _this_process() -> dict[str, Any]:
+    """Identifies this process, so that another one on its machine, or of its SLURM job, can tell when it has ended."""
+    place = {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "born": _start_ticks(os.getpid())}
     return place | {"slurm_job": _slurm_job(), "slurm_restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0))}
 
 
-def _lives_here(sign: Mapping[str, Any]) -> bool:
-    """False where the sign's process is known to be no more; True where that cannot be known.
+def _may_be_alive(sign: Mapping[str, Any]) -> bool:
+    """False where the process of the heartbeat has certainly ended, else True.
 
-    It ran on this machine, or in this SLURM job before that was put back into the queue: SLURM ends all of a job first.
+    That is known of this machine's processes, and of this SLURM job's before it was requeued: SLURM ends them first.
     """
-    here = _slurm_job()
+    slurm_job = _slurm_job()
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    # Two sweeps of one job have the same count.
-    if here and sign.get("slurm_job") == here and sign["slurm_restarts"] < restarts:
+    # Two sweeps in one run of a job have the same count.
+    if slurm_job and sign.get("slurm_job") == slurm_job and sign["slurm_restarts"] < restarts:
         return False
-    return bool(sign["machine"] != _machine() or _born(sign["pid"]) == sign["born"] != "")
+    return bool(sign["machine"] != _machine() or _start_ticks(sign["pid"]) == sign["born"] != "")
 
 
 def _slurm_job() -> str:
-    """The SLURM job that this process is of, with its cluster; "" outside of one."""
+    """The SLURM job of this process, with its cluster; "" outside of one."""
     job = os.environ.get("SLURM_JOB_ID", "")
     return job and f"{os.environ.get('SLURM_CLUSTER_NAME', '')}:{job}"
 
 
 def _machine() -> str:
-    """This boot of this machine and this space of process ids; a container has one of its own."""
+    """Identifies this machine's boot and this namespace of process ids, which differs between containers."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return f"unknown {uuid.getnode()} {os.getpid()}"
 
 
-def _born(pid: int) -> str:
-    """When a process of this machine began, in the kernel's ticks; "" where there is none."""
+def _start_ticks(pid: int) -> str:
+    """When a process of this machine started, in the kernel's ticks; "" where there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -1,9 +1,9 @@
-"""What happened in a sweep, as JSON lines in its store, for programs that watch: events/<start>-<sweep>.jsonl.
+"""The event log of a sweep, as JSON lines in its store, for programs that watch it: events/<start>-<sweep>.jsonl.
 
-Each line is an object with `at` (ISO 8601, UTC), `event` and what belongs to it: sweep_started, job_started,
-job_finished, job_failed, job_said, job_elsewhere and job_settled (another sweep runs it, is through with it), ray_lost,
-sweep_ended. On a local store a line is there at once; on a bucket, which cannot append, lines come in numbered files,
-each put whole a few times a minute.
+Each line is an object with `at` (ISO 8601, UTC), `event` and the event's values: sweep_started, job_started,
+job_finished, job_failed, job_said, job_elsewhere and job_settled (another sweep runs the job, has ended it), ray_lost,
+sweep_ended. On a local store each line is appended immediately; on a bucket, which cannot append, lines are written to
+numbered files a few times a minute.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Events:
 
     def write(self, event: str, **values: Any) -> None:
         """Add one line."""
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"at": at, "event": event, **values}, ensure_ascii=False) + "\n"
+        timestamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"at": timestamp, "event": event, **values}, ensure_ascii=False) + "\n"
         with self._lock:
             self._pending.append(line)
             if self._folder is not None or time.monotonic() - self._written > PERIOD:
@@ -80,7 +80,7 @@ class Events:
         if not self._pending:
             return
         text = "".join(self._pending)
-        # The log is no result: a store that cannot take it now is told by the results themselves.
+        # A log line is no result: writing the results will raise the store's error.
         try:
             if self._folder is None:
                 self.store.write(f"events/{self.name}-{self._files:05}.jsonl", text.encode())

@@ -1,7 +1,7 @@
-"""The fingerprint of each data set that a store's results come from: results of other images are never among them.
+"""The fingerprint of each data set of a store's results, which refuses results of other images.
 
-splits/KEY-DIGEST.parquet: KEY is that of the data set's description, DIGEST the begin of its fingerprint's. The name
-alone tells whether a data set is the one of before; the file tells what else it was.
+splits/KEY-DIGEST.parquet: KEY is that of the data set's description, DIGEST the first characters of its fingerprint's.
+The name alone tells whether a data set has changed; the file tells how.
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ from signsym_core.datasets import Data, DataSource, DataWarning
 from signsym_core.datasets.fingerprint import Fingerprint, Images, Place, differences, fingerprint, nowhere
 from signsym_core.datasets.marks import DIGEST
 
-#: Makes what says where an image is: a data set is listed for it.
+#: Creates the function that gives the place of an image, for which a data set must be listed.
 Places = Callable[[], Place]
 #: Characters of a fingerprint's digest in the name of its file.
 CHARACTERS = 32
 
 
 class OtherImagesError(ValueError):
-    """A data set that is not the one that earlier results in the store come from."""
+    """A data set that differs from the one of the store's earlier results."""
 
 
 def keep(store: Store, dataset: dict[str, Any], data: Data, places: Places = lambda: nowhere) -> None:
-    """Record the fingerprint of `data`, the data set described as `dataset`, or hold `data` against the recorded one.
+    """Record the fingerprint of `data`, the data set described as `dataset`, or compare `data` with the recorded one.
 
-    `places` makes what says where an image is, for an error. Raises OtherImagesError where it is not the data set of
-    before. A store that is older than fingerprints gets one now, with a DataWarning, if its numbers of images are the
-    same.
+    `places` gives the places of images for an error. Raises OtherImagesError where the data set has changed. In a store
+    that is older than fingerprints one is recorded now, with a DataWarning, if the numbers of images are the same.
     """
     key, now = keys.key(dataset), fingerprint(data)
     path = _path(key, now)
@@ -53,7 +52,7 @@ def keep(store: Store, dataset: dict[str, Any], data: Data, places: Places = lam
     if older:
         _refuse_other_numbers(store, dataset, numbers, now)
     store.write(path, _table(now))
-    # Whoever writes looks at what is there afterwards: of two that differ, one sees the other at least.
+    # Listed again after writing: of two writers of different fingerprints, at least one sees the other.
     names = [name for name in _recorded(store, key) if name != path]
     if names:
         store.remove(path)
@@ -69,7 +68,7 @@ def keep(store: Store, dataset: dict[str, Any], data: Data, places: Places = lam
 
 
 def compare(store: Store, dataset: dict[str, Any], data: Data, places: Places = lambda: nowhere) -> None:
-    """`keep` for whoever only reads the store: nothing is recorded."""
+    """Like `keep`, but nothing is recorded."""
     key, now = keys.key(dataset), fingerprint(data)
     names, numbers = _recorded(store, key), f"splits/{key}.parquet"
     if names and names != [_path(key, now)]:
@@ -79,7 +78,7 @@ def compare(store: Store, dataset: dict[str, Any], data: Data, places: Places = 
 
 
 def compare_beside(weights: Path, source: DataSource, data: Data, root: Path) -> None:
-    """`compare` with the store whose model the file `weights` is, models/KEY/model.safetensors; nothing for others."""
+    """`compare` with the store in which `weights` is models/KEY/model.safetensors; nothing for any other file."""
     folder = weights.resolve().parent
     if folder.parent.name == "models" and (folder / "record.json").is_file():
         store = Store(str(folder.parent.parent))
@@ -87,7 +86,7 @@ def compare_beside(weights: Path, source: DataSource, data: Data, root: Path) ->
 
 
 def load(store: Store, path: str) -> Fingerprint:
-    """The fingerprint at `path`. Raises ValueError for a file that is not what `keep` put there."""
+    """The fingerprint at `path`. Raises ValueError for a file that `keep` has not written."""
     table = pq.read_table(pa.BufferReader(store.read_sealed(path)))
     if not table.schema.equals(tables.FINGERPRINTS):
         raise ValueError(f"{path}: expected the columns {', '.join(tables.FINGERPRINTS.names)}")
@@ -114,13 +113,13 @@ def _recorded(store: Store, key: str) -> list[str]:
 
 
 def _table(data: Fingerprint) -> bytearray:
-    parts = list(data.splits.values())
-    starts = np.concatenate([[0], np.concatenate([images.counts for images in parts]).cumsum()])
-    digests = np.concatenate([images.digests for images in parts])
+    splits = list(data.splits.values())
+    starts = np.concatenate([[0], np.concatenate([images.counts for images in splits]).cumsum()])
+    digests = np.concatenate([images.digests for images in splits])
     columns = [
-        pa.array(np.repeat(list(data.splits), [len(images) for images in parts]), pa.string()),
-        pa.array(np.concatenate([images.numbers for images in parts])),
-        pa.ListArray.from_arrays(pa.array(starts, pa.int32()), np.concatenate([images.labels for images in parts])),
+        pa.array(np.repeat(list(data.splits), [len(images) for images in splits]), pa.string()),
+        pa.array(np.concatenate([images.numbers for images in splits])),
+        pa.ListArray.from_arrays(pa.array(starts, pa.int32()), np.concatenate([images.labels for images in splits])),
         pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST), len(digests), [None, pa.py_buffer(digests.tobytes())]),
     ]
     classes = {b"classes": json.dumps(data.classes).encode()}
@@ -131,30 +130,30 @@ def _table(data: Fingerprint) -> bytearray:
 def _other(
     store: Store, dataset: dict[str, Any], names: list[str], now: Fingerprint, places: Places
 ) -> OtherImagesError:
-    """The error that says what is different from what `names` record."""
-    place, told = places(), []
+    """The error that lists the differences from the fingerprints `names`."""
+    place, reasons = places(), []
     for name in names:
         try:
-            told += list(differences(load(store, name), now, place))
+            reasons += list(differences(load(store, name), now, place))
         except Exception as error:
-            # Whatever is wrong with the record: its name has said that the data are others.
-            told.append(f"what it was cannot be told, its record is damaged ({error})")
+            # Any error of the record: its name already tells that the data have changed.
+            reasons.append(f"the difference is unknown, since its record is damaged ({error})")
     return OtherImagesError(
-        f"data set {dataset['name']!r} is not the one that results in {store.uri} come from: {'. '.join(told)}. "
+        f"data set {dataset['name']!r} is not the one that results in {store.uri} come from: {'. '.join(reasons)}. "
         f"Restore the files, or use another --storage; the record is {' and '.join(names)}"
     )
 
 
 def _refuse_other_numbers(store: Store, dataset: dict[str, Any], path: str, now: Fingerprint) -> None:
-    """Hold the numbers of images, all that an older store has, against those of now."""
+    """Compare the numbers of the images, all that an older store has, with those of `now`."""
     table = pq.read_table(pa.BufferReader(store.read_sealed(path)), schema=tables.SPLITS)
     names, images = table["split"].to_numpy(), table["image"].to_numpy()
-    for part in ("train", "test", "database"):
-        numbers = images[names == part]
-        current = now.splits[part].numbers if part in now.splits else np.array([], dtype=np.int64)
+    for split in ("train", "test", "database"):
+        numbers = images[names == split]
+        current = now.splits[split].numbers if split in now.splits else np.array([], dtype=np.int64)
         if not np.array_equal(numbers, current):
             raise OtherImagesError(
-                f"data set {dataset['name']!r}: the store's results come from other images: its {part} split held "
+                f"data set {dataset['name']!r}: the store's results come from other images: its {split} split held "
                 f"{len(numbers):,} images ({path}), now it holds {len(current):,}, "
                 f"{len(np.setdiff1d(current, numbers)):,} of them new. Restore the files, or use another --storage"
             )

@@ -1,4 +1,4 @@
-"""What is written beside every number: the commit of the code and the versions of the libraries."""
+"""The provenance that is stored with every number: the commit of the code and the versions of the libraries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LIBRARIES = ("signsym", "torch", "torchvision", "ray", "numpy", "pyarrow")
 
 
 def git() -> str:
-    """The commit of the code, with "+" where files were changed; empty where the code is not in a checkout."""
+    """The commit of the code, with "+" where files are changed; "" where the code is not in a checkout."""
     here = Path(__file__).resolve().parent
 
     def ask(*words: str) -> str:
@@ -26,10 +26,10 @@ def git() -> str:
 
 def versions() -> str:
     """JSON of the versions of Python and of the libraries that numbers depend on."""
-    found = {"python": platform.python_version()}
+    libraries = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            libraries[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return json.dumps(found, sort_keys=True)
+    return json.dumps(libraries, sort_keys=True)

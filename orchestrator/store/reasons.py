@@ -1,10 +1,10 @@
-"""What is wrong with what stands in a store, in one line that a terminal can show."""
+"""Why an entry of a store cannot be used, in one line that a terminal can show."""
 
 from __future__ import annotations
 
 import stat
 
-#: Of an entry that is a folder.
+#: The reason for an entry that is a folder.
 FOLDER = "it is a folder, not a file"
 _KINDS = {
     stat.S_IFDIR: FOLDER,
@@ -16,16 +16,16 @@ _KINDS = {
 
 
 def reason_of_mode(mode: int) -> str:
-    """Why an entry of this mode is no file that can be read; "" for a file."""
+    """Why an entry of this mode is no readable file; "" for a file."""
     return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "it is no file")
 
 
 def reason_of(error: Exception) -> str:
-    """What is wrong with a file, by the error that reading it raised."""
+    """The first line of the error that reading a file raised."""
     text = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
     return printable(text.splitlines()[0][:300])
 
 
 def printable(text: str) -> str:
-    """`text` with what a terminal must not get written out, such as control characters."""
+    """`text` with control characters, and all others that cannot be printed, as escapes."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

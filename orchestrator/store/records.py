@@ -1,4 +1,4 @@
-"""What the store keeps as JSON, read so that a torn, foreign or hostile text is an error that says what it is."""
+"""JSON files of the store, read so that a torn, foreign or hostile text is an error with its reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from signsym_core import seal
 
-#: What a job's spec holds at least, whatever it trained.
+#: The required fields of a training's spec.
 _SPEC: Mapping[str, type] = {"backbone": dict, "dataset": dict, "task": dict, "finetune": dict, "seed": int}
 
 
@@ -27,7 +27,7 @@ def written(record: Mapping[str, Any]) -> bytearray:
 
 
 def read(data: bytes, key: str) -> dict[str, Any]:
-    """The record of the model `key`. Raises ValueError for what is no record of a training, or another model's."""
+    """The record of the model `key`. Raises ValueError for anything but the record of this model's training."""
     record = parsed(data)
     if not isinstance(record, dict):
         raise ValueError(f"expected the record of a model, got {_called(record)}")

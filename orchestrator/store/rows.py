@@ -1,6 +1,6 @@
-"""What the rows of a table must be, so that no number is shown that cannot be one. A file with another row is foreign.
+"""Checks of a table's rows, so that no impossible number is shown. A file with a row that fails is foreign.
 
-Each check looks at the columns that are there, since readers ask for few. Text may be dictionary-encoded.
+Each check reads the columns that are present, since most readers load only a few. Text may be dictionary-encoded.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 
 from orchestrator.store.arrays import single, to_numpy
 
-#: The most that a stored value may differ from the mean of its outcomes: those of retrieval are float32.
+#: The largest difference between a stored value and the mean of its outcomes: those of retrieval are float32.
 ROUNDING = 1e-5
 
-#: Columns in one piece each.
+#: Columns of one chunk each.
 Columns = Mapping[str, pa.Array]
 _METRICS, _NORMS = ("top1", "map"), ("linf", "l2")
 
 
-def check_types(found: pa.Schema, expected: pa.Schema) -> None:
-    """Raises ValueError for a column of another type: to read truth from numbers would hide what they are."""
+def check_types(actual: pa.Schema, expected: pa.Schema) -> None:
+    """Raises ValueError for a column of another type: a cast, such as of numbers to truth values, would hide it."""
     for field in expected:
-        if field.name in found.names and not _alike(found.field(field.name).type, field.type):
-            raise ValueError(f"column {field.name} holds {found.field(field.name).type}, expected {field.type}")
+        if field.name in actual.names and not _alike(actual.field(field.name).type, field.type):
+            raise ValueError(f"column {field.name} holds {actual.field(field.name).type}, expected {field.type}")
 
 
 def check_results(columns: Columns) -> None:
-    """Raises ValueError for a value outside 0 .. 1, no images, an epsilon below 0, and whatever else is no result."""
+    """Raises ValueError for an impossible result, such as a value outside 0 .. 1, no images or an epsilon below 0."""
     _filled(columns, "cell", "job", "task", "dataset", "backbone", "weights", "finetune", "rule", "attack", "gradient")
     _filled(columns, "epsilon_label", "seed", "value", "n", "epsilon", "metric")
     _within(columns, (0, 1), "value", "chance")
@@ -45,7 +45,7 @@ def check_results(columns: Columns) -> None:
 
 
 def check_outcomes(columns: Columns) -> None:
-    """Raises ValueError for a row that has not exactly one of robust and average precision, and for no image."""
+    """Raises ValueError for a row without its cell or image, or without exactly one of robust and ap."""
     _filled(columns, "cell", "image")
     if "robust" in columns and "ap" in columns:
         robust, precision = columns["robust"], columns["ap"]
@@ -55,7 +55,7 @@ def check_outcomes(columns: Columns) -> None:
     _within(columns, (0, 1), "ap")
     _within(columns, (0, 2**31 - 1), "image")
     _within(columns, (0, None), "linf", "queries")
-    # Infinite for an image that nothing was found for.
+    # Infinite for an image without an adversarial example.
     _within(columns, (0, math.inf), "distance")
 
 
@@ -78,7 +78,7 @@ _CHECKS: Mapping[str, Callable[[Columns], None]] = {
 
 
 def check(folder: str, table: pa.Table) -> None:
-    """Raises ValueError for a table whose rows are none of `folder`'s; other folders' tables have no check."""
+    """Raises ValueError for a table with a row that `folder` cannot have; the tables of some folders have no check."""
     if folder in _CHECKS:
         _CHECKS[folder]({name: single(table[name]) for name in table.column_names})
 
@@ -90,7 +90,7 @@ def _filled(columns: Columns, *names: str) -> None:
 
 
 def _within(columns: Columns, ends: tuple[float, float | None], *names: str) -> None:
-    """Raises for a number outside the ends, or none at all; without an upper end any finite one is within."""
+    """Raises ValueError for NaN and a number outside the ends; without an upper end any finite number is within."""
     low, high = ends
     for name in names:
         column = columns.get(name)
@@ -99,7 +99,7 @@ def _within(columns: Columns, ends: tuple[float, float | None], *names: str) -> 
         numbers = to_numpy(column)
         # NaN compares as false.
         within = (numbers >= low) & (np.isfinite(numbers) if high is None else numbers <= high)
-        # An empty place is none of this check's business.
+        # Nulls are checked by `_filled`.
         if not within.all() and (row := _first(~within & _valid(column))):
             expected = f"{low} or more" if high in (None, math.inf) else f"{low} .. {high}"
             raise ValueError(f"row {row}: column {name} is {numbers[row - 1]}, expected {expected}")
@@ -121,7 +121,7 @@ def _valid(column: pa.Array) -> NDArray[np.bool_]:
 
 
 def _first(rows: NDArray[np.bool_]) -> int:
-    """The number, from 1 on, of the first row that is true; 0 where none is."""
+    """The number, counted from 1, of the first true row; 0 where none is."""
     return int(rows.argmax()) + 1 if rows.any() else 0
 
 
@@ -133,10 +133,10 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _alike(found: pa.DataType, expected: pa.DataType) -> bool:
-    if pa.types.is_dictionary(found):
-        found = found.value_type
+def _alike(actual: pa.DataType, expected: pa.DataType) -> bool:
+    if pa.types.is_dictionary(actual):
+        actual = actual.value_type
     if pa.types.is_timestamp(expected):
-        return bool(pa.types.is_timestamp(found))
-    text = pa.types.is_string(expected) and pa.types.is_large_string(found)
-    return bool(text or found == expected)
+        return bool(pa.types.is_timestamp(actual))
+    text = pa.types.is_string(expected) and pa.types.is_large_string(actual)
+    return bool(text or actual == expected)

@@ -1,4 +1,4 @@
-"""Which URIs a storage may have: a URI is written into logs, records and tables, so it must not hold a secret."""
+"""Checks a storage's URI: it is written into logs, records and tables, so it must not contain a secret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AZURE = (
     "dfs_storage_authority",
     "enable_tls",
 )
-#: What may be asked for in a URI's query, by the URI's scheme: words of pyarrow's that hold no secret.
+#: The allowed words in a URI's query, by the URI's scheme: options of pyarrow's that hold no secret.
 QUERIES: Mapping[str, tuple[str, ...]] = {
     "s3": (
         "allow_bucket_creation",
@@ -34,7 +34,7 @@ QUERIES: Mapping[str, tuple[str, ...]] = {
     "abfss": _AZURE,
     "hdfs": ("buffer_size", "default_block_size", "replication", "user"),
 }
-#: Azure's usual form, in which a name before the host is the container's.
+#: Azure's usual form, in which the name before the host is the container's.
 _CONTAINER = re.compile(r"abfss?://[a-z0-9$][a-z0-9-]*@[a-z0-9]+\.(dfs|blob)\.core\.[a-z.]+(/|\?|$)")
 
 
@@ -52,13 +52,13 @@ def check(uri: str) -> None:
     )
     plain = _decoded(uri)
     address, _, query = plain.partition("?")
-    # A password may hold a slash, so an @ is looked for in all of the address; a path has no use for one.
+    # A password may contain a slash, so an @ is refused anywhere in the address; a path does not need one.
     if "@" in address and not _CONTAINER.match(address):
         raise UriError(
             f"storage {shown} was given with a user or a password in its URI, which is written down. {where}"
         )
     known = QUERIES.get((scheme[0] if scheme else "").lower(), ())
-    names = [part.partition("=")[0] for part in re.split("[&;?]", query) if part]
+    names = [word.partition("=")[0] for word in re.split("[&;?]", query) if word]
     if any(name not in known for name in names) or "#" in query:
         allowed = f"Known there: {', '.join(known)}" if known else "None is known for this kind of storage"
         raise UriError(
@@ -72,7 +72,7 @@ def check(uri: str) -> None:
 
 
 def _decoded(uri: str) -> str:
-    """The URI without percent signs that could hide an @ or the name of a word, however often it was encoded."""
+    """The URI decoded until nothing is percent-encoded, so that no encoding hides an @ or the name of a word."""
     while (plain := urllib.parse.unquote(uri)) != uri:
         uri = plain
     return uri

@@ -15,7 +15,7 @@ import pytest
 from sweeps import ROOT, TINY
 
 from orchestrator.engine import connection, machine
-from orchestrator.engine.machine import MachineError, check_files, short_place, token
+from orchestrator.engine.machine import MachineError, check_files, short_folder, token
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def mode(path):
 def test_a_long_temporary_folder_gives_way_to_a_short_one(tmp_path):
     long = tmp_path / ("x" * 60)
     long.mkdir()
-    assert short_place({"TMPDIR": str(long)}) in machine.PLACES
-    assert short_place({"RAY_TMPDIR": "/var/tmp", "TMPDIR": str(long)}) == "/var/tmp"
+    assert short_folder({"TMPDIR": str(long)}) in machine.FOLDERS
+    assert short_folder({"RAY_TMPDIR": "/var/tmp", "TMPDIR": str(long)}) == "/var/tmp"
 
 
 def test_the_longest_folder_leaves_room_for_rays_sockets():
@@ -41,20 +41,20 @@ def test_the_longest_folder_leaves_room_for_rays_sockets():
 
 
 def test_where_no_folder_will_do_each_is_named_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "PLACES", ("/not/there",))
+    monkeypatch.setattr(machine, "FOLDERS", ("/not/there",))
     long = tmp_path / ("x" * 60)
     long.mkdir()
     with pytest.raises(MachineError) as caught:
-        short_place({"TMPDIR": str(long)})
+        short_folder({"TMPDIR": str(long)})
     assert f"{long}: a longer path than" in str(caught.value)
-    assert "/not/there: not there" in str(caught.value)
+    assert "/not/there: missing" in str(caught.value)
     assert "RAY_TMPDIR" in str(caught.value)
 
 
 def test_a_full_disk_is_named(monkeypatch):
     monkeypatch.setattr(machine, "_free", lambda place: 2**20)
     with pytest.raises(MachineError, match="less than 300 MB free"):
-        short_place({})
+        short_folder({})
 
 
 def test_few_open_files_are_raised_and_too_few_refused(monkeypatch):
