@@ -21,13 +21,14 @@ UNSHARE = ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--mount-p
 NEAR, FAR = "10.77.0.1", "10.77.0.2"
 #: What an empty /tmp would hide: this Python, and the repository of a checkout that lies there.
 BELOW_TMP = [place for place in (str(ROOT), sys.prefix, sys.base_prefix) if Path(place).is_relative_to("/tmp")]
-#: Makes two machines that share nothing but this Python, the repository and FOLDER/store. `far 'COMMANDS'` runs on the
-#: second. Each has processes, mounts and a host name of its own, an empty /tmp and /dev/shm, and FOLDER/near or
-#: FOLDER/far, whose home and work are its home and working folder, and whose ray holds Ray's files.
+#: Makes two machines that share nothing but this Python, the repository, FOLDER/store and FOLDER/gate, by which tests
+#: hold jobs. `far 'COMMANDS'` runs on the second. Each has processes, mounts and a host name of its own, an empty /tmp
+#: and /dev/shm, and FOLDER/near or FOLDER/far, whose home and work are its home and working folder, and whose ray holds
+#: Ray's files.
 TWO_MACHINES = f"""
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run && mkdir -p /run/sshd /run/netns
-mkdir -p {{folder}}/store {{folder}}/{{{{near,far}}}}/{{{{home,work,ray}}}}
+mkdir -p {{folder}}/{{{{store,gate}}}} {{folder}}/{{{{near,far}}}}/{{{{home,work,ray}}}}
 alone() {{{{
     local own={{folder}}/$1 kept=/run/kept-$1 place; shift
     for place; do mkdir -p "$kept$place"; mount --bind "$place" "$kept$place"; done
@@ -51,7 +52,7 @@ alone near {{folder}} {" ".join(BELOW_TMP)}
 far() {{{{
     exec ip netns exec far unshare --mount --pid --uts --fork --mount-proc --kill-child bash -c "
         hostname far
-        alone far {{folder}}/far {{folder}}/store {" ".join(BELOW_TMP)}
+        alone far {{folder}}/far {{folder}}/store {{folder}}/gate {" ".join(BELOW_TMP)}
         $1"
 }}}}
 """

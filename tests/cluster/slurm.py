@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from gate import EXTENSIONS, Gate
 from nodes import UNSHARE, environment
 from sweeps import WATCHDOG
 
@@ -95,6 +97,7 @@ class Slurm:
         for name in ("login", *NODES):
             (folder / f"home-{name}").mkdir()
         (folder / "state").mkdir()
+        shutil.copytree(EXTENSIONS, folder / "extensions")
         (folder / "gpu0").touch()
         (folder / "gpu1").touch()
         key = folder / "munge.key"
@@ -136,7 +139,8 @@ class Slurm:
         here = str(Path(sys.executable).parent)
         path = os.pathsep.join(place for place in os.environ["PATH"].split(os.pathsep) if place != here)
         login = environment(self.folder / "home-login") | {"PATH": path}
-        return login | {"SLURM_CONF": str(self.folder / "slurm.conf")}
+        extension = {"SIGNSYM_EXTENSIONS": "held", "PYTHONPATH": str(self.folder / "extensions")}
+        return login | extension | {"SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def start(self, *words: str | Path) -> subprocess.Popen[str]:
         """Start a command on the login machine."""
@@ -157,9 +161,10 @@ class Slurm:
         assert process.returncode == 0, output
         return output
 
-    def submit(self, *words: str | Path) -> Job:
-        """Submit a job as a person types it, with the words after `sbatch`."""
-        return Job(self, self.run("sbatch", *words).split()[-1])
+    def submit(self, *words: str | Path, gate: Gate | None = None) -> Job:
+        """Submit a job as a person types it, with the words after `sbatch`; `gate` may hold its sweep's jobs."""
+        held = [f"--export=ALL,SIGNSYM_TEST_GATE={gate.folder}"] if gate else []
+        return Job(self, self.run("sbatch", *held, *words).split()[-1])
 
 
 class Job:

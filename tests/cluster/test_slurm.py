@@ -11,29 +11,25 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from gate import HELD, Gate
 from nodes import repository, why_not
-from slurm import PROGRAMS, WITHOUT_ENVIRONMENT, Slurm
-from sweeps import TINY, WATCHDOG
+from slurm import NODES, PROGRAMS, WITHOUT_ENVIRONMENT, Slurm
+from sweeps import WATCHDOG
 
 from orchestrator.store import Store
 
 REASON = why_not(*PROGRAMS)
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
 
-#: On the GPUs that SLURM gives: fine-tunes of seconds, and some that never end.
-ON_GPUS = TINY.replace("experiments:", "defaults: {resources: {gpu: 1}}\nexperiments:")
-GRIDS = {
-    "long": ON_GPUS.replace("epochs: 2,", "epochs: 100,"),
-    "endless": ON_GPUS.replace("epochs: 2,", "epochs: 1000000,"),
-}
+#: On the GPUs that SLURM gives.
+GRID = HELD.replace("experiments:", "defaults: {resources: {gpu: 1}}\nexperiments:")
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     root = repository(folder / "repository")
-    for name, grid in GRIDS.items():
-        (root / f"grids/{name}.yaml").write_text(grid)
+    (root / "grids/held.yaml").write_text(GRID)
     # The environment that `make sweep` would make: the one that the tests run in.
     programs = root / ".venv/bin"
     programs.mkdir(parents=True)
@@ -54,8 +50,11 @@ def slurm(tmp_path_factory):
 @pytest.fixture(scope="module")
 def out_of_time(slurm):
     """A job that never ends by itself; SLURM warns it once before its two minutes are over."""
+    gate = Gate(slurm.folder / "for-ever")
+    gate.close(host="node2")
     minutes = ["--nodes=1", "--nodelist=node2", "--time=2", "--signal=B:USR1@5"]
-    return slurm.submit(*minutes, "cluster/slurm.sh", "grids/endless.yaml", "--storage", slurm.folder / "endless")
+    words = ["cluster/slurm.sh", "grids/held.yaml", "--storage", slurm.folder / "endless"]
+    return slurm.submit(*minutes, *words, gate=gate)
 
 
 def events(storage):
@@ -96,18 +95,25 @@ def test_a_node_without_the_environment_is_named_and_nothing_runs(slurm):
 
 def test_two_jobs_that_start_together_on_one_node_both_complete(slurm, out_of_time):
     stores = [slurm.folder / "first", slurm.folder / "second"]
-    nodes = ["node1,node2", f"node1,{WITHOUT_ENVIRONMENT}"]
-    jobs = [
-        slurm.submit("--nodes=2", f"--nodelist={pair}", "cluster/slurm.sh", "grids/long.yaml", "--storage", store)
-        for pair, store in zip(nodes, stores, strict=True)
-    ]
-    for job, store in zip(jobs, stores, strict=True):
-        until(lambda store=store: any(event["event"] == "job_started" for event in events(store)), job)
+    nodes = [("node1", "node2"), ("node1", WITHOUT_ENVIRONMENT)]
+    works = [{"node1", "node2"}, {"node1"}]
+    gates = [Gate(slurm.folder / f"gate-{store.name}") for store in stores]
+    jobs = []
+    for pair, hosts, gate, store in zip(nodes, works, gates, stores, strict=True):
+        for host in hosts:
+            gate.close(host=host)
+        words = ["--nodes=2", f"--nodelist={','.join(pair)}", "cluster/slurm.sh", "grids/held.yaml", "--storage", store]
+        jobs.append(slurm.submit(*words, gate=gate))
+    for job, hosts, gate in zip(jobs, works, gates, strict=True):
+        until(lambda hosts=hosts, gate=gate: gate.hosts() == hosts, job)
     # While both run: nothing where Ray listens by default, and no folder that others may enter.
     look = "ss --no-header --listening --numeric --tcp; stat --format='mode %a' /tmp/signsym-0-*"
     seen = slurm.run("srun", "--overlap", f"--jobid={jobs[0].id}", "--nodelist=node1", "--nodes=1", "bash", "-c", look)
     assert not re.search(r":(6379|8265|10001|52365)\s", seen), seen
     assert re.findall(r"mode (\d+)", seen) == ["700", "700"], seen
+    for hosts, gate in zip(works, gates, strict=True):
+        for host in hosts:
+            gate.open(host=host)
     for job, store in zip(jobs, stores, strict=True):
         assert job.wait() == 0, job.output
         assert "Complete: all 27 cells have a result." in job.output
@@ -116,9 +122,8 @@ def test_two_jobs_that_start_together_on_one_node_both_complete(slurm, out_of_ti
         assert {event["gpu"] for event in starts} == {1.0}
         assert not Store(str(store)).names("failures", ".parquet")
         assert "27 of 27 cells done" in slurm.run(".venv/bin/signsym", "status", store)
-    first, second = ({event["host"] for event in events(store) if event["event"] == "job_finished"} for store in stores)
-    assert first == {"node1", "node2"}
-    assert second == {"node1"}
+    for hosts, store in zip(works, stores, strict=True):
+        assert {event["host"] for event in events(store) if event["event"] == "job_finished"} == hosts
     assert f"node {WITHOUT_ENVIRONMENT} does nothing for this sweep" in jobs[1].output
     assert "does nothing" not in jobs[0].output
     gone = "ls -d /tmp/signsym-0-* || pgrep raylet || echo none"
@@ -129,22 +134,24 @@ def test_two_jobs_that_start_together_on_one_node_both_complete(slurm, out_of_ti
 @pytest.fixture(scope="module")
 def ended(slurm):
     """A job that was put back into the queue once, went on, and was ended."""
-    store = slurm.folder / "requeued"
-    job = slurm.submit("cluster/slurm.sh", "grids/long.yaml", "--storage", store)
-
-    def happened(name, sweeps):
-        """Events of that name, once so many sweeps have begun and the last of them had one."""
-        begun = [place for place, event in enumerate(events(store)) if event["event"] == "sweep_started"]
-        return len(begun) == sweeps and [event for event in events(store)[begun[-1] :] if event["event"] == name]
-
-    until(lambda: happened("job_finished", 1), job)
+    store, gate = slurm.folder / "requeued", Gate(slurm.folder / "gate-requeued")
+    for host in NODES:
+        gate.close(host=host)
+    job = slurm.submit("cluster/slurm.sh", "grids/held.yaml", "--storage", store, gate=gate)
+    until(gate.hosts, job)
     slurm.run("scontrol", "requeue", job.id)
-    (started, *_) = until(lambda: happened("job_started", 2), job)
+
+    def fine_tunes_again():
+        """The fine-tunes that the second sweep has begun, which wait at the gate for ever."""
+        begun = [place for place, event in enumerate(events(store)) if event["event"] == "sweep_started"]
+        after = events(store)[begun[1] :] if len(begun) == 2 else []
+        return [event for event in after if event["event"] == "job_started"]
+
+    (started, *_) = until(fine_tunes_again, job)
     # Nothing waits for the sweep of before, whose sign of life is removed where it left one.
     assert len(Store(str(store)).names("sweeps", ".json")) == 1
     again = [event["at"] for event in events(store) if event["event"] == "sweep_started"]
     print(f"second sweep at {again[-1]}, its first job at {started['at']}")
-    until(lambda: happened("job_finished", 2), job)
     slurm.run("scancel", "--batch", "--signal=TERM", job.id)
     return job
 
@@ -157,7 +164,7 @@ def test_a_requeued_job_goes_on_and_ends_in_order(ended):
 def test_the_command_that_an_ended_job_names_goes_on(slurm, ended):
     store = slurm.folder / "requeued"
     words = printed_way_on(ended)
-    assert words == ["sbatch", "cluster/slurm.sh", "grids/long.yaml", "--storage", str(store)]
+    assert words == ["sbatch", "cluster/slurm.sh", "grids/held.yaml", "--storage", str(store)]
     resumed = slurm.submit(*words[1:])
     assert resumed.wait() == 0, resumed.output
     assert "Complete: all 27 cells have a result." in resumed.output
@@ -167,4 +174,4 @@ def test_the_command_that_an_ended_job_names_goes_on(slurm, ended):
 def test_a_job_whose_time_is_over_ends_in_order(out_of_time, slurm):
     assert out_of_time.wait() == 130, out_of_time.output
     storage = str(slurm.folder / "endless")
-    assert printed_way_on(out_of_time) == ["sbatch", "cluster/slurm.sh", "grids/endless.yaml", "--storage", storage]
+    assert printed_way_on(out_of_time) == ["sbatch", "cluster/slurm.sh", "grids/held.yaml", "--storage", storage]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from gate import HELD, Gate
 from nodes import FAR, NEAR, ROOT, TWO_MACHINES, inside, repository, why_not
 from sweeps import TINY
 
@@ -34,7 +35,10 @@ SUBMIT="ray submit --no-config-cache cluster/test.yaml orchestrator/sweep.py"
 STEPS = """
 step up ray up --yes --no-config-cache cluster/test.yaml || exit
 step joined python {folder}/joined.py || exit
-step sweep $SUBMIT grids/tiny.yaml
+until ls {folder}/gate/training-waiting-near-* {folder}/gate/training-waiting-far-* >/dev/null 2>&1; do
+    sleep 0.1
+done && rm {folder}/gate/training-closed-* &
+step sweep $SUBMIT grids/held.yaml
 step listening ss -Hltn
 step stranger env RAY_AUTH_MODE=disabled ip netns exec far ray status --address {near}:6379
 step client env RAY_AUTH_MODE=disabled ip netns exec far python {folder}/client.py
@@ -44,9 +48,9 @@ step failing-status $EXEC 'cat ~/sweep.status; signsym status $SIGNSYM_STORAGE'
 step job env RAY_AUTH_MODE=token ray job submit --address http://127.0.0.1:8265 --working-dir . -- \
     python orchestrator/sweep.py grids/wider.yaml
 echo '# edited' >> orchestrator/sweep.py
-step stale $SUBMIT grids/tiny.yaml
+step stale $SUBMIT grids/held.yaml
 step update ray up --yes --no-restart --no-config-cache cluster/test.yaml
-step again $SUBMIT grids/tiny.yaml
+step again $SUBMIT grids/held.yaml
 step down ray down --yes cluster/test.yaml
 step left pgrep -x -a raylet
 """
@@ -80,14 +84,18 @@ def submitted(tmp_path_factory):
     (folder / "laptop/home/.ray").mkdir(parents=True)
     key = folder / "laptop/home/id"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    gate = Gate(folder / "gate")
     for name, address in (("near", NEAR), ("far", FAR)):
-        _machine(folder / name, address, key.with_suffix(".pub"))
+        _machine(folder / name, address, key.with_suffix(".pub"), gate.environment)
+        # Opened when each has a fine-tune: neither does all the work while the other starts its first process.
+        gate.close(host=name)
     (folder / "laptop/home/.ray/auth_token").write_text("0123456789abcdef" * 4)
     (folder / "laptop/home/.ray/auth_token").chmod(0o644)
     (folder / "joined.py").write_text(JOINED)
     (folder / "client.py").write_text(CLIENT)
     laptop = repository(folder / "laptop/repository")
-    (laptop / "grids/wider.yaml").write_text(TINY.replace("epsilon: [0, 0.1]", "epsilon: [0, 0.1, 0.2]"))
+    (laptop / "grids/held.yaml").write_text(HELD)
+    (laptop / "grids/wider.yaml").write_text(HELD.replace("epsilon: [0, 0.1]", "epsilon: [0, 0.1, 0.2]"))
     missing = "dataset: {name: imagefolder, path: not-there, size: 8}"
     (laptop / "grids/failing.yaml").write_text(re.sub(r"\n    dataset: .*", f"\n    {missing}", TINY))
     (laptop / "cluster/test.yaml").write_text(yaml.safe_dump(_cluster(key, folder / "store")))
@@ -105,7 +113,7 @@ class _Step:
         self.text, self.status = body, int(status.split()[0]) if status.split() else None
 
 
-def _machine(folder, address, public):
+def _machine(folder, address, public, environment):
     """A machine's home, its sshd, and a passwd file that gives root that home."""
     home = folder / "home"
     (home / "signsym-venv/bin").mkdir(parents=True)
@@ -122,7 +130,9 @@ def _machine(folder, address, public):
     )
     (home / ".bashrc").touch()
     # The environment that the setup commands would make is there already: the one that the tests run in.
-    (home / "signsym-venv/bin/activate").write_text(f"export PATH={home}/bin:{Path(sys.executable).parent}:$PATH\n")
+    words = " ".join(f"{name}={value}" for name, value in environment.items())
+    path = f"{home}/bin:{Path(sys.executable).parent}:$PATH"
+    (home / "signsym-venv/bin/activate").write_text(f"export PATH={path} {words}\n")
     (home / "signsym-venv/bin/pip").write_text(PIP)
     (home / "signsym-venv/bin/pip").chmod(0o755)
     (home / "bin").mkdir()
@@ -165,7 +175,7 @@ def test_the_sweep_that_is_submitted_completes_on_both_nodes(submitted):
     steps, folder = submitted
     assert steps["sweep"].status == 0, steps["sweep"].text
     assert "Complete: all 27 cells have a result." in steps["sweep"].text
-    assert f"grid: {folder}/near/home/signsym/grids/tiny.yaml" in steps["sweep"].text
+    assert f"grid: {folder}/near/home/signsym/grids/held.yaml" in steps["sweep"].text
     events = [json.loads(line) for log in (folder / "store/events").glob("*.jsonl") for line in log.open()]
     assert {event["host"] for event in events if event["event"] == "job_finished"} == {"near", "far"}
 
