@@ -1,4 +1,4 @@
-"""What killed writers left in a store: temporary files, and checkpoints of models that were finished since."""
+"""Files that killed writers left in a store: temporary files, and checkpoints of models that are finished."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Set
 
 from orchestrator.store.store import Store, StoreError
 
-#: Seconds since it was last written to after which no living writer can still want a file: its bytes are in memory when
-#: it is opened, so that writing it takes minutes at most.
+#: Seconds since its last write after which no writer can still need a file: its bytes are in memory when it is opened,
+#: so that writing it takes minutes at most.
 OLD = 3600.0
 #: Folders that sweeps write to.
 FOLDERS = ("results", "outcomes", "examples", "failures", "grids", "splits", "sweeps", "events", "models")
@@ -17,7 +17,7 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
 def remove_leftovers(store: Store, finished: Set[str], clock: Callable[[], float] = time.time) -> int:
-    """Remove what is older than OLD of temporary files, and of checkpoints of the models `finished`; how many."""
+    """Remove temporary files, and checkpoints of the models `finished`, older than OLD; returns their number."""
     removed = 0
     for folder in FOLDERS:
         for entry in store.entries(folder, deep=folder == "models"):
@@ -29,7 +29,7 @@ def remove_leftovers(store: Store, finished: Set[str], clock: Callable[[], float
                 try:
                     store.remove(f"{folder}/{entry.name}")
                 except (OSError, StoreError):
-                    # Another sweep was first, or may do what this one must not.
+                    # Another sweep removed it first, or this one lacks the permission.
                     continue
                 removed += 1
     return removed

@@ -1,8 +1,8 @@
-"""The store: the directory or bucket that holds results, models and failures, and alone says what is done.
+"""The store: the directory or bucket with results, models and failures, the only record of which jobs are done.
 
-A file appears whole or not at all. Nothing is a pickle. A file that a number comes from carries its own digest, which
-is checked whenever it is read (see `signsym_core.seal`). What is damaged, half-written or foreign is named and
-skipped.
+A file is written completely or not at all. No file is a pickle. A file that a number comes from contains its own
+digest, which is checked whenever it is read (see `signsym_core.seal`). Damaged, incomplete and foreign files are named
+and skipped.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ from signsym_core import seal
 from signsym_core.seal import DamagedError as DamagedError
 
 if TYPE_CHECKING:
-    # Imported where tensors are read or written: a sweep's driver, which does neither, stays without torch. Frames are
-    # of pandas, which is imported where one is made.
+    # Imported where tensors are read or written, so that a sweep's driver does not load torch; likewise pandas.
     import pandas as pd
     from torch import Tensor
 
 #: Files below a model's folder.
 _MODEL, _CODES, _RECORD, _PROGRESS = "model.safetensors", "codes.safetensors", "record.json", "progress.safetensors"
 
-#: How deep and how wide stores are looked for below a folder that is none, and how many are named.
+#: Levels and folders per level that are searched for stores below a folder that is none, and how many are named.
 LEVELS, WIDTH, NAMED = 3, 200, 10
 
 
@@ -42,17 +41,17 @@ class Store(Files):
     """A store at a local path or a URI that pyarrow knows, such as s3://bucket/sweeps."""
 
     def is_store(self) -> bool:
-        """Whether a sweep was here: there are grids or results."""
+        """Whether the place has grids or results of a sweep."""
         return bool(self.names("grids", ".yaml") or self.names("results", ".parquet"))
 
     def stores_below(self) -> list[str]:
-        """Some of the local stores below a folder that is none itself, for people who named the folder above."""
+        """Some of the local stores below this folder, for people who named a parent folder instead of a store."""
         below = [] if self.folder is None or not self.folder.is_dir() else [self.folder]
-        found: list[str] = []
+        stores: list[str] = []
         for _ in range(LEVELS):
             below = [place for folder in below[:WIDTH] for place in sorted(_folders(folder))]
-            found += [str(place) for place in below if (place / "grids").is_dir() and Store(str(place)).is_store()]
-        return found[:NAMED]
+            stores += [str(place) for place in below if (place / "grids").is_dir() and Store(str(place)).is_store()]
+        return stores[:NAMED]
 
     # Tables
 
@@ -63,27 +62,27 @@ class Store(Files):
 
     def table(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of a folder's files; broken and foreign files are left out and named in `skipped`."""
-        parts = list(self.parts(folder, schema, columns))
-        if parts:
-            return pa.concat_tables(parts)
+        file_tables = list(self.parts(folder, schema, columns))
+        if file_tables:
+            return pa.concat_tables(file_tables)
         return pa.Table.from_batches([], pa.schema([schema.field(name) for name in columns or schema.names]))
 
     def parts(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows of a folder's files, file by file; broken and foreign files are left out and named in `skipped`."""
         files = Folder(self, folder, schema, columns or schema.names, plain=schema.names)
-        for part in files.parts():
-            yield part.cast(files.columns)
+        for table in files.parts():
+            yield table.cast(files.columns)
         self.skipped |= files.skipped
         self.unsealed |= files.unsealed
 
     def results(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """A row for each cell whose outcomes are there; of a cell that two sweeps computed, the one finished first."""
+        """A row for each cell that has outcomes; of a cell that two sweeps computed, the one finished first."""
         from orchestrator.store.trusted import sound_results
 
         names = list(columns or tables.RESULTS.names)
-        wanted = list(dict.fromkeys([*names, "cell", "finished_at"]))
-        schema = pa.schema([tables.RESULTS.field(name) for name in wanted])
-        frame: pd.DataFrame = pa.concat_tables([schema.empty_table(), *sound_results(self, wanted)]).to_pandas()
+        needed = list(dict.fromkeys([*names, "cell", "finished_at"]))
+        schema = pa.schema([tables.RESULTS.field(name) for name in needed])
+        frame: pd.DataFrame = pa.concat_tables([schema.empty_table(), *sound_results(self, needed)]).to_pandas()
         frame = frame.sort_values("finished_at", kind="stable").drop_duplicates("cell").reset_index(drop=True)
         return frame[names]
 
@@ -95,17 +94,17 @@ class Store(Files):
     # Models
 
     def save_model(self, key: str, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-        """Put a finished model into the store. Its record is written last: it is what says that the model is done."""
+        """Write a finished model. Its record is written last: it marks the model as done."""
         self._save_tensors(key, _MODEL, tensors)
         self.write(f"models/{key}/{_RECORD}", records.written(record))
 
     def load_model(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """A finished model's tensors and record. Raises DamagedError for what is not what was saved."""
+        """A finished model's tensors and record. Raises DamagedError where a file is not as it was saved."""
         record = self.record(key)
         return self._load_tensors(key, _MODEL)[0], record
 
     def record(self, key: str) -> dict[str, Any]:
-        """The record of a finished model. Raises DamagedError for what is none."""
+        """The record of a finished model. Raises DamagedError for a file that is no record of this model."""
         path = f"models/{key}/{_RECORD}"
         try:
             return records.read(self.read_sealed(path), key)
@@ -113,29 +112,29 @@ class Store(Files):
             raise DamagedError(f"{path}: {error}") from error
 
     def save_codes(self, key: str, codes: dict[str, Tensor]) -> None:
-        """Put the packed codes that a model gives its database and its training images beside it, before its record."""
+        """Write the packed codes of a model's database and training images beside the model, before its record."""
         self._save_tensors(key, _CODES, codes)
 
     def load_codes(self, key: str) -> dict[str, Tensor]:
-        """What `save_codes` was given. Raises DamagedError where it is not that any more."""
+        """The codes that `save_codes` wrote. Raises DamagedError where the file is not as it was saved."""
         return self._load_tensors(key, _CODES)[0]
 
     def model_folders(self) -> dict[str, set[str]]:
-        """For each key below models/ the names of its files. What is no model's folder is named in `skipped`."""
-        found: dict[str, set[str]] = {}
+        """The names of the files of each key below models/. Other entries are named in `skipped`."""
+        folders: dict[str, set[str]] = {}
         for entry in self.entries("models", deep=True):
             key, _, name = entry.name.partition("/")
             if entry.reason == FOLDER and not name:
-                found.setdefault(key, set())
+                folders.setdefault(key, set())
             elif name and not entry.reason and entry.name.isprintable():
-                found.setdefault(key, set()).add(name)
+                folders.setdefault(key, set()).add(name)
             elif not name.startswith(".") and not key.startswith("."):
                 self.skipped[printable(f"models/{entry.name}")] = entry.reason or "it belongs to no model"
-        return found
+        return folders
 
     def check_model(self, key: str, codes: bool = False) -> bool:
-        """Whether a finished model's weights, and its codes where there are any or `codes` asks for them, are what was
-        saved; otherwise the file is named in `skipped`.
+        """Whether a finished model's weights are as they were saved, and its codes, which may be missing unless `codes`
+        requires them. A file that is not is named in `skipped`.
         """
         for name in (_MODEL, _CODES):
             path = f"models/{key}/{name}"
@@ -143,7 +142,7 @@ class Store(Files):
                 if name == _MODEL or codes or self.exists([path]):
                     self._load_tensors(key, name)
             except FileNotFoundError:
-                self.skipped[path] = "missing: the record of its model is there without it"
+                self.skipped[path] = "missing: its model has a record and not this file"
                 return False
             except (OSError, ValueError) as error:
                 self.skipped[path] = reason_of(error).removeprefix(f"{path}: ")
@@ -151,23 +150,23 @@ class Store(Files):
         return True
 
     def models(self) -> tuple[dict[str, dict[str, Any]], set[str]]:
-        """The records that can be read, by key, and the keys of the models that are done: those that have weights too.
+        """The readable records, by key, and the keys of the models that are done: those that also have weights.
 
-        What cannot be read is named in `skipped`.
+        A record that cannot be read is named in `skipped`.
         """
-        found, folders = {}, self.model_folders()
+        model_records, folders = {}, self.model_folders()
         for key, names in folders.items():
             if _RECORD in names:
                 try:
-                    found[key] = self.record(key)
+                    model_records[key] = self.record(key)
                 except FileNotFoundError:
                     continue
                 except (ValueError, OSError) as error:
                     self.skipped[f"models/{key}/{_RECORD}"] = reason_of(error)
-        return found, {key for key in found if _MODEL in folders[key]}
+        return model_records, {key for key in model_records if _MODEL in folders[key]}
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """The records of all models that can be read, by key."""
+        """The readable records of all models, by key."""
         return self.models()[0]
 
     def done_models(self) -> set[str]:
@@ -175,13 +174,13 @@ class Store(Files):
         return self.models()[1]
 
     def save_progress(self, key: str, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Put the checkpoint of an unfinished model in the place of the last one."""
+        """Replace the checkpoint of an unfinished model."""
         self._save_tensors(key, _PROGRESS, tensors, state=json.dumps(state))
 
     def load_progress(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint of an unfinished model; None where there is none that can be trusted.
+        """The last checkpoint of an unfinished model; None where there is none, or a damaged one.
 
-        A damaged one costs the epochs that it held and no number; it is named in `skipped`.
+        A damaged checkpoint costs its epochs again and changes no number; it is named in `skipped`.
         """
         try:
             tensors, metadata = self._load_tensors(key, _PROGRESS)
@@ -200,7 +199,7 @@ class Store(Files):
     def _save_tensors(self, key: str, name: str, tensors: dict[str, Tensor], **metadata: str) -> None:
         from safetensors.torch import save
 
-        # The job, since one model's weights in another's place would fit.
+        # The job's key, since the weights of one model would fit another.
         metadata |= {"job": key, seal.KEY: seal.BLANK}
         self.write(f"models/{key}/{name}", seal.sealed(save(tensors, metadata=metadata)))
 
@@ -220,7 +219,7 @@ class Store(Files):
     # Records
 
     def write_json(self, path: str, value: Any) -> None:
-        """Put a value as JSON at `path`."""
+        """Write a value as JSON to `path`."""
         self.write(path, json.dumps(value, indent=1, sort_keys=True).encode())
 
     def read_json_files(self, folder: str) -> dict[str, Any]:
@@ -253,7 +252,7 @@ def sealed_table(table: pa.Table, schema: pa.Schema) -> bytearray:
 
 
 def open_store(storage: str) -> Store:
-    """The store at `storage`, where there is one. Raises StoreError that names the stores below it otherwise."""
+    """The store at `storage`. Raises StoreError where there is none, with the stores below it."""
     store = Store(storage)
     if store.is_store():
         return store
@@ -263,7 +262,7 @@ def open_store(storage: str) -> Store:
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """What a safetensors file says of itself beside its tensors."""
+    """The metadata of a safetensors file."""
     header = records.parsed(data[8 : 8 + int.from_bytes(data[:8], "little")])
     metadata: dict[str, str] = header.get("__metadata__") or {}
     return metadata
