@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.gridfile.grid import load
 from orchestrator.gridfile.nodes import GridError
-from orchestrator.jobs.job import Context
+from orchestrator.jobs.job import JobContext
 from orchestrator.plan.compile import compile_plan
 from orchestrator.results import members, rerun
 from orchestrator.store import Store
@@ -42,7 +42,7 @@ def done(tmp_path_factory):
     """The results, the outcomes and the plan of the whole grid."""
     folder = tmp_path_factory.mktemp("library")
     plan = plan_of(TEXT, folder)
-    context = Context(storage=str(folder / "store"), data_root=str(folder), git="", versions="{}")
+    context = JobContext(storage=str(folder / "store"), data_root=str(folder), git="", versions="{}")
     for key, job in plan.jobs.items():
         execute.execute(key, dict(job.spec), context)
     store = Store(str(folder / "store"))
