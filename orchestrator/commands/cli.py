@@ -1,4 +1,4 @@
-"""The command line: signsym plan | sweep | status | explore | report | audit | attack | export | data."""
+"""The command line: signsym plan | sweep | status | compact | explore | report | audit | attack | export | data."""
 
 from __future__ import annotations
 
@@ -91,6 +91,13 @@ def _status(parsed: argparse.Namespace, console: Console) -> int:
     return verify(store, console) if parsed.verify else show_status(store, console)
 
 
+def _compact(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.commands.compact import run_compact
+    from orchestrator.store.store import open_store
+
+    return run_compact(open_store(parsed.storage), console)
+
+
 def _report(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator.commands.status import stored_plans
     from orchestrator.drawing.screen import Screen
@@ -160,6 +167,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Console], int]] = {
     "plan": _plan,
     "sweep": _sweep,
     "status": _status,
+    "compact": _compact,
     "explore": _explore,
     "report": _report,
     "audit": _audit,

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from orchestrator.commands.compact import suggest
 from orchestrator.engine.frontier import children_of, descendants
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, stored_grid
@@ -34,6 +35,7 @@ def show_status(store: Store, console: Console) -> int:
     if store.unsealed:
         words = f"{len(store.unsealed):,} files were written before files had digests, so that damage to them may pass"
         console.print(f"{words}: signsym status {store.uri} --verify names them", highlight=False, soft_wrap=True)
+    suggest(store, console)
     return FAILED if any(plan.missing for _, plan in plans) else COMPLETE
 
 

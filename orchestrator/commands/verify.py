@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, grid_text
-from orchestrator.store import tables
+from orchestrator.store import merged, tables
 from orchestrator.store.folder import AT_ONCE, Folder
 from orchestrator.store.reasons import printable, reason_of
 from orchestrator.store.store import Store
@@ -20,7 +20,7 @@ from orchestrator.store.trusted import sound_results
 #: Seconds between two progress lines.
 PERIOD = 10.0
 #: The folders of a store.
-_KNOWN = {"results", "outcomes", "examples", "failures", "splits", "models", "grids", "sweeps", "events"}
+_KNOWN = {"results", "outcomes", "examples", "failures", "splits", "models", "grids", "sweeps", "events", "merged"}
 _TABLES = {"examples": tables.EXAMPLES, "failures": tables.FAILURES}
 
 
@@ -56,6 +56,10 @@ def _steps(store: Store) -> Iterator[int]:
         folder = Folder(store, name, schema, schema.names)
         yield from _read_tables(store, folder, folder.names())
     yield from _check_models(store)
+    lists, strangers = store.listing(merged.FOLDER, ".json")
+    store.skipped |= strangers
+    lists = [f"{merged.FOLDER}/{name}" for name in lists]
+    yield from _check_each(store, lists, lambda path: merged.check_list(store, path))
     files, strangers = store.listing("splits", ".parquet")
     store.skipped |= strangers
     yield from _check_each(store, [f"splits/{file}" for file in files], lambda path: _check_splits(store, path))

@@ -18,6 +18,7 @@ from orchestrator.engine.frontier import Cause, Frontier
 from orchestrator.engine.progress import Watcher
 from orchestrator.jobs.job import Job
 from orchestrator.plan.packing import Packing
+from orchestrator.store import merged
 from orchestrator.store.claims import Claims
 from orchestrator.store.store import Store
 
@@ -173,7 +174,7 @@ class Feed(Searcher):
     def _is_done(self, key: str) -> bool:
         path = self.frontier.jobs[key].results
         try:
-            return path in self.store.exists([path])
+            return path in merged.finished(self.store, [path])
         except OSError:
             # The job's next attempt will report the store's error.
             return False
@@ -207,7 +208,7 @@ class Feed(Searcher):
         """Record those of `keys` that are done or failed in the store; returns the rest."""
         results = {self.frontier.jobs[key].results: key for key in keys}
         failures = {f"failures/{key}.parquet": key for key in keys}
-        for path in self.store.exists([*results, *failures]):
+        for path in [*merged.finished(self.store, list(results)), *self.store.exists(list(failures))]:
             key = results.get(path) or failures[path]
             if path in results:
                 self.frontier.finished(key)

@@ -19,6 +19,7 @@ from orchestrator.gridfile.callbacks import CallbackChoice
 from orchestrator.jobs.job import Job
 from orchestrator.plan.estimate import Group, StoreSurvey, survey_store
 from orchestrator.plan.packing import Memory
+from orchestrator.store import merged
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
 
@@ -73,7 +74,7 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
         seconds=survey.estimates(plan.jobs.values()),
         memory=survey.memory,
         skipped=store.skipped,
-        unsound=store.exists([job.results for job in plan.jobs.values()]),
+        unsound=merged.finished(store, [job.results for job in plan.jobs.values()]),
         finished=survey.done_models - set(plan.jobs),
     )
 

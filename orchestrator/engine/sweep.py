@@ -13,7 +13,7 @@ from orchestrator.engine.resume_command import command
 from orchestrator.engine.settings import Settings
 from orchestrator.gridfile.stored import keep_grid
 from orchestrator.jobs.job import STAGES, Job
-from orchestrator.store import tables
+from orchestrator.store import merged, tables
 from orchestrator.store.leftovers import remove_leftovers
 from orchestrator.store.store import Store, StoreError
 
@@ -37,9 +37,8 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
     retried = failed & (set(prepared.jobs) if settings.retry_failed else _orphans(prepared.jobs, failed))
     store.forget_failures(retried)
     jobs = _without(prepared.jobs, failed - retried)
-    for stale in prepared.unsound & {job.results for job in jobs.values()}:
-        # A damaged file at this path would make the job count as done.
-        store.remove(stale)
+    # Damaged files at these paths would make the jobs count as done, and so would the lists of merged files.
+    merged.forget_results(store, prepared.unsound & {job.results for job in jobs.values()})
     console.print(
         f"{prepared.grid}: {prepared.cells} cells, {prepared.done} done already, "
         f"{len(jobs)} jobs to run ({counted(jobs)}), results in {store.uri}",
@@ -66,7 +65,7 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
 
 def _verdict(prepared: PreparedSweep, store: Store, console: Console) -> int:
     attacks = {job.results: job for job in prepared.jobs.values() if job.kind == "attack"}
-    existing = store.exists(list(attacks))
+    existing = merged.finished(store, list(attacks))
     missing = sum(len(job.spec["points"]) for path, job in attacks.items() if path not in existing)
     if not missing:
         console.print(f"Complete: all {prepared.cells} cells have a result.", style="green", highlight=False)

@@ -26,6 +26,7 @@ from ray import tune
 
 from orchestrator.engine.frontier import Cause
 from orchestrator.jobs.job import Execute, JobContext
+from orchestrator.store import merged
 from orchestrator.store.store import Store, StoreError
 
 #: Longest traceback that is kept, in characters; the end says what happened.
@@ -90,7 +91,7 @@ class Trial(tune.Trainable):
                 self._bound_memory()
             context = dataclasses.replace(self.context, halvings=self.job["halvings"], gpu_share=self.job["gpu"])
             # A driver that was suspended may have started a job that another sweep has finished meanwhile.
-            if not Store(context.storage).exists([self.job["results"]]):
+            if not merged.finished(Store(context.storage), [self.job["results"]]):
                 with _heard(report["said"]):
                     report |= self.execute(self.job["key"], self.job["spec"], context) or {}
         except BaseException as error:

@@ -18,10 +18,11 @@ from orchestrator.results.index import COLUMNS, Index
 from orchestrator.results.outcomes import Outcomes
 from orchestrator.results.query import Query
 from orchestrator.results.status import Status, Survey
-from orchestrator.store import tables
+from orchestrator.store import merged, tables
 from orchestrator.store.arrays import single
 from orchestrator.store.folder import AT_ONCE, Folder
 from orchestrator.store.store import Store
+from orchestrator.store.trusted import sharing
 
 #: Curves are kept for so many choices of seeds.
 KEPT = 4
@@ -104,11 +105,10 @@ class Data:
             return False
         try:
             self._renew_status()
-            names = self._results.names()
             # What had no outcomes, or others than its own, may be computed again by now.
             suspects = self.outcomes.wrong | set(self.outcomes.lost)
             before = set(self.outcomes.lost)
-            new = self._results.read([name for name in names if name not in self._parts or name in suspects])
+            names, new = self._read_new(suspects)
             self.outcomes.look_again({name: new[name] for name in suspects if name in new}, set(names))
             gone = set(self._parts) - set(names)
             same = self._excluded == self.outcomes.wrong and before == set(self.outcomes.lost)
@@ -121,6 +121,19 @@ class Data:
             return True
         finally:
             self._lock.release()
+
+    def _read_new(self, suspects: set[str]) -> tuple[list[str], dict[str, pa.Table]]:
+        """The names of the files of results, and the tables of those that are not known, or that are suspect."""
+        new: dict[str, pa.Table] = {}
+        for _ in range(merged.LOOKS):
+            names = self._results.names()
+            self._results.vanished.clear()
+            unread = [name for name in names if name not in new and (name not in self._parts or name in suspects)]
+            new |= self._results.read(unread)
+            if not self._results.vanished:
+                # Otherwise files were merged between the listing and the reading: they are there in another form.
+                break
+        return names, {name: table for name, table in new.items() if name in set(names)}
 
     def check(self) -> None:
         """Read the outcomes of all results, so that pages show none that contradicts them and damage is named."""
@@ -182,14 +195,29 @@ class Data:
         names, places = [index.parts[part] for part in index.part[chosen].tolist()], index.place(chosen).tolist()
         folder = Folder(self.store, "results", tables.RESULTS, tables.RESULTS.names)
         whole = folder.read(list(dict.fromkeys(names)))
-        found = zip(names, places, strict=True)
-        return [whole[name].slice(place, 1).to_pylist()[0] if name in whole else {} for name, place in found]
+        found = [
+            whole[name].slice(place, 1).to_pylist()[0] if name in whole else {}
+            for name, place in zip(names, places, strict=True)
+        ]
+        if folder.vanished:
+            # Merged since the index was made.
+            cells = [str(index.value("cell", row)) for row in rows]
+            files = folder.read(set(folder.names()) - set(index.parts)).values()
+            moved = [table.filter(pc.is_in(table["cell"].cast(pa.string()), pa.array(cells))) for table in files]
+            by_cell = {row["cell"]: row for table in moved for row in table.to_pylist()}
+            found = [row or by_cell.get(cell, {}) for row, cell in zip(found, cells, strict=True)]
+        return found
 
     def whole(self, *columns: str) -> pa.Table:
         """Some columns of all results."""
         folder = Folder(self.store, "results", tables.RESULTS, columns)
         schema = pa.schema([tables.RESULTS.field(name) for name in columns])
-        parts = folder.read(self.snapshot.index.parts).values()
+        for _ in range(merged.LOOKS):
+            folder.vanished.clear()
+            parts = folder.read(self.snapshot.index.parts).values()
+            if not folder.vanished:
+                break
+            self.refresh()
         return pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
 
     def examples(self, index: Index, rows: Sequence[int]) -> dict[str, list[Example]]:
@@ -215,20 +243,27 @@ class Data:
         return next((each for each in found.get(cell, ()) if each.image == image), None)
 
     def _of_cells(self, folder: Folder, index: Index, rows: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
-        """What a folder has on the cells of some rows: in files named like those of their results, or else in all files
-        that are named like none.
+        """What a folder has on the cells of some rows: in files named like those of their results or like their jobs,
+        or else in all files that results of other names may share.
         """
-        there = set(folder.names())
-        parts = {index.parts[part] for part in index.part[np.array(rows, dtype=np.int64)].tolist()}
-        wanted = parts & there
-        if wanted != parts:
-            wanted |= there - set(index.parts)
+        named = {row: (index.parts[index.part[row]], str(index.value("job", row))) for row in rows}
         cells = pa.array([str(index.value("cell", row)) for row in rows])
         found: dict[str, list[dict[str, Any]]] = {}
-        for table in folder.read(sorted(wanted)).values():
-            column = single(table["cell"])
-            # By the numbers of the keys: the keys themselves come once for every image.
-            codes = pc.index_in(cells, value_set=column.dictionary).drop_null().cast(column.indices.type)
-            for row in table.filter(pc.is_in(column.indices, value_set=codes)).to_pylist():
-                found.setdefault(row["cell"], []).append(row)
-        return found
+        for _ in range(merged.LOOKS):
+            there = set(folder.names())
+            wanted = there & {name for names in named.values() for name in names}
+            if any(there.isdisjoint(names) for names in named.values()):
+                wanted |= sharing(there, {*index.parts, *index.jobs})
+            folder.vanished.clear()
+            found.clear()
+            for table in folder.read(sorted(wanted)).values():
+                column = single(table["cell"])
+                # By the numbers of the keys: the keys themselves come once for every image.
+                codes = pc.index_in(cells, value_set=column.dictionary).drop_null().cast(column.indices.type)
+                for row in table.filter(pc.is_in(column.indices, value_set=codes)).to_pylist():
+                    found.setdefault(row["cell"], []).append(row)
+            if not folder.vanished:
+                break
+        return {
+            cell: list({row["image"]: row for row in reversed(many)}.values())[::-1] for cell, many in found.items()
+        }

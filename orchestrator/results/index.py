@@ -166,6 +166,11 @@ class Index:
         there = first[first >= 0].tolist()
         return {str(self.value("epsilon_label", row)): float(self.epsilon[row]) for row in there}
 
+    @functools.cached_property
+    def jobs(self) -> frozenset[str]:
+        """The keys of all attack jobs."""
+        return frozenset(self._columns["job"].dictionary.to_pylist())
+
     def value(self, column: str, row: int) -> object:
         """One value of a column of COLUMNS."""
         value: object = self._columns[column][int(self._at[row])].as_py()

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from orchestrator.results.index import Index
 from orchestrator.results.outcome_file import ImageLists, Source, joined, source
-from orchestrator.store import tables
+from orchestrator.store import merged, tables
 from orchestrator.store.folder import Folder
 from orchestrator.store.store import Store
-from orchestrator.store.trusted import Expected, expected, misfit, missing, places
+from orchestrator.store.trusted import Expected, expected, misfit, missing, places, sharing
 
 _COLUMNS = ("cell", "image", "robust", "ap", "linf", "zero_grad")
 #: Bytes of outcomes that are kept; what was used longest ago goes first, and is read again when it is wanted.
@@ -70,8 +70,8 @@ class Outcomes:
         self._bytes = 0
         #: Blocks with cells that have no outcomes, which may come later.
         self._partial: dict[str, Block] = {}
-        #: Files that are named like no file of results.
-        self._merged: dict[str, Source] = {}
+        #: Files that results of other names may have their outcomes in, as far as they were read.
+        self._shared: dict[str, Source] = {}
         #: The cells without outcomes of each file of results that has any, and the files that contradict theirs.
         self.lost: dict[str, pa.Array] = {}
         self.wrong: set[str] = set()
@@ -107,7 +107,7 @@ class Outcomes:
     def read_others(self, index: Index) -> None:
         """Read the files that are named like no file of results, so that broken ones are named."""
         with self._lock:
-            self._others(set(self.folder.names()) - set(index.parts))
+            self._others((there := set(self.folder.names())) - set(index.parts), there)
 
     def look_again(self, results: Mapping[str, pa.Table], known: set[str]) -> None:
         """Read the outcomes of these results anew: what was lost or wrong may be computed again by now."""
@@ -128,14 +128,14 @@ class Outcomes:
                 found = source(own[name], self.images) if name in own else joined([])
                 made[name] = self._checked(name, _block(found, wanted[name][0]), wanted[name], own=True)
         lacking = [name for name in names if not made[name].complete and name not in self.wrong]
-        others = self._others(there - known) if lacking else []
+        others = self._others(sharing(there, known), there) if lacking else []
         if others:
             # Put together once for all that lack their own.
-            merged = joined(others)
+            together = joined(others)
             for name in lacking:
                 own_source, cells = made[name].source, wanted[name][0]
-                both = joined([own_source, merged]) if len(own_source.cells) else merged
-                made[name] = self._checked(name, _block(both, cells, shared=both is merged), wanted[name], own=False)
+                both = joined([own_source, together]) if len(own_source.cells) else together
+                made[name] = self._checked(name, _block(both, cells, shared=both is together), wanted[name], own=False)
         for name, block in made.items():
             if not block.complete:
                 self._lose(name, block, wanted[name][0])
@@ -153,16 +153,17 @@ class Outcomes:
     def _lose(self, name: str, block: Block, cells: pa.Array) -> None:
         self.lost[name] = cells.filter(pa.array(block.at < 0))
         if name not in self.folder.broken:
-            self.folder.skip(name, missing(block.at))
+            self.folder.skip(name, missing(int((block.at < 0).sum()), len(block.at)))
 
-    def _others(self, names: set[str]) -> list[Source]:
+    def _others(self, names: set[str], there: set[str]) -> list[Source]:
         # A file that was there before its results was is no longer one of these.
-        self._merged = {name: found for name, found in self._merged.items() if name in names}
-        new = sorted(names - set(self._merged))
-        for at in range(0, len(new), AT_ONCE):
-            for name, table in self.folder.read(new[at : at + AT_ONCE]).items():
-                self._merged[name] = source(table, self.images)
-        return [self._merged[name] for name in sorted(names) if name in self._merged]
+        shared = names | {name for name in there if merged.is_merged(name)}
+        self._shared = {name: known for name, known in self._shared.items() if name in shared}
+        new = sorted(names - set(self._shared))
+        for start in range(0, len(new), AT_ONCE):
+            for name, table in self.folder.read(new[start : start + AT_ONCE]).items():
+                self._shared[name] = source(table, self.images)
+        return [self._shared[name] for name in sorted(names) if name in self._shared]
 
     def _keep(self, name: str, block: Block) -> None:
         if not block.complete:

@@ -42,6 +42,8 @@ class Entry:
     reason: str
     #: When it was last written to, in seconds since 1970; 0 where that is not known.
     modified: float = 0.0
+    #: Bytes; 0 for what is no file.
+    size: int = 0
 
 
 class Files:
@@ -113,7 +115,7 @@ class Files:
         for info in self.fs.get_file_info(selector):
             name = "/".join(info.path.strip("/").split("/")[above:])
             reason = "" if info.type == fs.FileType.File else FOLDER
-            found.append(Entry(name, reason, (info.mtime_ns or 0) / 1e9))
+            found.append(Entry(name, reason, (info.mtime_ns or 0) / 1e9, info.size or 0))
         return sorted(found, key=lambda entry: entry.name)
 
     def listing(self, folder: str, suffix: str) -> tuple[list[str], dict[str, str]]:
@@ -211,7 +213,7 @@ def _entries(folder: Path, deep: bool, prefix: str = "") -> Iterator[Entry]:
             except OSError as error:
                 yield Entry(name, error.strerror or str(error))
             else:
-                yield Entry(name, reason_of_mode(status.st_mode), status.st_mtime)
+                yield Entry(name, reason_of_mode(status.st_mode), status.st_mtime, status.st_size)
                 if deep and stat.S_ISDIR(status.st_mode):
                     yield from _entries(Path(entry.path), False, f"{name}/")
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.store import rows, tables
+from orchestrator.store import merged, rows, tables
 from orchestrator.store.files import Files
 from orchestrator.store.reasons import reason_of
 from signsym_core import seal
@@ -44,12 +44,17 @@ class Folder:
         kinds = [text if field.name in self._text else field.type for field in self.columns]
         self._schema = pa.schema(zip(self.columns.names, kinds, strict=True))
         # A file that lacks any column of the table is foreign, also where that column is not asked for.
-        self._required = set(schema.names) - tables.ADDED
+        self._known = set(schema.names)
+        self._required = self._known - tables.ADDED
         #: Files that were read and must not be used, by name, with the reason.
         self.broken: dict[str, str] = {}
         self._strangers: dict[str, str] = {}
-        #: Files that were read and have no digest: they are older than digests are.
+        #: Files that were read and have no digest, or hold rows of such files: they are older than digests are.
         self.unsealed: set[str] = set()
+        #: Files that were listed and gone when they were to be read: merged with others, as a rule.
+        self.vanished: set[str] = set()
+        #: Files with columns that the table does not have: those of a newer version.
+        self.newer: set[str] = set()
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -57,8 +62,18 @@ class Folder:
         return {**self._strangers, **{self._place(name): reason for name, reason in self.broken.items()}}
 
     def names(self) -> list[str]:
-        """The files that are there now, without their suffix."""
-        files, self._strangers = self.store.listing(self.name, ".parquet")
+        """The files that are there now, without their suffix.
+
+        Files that are merged during the listing could be missed in both forms. They go when the list of their jobs is
+        there, so a listing during which no such list appears has missed none.
+        """
+        before = merged.lists(self.store)
+        for _ in range(merged.LOOKS):
+            files, self._strangers = self.store.listing(self.name, ".parquet")
+            after = merged.lists(self.store)
+            if after == before:
+                break
+            before = after
         return [file.removesuffix(".parquet") for file in files]
 
     def skip(self, name: str, reason: str) -> None:
@@ -75,10 +90,19 @@ class Folder:
             return {name: table for name, table in found if table is not None}
 
     def parts(self) -> Iterator[pa.Table]:
-        """The tables of all files that can be read, a few of them in memory at once."""
-        names = self.names()
-        for start in range(0, len(names), AT_ONCE):
-            yield from self.read(names[start : start + AT_ONCE]).values()
+        """The tables of all files that can be read, a few of them in memory at once.
+
+        Files that are merged meanwhile are read in their new form, so that some rows may come twice.
+        """
+        seen: set[str] = set()
+        for _ in range(merged.LOOKS):
+            names = [name for name in self.names() if name not in seen]
+            seen.update(names)
+            self.vanished.clear()
+            for start in range(0, len(names), AT_ONCE):
+                yield from self.read(names[start : start + AT_ONCE]).values()
+            if not self.vanished:
+                return
 
     def _place(self, name: str) -> str:
         return f"{self.name}/{name}.parquet"
@@ -89,11 +113,12 @@ class Folder:
             data = self.store.read(place)
             if not seal.check(data):
                 self.unsealed.add(place)
-            table = self._parsed(data)
+            table = self._parsed(name, data)
             rows.check(self.name, table)
         except FileNotFoundError:
             # Removed between the listing and the reading.
             self.broken.pop(name, None)
+            self.vanished.add(name)
             return None
         except Exception as error:
             # Whatever is wrong with one file must not hide the others: it is named instead.
@@ -102,12 +127,16 @@ class Folder:
         self.broken.pop(name, None)
         return table
 
-    def _parsed(self, data: bytes) -> pa.Table:
+    def _parsed(self, name: str, data: bytes) -> pa.Table:
         file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=self._text, pre_buffer=False)
         there = set(file.schema_arrow.names)
         if missing := sorted(self._required - there):
             raise ValueError(f"it has no column {', '.join(missing)}")
         rows.check_types(file.schema_arrow, self.columns)
+        if there - self._known:
+            self.newer.add(name)
+        if merged.UNSEALED in (file.metadata.metadata or {}):
+            self.unsealed.add(self._place(name))
         # Threads over files are enough: threads within small files cost more than they save.
         large = len(data) > LARGE
         found = file.read(columns=[name for name in self.columns.names if name in there], use_threads=large)

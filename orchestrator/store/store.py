@@ -242,12 +242,12 @@ class Store(Files):
             self.remove(f"failures/{name}")
 
 
-def sealed_table(table: pa.Table, schema: pa.Schema) -> bytearray:
-    """A table as a Parquet file that carries its own digest."""
+def sealed_table(table: pa.Table, schema: pa.Schema, **footer: str) -> bytearray:
+    """A table as a Parquet file that carries its own digest, with more texts in its footer."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({seal.KEY: seal.BLANK})
+        writer.add_key_value_metadata({seal.KEY: seal.BLANK, **footer})
     return seal.sealed(sink.getvalue())
 
 

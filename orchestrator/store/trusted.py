@@ -7,14 +7,14 @@ none.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from orchestrator.store import tables
+from orchestrator.store import merged, tables
 from orchestrator.store.arrays import single, to_numpy
 from orchestrator.store.files import Files
 from orchestrator.store.folder import AT_ONCE, Folder
@@ -39,43 +39,79 @@ class Tally:
 def sound_results(store: Files, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Some columns of the results that can be trusted, file by file; the others are named in `store.skipped`.
 
-    Every file of results and of outcomes is read and checked.
+    Every file of results and of outcomes is read and checked. Files that are merged meanwhile are read in their new
+    form, so that a cell may come twice.
     """
     # All columns, since a row is checked by those that are read.
     results = Folder(store, "results", tables.RESULTS, tables.RESULTS.names, plain=tables.RESULTS.names)
     outcomes = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
-    names, there = results.names(), set(outcomes.names())
+    seen: set[str] = set()
+    #: Cells of merged results that can be trusted.
+    trusted: list[pa.Array] = []
+    for _ in range(merged.LOOKS):
+        names = [name for name in results.names() if name not in seen]
+        seen.update(names)
+        results.vanished.clear()
+        for table in _sound(results, outcomes, names, trusted):
+            yield table.select(columns)
+        if not results.vanished:
+            break
+    for folder in (results, outcomes):
+        store.skipped |= folder.skipped
+        store.unsealed |= folder.unsealed
+
+
+def _sound(results: Folder, outcomes: Folder, names: list[str], trusted: list[pa.Array]) -> Iterator[pa.Table]:
+    there = set(outcomes.names())
     bare: dict[str, pa.Table] = {}
     for start in range(0, len(names), AT_ONCE):
         some = results.read(names[start : start + AT_ONCE])
         paired = outcomes.read([name for name in some if name in there])
         for name, table in some.items():
-            if name not in there:
+            if name in outcomes.broken:
+                continue
+            if name not in paired:
                 bare[name] = table
-            elif name in paired:
-                found = tally(paired[name])
-                at = places(single(table["cell"]), found.cells)
-                if reason := misfit(expected(table), at, found):
-                    outcomes.skip(name, reason)
-                elif (at < 0).any():
-                    bare[name] = table.filter(pa.array(at < 0))
-                    yield table.filter(pa.array(at >= 0)).select(columns)
-                else:
-                    yield table.select(columns)
-    merged = _joined(outcomes, sorted(there - set(names))) if bare else None
-    for name, table in bare.items():
-        at = np.full(len(table), -1)
-        if merged is not None:
-            at = places(single(table["cell"]), merged.cells)
-            if reason := misfit(expected(table), at, merged, own=False):
+                continue
+            sums = tally(paired[name])
+            at = places(single(table["cell"]), sums.cells)
+            if reason := misfit(expected(table), at, sums):
                 outcomes.skip(name, reason)
                 continue
-        if (at < 0).any():
-            outcomes.skip(name, missing(at))
-        yield table.filter(pa.array(at >= 0)).select(columns)
-    for folder in (results, outcomes):
-        store.skipped |= folder.skipped
-        store.unsealed |= folder.unsealed
+            if (at < 0).any():
+                bare[name] = table.filter(pa.array(at < 0))
+                table = table.filter(pa.array(at >= 0))
+            if merged.is_merged(name):
+                trusted.append(single(table["cell"]))
+            yield table
+    if bare:
+        yield from _bare(outcomes, bare, names, pa.chunked_array(trusted, pa.string()))
+
+
+def _bare(
+    outcomes: Folder, bare: dict[str, pa.Table], names: Sequence[str], trusted: pa.ChunkedArray
+) -> Iterator[pa.Table]:
+    """Those of the results without outcomes of the same name whose outcomes are in other files."""
+    others = _joined(outcomes, sorted(sharing(outcomes.names(), names)))
+    for name, table in bare.items():
+        at = np.full(len(table), -1)
+        if others is not None:
+            at = places(single(table["cell"]), others.cells)
+            if reason := misfit(expected(table), at, others, own=False):
+                outcomes.skip(name, reason)
+                continue
+        yield table.filter(pa.array(at >= 0))
+        # What a merged file has is not missing: a killed compaction, or a late sweep, has left it here as well.
+        lost = table.filter(pa.array(at < 0))
+        lost = lost.filter(pc.invert(pc.is_in(lost["cell"], value_set=trusted)))
+        if len(lost):
+            outcomes.skip(name, missing(len(lost), len(table)))
+
+
+def sharing(outcomes: Iterable[str], results: Iterable[str]) -> set[str]:
+    """The files of outcomes that results of any name may have theirs in: merged ones, and those named like none."""
+    files = set(outcomes)
+    return (files - set(results)) | {name for name in files if merged.is_merged(name)}
 
 
 def tally(outcomes: pa.Table) -> Tally:
@@ -128,9 +164,9 @@ def misfit(results: Expected, at: NDArray[np.int64], found: Tally, own: bool = T
     return ""
 
 
-def missing(at: NDArray[np.int64]) -> str:
+def missing(lost: int, results: int) -> str:
     """What is said where some results have no outcomes anywhere."""
-    return f"missing: {int((at < 0).sum())} of the {len(at)} results of the same name have no outcomes; {NOT_DONE}"
+    return f"missing: {lost} of the {results} results of the same name have no outcomes; {NOT_DONE}"
 
 
 def _joined(outcomes: Folder, names: Sequence[str]) -> Tally | None:

@@ -1,0 +1,47 @@
+"""`signsym compact`: the small files of a store become few."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+
+from orchestrator.engine.sweep import COMPLETE, show_skipped
+from orchestrator.store.compact import MANY, compact, small_files
+from orchestrator.store.store import Store
+
+#: Seconds between two lines about how far it is.
+PERIOD = 10.0
+
+
+def run_compact(store: Store, console: Console) -> int:
+    """Merge what can be merged and print what became of it."""
+    spoken = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal spoken
+        if time.monotonic() - spoken > PERIOD:
+            spoken = time.monotonic()
+            console.print(f"merged {done:,} of {total:,} jobs", highlight=False)
+
+    result = compact(store, progress)
+    show_skipped(store.skipped, console)
+    if result.leftovers:
+        console.print(
+            f"removed {result.leftovers:,} files that killed compactions and sweeps had left", highlight=False
+        )
+    if result.files:
+        words = (
+            f"merged {result.files:,} files of {result.jobs:,} jobs; {result.merged_files:,} files hold their results"
+        )
+        console.print(words, highlight=False)
+    else:
+        console.print("Nothing to merge: no two jobs that can be trusted have small files.", highlight=False)
+    return COMPLETE
+
+
+def suggest(store: Store, console: Console) -> None:
+    """Say that a compaction would help, where it would."""
+    if (count := small_files(store)) >= MANY:
+        words = f"{count:,} small files are slow to read; to merge them, at any time: signsym compact {store.uri}"
+        console.print(words, highlight=False, soft_wrap=True)

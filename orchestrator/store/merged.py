@@ -1,0 +1,97 @@
+"""Merged files: the rows of many jobs in one file of each kind, and the list of those jobs.
+
+results/merged-DIGEST.parquet and the files of the same name in outcomes/ and examples/ have the schemas of the small
+files that they replace. merged/merged-DIGEST.json lists the keys of their jobs, so that a sweep, which asks by path
+whether a job is done, need not read any table. The list is written when everything that it speaks of is in the store
+and has been read back, and before any small file is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+from orchestrator.store import records
+from orchestrator.store.files import Files
+from signsym_core import seal
+
+#: Where the lists of jobs lie, and what merged files are called.
+FOLDER = "merged"
+#: In the footer of a merged file whose rows come from files without a digest: damage before that may have passed.
+UNSEALED = b"signsym_unsealed"
+_NAME = re.compile(r"merged-[0-9a-f]{32}")
+#: The lists that this process has read, by store and name: a list never changes under its name. And how many are kept.
+_KNOWN: dict[tuple[str, str], frozenset[str]] = {}
+KEPT = 256
+#: Looks at a store that changes while it is listed, before the last one must do.
+LOOKS = 20
+
+
+def is_merged(name: str) -> bool:
+    """Whether a file of this name, without its suffix, was made by merging others."""
+    return bool(_NAME.fullmatch(name))
+
+
+def lists(store: Files) -> list[str]:
+    """The names of the lists of jobs that are there now."""
+    return [name for file in store.names(FOLDER, ".json") if is_merged(name := file.removesuffix(".json"))]
+
+
+def write_jobs(store: Files, name: str, jobs: Iterable[str]) -> None:
+    """Put the list of a merged file's jobs into the store."""
+    text = json.dumps({"jobs": sorted(set(jobs)), seal.KEY: seal.BLANK}, sort_keys=True)
+    store.write(f"{FOLDER}/{name}.json", seal.sealed(text.encode()))
+
+
+def finished(store: Files, paths: Sequence[str]) -> set[str]:
+    """Those of `paths`, the results of jobs, that are there: as a file, or listed among a merged file's."""
+    loose = store.exists(paths)
+    jobs = {_job(path): path for path in paths if path not in loose and path.startswith("results/")}
+    return loose | {jobs[job] for name in (lists(store) if jobs else ()) for job in jobs.keys() & _jobs(store, name)}
+
+
+def forget_results(store: Files, paths: Iterable[str]) -> None:
+    """Take away what says that the results at `paths` are there: files, and every list that names one of their jobs.
+
+    Without its list a merged file still holds its rows; only a sweep that planned before they were there runs jobs of
+    it again.
+    """
+    jobs = set()
+    for path in paths:
+        store.remove(path)
+        jobs.add(_job(path))
+    for name in lists(store) if jobs else ():
+        if jobs & _jobs(store, name):
+            store.remove(f"{FOLDER}/{name}.json")
+
+
+def check_list(store: Files, path: str) -> None:
+    """Raises ValueError, or DamagedError, where the file at `path` is no list of jobs."""
+    _parsed(store.read_sealed(path))
+
+
+def _jobs(store: Files, name: str) -> frozenset[str]:
+    """The jobs of a list; none where it cannot be read, so that they are computed again at worst."""
+    place = (store.uri, name)
+    if place not in _KNOWN:
+        try:
+            jobs = _parsed(store.read_sealed(f"{FOLDER}/{name}.json"))
+        except (OSError, ValueError):
+            return frozenset()
+        while len(_KNOWN) >= KEPT:
+            _KNOWN.pop(next(iter(_KNOWN)), None)
+        _KNOWN[place] = jobs
+    return _KNOWN[place]
+
+
+def _parsed(data: bytes) -> frozenset[str]:
+    value = records.parsed(data)
+    jobs = value.get("jobs") if isinstance(value, dict) else None
+    if not isinstance(jobs, list) or not all(isinstance(job, str) for job in jobs):
+        raise ValueError("expected a list of jobs")
+    return frozenset(jobs)
+
+
+def _job(path: str) -> str:
+    return path.removeprefix("results/").removesuffix(".parquet")
