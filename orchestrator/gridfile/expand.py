@@ -213,9 +213,9 @@ def _matching(conditions: Sequence[Condition], point: Mapping[str, Any]) -> tupl
 
 def _refuse_misfit(point: Mapping[str, Any], training: Training, owner: Node) -> None:
     backbone, dataset = point["backbone"], point["dataset"]
-    if dataset.size is not None and dataset.size < backbone.min_size:
+    if dataset.size is not None and not backbone.admits(dataset.size):
         raise owner.error(
-            f"expected images of at least {backbone.min_size} pixels for backbone {backbone.name!r}, got data set "
+            f"expected images of {backbone.sizes} for backbone {backbone.name!r}, got data set "
             f"{dataset.name!r} with size {dataset.size}"
         )
     if training.weights is not None:

@@ -50,6 +50,8 @@ class Backbone(Member, ABC):
 
     #: Height and width of the smallest image that the network admits.
     min_size: ClassVar[int]
+    #: Height and width of the largest; None where there is none.
+    max_size: ClassVar[int | None] = None
     #: Name of the last layer, which is replaced by the task's head.
     head: ClassVar[str]
     #: Normalisation of the [0, 1] pixels, one value for each channel.
@@ -67,15 +69,25 @@ class Backbone(Member, ABC):
     def network(self, channels: int) -> nn.Module:
         """The network with its last layer as published, for images of so many channels."""
 
+    def admits(self, size: int) -> bool:
+        """Whether the network takes images of this height and width."""
+        return self.min_size <= size <= (size if self.max_size is None else self.max_size)
+
+    @property
+    def sizes(self) -> str:
+        """The sizes of images that the network takes, in words."""
+        least = f"at least {self.min_size} x {self.min_size} pixels"
+        return least if self.max_size is None else f"{least} and at most {self.max_size} x {self.max_size}"
+
     def build(self, outputs: int, *, channels: int = 3, size: int | None = None, seed: int = 0) -> Model:
         """A model with a new head of `outputs`, everything initialised from `seed`.
 
-        Raises ValueError where `size`, the height and width of the images, is below what the network admits.
+        Raises ValueError where the network does not admit `size`, the height and width of the images.
         """
-        if size is not None and size < self.min_size:
+        if size is not None and not self.admits(size):
             raise ValueError(
-                f"backbone {self.name!r} needs images of at least {self.min_size} x {self.min_size} pixels, got "
-                f"{size} x {size}: set the data set's parameter 'size'"
+                f"backbone {self.name!r} needs images of {self.sizes}, got {size} x {size}: set the data set's "
+                f"parameter 'size'"
             )
         with seeds.seeded_globally(seed, "network"):
             network = self.network(channels)

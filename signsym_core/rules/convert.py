@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from signsym_core.outputs import outputs_of
 from signsym_core.rules import RULES
+from signsym_core.rules.attention import close_attentions, open_attentions
 from signsym_core.rules.base import Rule
 from signsym_core.rules.draws import Draws
 from signsym_core.rules.feedback import FeedbackLayer, served_class
@@ -30,12 +31,13 @@ class BypassedLayerError(ValueError):
 
 
 def convert(network: nn.Module, rule: str | Rule = "frsf", seed: int = 0, **parameters: Any) -> nn.Module:
-    """Put `rule` under every Conv2d and Linear of `network`, in place, and return the network.
+    """Put `rule` under every Conv2d, Linear and MultiheadAttention of `network`, in place, and return the network.
 
     Weights, buffers and the forward pass stay as they are; a layer of a class derived from Conv2d or Linear keeps its
     methods. B is always that of the weights of the pass, whoever wrote them. A network that is converted already gets
-    the new rule instead of its old one. Parameters are those of the rule, such as `scale` and `bp_layers` (layers, or
-    single parameters, to leave to BP).
+    the new rule instead of its old one. An attention is served by its projections, layers called `in_proj` (or
+    `q_proj`, `k_proj`, `v_proj`) and `out_proj` below its name. Parameters are those of the rule, such as `scale` and
+    `bp_layers` (layers, or single parameters, to leave to BP).
 
     Every parameter with two or more dimensions is accounted for: converted, named in `bp_layers`, that of a
     normalisation or an embedding, or refused. Raises UnknownNameError or ParameterError for the rule,
@@ -56,22 +58,30 @@ def convert(network: nn.Module, rule: str | Rule = "frsf", seed: int = 0, **para
     if isinstance(rule, Rule) and parameters:
         raise TypeError(f"the rule is given as an object, so its parameters are set: got also {sorted(parameters)}")
     revert(network)
-    layers = layers_to_convert(network, chosen)
+    try:
+        open_attentions(network)
+        layers = layers_to_convert(network, chosen)
+        for (_, layer), state in zip(layers, _states(layers, chosen, seed), strict=True):
+            original = type(layer)
+            layer.__class__ = served_class(original)  # type: ignore[assignment]
+            cast(FeedbackLayer, layer).adopt(state, original)
+    finally:
+        close_attentions(network)
+    return network
+
+
+def _states(layers: list[tuple[str, nn.Linear | nn.Conv2d]], rule: Rule, seed: int) -> list[FeedbackState]:
     indices: dict[int, int] = {}
     states = []
     weights = {id(layer.weight): layer.weight.shape for _, layer in layers}
-    shared = Draws(chosen, seed, list(weights.values())) if chosen.redraws == "update" else None
+    shared = Draws(rule, seed, list(weights.values())) if rule.redraws == "update" else None
     for name, layer in layers:
         # Layers that share one weight share its feedback.
         index = indices.setdefault(id(layer.weight), len(indices))
-        states.append(FeedbackState(chosen, seed, index, name))
+        states.append(FeedbackState(rule, seed, index, name))
         states[-1].shared = shared
         states[-1].begin(layer.weight)
-    for (_, layer), state in zip(layers, states, strict=True):
-        original = type(layer)
-        layer.__class__ = served_class(original)  # type: ignore[assignment]
-        cast(FeedbackLayer, layer).adopt(state, original)
-    return network
+    return states
 
 
 def revert(model: nn.Module) -> nn.Module:
@@ -80,6 +90,7 @@ def revert(model: nn.Module) -> nn.Module:
         layer.__class__ = layer.original  # type: ignore[assignment]
         for attribute in ("state", "original", "plain", "handle"):
             del layer.__dict__[attribute]
+    close_attentions(model)
     return model
 
 
@@ -164,6 +175,8 @@ def refuse_bypassed(model: nn.Module, images: Tensor) -> None:
     finally:
         for weight, before in zip(weights, trainable, strict=True):
             weight.requires_grad_(before)
-    bypassed = [name for name, gradient in zip(names, taking_part, strict=False) if gradient is not None]
+    # What that run has called is a layer that only passes without gradients go around, such as torch's fused encoder.
+    still = set(unserved(model))
+    bypassed = [name for name, grad in zip(names, taking_part, strict=False) if grad is not None and name in still]
     if bypassed:
         raise BypassedLayerError(bypassed)

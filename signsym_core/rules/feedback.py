@@ -136,9 +136,9 @@ class FeedbackLayer(nn.Module):
         matrix = self.state.current(weight, self.training)
         return matrix, self.state.use()
 
-    def sends_down(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    def sends_down(self, *operands: Tensor | None) -> bool:
         """Whether a backward pass may come; the draw that a pass without one owes is counted here."""
-        tensors = (x, weight) if bias is None else (x, weight, bias)
+        tensors = [tensor for tensor in operands if tensor is not None]
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return True
         redraws = self.state.rule.redraws != "never"
@@ -149,14 +149,13 @@ class FeedbackLayer(nn.Module):
         # A derivative forward has no B: autograd refuses it, where plain operations would give W's in silence.
         return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
-    def operands(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def operands(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """x, W and b in the type that autocast would give them; B follows the type of δ by itself."""
         device = x.device.type
         if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
             dtype = torch.get_autocast_dtype(device)
-            bias = None if self.bias is None else self.bias.to(dtype)
-            return x.to(dtype), weight.to(dtype), bias
-        return x, weight, self.bias
+            return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        return x, weight, bias
 
     def get_extra_state(self) -> Tensor:
         return self.state.record(self.weight)
@@ -194,6 +193,13 @@ class FeedbackLayer(nn.Module):
         return f"{super().extra_repr()}, rule={self.state.rule.name}"
 
 
+def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None, matrix: Tensor, use: Use | None) -> Tensor:
+    """x Wᵀ + b whose backward pass sends δ B down."""
+    single = x.ndim == 1
+    y = cast(Tensor, _LinearFunction.apply(x.unsqueeze(0) if single else x, weight, bias, matrix, use))
+    return y.squeeze(0) if single else y
+
+
 class FeedbackLinear(FeedbackLayer, nn.Linear):
     """A linear layer whose backward pass sends B down. Inputs [..., in], of any number of leading dimensions."""
 
@@ -202,13 +208,11 @@ class FeedbackLinear(FeedbackLayer, nn.Linear):
         weight = self.weight
         if self.plain:
             return F.linear(input, weight, self.bias)
-        x, w, bias = self.operands(input, weight)
+        x, w, bias = self.operands(input, weight, self.bias)
         if not self.sends_down(x, w, bias):
             return F.linear(x, w, bias)
         matrix, use = self.matrix(weight)
-        single = x.ndim == 1
-        y = cast(Tensor, _LinearFunction.apply(x.unsqueeze(0) if single else x, w, bias, matrix, use))
-        return y.squeeze(0) if single else y
+        return multiplied(x, w, bias, matrix, use)
 
 
 class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
@@ -224,7 +228,7 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
             return cast(Tensor, self._conv_forward(input, weight, self.bias))
         single = input.ndim == 3
         padded, padding = self._padded(input.unsqueeze(0) if single else input)
-        x, w, bias = self.operands(padded, weight)
+        x, w, bias = self.operands(padded, weight, self.bias)
         geometry = (self.stride, padding, self.dilation, self.groups)
         if self.sends_down(x, w, bias):
             matrix, use = self.matrix(weight)
@@ -251,6 +255,11 @@ def served_class(original: type[nn.Module]) -> type[FeedbackLayer]:
         base = FeedbackLinear if issubclass(original, nn.Linear) else FeedbackConv2d
         _classes[original] = type(f"Feedback{original.__name__}", (base, original), {"__module__": __name__})
     return _classes[original]
+
+
+def serve_with(original: type[nn.Module], served: type[FeedbackLayer]) -> None:
+    """Say which class layers of class `original` get, where it is more than both together."""
+    _classes[original] = served
 
 
 def _blank(original: type[nn.Module]) -> FeedbackLayer:

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from signsym_core.registry import UnknownNameError, unknown
+from signsym_core.rules.attention import InProjection, OpenAttention
 from signsym_core.rules.base import Rule
 
 #: Modules that multiply by a weight in a way that no rule here serves; attention modules by the name of their class,
@@ -39,6 +40,8 @@ _NO_MATRIX_NAMES = frozenset(
     {
         ("CNBlock", "layer_scale"),
         ("RelativePositionalMultiHeadAttention", "relative_position_bias_table"),
+        ("OpenAttention", "bias_k"),
+        ("OpenAttention", "bias_v"),
         ("VisionTransformer", "class_token"),
         ("Encoder", "pos_embedding"),
     }
@@ -68,9 +71,9 @@ def layers_to_convert(network: nn.Module, rule: Rule) -> list[tuple[str, nn.Line
     for name, module in modules:
         if not rule.exact and not stays(name):
             _refuse_unserved(name, module, rule)
-    served = [(name, module) for name, module in matrices if not stays(name)]
+    served = [(name, module) for name, module in matrices if not stays(name) and not stays(_weight_of(name, module))]
     if not rule.exact:
-        weights = {name + "." * bool(name) + "weight" for name, _ in served}
+        weights = {_weight_of(name, module) for name, module in matrices}
         for name, module in modules:
             for of_module, parameter in module.named_parameters(name, recurse=False):
                 if parameter.ndim > 1 and of_module not in weights and not stays(of_module):
@@ -78,12 +81,20 @@ def layers_to_convert(network: nn.Module, rule: Rule) -> list[tuple[str, nn.Line
     return served
 
 
+def _weight_of(name: str, module: nn.Module) -> str:
+    """The name of the weight that the module called `name` multiplies by."""
+    weight = "weight"
+    if isinstance(module, InProjection):
+        name, weight = name.rpartition(".")[0], module.weight_name
+    return f"{name}.{weight}" if name else weight
+
+
 def _refuse_unserved(name: str, module: nn.Module, rule: Rule) -> None:
     reason = _refusal(module)
     if reason:
         raise UnservedLayerError(
-            f"layer {name!r} ({type(module).__name__}): {reason}; rule {rule.name!r} serves Conv2d and Linear. "
-            f"To leave it to BP, say so: bp_layers=({name!r},)"
+            f"layer {name!r} ({type(module).__name__}): {reason}; rule {rule.name!r} serves Conv2d, Linear and "
+            f"MultiheadAttention. To leave it to BP, say so: bp_layers=({name!r},)"
         )
 
 
@@ -100,6 +111,8 @@ def _refuse_unless_no_matrix(name: str, shape: list[int], module: nn.Module, rul
 
 def _refusal(module: nn.Module) -> str | None:
     """Why `module` cannot be served, or None."""
+    if isinstance(module, (OpenAttention, InProjection)):
+        return None
     if isinstance(module, _UNSERVED) or type(module).__name__ in _UNSERVED_NAMES:
         return "it multiplies by a weight outside a Conv2d's or Linear's own forward pass"
     if isinstance(module, (nn.Linear, nn.Conv2d)):

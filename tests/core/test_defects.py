@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -154,24 +155,22 @@ def test_11_linear_layers_take_inputs_of_any_dimension(rule, shape):
     assert torch.allclose(layer.bias.grad, flat.sum(0), rtol=1e-5, atol=1e-5)
 
 
-def test_12_attention_is_refused_by_name_and_may_be_left_to_bp_in_words():
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-            self.mlp = nn.Linear(8, 8)
-
+def test_12_attention_of_a_class_of_its_own_is_refused_by_name_and_may_be_left_to_bp_in_words():
+    class Own(nn.MultiheadAttention):
         def forward(self, x):
-            return self.mlp(self.attention(x, x, x)[0])
+            return super().forward(x, x, x)[0]
+
+    def block():
+        return nn.Sequential(OrderedDict(attention=Own(8, 2, batch_first=True), mlp=nn.Linear(8, 8)))
 
     with pytest.raises(UnservedLayerError, match=r"'attention'.*bp_layers"):
-        ss.convert(Block(), "usf")
-    model = ss.convert(Block(), "usf", bp_layers=("attention",))
+        ss.convert(block(), "usf")
+    model = ss.convert(block(), "usf", bp_layers=("attention",))
     assert list(ss.feedback(model)) == ["mlp"]
     assert input_gradient(model, torch.randn(2, 3, 8)).shape == (2, 3, 8)
 
 
-@pytest.mark.parametrize("network", ["swin_t", "vit_b_16", "r3d_18"])
+@pytest.mark.parametrize("network", ["swin_t", "r3d_18"])
 def test_12_torchvision_networks_that_go_around_their_layers_are_refused(network):
     module = models.video.r3d_18 if network == "r3d_18" else getattr(models, network)
     with torch.device("meta"):

@@ -122,14 +122,16 @@ def test_normalisations_and_embeddings_hold_no_matrix():
         "inception_v3",
         "resnet50",
         "vgg11_bn",
+        "vit_b_16",
     ],
 )
 def test_torchvision_networks_are_converted_whole(name):
     with torch.device("meta"):
         network = getattr(models, name)(**({"init_weights": False} if name in ("googlenet", "inception_v3") else {}))
-    matrices = [n for n, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    matrices = {n for n, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
+    attentions = {n for n, m in network.named_modules() if isinstance(m, nn.MultiheadAttention)}
     ss.convert(network, "usf")
-    assert [n for n, _ in converted(network)] == matrices
+    assert {n for n, _ in converted(network)} == matrices | {f"{n}.in_proj" for n in attentions}
 
 
 class Named(nn.Linear):

@@ -1,0 +1,30 @@
+"""ResNet-50 as torchvision has it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import nn
+from torchvision import models
+
+from signsym_core.backbones.base import Backbone
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResNet50(Backbone):
+    """ResNet-50: bottleneck blocks with batch normalisation."""
+
+    name = "resnet50"
+    label = "ResNet-50"
+    citation = "He, Zhang, Ren, Sun 2016, Deep residual learning for image recognition, arXiv 1512.03385"
+    min_size = 32
+    head = "fc"
+    published = "ResNet50_Weights"
+
+    @property
+    def multiply_adds(self) -> float:
+        return 4.09e9
+
+    def network(self, channels: int) -> nn.Module:
+        network: nn.Module = models.resnet50()
+        return network

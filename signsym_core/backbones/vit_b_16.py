@@ -1,0 +1,31 @@
+"""ViT-B/16 as torchvision has it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import nn
+from torchvision import models
+
+from signsym_core.backbones.base import Backbone
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViTB16(Backbone):
+    """ViT-B/16: twelve blocks of attention and MLP on 196 patches of 16 x 16 pixels and a class token."""
+
+    name = "vit_b_16"
+    label = "ViT-B/16"
+    citation = "Dosovitskiy et al. 2021, An image is worth 16x16 words, arXiv 2010.11929"
+    min_size = 224
+    max_size = 224
+    head = "heads.head"
+    published = "ViT_B_16_Weights"
+
+    @property
+    def multiply_adds(self) -> float:
+        return 17.6e9
+
+    def network(self, channels: int) -> nn.Module:
+        network: nn.Module = models.vit_b_16()
+        return network
