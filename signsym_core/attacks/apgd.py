@@ -1,4 +1,4 @@
-"""APGD: projected gradient descent whose step halves itself where the loss no longer rises, the best iterate kept."""
+"""APGD: projected gradient descent that halves its step where the loss no longer rises and keeps the best iterate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from signsym_core.attacks.problem import Problem
 from signsym_core.registry import require
 from signsym_core.tasks.classification import target as target_of
 
-#: A loss to raise, of each image: (outputs of some images, their places in the block) to [n].
+#: A loss of each image, to be maximised: (outputs of some images, their positions in the block) to [n].
 ImageLoss = Callable[[Tensor, Tensor], Tensor]
 
 #: Weight of the new step against the momentum α, and share of rising steps ρ below which the step is halved.
@@ -29,10 +29,10 @@ _STEP_WEIGHT, _RISING = 0.75, 0.75
 class APGD(Attack):
     """zₜ₊₁ = Π(xₜ + η · sign ∇L(xₜ)); xₜ₊₁ = Π(xₜ + α (zₜ₊₁ - xₜ) + (1 - α) (xₜ - xₜ₋₁)), with η = 2ε at first.
 
-    At checkpoints that come ever closer, an image whose loss rose in too few steps (condition 1), or whose best loss
-    and step have not changed since the last checkpoint (condition 2), goes back to its best iterate with half the
-    step. Nothing is to be tuned. An image that is lost already is left as it is; a restart takes on the images that
-    are left. What is returned of an image is a lost iterate, or the one of the highest loss.
+    At checkpoints with shrinking distances, an image whose loss rose in too few steps (condition 1), or whose best loss
+    and step have not changed since the last checkpoint (condition 2), returns to its best iterate with half the step.
+    There is nothing to tune. An image that is lost already is left unchanged; a restart attacks the remaining images.
+    The result for an image is a lost iterate, or else the iterate with the highest loss.
 
     `loss` is "ce", the cross-entropy; "dlr", the difference of logits ratio, which scaled-up logits do not fool; or
     "targeted-dlr", towards each of the `targets` next likely classes in turn. The two need three and four classes.
@@ -46,9 +46,9 @@ class APGD(Attack):
 
     steps: int = 100
     loss: Literal["ce", "dlr", "targeted-dlr"] = "ce"
-    #: Runs, each from a random start of its own.
+    #: Runs, each from another random start.
     restarts: int = 1
-    #: Classes to aim at, for the targeted loss alone.
+    #: Number of target classes, only for the targeted loss.
     targets: int = 9
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class APGD(Attack):
             if subset.start is not None and number == 0:
                 start = subset.start
             candidates, lost, loss = self._run_once(subset, self._image_loss(subset, target), start, epsilon)
-            # Losses towards different targets are not to be compared: a later one takes over where it wins.
+            # Losses for different targets cannot be compared: a later target counts only where it wins.
             better = lost | (loss > losses[places]) if target is None else lost | losses[places].isinf()
             best = best.index_copy(0, places[better], candidates[better])
             losses[places[better]] = loss[better]
@@ -126,7 +126,7 @@ class APGD(Attack):
                 torch.where(column(better), new, old) for new, old in ((current, best), (gradient, best_gradient))
             )
             best_loss = torch.where(better, loss, best_loss)
-            # A lost iterate goes before any other one, the highest loss before a lower one.
+            # Lost iterates are preferred to others, then higher losses to lower ones.
             keep = (lost & ~kept_lost) | ((lost == kept_lost) & (loss > kept_loss))
             kept = torch.where(column(keep), current, kept)
             kept_loss, kept_lost = torch.where(keep, loss, kept_loss), kept_lost | lost
@@ -153,7 +153,7 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _checkpoints(steps: int) -> frozenset[int]:
-    """Steps after which the step size is looked at: 22 % of them, then each time 3 % fewer, at least 6 %."""
+    """Steps after which the step size is checked: after 22 % of them, then after 3 % fewer each time, at least 6 %."""
     span, shrink, least = max(int(0.22 * steps), 1), max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)
     checkpoints, step = [], 0
     while step + span <= steps:

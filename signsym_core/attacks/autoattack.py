@@ -1,4 +1,4 @@
-"""AutoAttack: an ensemble of attacks that need no tuning; the worst case over them, image by image."""
+"""AutoAttack: an ensemble of attacks that need no tuning, with the worst case over them for each image."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from signsym_core.registry import require
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """APGD on cross-entropy, APGD on the targeted DLR loss, FAB-T, then Square, each on the images that are left.
+    """APGD on cross-entropy, APGD on the targeted DLR loss, FAB-T, then Square, each on the remaining images.
 
-    The members of AutoAttack's standard version, with their settings there: 100 steps, 9 targets, 5,000 queries. They
-    are written anew, so a number of the published package may differ by an image or so; its warnings about defences
-    that it does not fit are not repeated. A model with fewer than four classes has no targeted DLR loss and is spared
-    that member. Of an image that no member breaks, the proposal with the smallest margin is returned. FAB runs once
-    for all epsilons, as soon as one needs it.
+    The members of AutoAttack's standard version with its settings: 100 steps, 9 targets, 5,000 queries. This is an
+    independent implementation, so results of the published package may differ by an image or so; its warnings about
+    unsuitable defences are not included. A model with fewer than four classes has no targeted DLR loss, so that member
+    is skipped. Of an image that no member breaks, the proposal with the smallest margin is returned. FAB runs once for
+    all epsilons, when the first one needs it.
     """
 
     name = "autoattack"
@@ -35,7 +35,7 @@ class AutoAttack(Attack):
 
     #: Steps of either APGD, and of FAB towards each class.
     steps: int = 100
-    #: Classes that the targeted ones aim at, one after the other.
+    #: Number of target classes of the targeted attacks.
     targets: int = 9
     #: Queries of Square.
     queries: int = 5000
@@ -46,7 +46,7 @@ class AutoAttack(Attack):
         require(self.queries >= 2, "queries", "a whole number, at least 2", self.queries)
 
     def members(self, classes: int) -> Iterator[Attack]:
-        """The attacks that a model with so many outputs meets, in their order."""
+        """The attacks on a model with so many outputs, in order."""
         yield APGD(steps=self.steps)
         if classes >= 4:
             yield APGD(steps=self.steps, loss="targeted-dlr", targets=self.targets)

@@ -1,4 +1,4 @@
-"""The ball that an attack may move an image in, as everything that judges an image enforces it."""
+"""The norm balls around images, and exact projections into them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def sizes(change: Tensor, norm: Norm = "linf") -> Tensor:
 
 
 def projected(images: Tensor, moved: Tensor, epsilon: float) -> Tensor:
-    """`moved` clipped to the L∞ ball around `images` and to [0, 1], up to rounding: Π in an attack's own steps."""
+    """`moved` clipped to the L∞ ball around `images` and to [0, 1], up to rounding: Π in the steps of attacks."""
     return (images + (moved - images).clamp(-epsilon, epsilon)).clamp(0, 1)
 
 
 def within_ball(images: Tensor, proposed: Tensor, epsilon: float, norm: Norm = "linf") -> Tensor:
-    """`proposed` brought back into the ball of radius `epsilon` around `images` and into [0, 1], exactly.
+    """`proposed` projected into the ball of radius `epsilon` around `images` and into [0, 1], exactly.
 
     In L∞ each pixel is clipped; in L2 a change that is too long is shortened, its direction kept. A sum rounded to
     float32 may lie outside the ball by one unit in the last place; such a change is set back by it.
     """
-    # A proposal that is no number is no proposal.
+    # A pixel whose proposal is NaN stays unchanged.
     proposed = torch.where(proposed.isnan(), images, proposed)
     return _clipped(images, proposed, epsilon) if norm == "linf" else _shortened(images, proposed, epsilon)
 
@@ -47,7 +47,7 @@ def _clipped(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:
 
 
 def _shortened(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:
-    # What lies inside [0, 1] is nearer to an image than what lies outside, pixel by pixel.
+    # Clipping to [0, 1] first can only shorten the change, pixel by pixel.
     result = proposed.clamp(0, 1)
     change = result.double() - images.double()
     length = sizes(change, "l2")
@@ -59,9 +59,9 @@ def _shortened(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:
 
 
 def representable(images: Tensor, moved: Tensor, dtype: torch.dtype) -> Tensor:
-    """`moved` in [0, 1] with each pixel rounded to what `dtype` holds, in its own type.
+    """`moved` in [0, 1] with each pixel rounded to a value that `dtype` represents, returned in the type of `moved`.
 
-    No pixel comes to lie further from `images`, which are exact in `dtype`: what was in a ball stays in it.
+    No pixel moves further from `images`, which are exact in `dtype`: an image inside a ball stays inside.
     """
     if dtype == moved.dtype:
         return moved

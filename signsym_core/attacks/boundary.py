@@ -1,4 +1,4 @@
-"""The boundary attack: a random walk along the border between classes that comes ever nearer to the clean image."""
+"""The boundary attack: a random walk along the decision boundary that approaches the clean image."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Boundary(MinimisationAttack):
     and nearer. δ and ε grow where more than half (a quarter) of the moves along the sphere (of the steps) stay lost,
     and shrink where fewer than a fifth (a tenth) do.
 
-    Minimises the L2 distance, by Foolbox's version of the algorithm: the same numbers as Foolbox for a batch of one.
-    There a whole batch shares each random direction; here every image has its own. A few thousand steps measure
-    little beyond the start; the published comparison takes 25,000.
+    Minimises the L2 distance by Foolbox's version of the algorithm, with the same numbers as Foolbox for a batch of
+    one. In Foolbox a whole batch shares each random direction; here each image has separate directions. A few thousand
+    steps hardly improve on the start; the published comparison takes 25,000.
     """
 
     name = "boundary"

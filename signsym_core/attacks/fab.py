@@ -1,4 +1,4 @@
-"""FAB: steps onto the linearised border towards another class, drawn back to the clean image all the time."""
+"""FAB: steps onto the linearised decision boundary towards another class, biased towards the clean image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from signsym_core.attacks.margins import gap, runners_up
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import require
 
-#: Overshoot η of a step, largest share α of the clean image in it, and what β is left of a change that was enough.
+#: Overshoot η of a step, largest share α of the clean image in it, and the factor β that shortens a successful change.
 _OVERSHOOT, _MOST_BIAS, _BACKWARD = 1.05, 0.1, 0.9
 
 
@@ -25,8 +25,8 @@ class FAB(Attack):
     image is kept and the walk goes on from x + β (xₜ₊₁ - x).
 
     The targeted version of AutoAttack: each of the `targets` next likely classes in turn, from the clean image, without
-    restarts. It looks for the smallest perturbation, so one run serves every epsilon; it follows only the directions of
-    logits and needs no step size. An image for which nothing is found stays as it is.
+    restarts. It minimises the perturbation, so one run serves every epsilon; it follows only the directions of logits
+    and needs no step size. An image without an adversarial example stays unchanged.
     """
 
     name = "fab"
@@ -36,7 +36,7 @@ class FAB(Attack):
 
     #: Steps towards each target.
     steps: int = 100
-    #: Classes to aim at.
+    #: Number of target classes.
     targets: int = 9
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class FAB(Attack):
         return images
 
     def minimise(self, problem: Problem) -> tuple[Tensor]:
-        """The nearest lost images that are found."""
+        """The nearest adversarial images."""
         alive = problem.task.score(problem.clean_outputs, problem.labels, problem.gallery) > 0
         nearest, subset = problem.images.clone(), problem.only(alive)
         if len(subset.images):
@@ -88,7 +88,7 @@ class FAB(Attack):
         return self.steps * self.targets
 
     def step(self, epsilon: float) -> float:
-        """NaN: as long as the way to the border is."""
+        """NaN: the step length is the distance to the boundary."""
         return math.nan
 
     def cost(self, epsilons: int) -> float:

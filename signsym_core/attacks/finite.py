@@ -1,4 +1,4 @@
-"""What is not finite while a block is under attack: found on the device, so that no step waits for an answer."""
+"""Counts of non-finite values while a block is attacked, kept on the device so that no step synchronises."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def mended(total: Tensor) -> None:
-    """Let no operation that `total` was computed by pass on a gradient that is not finite: 0 goes on in its place."""
+    """Replace non-finite gradients by 0 in every operation of the graph of `total`."""
     nodes, waiting = set(), [total.grad_fn]
     while waiting:
         node = waiting.pop()
@@ -33,20 +33,20 @@ def _finite(gradients: Sequence[Tensor | None], _: Sequence[Tensor | None]) -> t
 class Tally:
     """Counts of a block of n images, shared by all problems that are made of it.
 
-    An entry of a gradient that is NaN or infinite says nothing about its pixel: it counts as 0, so that the attack
-    goes on with the others. Outputs that are not finite say nothing about the image: they are an error.
+    A gradient entry that is NaN or infinite carries no information about its pixel: it counts as 0, so that the attack
+    continues with the other pixels. Outputs that are not finite are an error.
 
-    One step that has no derivative at a point, such as a root at 0, makes NaN of all pixels that reach it. So the
-    attack is run once more where there were any, `careful`: then what is not finite becomes 0 where it arises, as if
-    that step had been written with the derivative 0 there.
+    One operation without a derivative at a point, such as a square root at 0, makes the gradients of all its inputs
+    NaN. So where there were any, the attack is run again with `careful`: non-finite gradients then become 0 where they
+    arise, as if the operation had been written with the derivative 0 there.
     """
 
     def __init__(self, count: int, device: torch.device) -> None:
-        #: int64 [n]: how many entries of an image's gradient were not finite; of several gradients, of the worst one.
+        #: int64 [n]: number of non-finite entries of an image's gradient; of several gradients, the largest number.
         self.entries = torch.zeros(count, dtype=torch.int64, device=device)
-        #: Whether gradients are mended inside the model.
+        #: Whether non-finite gradients are replaced inside the model.
         self.careful = False
-        #: Whether a gradient was asked for at all.
+        #: Whether any gradient was computed.
         self.followed = False
         #: By what the model is called: of how many images outputs were not finite, and how many were shown to it.
         self._outputs: dict[str, tuple[Tensor, int]] = {}
@@ -59,7 +59,7 @@ class Tally:
         return torch.where(finite, gradient, 0.0)
 
     def alone(self, run: Callable[[], T]) -> tuple[T, Tensor]:
-        """What `run` returns, and the entries [n] that were not finite in it; they are not counted before `note`."""
+        """What `run` returns, and the numbers [n] of non-finite entries in it, which are not counted before `note`."""
         before, self.entries = self.entries, torch.zeros_like(self.entries)
         try:
             result = run()
@@ -68,15 +68,15 @@ class Tally:
         return result, entries
 
     def note(self, entries: Tensor, numbers: Tensor) -> None:
-        """So many entries, int64 [m], were not finite in the images with these numbers in the block: [m], or [m, any].
+        """Record that `entries`, int64 [m], gradient entries were not finite in the images with these `numbers` [m].
 
-        Numbers may come several times; several numbers for one image are all that it may be.
+        Numbers may repeat. Numbers [m, c] give c candidates for each image, all of which are counted.
         """
         entries = entries.view(-1, *[1] * (numbers.ndim - 1)).expand_as(numbers)
         self.entries.scatter_reduce_(0, numbers.flatten(), entries.flatten(), "amax")
 
     def saw(self, outputs: Tensor, who: str) -> None:
-        """The model that is called `who` gave these outputs [m, outputs]."""
+        """Record outputs [m, outputs] of the model that messages call `who`."""
         broken, shown = self._outputs.get(who, (torch.zeros((), dtype=torch.int64, device=outputs.device), 0))
         self._outputs[who] = (broken + (~outputs.detach().isfinite()).any(dim=1).sum(), shown + len(outputs))
 

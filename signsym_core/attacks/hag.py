@@ -1,4 +1,4 @@
-"""HAG: pushes a query's code away from its own clean code, without labels.
+"""HAG: pushes a query's code away from its clean code, without labels.
 
 Legend: n queries, K bits; f(x) outputs [n, K]; h = tanh(a · f(x)), a smooth code; h⁰ the same at the clean image.
 """
@@ -99,7 +99,7 @@ class HAGSAAT(Attack):
     momentum: float = 0.9
     margin: float = 0.5
     balance: float = 1.0
-    #: The loss is a mean over so many images, so a step is the shorter the more there are.
+    #: The loss is a mean over so many images, so more images make shorter steps.
     batch: int = 32
 
     def __post_init__(self) -> None:
@@ -127,7 +127,7 @@ class HAGSAAT(Attack):
         return self.steps - 1
 
     def step(self, epsilon: float) -> float:
-        """NaN: as long as the gradient makes it."""
+        """NaN: the step length depends on the gradient."""
         return math.nan
 
 

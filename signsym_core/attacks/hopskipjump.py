@@ -1,4 +1,4 @@
-"""HopSkipJump: walks along the border between classes by a gradient that is estimated from decisions alone."""
+"""HopSkipJump: walks along the decision boundary by a gradient that is estimated only from decisions."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from signsym_core.attacks.ball import Norm, sizes
 from signsym_core.attacks.minimisation import MinimisationAttack, Oracle
 from signsym_core.registry import require
 
-#: Numbers that one image's perturbations hold at a time: what bounds the memory of an estimate.
+#: Numbers in one image's perturbations at a time, which bounds the memory of an estimate.
 _NUMBERS = 1 << 22
-#: Halvings of a step after which an image stays where it is.
+#: Halvings of a step after which an image stays unchanged.
 _HALVINGS = 60
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HopSkipJump(MinimisationAttack):
-    """Step t: estimate the border's normal u from Bₜ = B₀ √t decisions at distance δ around xₜ; go ξ · u with
-    ξ = d(x, xₜ) / √t, halved until the image is lost; then search the straight line to x for the border.
+    """Step t: estimate the boundary's normal u from Bₜ = B₀ √t decisions at distance δ around xₜ; move by ξ · u with
+    ξ = d(x, xₜ) / √t, halved until the image is lost; then search the straight line to x for the boundary.
 
     The estimate is the mean of (φ - φ̄) · v over random unit vectors v, with φ = ±1 the decisions (equation 16), of
     length 1; with the constraint "linf" its sign. δ is d(x, xₜ) / (number of pixels), 0.1 in the first step. Algorithm
-    2 with Foolbox's defaults and the same numbers as Foolbox for a batch of one; in larger batches Foolbox shortens
-    every image's step by the batch's norm, so its distances grow with the batch, and ours do not. The nearest image
-    of all steps is kept, not the last one.
+    2 with Foolbox's defaults and the same numbers as Foolbox for a batch of one; in larger batches Foolbox divides
+    every image's step by the batch's norm, so that its distances grow with the batch; here they do not. The nearest
+    image of all steps is kept, not the last one.
 
     An image stops where its `queries` do not cover the next estimate. The steps need about 36,000.
     """
@@ -42,9 +42,9 @@ class HopSkipJump(MinimisationAttack):
     constraint: Literal["l2", "linf"] = "l2"
     #: Decisions of the first estimate: B₀.
     first_evaluations: int = 100
-    #: Decisions of an estimate at most.
+    #: Most decisions of an estimate.
     most_evaluations: int = 10_000
-    #: The search for the border ends at γ / d^1.5 of the way, in L∞ at γ / d², for d pixels times channels.
+    #: The search for the boundary ends at γ / d^1.5 of the way, in L∞ at γ / d², for d pixels times channels.
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class HopSkipJump(MinimisationAttack):
         return best
 
     def cost(self, epsilons: int) -> float:
-        # A start and a search for the border take up to fifty decisions each.
+        # A start and a search for the boundary take up to fifty decisions each.
         needed = 50 + sum(self._evaluations(step) + 50 for step in range(self.steps))
         return epsilons + (needed if self.queries is None else min(needed, self.queries))
 
@@ -92,7 +92,7 @@ class HopSkipJump(MinimisationAttack):
         return sizes(images - originals, self.norm).to(images.dtype)
 
     def _to_border(self, oracle: Oracle, originals: Tensor, lost: Tensor, places: Tensor) -> Tensor:
-        """The nearest lost image on the way from each of the `lost` ones to its original, by halving."""
+        """The nearest lost image on the line from each image of `lost` to its original, by bisection."""
         pixels = originals[0].numel()
         if self.constraint == "linf":
             high = self._distances(originals, lost)
@@ -108,7 +108,7 @@ class HopSkipJump(MinimisationAttack):
             is_lost = oracle.lost(proposed, places[searching])
             high = high.index_copy(0, searching, torch.where(is_lost, middle, high[searching]))
             low = low.index_copy(0, searching, torch.where(is_lost, low[searching], middle))
-            # Where the middle stays the same, floats have no number in between.
+            # An unchanged middle means that there is no float in between.
             open_still = (high - low > enough)[searching] & (last[searching] != middle)
             last = last.index_copy(0, searching, middle)
             searching = searching[open_still & oracle.affords(places[searching])]
@@ -137,8 +137,8 @@ class HopSkipJump(MinimisationAttack):
         return result
 
     def _normal(self, oracle: Oracle, here: Tensor, places: Tensor, delta: Tensor, evaluations: int) -> Tensor:
-        """The estimate of the border's normal at `here`, of length 1 in L2, from so many decisions for each image."""
-        # How many vectors are drawn at a time depends on the image's size alone: so do the numbers of its stream.
+        """The estimate of the boundary's normal at `here`, of L2 length 1, from so many decisions for each image."""
+        # The number of vectors per draw depends only on the image's size, so that its stream's numbers do too.
         piece = max(1, min(evaluations, _NUMBERS // here[0].numel()))
         group = max(1, oracle.micro_batch // piece)
         groups = zip(here.split(group), places.split(group), delta.split(group), strict=True)
@@ -158,7 +158,7 @@ class HopSkipJump(MinimisationAttack):
                 vectors = 2 * vectors - 1
             lengths = vectors.flatten(2).norm(dim=2).view(len(here), count, *[1] * len(shape))
             around = (here.unsqueeze(1) + radius * vectors / (lengths + 1e-12)).clamp(0, 1)
-            # What clipping to [0, 1] left of them.
+            # The perturbations after clipping to [0, 1].
             vectors = (around - here.unsqueeze(1)) / (radius + 1e-8)
             lost = oracle.lost(around.flatten(0, 1), places.repeat_interleave(count)).view(len(here), count)
             signs = torch.where(lost, 1.0, -1.0).to(here.dtype)
@@ -166,7 +166,7 @@ class HopSkipJump(MinimisationAttack):
             plain += vectors.sum(dim=1)
             total += signs.sum(dim=1)
         mean = _column(total / evaluations, here)
-        # Where all decisions are alike there is nothing to take their mean from.
+        # Where all decisions are equal, subtracting their mean would leave 0.
         estimate = torch.where(mean.abs() == 1, signed, signed - mean * plain) / evaluations
         return estimate / (_column(estimate.flatten(1).norm(dim=1), here) + 1e-12)
 

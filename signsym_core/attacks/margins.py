@@ -1,4 +1,4 @@
-"""How far an image is from being lost, in logits: the margin, and the scale-free losses made from it.
+"""The margin of an image in logits, which is negative once it is lost, and scale-free losses made from it.
 
 Legend: n images, c classes; z logits [n, c]; y the image's labels: int64 [n], or 0/1 [n, c] where it has several.
 π sorts an image's logits from the largest to the smallest: z_π1 ≥ z_π2 ≥ ...
@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Added to a spread of logits, so that logits which are all alike divide nothing by zero.
+#: Added to a spread of logits, so that equal logits do not cause a division by zero.
 _TINY = 1e-12
-#: Stands for the logit of a class that is not there: an image with every label, or with none.
+#: Logit of a missing class, for an image with every label or with none.
 _ABSENT = -1e9
 
 
@@ -50,13 +50,13 @@ def targeted_dlr(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def runners_up(z: Tensor, y: Tensor, count: int) -> Tensor:
-    """int64 [n, up to `count`]: the classes that are no label of the image, by falling logit."""
+    """int64 [n, up to `count`]: the classes that are not labels of the image, by descending logit."""
     count = min(count, z.shape[1] - 1)
     return z.masked_fill(_mask(z, y), _ABSENT).topk(count, dim=1).indices
 
 
 def _mask(z: Tensor, y: Tensor) -> Tensor:
-    """bool [n, c]: the image's own classes."""
+    """bool [n, c]: the labels of each image."""
     if y.ndim == 2:
         return y > 0
     return torch.zeros_like(z, dtype=torch.bool).scatter(1, y.unsqueeze(1), True)

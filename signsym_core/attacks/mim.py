@@ -15,8 +15,8 @@ from signsym_core.registry import require
 class MIM(SignSteps):
     """gₜ₊₁ = μ · gₜ + ∇ L(xₜ) / ‖∇ L(xₜ)‖₁; xₜ₊₁ = Π(xₜ + α · sign(gₜ₊₁)): equations 6 and 7, from the clean image.
 
-    Defaults of the paper: 10 steps of ε / 10, μ = 1. Each gradient counts alike, whatever a learning rule or a
-    confident model makes of its size; Foolbox's L∞ variant sums them as they are.
+    Defaults of the paper: 10 steps of ε / 10, μ = 1. All gradients have equal weight, although a learning rule or a
+    confident model changes their size; Foolbox's L∞ variant sums them without normalisation.
     """
 
     name = "mim"
@@ -25,7 +25,7 @@ class MIM(SignSteps):
 
     steps: int = 10
     random_start: bool = False
-    #: How much of the sum stays: μ.
+    #: Share of the running sum that each step keeps: μ.
     momentum: float = 1.0
 
     def __post_init__(self) -> None:

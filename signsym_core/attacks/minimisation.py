@@ -1,6 +1,6 @@
-"""Attacks that look for the smallest perturbation of each image, by decisions alone: is this image lost or not?
+"""Attacks that minimise each image's perturbation and use only decisions: whether an image is lost or not.
 
-One run serves every epsilon: what was found is shortened to the ball, and the model judges it there.
+One run serves every epsilon: the perturbation is shortened to the ball, and the result is scored by the model.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from signsym_core.attacks.base import Attack
 from signsym_core.attacks.problem import Problem, Told
 from signsym_core.registry import require
 
-#: Uniform images that are tried as a start, and parts of the way from the clean image to the one that is lost.
+#: Uniform images that are tried as a start, and steps on the line from the clean image to a lost one.
 _DIRECTIONS, _BLENDS = 1000, 50
-#: Part of its length by which a change is drawn out in the end, so that no rounding in another batch undoes it.
+#: Share by which the final change is lengthened, so that rounding in another batch does not undo it.
 _SAFETY = 1e-4
 
 
 class Oracle:
-    """Tells of images whether they are lost, and counts how often it was asked about each image of the block.
+    """Decides whether images are lost, and counts the queries of each image of the block.
 
-    About an image whose budget is spent nobody is asked any more: what is proposed for it counts as not lost.
+    An image whose budget is spent is not queried again: further proposals for it count as not lost.
     """
 
     def __init__(self, problem: Problem, budget: int | None) -> None:
         self.problem, self.streams, self.micro_batch = problem, problem.streams, problem.micro_batch
         self.budget = math.inf if budget is None else budget
-        #: int64 [n]; the clean image was asked about once.
+        #: int64 [n]: queries so far; the clean image took one.
         self.used = torch.ones(len(problem.images), dtype=torch.int64, device=problem.images.device)
 
     def affords(self, places: Tensor, queries: int = 1) -> Tensor:
@@ -52,12 +52,12 @@ class Oracle:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MinimisationAttack(Attack):
-    """The smallest perturbation that an image is lost under, as far as the attack finds it.
+    """Approximates the smallest perturbation under which an image is lost.
 
-    Every image has its own start, its own stream of random numbers and steps of its own, so none depends on its
-    batch. The start is a uniform random image that is lost, brought nearer along the straight line in 50 parts, as in
-    Foolbox. An image for which 1,000 of them are not lost has no start: it counts as not broken, its distance is
-    infinite, and the outcome says how many there are. An image that is lost already has the distance 0.
+    Every image has a separate start, stream of random numbers and steps, so no image depends on its batch. The start is
+    a uniform random image that is lost, moved towards the clean image along the straight line in 50 steps, as in
+    Foolbox. An image for which 1,000 random images are not lost has no start: it counts as not broken, its distance is
+    infinite, and the outcome counts such images. An image that is lost already has the distance 0.
     """
 
     tags = frozenset({"random"})
@@ -70,13 +70,13 @@ class MinimisationAttack(Attack):
 
     @abstractmethod
     def walk(self, oracle: Oracle, originals: Tensor, start: Tensor, places: Tensor) -> Tensor:
-        """From lost images `start` [m, ...] to the nearest lost images that are found.
+        """The nearest lost images on the attack's path from the lost images `start` [m, ...].
 
-        `originals` are the clean ones, `places` [m] where they stand in the oracle's block.
+        `originals` are the clean images, `places` [m] their positions in the oracle's block.
         """
 
     def minimise(self, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-        """The images found, their distances float64 [n], and the queries int64 [n] that each took."""
+        """The adversarial images, their distances float64 [n], and the queries int64 [n] of each."""
         oracle = Oracle(problem, self.queries)
         images, alive = problem.images.clone(), problem.alive
         distances = torch.where(alive, math.inf, 0.0).double()
@@ -96,7 +96,7 @@ class MinimisationAttack(Attack):
         return images
 
     def _starts(self, oracle: Oracle, places: Tensor) -> tuple[Tensor, Tensor]:
-        """The places that a start was found for, and the starts."""
+        """The positions of the images that have a start, and the starts."""
         images, shape = oracle.problem.images, oracle.problem.images.shape[1:]
         noise, lost = torch.empty_like(images), torch.zeros(len(images), dtype=torch.bool, device=images.device)
         searching = places

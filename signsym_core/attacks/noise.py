@@ -1,4 +1,4 @@
-"""Uniform noise: the null attack, which every real one must beat."""
+"""Uniform noise: the null attack, which every real attack must beat."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from signsym_core.registry import require
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
-    """x' = x + U(-ε, ε); with several `draws`, the one that the model scores least.
+    """x' = x + U(-ε, ε); with several `draws`, the one with the lowest score.
 
-    Robustness that falls to noise and not to a gradient is masked (Carlini et al. 2019 ask for 10,000 draws). An
-    image that is lost is not drawn for again.
+    Robustness that noise breaks and a gradient does not is masked (Carlini et al. 2019 recommend 10,000 draws). There
+    are no further draws for a lost image.
     """
 
     name = "noise"

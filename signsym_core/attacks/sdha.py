@@ -24,16 +24,16 @@ _CITATION = "Lu et al. 2021, Smart Adversarial Attack on Deep Hashing Retrieval;
 def sdha_distance(smooth: Tensor, labels: Tensor, train: Codes, sharpness: float, power: float) -> Tensor:
     """[n]: (25 / K) meanᵣ [w(q, r) Σₖ (|qₖ - rₖ| / 2 · sₖ + 1 - sₖ)], with sₖ = sigmoid(σ qₖ rₖ): to be raised.
 
-    r runs over the training images that share a label with the query, over its own code where there is none. A bit
-    that still agrees counts its distance, one that is flipped counts about 1 without a gradient. Near images weigh
-    more: w(q, r) = (d_H(sign q, r) + 1e-8)^-z, a constant of the gradient. σ is `sharpness`, z is `power`.
+    r runs over the training images that share a label with the query, or is the query's code where there is none. An
+    agreeing bit contributes its distance, a flipped one about 1 without a gradient. Near images have larger weights,
+    w(q, r) = (d_H(sign q, r) + 1e-8)^-z, which are constants for the gradient. σ is `sharpness`, z is `power`.
     """
     bits, query_codes = smooth.shape[1], signs(smooth.detach()).to(smooth.dtype)
     codes = train.signs.to(smooth.dtype)
     distances = ((bits - query_codes @ codes.T) / 2).clamp(min=0)
     weights = (distances + 1e-8).pow(-power) * relevance(labels, train.labels)
     relevant_count = relevance(labels, train.labels).sum(dim=1, keepdim=True)
-    # A bit of r is +1 or -1, so all that a query needs of its r is how much weight stands on either side of each bit.
+    # A bit of r is +1 or -1, so a query needs only the total weight of each of the two values, bit by bit.
     above = weights @ (codes > 0).to(smooth.dtype)
     below = weights @ (codes < 0).to(smooth.dtype)
     lonely = relevant_count == 0
@@ -60,9 +60,9 @@ class SDHA(SignSteps):
     citation = _CITATION
     tasks = frozenset({"hashing"})
 
-    #: How sharply a flipped bit stops to count: σ.
+    #: Sharpness of the transition at which a flipped bit stops to count: σ.
     sharpness: float = 5.0
-    #: How much more near images weigh: z.
+    #: Exponent of the weights of near images: z.
     power: float = 0.5
     #: Slope of the tanh where an output is as large as the image's median.
     slope: float = 1.0
@@ -102,7 +102,7 @@ class SDHASAAT(Attack):
     lr: float = 0.01
     sharpness: float = 5.0
     power: float = 0.5
-    #: The loss is a mean over so many images; Adam's own small constant makes it matter.
+    #: The loss is a mean over so many images; it matters because of Adam's small constant.
     batch: int = 32
 
     def __post_init__(self) -> None:
@@ -136,5 +136,5 @@ class SDHASAAT(Attack):
         return self.steps - 1
 
     def step(self, epsilon: float) -> float:
-        """Adam's rate, which a step is hardly ever longer than."""
+        """Adam's rate, which is nearly always the longest step."""
         return self.lr

@@ -1,4 +1,4 @@
-"""What attacks by steps along a sign have in common: the start, the size of a step, the way back into the ball."""
+"""The common base of attacks by sign steps: the start, the step size, the projection into the ball."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SignSteps(Attack):
 
     @abstractmethod
     def direction(self, problem: Problem, current: Tensor) -> Tensor:
-        """d(x): where to go from `current`; only its signs count."""
+        """d(x): the direction to follow from `current`; only its signs count."""
 
     def accumulated(self, total: Tensor | None, direction: Tensor) -> Tensor:
         """What to follow, after the steps that `total` comes from (None before the first) and this direction."""

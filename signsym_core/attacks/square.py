@@ -1,4 +1,4 @@
-"""Square: a random search over square patches of the ball's corners. Asks for logits and never for a gradient."""
+"""Square: a random search over square patches of the ball's corners. Uses logits and no gradient."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from signsym_core.attacks.margins import margin
 from signsym_core.attacks.problem import Problem, Told
 from signsym_core.registry import require
 
-#: Queries between two looks at which images are left, on a GPU; and queries that are drawn for at once.
+#: Queries between two checks of which images remain, on a GPU; and queries whose random numbers are drawn together.
 LOOK_EVERY, DRAWN_AT_ONCE = 20, 100
 
 #: Moves after which the share p of the pixels that a square covers is halved, out of 10,000.
@@ -26,10 +26,10 @@ class Square(Attack):
     """x₀ = x ± ε in stripes one pixel wide; then each move sets a square of side √(p·h·w) to x ± ε, one sign for each
     channel, and is kept where the margin z_y - max z_other falls. p shrinks from `first_share`: algorithms 1 and 2.
 
-    A strong score-based attack, whose success where gradients fail betrays masking. Each image has its own stream of
-    random numbers, and is left alone once it is lost. Unlike the published code, which moves a square over all images
-    at once and never puts it at the last row or column, no image depends on its batch and every place is equally
-    likely, as in the paper.
+    A strong score-based attack, whose success where gradients fail reveals masking. Each image has a separate stream of
+    random numbers, and is not changed further once it is lost. The published code puts one square on all images and
+    never at the last row or column; here no image depends on its batch and all positions are equally likely, as in the
+    paper.
     """
 
     name = "square"
@@ -37,7 +37,7 @@ class Square(Attack):
     citation = "Andriushchenko et al. 2020, Square attack, arXiv 1912.00049, algorithms 1 and 2"
     tags = frozenset({"linf", "random"})
 
-    #: How often the model is asked about an image, the clean image included. AutoAttack's number.
+    #: Queries of the model per image, the clean image included. AutoAttack's number.
     queries: int = 5000
     #: Share of the pixels that the first squares cover. AutoAttack's number.
     first_share: float = 0.8
@@ -51,7 +51,7 @@ class Square(Attack):
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         images = problem.images
         count, channels, height, width = images.shape
-        # Few numbers for each image and query: drawn by the processor for many queries at once, whatever the device.
+        # Few numbers for each image and query: drawn on the CPU for many queries together, on every device.
         streams = problem.streams_of_host
         stripes = streams.uniform(range(count), channels, 1, width)
         draws: Iterator[Tensor] = iter(())
@@ -62,7 +62,7 @@ class Square(Attack):
         done = torch.zeros(len(active), dtype=torch.bool, device=images.device)
         for number in range(self.queries - 1):
             if number % (LOOK_EVERY if images.is_cuda else 1) == 0:
-                # The host waits to see which images are left; on a GPU lost ones go along for some queries.
+                # This synchronises with the device, so on a GPU lost images stay in the batch for some queries.
                 active = active[~done]
                 done = torch.zeros(len(active), dtype=torch.bool, device=images.device)
                 if len(active) == 0:

@@ -1,4 +1,4 @@
-"""A random stream for each image, so that what is drawn for one does not depend on which others are there."""
+"""A random stream for each image, so that an image's draws do not depend on the other images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from signsym_core.datasets.batches import brought
 
 
 class Streams:
-    """One generator per image of a block, each from its own seed, on `device` or that of `like`, and of its type.
+    """One generator per image of a block, each with a separate seed, on `device` or that of `like`, and of its type.
 
-    A draw for some of the images moves on their streams alone. Draws on different kinds of devices differ.
+    A draw for some of the images advances only their streams. Draws on different kinds of devices differ.
     """
 
     def __init__(self, seeds: Sequence[int], like: Tensor, device: torch.device | None = None) -> None:
@@ -23,7 +23,7 @@ class Streams:
     def uniform(self, places: Tensor | range, *shape: int) -> Tensor:
         """U(0, 1) of [len(places), *shape], from the streams of the images at `places` (whole numbers, any device).
 
-        On a processor one draw of [k, *shape] is the same numbers as k draws of `shape` one after the other.
+        On a CPU one draw of [k, *shape] gives the same numbers as k successive draws of `shape`.
         """
         result = torch.empty(len(places), *shape, dtype=self.dtype, device=self.drawn_on)
         for row, place in zip(result, _listed(places), strict=True):
