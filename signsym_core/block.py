@@ -94,7 +94,7 @@ def run_block(
         tally.note(crafted.isnan().flatten(1).sum(dim=1), subset.numbers)
         images = within_ball(subset.images, crafted, epsilon, attack.norm)
         images = representable(subset.images, images, subset.dtype)
-        reported = source.asked(subset).told
+        reported = source.followed(subset).told
         if reported is not None:
             if result.queries is None:
                 result.queries = torch.zeros(shape, dtype=torch.int64)
@@ -131,6 +131,6 @@ def run_block(
             alive &= result.scores[row] > 0
             previous = row
     judge_waiting()
-    zero = source.asked(problem).zero_gradient
+    zero = source.followed(problem).zero_gradient
     result.zero_gradient = None if zero is None else zero.cpu()
     return result

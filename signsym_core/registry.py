@@ -101,7 +101,9 @@ class Registry(Generic[M]):
         library = name.partition(":")[0] if isinstance(name, str) else None
         if library in self.libraries and name != library:
             return self.libraries[library](name)
-        raise UnknownNameError(unknown(self.family, name, [*self.names, *(f"{each}:NAME" for each in self.libraries)]))
+        raise UnknownNameError(
+            unknown(self.family, name, [*self.names, *(f"{prefix}:NAME" for prefix in self.libraries)])
+        )
 
     @property
     def names(self) -> list[str]:

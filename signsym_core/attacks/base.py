@@ -1,4 +1,4 @@
-"""What an attack is: one method that proposes images for one epsilon. The caller does everything else.
+"""The interface of an attack: one method that proposes images for one epsilon. The caller does everything else.
 
 Epsilon is an L∞ radius in the [0, 1] pixel range, unless the attack says that it is one in L2.
 """
@@ -19,23 +19,23 @@ from signsym_core.registry import Member, neutral
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(Member, ABC):
-    """An attack. Its tags promise "white-box" (it asks for gradients), "linf", "random" (it draws)."""
+    """An attack. Its tags promise "white-box" (it uses gradients), "linf", "random" (it draws random numbers)."""
 
     #: The tasks that the attack fits.
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
-    #: Whether it goes on from the images `problem.start` where it is given some.
+    #: Whether it can start from the images `problem.start`.
     goes_on: ClassVar[bool] = False
 
-    #: In which arithmetic the models are run, for gradients and for verdicts alike.
+    #: Arithmetic of the models, both for gradients and for scores.
     precision: Precision = neutral("float32")
-    #: Whether a GPU uses only kernels that give the same bits again.
+    #: Whether a GPU uses only deterministic kernels.
     deterministic: bool = neutral(True)
 
     @abstractmethod
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         """Adversarial images for `problem` at the radius `epsilon` > 0, of the shape of its images.
 
-        The caller brings the result back into the ball and into [0, 1], so a member need not.
+        The caller projects the result into the ball and into [0, 1], so a member need not.
         """
 
     @property
@@ -52,5 +52,5 @@ class Attack(Member, ABC):
         return 0.0
 
     def cost(self, epsilons: int) -> float:
-        """Forward passes per image for so many epsilons, a backward pass counted as two: for estimates of time."""
+        """Forward passes per image for so many epsilons, a backward pass counting as two; used to estimate time."""
         return epsilons * (1 + 3 * self.steps_taken())

@@ -58,7 +58,7 @@ class Tally:
         self.note((~finite).flatten(1).sum(dim=1), numbers)
         return torch.where(finite, gradient, 0.0)
 
-    def alone(self, run: Callable[[], T]) -> tuple[T, Tensor]:
+    def separately(self, run: Callable[[], T]) -> tuple[T, Tensor]:
         """What `run` returns, and the numbers [n] of non-finite entries in it, which are not counted before `note`."""
         before, self.entries = self.entries, torch.zeros_like(self.entries)
         try:

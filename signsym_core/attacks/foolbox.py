@@ -1,7 +1,7 @@
-"""Attacks of Foolbox, each a member by the name `foolbox:CLASS` with the parameters of Foolbox's signature.
+"""Attacks of Foolbox, each a member named `foolbox:CLASS` with the parameters of Foolbox's signature.
 
-Foolbox proposes images; the ball, the verdict, the counts and the gradient are those of every other attack here. A
-class becomes a member when it is named, so nothing imports Foolbox before.
+Foolbox proposes images; the ball, the scores, the counts and the gradient are those of every other attack here. A class
+becomes a member when it is first named, so that Foolbox is not imported before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from signsym_core.attacks.foolboxclasses import BY_GRADIENT, DETERMINISTIC, PREF
 from signsym_core.attacks.problem import Problem, Told
 from signsym_core.registry import UnknownNameError, coerce, neutral, require, unknown
 
-#: Parameters of Foolbox that decide no image: where it writes curves of its progress, and how often.
+#: Parameters of Foolbox that do not affect images: the folder and the interval of its progress logs.
 _LEFT_OUT = frozenset({"tensorboard", "update_stats_every_k"})
 #: Parameters that count something.
 _COUNTS = frozenset({"steps", "repeats", "directions", "binary_search_steps", "initial_gradient_eval_steps"})
@@ -46,7 +46,7 @@ class FoolboxAttack(Attack):
     #: The norm of its budget; None where a parameter chooses it.
     fixed_norm: ClassVar[Norm | None]
 
-    #: The Foolbox that the attack is of: another one may give other images.
+    #: Foolbox's version: another one may give other images.
     version: str = neutral("", default="")
 
     def __post_init__(self) -> None:
@@ -75,12 +75,12 @@ class FoolboxAttack(Attack):
             problem.told = Told(queries=queries)
             return images
         images, distances, queries = problem.once(self, self._minimised)
-        # What is smallest on a surrogate is no distance of the model.
+        # A distance on a surrogate is not one of the model.
         problem.told = Told(queries=queries, distances=distances if problem.judges else None)
         return images
 
     def _minimised(self, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-        """What Foolbox proposes, the sizes of the changes float64 [n], and the queries int64 [n]."""
+        """Foolbox's images, the sizes of the changes float64 [n], and the queries int64 [n]."""
         images, queries = self._proposed(problem)
         images = torch.where(images.isfinite(), images, problem.images).clamp(0, 1)
         scores = problem.scores(images)
@@ -89,26 +89,26 @@ class FoolboxAttack(Attack):
         return images, distances.masked_fill(clean_scores == 0, 0.0), queries + 1
 
     def _proposed(self, problem: Problem, **epsilon: float) -> tuple[Tensor, Tensor]:
-        """The images of Foolbox's `run`, and how often it looked at each image of the block."""
+        """The images of Foolbox's `run`, and the queries of each image of the block."""
         images = problem.images.clone()
         with seeds.libraries_seeded(problem.seed, images.device), warnings.catch_warnings():
-            # An image that no start is found for has an infinite distance; compiling is no news.
+            # An image without a start has an infinite distance; the message about compiling is not needed.
             warnings.filterwarnings("ignore", message=".*failed to draw sufficient random|At the first initialisation")
             attack = self._built()
             started, starting_points, looked = self._starts(attack, problem)
             queries = torch.full_like(problem.numbers, looked)
-            part = problem if started.all() else problem.only(started)
-            if len(part.images):
-                module = part.module
+            subset = problem if started.all() else problem.only(started)
+            if len(subset.images):
+                module = subset.module
                 settings = {**starting_points, **epsilon}
-                images[started] = attack.run(_model(module, images), part.images, _criterion(part), **settings)
+                images[started] = attack.run(_model(module, images), subset.images, _criterion(subset), **settings)
                 queries[started] += module.queries
         return images, queries
 
     def _starts(self, attack: Any, problem: Problem) -> tuple[Tensor, dict[str, Tensor], int]:
-        """Which images can be attacked (bool [n]), where the attack starts, and how often Foolbox looked for that.
+        """Which images can be attacked (bool [n]), the attack's starting points, and the queries that these took.
 
-        Where Foolbox finds no start for one image it attacks none; here that image alone is left as it is.
+        Where Foolbox finds no start for one image it attacks none; here only that image stays unchanged.
         """
         everything = torch.ones(len(problem.images), dtype=torch.bool, device=problem.images.device)
         usual = STARTS.get(self.foolbox.__name__)
@@ -125,15 +125,15 @@ class FoolboxAttack(Attack):
     def _built(self) -> Any:
         """The attack as an object of Foolbox."""
         accepted = inspect.signature(self.foolbox).parameters
-        given = {name: value for name, value in self.parameters().items() if name in accepted}
-        if "distance" in given:
-            given["distance"] = getattr(library().distances, given["distance"])
-        if given.get("init_attack") is not None:
-            given["init_attack"] = member(given["init_attack"])()._built()
-        return self.foolbox(**given)
+        settings = {name: value for name, value in self.parameters().items() if name in accepted}
+        if "distance" in settings:
+            settings["distance"] = getattr(library().distances, settings["distance"])
+        if settings.get("init_attack") is not None:
+            settings["init_attack"] = member(settings["init_attack"])()._built()
+        return self.foolbox(**settings)
 
     def steps_taken(self) -> int:
-        # Of steps whose length is known before; a search for the nearest image goes as far as it has to.
+        # Only steps of a known length count; a search for the nearest image moves as far as necessary.
         if self.foolbox.__name__.endswith("FastGradientAttack"):
             return 1
         return int(self._value("steps")) if "rel_stepsize" in self.parameters() else 0
@@ -149,7 +149,7 @@ class FoolboxAttack(Attack):
         if self._value("initial_const"):
             rounds *= self._value("binary_search_steps")
         if self._value("initial_gradient_eval_steps"):
-            # Step k looks √k times as often as the first one.
+            # Step k takes √k times the queries of the first one.
             rounds = self._value("initial_gradient_eval_steps") * rounds**1.5 * 2 / 3
         if "candidates" in self.parameters():
             rounds *= max(1, (self._value("candidates") or 10) - 1)
@@ -161,7 +161,7 @@ class FoolboxAttack(Attack):
         return self.parameters().get(name)
 
     def __reduce__(self) -> Any:
-        # Its class is made when it is named, so no name of a module leads to it.
+        # Its class is created on demand, so pickle cannot import it by name.
         return _rebuilt, (self.name, self.parameters())
 
 
@@ -171,13 +171,13 @@ def _rebuilt(name: str, parameters: dict[str, Any]) -> FoolboxAttack:
 
 @functools.cache
 def member(name: str) -> type[FoolboxAttack]:
-    """The member that is called `foolbox:CLASS`, one for all of Foolbox's names of a class.
+    """The member with the name `foolbox:CLASS`, the same for all of Foolbox's names of a class.
 
-    Raises UnknownNameError for a class that Foolbox has not, or that cannot be run here, saying why.
+    Raises UnknownNameError for a class that Foolbox does not have, or that cannot be run here, with the reason.
     """
     class_name = name.removeprefix(PREFIX)
     if class_name not in classes():
-        served = [PREFIX + each for each, cls in classes().items() if foolboxclasses.refusal(cls) is None]
+        served = [PREFIX + served_name for served_name, cls in classes().items() if foolboxclasses.refusal(cls) is None]
         raise UnknownNameError(unknown("attack", name, served))
     cls = classes()[class_name]
     reason = foolboxclasses.refusal(cls)
@@ -198,8 +198,10 @@ def member(name: str) -> type[FoolboxAttack]:
         "fixed_norm": norm,
     }
     bases, fields = (FoolboxAttack,), _fields(cls)
-    made = dataclasses.make_dataclass(class_name, fields, bases=bases, frozen=True, kw_only=True, namespace=attributes)
-    return cast(type[FoolboxAttack], made)
+    attack_class = dataclasses.make_dataclass(
+        class_name, fields, bases=bases, frozen=True, kw_only=True, namespace=attributes
+    )
+    return cast(type[FoolboxAttack], attack_class)
 
 
 def _fields(cls: Any) -> list[tuple[str, Any, Any]]:
@@ -217,7 +219,7 @@ def _fields(cls: Any) -> list[tuple[str, Any, Any]]:
         elif name != "distance":
             fields.append((name, hint, dataclasses.field(default=coerce(hint, parameter.default))))
     if foolboxclasses.norm_of(cls) is None and "constraint" not in {name for name, _, _ in fields}:
-        # Foolbox asks for it when it is needed.
+        # Foolbox refuses to run these without a distance.
         fields.append(("distance", Literal["l2", "linf"], dataclasses.field(default="l2")))
     return fields
 

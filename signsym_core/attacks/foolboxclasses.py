@@ -1,4 +1,4 @@
-"""Which classes of Foolbox are attacks here, and what Foolbox itself does not say of them."""
+"""The classes of Foolbox that are attacks here, and the properties of them that Foolbox does not state."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from signsym_core.attacks.ball import Norm
 
-#: What the names of Foolbox's attacks begin with.
+#: Prefix of the names of Foolbox's attacks.
 PREFIX = "foolbox:"
 
-#: Classes that ask for gradients.
+#: Classes that use gradients.
 BY_GRADIENT = frozenset(
     {
         "L2FastGradientAttack",
@@ -43,7 +43,7 @@ BY_GRADIENT = frozenset(
         "VirtualAdversarialAttack",
     }
 )
-#: Classes that ask for outputs alone.
+#: Classes that use only outputs.
 BY_OUTPUTS = frozenset(
     {
         "L2AdditiveGaussianNoiseAttack",
@@ -85,8 +85,8 @@ DETERMINISTIC = frozenset(
         "GaussianBlurAttack",
     }
 )
-#: Classes that start from images which are lost already: where Foolbox gets them from where nobody says; None: it
-#: starts from the clean image then.
+#: Classes that start from images which are lost already, with Foolbox's default attack for these starts; None: by
+#: default they start from the clean image.
 STARTS: dict[str, tuple[str, dict[str, Any]] | None] = {
     "BoundaryAttack": ("LinearSearchBlendedUniformNoiseAttack", {"steps": 50}),
     "HopSkipJumpAttack": ("LinearSearchBlendedUniformNoiseAttack", {"steps": 50}),
@@ -112,7 +112,7 @@ def library() -> ModuleType:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     try:
         with warnings.catch_warnings():
-            # It imports a part of SciPy by a name of before.
+            # It imports a module of SciPy by a deprecated name.
             warnings.simplefilter("ignore", DeprecationWarning)
             import foolbox
     finally:
@@ -137,19 +137,21 @@ def refusal(cls: Any) -> str | None:
     if name.startswith(("L0", "L1", "SparseL1")):
         return "its budget is one in L0 or L1, and epsilons here are radii in L∞ or L2"
     if name not in BY_GRADIENT | BY_OUTPUTS:
-        return _REFUSED.get(name, "nobody has said here whether it asks for gradients, and in which norm it is bounded")
+        return _REFUSED.get(
+            name, "it is not registered here whether it uses gradients, and in which norm it is bounded"
+        )
     return None
 
 
 def minimises(cls: Any) -> bool:
-    """Whether an attack of Foolbox looks for each image's smallest perturbation, whatever epsilon is."""
+    """Whether an attack of Foolbox minimises each image's perturbation, independently of epsilon."""
     return issubclass(cls, library().attacks.base.MinimizationAttack)
 
 
 def norm_of(cls: Any) -> Norm | None:
     """The norm that an attack of Foolbox is bounded in or minimises; None where it can be chosen.
 
-    EAD lowers ‖δ‖₂² + β ‖δ‖₁; Foolbox bounds what it finds in L1, and here its radii are those of the first term.
+    EAD minimises ‖δ‖₂² + β ‖δ‖₁; Foolbox bounds the result in L1, and here its radii are those of the first term.
     """
     parameters = inspect.signature(cls).parameters
     if "constraint" in parameters or "distance" in parameters or cls.__name__ == "PointwiseAttack":
@@ -157,5 +159,5 @@ def norm_of(cls: Any) -> Norm | None:
     if cls.__name__ == "EADAttack":
         return "l2"
     powers: dict[float, Norm] = {2: "l2", math.inf: "linf"}
-    # Of noise the norm is in the name alone.
+    # The norm of a noise attack is only in its name.
     return powers.get(getattr(cls.distance, "p", 0)) or ("linf" if cls.__name__.startswith("Linf") else "l2")

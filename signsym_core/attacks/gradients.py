@@ -1,4 +1,4 @@
-"""Where an attack's gradient comes from. A source is one small class: the views of a model that it differentiates."""
+"""Sources of an attack's gradient. A source is one small class: the views of a model that it differentiates."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class Source(ABC):
         """The contexts in which `model` is differentiated, each entered once; the gradient is the mean over them."""
 
     def craft(self, attack: Attack, problem: Problem, epsilon: float) -> Tensor:
-        """What `attack` proposes for `problem`, whose `twin` is there where the source needs one."""
+        """The images that `attack` proposes for `problem`, which has a `twin` where the source needs one."""
         return attack.run(problem, epsilon)
 
-    def asked(self, problem: Problem) -> Problem:
+    def followed(self, problem: Problem) -> Problem:
         """The problem whose gradients the attack follows: `problem`, or its twin."""
         return problem
 
     def computed(self, rule: Rule) -> str:
-        """The name of the source that gives the same numbers under `rule`, so that they are computed once."""
+        """The name of the source with the same numbers under `rule`, so that they are computed only once."""
         return "exact" if rule.exact else self.name
 
 
 class Feedback(Source):
-    """The model's own backward pass: the paper's protocol, and not the gradient for a rule with B ≠ W."""
+    """The model's backward pass: the paper's protocol; for a rule with B ≠ W it is not the gradient."""
 
     name = "feedback"
 
@@ -61,15 +61,15 @@ class Exact(Source):
 
 
 class Transfer(Exact):
-    """The exact gradient of the surrogate; the attacked model is met only when the images are scored."""
+    """The exact gradient of the surrogate; the attacked model only scores the images."""
 
     name = "transfer"
     twin = True
 
     def craft(self, attack: Attack, problem: Problem, epsilon: float) -> Tensor:
-        return attack.run(self.asked(problem), epsilon)
+        return attack.run(self.followed(problem), epsilon)
 
-    def asked(self, problem: Problem) -> Problem:
+    def followed(self, problem: Problem) -> Problem:
         assert problem.twin is not None
         return problem.twin
 
@@ -77,9 +77,9 @@ class Transfer(Exact):
 class EOT(Source):
     """The mean of the gradients over `DRAWS` draws of B: the expectation over transformation of Athalye et al. 2018.
 
-    For a rule that draws its magnitudes again and again, such as brSF; for the others it is the feedback. The draws
-    are the same at every step, so an attack stays deterministic. The mean is that of gradients which each follow one
-    feedback: it removes the draw's noise and not what all draws have in common.
+    For a rule that redraws its magnitudes, such as brSF; for other rules it is the feedback. The draws are the same at
+    every step, so an attack stays deterministic. Each gradient of the mean follows one feedback: the mean removes the
+    noise of the draws, but not the bias that they share.
     """
 
     name = "eot"
@@ -97,10 +97,10 @@ class EOT(Source):
 class Hybrid(Feedback):
     """Transfer, then refine, and the best of both for each image: in the spirit of Lin and Sengupta 2025.
 
-    Three candidates for each image: the surrogate's example; the attack along the feedback; and the same attack gone
-    on from the surrogate's example, for attacks that can start from given images. The one that the model scores least
-    is kept, so the result is at most that of `transfer` and that of `feedback`. Images that a candidate has lost are
-    left out of the next. (arXiv 2504.08897 publishes no formula that this could be checked against.)
+    Three candidates for each image: the surrogate's example; the attack along the feedback; and the same attack started
+    from the surrogate's example, for attacks that can start from given images. The candidate with the lowest score is
+    kept, so the result is at most that of `transfer` and that of `feedback`. Images that are lost already skip the
+    remaining candidates. (arXiv 2504.08897 publishes no formula to check this against.)
     """
 
     name = "hybrid"
@@ -114,18 +114,18 @@ class Hybrid(Feedback):
             alive = scores > 0
             if not alive.any():
                 break
-            part = problem.only(alive)
-            part.start = None if start is None else start[alive]
-            made = within_ball(part.images, attack.run(part, epsilon), epsilon, attack.norm)
-            found = part.scores(made)
-            better = found < scores[alive]
+            subset = problem.only(alive)
+            subset.start = None if start is None else start[alive]
+            candidates = within_ball(subset.images, attack.run(subset, epsilon), epsilon, attack.norm)
+            new_scores = subset.scores(candidates)
+            better = new_scores < scores[alive]
             places = alive.nonzero().flatten()[better]
-            best = best.index_copy(0, places, made[better])
-            scores = scores.index_copy(0, places, found[better])
+            best = best.index_copy(0, places, candidates[better])
+            scores = scores.index_copy(0, places, new_scores[better])
         return best
 
     def computed(self, rule: Rule) -> str:
-        # With B = W too it is a longer attack than one that follows the exact gradient.
+        # Even with B = W it is a longer attack than one that follows the exact gradient.
         return self.name
 
 

@@ -1,4 +1,4 @@
-"""The passes of a model: how many there were, and the gradient that one of them gives."""
+"""The passes of a model: their number, and the gradient of one pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class NoGradientWarning(UserWarning):
-    """The outputs do not depend on the pixels by any path that autograd knows: the gradient counts as 0."""
+    """Autograd knows no path from the pixels to the outputs: the gradient counts as 0."""
 
 
 class Passes:
@@ -21,11 +21,10 @@ class Passes:
 
 
 def gradient_of(total: Tensor, variable: Tensor, slope: Tensor | None = None) -> Tensor:
-    """The gradient of `total`, along `slope` where that is no scalar; 0, with a warning, where no path leads to it.
+    """The gradient of `total`, along `slope` where `total` is no scalar; 0, with a warning, where there is no path.
 
-    A slope may be followed again through the same pass.
-
-    Whether an attack that follows a gradient says anything of such a model is the audit's question.
+    With a slope the graph is kept, so that the same pass can be differentiated again. Whether gradient attacks are a
+    meaningful test of a model without a gradient is for the audit to decide.
     """
     gradient = None
     if total.requires_grad:

@@ -1,4 +1,4 @@
-"""One block of images under attack: the model as an attack may use it, with every pass counted."""
+"""One block of images under attack: the model as attacks may use it, with every pass counted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from signsym_core.outputs import outputs_of
 from signsym_core.retrieval import Gallery
 from signsym_core.tasks import Task
 
-#: A loss to lower or raise: (outputs of some images, their places in the block) to a scalar, a sum over the images.
+#: A loss to lower or raise: (outputs of some images, their positions in the block) to a scalar, a sum over images.
 Loss = Callable[[Tensor, Tensor], Tensor]
 #: The contexts that a model is differentiated in, each entered once; its gradient is the mean over them.
 Views = Callable[[nn.Module], Sequence[AbstractContextManager[Any]]]
@@ -27,21 +27,21 @@ Views = Callable[[nn.Module], Sequence[AbstractContextManager[Any]]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Told:
-    """What an attack says of its last run on a problem beside the images, for each of them."""
+    """What an attack reports of its last run on a problem, besides the images, for each of them."""
 
-    #: int64 [n]: how often the model was asked about the image.
+    #: int64 [n]: queries of the model.
     queries: Tensor
-    #: float64 [n]: size of the smallest perturbation that was found, in the attack's norm; 0 for an image that is lost
-    #: already, infinity where none was found. None for an attack that does not look for it.
+    #: float64 [n]: size of the smallest perturbation, in the attack's norm; 0 for an image that is lost already,
+    #: infinity where there is none. None for an attack that does not minimise it.
     distances: Tensor | None = None
 
 
 class Problem:
-    """Images [n, channels, height, width] in [0, 1], their labels, and what the attack may ask of the model.
+    """Images [n, channels, height, width] in [0, 1], their labels, and the attack's access to the model.
 
-    `gallery` has, for a task that retrieves, the database and the codes that this model gives the training images.
-    `views` is what the source of gradients differentiates; `twin` the same problem on a surrogate, for a source that
-    has one. `tally` counts what is not finite, on this model and on the surrogate.
+    `gallery` holds, for a task that retrieves, the database and this model's codes of the training images. `views` are
+    the contexts in which the source of gradients differentiates; `twin` is the same problem on a surrogate, for a
+    source that has one. `tally` counts non-finite values, of this model and of the surrogate.
 
     `micro_batch` bounds the images of one pass. It is halved when the device runs out of memory: no result depends
     on it beyond rounding, because an attack's model is in evaluation mode.
@@ -73,19 +73,19 @@ class Problem:
         self.passes, self.micro_batch, self.tally, self.twin = passes, micro_batch, tally, twin
         #: int64 [n]: which images of the block these are, for the tally.
         self.numbers = torch.arange(len(images), device=images.device)
-        #: Images to go on from, for an attack that can; None: it begins as it does by itself.
+        #: Images to start from, for an attack that can; None: the attack's default start.
         self.start: Tensor | None = None
         self.told: Told | None = None
-        #: Whether images are scored on this model, and not on another one that they are only made for here.
+        #: Whether images are scored on this model; False for a surrogate.
         self.judges = True
-        #: The type of the images that the model takes, where it has fewer bits than `images`.
+        #: The type of the model's input, which may have fewer bits than `images`.
         self.dtype = images.dtype
         self._results: dict[Hashable, tuple[tuple[Tensor, ...], Tensor]] = {}
-        #: The gradient, the outputs, and how many entries of the gradient were not finite: careful or not.
+        #: The gradient, the outputs, and the number of non-finite gradient entries, by whether the tally was careful.
         self._clean: dict[bool, tuple[Tensor, Tensor, Tensor]] = {}
         self._clean_outputs: Tensor | None = None
-        #: The problem that this one is a part of, and which of its images: they share the clean gradient.
-        self._whole: tuple[Problem, Tensor] | None = None
+        #: The problem that this one is a subset of, and the mask of its images: they share the clean gradient.
+        self._parent: tuple[Problem, Tensor] | None = None
         self._checked = False
 
     def outputs(self, images: Tensor) -> Tensor:
@@ -93,54 +93,56 @@ class Problem:
         return torch.cat(self._in_pieces(self._forward, images))
 
     def scores(self, images: Tensor) -> Tensor:
-        """float64 [n]: the task's score of `images`, which stand for the block's images one by one; 0 is lost."""
+        """float64 [n]: the task's score of `images`, one for each image of the block; 0 is lost."""
         return self.task.score(self.outputs(images), self.labels, self.gallery)
 
     @property
     def streams(self) -> Streams:
-        """Every image's own stream of random numbers, from its beginning.
+        """A separate stream of random numbers for each image, from its beginning.
 
-        An attack that draws from it gives an image the same result for any batch and beside any other epsilon.
+        An attack that draws from it gives an image the same result in any batch and with any other epsilons.
         """
         return Streams(self.seeds, self.images)
 
     @property
     def streams_of_host(self) -> Streams:
-        """`streams`, drawn by the processor and then brought to the device: the same numbers on every device."""
+        """`streams`, drawn on the CPU and then copied to the device: the same numbers on every device."""
         return Streams(self.seeds, self.images, torch.device("cpu"))
 
     def once(self, key: Hashable, make: Callable[[Problem], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """What `make` returns, tensors with an entry for each image; it is called once for all epsilons and parts."""
-        results, entries = self._once((self.tally.careful, key), make)
+        """The result of `make`, tensors with an entry for each image, computed once for all epsilons and subsets."""
+        results, entries = self._computed_once((self.tally.careful, key), make)
         self.tally.note(entries[self.numbers], self.numbers)
         return results
 
-    def _once(self, key: Hashable, make: Callable[[Problem], tuple[Tensor, ...]]) -> tuple[tuple[Tensor, ...], Tensor]:
-        if self._whole is not None:
-            whole, chosen = self._whole
-            results, entries = whole._once(key, make)
+    def _computed_once(
+        self, key: Hashable, make: Callable[[Problem], tuple[Tensor, ...]]
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        if self._parent is not None:
+            parent, chosen = self._parent
+            results, entries = parent._computed_once(key, make)
             return tuple(tensor[chosen] for tensor in results), entries
         if key not in self._results:
-            self._results[key] = self.tally.alone(lambda: make(self))
+            self._results[key] = self.tally.separately(lambda: make(self))
         return self._results[key]
 
     def gradient(self, images: Tensor) -> Tensor:
-        """The gradient of the task's attack loss at `images`, which stand for the block's images one by one."""
+        """The gradient of the task's attack loss at `images`, one for each image of the block."""
         return self.gradient_of(self._attack_loss, images)
 
     def gradient_of(self, loss: Loss, images: Tensor) -> Tensor:
-        """The gradient of a loss of the attack's own at `images`, which stand for the block's images one by one."""
+        """The gradient of the attack's `loss` at `images`, one for each image of the block."""
         return self.gradient_and_outputs(loss, images)[0]
 
     def gradient_and_outputs(self, loss: Loss, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`gradient_of`, and the outputs [n, outputs] of the pass that it took."""
+        """`gradient_of`, and the outputs [n, outputs] of the same pass."""
         run = functools.partial(self._backward, loss)
         pieces = self._in_pieces(run, images, torch.arange(len(images), device=images.device), self.numbers)
         return torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces])
 
     @property
     def module(self) -> ProblemModule:
-        """The model as any library's attack takes one, its backward pass the gradient that the source gives."""
+        """The model as an nn.Module for any library's attack, whose backward pass is the source's gradient."""
         return ProblemModule(len(self.images), self.outputs, self._recorded)
 
     @property
@@ -152,19 +154,19 @@ class Problem:
 
     def _clean_pass(self) -> tuple[Tensor, Tensor, Tensor]:
         careful = self.tally.careful
-        if careful not in self._clean and self._whole is not None:
-            whole, chosen = self._whole
-            gradient, outputs, entries = whole._clean_pass()
+        if careful not in self._clean and self._parent is not None:
+            parent, chosen = self._parent
+            gradient, outputs, entries = parent._clean_pass()
             self._clean[careful] = (gradient[chosen], outputs[chosen], entries[chosen])
         elif careful not in self._clean:
             run = functools.partial(self.gradient_and_outputs, self._attack_loss, self.images)
-            (gradient, outputs), entries = self.tally.alone(run)
+            (gradient, outputs), entries = self.tally.separately(run)
             self._clean[careful] = (gradient, outputs, entries[self.numbers])
         return self._clean[careful]
 
     @property
     def zero_gradient(self) -> Tensor | None:
-        """bool [n]: the loss has no gradient at all at the clean image; None where no attack asked for it."""
+        """bool [n]: the loss has no gradient at all at the clean image; None where no attack computed it."""
         clean = self._clean.get(True, self._clean.get(False))
         return None if clean is None else (clean[0].flatten(1) == 0).all(dim=1)
 
@@ -173,9 +175,9 @@ class Problem:
         """The outputs for the clean images, computed once; from the pass of `clean_gradient` where there was one."""
         if self._clean:
             return next(iter(self._clean.values()))[1]
-        if self._clean_outputs is None and self._whole is not None:
-            whole, chosen = self._whole
-            self._clean_outputs = whole.clean_outputs[chosen]
+        if self._clean_outputs is None and self._parent is not None:
+            parent, chosen = self._parent
+            self._clean_outputs = parent.clean_outputs[chosen]
         elif self._clean_outputs is None:
             self._clean_outputs = self.outputs(self.images)
             self.task.check(self._clean_outputs, self.labels)
@@ -184,37 +186,37 @@ class Problem:
         return self._clean_outputs
 
     def lost(self, outputs: Tensor, places: Tensor | None = None) -> Tensor:
-        """bool: which images, all or those at `places`, need no further work, now that the model gives these outputs.
+        """bool: whether images, all or those at `places`, are lost with these outputs and need no further work.
 
-        On a surrogate that is none: what counts happens on another model.
+        Always False on a surrogate, whose outputs do not count.
         """
         labels = self.labels if places is None else self.labels[places]
         return (self.task.score(outputs, labels, self.gallery) == 0) & self.judges
 
     @property
     def alive(self) -> Tensor:
-        """bool [n]: the clean image is not lost yet."""
+        """bool [n]: the clean image is not lost."""
         return ~self.lost(self.clean_outputs)
 
     def only(self, chosen: Tensor) -> Problem:
         """The same problem for the images where the mask `chosen` [n] is True."""
         noise = None if self.noise is None else self.noise[chosen]
         images, labels = self.images[chosen], self.labels[chosen]
-        seeds = [seed for seed, taken in zip(self.seeds, chosen.tolist(), strict=True) if taken]
+        seeds = [seed for seed, selected in zip(self.seeds, chosen.tolist(), strict=True) if selected]
         twin = None if self.twin is None else self.twin.only(chosen)
         shared = (self.views, self.passes, self.micro_batch, self.tally, self.gallery, twin)
-        part = Problem(self.model, self.task, images, labels, noise, seeds, *shared)
-        part.start = None if self.start is None else self.start[chosen]
-        part.judges, part.dtype, part.numbers = self.judges, self.dtype, self.numbers[chosen]
-        part.seed = self.seed
-        part._whole = (self, chosen)
-        return part
+        subset = Problem(self.model, self.task, images, labels, noise, seeds, *shared)
+        subset.start = None if self.start is None else self.start[chosen]
+        subset.judges, subset.dtype, subset.numbers = self.judges, self.dtype, self.numbers[chosen]
+        subset.seed = self.seed
+        subset._parent = (self, chosen)
+        return subset
 
     def _attack_loss(self, outputs: Tensor, places: Tensor) -> Tensor:
         return self.task.attack_loss(outputs, self.labels[places])
 
     def _outputs(self, images: Tensor) -> Tensor:
-        """One pass of the model: the only place where it is called."""
+        """One forward pass; the model is called nowhere else."""
         who = "the model" if self.judges else "the surrogate"
         self.passes.forwards += 1
         self.passes.images_forward += len(images)
@@ -246,16 +248,16 @@ class Problem:
         return (mean if len(views) == 1 else mean / len(views)), outputs.detach()
 
     def _check(self, outputs: Tensor) -> None:
-        """Whether the labels fit: once for the block, since looking at them makes the host wait for the device."""
+        """Check once for the block that the labels fit, since reading them synchronises with the device."""
         if not self._checked:
             self.task.check(outputs[:1].expand(len(self.labels), -1), self.labels)
             self._checked = True
 
     def _recorded(self, images: Tensor) -> tuple[Tensor, Pullback]:
-        """The outputs for any number of images, and what sends a gradient of the outputs back to the images."""
+        """The outputs for any number of images, and the pullback of a gradient of the outputs to the images."""
         views = self.views(self.model)
         if len(views) > 1 or len(images) > self.micro_batch:
-            # More than is to be kept until a backward pass comes: the model runs again then.
+            # Too much to keep until a backward pass: the model then runs again.
             return self.outputs(images), functools.partial(self._along, images)
         variable = images.detach().clone().requires_grad_()
         try:
@@ -287,9 +289,9 @@ class Problem:
         return torch.cat(self._in_pieces(run, images, slope, self._numbers_of(len(images))))
 
     def _numbers_of(self, count: int) -> Tensor:
-        """Which images of the block so many images are: [count], as copies of all of them in their order.
+        """The numbers of `count` images in the block: [count], where they are whole copies of the problem's images.
 
-        Where it is another number nobody knows, so each may be any of them: [count, n].
+        For any other count the images are unknown, so each has all numbers as candidates: [count, n].
         """
         n = len(self.images)
         return self.numbers.repeat(count // n) if count % n == 0 else self.numbers.expand(count, n)
