@@ -56,10 +56,10 @@ class FeedbackInProjection(FeedbackLinear, InProjection):
         if self.plain:
             return InProjection.products(self, weight, bias, inputs)
         operands = [self.operands(x, weight[rows], None if bias is None else bias[rows]) for x, rows in inputs]
-        if not self.sends_down(*(tensor for each in operands for tensor in each)):
-            return [F.linear(*each) for each in operands]
+        if not self.sends_down(*(tensor for operand in operands for tensor in operand)):
+            return [F.linear(*operand) for operand in operands]
         matrix, use = self.matrix(weight)
-        return [multiplied(*each, matrix[rows], use) for each, (_, rows) in zip(operands, inputs, strict=True)]
+        return [multiplied(*operand, matrix[rows], use) for operand, (_, rows) in zip(operands, inputs, strict=True)]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         # The weights are moved after this, by the attention, which then tells the state.
@@ -106,9 +106,9 @@ class OpenAttention(nn.MultiheadAttention):
             k, v = (torch.cat([x, x.new_zeros(1, *x.shape[1:])]) for x in (k, v))
         # What was added is never masked.
         padding, mask = (None if x is None else F.pad(x, (0, len(k) - len(key))) for x in (padding, mask))
-        whole = padding if mask is None else mask if padding is None else mask + padding
+        combined_mask = padding if mask is None else mask if padding is None else mask + padding
         q, k, v = (x.reshape(*x.shape[:2], self.num_heads, self.head_dim).permute(1, 2, 0, 3) for x in (q, k, v))
-        attended, weights = self._attended(q, k, v, whole, causal, need_weights)
+        attended, weights = self._attended(q, k, v, combined_mask, causal, need_weights)
         outputs = self.out_proj(attended.permute(2, 0, 1, 3).reshape(-1, self.embed_dim)).view(query.shape)
         if weights is not None and average_attn_weights:
             weights = weights.mean(dim=1)
@@ -139,7 +139,7 @@ class OpenAttention(nn.MultiheadAttention):
             else [(x, slice(place * size, (place + 1) * size)) for place, x in enumerate((query, key, value))]
         )
         products = self.in_proj.products(self.in_proj_weight, self.in_proj_bias, inputs)
-        return [each.contiguous() for each in products[0].chunk(3, dim=-1)] if self_attention else products
+        return [product.contiguous() for product in products[0].chunk(3, dim=-1)] if self_attention else products
 
     def _attended(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, need_weights: bool
@@ -158,11 +158,11 @@ class OpenAttention(nn.MultiheadAttention):
         return torch.bmm(weights, v.flatten(0, 1)).view(q.shape), weights.view(shape)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        served = [each for each in self.children() if isinstance(each, FeedbackInProjection)]
-        owed = [each.state.owes_draw(each.weight) for each in served]
+        served = [projection for projection in self.children() if isinstance(projection, FeedbackInProjection)]
+        owed = [projection.state.owes_draw(projection.weight) for projection in served]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for each, due in zip(served, owed, strict=True):
-            each.state.moved(fn, each.weight, due)
+        for projection, due in zip(served, owed, strict=True):
+            projection.state.moved(fn, projection.weight, due)
         return self
 
 
