@@ -86,6 +86,16 @@ def shattered(x):
     return x + 2e-3 * torch.sin(2e5 * x)
 
 
+def random_ripple(x):
+    """A ripple of another phase in every pass: one gradient is noise, the mean of many is that of the network."""
+    return x + 1e-2 * torch.sin(2e3 * x + 2 * torch.pi * torch.rand_like(x))
+
+
+def random_levels(x):
+    """16 grey levels, rounded up or down by chance, so that their mean is the image."""
+    return (x * 15 + torch.rand_like(x)).floor() / 15
+
+
 def jitter(size):
     return lambda outputs: outputs + size * torch.randn_like(outputs)
 
@@ -115,6 +125,8 @@ PLANTED = {
     "numpy": (lambda: Around(in_numpy), "masked gradient"),
     "argmax": (lambda: Around(after=lambda o: F.one_hot(o.argmax(1), 10).to(o)), "masked gradient"),
     "shattered": (lambda: Around(shattered), "masked gradient"),
+    "ripple of a random phase": (lambda: Around(random_ripple), "masked gradient"),
+    "rounded by chance": (lambda: Around(random_levels), "masked gradient"),
     "a wrong way back": (lambda: Around(lambda x: Backward.apply(x)), "masked gradient"),
     "one class": (lambda: Around(after=one_class), "undecided"),
     "untrained": (network, "undecided"),
