@@ -66,8 +66,9 @@ def _probes(model: Known, store: Store, done: set[str], root: Path, notes: list[
         return ()
     import torch
 
+    from orchestrator.jobs.setting import task_of
     from orchestrator.work.execute import device
-    from orchestrator.work.models import rebuilt, task_of
+    from orchestrator.work.models import rebuilt
     from signsym_core.auditing import PROBED
     from signsym_core.datasets import inputs
     from signsym_core.probes import measure

@@ -5,6 +5,7 @@ Its models have the keys of the store's fine-tunes, so a sweep of it trains noth
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -13,11 +14,10 @@ from typing import Any
 import yaml
 
 import signsym_core as ss
+from orchestrator.jobs.setting import Setting
 from orchestrator.results.evidence import Known
 from orchestrator.store.store import Store
-from signsym_core.finetune import FineTune
 from signsym_core.masking import GREY
-from signsym_core.registry import Member, not_default, rebuild
 
 #: Steps of the iterated attack.
 STEPS = 20
@@ -77,51 +77,19 @@ def _value(radius: float | str) -> float:
 
 
 def _experiment(model: Known, store: Store) -> dict[str, Any]:
-    spec = _spec(store, next(iter(model.jobs.values())))
-    task = ss.TASKS.rebuild({"name": model.setting["task"], "parameters": json.loads(model.setting["task_params"])})
+    def spec_of(job: str) -> dict[str, Any]:
+        spec: dict[str, Any] = json.loads(store.read(f"models/{job}/record.json"))["spec"]
+        return spec
+
+    # The scoring parameters are those of the attacks.
+    scored = {"name": model.setting["task"], "parameters": json.loads(model.setting["task_params"])}
+    setting = dataclasses.replace(Setting.of(spec_of(next(iter(model.jobs.values())))), task=ss.TASKS.rebuild(scored))
     radii = {run.epsilon: model.labels[run.epsilon] for run in model.evidence.of()} or {e: str(e) for e in RADII}
     radii |= {GREY: "0.5", 1.0: "1"}
-    return {
-        "task": _short(task),
-        "dataset": _short(ss.DATASETS.rebuild(spec["dataset"])),
-        "backbone": _short(ss.BACKBONES.rebuild(spec["backbone"])),
-        "rule": _short(ss.RULES.rebuild(spec["rule"])),
-        "seeds": sorted(model.jobs),
-        "weights": _weights(spec["weights"], store),
-        "finetune": _changed(spec["finetune"]),
-        "attacks": attacks(task.name, [_radius(value, label) for value, label in sorted(radii.items())]),
-    }
+    needed = attacks(setting.task.name, [_radius(value, label) for value, label in sorted(radii.items())])
+    return setting.experiment(spec_of, resolved=False) | {"seeds": sorted(model.jobs), "attacks": needed}
 
 
 def _radius(value: float, label: str) -> float | str:
     """The label, where the grid wrote a fraction; else the value."""
     return label if "/" in label else value
-
-
-def _weights(weights: dict[str, Any] | None, store: Store) -> Any:
-    if not weights:
-        return None
-    if "pretrain" in weights:
-        spec = _spec(store, weights["pretrain"])
-        dataset = ss.DATASETS.rebuild(spec["dataset"])
-        return {"pretrain": {"dataset": _short(dataset), "seed": spec["seed"], **_changed(spec["finetune"])}}
-    return weights.get("published") or weights["file"]
-
-
-def _spec(store: Store, key: str) -> dict[str, Any]:
-    spec: dict[str, Any] = json.loads(store.read(f"models/{key}/record.json"))["spec"]
-    return spec
-
-
-def _short(member: Member) -> Any:
-    """A member as a grid writes it: its name, and the parameters that are not the default."""
-    written = {name: _plain(value) for name, value in not_default(member).items()}
-    return {"name": member.name, **written} if written else member.name
-
-
-def _changed(settings: dict[str, Any]) -> dict[str, Any]:
-    return not_default(rebuild(FineTune, "finetune", settings))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -100,7 +100,7 @@ def sound_plan(grid: Grid, survey: StoreSurvey, store: Store) -> Plan:
 
 def _usable(store: Store, key: str) -> bool:
     """Whether a model's files are as they were saved, with the codes that an attack on retrieval needs."""
-    from orchestrator.work.models import task_of
+    from orchestrator.jobs.setting import task_of
 
     try:
         return store.check_model(key, codes=task_of(store.record(key)["spec"]).retrieves)

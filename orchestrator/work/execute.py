@@ -20,6 +20,7 @@ from torch import Tensor
 import signsym_core as ss
 from orchestrator.jobs import keys
 from orchestrator.jobs.job import JobContext
+from orchestrator.jobs.setting import Setting, member_columns, task_of
 from orchestrator.store import fingerprints, tables
 from orchestrator.store.store import Store, StoreError
 from orchestrator.work import hash_codes, models
@@ -30,8 +31,7 @@ from signsym_core.datasets import Data, DataSource
 from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluate import BLOCK
 from signsym_core.finetune import Checkpoint
-from signsym_core.registry import Member, changed, rebuild
-from signsym_core.tasks import Task
+from signsym_core.registry import rebuild
 
 #: Adversarial images that are stored for each epsilon.
 EXAMPLES = 4
@@ -98,7 +98,7 @@ def _train(
         store.save_progress(key, checkpoint.tensors, state)
 
     settings = rebuild(ss.FineTune, "finetune", spec["finetune"])
-    task = models.task_of(spec)
+    task = task_of(spec)
     micro_batch = max(1, settings.batch_size >> context.halvings) if context.halvings else None
     history = ss.fine_tune(
         model,
@@ -138,7 +138,8 @@ def _attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, fl
     chosen = ss.ATTACKS.rebuild(spec["attack"])
     epsilons = sorted({epsilon for _, epsilon, _ in spec["points"]})
     gradient = "feedback" if spec["gradient"] == "none" else spec["gradient"]
-    task = models.task_of(model_spec, spec.get("score"))
+    setting = Setting.of(model_spec, spec.get("score"))
+    task = setting.task
     crafting = spec.get("surrogate", spec["model"])
     gallery, surrogate_gallery = None, None
     if task.retrieves:
@@ -161,10 +162,10 @@ def _attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, fl
         keep=EXAMPLES,
         micro_batch=max(1, BLOCK >> context.halvings),
     )
-    common = _provenance(context) | _setting(model_spec, task) | {"job": key, "finetune_job": spec["model"]}
+    common = _provenance(context) | setting.columns() | {"job": key, "finetune_job": spec["model"]}
     common |= {"surrogate_job": spec.get("surrogate")} | _kernels(chosen.precision, chosen.deterministic)
     common |= {f"finetune_{name}": record.get(name) for name in ("precision", "deterministic", "device")}
-    common |= {"attack": chosen.name, "attack_params": keys.canonical(chosen.changed()), "norm": chosen.norm}
+    common |= member_columns("attack", chosen) | {"norm": chosen.norm}
     common |= {"metric": task.metric, "n": len(test), "seed": spec["seed"]}
     common |= {"chance": task.chance(test.labels, gallery), "steps": chosen.steps_taken()}
     common |= {"forwards": outcome.images_forward, "backwards": outcome.images_backward}
@@ -280,21 +281,6 @@ class _Models:
             cls.put(store.uri, key, model.to(device()).eval(), record)
         cls._loaded.move_to_end((store.uri, key))
         return cls._loaded[store.uri, key]
-
-
-def _setting(spec: dict[str, Any], task: Task) -> dict[str, Any]:
-    """The columns of a result that describe the fine-tuned model."""
-    settings = rebuild(ss.FineTune, "finetune", spec["finetune"])
-    members: dict[str, Member] = {
-        "dataset": ss.DATASETS.rebuild(spec["dataset"]),
-        "backbone": ss.BACKBONES.rebuild(spec["backbone"]),
-        "rule": ss.RULES.rebuild(spec["rule"]),
-    }
-    row: dict[str, Any] = {"task": task.name, "task_params": keys.canonical(task.changed())}
-    row |= {"weights": keys.canonical(spec["weights"])}
-    for column, member in members.items():
-        row |= {column: member.name, f"{column}_params": keys.canonical(member.changed())}
-    return row | {"finetune": keys.canonical(changed(settings))}
 
 
 def _provenance(context: JobContext) -> dict[str, Any]:

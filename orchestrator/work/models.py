@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import signsym_core as ss
+from orchestrator.jobs.setting import task_of
 from orchestrator.store.store import DamagedError, Store
 from signsym_core.backbones import Backbone, Model
-from signsym_core.tasks import Task
 
 
 def rebuilt(store: Store, key: str) -> tuple[Model, dict[str, Any]]:
@@ -28,8 +28,3 @@ def rebuilt(store: Store, key: str) -> tuple[Model, dict[str, Any]]:
 def fresh(spec: dict[str, Any], backbone: Backbone, classes: int, channels: int, side: int | None) -> Model:
     """A model of a job's backbone with the head of its task, with fresh weights."""
     return backbone.build(task_of(spec).outputs(classes), channels=channels, size=side, seed=spec["seed"])
-
-
-def task_of(spec: dict[str, Any], score: dict[str, Any] | None = None) -> Task:
-    """The task of a fine-tune, with the scoring parameters `score` of an attack."""
-    return ss.TASKS.rebuild({"name": spec["task"]["name"], "parameters": spec["task"]["parameters"] | (score or {})})

@@ -1,0 +1,92 @@
+"""The setting of a fine-tuned model in all its forms: its job's spec, members, columns of results, a grid's YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import signsym_core as ss
+from orchestrator.jobs import keys
+from signsym_core.backbones import Backbone
+from signsym_core.datasets.base import DataSource
+from signsym_core.registry import Member, changed, not_default, rebuild
+from signsym_core.rules import Rule
+from signsym_core.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Everything that decides a fine-tune but its seed."""
+
+    task: Task
+    dataset: DataSource
+    backbone: Backbone
+    rule: Rule
+    finetune: ss.FineTune
+    #: As the spec has them: {"pretrain": key of the job}, {"published": name}, {"file", "sha256"}, or None.
+    weights: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any], score: Mapping[str, Any] | None = None) -> Setting:
+        """The setting in a fine-tune's spec, with the scoring parameters `score` of an attack on its model."""
+        return cls(
+            task=task_of(spec, score),
+            dataset=ss.DATASETS.rebuild(spec["dataset"]),
+            backbone=ss.BACKBONES.rebuild(spec["backbone"]),
+            rule=ss.RULES.rebuild(spec["rule"]),
+            finetune=rebuild(ss.FineTune, "finetune", spec["finetune"]),
+            weights=spec["weights"],
+        )
+
+    def columns(self) -> dict[str, str]:
+        """The columns of a result that describe the model."""
+        row = {"weights": keys.canonical(self.weights), "finetune": keys.canonical(changed(self.finetune))}
+        for name in ("task", "dataset", "backbone", "rule"):
+            row |= member_columns(name, getattr(self, name))
+        return row
+
+    def experiment(self, spec_of: Callable[[str], Mapping[str, Any]], *, resolved: bool) -> dict[str, Any]:
+        """The model as an experiment of a grid writes it: all values where `resolved`, else what is not the default.
+
+        `spec_of` has the spec of a pre-training by the job's key.
+        """
+        members = {name: written(getattr(self, name), resolved) for name in ("task", "dataset", "backbone", "rule")}
+        weights = self._written_weights(spec_of, resolved)
+        return (
+            members | ({} if weights is None else {"weights": weights}) | {"finetune": _values(self.finetune, resolved)}
+        )
+
+    def _written_weights(self, spec_of: Callable[[str], Mapping[str, Any]], resolved: bool) -> Any:
+        if not self.weights:
+            return None
+        if "pretrain" not in self.weights:
+            return self.weights.get("published") or self.weights["file"]
+        spec = spec_of(self.weights["pretrain"])
+        dataset = written(ss.DATASETS.rebuild(spec["dataset"]), resolved)
+        settings = _values(rebuild(ss.FineTune, "finetune", spec["finetune"]), resolved)
+        return {"pretrain": {"dataset": dataset, "seed": spec["seed"], **settings}}
+
+
+def task_of(spec: Mapping[str, Any], score: Mapping[str, Any] | None = None) -> Task:
+    """The task of a fine-tune, with the scoring parameters `score` of an attack."""
+    return ss.TASKS.rebuild(
+        {"name": spec["task"]["name"], "parameters": {**spec["task"]["parameters"], **(score or {})}}
+    )
+
+
+def member_columns(column: str, member: Member) -> dict[str, str]:
+    """The two columns of a result that describe a member of a registry: its name and its parameters."""
+    return {column: member.name, f"{column}_params": keys.canonical(member.changed())}
+
+
+def written(member: Member, resolved: bool) -> Any:
+    """A member as a grid writes it: all its parameters where `resolved`, else those that are not the default."""
+    values = _values(member, resolved)
+    return {"name": member.name, **values} if resolved or values else member.name
+
+
+def _values(settings: Any, resolved: bool) -> dict[str, Any]:
+    values = dataclasses.asdict(settings) if resolved else not_default(settings)
+    # YAML has lists and no tuples.
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
