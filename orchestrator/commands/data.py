@@ -158,17 +158,17 @@ def _say_cache(source: FileSource, root: Path, listing: Listing, used: torch.Ten
     cache = source.existing_cache(root, listing)
     if cache is not None:
         states = cache.states()[used]
-        ready, lost, rest = (int((states == state).sum()) for state in (READY, BROKEN, MISSING))
-        console.print(f"cache: {ready:,} of {len(used):,} images decoded, {lost:,} broken, in {cache.folder}")
-        size = rest * cache.bytes_per_image
+        ready, broken, missing = (int((states == state).sum()) for state in (READY, BROKEN, MISSING))
+        console.print(f"cache: {ready:,} of {len(used):,} images decoded, {broken:,} broken, in {cache.folder}")
+        size = missing * cache.bytes_per_image
     else:
         place = cache_places(root)[0]
         console.print(f"cache: none yet; it would be in {place}")
-        size, rest = len(used) * 3 * (source.side or 0) ** 2, len(used)
-    if rest:
+        size, missing = len(used) * 3 * (source.side or 0) ** 2, len(used)
+    if missing:
         room = f"{size / 1e9:.2f} GB" if size else "kept at the size that they have"
         free = shutil.disk_usage(next(place for place in (root, *root.absolute().parents) if place.exists())).free
-        console.print(f"to decode: {rest:,} images, {room}; {free / 1e9:.1f} GB are free below {root}")
+        console.print(f"to decode: {missing:,} images, {room}; {free / 1e9:.1f} GB are free below {root}")
     return cache
 
 

@@ -28,11 +28,11 @@ def verify(store: Store, console: Console) -> int:
     """Read every file; print which are not as they were written and which have no digest; status 1 for the former."""
     total = sum(len(store.names(folder, "")) for folder in _KNOWN - {"models"})
     total += sum(map(len, store.model_folders().values()))
-    count, spoken = 0, time.monotonic()
+    count, printed_at = 0, time.monotonic()
     for files in _steps(store):
         count += files
-        if time.monotonic() - spoken > PERIOD:
-            spoken = time.monotonic()
+        if time.monotonic() - printed_at > PERIOD:
+            printed_at = time.monotonic()
             console.print(f"read {min(count, total):,} of {total:,} files", highlight=False)
     show_skipped(store.skipped, console)
     for name in sorted(store.unsealed):

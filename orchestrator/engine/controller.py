@@ -62,12 +62,12 @@ class Controller(TuneController):
             self._forget_finished()
 
     def _forget_finished(self) -> None:
-        over = {trial for trial in self._stopped_trials | self._failed_trials if trial not in self._trial_to_actor}
+        finished = {trial for trial in self._stopped_trials | self._failed_trials if trial not in self._trial_to_actor}
         # Changed in place: callbacks and the scheduler hold the list.
-        self._trials[:] = [trial for trial in self._trials if trial not in over]
+        self._trials[:] = [trial for trial in self._trials if trial not in finished]
         for trials in (self._live_trials, self._stopped_trials, self._failed_trials, self._trials_to_cache):
-            trials -= over
-        for trial in over:
+            trials -= finished
+        for trial in finished:
             self._trial_metadata.pop(trial.trial_id, None)
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:

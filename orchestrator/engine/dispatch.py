@@ -190,8 +190,8 @@ class Feed(Searcher):
             if self.claims.holds(job.key):
                 return job
             # Short jobs are claimed in batches; a long job singly, so that another sweep can claim the next one.
-            more = int(AHEAD * self._slots / max(self.frontier.estimates[job.key], 0.01))
-            keys = [job.key, *self.frontier.ahead(min(more, MOST_AHEAD))]
+            in_advance = int(AHEAD * self._slots / max(self.frontier.estimates[job.key], 0.01))
+            keys = [job.key, *self.frontier.ahead(min(in_advance, MOST_AHEAD))]
             claimed = self.claims.take(keys)
             for key in keys:
                 if key not in claimed:

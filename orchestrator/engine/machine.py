@@ -112,12 +112,12 @@ def short_folder(environment: Mapping[str, str]) -> str:
 def check_files() -> None:
     """Raise this process's limit of open files as far as allowed. Raises MachineError where Ray needs more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < FILES:
+    limit = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    if limit < FILES:
         raise MachineError(
-            f"a process may have {most} files open here, and Ray needs {FILES}: raise the limit (ulimit -Hn, or the "
+            f"a process may have {limit} files open here, and Ray needs {FILES}: raise the limit (ulimit -Hn, or the "
             f"container's nofile) and run the same command again"
         )
 

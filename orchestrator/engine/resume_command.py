@@ -10,21 +10,21 @@ from pathlib import Path
 
 
 def command(
-    *more: str,
+    *added: str,
     joined: bool = True,
     typed: Sequence[str] | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> str:
-    """The command that was typed, with `more` added.
+    """The command that was typed, with `added` at its end.
 
     A script that starts a sweep states it in SIGNSYM_COMMAND. Inside a SLURM job it is the `sbatch` line that submits
     another job, and on a head to which `ray submit` copied the script, the line for the machine that submitted it. The
     address of a Ray is left out where that Ray belongs to the job, or has ended (`joined` is False).
     """
     if stated := shlex.split(environment.get("SIGNSYM_COMMAND", "")):
-        return shlex.join([*(word for word in stated if word not in more), *more])
-    words = [word for word in (sys.argv if typed is None else typed) if word not in more]
-    script, arguments = words[0], [*words[1:], *more]
+        return shlex.join([*(word for word in stated if word not in added), *added])
+    words = [word for word in (sys.argv if typed is None else typed) if word not in added]
+    script, arguments = words[0], [*words[1:], *added]
     on_slurm = "SLURM_JOB_ID" in environment
     if on_slurm or not joined:
         arguments = _without_address(arguments)

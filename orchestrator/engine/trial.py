@@ -92,7 +92,7 @@ class Trial(tune.Trainable):
             context = dataclasses.replace(self.context, halvings=self.job["halvings"], gpu_share=self.job["gpu"])
             # A driver that was suspended may have started a job that another sweep has finished meanwhile.
             if not merged.finished(Store(context.storage), [self.job["results"]]):
-                with _heard(report["said"]):
+                with _collected_warnings(report["said"]):
                     report |= self.execute(self.job["key"], self.job["spec"], context) or {}
         except BaseException as error:
             # A SystemExit raised by a library is an error of the job too: it would end the worker without a report.
@@ -144,7 +144,7 @@ class Trial(tune.Trainable):
 
 
 @contextlib.contextmanager
-def _heard(said: list[str]) -> Iterator[None]:
+def _collected_warnings(messages: list[str]) -> Iterator[None]:
     """Collect the warnings of data sets for the driver's display: a worker's output is not shown to anybody."""
     from signsym_core.datasets import DataWarning
 
@@ -152,13 +152,13 @@ def _heard(said: list[str]) -> Iterator[None]:
         warnings.simplefilter("always", DataWarning)
         show = warnings.showwarning
 
-        def hear(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
+        def collect(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
             if issubclass(category, DataWarning):
-                said.append(str(message))
+                messages.append(str(message))
             else:
                 show(message, category, *rest, **named)
 
-        warnings.showwarning = hear
+        warnings.showwarning = collect
         yield
 
 

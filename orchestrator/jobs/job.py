@@ -42,7 +42,7 @@ class Job:
     #: Jobs that should take equally long: kind, backbone, data set and, for an attack, its name.
     group: tuple[str, ...]
     #: Stated seconds, until a job of its group was measured.
-    guess: float = 60.0
+    default_seconds: float = 60.0
     #: Estimated bytes of its tensors on a GPU, until a job of its group was measured; 0: unknown.
     memory: float = 0.0
     #: Position in the grid of the first experiment that contains it.

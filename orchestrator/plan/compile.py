@@ -135,7 +135,7 @@ class _Planner:
             resources=model.resources.finetune,
             title=title,
             group=("finetune", model.backbone.name, model.dataset.name),
-            guess=cost.training(model.backbone, model.dataset, model.finetune, model.resources.finetune),
+            default_seconds=cost.training(model.backbone, model.dataset, model.finetune, model.resources.finetune),
             memory=cost.training_memory(model.backbone, model.dataset, model.finetune, model.resources.finetune),
             experiment=experiment,
         )
@@ -152,7 +152,7 @@ class _Planner:
             resources=model.resources.attack,
             title=f"attack {name} {spec['gradient']}: {finetune.title.removeprefix('finetune ')}",
             group=("attack", model.backbone.name, model.dataset.name, name),
-            guess=cost.attacking(attack.choice, len(points), model),
+            default_seconds=cost.attacking(attack.choice, len(points), model),
             memory=cost.attack_memory(model.backbone, model.dataset, model.resources.attack),
             experiment=attack.experiment,
         )
@@ -196,7 +196,7 @@ def _pretrain(model: ModelChoice, pretrain: Pretrain, experiment: int) -> Job:
         resources=model.resources.pretrain,
         title=title,
         group=("pretrain", model.backbone.name, pretrain.dataset.name),
-        guess=cost.training(model.backbone, pretrain.dataset, pretrain.settings, model.resources.pretrain),
+        default_seconds=cost.training(model.backbone, pretrain.dataset, pretrain.settings, model.resources.pretrain),
         memory=cost.training_memory(model.backbone, pretrain.dataset, pretrain.settings, model.resources.pretrain),
         experiment=experiment,
     )

@@ -33,7 +33,7 @@ class StoreSurvey:
 
     def estimates(self, jobs: Iterable[Job]) -> dict[str, float]:
         """Seconds of each job by its key: the measured median of its group, else the job's stated default."""
-        return {job.key: self.seconds.get(job.group, job.guess) for job in jobs}
+        return {job.key: self.seconds.get(job.group, job.default_seconds) for job in jobs}
 
 
 def survey_store(store: Store) -> StoreSurvey:

@@ -57,7 +57,7 @@ def _outcomes(store: Store) -> Iterator[pa.Table]:
     names = ["cell", *_NAMES]
     schema = pa.schema([tables.RESULTS.field(name) for name in names])
     cells = pa.Table.from_pandas(store.results(names), schema=schema, preserve_index=False)
-    for part in store.parts("outcomes", tables.OUTCOMES):
+    for part in store.iter_tables("outcomes", tables.OUTCOMES):
         joined = part.join(cells, "cell", join_type="inner")
         if len(joined):
             yield joined.select(["cell", *_NAMES, "image", "robust", "ap", "linf", "zero_grad"])

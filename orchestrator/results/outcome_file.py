@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.results.encoding import plain
 from orchestrator.store.arrays import single, to_arrow, to_numpy
-from orchestrator.store.trusted import Tally
+from orchestrator.store.trusted import OutcomeTally
 
 
 class ImageLists:
@@ -50,11 +50,11 @@ class Source:
     moved: NDArray[np.float64]
 
     @functools.cached_property
-    def tally(self) -> Tally:
+    def tally(self) -> OutcomeTally:
         """What the outcomes of each cell add up to."""
         counts, starts = np.diff(self.bounds), self.bounds[:-1]
         sums = np.add.reduceat(self.scores, starts, dtype=np.float64) if len(starts) else np.zeros(0)
-        return Tally(self.cells, counts, sums / counts)
+        return OutcomeTally(self.cells, counts, sums / counts)
 
     @property
     def nbytes(self) -> int:

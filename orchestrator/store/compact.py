@@ -111,7 +111,8 @@ def compact(store: Store, progress: Callable[[int, int], None] = lambda done, of
         }
         leftovers = remove_leftovers(store, frozenset()) + _remove_temporary(store) + _finish_killed(store, folders)
         batches = list(_batches(sorted(_candidates(store, folders), key=lambda candidate: candidate.place)))
-        done, total = Compaction(leftovers=leftovers), sum(len(each.jobs) for each in itertools.chain(*batches))
+        total = sum(len(candidate.jobs) for batch in batches for candidate in batch)
+        done = Compaction(leftovers=leftovers)
         for batch in batches:
             if CLAIM not in claims.held:
                 raise StoreError(
@@ -170,8 +171,8 @@ def _remove_merged(
     sizes, removed = _sizes(store), 0
     # Results first, so that none are without their outcomes; then what has no results of its name.
     for folder in ("results", "outcomes", "examples"):
-        alone = names[folder] if folder == "results" else names[folder] - names["results"]
-        small = sorted(name for name in alone if sizes[folder].get(name, 0) < SMALL[folder])
+        own_names = names[folder] if folder == "results" else names[folder] - names["results"]
+        small = sorted(name for name in own_names if sizes[folder].get(name, 0) < SMALL[folder])
         loose = [name for name in small if not merged.is_merged(name)]
         for start in range(0, len(loose), AT_ONCE):
             for name, table in folders[folder].read(loose[start : start + AT_ONCE]).items():
@@ -219,9 +220,9 @@ def _candidates(store: Store, folders: Mapping[str, Folder]) -> Iterator[_Candid
         for name, table in results.read(names[start : start + AT_ONCE]).items():
             if name in results.newer or not len(table):
                 continue
-            first, again = table.slice(0, 1).select(_ORDER).to_pylist()[0], merged.is_merged(name)
+            first, already_merged = table.slice(0, 1).select(_ORDER).to_pylist()[0], merged.is_merged(name)
             size = sizes["examples"].get(name, 0)
-            large = size >= SMALL["examples"] and not again
+            large = size >= SMALL["examples"] and not already_merged
             candidate = _Candidate(
                 name=name,
                 place=tuple(f"{first[column]:08}" if column == "seed" else first[column] for column in _ORDER),
@@ -233,7 +234,7 @@ def _candidates(store: Store, folders: Mapping[str, Folder]) -> Iterator[_Candid
                 unsealed=_path("results", name) in results.unsealed,
             )
             full = 2 * candidate.outcomes > OUTCOMES or 2 * len(candidate.jobs) > JOBS or 2 * size > EXAMPLES
-            if not (again and full):
+            if not (already_merged and full):
                 yield candidate
 
 
@@ -260,18 +261,21 @@ def _batches(candidates: Sequence[_Candidate]) -> Iterator[list[_Candidate]]:
 
 def _merge(store: Store, folders: Mapping[str, Folder], batch: Sequence[_Candidate]) -> tuple[int, int]:
     """Merge the files of a batch; the numbers of files and of jobs that were."""
-    held = _read(folders, [each.name for each in batch], stay={each.name for each in batch if each.stay})
+    held = _read(
+        folders, [candidate.name for candidate in batch], stay={candidate.name for candidate in batch if candidate.stay}
+    )
     # Examples that stay are found by the name of their job.
     members = [
-        each
-        for each in batch
-        if each.name in held and ("examples" in held[each.name] or not each.has_examples or each.jobs == {each.name})
+        candidate
+        for candidate in batch
+        if candidate.name in held
+        and ("examples" in held[candidate.name] or not candidate.has_examples or candidate.jobs == {candidate.name})
     ]
     if len(members) < 2:
         return 0, 0
     data = {}
     for folder, schema in SCHEMAS.items():
-        names = [each.name for each in members if folder in held[each.name]]
+        names = [candidate.name for candidate in members if folder in held[candidate.name]]
         if names:
             unsealed = any(_path(folder, name) in folders[folder].unsealed for name in names)
             footer = {merged.UNSEALED.decode(): "yes"} if unsealed else {}
@@ -282,13 +286,17 @@ def _merge(store: Store, folders: Mapping[str, Folder], batch: Sequence[_Candida
     for folder, content in data.items():
         if store.read(_path(folder, name)) != content:
             raise StoreError(f"{_path(folder, name)} is not what was written to {store.uri}; nothing was removed")
-    jobs = frozenset(itertools.chain.from_iterable(each.jobs for each in members))
+    jobs = frozenset(itertools.chain.from_iterable(candidate.jobs for candidate in members))
     merged.write_jobs(store, name, jobs)
     # Results first: none are ever without their outcomes.
     removed = 0
     for folder in ("results", "outcomes", "examples"):
-        removed += _remove(store, [_path(folder, each.name) for each in members if folder in held[each.name]])
-    _remove(store, [f"{merged.FOLDER}/{each.name}.json" for each in members if merged.is_merged(each.name)])
+        removed += _remove(
+            store, [_path(folder, candidate.name) for candidate in members if folder in held[candidate.name]]
+        )
+    _remove(
+        store, [f"{merged.FOLDER}/{candidate.name}.json" for candidate in members if merged.is_merged(candidate.name)]
+    )
     return removed, len(jobs)
 
 
@@ -299,12 +307,12 @@ def _read(folders: Mapping[str, Folder], names: Sequence[str], stay: Set[str] = 
     """
     held: dict[str, Tables] = {}
     for start in range(0, len(names), AT_ONCE):
-        some = names[start : start + AT_ONCE]
+        batch = names[start : start + AT_ONCE]
         read = {
-            folder: files.read([name for name in some if folder != "examples" or name not in stay])
+            folder: files.read([name for name in batch if folder != "examples" or name not in stay])
             for folder, files in folders.items()
         }
-        for name in some:
+        for name in batch:
             tables_of = {folder: read[folder][name] for folder in SCHEMAS if name in read[folder]}
             newer = any(name in files.newer for files in folders.values())
             if "results" in tables_of and "outcomes" in tables_of and not newer and _sound(tables_of):

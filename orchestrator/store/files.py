@@ -34,7 +34,7 @@ class StoreError(OSError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class FolderEntry:
     """What stands in a folder under a name."""
 
     name: str
@@ -101,7 +101,7 @@ class Files:
         infos = self.fs.get_file_info([f"{self.root}/{path}" for path in paths])
         return {path for path, info in zip(paths, infos, strict=True) if info.type == fs.FileType.File}
 
-    def entries(self, folder: str, deep: bool = False) -> list[Entry]:
+    def entries(self, folder: str, deep: bool = False) -> list[FolderEntry]:
         """What stands in a folder, by name; nothing where there is no such folder. `deep`: in its folders as well, as
         FOLDER/NAME.
 
@@ -111,12 +111,12 @@ class Files:
             return sorted(_entries(self.folder / folder, deep), key=lambda entry: entry.name)
         selector = fs.FileSelector(f"{self.root}/{folder}".rstrip("/"), allow_not_found=True, recursive=deep)
         above = selector.base_dir.strip("/").count("/") + 1
-        found = []
+        entries = []
         for info in self.fs.get_file_info(selector):
             name = "/".join(info.path.strip("/").split("/")[above:])
             reason = "" if info.type == fs.FileType.File else FOLDER
-            found.append(Entry(name, reason, (info.mtime_ns or 0) / 1e9, info.size or 0))
-        return sorted(found, key=lambda entry: entry.name)
+            entries.append(FolderEntry(name, reason, (info.mtime_ns or 0) / 1e9, info.size or 0))
+        return sorted(entries, key=lambda entry: entry.name)
 
     def listing(self, folder: str, suffix: str) -> tuple[list[str], dict[str, str]]:
         """The sorted names of one folder's files that end with `suffix`; and all else that is there, by its place
@@ -193,13 +193,13 @@ def _replace(target: Path, data: bytes | bytearray | memoryview) -> None:
         raise
 
 
-def _entries(folder: Path, deep: bool, prefix: str = "") -> Iterator[Entry]:
+def _entries(folder: Path, deep: bool, prefix: str = "") -> Iterator[FolderEntry]:
     try:
         scan = os.scandir(folder)
     except FileNotFoundError:
         return
     except (PermissionError, NotADirectoryError) as error:
-        yield Entry(prefix, error.strerror or str(error))
+        yield FolderEntry(prefix, error.strerror or str(error))
         return
     with scan:
         for entry in scan:
@@ -209,29 +209,29 @@ def _entries(folder: Path, deep: bool, prefix: str = "") -> Iterator[Entry]:
             except FileNotFoundError:
                 # Removed between the listing and this; a link that leads nowhere stays.
                 if entry.is_symlink():
-                    yield Entry(name, "it is a link that leads nowhere")
+                    yield FolderEntry(name, "it is a link that leads nowhere")
             except OSError as error:
-                yield Entry(name, error.strerror or str(error))
+                yield FolderEntry(name, error.strerror or str(error))
             else:
-                yield Entry(name, reason_of_mode(status.st_mode), status.st_mtime, status.st_size)
+                yield FolderEntry(name, reason_of_mode(status.st_mode), status.st_mtime, status.st_size)
                 if deep and stat.S_ISDIR(status.st_mode):
                     yield from _entries(Path(entry.path), False, f"{name}/")
 
 
 def _opened(uri: str) -> tuple[fs.FileSystem, str]:
     try:
-        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(uri)
-        return found
+        opened: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(uri)
+        return opened
     except (pa.ArrowInvalid, OSError) as error:
         if "Unrecognized filesystem type" not in str(error):
             raise StoreError(f"storage {uri!r} cannot be opened: {error}") from error
     import fsspec
 
     try:
-        opened, root = fsspec.core.url_to_fs(uri)
+        filesystem, root = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError, OSError) as error:
         raise StoreError(
             f"storage {uri!r} cannot be opened: {error}. A storage is a folder, s3://bucket/path, gs://bucket/path, or "
             f"another URI that pyarrow or fsspec knows"
         ) from error
-    return fs.PyFileSystem(fs.FSSpecHandler(opened)), root.rstrip("/")
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), root.rstrip("/")

@@ -40,24 +40,24 @@ def keep(store: Store, dataset: dict[str, Any], data: Data, places: Places = lam
     `places` gives the places of images for an error. Raises OtherImagesError where the data set has changed. In a store
     that is older than fingerprints one is recorded now, with a DataWarning, if the numbers of images are the same.
     """
-    key, now = keys.key(dataset), fingerprint(data)
-    path = _path(key, now)
+    key, current = keys.key(dataset), fingerprint(data)
+    path = _path(key, current)
     names = _recorded(store, key)
     if names == [path]:
         return
     if names:
-        raise _other(store, dataset, names, now, places)
+        raise _other(store, dataset, names, current, places)
     numbers = f"splits/{key}.parquet"
-    older = bool(store.exists([numbers]))
-    if older:
-        _refuse_other_numbers(store, dataset, numbers, now)
-    store.write(path, _table(now))
+    before_fingerprints = bool(store.exists([numbers]))
+    if before_fingerprints:
+        _refuse_other_numbers(store, dataset, numbers, current)
+    store.write(path, _table(current))
     # Listed again after writing: of two writers of different fingerprints, at least one sees the other.
     names = [name for name in _recorded(store, key) if name != path]
     if names:
         store.remove(path)
-        raise _other(store, dataset, names, now, places)
-    if older:
+        raise _other(store, dataset, names, current, places)
+    if before_fingerprints:
         warnings.warn(
             f"data set {dataset['name']!r}: {store.uri} was begun before fingerprints of data were kept. From now on "
             f"its images are held against those of today ({path}); their numbers are those of the earlier results, "
@@ -69,12 +69,12 @@ def keep(store: Store, dataset: dict[str, Any], data: Data, places: Places = lam
 
 def compare(store: Store, dataset: dict[str, Any], data: Data, places: Places = lambda: nowhere) -> None:
     """Like `keep`, but nothing is recorded."""
-    key, now = keys.key(dataset), fingerprint(data)
+    key, current = keys.key(dataset), fingerprint(data)
     names, numbers = _recorded(store, key), f"splits/{key}.parquet"
-    if names and names != [_path(key, now)]:
-        raise _other(store, dataset, names, now, places)
+    if names and names != [_path(key, current)]:
+        raise _other(store, dataset, names, current, places)
     if not names and store.exists([numbers]):
-        _refuse_other_numbers(store, dataset, numbers, now)
+        _refuse_other_numbers(store, dataset, numbers, current)
 
 
 def compare_beside(weights: Path, source: DataSource, data: Data, root: Path) -> None:
@@ -128,13 +128,13 @@ def _table(data: Fingerprint) -> bytearray:
 
 
 def _other(
-    store: Store, dataset: dict[str, Any], names: list[str], now: Fingerprint, places: Places
+    store: Store, dataset: dict[str, Any], names: list[str], current: Fingerprint, places: Places
 ) -> OtherImagesError:
     """The error that lists the differences from the fingerprints `names`."""
     place, reasons = places(), []
     for name in names:
         try:
-            reasons += list(differences(load(store, name), now, place))
+            reasons += list(differences(load(store, name), current, place))
         except Exception as error:
             # Any error of the record: its name already tells that the data have changed.
             reasons.append(f"the difference is unknown, since its record is damaged ({error})")
@@ -144,16 +144,17 @@ def _other(
     )
 
 
-def _refuse_other_numbers(store: Store, dataset: dict[str, Any], path: str, now: Fingerprint) -> None:
-    """Compare the numbers of the images, all that an older store has, with those of `now`."""
+def _refuse_other_numbers(store: Store, dataset: dict[str, Any], path: str, current: Fingerprint) -> None:
+    """Compare the numbers of the images, all that an older store has, with those of `current`."""
     table = pq.read_table(pa.BufferReader(store.read_sealed(path)), schema=tables.SPLITS)
     names, images = table["split"].to_numpy(), table["image"].to_numpy()
     for split in ("train", "test", "database"):
         numbers = images[names == split]
-        current = now.splits[split].numbers if split in now.splits else np.array([], dtype=np.int64)
-        if not np.array_equal(numbers, current):
+        current_numbers = current.splits[split].numbers if split in current.splits else np.array([], dtype=np.int64)
+        if not np.array_equal(numbers, current_numbers):
             raise OtherImagesError(
                 f"data set {dataset['name']!r}: the store's results come from other images: its {split} split held "
-                f"{len(numbers):,} images ({path}), now it holds {len(current):,}, "
-                f"{len(np.setdiff1d(current, numbers)):,} of them new. Restore the files, or use another --storage"
+                f"{len(numbers):,} images ({path}), now it holds {len(current_numbers):,}, "
+                f"{len(np.setdiff1d(current_numbers, numbers)):,} of them new. Restore the files, or use another "
+                f"--storage"
             )

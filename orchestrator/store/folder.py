@@ -86,10 +86,10 @@ class Folder:
         # Parsing is work for the cores, waiting for a bucket is not.
         workers = os.cpu_count() if self.store.folder is not None else THREADS
         with ThreadPoolExecutor(workers) as pool:
-            found = zip(names, pool.map(self._read, names), strict=True) if names else ()
-            return {name: table for name, table in found if table is not None}
+            read_tables = zip(names, pool.map(self._read, names), strict=True) if names else ()
+            return {name: table for name, table in read_tables if table is not None}
 
-    def parts(self) -> Iterator[pa.Table]:
+    def iter_tables(self) -> Iterator[pa.Table]:
         """The tables of all files that can be read, a few of them in memory at once.
 
         Files that are merged meanwhile are read in their new form, so that some rows may come twice.
@@ -129,19 +129,19 @@ class Folder:
 
     def _parsed(self, name: str, data: bytes) -> pa.Table:
         file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=self._text, pre_buffer=False)
-        there = set(file.schema_arrow.names)
-        if missing := sorted(self._required - there):
+        column_names = set(file.schema_arrow.names)
+        if missing := sorted(self._required - column_names):
             raise ValueError(f"it has no column {', '.join(missing)}")
         rows.check_types(file.schema_arrow, self.columns)
-        if there - self._known:
+        if column_names - self._known:
             self.newer.add(name)
         if merged.UNSEALED in (file.metadata.metadata or {}):
             self.unsealed.add(self._place(name))
         # Threads over files are enough: threads within small files cost more than they save.
         large = len(data) > LARGE
-        found = file.read(columns=[name for name in self.columns.names if name in there], use_threads=large)
+        read = file.read(columns=[name for name in self.columns.names if name in column_names], use_threads=large)
         columns = {
-            field.name: found[field.name] if field.name in there else pa.nulls(len(found), field.type)
+            field.name: read[field.name] if field.name in column_names else pa.nulls(len(read), field.type)
             for field in self._schema
         }
         table = pa.table(columns)

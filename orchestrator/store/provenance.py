@@ -13,13 +13,13 @@ _LIBRARIES = ("signsym", "torch", "torchvision", "ray", "numpy", "pyarrow")
 
 def git() -> str:
     """The commit of the code, with "+" where files are changed; "" where the code is not in a checkout."""
-    here = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parent
 
-    def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    def run(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return ask("rev-parse", "HEAD") + ("+" if ask("status", "--porcelain", "--untracked-files=no") else "")
+        return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
 

@@ -62,15 +62,15 @@ class Store(Files):
 
     def table(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of a folder's files; broken and foreign files are left out and named in `skipped`."""
-        file_tables = list(self.parts(folder, schema, columns))
+        file_tables = list(self.iter_tables(folder, schema, columns))
         if file_tables:
             return pa.concat_tables(file_tables)
         return pa.Table.from_batches([], pa.schema([schema.field(name) for name in columns or schema.names]))
 
-    def parts(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    def iter_tables(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows of a folder's files, file by file; broken and foreign files are left out and named in `skipped`."""
         files = Folder(self, folder, schema, columns or schema.names, plain=schema.names)
-        for table in files.parts():
+        for table in files.iter_tables():
             yield table.cast(files.columns)
         self.skipped |= files.skipped
         self.unsealed |= files.unsealed

@@ -27,7 +27,7 @@ Expected = tuple[pa.Array, NDArray[np.int64], NDArray[np.float64]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Tally:
+class OutcomeTally:
     """What the outcomes of some cells add up to."""
 
     cells: pa.Array
@@ -62,50 +62,50 @@ def sound_results(store: Files, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def _sound(results: Folder, outcomes: Folder, names: list[str], trusted: list[pa.Array]) -> Iterator[pa.Table]:
-    there = set(outcomes.names())
-    bare: dict[str, pa.Table] = {}
+    outcome_names = set(outcomes.names())
+    unmatched: dict[str, pa.Table] = {}
     for start in range(0, len(names), AT_ONCE):
-        some = results.read(names[start : start + AT_ONCE])
-        paired = outcomes.read([name for name in some if name in there])
-        for name, table in some.items():
+        batch = results.read(names[start : start + AT_ONCE])
+        paired = outcomes.read([name for name in batch if name in outcome_names])
+        for name, table in batch.items():
             if name in outcomes.broken:
                 continue
             if name not in paired:
-                bare[name] = table
+                unmatched[name] = table
                 continue
             sums = tally(paired[name])
-            at = places(single(table["cell"]), sums.cells)
-            if reason := misfit(expected(table), at, sums):
+            positions = places(single(table["cell"]), sums.cells)
+            if reason := misfit(expected(table), positions, sums):
                 outcomes.skip(name, reason)
                 continue
-            if (at < 0).any():
-                bare[name] = table.filter(pa.array(at < 0))
-                table = table.filter(pa.array(at >= 0))
+            if (positions < 0).any():
+                unmatched[name] = table.filter(pa.array(positions < 0))
+                table = table.filter(pa.array(positions >= 0))
             if merged.is_merged(name):
                 trusted.append(single(table["cell"]))
             yield table
-    if bare:
-        yield from _bare(outcomes, bare, names, pa.chunked_array(trusted, pa.string()))
+    if unmatched:
+        yield from _matched_elsewhere(outcomes, unmatched, names, pa.chunked_array(trusted, pa.string()))
 
 
-def _bare(
-    outcomes: Folder, bare: dict[str, pa.Table], names: Sequence[str], trusted: pa.ChunkedArray
+def _matched_elsewhere(
+    outcomes: Folder, unmatched: dict[str, pa.Table], names: Sequence[str], trusted: pa.ChunkedArray
 ) -> Iterator[pa.Table]:
     """Those of the results without outcomes of the same name whose outcomes are in other files."""
-    others = _joined(outcomes, sorted(sharing(outcomes.names(), names)))
-    for name, table in bare.items():
-        at = np.full(len(table), -1)
-        if others is not None:
-            at = places(single(table["cell"]), others.cells)
-            if reason := misfit(expected(table), at, others, own=False):
+    other_outcomes = _joined(outcomes, sorted(sharing(outcomes.names(), names)))
+    for name, table in unmatched.items():
+        positions = np.full(len(table), -1)
+        if other_outcomes is not None:
+            positions = places(single(table["cell"]), other_outcomes.cells)
+            if reason := misfit(expected(table), positions, other_outcomes, exclusive=False):
                 outcomes.skip(name, reason)
                 continue
-        yield table.filter(pa.array(at >= 0))
+        yield table.filter(pa.array(positions >= 0))
         # What a merged file has is not missing: a killed compaction, or a late sweep, has left it here as well.
-        lost = table.filter(pa.array(at < 0))
-        lost = lost.filter(pc.invert(pc.is_in(lost["cell"], value_set=trusted)))
-        if len(lost):
-            outcomes.skip(name, missing(len(lost), len(table)))
+        missing_rows = table.filter(pa.array(positions < 0))
+        missing_rows = missing_rows.filter(pc.invert(pc.is_in(missing_rows["cell"], value_set=trusted)))
+        if len(missing_rows):
+            outcomes.skip(name, missing(len(missing_rows), len(table)))
 
 
 def sharing(outcomes: Iterable[str], results: Iterable[str]) -> set[str]:
@@ -114,7 +114,7 @@ def sharing(outcomes: Iterable[str], results: Iterable[str]) -> set[str]:
     return (files - set(results)) | {name for name in files if merged.is_merged(name)}
 
 
-def tally(outcomes: pa.Table) -> Tally:
+def tally(outcomes: pa.Table) -> OutcomeTally:
     """The tally of a table of outcomes, whose cells are dictionary-encoded."""
     column = single(outcomes["cell"])
     codes, images = to_numpy(column.indices), to_numpy(single(outcomes["image"]))
@@ -130,7 +130,7 @@ def tally(outcomes: pa.Table) -> Tally:
         order = order[np.append(True, pairs[1:] != pairs[:-1])]
         codes, scores = codes[order], scores[order]
     counts = np.bincount(codes, minlength=len(column.dictionary))
-    return Tally(column.dictionary, counts, np.bincount(codes, scores, len(counts)) / np.maximum(1, counts))
+    return OutcomeTally(column.dictionary, counts, np.bincount(codes, scores, len(counts)) / np.maximum(1, counts))
 
 
 def expected(results: pa.Table) -> Expected:
@@ -138,28 +138,28 @@ def expected(results: pa.Table) -> Expected:
     return single(results["cell"]), to_numpy(single(results["n"])), to_numpy(single(results["value"]))
 
 
-def places(cells: pa.Array, found: pa.Array) -> NDArray[np.int64]:
+def places(cells: pa.Array, all_cells: pa.Array) -> NDArray[np.int64]:
     """Where each of `cells` stands in `found`; -1 where it does not."""
-    if found.equals(cells):
+    if all_cells.equals(cells):
         return np.arange(len(cells))
-    at = pc.index_in(cells, value_set=found)
-    return to_numpy(pc.fill_null(at, -1) if at.null_count else at).astype(np.int64)
+    positions = pc.index_in(cells, value_set=all_cells)
+    return to_numpy(pc.fill_null(positions, -1) if positions.null_count else positions).astype(np.int64)
 
 
-def misfit(results: Expected, at: NDArray[np.int64], found: Tally, own: bool = True) -> str:
+def misfit(results: Expected, positions: NDArray[np.int64], sums: OutcomeTally, exclusive: bool = True) -> str:
     """Why outcomes are not those of `results`, whose places in the tally are `at`; "" where they are.
 
     With `own` they must be outcomes of nothing else.
     """
     cells, n, values = results
-    rows = np.flatnonzero(at >= 0)
-    counts, means = found.counts[at[rows]], found.means[at[rows]]
+    rows = np.flatnonzero(positions >= 0)
+    counts, means = sums.counts[positions[rows]], sums.means[positions[rows]]
     wrong = np.flatnonzero((counts != n[rows]) | ~(np.abs(means - values[rows]) <= ROUNDING))
     if len(wrong):
         row = int(rows[wrong[0]])
         words = f"cell {cells[row].as_py()[:16]} has {counts[wrong[0]]} outcomes of mean {means[wrong[0]]:g}, its"
         return f"{words} result is {values[row]:g}, n = {n[row]}; {NOT_DONE}"
-    if own and (more := int((found.counts > 0).sum()) - len(np.unique(at[rows]))):
+    if exclusive and (more := int((sums.counts > 0).sum()) - len(np.unique(positions[rows]))):
         return f"{more} of its cells have no result in the file of the same name; {NOT_DONE}"
     return ""
 
@@ -169,14 +169,14 @@ def missing(lost: int, results: int) -> str:
     return f"missing: {lost} of the {results} results of the same name have no outcomes; {NOT_DONE}"
 
 
-def _joined(outcomes: Folder, names: Sequence[str]) -> Tally | None:
+def _joined(outcomes: Folder, names: Sequence[str]) -> OutcomeTally | None:
     """The tally of merged files together."""
     tallies = []
     for start in range(0, len(names), AT_ONCE):
         tallies += [tally(table) for table in outcomes.read(names[start : start + AT_ONCE]).values()]
     if not tallies:
         return None
-    cells = pa.concat_arrays([each.cells for each in tallies])
-    return Tally(
-        cells, np.concatenate([each.counts for each in tallies]), np.concatenate([each.means for each in tallies])
+    cells = pa.concat_arrays([sums.cells for sums in tallies])
+    return OutcomeTally(
+        cells, np.concatenate([sums.counts for sums in tallies]), np.concatenate([sums.means for sums in tallies])
     )

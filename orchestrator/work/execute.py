@@ -289,19 +289,22 @@ def _provenance(context: JobContext) -> dict[str, Any]:
 
 def _kernels(precision: Precision, deterministic: bool) -> dict[str, Any]:
     """The precision and determinism that this device had under these settings; a CPU is always deterministic."""
-    here = device()
-    return {"precision": effective(precision, here), "deterministic": deterministic or here.type != "cuda"}
+    this_device = device()
+    return {
+        "precision": effective(precision, this_device),
+        "deterministic": deterministic or this_device.type != "cuda",
+    }
 
 
 def _memory() -> dict[str, int | None]:
     """The peak bytes of tensors on the GPU since the job began, and the GPU's bytes."""
-    here = device()
-    if here.type != "cuda":
+    this_device = device()
+    if this_device.type != "cuda":
         return {"gpu_peak": None, "gpu_total": None}
-    total = torch.cuda.get_device_properties(here).total_memory
-    return {"gpu_peak": torch.cuda.max_memory_allocated(here), "gpu_total": total}
+    total = torch.cuda.get_device_properties(this_device).total_memory
+    return {"gpu_peak": torch.cuda.max_memory_allocated(this_device), "gpu_total": total}
 
 
 def _device_name() -> str:
-    here = device()
-    return torch.cuda.get_device_name(here) if here.type == "cuda" else f"cpu x {torch.get_num_threads()}"
+    this_device = device()
+    return torch.cuda.get_device_name(this_device) if this_device.type == "cuda" else f"cpu x {torch.get_num_threads()}"

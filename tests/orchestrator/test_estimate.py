@@ -35,7 +35,7 @@ def put(store, plan, seconds):
 def test_what_was_measured_goes_before_what_is_stated(plan, tmp_path):
     store = Store(str(tmp_path))
     before = survey_store(store).estimates(plan.jobs.values())
-    assert before == {key: job.guess for key, job in plan.jobs.items()}
+    assert before == {key: job.default_seconds for key, job in plan.jobs.items()}
     put(store, plan, {"pretrain": 7.0, "finetune": 5.0, "attack": 2.0})
     found = survey_store(store)
     assert set(found.estimates(plan.jobs.values()).values()) == {7.0, 5.0, 2.0}

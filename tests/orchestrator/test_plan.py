@@ -329,6 +329,7 @@ def test_every_source_of_gradients_is_planned_and_equal_ones_are_one_job(tmp_pat
 def test_draws_and_the_attacks_of_a_hybrid_are_part_of_the_estimate(tmp_path):
     _, jobs = sources(tmp_path, "brsf", "[feedback, eot, hybrid]")
     feedback, eot, hybrid = (
-        next(job.guess for job in jobs if job.spec["gradient"] == name) for name in ("feedback", "eot", "hybrid")
+        next(job.default_seconds for job in jobs if job.spec["gradient"] == name)
+        for name in ("feedback", "eot", "hybrid")
     )
     assert feedback < hybrid < eot
