@@ -1,4 +1,4 @@
-"""`signsym compact`: the small files of a store become few."""
+"""`signsym compact`: merges the small files of a store."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from orchestrator.engine.sweep import COMPLETE, show_skipped
 from orchestrator.store.compact import MANY, compact, small_files
 from orchestrator.store.store import Store
 
-#: Seconds between two lines about how far it is.
+#: Seconds between two progress lines.
 PERIOD = 10.0
 
 
 def run_compact(store: Store, console: Console) -> int:
-    """Merge what can be merged and print what became of it."""
-    spoken = time.monotonic()
+    """Merge the small files of `store` and print the counts."""
+    printed_at = time.monotonic()
 
     def progress(done: int, total: int) -> None:
-        nonlocal spoken
-        if time.monotonic() - spoken > PERIOD:
-            spoken = time.monotonic()
+        nonlocal printed_at
+        if time.monotonic() - printed_at > PERIOD:
+            printed_at = time.monotonic()
             console.print(f"merged {done:,} of {total:,} jobs", highlight=False)
 
     result = compact(store, progress)
@@ -41,7 +41,7 @@ def run_compact(store: Store, console: Console) -> int:
 
 
 def suggest(store: Store, console: Console) -> None:
-    """Say that a compaction would help, where it would."""
+    """Print a suggestion where a compaction would help."""
     if (count := small_files(store)) >= MANY:
         words = f"{count:,} small files are slow to read; to merge them, at any time: signsym compact {store.uri}"
         console.print(words, highlight=False, soft_wrap=True)

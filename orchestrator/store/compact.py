@@ -1,12 +1,12 @@
 """`signsym compact`: small files of results, outcomes and examples become few large ones.
 
-Killed at any instant it loses and doubles nothing, and sweeps and readers go on beside it. For some jobs at a time:
-their outcomes and examples are put together first and their results last, as an attack job writes them; all is read
-back; the list of the jobs follows; only then the small files go. Until then readers see each cell once, since of two
-equal rows of a cell one counts. What a killed compaction left is ended by the next.
+Killed at any instant it loses and duplicates nothing, and sweeps and readers may run beside it. Batches of jobs are
+merged one after the other: outcomes and examples are written first and results last, as an attack job writes them; all
+are read back; the list of the jobs is written; only then the small files are removed. Until then readers count each
+cell once, since equal rows of a cell count as one. The next compaction completes what a killed one has begun.
 
-Only what can be trusted is merged: results with all their outcomes, in files without columns of a newer version.
-Everything else stays as it is.
+Only trusted files are merged: results with all their outcomes, in files without columns of a newer version. All other
+files stay as they are.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ SMALL = {"outcomes": 1 << 20, "examples": 1 << 16, "results": 1 << 20}
 #: Most jobs, outcomes and bytes of examples in one merged file, since a page may need few of its curves. A merged file
 #: is merged again until it has half of that.
 JOBS, OUTCOMES, EXAMPLES = 2000, 1_000_000, 1 << 24
-#: So many small files are worth a word of `signsym status`.
+#: Small files from which on `signsym status` suggests a compaction.
 MANY = 500
-#: What a compaction claims, so that no two run at once.
+#: The claim of a compaction, so that two never run at once.
 CLAIM = "compact"
 _TEMPORARY = re.compile(r"\.merged-[0-9a-f]{32}\..+\.tmp")
-#: What jobs are sorted by, so that a curve's are in few files.
+#: The sort order of jobs, so that those of one curve are in few files.
 _ORDER = ("task", "dataset", "backbone", "weights", "finetune", "attack", "gradient", "rule", "seed", "job")
 
 #: The tables of one name, by folder.
@@ -55,13 +55,13 @@ Tables = dict[str, pa.Table]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compaction:
-    """What a compaction did."""
+    """The counts of a finished compaction."""
 
-    #: Small files that were merged, their jobs, and the files that hold them now.
+    #: Numbers of merged small files, of their jobs, and of the files that now hold them.
     files: int = 0
     jobs: int = 0
     merged_files: int = 0
-    #: Files that killed compactions and sweeps had left behind, which were removed.
+    #: Removed files that killed compactions and sweeps had left behind.
     leftovers: int = 0
 
 
@@ -73,7 +73,7 @@ class _Candidate:
     place: tuple[str, ...]
     jobs: frozenset[str]
     cells: frozenset[str]
-    #: Number of outcomes; bytes of examples, and whether those stay where they are.
+    #: The number of outcomes; bytes of examples, and whether those stay in their file.
     outcomes: int
     examples: int
     stay: bool
@@ -86,7 +86,7 @@ class _Candidate:
 
 
 def small_files(store: Store) -> int:
-    """How many small files of results and outcomes there are."""
+    """The number of small files of results and outcomes."""
     return sum(
         entry.size < SMALL[folder] and entry.name.endswith(".parquet") and not merged.is_merged(_stem(entry.name))
         for folder in ("results", "outcomes")
@@ -96,10 +96,10 @@ def small_files(store: Store) -> int:
 
 
 def compact(store: Store, progress: Callable[[int, int], None] = lambda done, of: None) -> Compaction:
-    """Merge the small files of `store`; what cannot be used is named in `store.skipped`.
+    """Merge the small files of `store`; files that cannot be used are named in `store.skipped`.
 
-    `progress` hears how many of how many jobs are merged. Raises StoreError for a store that cannot be written, and
-    where another compaction runs.
+    `progress` is called with the numbers of merged jobs and of all jobs. Raises StoreError for a store that cannot be
+    written, and while another compaction runs.
     """
     with Claims(store, list) as claims:
         if not claims.take([CLAIM]):
@@ -128,7 +128,7 @@ def compact(store: Store, progress: Callable[[int, int], None] = lambda done, of
         return done
 
 
-# What a killed compaction left
+# Completing a killed compaction
 
 
 def _remove_temporary(store: Store) -> int:
@@ -138,7 +138,7 @@ def _remove_temporary(store: Store) -> int:
 
 
 def _finish_killed(store: Store, folders: Mapping[str, Folder]) -> int:
-    """Bring what a killed compaction began to its end; the number of files that were removed."""
+    """Complete a compaction that was killed; returns the number of removed files."""
     names = {folder: set(files.names()) for folder, files in folders.items()}
     results, lists, removed = names["results"], set(merged.lists(store)), 0
     if results <= names["outcomes"]:
@@ -156,7 +156,7 @@ def _finish_killed(store: Store, folders: Mapping[str, Folder]) -> int:
 def _remove_merged(
     store: Store, folders: Mapping[str, Folder], names: Mapping[str, set[str]], holders: Sequence[str]
 ) -> int:
-    """Remove the small files whose every row one of the merged files `holders` has."""
+    """Remove the small files whose rows are all in one of the merged files `holders`; returns their number."""
     holder_of: dict[str, str] = {}
     for name in holders:
         cells = Folder(store, "results", tables.RESULTS, ["cell"], plain=["cell"]).read([name])
@@ -185,7 +185,7 @@ def _remove_merged(
 
 
 def _has(merged_table: pa.Table | None, table: pa.Table) -> bool:
-    """Whether a merged table has the rows of a table, and no others of the same cells."""
+    """Whether a merged table has exactly the rows of `table` for its cells."""
     if merged_table is None:
         return False
     cells = pc.unique(table["cell"].cast(pa.string()))
@@ -194,7 +194,7 @@ def _has(merged_table: pa.Table | None, table: pa.Table) -> bool:
 
 
 def _comparable(table: pa.Table) -> pa.Table:
-    """The rows in one order, numbers as their bits: NaN is not equal to itself."""
+    """The rows in a fixed order, floats as their bits, since NaN is not equal to itself."""
     bits = {pa.float64(): pa.int64(), pa.float32(): pa.int32()}
     text = {name: pa.string() for name in table.column_names if pa.types.is_dictionary(table[name].type)}
     table = table.combine_chunks()
@@ -205,11 +205,11 @@ def _comparable(table: pa.Table) -> pa.Table:
     return pa.table(columns).sort_by(order)
 
 
-# What is merged
+# Merging
 
 
 def _candidates(store: Store, folders: Mapping[str, Folder]) -> Iterator[_Candidate]:
-    """What may be merged, as far as its results and the sizes of its files tell."""
+    """The files that may be merged, by their results and sizes."""
     sizes, results = _sizes(store), folders["results"]
     names = [
         name
@@ -239,7 +239,7 @@ def _candidates(store: Store, folders: Mapping[str, Folder]) -> Iterator[_Candid
 
 
 def _batches(candidates: Sequence[_Candidate]) -> Iterator[list[_Candidate]]:
-    """Those of the candidates that come into one file: no cell twice, and rows with and without a digest apart."""
+    """Batches of candidates for one merged file each: no repeated cell, and files with and without a digest apart."""
     for unsealed in (False, True):
         batch: list[_Candidate] = []
         cells: set[str] = set()
@@ -260,7 +260,7 @@ def _batches(candidates: Sequence[_Candidate]) -> Iterator[list[_Candidate]]:
 
 
 def _merge(store: Store, folders: Mapping[str, Folder], batch: Sequence[_Candidate]) -> tuple[int, int]:
-    """Merge the files of a batch; the numbers of files and of jobs that were."""
+    """Merge the files of a batch; returns the numbers of merged files and jobs."""
     held = _read(
         folders, [candidate.name for candidate in batch], stay={candidate.name for candidate in batch if candidate.stay}
     )
@@ -301,7 +301,7 @@ def _merge(store: Store, folders: Mapping[str, Folder], batch: Sequence[_Candida
 
 
 def _read(folders: Mapping[str, Folder], names: Sequence[str], stay: Set[str] = frozenset()) -> dict[str, Tables]:
-    """The tables of those of `names` that can be trusted: results with all their outcomes, and examples if any.
+    """The tables of the trusted files of `names`: results with all their outcomes, and examples if there are any.
 
     Examples of the names `stay` are not read.
     """
@@ -332,7 +332,7 @@ def _sizes(store: Store) -> dict[str, dict[str, int]]:
 
 
 def _remove(store: Store, paths: Sequence[str]) -> int:
-    # Waiting for a bucket is no work.
+    # In threads, since a bucket's latency dominates.
     with ThreadPoolExecutor(THREADS) as pool:
         return len(list(pool.map(store.remove, paths)))
 

@@ -1,4 +1,4 @@
-"""Where a store lies: a local folder, a bucket, or anything else that pyarrow or fsspec can open by a URI."""
+"""The files of a store, in a local folder, a bucket, or any other place that pyarrow or fsspec opens by a URI."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.store.reasons import FOLDER, printable, reason_of_mode
 from orchestrator.store.uri import UriError, check
 from signsym_core import seal
 
-#: What to do about an error of the machine, by its number.
+#: The remedy for an error of the operating system, by its number.
 _ADVICE = {
     errno.ENOSPC: "free some space, or choose another --storage",
     errno.EDQUOT: "free some space, or choose another --storage",
@@ -35,26 +35,26 @@ class StoreError(OSError):
 
 @dataclasses.dataclass(frozen=True)
 class FolderEntry:
-    """What stands in a folder under a name."""
+    """An entry of a folder."""
 
     name: str
-    #: Why it is no file that can be read; "" for a file. A folder is one.
+    #: Why it is no readable file, such as that it is a folder; "" for a file.
     reason: str
-    #: When it was last written to, in seconds since 1970; 0 where that is not known.
+    #: Time of the last write, in seconds since 1970; 0 where it is unknown.
     modified: float = 0.0
-    #: Bytes; 0 for what is no file.
+    #: Bytes; 0 where it is no file.
     size: int = 0
 
 
 class Files:
-    """Files below one place. A file that is written appears whole or not at all."""
+    """The files below a folder or a bucket's prefix. A file is written completely or not at all."""
 
     def __init__(self, uri: str) -> None:
-        #: What was met and could not be used, by its place below the store, with the reason.
+        #: Entries that could not be used, by their path below the store, with the reason.
         self.skipped: dict[str, str] = {}
-        #: Files that were read and carry no digest: those of versions before there were any.
+        #: Files without a digest that were read: those of versions before digests.
         self.unsealed: set[str] = set()
-        #: The local folder; None elsewhere.
+        #: The local folder; None for a store that is not local.
         self.folder: Path | None = None
         if "://" not in uri:
             self.folder = Path(uri).expanduser().resolve()
@@ -69,13 +69,14 @@ class Files:
         self.fs, self.root = _opened(uri)
         if isinstance(self.fs, fs.LocalFileSystem):
             self.folder = Path(self.root)
-        #: An object store shows an object when all of it has arrived.
+        #: Whether the place is an object store, which shows an object only when it is complete.
         self.puts = isinstance(self.fs, (fs.S3FileSystem, fs.GcsFileSystem)) or "Azure" in type(self.fs).__name__
 
     def read(self, path: str) -> bytes:
-        """The bytes at `path`; FileNotFoundError where there is nothing, OSError for what is no file.
+        """The bytes at `path`. Raises FileNotFoundError where there is no entry, OSError for an entry that is no file.
 
-        A local file is not mapped: truncated in use, it would kill the process. A pipe or a device is never opened.
+        A local file is not memory-mapped: truncated in use, it would kill the process. Pipes and devices are never
+        opened.
         """
         if self.folder is None:
             with self.fs.open_input_stream(f"{self.root}/{path}") as stream:
@@ -88,24 +89,24 @@ class Files:
             return file.read()
 
     def read_sealed(self, path: str) -> bytes:
-        """The bytes of a file at `path` that a number comes from. Raises DamagedError where its digest is another."""
+        """The bytes of a sealed file. Raises DamagedError where they do not have its digest."""
         data = self.read(path)
         if not seal.check(data):
             self.unsealed.add(path)
         return data
 
     def exists(self, paths: Sequence[str]) -> set[str]:
-        """Those of `paths` at which there is a file."""
+        """The paths among `paths` at which there is a file."""
         if self.folder is not None:
             return {path for path in paths if (self.folder / path).is_file()}
         infos = self.fs.get_file_info([f"{self.root}/{path}" for path in paths])
         return {path for path, info in zip(paths, infos, strict=True) if info.type == fs.FileType.File}
 
     def entries(self, folder: str, deep: bool = False) -> list[FolderEntry]:
-        """What stands in a folder, by name; nothing where there is no such folder. `deep`: in its folders as well, as
-        FOLDER/NAME.
+        """The entries of a folder, sorted by name; none where there is no such folder. With `deep` also those of its
+        folders, as FOLDER/NAME.
 
-        A local folder that cannot be read is an entry of its own, whose name is empty.
+        A local folder that cannot be read is one entry with an empty name.
         """
         if self.folder is not None:
             return sorted(_entries(self.folder / folder, deep), key=lambda entry: entry.name)
@@ -119,8 +120,8 @@ class Files:
         return sorted(entries, key=lambda entry: entry.name)
 
     def listing(self, folder: str, suffix: str) -> tuple[list[str], dict[str, str]]:
-        """The sorted names of one folder's files that end with `suffix`; and all else that is there, by its place
-        below the store with the reason why it is none of them. Temporary files are neither.
+        """The sorted names of a folder's files that end with `suffix`; and all other entries, by their path below the
+        store, with the reason why they are not among them. Temporary files are in neither.
         """
         names, strangers = [], {}
         for entry in self.entries(folder):
@@ -136,18 +137,18 @@ class Files:
         return names, strangers
 
     def names(self, folder: str, suffix: str) -> list[str]:
-        """The sorted names of one folder's files that end with `suffix`; temporary ones are not among them."""
+        """The sorted names of a folder's files that end with `suffix`, without temporary ones."""
         return self.listing(folder, suffix)[0]
 
     def remove(self, path: str) -> None:
-        """Remove the file at `path`, if it is there."""
+        """Remove the file at `path`, if there is one."""
         if self.folder is not None:
             (self.folder / path).unlink(missing_ok=True)
         elif self.fs.get_file_info(f"{self.root}/{path}").type != fs.FileType.NotFound:
             self.fs.delete_file(f"{self.root}/{path}")
 
     def write(self, path: str, data: bytes | bytearray | memoryview) -> None:
-        """Put `data` at `path`, whole or not at all, also when the machine stops in the middle."""
+        """Write `data` to `path`, completely or not at all, also when the machine stops in the middle."""
         try:
             if self.folder is not None:
                 _replace(self.folder / path, data)
@@ -207,7 +208,7 @@ def _entries(folder: Path, deep: bool, prefix: str = "") -> Iterator[FolderEntry
             try:
                 status = entry.stat()
             except FileNotFoundError:
-                # Removed between the listing and this; a link that leads nowhere stays.
+                # A file that was removed after the listing is left out; a link that leads nowhere is named.
                 if entry.is_symlink():
                     yield FolderEntry(name, "it is a link that leads nowhere")
             except OSError as error:

@@ -1,7 +1,7 @@
-"""Reading a folder of a store: every file is checked as it is read, and no file can stop the others.
+"""Reads a folder of a store: every file is checked as it is read, and a broken file does not stop the others.
 
-A file that is damaged, half-written, foreign or of an old schema, whose rows cannot be results, or that is no file at
-all, is left out and named in `skipped` with the reason. It does not matter how many jobs a file holds.
+A file that is damaged, incomplete, foreign or of an old schema, that has impossible rows, or that is no file at all, is
+left out and named in `skipped` with the reason. A file may have the rows of any number of jobs.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from orchestrator.store.files import Files
 from orchestrator.store.reasons import reason_of
 from signsym_core import seal
 
-#: Files that are read at once from a store that is not local.
+#: Files that are read concurrently from a store that is not local.
 THREADS = 16
-#: Files whose tables are in memory at once where only their rows are gone through.
+#: Files whose tables are in memory together where tables are read one after the other.
 AT_ONCE = 64
-#: Bytes of a file from which on it is read by several threads.
+#: Files of more bytes are read by several threads each.
 LARGE = 20_000_000
 
 
 class Folder:
     """The Parquet files of one folder of a store, all of one schema.
 
-    A file appears whole under a name that says what it holds and never changes, so a name is read once; what could not
-    be read is tried again later. Text is dictionary-encoded, since most of it comes many times, but for the columns
-    that `plain` names.
+    A file is written completely and never changes under its name, so each name is read once; a file that could not be
+    read is read again later. Text is dictionary-encoded, since most values repeat, except for the columns `plain`.
     """
 
     def __init__(
@@ -43,29 +42,29 @@ class Folder:
         text = pa.dictionary(pa.int32(), pa.string())
         kinds = [text if field.name in self._text else field.type for field in self.columns]
         self._schema = pa.schema(zip(self.columns.names, kinds, strict=True))
-        # A file that lacks any column of the table is foreign, also where that column is not asked for.
+        # A file that lacks any column of the table is foreign, also where that column is not read.
         self._known = set(schema.names)
         self._required = self._known - tables.ADDED
-        #: Files that were read and must not be used, by name, with the reason.
+        #: Files that must not be used, by name, with the reason.
         self.broken: dict[str, str] = {}
         self._strangers: dict[str, str] = {}
         #: Files that were read and have no digest, or hold rows of such files: they are older than digests are.
         self.unsealed: set[str] = set()
-        #: Files that were listed and gone when they were to be read: merged with others, as a rule.
+        #: Files that were removed between their listing and their reading, usually because they were merged.
         self.vanished: set[str] = set()
-        #: Files with columns that the table does not have: those of a newer version.
+        #: Files of a newer version, with columns that the table does not have.
         self.newer: set[str] = set()
 
     @property
     def skipped(self) -> dict[str, str]:
-        """What could not be read, by its place below the store, with the reason."""
+        """The entries that could not be used, by their path below the store, with the reason."""
         return {**self._strangers, **{self._place(name): reason for name, reason in self.broken.items()}}
 
     def names(self) -> list[str]:
-        """The files that are there now, without their suffix.
+        """The present files, without their suffix.
 
-        Files that are merged during the listing could be missed in both forms. They go when the list of their jobs is
-        there, so a listing during which no such list appears has missed none.
+        Files that are merged during the listing could be missed in both forms. They are removed after the list of their
+        jobs is written, so a listing during which no such list appears has missed none.
         """
         before = merged.lists(self.store)
         for _ in range(merged.LOOKS):
@@ -77,22 +76,22 @@ class Folder:
         return [file.removesuffix(".parquet") for file in files]
 
     def skip(self, name: str, reason: str) -> None:
-        """Name a file that is missing, or that can be read and still must not be used."""
+        """Record a file that must not be used: it is missing, or readable and wrong."""
         self.broken[name] = reason
 
     def read(self, names: Iterable[str]) -> dict[str, pa.Table]:
-        """The tables of those of `names` that can be read, each column in one piece."""
+        """The tables of the readable files of `names`, each column as one chunk."""
         names = list(names)
-        # Parsing is work for the cores, waiting for a bucket is not.
+        # Local files are limited by the CPU, a bucket by its latency.
         workers = os.cpu_count() if self.store.folder is not None else THREADS
         with ThreadPoolExecutor(workers) as pool:
             read_tables = zip(names, pool.map(self._read, names), strict=True) if names else ()
             return {name: table for name, table in read_tables if table is not None}
 
     def iter_tables(self) -> Iterator[pa.Table]:
-        """The tables of all files that can be read, a few of them in memory at once.
+        """The tables of all readable files, of which only a few are in memory at a time.
 
-        Files that are merged meanwhile are read in their new form, so that some rows may come twice.
+        Files that are merged meanwhile are read in their new form, so that some rows may be repeated.
         """
         seen: set[str] = set()
         for _ in range(merged.LOOKS):
@@ -121,7 +120,7 @@ class Folder:
             self.vanished.add(name)
             return None
         except Exception as error:
-            # Whatever is wrong with one file must not hide the others: it is named instead.
+            # One broken file must not hide the others: it is recorded instead.
             self.broken[name] = reason_of(error)
             return None
         self.broken.pop(name, None)
@@ -137,7 +136,7 @@ class Folder:
             self.newer.add(name)
         if merged.UNSEALED in (file.metadata.metadata or {}):
             self.unsealed.add(self._place(name))
-        # Threads over files are enough: threads within small files cost more than they save.
+        # Small files are read by one thread each, since several files are read concurrently.
         large = len(data) > LARGE
         read = file.read(columns=[name for name in self.columns.names if name in column_names], use_threads=large)
         columns = {

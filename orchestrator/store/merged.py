@@ -16,7 +16,7 @@ from orchestrator.store import records
 from orchestrator.store.files import Files
 from signsym_core import seal
 
-#: Where the lists of jobs lie, and what merged files are called.
+#: The folder of the lists of jobs, and the names of merged files.
 FOLDER = "merged"
 #: In the footer of a merged file whose rows come from files without a digest: damage before that may have passed.
 UNSEALED = b"signsym_unsealed"
@@ -24,7 +24,7 @@ _NAME = re.compile(r"merged-[0-9a-f]{32}")
 #: The lists that this process has read, by store and name: a list never changes under its name. And how many are kept.
 _KNOWN: dict[tuple[str, str], frozenset[str]] = {}
 KEPT = 256
-#: Looks at a store that changes while it is listed, before the last one must do.
+#: Most listings of a store that changes while it is listed.
 LOOKS = 20
 
 
@@ -34,28 +34,28 @@ def is_merged(name: str) -> bool:
 
 
 def lists(store: Files) -> list[str]:
-    """The names of the lists of jobs that are there now."""
+    """The names of the present lists of jobs."""
     return [name for file in store.names(FOLDER, ".json") if is_merged(name := file.removesuffix(".json"))]
 
 
 def write_jobs(store: Files, name: str, jobs: Iterable[str]) -> None:
-    """Put the list of a merged file's jobs into the store."""
+    """Write the list of a merged file's jobs."""
     text = json.dumps({"jobs": sorted(set(jobs)), seal.KEY: seal.BLANK}, sort_keys=True)
     store.write(f"{FOLDER}/{name}.json", seal.sealed(text.encode()))
 
 
 def finished(store: Files, paths: Sequence[str]) -> set[str]:
-    """Those of `paths`, the results of jobs, that are there: as a file, or listed among a merged file's."""
+    """The paths among `paths`, the results of jobs, that exist: as a file, or in the list of a merged file."""
     loose = store.exists(paths)
     jobs = {_job(path): path for path in paths if path not in loose and path.startswith("results/")}
     return loose | {jobs[job] for name in (lists(store) if jobs else ()) for job in jobs.keys() & _jobs(store, name)}
 
 
 def forget_results(store: Files, paths: Iterable[str]) -> None:
-    """Take away what says that the results at `paths` are there: files, and every list that names one of their jobs.
+    """Make the jobs with results at `paths` count as not done: remove the files, and every list with one of the jobs.
 
-    Without its list a merged file still holds its rows; only a sweep that planned before they were there runs jobs of
-    it again.
+    Without its list a merged file still has its rows; only a sweep that was planned before the file was written runs
+    its jobs again.
     """
     jobs = set()
     for path in paths:
@@ -67,7 +67,7 @@ def forget_results(store: Files, paths: Iterable[str]) -> None:
 
 
 def check_list(store: Files, path: str) -> None:
-    """Raises ValueError, or DamagedError, where the file at `path` is no list of jobs."""
+    """Raises ValueError or DamagedError where the file at `path` is no list of jobs."""
     _parsed(store.read_sealed(path))
 
 

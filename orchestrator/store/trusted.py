@@ -1,7 +1,7 @@
-"""Which results can be trusted: those whose outcomes are there and are theirs. A job is done when all of its are.
+"""Which results can be trusted: those whose stored outcomes add up to them. A job is done when all of its results are.
 
-Outcomes lie in a file that is named like that of their results, or, where files were merged, in any that is named like
-none.
+Outcomes are in the file with the name of their results or, where files were merged, in any file whose name no file of
+results has.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from orchestrator.store.files import Files
 from orchestrator.store.folder import AT_ONCE, Folder
 from orchestrator.store.rows import ROUNDING
 
-#: What is said of the cells of results that are not sound.
+#: The end of each reason for results that cannot be trusted.
 NOT_DONE = "its cells count as not done"
-#: Of some results the cells, their numbers of images and their values.
+#: The cells of some results, their numbers of images and their values.
 Expected = tuple[pa.Array, NDArray[np.int64], NDArray[np.float64]]
 
 
 @dataclasses.dataclass(frozen=True)
 class OutcomeTally:
-    """What the outcomes of some cells add up to."""
+    """The number and mean of the outcomes of some cells."""
 
     cells: pa.Array
     #: For each cell its number of different images, and the mean of its outcomes.
@@ -37,12 +37,12 @@ class OutcomeTally:
 
 
 def sound_results(store: Files, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Some columns of the results that can be trusted, file by file; the others are named in `store.skipped`.
+    """Some columns of the trusted results, file by file; the other results are named in `store.skipped`.
 
     Every file of results and of outcomes is read and checked. Files that are merged meanwhile are read in their new
-    form, so that a cell may come twice.
+    form, so that a cell may be repeated.
     """
-    # All columns, since a row is checked by those that are read.
+    # All columns are read, since only these are checked.
     results = Folder(store, "results", tables.RESULTS, tables.RESULTS.names, plain=tables.RESULTS.names)
     outcomes = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
     seen: set[str] = set()
@@ -91,7 +91,7 @@ def _sound(results: Folder, outcomes: Folder, names: list[str], trusted: list[pa
 def _matched_elsewhere(
     outcomes: Folder, unmatched: dict[str, pa.Table], names: Sequence[str], trusted: pa.ChunkedArray
 ) -> Iterator[pa.Table]:
-    """Those of the results without outcomes of the same name whose outcomes are in other files."""
+    """The trusted rows of results without outcomes of the same name: those whose outcomes are in other files."""
     other_outcomes = _joined(outcomes, sorted(sharing(outcomes.names(), names)))
     for name, table in unmatched.items():
         positions = np.full(len(table), -1)
@@ -101,7 +101,7 @@ def _matched_elsewhere(
                 outcomes.skip(name, reason)
                 continue
         yield table.filter(pa.array(positions >= 0))
-        # What a merged file has is not missing: a killed compaction, or a late sweep, has left it here as well.
+        # A row that a merged file has is not missing: a killed compaction, or a late sweep, has left a copy here.
         missing_rows = table.filter(pa.array(positions < 0))
         missing_rows = missing_rows.filter(pc.invert(pc.is_in(missing_rows["cell"], value_set=trusted)))
         if len(missing_rows):
@@ -109,7 +109,7 @@ def _matched_elsewhere(
 
 
 def sharing(outcomes: Iterable[str], results: Iterable[str]) -> set[str]:
-    """The files of outcomes that results of any name may have theirs in: merged ones, and those named like none."""
+    """The files with outcomes of results of other names: merged ones, and those whose name no file of results has."""
     files = set(outcomes)
     return (files - set(results)) | {name for name in files if merged.is_merged(name)}
 
@@ -124,7 +124,7 @@ def tally(outcomes: pa.Table) -> OutcomeTally:
         scores = np.where(to_numpy(precision.is_valid()), to_numpy(precision), scores)
     pairs = (codes.astype(np.int64) << 32) + images
     if not (pairs[1:] > pairs[:-1]).all():
-        # Of an image that comes twice in a cell the first row counts.
+        # Of an image that is repeated in a cell the first row counts.
         order = np.argsort(pairs, kind="stable")
         pairs = pairs[order]
         order = order[np.append(True, pairs[1:] != pairs[:-1])]
@@ -134,12 +134,12 @@ def tally(outcomes: pa.Table) -> OutcomeTally:
 
 
 def expected(results: pa.Table) -> Expected:
-    """What the outcomes of some results must add up to."""
+    """The cells, numbers and means that the outcomes of some results must have."""
     return single(results["cell"]), to_numpy(single(results["n"])), to_numpy(single(results["value"]))
 
 
 def places(cells: pa.Array, all_cells: pa.Array) -> NDArray[np.int64]:
-    """Where each of `cells` stands in `found`; -1 where it does not."""
+    """The position of each of `cells` in `all_cells`; -1 where it is missing."""
     if all_cells.equals(cells):
         return np.arange(len(cells))
     positions = pc.index_in(cells, value_set=all_cells)
@@ -147,9 +147,9 @@ def places(cells: pa.Array, all_cells: pa.Array) -> NDArray[np.int64]:
 
 
 def misfit(results: Expected, positions: NDArray[np.int64], sums: OutcomeTally, exclusive: bool = True) -> str:
-    """Why outcomes are not those of `results`, whose places in the tally are `at`; "" where they are.
+    """Why outcomes do not belong to `results`, whose positions in `sums` are `positions`; "" where they do.
 
-    With `own` they must be outcomes of nothing else.
+    With `exclusive` there must be no outcomes of other results.
     """
     cells, n, values = results
     rows = np.flatnonzero(positions >= 0)
@@ -165,7 +165,7 @@ def misfit(results: Expected, positions: NDArray[np.int64], sums: OutcomeTally, 
 
 
 def missing(lost: int, results: int) -> str:
-    """What is said where some results have no outcomes anywhere."""
+    """The reason for results without outcomes in any file."""
     return f"missing: {lost} of the {results} results of the same name have no outcomes; {NOT_DONE}"
 
 
