@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from signsym_core.rules.convert import revert as revert
     from signsym_core.tasks import TASKS as TASKS
 
+__version__ = "0.1.0"
+
 #: The module of each public name.
 _HOMES = {
     **dict.fromkeys(("ATTACKS", "GRADIENTS"), "attacks"),

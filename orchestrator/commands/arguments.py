@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 
+from signsym_core import __version__
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line; its `command` is the name of the command."""
     root_parser = argparse.ArgumentParser(prog="signsym", description="Sweeps over sign-symmetry rules and attacks.")
+    root_parser.add_argument("--version", action="version", version=f"signsym {__version__}")
     commands = root_parser.add_subparsers(dest="command", required=True)
 
     plan = commands.add_parser("plan", help="the jobs that a grid needs, and those that are done; nothing runs")
@@ -87,11 +90,18 @@ def parser() -> argparse.ArgumentParser:
         action.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
         what = "a parameter of the data set, such as size=64 or split=500/100/rest"
         action.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help=what)
+
+    commands.add_parser("grids", help="the grids that come with signsym, which plan and sweep know by name")
+
+    commands.add_parser("schema", help="the JSON Schema of grid files, for editors")
+
+    completion = commands.add_parser("completion", help="a script that completes this command line in a shell")
+    completion.add_argument("shell", choices=("bash", "zsh"), help='in ~/.bashrc: eval "$(signsym completion bash)"')
     return root_parser
 
 
 def _grid_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("grid", metavar="GRID", help="the grid file")
+    parser.add_argument("grid", metavar="GRID", help="a grid file, or the name of one that `signsym grids` lists")
     storage = os.environ.get("SIGNSYM_STORAGE", "runs")
     # The variable's name, not its value: a URI with a secret in it is refused, but only after --help is printed.
     default = "$SIGNSYM_STORAGE" if "SIGNSYM_STORAGE" in os.environ else storage

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from orchestrator.commands.arguments import parser
@@ -40,11 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _grid_path(parsed: argparse.Namespace, console: Console) -> Path:
-    path = Path(parsed.grid)
-    shipped = Path(__file__).resolve().parents[2] / path
-    if not path.exists() and shipped.is_file():
-        # On a cluster a sweep starts in the head's home, and the grids are where the packages are.
-        path = shipped
+    from orchestrator.gridfile.shipped import grid_path
+
+    path = grid_path(parsed.grid)
+    if str(path) != parsed.grid:
         console.print(f"grid: {path}", highlight=False, soft_wrap=True)
     return path
 
@@ -163,6 +164,32 @@ def _data(parsed: argparse.Namespace, console: Console) -> int:
     return data.check(parsed, console) if parsed.action == "check" else data.prepare(parsed, console)
 
 
+def _grids(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.engine.sweep import COMPLETE
+    from orchestrator.gridfile.shipped import first_sentence, shipped_grids
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, path in shipped_grids().items():
+        table.add_row(name, first_sentence(path))
+    console.print(table)
+    return COMPLETE
+
+
+def _schema(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.engine.sweep import COMPLETE
+    from orchestrator.gridfile.schema import grid_schema
+
+    print(json.dumps(grid_schema(), indent=1, ensure_ascii=False))
+    return COMPLETE
+
+
+def _completion(parsed: argparse.Namespace, console: Console) -> int:
+    from orchestrator.commands.completion import completion
+
+    print(completion(parsed.shell))
+    return 0
+
+
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Console], int]] = {
     "plan": _plan,
     "sweep": _sweep,
@@ -174,6 +201,9 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Console], int]] = {
     "attack": _attack,
     "export": _export,
     "data": _data,
+    "grids": _grids,
+    "schema": _schema,
+    "completion": _completion,
 }
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ CLEAN_EPSILON = Epsilon(label="0", value=0.0)
 #: The paper's number of attacked images, and its source of gradients.
 _IMAGES = 5000
 _GRADIENT = "feedback"
-_ATTACK_KEYS = ["name", "gradient", "epsilon", "images"]
+ATTACK_KEYS = ["name", "gradient", "epsilon", "images"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,11 +86,11 @@ def _attack_item(item: Node) -> list[tuple[AttackChoice, Node, dict[Epsilon, Nod
 
 
 def _attack(cls: type[Attack], mapping: Mapping[str, Node], item: Node) -> Attack:
-    parameters = {key: node for key, node in mapping.items() if key not in _ATTACK_KEYS}
+    parameters = {key: node for key, node in mapping.items() if key not in ATTACK_KEYS}
     known = [field.name for field in dataclasses.fields(cls)]
     for key, node in parameters.items():
         if key not in known:
-            raise node.error(unknown(f"key of attack {cls.name!r}", key, [*_ATTACK_KEYS, *known]))
+            raise node.error(unknown(f"key of attack {cls.name!r}", key, [*ATTACK_KEYS, *known]))
     return built(cls, f"attack {cls.name!r}", parameters, item)
 
 

@@ -21,11 +21,11 @@ from orchestrator.gridfile.nodes import Node, Problems
 from orchestrator.gridfile.values import ATTACK_AXES, MODEL_AXES, NAMED_AXES
 from orchestrator.gridfile.yamlfile import parse, put, read
 
-_GRID_KEYS = ["name", "seeds", "defaults", "experiments", "exclude", "callbacks"]
-_TRAINING_KEYS = ["weights", "finetune", "resources"]
-_DEFAULTS_KEYS = [*NAMED_AXES, "seeds", *_TRAINING_KEYS, "attacks"]
-_EXPERIMENT_KEYS = [*_DEFAULTS_KEYS, "overrides"]
-_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+GRID_KEYS = ["name", "seeds", "defaults", "experiments", "exclude", "callbacks"]
+TRAINING_KEYS = ["weights", "finetune", "resources"]
+DEFAULTS_KEYS = [*NAMED_AXES, "seeds", *TRAINING_KEYS, "attacks"]
+EXPERIMENT_KEYS = [*DEFAULTS_KEYS, "overrides"]
+NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def load(path: Path | str, sets: Sequence[str] = ()) -> Grid:
@@ -49,7 +49,7 @@ def grid_of(text: str, source: Path, sets: Sequence[str] = ()) -> Grid:
         put(top, setting)
     problems = Problems()
     with problems.kept():
-        top.mapping("a grid", _GRID_KEYS)
+        top.mapping("a grid", GRID_KEYS)
     name, experiments, excludes = "", list[tuple[Node, dict[str, Any]]](), list[values.Condition]()
     defaults: dict[str, Any] = {}
     with problems.kept():
@@ -62,7 +62,7 @@ def grid_of(text: str, source: Path, sets: Sequence[str] = ()) -> Grid:
             raise experiment_list.expected("at least one experiment")
         for node in _list(experiment_list):
             with problems.kept():
-                experiments.append((node, _settings(node, "an experiment", _EXPERIMENT_KEYS)))
+                experiments.append((node, _settings(node, "an experiment", EXPERIMENT_KEYS)))
     with problems.kept():
         for node in _list(mapping["exclude"]) if "exclude" in mapping else []:
             with problems.kept():
@@ -97,7 +97,7 @@ def _experiment_name(number: int, experiment: Experiment) -> str:
 
 def _name(node: Node) -> str:
     what = "a name of letters, digits and ._-, at most 100, that starts with a letter or a digit"
-    if not _NAME.fullmatch(node.text(what)):
+    if not NAME.fullmatch(node.text(what)):
         raise node.expected(what)
     return node.text()
 
@@ -114,7 +114,7 @@ def _defaults(top: dict[str, Node]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     with problems.kept():
         if "defaults" in top:
-            settings = _settings(top["defaults"], "defaults", _DEFAULTS_KEYS)
+            settings = _settings(top["defaults"], "defaults", DEFAULTS_KEYS)
     with problems.kept():
         if "seeds" in top:
             if "seed" in settings:
@@ -168,10 +168,10 @@ def _training(mapping: dict[str, Node]) -> Training:
 
 
 def _override(node: Node) -> Override:
-    mapping = node.mapping("an override", ["when", *_TRAINING_KEYS])
+    mapping = node.mapping("an override", ["when", *TRAINING_KEYS])
     when = values.condition(values.required(mapping, "when", node), MODEL_AXES)
     if len(mapping) == 1:
-        raise node.error(f"expected one or more of {', '.join(_TRAINING_KEYS)} beside 'when', got none")
+        raise node.error(f"expected one or more of {', '.join(TRAINING_KEYS)} beside 'when', got none")
     return Override(when=when, training=_training(mapping))
 
 

@@ -1,0 +1,181 @@
+"""A JSON Schema of grid files, for editors: written from the registries and from the keys that the loader reads.
+
+What it refuses, the loader refuses. The loader refuses more: combinations, cells that are there twice, conditions that
+match nothing, and ranges that depend on another value.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.gridfile.attacks import ATTACK_KEYS
+from orchestrator.gridfile.callbacks import KNOWN
+from orchestrator.gridfile.cells import NO_GRADIENT
+from orchestrator.gridfile.grid import DEFAULTS_KEYS, EXPERIMENT_KEYS, GRID_KEYS, NAME, TRAINING_KEYS
+from orchestrator.gridfile.parameters import Schema, parameters
+from orchestrator.gridfile.values import ATTACK_AXES, MODEL_AXES, NAMED_AXES
+from orchestrator.jobs.job import STAGES
+from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
+from signsym_core.attacks.none import NoAttack
+from signsym_core.finetune import FineTune
+from signsym_core.registry import Member, Registry
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_SEED: Schema = {"type": "integer", "minimum": 0}
+_FRACTION: Schema = {"type": "string", "pattern": "^[0-9]{1,15}/0*[1-9][0-9]*$"}
+_RADIUS: Schema = {"anyOf": [{"type": "number", "minimum": 0}, _FRACTION]}
+_RADIUS_LINF: Schema = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, _FRACTION]}
+_AMOUNTS: dict[str, Schema] = {
+    "gpu": {
+        "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "integer", "minimum": 0}, {"const": "auto"}],
+        "description": "A whole number of GPUs, a fraction below 1, or auto: the smallest share that memory allows.",
+    },
+    "cpu": {"type": "number", "exclusiveMinimum": 0},
+    "accelerator_type": {"type": ["string", "null"], "minLength": 1, "description": "Ray's name, such as H200."},
+    "minutes": {"type": "number", "exclusiveMinimum": 0, "description": "A job that runs longer counts as failed."},
+}
+
+
+def grid_schema() -> Schema:
+    """The schema, with the members of one's own that SIGNSYM_EXTENSIONS names."""
+    settings = {key: _defined(key) for key in EXPERIMENT_KEYS}
+    keys: dict[str, Schema] = {
+        "name": {"type": "string", "pattern": f"^{NAME.pattern}$"},
+        "seeds": settings["seeds"],
+        "defaults": _mapping({key: settings[key] for key in DEFAULTS_KEYS}, "Any key of an experiment."),
+        "experiments": {
+            "type": "array",
+            "minItems": 1,
+            "items": _mapping(settings, "The full product of its axes."),
+        },
+        "exclude": {"type": "array", "items": _condition([*MODEL_AXES, *ATTACK_AXES])},
+        "callbacks": _one_or_more(_callback()),
+    }
+    return {
+        "$schema": DIALECT,
+        "title": "A grid of signsym",
+        **_mapping({key: keys[key] for key in GRID_KEYS}, required=["name", "experiments"]),
+        "allOf": [_somewhere("seeds" if axis == "seed" else axis) for axis in MODEL_AXES],
+        "$defs": _definitions(),
+    }
+
+
+def _defined(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _definitions() -> dict[str, Schema]:
+    """The keys of an experiment, and the members that several of them name."""
+    families = {**NAMED_AXES, "attack": ATTACKS}
+    override = _mapping({"when": _condition(MODEL_AXES)} | {key: _defined(key) for key in TRAINING_KEYS}, "", ["when"])
+    stages = {stage: _mapping(_AMOUNTS, f"What a {stage} job is given.") for stage in STAGES}
+    return {
+        **{axis: _one_or_more(_defined(f"a-{axis}")) for axis in NAMED_AXES},
+        "seeds": {"type": "array", "items": _SEED, "minItems": 1, "uniqueItems": True},
+        "weights": _weights(),
+        "finetune": _mapping(parameters(FineTune), "Settings of the fine-tune."),
+        "resources": _mapping(_AMOUNTS | stages, "What each trial is given; no part of a job's identity."),
+        "attacks": _one_or_more(_attack()),
+        "overrides": {"type": "array", "items": override | {"minProperties": 2}},
+        **{f"a-{family}": _member(registry) for family, registry in families.items()},
+    }
+
+
+def _somewhere(key: str) -> Schema:
+    """A key that each experiment has, or `defaults`, or for seeds the top."""
+    places: list[Schema] = [{"properties": {"defaults": {"required": [key]}}, "required": ["defaults"]}]
+    if key == "seeds":
+        places.append({"required": [key]})
+    return {"anyOf": [*places, {"properties": {"experiments": {"items": {"required": [key]}}}}]}
+
+
+def _names(registry: Registry[Any]) -> Schema:
+    """The names of a family's members; of a library's members the form of the name is all that is known here."""
+    known: Schema = {"enum": registry.names, "markdownEnumDescriptions": [_sentence(member) for member in registry]}
+    libraries = [{"type": "string", "pattern": f"^{library}:."} for library in registry.libraries]
+    return {"anyOf": [known, *libraries]} if libraries else known
+
+
+def _member(registry: Registry[Any]) -> Schema:
+    """A member of a family: its name, or a mapping with its name and parameters."""
+    names = _names(registry)
+    own = [_where_named(cls.name, _mapping({"name": True} | parameters(cls))) for cls in registry]
+    mapping = {"type": "object", "properties": {"name": names}, "required": ["name"], "allOf": own}
+    return {"anyOf": [names, mapping]}
+
+
+def _attack() -> Schema:
+    """An item of `attacks`: one or more names, what they share, and parameters that each of them has."""
+    own = []
+    for attack in ATTACKS:
+        keys: dict[str, Any] = dict.fromkeys(ATTACK_KEYS, True)
+        keys["gradient"] = "white-box" in attack.tags
+        # An attack that says its norm may depend on a parameter.
+        keys["epsilon"] = _one_or_more(_RADIUS_LINF if attack.norm is Attack.norm else _RADIUS)
+        only_name = attack is NoAttack
+        item = _mapping({"name": True} if only_name else keys | parameters(attack))
+        own.append(_where_named(attack.name, item if only_name else item | {"required": ["epsilon"]}))
+    shared: dict[str, Schema] = {
+        "name": _one_or_more(_names(ATTACKS)),
+        "gradient": _one_or_more({"enum": list(GRADIENTS)}),
+        "epsilon": _one_or_more(_RADIUS) | {"description": "Radii in the [0, 1] pixel range: numbers or fractions."},
+        "images": {"type": ["integer", "null"], "minimum": 1, "description": "Of the test images; null: all."},
+    }
+    mapping = {"type": "object", "properties": shared, "required": ["name"], "allOf": own}
+    return {"anyOf": [{"const": NoAttack.name}, mapping]}
+
+
+def _where_named(name: str, then: Schema) -> Schema:
+    """`then` for a mapping whose name is `name`, or a list that holds it."""
+    named = {"anyOf": [{"const": name}, {"type": "array", "contains": {"const": name}}]}
+    return {"if": {"properties": {"name": named}, "required": ["name"]}, "then": then}
+
+
+def _weights() -> Schema:
+    pretrain = _mapping({"dataset": _defined("a-dataset"), "seed": _SEED} | parameters(FineTune))
+    named = {"type": ["string", "null"], "minLength": 1}
+    trained = _mapping({"pretrain": pretrain | {"required": ["dataset"]}}, required=["pretrain"])
+    return {
+        "anyOf": [named, trained],
+        "description": "null, the name of torchvision's weights, a local file, or a pre-training with backpropagation.",
+    }
+
+
+def _condition(axes: Sequence[str]) -> Schema:
+    """A choice of models or cells: for some axes, one or more values."""
+    values: dict[str, Schema] = {
+        **{axis: _defined(f"a-{axis}") for axis in (*NAMED_AXES, "attack")},
+        "seed": _SEED,
+        "gradient": {"enum": [*GRADIENTS, NO_GRADIENT]},
+        "epsilon": _RADIUS,
+    }
+    lists: dict[str, Schema] = {
+        axis: {"anyOf": [values[axis], {"type": "array", "items": values[axis], "minItems": 1}]} for axis in axes
+    }
+    return _mapping(lists) | {"minProperties": 1}
+
+
+def _callback() -> Schema:
+    names = {"enum": list(KNOWN)}
+    return {"anyOf": [names, {"type": "object", "properties": {"name": names}, "required": ["name"]}]}
+
+
+def _one_or_more(item: Schema) -> Schema:
+    """A value alone, or a list of values without one that comes twice."""
+    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}]}
+
+
+def _mapping(keys: dict[str, Any], description: str = "", required: Sequence[str] = ()) -> Schema:
+    """A mapping that has no other keys."""
+    schema: Schema = {"type": "object", "properties": keys, "additionalProperties": False}
+    schema |= {"description": description} if description else {}
+    return schema | ({"required": list(required)} if required else {})
+
+
+def _sentence(member: type[Member]) -> str:
+    """A member's label and what the first paragraph of its docstring says."""
+    words = (inspect.getdoc(member) or "").partition("\n\n")[0].replace("\n", " ")
+    return f"{member.label}: {words}"
