@@ -6,7 +6,7 @@ GRID ?= grids/quickstart.yaml
 STORAGE ?= runs/quickstart
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test browser machines lint bench test-lowest clean
+.PHONY: sweep test test-fast docs browser machines lint bench test-lowest clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/python orchestrator/sweep.py $(GRID) --storage $(STORAGE)
@@ -15,6 +15,10 @@ sweep: $(VENV)/.installed
 
 test: $(VENV)/.installed-test browser machines
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# Without a Ray, a server, a browser or another program: for the time between two edits.
+test-fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
 
 # Some tests drive a browser. It is installed where that can be done without asking; elsewhere they are skipped.
 browser:
@@ -40,6 +44,16 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The pages and the API reference as a site. Docstrings are read, not imported, so torch is not needed.
+docs: .venv-docs/.installed
+	.venv-docs/bin/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+.venv-docs/.installed: docs/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --requirement docs/requirements.txt
+	@touch $@
+
 bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/run.py
 
@@ -64,4 +78,4 @@ $(VENV)/.installed-test: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	@touch $(VENV)/.installed $@
 
 clean:
-	rm -rf $(VENV) .venv-lowest runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest .venv-docs site runs .pytest_cache .mypy_cache .ruff_cache

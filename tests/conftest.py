@@ -10,6 +10,16 @@ from places import bucket as bucket
 from places import uri as uri
 from sweeps import TINY, finish, start
 
+#: Fixtures that start a browser, a server or a program: every test that has one is slow.
+STARTING = {"chromium", "bucket", "run"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what `make test-fast` leaves out, beside the modules that say so: clusters, and what a fixture starts."""
+    for item in items:
+        if "cluster" in item.path.parts or STARTING & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(autouse=True)
 def _own_environment():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import types
@@ -12,7 +13,7 @@ import pytest
 from orchestrator.gridfile.grid import load
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(page, language):
@@ -46,3 +47,26 @@ def test_shipped_grids_load(grid):
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.slow
+def test_the_tour_runs_from_top_to_bottom_and_its_answers_are_those_that_it_tells(tmp_path, monkeypatch, capsys):
+    notebook = json.loads((ROOT / "docs/tour.ipynb").read_text())
+    assert not any(cell.get("outputs") for cell in notebook["cells"]), "a notebook is kept without its outputs"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names: dict[str, object] = {}
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"tour.ipynb, cell {number}", "exec"), names)
+    assert "masked" in names["verdict"].words
+    exact = names["scores"].xs("exact", level="gradient")
+    assert len(names["scores"]) == 4
+    assert (exact[0.0] > exact[0.1]).all()
+    assert "Complete: all" in capsys.readouterr().out
+
+
+def test_the_index_leads_to_every_page():
+    linked = set(re.findall(r"\]\(([^)#]+)\)", (ROOT / "docs/index.md").read_text()))
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert pages - {"index.md"} <= linked

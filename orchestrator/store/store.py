@@ -38,7 +38,20 @@ LEVELS, WIDTH, NAMED = 3, 200, 10
 
 
 class Store(Files):
-    """A store at a local path or a URI that pyarrow knows, such as s3://bucket/sweeps."""
+    """A store at a local path or a URI that pyarrow knows, such as s3://bucket/sweeps.
+
+    >>> import tempfile
+    >>> from orchestrator.store import Store, tables
+    >>> store = Store(tempfile.mkdtemp())
+    >>> failure = {"job": "3f9a", "title": "attack pgd usf", "attempt": 2, "error": "OSError: disk full"}
+    >>> store.write_table("failures", "3f9a", [failure], tables.FAILURES)
+    >>> store.names("failures", ".parquet")
+    ['3f9a.parquet']
+    >>> store.table("failures", tables.FAILURES, ["job", "error"]).to_pylist()
+    [{'job': '3f9a', 'error': 'OSError: disk full'}]
+    >>> len(store.results())  # what `signsym sweep` has measured, as a frame: a row for each cell
+    0
+    """
 
     def is_store(self) -> bool:
         """Whether the place has grids or results of a sweep."""

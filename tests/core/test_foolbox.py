@@ -20,6 +20,8 @@ from signsym_core.backbones import BACKBONES
 from signsym_core.registry import ParameterError, UnknownNameError
 from signsym_core.testing import check_attack
 
+pytestmark = pytest.mark.slow
+
 SEED = 5
 #: Compiled for a minute before they run: with numba, and in one test alone.
 COMPILED = {"L2BrendelBethgeAttack", "LinfinityBrendelBethgeAttack"}

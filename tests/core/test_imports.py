@@ -12,6 +12,8 @@ import pytest
 
 import signsym_core
 
+pytestmark = pytest.mark.slow
+
 FORBIDDEN = ["ray", "pyarrow", "yaml", "pandas", "plotly", "foolbox", "orchestrator"]
 PUBLIC = {
     *("ATTACKS", "BACKBONES", "DATASETS", "GRADIENTS", "RULES", "TASKS"),

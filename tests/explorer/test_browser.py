@@ -10,6 +10,8 @@ from stores import GRID, fill, keep_grid
 
 from orchestrator.results.view import PAGES
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 

@@ -14,6 +14,8 @@ from stores import fill, keep_grid
 
 from orchestrator.commands.cli import main
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "orchestrator.commands.cli", "explore"]
 
 

@@ -15,6 +15,8 @@ from orchestrator.commands.cli import main
 from orchestrator.report.static import write_report
 from orchestrator.results.data import Data
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</script><script>alert(1)</script>$x_{y}$"
 
 

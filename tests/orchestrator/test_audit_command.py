@@ -26,6 +26,8 @@ from orchestrator.results.data import Data
 from orchestrator.store import Store, tables
 from orchestrator.work import execute
 
+pytestmark = pytest.mark.slow
+
 DATASET = {"name": "digits", "size": 8, "classes": [5, 6, 7], "train_images": 200, "test_images": 90}
 GRID = f"""
 name: small

@@ -91,6 +91,7 @@ def test_a_clock_that_is_wrong_by_minutes_kills_no_sweep(store):
     assert mine.claimed_elsewhere() == set()
 
 
+@pytest.mark.slow
 def test_a_process_that_died_on_this_machine_holds_nothing(store, tmp_path):
     code = (
         "import sys; from orchestrator.store.claims import Claims; from orchestrator.store.store import Store\n"

@@ -19,6 +19,8 @@ from orchestrator.plan.estimate import survey_store
 from orchestrator.store import Store, files
 from orchestrator.work.execute import execute
 
+pytestmark = pytest.mark.slow
+
 #: Columns that say when, how long and by which commit, not what.
 CLOCK = ["seconds", "finished_at", "git"]
 #: A fine-tune of two epochs, its clean cell and one attack.

@@ -8,6 +8,8 @@ import sys
 import pytest
 from sweeps import ROOT
 
+pytestmark = pytest.mark.slow
+
 HEAVY = ("torch", "torchvision", "signsym_core")
 
 

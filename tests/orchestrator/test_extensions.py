@@ -16,6 +16,8 @@ from signsym_core import extensions
 from signsym_core.attacks.noise import Noise
 from signsym_core.registry import Registry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def package(tmp_path):

@@ -16,6 +16,8 @@ from orchestrator.results import members, rerun
 from orchestrator.store import Store
 from orchestrator.work import execute
 
+pytestmark = pytest.mark.slow
+
 TEXT = """
 name: library
 seeds: [0]

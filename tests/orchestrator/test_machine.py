@@ -135,6 +135,7 @@ ss -Hltn
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_on_a_machine_that_has_everything_wrong():
     words = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if subprocess.run([*words, "true"], capture_output=True).returncode or shutil.which("ip") is None:

@@ -10,6 +10,8 @@ import sys
 import pytest
 from sweeps import ROOT
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = ROOT / "orchestrator" / "sweep.py"
 
 

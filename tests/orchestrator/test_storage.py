@@ -21,6 +21,8 @@ from orchestrator.store import Store, StoreError, files, tables
 from orchestrator.store.claims import Claims, alive
 from orchestrator.store.events import Events
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_part_of_the_store(uri):
     store = Store(uri)

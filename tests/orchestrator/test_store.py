@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
@@ -16,6 +17,12 @@ from orchestrator.store import Store, StoreError, records, tables
 @pytest.fixture
 def store(tmp_path):
     return Store(str(tmp_path / "store"))
+
+
+def test_the_example_of_its_docstring_runs():
+    (example,) = doctest.DocTestFinder(recurse=False).find(Store, "Store", globs={})
+    assert len(example.examples) > 5
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_tables_come_back_as_they_went(store):

@@ -22,6 +22,8 @@ from sweeps import TINY, WATCHDOG, finish, start
 
 from orchestrator.store import Store, tables
 
+pytestmark = pytest.mark.slow
+
 #: Columns that say when and how long, not what.
 CLOCK = ["seconds", "finished_at"]
 #: How many of the grid's three fine-tunes run at once on this machine.
