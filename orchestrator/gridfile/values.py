@@ -252,8 +252,8 @@ def _test(axis: str, node: Node) -> Callable[[Any], bool]:
         else:
             expected = one_of(node, "gradient", [*GRADIENTS, NO_GRADIENT])
         return lambda value: bool(value == expected)
-    # A name stands for the member with any parameters, a mapping for those that have the given ones.
-    like, parameters = _member(node, ATTACKS if axis == "attack" else NAMED_AXES[axis])
+    # A name matches the member with any parameters, a mapping only members with its parameters.
+    member, parameters = _member(node, ATTACKS if axis == "attack" else NAMED_AXES[axis])
     return lambda value: (
-        type(value) is type(like) and all(getattr(value, key) == getattr(like, key) for key in parameters)
+        type(value) is type(member) and all(getattr(value, key) == getattr(member, key) for key in parameters)
     )

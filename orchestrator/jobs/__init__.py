@@ -1,1 +1,1 @@
-"""Jobs and their keys: plain values that plan, engine and work share."""
+"""Jobs, their keys, and the setting of a fine-tuned model: values that plan, engine and work share."""
