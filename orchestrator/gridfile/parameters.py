@@ -1,7 +1,7 @@
-"""The parameters of a member or of settings as JSON Schema: types, ranges, defaults and what is said of them.
+"""The parameters of a member or of settings as JSON Schema: types, ranges, defaults and descriptions.
 
-Types and defaults are those of the dataclass. A range is what the class itself answers: it is built with values around
-0 and 1, where the bounds of parameters lie, and a bound is written where it begins or ends to refuse them.
+Types and defaults are those of the dataclass. A range is tested: the class is built with values around 0 and 1, where
+bounds of parameters usually are, and a bound is written where the class begins or ends to refuse them.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def annotation(hint: Any) -> Schema:
 
 
 def _range(cls: type[Any], name: str, hint: Any) -> tuple[Schema, str]:
-    """The bounds of a number, and in words what the class expects of it; nothing where it cannot be asked."""
+    """The bounds of a number, and the class's own words for them; empty where the class cannot be built to test it."""
     kinds = typing.get_args(hint) or (hint,)
     expected: list[str] = []
 
@@ -76,19 +76,19 @@ def _range(cls: type[Any], name: str, hint: Any) -> tuple[Schema, str]:
         return True
 
     try:
-        bounds = _whole(accepts) if int in kinds else _real(accepts) if float in kinds else {}
+        bounds = _integer_bounds(accepts) if int in kinds else _float_bounds(accepts) if float in kinds else {}
     except TypeError:
         # A parameter without a default keeps the class from being built with this one alone.
         return {}, ""
     return bounds, f"Expects {expected[0]}." if bounds else ""
 
 
-def _whole(accepts: Callable[[float], bool]) -> Schema:
+def _integer_bounds(accepts: Callable[[float], bool]) -> Schema:
     first = next((value for value in _TRIED if accepts(value)), _TRIED[0])
     return {"minimum": first} if first > _TRIED[0] else {}
 
 
-def _real(accepts: Callable[[float], bool]) -> Schema:
+def _float_bounds(accepts: Callable[[float], bool]) -> Schema:
     bounds: Schema = {}
     for bound in (0, 1):
         below, above = accepts(bound - _NEAR), accepts(bound + _NEAR)
@@ -100,7 +100,7 @@ def _real(accepts: Callable[[float], bool]) -> Schema:
 
 
 def _comments(cls: type[Any]) -> dict[str, str]:
-    """What the comments "#: ..." before the fields of a class and of its bases say."""
+    """The comments "#: ..." before the fields of a class and of its bases, by the field."""
     bases = [base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)]
     return {name: words for base in bases for name, words in _class_comments(base).items()}
 
@@ -110,7 +110,7 @@ def _class_comments(cls: type[Any]) -> dict[str, str]:
     try:
         source = inspect.getsource(cls)
     except (OSError, TypeError):
-        # A class that was made while the program ran has no source.
+        # A class that was defined at run time has no source.
         return {}
     comments: dict[str, str] = {}
     lines: list[str] = []

@@ -1,7 +1,7 @@
 """A JSON Schema of grid files, for editors: written from the registries and from the keys that the loader reads.
 
-What it refuses, the loader refuses. The loader refuses more: combinations, cells that are there twice, conditions that
-match nothing, and ranges that depend on another value.
+The loader refuses everything that the schema refuses, and more: combinations, repeated cells, conditions that match
+nothing, and ranges that depend on another value.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _AMOUNTS: dict[str, Schema] = {
 
 
 def grid_schema() -> Schema:
-    """The schema, with the members of one's own that SIGNSYM_EXTENSIONS names."""
+    """The schema, with the user's own members that SIGNSYM_EXTENSIONS names."""
     settings = {key: _defined(key) for key in EXPERIMENT_KEYS}
     keys: dict[str, Schema] = {
         "name": {"type": "string", "pattern": f"^{NAME.pattern}$"},
@@ -85,7 +85,7 @@ def _definitions() -> dict[str, Schema]:
 
 
 def _somewhere(key: str) -> Schema:
-    """A key that each experiment has, or `defaults`, or for seeds the top."""
+    """Requires a key in each experiment, or in `defaults`, or for seeds at the top."""
     places: list[Schema] = [{"properties": {"defaults": {"required": [key]}}, "required": ["defaults"]}]
     if key == "seeds":
         places.append({"required": [key]})
@@ -93,7 +93,7 @@ def _somewhere(key: str) -> Schema:
 
 
 def _names(registry: Registry[Any]) -> Schema:
-    """The names of a family's members; of a library's members the form of the name is all that is known here."""
+    """The names of a family's members; for a library's members only the form of the name."""
     known: Schema = {"enum": registry.names, "markdownEnumDescriptions": [_sentence(member) for member in registry]}
     libraries = [{"type": "string", "pattern": f"^{library}:."} for library in registry.libraries]
     return {"anyOf": [known, *libraries]} if libraries else known
@@ -102,34 +102,34 @@ def _names(registry: Registry[Any]) -> Schema:
 def _member(registry: Registry[Any]) -> Schema:
     """A member of a family: its name, or a mapping with its name and parameters."""
     names = _names(registry)
-    own = [_where_named(cls.name, _mapping({"name": True} | parameters(cls))) for cls in registry]
-    mapping = {"type": "object", "properties": {"name": names}, "required": ["name"], "allOf": own}
+    by_name = [_where_named(cls.name, _mapping({"name": True} | parameters(cls))) for cls in registry]
+    mapping = {"type": "object", "properties": {"name": names}, "required": ["name"], "allOf": by_name}
     return {"anyOf": [names, mapping]}
 
 
 def _attack() -> Schema:
-    """An item of `attacks`: one or more names, what they share, and parameters that each of them has."""
-    own = []
+    """An item of `attacks`: one or more names, the shared keys, and the parameters of each name."""
+    by_name = []
     for attack in ATTACKS:
         keys: dict[str, Any] = dict.fromkeys(ATTACK_KEYS, True)
         keys["gradient"] = "white-box" in attack.tags
-        # An attack that says its norm may depend on a parameter.
+        # The norm of an attack that overrides it may depend on a parameter.
         keys["epsilon"] = _one_or_more(_RADIUS_LINF if attack.norm is Attack.norm else _RADIUS)
         only_name = attack is NoAttack
         item = _mapping({"name": True} if only_name else keys | parameters(attack))
-        own.append(_where_named(attack.name, item if only_name else item | {"required": ["epsilon"]}))
+        by_name.append(_where_named(attack.name, item if only_name else item | {"required": ["epsilon"]}))
     shared: dict[str, Schema] = {
         "name": _one_or_more(_names(ATTACKS)),
         "gradient": _one_or_more({"enum": list(GRADIENTS)}),
         "epsilon": _one_or_more(_RADIUS) | {"description": "Radii in the [0, 1] pixel range: numbers or fractions."},
         "images": {"type": ["integer", "null"], "minimum": 1, "description": "Of the test images; null: all."},
     }
-    mapping = {"type": "object", "properties": shared, "required": ["name"], "allOf": own}
+    mapping = {"type": "object", "properties": shared, "required": ["name"], "allOf": by_name}
     return {"anyOf": [{"const": NoAttack.name}, mapping]}
 
 
 def _where_named(name: str, then: Schema) -> Schema:
-    """`then` for a mapping whose name is `name`, or a list that holds it."""
+    """`then` for a mapping whose name is `name`, or a list with it."""
     named = {"anyOf": [{"const": name}, {"type": "array", "contains": {"const": name}}]}
     return {"if": {"properties": {"name": named}, "required": ["name"]}, "then": then}
 
@@ -164,18 +164,18 @@ def _callback() -> Schema:
 
 
 def _one_or_more(item: Schema) -> Schema:
-    """A value alone, or a list of values without one that comes twice."""
+    """A single value, or a list of different values."""
     return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1, "uniqueItems": True}]}
 
 
 def _mapping(keys: dict[str, Any], description: str = "", required: Sequence[str] = ()) -> Schema:
-    """A mapping that has no other keys."""
+    """A mapping without any other keys."""
     schema: Schema = {"type": "object", "properties": keys, "additionalProperties": False}
     schema |= {"description": description} if description else {}
     return schema | ({"required": list(required)} if required else {})
 
 
 def _sentence(member: type[Member]) -> str:
-    """A member's label and what the first paragraph of its docstring says."""
+    """A member's label and the first paragraph of its docstring."""
     words = (inspect.getdoc(member) or "").partition("\n\n")[0].replace("\n", " ")
     return f"{member.label}: {words}"

@@ -1,4 +1,4 @@
-"""The grids that come with signsym, and how the command line finds a grid by its name."""
+"""The shipped grids, and the file of a grid that the command line names."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def shipped_grids() -> dict[str, Path]:
 def grid_path(grid: str) -> Path:
     """The file that the command line calls `grid`: a path, or the name of a shipped grid.
 
-    A path that leads nowhere is also looked for beside the packages, where the head of a cluster has the repository:
-    a sweep that was submitted starts in its home. Raises GridError for a bare name that no shipped grid has.
+    A path that does not exist is also searched beside the packages, where the head of a cluster has the repository: a
+    submitted sweep starts in the head's home. Raises GridError for a bare name that is no shipped grid's.
     """
     path = Path(grid)
     if path.is_file():
@@ -38,7 +38,7 @@ def grid_path(grid: str) -> Path:
 
 
 def first_sentence(path: Path) -> str:
-    """The first sentence of the comment that a shipped grid begins with."""
+    """The first sentence of the comment at the beginning of a shipped grid."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     comment = " ".join(line.removeprefix("# ") for line in lines if "yaml-language-server" not in line)
     return comment.partition(". ")[0].removesuffix(".")
