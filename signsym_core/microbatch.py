@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
+from torchvision.ops import StochasticDepth
 
 from signsym_core.outputs import outputs_of
 from signsym_core.registry import require
@@ -21,7 +22,7 @@ from signsym_core.tasks import Objective
 
 #: Layers in which an image's output depends on the rest of its batch, or whose noise is no factor.
 _UNDIVIDED = (nn.modules.batchnorm._BatchNorm, nn.AlphaDropout, nn.FeatureAlphaDropout)
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, StochasticDepth)
 
 
 def backward(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor, micro_batch: int | None) -> Tensor:
@@ -32,13 +33,14 @@ def backward(model: nn.Module, objective: Objective, images: Tensor, labels: Ten
     it gets it, and what its backward pass will need waits in the host's memory instead.
 
     Raises ValueError for a micro-batch below 1, and where dropout is applied to something that has no row for each
-    image. Dropout that a network applies without a layer of its own is not seen.
+    image. Dropout that a network applies without a layer of its own is not seen, but for that of nn.MultiheadAttention,
+    which gets the whole batch like batch normalisation.
     """
     if micro_batch is not None:
         require(micro_batch >= 1, "micro_batch", "a whole number, at least 1", micro_batch)
     if micro_batch is None or len(images) <= micro_batch:
         return _undivided(model, objective, images, labels)
-    if any(isinstance(module, _UNDIVIDED) and module.training for module in model.modules()):
+    if any(_needs_whole_batch(module) and module.training for module in model.modules()):
         with save_on_cpu(pin_memory=images.is_cuda):
             return _undivided(model, objective, images, labels)
     with _dropout_of_the_whole_batch(model, len(images)) as piece:
@@ -55,6 +57,10 @@ def backward(model: nn.Module, objective: Objective, images: Tensor, labels: Ten
             with piece(chunk):
                 outputs_of(model, images[chunk]).backward(outputs.grad[chunk])
     return loss.detach()
+
+
+def _needs_whole_batch(module: nn.Module) -> bool:
+    return isinstance(module, _UNDIVIDED) or (isinstance(module, nn.MultiheadAttention) and module.dropout > 0)
 
 
 def _undivided(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def library() -> ModuleType:
     finally:
         if quiet["GIT_PYTHON_REFRESH"] is None:
             del os.environ["GIT_PYTHON_REFRESH"]
-    return foolbox  # type: ignore[no-any-return]
+    return foolbox
 
 
 @functools.cache

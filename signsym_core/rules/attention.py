@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +64,7 @@ class FeedbackInProjection(FeedbackLinear, InProjection):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         # The weights are moved after this, by the attention, which then tells the state.
-        return nn.Module._apply(self, fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+        return nn.Module._apply(self, fn, recurse)  # type: ignore[no-any-return]
 
 
 serve_with(InProjection, FeedbackInProjection)
@@ -72,7 +73,12 @@ serve_with(InProjection, FeedbackInProjection)
 class OpenAttention(nn.MultiheadAttention):
     """Multi-head attention that calls its projections: `in_proj` or `q_proj`, `k_proj`, `v_proj`, and `out_proj`."""
 
-    def forward(  # type: ignore[override]
+    in_proj: InProjection
+    q_proj: InProjection
+    k_proj: InProjection
+    v_proj: InProjection
+
+    def forward(
         self,
         query: Tensor,
         key: Tensor,
@@ -183,13 +189,13 @@ def open_attentions(network: nn.Module) -> None:
         if parametrize.is_parametrized(module):
             continue
         module.__class__ = OpenAttention
-        size = module.embed_dim
-        if module._qkv_same_embed_dim:
-            module.in_proj = InProjection(module, "in_proj_weight", slice(None))
+        opened, size = cast(OpenAttention, module), module.embed_dim
+        if opened._qkv_same_embed_dim:
+            opened.in_proj = InProjection(opened, "in_proj_weight", slice(None))
         else:
             for place, letter in enumerate("qkv"):
                 rows = slice(place * size, (place + 1) * size)
-                module.add_module(f"{letter}_proj", InProjection(module, f"{letter}_proj_weight", rows))
+                opened.add_module(f"{letter}_proj", InProjection(opened, f"{letter}_proj_weight", rows))
         # Layers stand in the order in which they are met.
         module._modules["out_proj"] = module._modules.pop("out_proj")
 
@@ -200,4 +206,4 @@ def close_attentions(network: nn.Module) -> None:
         if isinstance(module, OpenAttention) and not any(isinstance(m, FeedbackLayer) for m in module.children()):
             for name in [name for name, child in module.named_children() if isinstance(child, InProjection)]:
                 delattr(module, name)
-            module.__class__ = nn.MultiheadAttention
+            module.__class__ = nn.MultiheadAttention  # type: ignore[assignment]

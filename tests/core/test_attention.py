@@ -334,5 +334,11 @@ def test_a_vision_transformer_is_fine_tuned_under_every_rule():
         network.heads.head = nn.Linear(16, 10)
         model = ss.convert(Model(network, "heads.head", (0.5,) * 3, (0.5,) * 3), rule, seed=0)
         before = copy.deepcopy(model.network.encoder.layers[0].self_attention.in_proj_weight.data)
-        ss.fine_tune(model, data.train, source, ss.TASKS.build("classification"), settings, seed=1)
+        pieces = copy.deepcopy(model)
+        for each, micro_batch in ((model, None), (pieces, 2)):
+            ss.fine_tune(
+                each, data.train, source, ss.TASKS.build("classification"), settings, seed=1, micro_batch=micro_batch
+            )
         assert not torch.equal(model.network.encoder.layers[0].self_attention.in_proj_weight, before)
+        for parameter, in_pieces in zip(model.parameters(), pieces.parameters(), strict=True):
+            assert (parameter - in_pieces).abs().median() < 1e-5

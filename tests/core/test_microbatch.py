@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 import signsym_core as ss
 from signsym_core.microbatch import backward
@@ -104,7 +105,33 @@ def test_every_rule_keeps_one_feedback_for_all_pieces(rule):
     assert_same(gradients(made(), LOSS, images, labels, 2), whole, rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", ss.BACKBONES.names)
+@pytest.mark.parametrize("mode", ["row", "batch"])
+def test_stochastic_depth_and_attentions_dropout_draw_what_the_whole_batch_draws(mode):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(6, 2, dropout=0.4 if mode == "batch" else 0.0, batch_first=True)
+            self.drop, self.head = StochasticDepth(0.5, mode), nn.Linear(6, 3)
+
+        def forward(self, images):
+            x = images.flatten(2)
+            return self.head((x + self.drop(self.attention(x, x, x, need_weights=False)[0])).mean(1))
+
+    torch.manual_seed(0)
+    model = ss.convert(Block(), "usf").double().train()
+    images, labels = torch.rand(7, 4, 2, 3, dtype=torch.float64), torch.arange(7) % 3
+    gradients = []
+    for micro_batch in (None, 2):
+        model.zero_grad()
+        torch.manual_seed(5)
+        backward(model, nn.functional.cross_entropy, images, labels, micro_batch)
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    for expected, actual in zip(*gradients, strict=True):
+        assert torch.allclose(expected, actual, rtol=1e-9, atol=1e-12)
+
+
+# A vision transformer of its size takes minutes; a small one is in test_attention.py.
+@pytest.mark.parametrize("name", [name for name in ss.BACKBONES.names if name != "vit_b_16"])
 def test_every_backbone_fine_tunes_alike_in_pieces(name):
     backbone = ss.BACKBONES.build(name)
     side = max(backbone.min_size, 16)

@@ -73,7 +73,8 @@ def test_multiply_adds_are_those_that_torch_counts():
     for name in BACKBONES.names:
         backbone = BACKBONES.build(name)
         model = backbone.build(1000, size=224).eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        # Where gradients are recorded, since nothing is counted inside torch's fused attention.
+        with FlopCounterMode(display=False) as counter:
             model(torch.rand(1, 3, 224, 224))
         assert counter.get_total_flops() / 2 == pytest.approx(backbone.multiply_adds, rel=0.05), name
 
