@@ -7,8 +7,12 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow.compute as pc
+
 from orchestrator.jobs.job import Job
 from orchestrator.plan.packing import Memory
+from orchestrator.store.arrays import single, to_arrow, to_numpy
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import sound_results
 
@@ -49,9 +53,10 @@ def survey_store(store: Store) -> StoreSurvey:
     columns = ["job", "backbone", "dataset", "attack", "seconds", "gpu_peak", "gpu_total"]
     for rows in sound_results(store, ["cell", *columns]):
         survey.done_cells.update(rows["cell"].to_pylist())
-        # All rows of a job have the same time, and most files have the rows of one job only.
-        firsts = rows.slice(0, 1) if len(rows["job"].unique()) == 1 else rows
-        for row in {row["job"]: row for row in firsts.select(columns).to_pylist()}.values():
+        # All rows of a job have the same time.
+        jobs = to_numpy(pc.dictionary_encode(single(rows["job"])).indices)
+        firsts = to_arrow(np.unique(jobs, return_index=True)[1])
+        for row in rows.select(columns).take(firsts).to_pylist():
             group = ("attack", row["backbone"], row["dataset"], row["attack"])
             if row["seconds"] is not None:
                 times.setdefault(group, []).append(row["seconds"])

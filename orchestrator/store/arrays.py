@@ -24,7 +24,9 @@ def to_numpy(array: pa.Array) -> NDArray[Any]:
     if not len(array):
         return np.zeros(0, dtype=array.type.to_pandas_dtype())
     if pa.types.is_boolean(array.type):
-        return np.unpackbits(np.frombuffer(buffer, dtype=np.uint8), bitorder="little")[span].view(np.bool_)
+        first = array.offset // 8
+        bits = np.frombuffer(buffer, dtype=np.uint8)[first : (span.stop + 7) // 8]
+        return np.unpackbits(bits, bitorder="little")[span.start - 8 * first :][: len(array)].view(np.bool_)
     return np.frombuffer(buffer, dtype=array.type.to_pandas_dtype())[span]
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.store import merged, rows, tables
+from orchestrator.store import merged, rowcopy, rows, tables
 from orchestrator.store.files import Files
 from orchestrator.store.reasons import reason_of
 from signsym_core import seal
@@ -22,6 +23,8 @@ from signsym_core import seal
 THREADS = 16
 #: Files whose tables are in memory together where tables are read one after the other.
 AT_ONCE = 64
+#: Small files that are read by one task and checked together.
+TOGETHER = 32
 #: Files of more bytes are read by several threads each.
 LARGE = 20_000_000
 
@@ -42,6 +45,7 @@ class Folder:
         text = pa.dictionary(pa.int32(), pa.string())
         kinds = [text if field.name in self._text else field.type for field in self.columns]
         self._schema = pa.schema(zip(self.columns.names, kinds, strict=True))
+        self._full, self._print = schema, rowcopy.fingerprint(schema)
         # A file that lacks any column of the table is foreign, also where that column is not read.
         self._known = set(schema.names)
         self._required = self._known - tables.ADDED
@@ -82,11 +86,21 @@ class Folder:
     def read(self, names: Iterable[str]) -> dict[str, pa.Table]:
         """The tables of the readable files of `names`, each column as one chunk."""
         names = list(names)
+        if not names:
+            return {}
         # Local files are limited by the CPU, a bucket by its latency.
-        workers = os.cpu_count() if self.store.folder is not None else THREADS
-        with ThreadPoolExecutor(workers) as pool:
-            read_tables = zip(names, pool.map(self._read, names), strict=True) if names else ()
-            return {name: table for name, table in read_tables if table is not None}
+        local = self.store.folder is not None
+        with ThreadPoolExecutor(os.cpu_count() if local else THREADS) as pool:
+            # A task for each small file would take longer than to read it; of few files some may be large.
+            size = TOGETHER if local and len(names) > TOGETHER else 1
+            groups = [names[start : start + size] for start in range(0, len(names), size)]
+            loaded = chain.from_iterable(pool.map(self._load_each, groups))
+            by_name = dict(zip(names, loaded, strict=True))
+            copies = [(name, copied) for name, copied in by_name.items() if isinstance(copied, pa.RecordBatch)]
+            batches = [copies[start : start + TOGETHER] for start in range(0, len(copies), TOGETHER)]
+            for checked in pool.map(self._checked, batches):
+                by_name |= checked
+        return {name: table for name, table in by_name.items() if isinstance(table, pa.Table)}
 
     def iter_tables(self) -> Iterator[pa.Table]:
         """The tables of all readable files, of which only a few are in memory at a time.
@@ -106,12 +120,19 @@ class Folder:
     def _place(self, name: str) -> str:
         return f"{self.name}/{name}.parquet"
 
-    def _read(self, name: str) -> pa.Table | None:
+    def _load_each(self, names: Sequence[str]) -> list[pa.Table | pa.RecordBatch | None]:
+        return [self._load(name) for name in names]
+
+    def _load(self, name: str) -> pa.Table | pa.RecordBatch | None:
+        """The table of a file, or its rows as they were copied behind its seal, which are still to be checked."""
         place = self._place(name)
         try:
             data = self.store.read(place)
-            if not seal.check(data):
+            sealed = seal.check(data)
+            if not sealed:
                 self.unsealed.add(place)
+            elif (copied := rowcopy.read(data, self._full, self._print)) is not None:
+                return copied
             table = self._parsed(name, data)
             rows.check(self.name, table)
         except FileNotFoundError:
@@ -125,6 +146,27 @@ class Folder:
             return None
         self.broken.pop(name, None)
         return table
+
+    def _checked(self, copies: Sequence[tuple[str, pa.RecordBatch]]) -> dict[str, pa.Table]:
+        """The tables of some files by their copied rows, checked together: one by one takes most of the time."""
+        try:
+            together = self._table([batch for _, batch in copies])
+            rows.check(self.name, together)
+        except Exception as error:
+            if len(copies) == 1:
+                self.broken[copies[0][0]] = reason_of(error)
+                return {}
+            return {name: table for copied in copies for name, table in self._checked([copied]).items()}
+        tables_of, start = {}, 0
+        for name, batch in copies:
+            self.broken.pop(name, None)
+            tables_of[name] = together.slice(start, len(batch))
+            start += len(batch)
+        return tables_of
+
+    def _table(self, batches: Sequence[pa.RecordBatch]) -> pa.Table:
+        table = pa.Table.from_batches(batches).select(self.columns.names).combine_chunks()
+        return table if table.schema.types == self._schema.types else table.cast(self._schema).combine_chunks()
 
     def _parsed(self, name: str, data: bytes) -> pa.Table:
         file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=self._text, pre_buffer=False)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
-from orchestrator.store import records, tables
+from orchestrator.store import records, rowcopy, tables
 from orchestrator.store.files import Files
 from orchestrator.store.files import StoreError as StoreError
 from orchestrator.store.folder import Folder
@@ -71,7 +71,7 @@ class Store(Files):
     def write_table(self, folder: str, key: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
         """Put rows into FOLDER/KEY.parquet."""
         table = pa.Table.from_pylist(list(rows), schema=schema)
-        self.write(f"{folder}/{key}.parquet", sealed_table(table, schema))
+        self.write(f"{folder}/{key}.parquet", sealed_table(table, schema, copy=rowcopy.written(table)))
 
     def table(self, folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of a folder's files; broken and foreign files are left out and named in `skipped`."""
@@ -255,12 +255,12 @@ class Store(Files):
             self.remove(f"failures/{name}")
 
 
-def sealed_table(table: pa.Table, schema: pa.Schema, **footer: str) -> bytearray:
-    """A table as a Parquet file that carries its own digest, with more texts in its footer."""
+def sealed_table(table: pa.Table, schema: pa.Schema, copy: str = "", **footer: str) -> bytearray:
+    """A table as a Parquet file that carries its own digest, with a copy of its rows and more texts in its footer."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({seal.KEY: seal.BLANK, **footer})
+        writer.add_key_value_metadata({seal.KEY: seal.BLANK + copy, **footer})
     return seal.sealed(sink.getvalue())
 
 

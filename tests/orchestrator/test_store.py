@@ -5,13 +5,16 @@ from __future__ import annotations
 import doctest
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from storerows import put, record, result
+from storerows import outcomes, put, record, result
 
 from orchestrator.plan.estimate import survey_store
-from orchestrator.store import Store, StoreError, records, tables
+from orchestrator.store import Store, StoreError, records, rowcopy, tables
+from orchestrator.store.folder import Folder
+from orchestrator.store.store import sealed_table
 
 
 @pytest.fixture
@@ -101,3 +104,53 @@ def test_a_storage_that_cannot_be_opened_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
         Store(str(tmp_path / "file")).write("grids/x", b"")
+
+
+def test_small_files_are_read_by_the_copy_of_their_rows_and_large_and_older_ones_by_their_columns(store, tmp_path):
+    rows = [result("a", reach=float("nan")), result("b", gpu_peak=2**40, device="ε")]
+    store.write_table("results", "job", rows, tables.RESULTS)
+    path = tmp_path / "store/results/job.parquet"
+    data = path.read_bytes()
+    assert rowcopy.read(data, tables.RESULTS, rowcopy.fingerprint(tables.RESULTS)) is not None
+    copied = Folder(store, "results", tables.RESULTS, tables.RESULTS.names, tables.RESULTS.names).read(["job"])["job"]
+    # What any other reader gets is the same.
+    assert repr(copied.to_pylist()) == repr(pq.read_table(path).to_pylist())
+    # Of another schema than today's the columns are read.
+    older = tables.RESULTS.remove(tables.RESULTS.get_field_index("nonfinite_grad"))
+    table = pq.read_table(path).select(older.names).cast(older)
+    store.write("results/job.parquet", sealed_table(table, older, copy=rowcopy.written(table)))
+    (row, _) = Store(store.uri).table("results", tables.RESULTS).to_pylist()
+    assert row["cell"] == "a"
+    assert row["nonfinite_grad"] is None
+    # A copy that the seal does not cover any more is not believed, whatever else the file says.
+    data = bytearray(path.read_bytes())
+    place = data.find(b" rows:") + 60
+    data[place] ^= 1
+    path.write_bytes(data)
+    reader = Store(store.uri)
+    assert not reader.table("results", tables.RESULTS)
+    assert "damaged" in reader.skipped["results/job.parquet"]
+    many = pa.Table.from_pylist([result(f"{number:x}" * 9, seed=number**4) for number in range(9000)], tables.RESULTS)
+    assert rowcopy.written(many) == ""
+
+
+def test_files_that_are_checked_together_are_told_apart(store):
+    for number in range(40):
+        put(store, f"job{number:02}", f"a{number}", f"b{number}")
+    # One whose rows are no results, one that contradicts its outcomes, and two with each other's outcomes.
+    store.write_table("results", "job07", [result("a7", value=2.0)], tables.RESULTS)
+    store.write_table("results", "job08", [result("a8", hits=1), result("b8")], tables.RESULTS)
+    for one, other in (("10", "11"), ("11", "10")):
+        rows = [*outcomes(f"a{one}"), *outcomes(f"b{other}")]
+        store.write_table("outcomes", f"job{one}", rows, tables.OUTCOMES)
+    reader = Store(store.uri)
+    assert survey_store(reader).done_cells == {
+        f"{name}{number}" for name in "ab" for number in range(40) if number not in (7, 8, 10, 11)
+    }
+    assert reader.skipped.keys() == {
+        "results/job07.parquet",
+        *(f"outcomes/job{number}.parquet" for number in ("08", "10", "11")),
+    }
+    for number in (7, 8, 10, 11):
+        put(store, f"job{number:02}", f"a{number}", f"b{number}")
+    assert len(survey_store(Store(store.uri)).done_cells) == 80
