@@ -112,11 +112,11 @@ def show(name: str, value: float) -> None:
 
 def compared(store: Path) -> None:
     """The intervals and gaps of a page, all at once and point by point."""
-    from orchestrator.results.data import Data
+    from orchestrator.results.live_store import LiveStore
     from orchestrator.results.query import Query
     from signsym_core.stats import gap, interval
 
-    data = Data(str(store), at_once=True)
+    data = LiveStore(str(store), at_once=True)
     index = data.snapshot.index
     lines = list(index.chosen(backbone=("net1",), dataset=("set1",)))[:72]
     query = Query(index, data.snapshot.outcomes)

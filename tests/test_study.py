@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 
 ROOT = Path(__file__).resolve().parents[1]
 _SPEC = importlib.util.spec_from_file_location("study", ROOT / "docs/study/make.py")
@@ -19,7 +19,7 @@ _SPEC.loader.exec_module(study)
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
     """Every table of the study, computed from the store that is shipped."""
-    return study.tables(Data(str(study.store(tmp_path_factory.mktemp("study")))))
+    return study.tables(LiveStore(str(study.store(tmp_path_factory.mktemp("study")))))
 
 
 @pytest.mark.parametrize("page", study.PAGES, ids=lambda page: page.stem)

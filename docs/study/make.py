@@ -19,7 +19,7 @@ from orchestrator.drawing.paper import save
 from orchestrator.drawing.screen import Screen
 from orchestrator.pages import overview
 from orchestrator.pages.context import context_of
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 
 HERE = Path(__file__).resolve().parent
 #: The pages that have such tables.
@@ -36,9 +36,14 @@ def store(folder: Path) -> Path:
     return folder / "study-h100"
 
 
-def tables(data: Data) -> dict[str, str]:
+def tables(data: LiveStore) -> dict[str, str]:
     """Each table as Markdown, by its name."""
-    makers: Mapping[str, Callable[[Data], str]] = {"verdicts": _verdicts, "pgd": _pgd, "apgd": _apgd, "square": _square}
+    makers: Mapping[str, Callable[[LiveStore], str]] = {
+        "verdicts": _verdicts,
+        "pgd": _pgd,
+        "apgd": _apgd,
+        "square": _square,
+    }
     return {name: make(data) for name, make in makers.items()}
 
 
@@ -51,14 +56,14 @@ def written(text: str, by_name: Mapping[str, str]) -> str:
     return re.sub(r"<!-- begin: (\w+) -->\n(?:.*?\n)??<!-- end -->", table, text, flags=re.S)
 
 
-def _verdicts(data: Data) -> str:
+def _verdicts(data: LiveStore) -> str:
     _, matrix = overview.blocks(context_of(data, ""))
     assert isinstance(matrix, Matrix)
     rows = [[*left, *("; ".join(entry.lines) for entry in entries)] for left, entries in matrix.rows]
     return _markdown(matrix.header, rows)
 
 
-def _pgd(data: Data) -> str:
+def _pgd(data: LiveStore) -> str:
     rows = _curves(data, "?a=pgd")
     header = ["rule", "gradient", *(f"ε = {radius}" for radius in _RADII), "seeds × images"]
     lines = []
@@ -71,7 +76,7 @@ def _pgd(data: Data) -> str:
     return _markdown(header, lines)
 
 
-def _apgd(data: Data) -> str:
+def _apgd(data: LiveStore) -> str:
     figure = next(block for block in pages.build(context_of(data, "?p=gap&a=apgd")).blocks if isinstance(block, Figure))
     lines = [
         [str(row[name]) for name in ("rule", "epsilon")]
@@ -83,7 +88,7 @@ def _apgd(data: Data) -> str:
     return _markdown(header, lines)
 
 
-def _square(data: Data) -> str:
+def _square(data: LiveStore) -> str:
     rows = [row for row in _curves(data, "?a=square,noise") if row["epsilon"] == "2/255"]
     lines = []
     for rule in dict.fromkeys(str(row["rule"]) for row in rows):
@@ -92,7 +97,7 @@ def _square(data: Data) -> str:
     return _markdown(["rule", "noise, ε = 2/255", "Square, 500 queries, ε = 2/255"], lines)
 
 
-def _curves(data: Data, search: str) -> Sequence[Mapping[str, Value]]:
+def _curves(data: LiveStore, search: str) -> Sequence[Mapping[str, Value]]:
     page = pages.build(context_of(data, search))
     return next(block for block in page.blocks if isinstance(block, Figure)).table.rows
 
@@ -112,7 +117,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _figures(data: Data, screen: Screen) -> None:
+def _figures(data: LiveStore, screen: Screen) -> None:
     first, _ = overview.blocks(context_of(data, ""))
     assert isinstance(first, Figure)
     # For a column of text, half as wide as a page of the report.
@@ -136,7 +141,7 @@ def _figures(data: Data, screen: Screen) -> None:
 def main() -> None:
     """Write the tables and the figures."""
     with tempfile.TemporaryDirectory() as folder, Screen() as screen:
-        data = Data(str(store(Path(folder))), at_once=True)
+        data = LiveStore(str(store(Path(folder))), at_once=True)
         by_name = tables(data)
         for page in PAGES:
             page.write_text(written(page.read_text(encoding="utf-8"), by_name), encoding="utf-8")

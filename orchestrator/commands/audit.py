@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.results.data import Data
-from orchestrator.results.evidence import SETTING, Judgement, Known, Score
+from orchestrator.results.evidence import SETTING, AttackScore, Judgement, ModelEvidence
+from orchestrator.results.live_store import LiveStore
 from orchestrator.store.store import Store, StoreError
 from signsym_core.checks import MODEL
 
@@ -33,7 +33,7 @@ def run_audit(store: Store, data_root: Path | None, grid: Path | None, as_json: 
 
     With `grid` a grid file for the missing attacks is written there. Raises StoreError for a store without results.
     """
-    data = Data(store.uri, at_once=True)
+    data = LiveStore(store.uri, at_once=True)
     data.check()
     models = list(data.snapshot.models(data.snapshot.query()).known())
     if not models:
@@ -58,7 +58,7 @@ def run_audit(store: Store, data_root: Path | None, grid: Path | None, as_json: 
     _print(judgements, notes, commands, console)
 
 
-def _probes(model: Known, store: Store, done: set[str], root: Path, notes: list[str]) -> tuple[Probe, ...]:
+def _probes(model: ModelEvidence, store: Store, done: set[str], root: Path, notes: list[str]) -> tuple[Probe, ...]:
     """A probe for each seed; none, with a note of the reason, where a model or its data are missing."""
     absent = [key for key in model.jobs.values() if key not in done]
     if absent:
@@ -112,13 +112,13 @@ def _commands(store: Store, grid: Path | None, root: Path | None) -> list[str]:
 
 
 def _print(
-    judgements: Sequence[tuple[Known, Judgement]], notes: list[str], commands: list[str], console: Console
+    judgements: Sequence[tuple[ModelEvidence, Judgement]], notes: list[str], commands: list[str], console: Console
 ) -> None:
     table = Table("model", "rule", "n", "clean", "ε", "exact gradient", "own feedback", "verdict", title="audit")
     for model, judgement in judgements:
-        scored = judgement.exact or judgement.own or judgement.clean
+        scored = judgement.exact or judgement.feedback or judgement.clean
         n = "" if scored is None else f"{scored.score.n} × {scored.score.seeds}"
-        scores = [_percent(judgement.clean), judgement.label, _percent(judgement.exact), _percent(judgement.own)]
+        scores = [_percent(judgement.clean), judgement.label, _percent(judgement.exact), _percent(judgement.feedback)]
         words = Text(judgement.verdict.words, style=_COLOURS[judgement.verdict.kind])
         table.add_row(*_setting(model), n, *scores, words)
     console.print(table)
@@ -146,14 +146,14 @@ def _print(
             console.print(f"  {command}", highlight=False, soft_wrap=True)
 
 
-def _percent(scored: Score | None) -> str:
+def _percent(scored: AttackScore | None) -> str:
     if scored is None:
         return "–"
     score = scored.score
     return f"{100 * score.value:.1f} [{100 * score.lo:.1f}, {100 * score.hi:.1f}]"
 
 
-def _setting(model: Known) -> tuple[str, str]:
+def _setting(model: ModelEvidence) -> tuple[str, str]:
     """A model's task, backbone and data set, and its rule, with the parameters that are not the default."""
     names = ("backbone", "dataset", "rule")
     backbone, dataset, rule = (_with_parameters(model.setting[name], model.setting[f"{name}_params"]) for name in names)
@@ -166,13 +166,13 @@ def _with_parameters(name: str, parameters: str) -> str:
     return f"{name}({inner})" if inner else name
 
 
-def _model_name(model: Known) -> str:
+def _model_name(model: ModelEvidence) -> str:
     source, rule = _setting(model)
     return f"{rule} on {source}"
 
 
 def _json(
-    store: Store, judgements: Sequence[tuple[Known, Judgement]], notes: list[str], commands: list[str]
+    store: Store, judgements: Sequence[tuple[ModelEvidence, Judgement]], notes: list[str], commands: list[str]
 ) -> dict[str, Any]:
     rows = []
     for model, judgement in judgements:
@@ -180,7 +180,7 @@ def _json(
         row: dict[str, Any] = {name: model.setting[name] for name in SETTING}
         row |= {"finetune_jobs": {str(seed): job for seed, job in model.jobs.items()}}
         row |= {"clean": None if judgement.clean is None else judgement.clean.score.value, "epsilon": judgement.epsilon}
-        row |= {"exact": _score_json(judgement.exact), "feedback": _score_json(judgement.own)}
+        row |= {"exact": _score_json(judgement.exact), "feedback": _score_json(judgement.feedback)}
         row |= {"verdict": verdict.kind, "words": verdict.words}
         row |= {"overstated": verdict.overstated, "overstated_at": verdict.epsilon, "reasons": list(verdict.reasons)}
         row["missing"] = [{"id": check.id, "flag": check.flag, "needs": check.needs} for check in verdict.missing]
@@ -200,7 +200,7 @@ def _json(
     return {"storage": store.uri, "models": rows, "notes": notes, "commands": commands}
 
 
-def _score_json(scored: Score | None) -> dict[str, Any] | None:
+def _score_json(scored: AttackScore | None) -> dict[str, Any] | None:
     if scored is None:
         return None
     attack, parameters, _ = scored.run

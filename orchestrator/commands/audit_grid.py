@@ -15,7 +15,7 @@ import yaml
 
 import signsym_core as ss
 from orchestrator.jobs.setting import Setting
-from orchestrator.results.evidence import Known
+from orchestrator.results.evidence import ModelEvidence
 from orchestrator.store.store import Store
 from signsym_core.masking import GREY
 
@@ -34,7 +34,7 @@ _HEAD = """\
 """
 
 
-def audit_grid(models: Sequence[Known], store: Store, name: str = "audit") -> str:
+def audit_grid(models: Sequence[ModelEvidence], store: Store, name: str = "audit") -> str:
     """A grid file for all of `models`, whose records are in `store`."""
     experiments = [_experiment(model, store) for model in models]
     grid = {"name": name, "defaults": {"resources": {"gpu": "auto", "cpu": 1}}, "experiments": experiments}
@@ -76,7 +76,7 @@ def _value(radius: float | str) -> float:
         return 0.0
 
 
-def _experiment(model: Known, store: Store) -> dict[str, Any]:
+def _experiment(model: ModelEvidence, store: Store) -> dict[str, Any]:
     def spec_of(job: str) -> dict[str, Any]:
         spec: dict[str, Any] = json.loads(store.read(f"models/{job}/record.json"))["spec"]
         return spec

@@ -104,13 +104,13 @@ def _report(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator.drawing.screen import Screen
     from orchestrator.engine.sweep import COMPLETE
     from orchestrator.report.static import write_report
-    from orchestrator.results.data import Data
+    from orchestrator.results.live_store import LiveStore
     from orchestrator.store.store import open_store
 
     plans = stored_plans(open_store(parsed.storage))
     with Screen() if parsed.screen_figures else contextlib.nullcontext() as screen:
         page = write_report(
-            Data(parsed.storage),
+            LiveStore(parsed.storage),
             Path(parsed.out),
             title=", ".join(plan.grid for _, plan in plans) or "signsym",
             missing=sum(plan.missing for _, plan in plans),

@@ -1,4 +1,4 @@
-"""Where epsilons stand in a figure: ordinal, linear or logarithmic, with an axis for each norm."""
+"""Positions of epsilons in a figure: ordinal, linear or logarithmic, with an axis for each norm."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from orchestrator.drawing import style
 from orchestrator.results.curve import Curve
 
-#: Letters of all names of ticks that panels have room for side by side, where one, two or more stand in a row.
+#: Letters of tick labels that fit into a panel, where a row has one, two or more panels.
 NAMES = (96, 48, 32)
-#: Share of an axis that a dash is long to either side.
+#: Half the length of a seed's dash, as a share of the axis.
 DASH = 0.012
-#: Share of an axis below which two ticks do not both have names.
+#: Smallest distance of two labelled ticks, as a share of the axis.
 NEAR = 0.09
 
 
 class Axis:
-    """Where epsilons stand. Ordinal: one step apart, since a grid from 0.001 to 0.5 piles up at the left otherwise."""
+    """Positions of epsilons. Ordinal: one step apart, since a grid from 0.001 to 0.5 piles up at the left otherwise."""
 
     def __init__(self, curves: Sequence[Curve], scale: str) -> None:
         points = [point for curve in curves for point in curve.points]
@@ -27,40 +27,40 @@ class Axis:
         self.labels = {p.epsilon: style.epsilon(p) for p in sorted(points, key=lambda p: p.epsilon)}
         self.norms = " / ".join(dict.fromkeys(style.norm(curve.norm) for curve in curves))
         attacked = [epsilon for epsilon in self.labels if epsilon > 0]
-        # Whole numbers: a page has thousands of them, and "3" is half of "3.0".
-        self._places = {epsilon: at for at, epsilon in enumerate(self.labels)}
-        # On a logarithmic axis the clean image stands a step before the smallest epsilon.
+        # Integers: a page has thousands of them, and "3" is half as long as "3.0".
+        self._ranks = {epsilon: rank for rank, epsilon in enumerate(self.labels)}
+        # On a logarithmic axis the clean image is at a third of the smallest epsilon.
         self._clean = min(attacked, default=1.0) / 3 if scale == "log" else 0.0
 
-    def at(self, epsilon: float) -> float:
+    def position(self, epsilon: float) -> float:
         """The position of an epsilon; between those of the figure it is interpolated."""
         if self.scale == "ordinal":
-            if epsilon in self._places:
-                return self._places[epsilon]
+            if epsilon in self._ranks:
+                return self._ranks[epsilon]
             return float(np.interp(epsilon, list(self.labels), range(len(self.labels))))
         return epsilon if epsilon > 0 else self._clean
 
     def around(self, epsilon: float) -> tuple[float, float]:
         """A little to the left and to the right of an epsilon, the same length on every scale."""
-        at = self.at(epsilon)
+        position = self.position(epsilon)
         if self.scale == "log":
             wide = float(np.exp(DASH * np.log(max(self.labels, default=1.0) / self._clean)))
-            return _short(at / wide), _short(at * wide)
+            return _short(position / wide), _short(position * wide)
         reach = len(self.labels) - 1 if self.scale == "ordinal" else max(self.labels, default=1.0)
-        return _short(at - DASH * (reach or 1)), _short(at + DASH * (reach or 1))
+        return _short(position - DASH * (reach or 1)), _short(position + DASH * (reach or 1))
 
     def within(self, epsilon: float) -> bool:
-        """Whether the figure's epsilons reach so far."""
+        """Whether an epsilon lies within those of the figure."""
         return bool(self.labels) and min(self.labels) < epsilon <= max(self.labels)
 
     def dressed(self, titled: bool, columns: int) -> dict[str, Any]:
-        """The axis of one of `columns` panels as plotly writes it: ticks and, where it is asked for, the title."""
-        ticks = {self.at(value): style.escape(text) for value, text in self.labels.items()}
-        # Said outright: a range that plotly chooses takes the place of one that was zoomed to when new results come.
+        """The axis of a panel, one of `columns` in a row, as plotly writes it: ticks and, with `titled`, the title."""
+        ticks = {self.position(value): style.escape(text) for value, text in self.labels.items()}
+        # Explicit: an automatic range would replace the one that was zoomed to when new results come.
         ends = self._range(list(ticks))
         texts = self._thinned(ticks, ends[1] - ends[0])
         axis: dict[str, Any] = {"tickvals": list(ticks), "ticktext": texts, "range": ends}
-        # Turned in all panels or in none: a browser that decides panel by panel lets names run into each other.
+        # Rotated in all panels or in none: where the browser decides panel by panel, labels overlap.
         room = NAMES[min(columns, len(NAMES)) - 1]
         axis["tickangle"] = -45 if sum(len(text) + 1 for text in texts) > room else 0
         if self.scale == "log":
@@ -70,20 +70,20 @@ class Axis:
         return axis
 
     def _thinned(self, ticks: Mapping[float, str], width: float) -> list[str]:
-        """The names of ticks, without those that stand too near to the one before them."""
+        """The labels of ticks, empty where a tick is too near to the labelled one before it."""
         if self.scale == "ordinal":
             return list(ticks.values())
         shown, last = [], -np.inf
-        for at, text in ticks.items():
-            place = float(np.log10(at)) if self.scale == "log" else at
-            near = place - last < NEAR * width
+        for tick, text in ticks.items():
+            position = float(np.log10(tick)) if self.scale == "log" else tick
+            near = position - last < NEAR * width
             shown.append("" if near else text)
-            last = last if near else place
+            last = last if near else position
         return shown
 
-    def _range(self, at: list[float]) -> list[float]:
+    def _range(self, ticks: list[float]) -> list[float]:
         """From the first to the last tick with some room, on a logarithmic axis in exponents."""
-        ends = [at[0], at[-1]] if at else [0.0, 1.0]
+        ends = [ticks[0], ticks[-1]] if ticks else [0.0, 1.0]
         if self.scale == "log":
             ends = [float(np.log10(end)) for end in ends]
         room = 0.06 * (ends[1] - ends[0]) or 0.5
@@ -91,7 +91,7 @@ class Axis:
 
 
 def _short(value: float) -> float:
-    """Four digits: less than a pixel."""
+    """Rounded to four digits, an error below a pixel."""
     return float(f"{value:.4g}")
 
 
@@ -109,7 +109,7 @@ class Axes:
         return len(self._axes) > 1
 
     def of(self, curves: Sequence[Curve]) -> Axis:
-        """The axis of a panel with these curves: clean performance, whose norm is any, goes with the others."""
+        """The axis of a panel with these curves. Clean curves fit any norm and use that of the others."""
         norms = {curve.norm for curve in curves if any(point.epsilon > 0 for point in curve.points)}
         if not curves and self.several:
             return self._empty

@@ -1,4 +1,4 @@
-"""What a page says, without saying how it is drawn: the explorer and the report draw the same blocks."""
+"""The content of a page, independent of how it is drawn: the explorer and the report draw the same blocks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from orchestrator.drawing.figure_data import Drawing
 from orchestrator.drawing.panels import Spec
-from orchestrator.drawing.strokes import Drawing
 
 Value = str | float | int | None
 #: How a number is written: a share as percent, a difference in percentage points, a plain number, or text.
@@ -27,39 +27,39 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of values. A row may have `cell`, the key of a cell whose page it leads to, and `state`, its look."""
+    """Rows of values. A row may have `cell`, the key of the cell that it links to, and `state`, its style."""
 
     name: str
     title: str
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Value]]
-    #: A sentence on how the table is to be read.
+    #: A sentence that explains the table.
     note: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure as plotly writes it, what a reader who does not see it is told, and the table that says the same."""
+    """A figure as plotly writes it, a description for screen readers, and a table of the same numbers."""
 
     name: str
     title: str
     described: str
     figure: Spec
     table: Table
-    #: The same numbers for a figure of a paper; None where there is no such figure.
+    #: The same numbers for the figure of a paper; None where there is none.
     drawing: Drawing | None = None
-    #: Whether the page shows the table under the figure; not where another block has it already.
+    #: Whether the page shows the table under the figure; False where another block shows it.
     shows_table: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Words:
-    """Sentences. `tone` is "plain", "finding" for what the numbers say, "warning", or "todo" for what to run."""
+    """Sentences. `tone` is "plain", "finding" for results in words, "warning", or "todo" for what to run."""
 
     title: str
     sentences: Sequence[str]
     tone: Literal["plain", "finding", "warning", "todo"] = "plain"
-    #: Commands to be typed, shown after the sentences.
+    #: Commands for the shell, shown after the sentences.
     commands: Sequence[str] = ()
 
 
@@ -78,14 +78,14 @@ class Pictures:
 
     title: str
     triples: Sequence[Triple]
-    #: By how much the difference is multiplied.
+    #: Factor by which the difference is multiplied.
     gain: float
     note: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Link:
-    """A way to another view; `search` is its address."""
+    """A link to another view; `search` is its address."""
 
     text: str
     search: str
@@ -93,7 +93,7 @@ class Link:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Links:
-    """Ways to other views, under a short text."""
+    """Links to other views, after a short text."""
 
     title: str
     links: Sequence[Link]
@@ -103,25 +103,25 @@ State = Literal["", "best", "raised", "fine", "not run", "running", "failed"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A cell of a matrix: its lines of text, how it is meant, and where it leads."""
+class MatrixCell:
+    """A cell of a matrix: its lines of text, its state, and the view that it links to."""
 
     lines: Sequence[str]
     state: State = ""
     search: str = ""
-    #: The evidence, shown on demand; the table below the matrix has it too.
+    #: The evidence, shown as a tooltip; the table below the matrix has it too.
     about: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """Rows by columns, as a paper prints a table, with the tidy table that says the same."""
+    """Rows by columns, as a paper prints a table, with a tidy table of the same numbers."""
 
     name: str
     title: str
     header: Sequence[str]
     #: The names at the left of each row, and its entries.
-    rows: Sequence[tuple[Sequence[str], Sequence[Entry]]]
+    rows: Sequence[tuple[Sequence[str], Sequence[MatrixCell]]]
     note: str
     table: Table
 

@@ -33,31 +33,33 @@ def curve_figure(
     named: set[str] = set()
     scores = " / ".join(dict.fromkeys(curve.score_name for _, curves in panels for curve in curves))
     upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": scores, "standoff": 6}}
-    for at, (_, curves) in enumerate(panels):
+    for panel, (_, curves) in enumerate(panels):
         axis = axes.of(curves)
-        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels), columns=columns), upright)
+        figure.dress(
+            panel, axis.dressed(titled=axes.several or panel + columns >= len(panels), columns=columns), upright
+        )
         for curve in curves:
             for trace in _line(curve, axis, seed_lines, rings or {}, curve.rule_label not in named):
-                figure.add(at, trace)
+                figure.add(panel, trace)
             named.add(curve.rule_label)
         if curves:
-            figure.reference(at, "y", curves[0].chance, "chance")
+            figure.reference(panel, "y", curves[0].chance, "chance")
         if curves and axis.within(USUAL) and {curve.norm for curve in curves} == {"linf"}:
             # On a logarithmic axis plotly wants the exponent for shapes.
-            place = float(np.log10(USUAL)) if axis.scale == "log" else axis.at(USUAL)
-            figure.reference(at, "x", place, "8/255")
+            place = float(np.log10(USUAL)) if axis.scale == "log" else axis.position(USUAL)
+            figure.reference(panel, "x", place, "8/255")
     return figure.figure()
 
 
 def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool) -> list[Trace]:
     flags = [rings.get((curve.line, point.epsilon), ()) for point in curve.points]
-    x = [axis.at(point.epsilon) for point in curve.points]
+    x = [axis.position(point.epsilon) for point in curve.points]
     texts = [style.hover(curve, point, raised) for point, raised in zip(curve.points, flags, strict=True)]
-    made = traces(curve, x, [point.score for point in curve.points], texts, named)
-    made[1]["customdata"] = [point.cell for point in curve.points]
-    ringed = [(at, point) for at, point, raised in zip(x, curve.points, flags, strict=True) if raised]
+    band_and_line = traces(curve, x, [point.score for point in curve.points], texts, named)
+    band_and_line[1]["customdata"] = [point.cell for point in curve.points]
+    ringed = [(position, point) for position, point, raised in zip(x, curve.points, flags, strict=True) if raised]
     ring = {
-        "x": [at for at, _ in ringed],
+        "x": [position for position, _ in ringed],
         "y": [_rounded(point.score.value) for _, point in ringed],
         "mode": "markers",
         "marker": {"symbol": "circle-open", "size": 15, "color": style.RING, "line": {"width": 1.8}},
@@ -66,24 +68,24 @@ def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool)
         "legendgroup": curve.rule_label,
         "cliponaxis": False,
     }
-    return [*made, _seeds(curve, axis, seed_lines), *([ring] if ringed else [])]
+    return [*band_and_line, _seeds(curve, axis, seed_lines), *([ring] if ringed else [])]
 
 
 def _seeds(curve: Curve, axis: Axis, lines: bool) -> Trace:
-    """A short dash for each seed, or thin lines through them; of more than MANY the range: one path, not dots."""
+    """A short dash for each seed, or thin lines through them; for more than MANY seeds their range. One path in all."""
     xs: list[float | None] = []
     ys: list[float | None] = []
     if lines:
         for seed in dict.fromkeys(seed for point in curve.points for seed in point.by_seed):
-            there = [point for point in curve.points if seed in point.by_seed]
-            xs += [*(axis.at(point.epsilon) for point in there), None]
-            ys += [*(_rounded(point.by_seed[seed]) for point in there), None]
+            points = [point for point in curve.points if seed in point.by_seed]
+            xs += [*(axis.position(point.epsilon) for point in points), None]
+            ys += [*(_rounded(point.by_seed[seed]) for point in points), None]
     else:
         for point in curve.points:
             values = [_rounded(value) for value in point.by_seed.values()]
             left, right = axis.around(point.epsilon)
             if len(values) > MANY:
-                xs += [axis.at(point.epsilon)] * 2 + [None]
+                xs += [axis.position(point.epsilon)] * 2 + [None]
                 ys += [min(values), max(values), None]
                 continue
             for value in values:
@@ -106,7 +108,7 @@ def traces(
 ) -> list[Trace]:
     """The band of a line, and the line with its markers, in `unit`s of 1."""
     colour, dash, marker = style.style(curve.rule)
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     band = {
         "x": [*x, *reversed(x)],
         "y": [_rounded(unit * value) for value in (*(s.hi for s in scores), *(s.lo for s in reversed(scores)))],

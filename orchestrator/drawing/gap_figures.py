@@ -25,18 +25,20 @@ def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "
     curves: list[PanelCurves] = [(title, [line.curve for line in lines]) for title, lines in panels]
     figure = Panels(curves, columns)
     axes = Axes([curve for _, members in curves for curve in members], x)
-    found = [point.gap for _, lines in panels for line in lines for point in line.points]
-    low, high = (100 * pick(end) for pick, end in ((min, [g.lo for g in found]), (max, [g.hi for g in found])))
-    # Said outright, for the reason that `Axis.dressed` gives.
+    gaps = [point.gap for _, lines in panels for line in lines for point in line.points]
+    low, high = (100 * pick(end) for pick, end in ((min, [g.lo for g in gaps]), (max, [g.hi for g in gaps])))
+    # Explicit, for the reason given in `Axis.dressed`.
     reach = [min(0.0, low) - 4, max(0.0, high) + 4]
     upright = {"range": reach, "tickformat": "+d", "title": {"text": OVER[minus], "standoff": 6}}
     named: set[str] = set()
-    for at, (_, lines) in enumerate(panels):
+    for panel, (_, lines) in enumerate(panels):
         axis = axes.of([line.curve for line in lines])
-        figure.dress(at, axis.dressed(titled=axes.several or at + columns >= len(panels), columns=columns), upright)
+        figure.dress(
+            panel, axis.dressed(titled=axes.several or panel + columns >= len(panels), columns=columns), upright
+        )
         for line in lines:
             curve = line.curve
-            xs = [axis.at(point.point.epsilon) for point in line.points]
+            xs = [axis.position(point.point.epsilon) for point in line.points]
             texts = [hover(line, point, minus) for point in line.points]
             new = curve.rule_label not in named
             band, marked = traces(curve, xs, [point.gap for point in line.points], texts, new, unit=100)
@@ -44,20 +46,20 @@ def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "
             symbol = style.style(curve.rule)[2]
             marked["marker"]["symbol"] = [symbol if point.clear else f"{symbol}-open" for point in line.points]
             marked["customdata"] = [point.point.cell for point in line.points]
-            figure.add(at, band)
-            figure.add(at, marked)
+            figure.add(panel, band)
+            figure.add(panel, marked)
         if lines:
-            figure.reference(at, "y", 0, width=1.5, dash="solid")
+            figure.reference(panel, "y", 0, width=1.5, dash="solid")
     return figure.figure()
 
 
 def heat_figure(lines: Sequence[GapLine], epsilon: float, minus: str) -> Spec:
-    """Differences at one epsilon: models down, attacks across. In bold what holds after Holm's correction."""
-    shown = [(line, point) for line in lines if (point := line.at(epsilon)) is not None]
+    """Differences at one epsilon: models down, attacks across. Bold: excludes zero after Holm's correction."""
+    shown = [(line, point) for line in lines if (point := line.point(epsilon)) is not None]
     rows = list(dict.fromkeys(_model(line) for line, _ in shown))
     columns = list(dict.fromkeys(_attack(line) for line, _ in shown))
-    found = {(_model(line), _attack(line)): (line, point) for line, point in shown}
-    cells = [[found.get((row, column)) for column in columns] for row in rows]
+    by_cell = {(_model(line), _attack(line)): (line, point) for line, point in shown}
+    cells = [[by_cell.get((row, column)) for column in columns] for row in rows]
     heat = {
         "type": "heatmap",
         "x": [style.escape(column) for column in columns],
@@ -89,7 +91,7 @@ def heat_figure(lines: Sequence[GapLine], epsilon: float, minus: str) -> Spec:
 
 
 def hover(line: GapLine, point: GapPoint, minus: str) -> str:
-    """The text over a difference, but the name of its rule."""
+    """The text over a difference, without the name of its rule."""
     less = "BP" if minus == "bp" else "the exact gradient on the same weights"
     holds = "excludes" if point.clear else "does not exclude"
     text = f"{style.escape(point.point.label)}: {style.points(point.gap)} points over {less}"

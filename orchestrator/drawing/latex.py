@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.drawing.blocks import Entry, Matrix
+from orchestrator.drawing.blocks import Matrix, MatrixCell
 
 _SIGNS = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -13,30 +13,30 @@ _SIGNS = {
 
 
 def latex(matrix: Matrix) -> str:
-    """A `tabular` of the matrix; each line of an entry stands in a row of its own, states in italics, the best bold."""
+    """A `tabular` of the matrix; each line of a cell takes one row, states in italics, the best bold."""
     names = len(matrix.header) - len(matrix.rows[0][1])
     columns = "l" * names + "r" * (len(matrix.header) - names)
     lines = [f"% {escaped(matrix.title)}", "% \\usepackage{booktabs}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
     lines.append(f"{' & '.join(map(escaped, matrix.header))} \\\\")
     lines.append("\\midrule")
     for left, entries in matrix.rows:
-        for at in range(max(len(entry.lines) for entry in entries)):
-            cells = [escaped(name) if at == 0 else "" for name in left]
-            cells += [_line(entry, at) for entry in entries]
+        for line_number in range(max(len(entry.lines) for entry in entries)):
+            cells = [escaped(name) if line_number == 0 else "" for name in left]
+            cells += [_line(entry, line_number) for entry in entries]
             lines.append(f"{' & '.join(cells)} \\\\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
 def escaped(text: str) -> str:
-    """Text without any sign that LaTeX would act on."""
+    """Text with LaTeX's special characters escaped."""
     return "".join(_SIGNS.get(sign, sign) for sign in text)
 
 
-def _line(entry: Entry, at: int) -> str:
-    if at >= len(entry.lines):
+def _line(entry: MatrixCell, line_number: int) -> str:
+    if line_number >= len(entry.lines):
         return ""
-    text = escaped(entry.lines[at])
-    if at:
+    text = escaped(entry.lines[line_number])
+    if line_number:
         return f"{{\\footnotesize {text}}}"
     if entry.state == "best":
         return f"\\textbf{{{text}}}"

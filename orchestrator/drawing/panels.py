@@ -1,6 +1,6 @@
-"""Panels in rows and columns, as plotly writes a figure: plain values.
+"""Panels in rows and columns, as plain values in plotly's format.
 
-Plotly's own objects check every value and copy every figure several times, which took most of the time of a page.
+Plotly's objects check every value and copy every figure several times, which took most of the time of a page.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ PanelCurves = tuple[str, Sequence[Curve]]
 TITLES, PLOT, BELOW = 58, 200, 66
 #: Pixels above and below all rows, and of a panel's width at least.
 TOP, BOTTOM, WIDTH = 44, 6, 236
-#: Letters of a key that tell it from all others, where keys are hashes.
+#: Letters of a hashed key that identify it.
 SHORT = 16
 _GRID = {"gridcolor": "#e6e8ec", "zeroline": False, "linecolor": "#c9ccd1", "showline": True, "ticks": ""}
 
 
 class Panels:
-    """The figure of some panels, row by row; axes, lines and traces are put in panel by panel."""
+    """The figure of some panels, row by row; axes, lines and traces are added panel by panel."""
 
     def __init__(self, panels: Sequence[PanelCurves], columns: int) -> None:
         self.columns, self.rows = columns, max(1, -(-len(panels) // columns))
@@ -38,14 +38,14 @@ class Panels:
         row = TITLES + PLOT + BELOW
         titles = []
         named: set[int] = set()
-        for at, (title, curves) in enumerate(panels):
-            down, across = divmod(at, columns)
+        for number, (title, curves) in enumerate(panels):
+            down, across = divmod(number, columns)
             left, upper = across * (width + gap), 1 - (down * row + TITLES) / (self.rows * row)
             lower = upper - PLOT / (self.rows * row)
-            x, y = _axis("x", at), _axis("y", at)
-            self._axes[x] = {**_GRID, "anchor": _place("y", at), "domain": [left, left + width]}
-            self._axes[y] = {**_GRID, "anchor": _place("x", at), "domain": [lower, upper]}
-            # The scale of a row stands at its first panel that has lines.
+            x, y = _axis("x", number), _axis("y", number)
+            self._axes[x] = {**_GRID, "anchor": _place("y", number), "domain": [left, left + width]}
+            self._axes[y] = {**_GRID, "anchor": _place("x", number), "domain": [lower, upper]}
+            # A row's tick labels are at its first panel that has lines.
             self._axes[y]["showticklabels"] = bool(curves) and down not in named
             if curves:
                 named.add(down)
@@ -64,14 +64,14 @@ class Panels:
         place = {"xaxis": _place("x", panel), "yaxis": _place("y", panel)}
         self._data.append(trace | place)
 
-    def reference(self, panel: int, axis: str, at: float, words: str = "", **line: Any) -> None:
-        """A line across a panel at a value of "x" or "y", with a word at its end."""
+    def reference(self, panel: int, axis: str, value: float, words: str = "", **line: Any) -> None:
+        """A line across a panel at a value of "x" or "y", with a label at its start."""
         across = "x" if axis == "y" else "y"
-        place: dict[str, Any] = {f"{axis}0": at, f"{axis}1": at, f"{axis}ref": _place(axis, panel)}
+        place: dict[str, Any] = {f"{axis}0": value, f"{axis}1": value, f"{axis}ref": _place(axis, panel)}
         place |= {f"{across}0": 0, f"{across}1": 1, f"{across}ref": f"{_place(across, panel)} domain"}
         if words:
             font = {"size": 10, "color": style.REFERENCE}
-            # Level, at the left and at the foot: there curves are seldom.
+            # Horizontal, at the left and at the bottom, where curves are rare.
             place["label"] = {"text": words, "textposition": "start", "textangle": 0, "font": font, "padding": 2}
             place["label"] |= {"xanchor": "left", "yanchor": "bottom"}
         self._shapes.append(
@@ -79,7 +79,7 @@ class Panels:
         )
 
     def figure(self) -> Spec:
-        """The whole figure."""
+        """The finished figure."""
         height = TOP + BOTTOM + self.rows * (TITLES + PLOT + BELOW)
         _shorten(self._data)
         layout = looks(height, 62 + WIDTH * self.columns) | self._axes
@@ -87,9 +87,9 @@ class Panels:
 
 
 def looks(height: int, width: int) -> dict[str, Any]:
-    """What all figures share. Backgrounds are clear, so that one figure stands on a light or a dark page.
+    """The layout of all figures. Backgrounds are transparent, for light and for dark pages.
 
-    `width` is how narrow the figure may become, which the page keeps to.
+    `width` is the smallest width of the figure, which the page respects.
     """
     ink = {"color": "#2a2d32"}
     return {
@@ -114,7 +114,7 @@ def axes_of(figure: Spec) -> dict[str, dict[str, Any]]:
 
 
 def panel_title(title: str, curves: Sequence[Curve]) -> str:
-    """The panel's name and what it rests on, in a warning tone where that is little."""
+    """The panel's name with its numbers of images and seeds, in a warning colour where these are small."""
     place, slash, attack = style.escape(title).rpartition(" / ")
     name = f"{place}<br><b>{attack}</b>" if slash else f"<b>{attack}</b>"
     if not curves:
@@ -132,7 +132,7 @@ def _title(text: str, x: float, y: float) -> dict[str, Any]:
 
 
 def _shorten(data: Sequence[Trace]) -> None:
-    """Keep of the keys that markers lead to as much as tells them apart: they were a sixth of a page."""
+    """Shorten the keys of the markers to SHORT letters where these are unique: keys were a sixth of a page."""
     keys = [key for trace in data for key in trace.get("customdata", ())]
     if len({key[:SHORT] for key in keys}) == len(set(keys)):
         for trace in data:

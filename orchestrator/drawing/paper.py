@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.drawing import style
 from orchestrator.drawing.axes import NAMES, Axes, Axis
+from orchestrator.drawing.figure_data import Drawing, Stroke
 from orchestrator.drawing.figures import MANY, USUAL
-from orchestrator.drawing.strokes import Drawing, Stroke
-from orchestrator.drawing.writing import write
+from orchestrator.store.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Plot
@@ -25,7 +25,7 @@ _MARKERS = {
     **{"circle": "o", "x": "X", "square": "s", "diamond": "D", "triangle-up": "^"},
     **{"star": "*", "hexagon": "h", "cross": "P"},
 }
-#: What dashes, thin lines and rings are called.
+#: Legend entries of dashes, thin lines and rings.
 _SEED, _SEEDS, _FLAGGED = "one seed", "all seeds", "flagged"
 _SETTINGS: dict[Any, Any] = {
     "pdf.fonttype": 42,
@@ -39,7 +39,7 @@ _SETTINGS: dict[Any, Any] = {
 def save(drawing: Drawing, stem: Path, search: str) -> list[Path]:
     """Write STEM-3.3in and STEM-6.75in as SVG and PDF, STEM.csv with the numbers and STEM.json with the view's address.
 
-    The files that people open, in this order. Text is never read as a formula, whatever names the store holds.
+    Returns the paths in this order. Text is never parsed as a formula, whatever names the store holds.
     """
     import matplotlib as mpl
 
@@ -57,7 +57,7 @@ def save(drawing: Drawing, stem: Path, search: str) -> list[Path]:
     beside = {"csv": drawing.as_csv(), "json": json.dumps(address, indent=1)}
     for kind, text in beside.items():
         written.append(stem.with_name(f"{stem.name}.{kind}"))
-        write(written[-1], text)
+        write_file(written[-1], text.encode())
     return written
 
 
@@ -68,21 +68,21 @@ def _drawn(drawing: Drawing, width: float) -> Figure:
     rows = -(-len(drawing.panels) // columns)
     figure = Figure(figsize=(width, 0.5 + 2.15 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    # As on the page: one axis for all panels of a norm.
+    # As on the page: the panels of a norm share an axis.
     scales = Axes([stroke.curve for _, strokes in drawing.panels for stroke in strokes], "ordinal")
     handles: dict[str, Line2D] = {}
-    for at, plot in enumerate(grid.flat):
-        if at >= len(drawing.panels):
+    for number, plot in enumerate(grid.flat):
+        if number >= len(drawing.panels):
             plot.set_visible(False)
             continue
-        title, strokes = drawing.panels[at]
+        title, strokes = drawing.panels[number]
         plot.set_title(_titled(title, strokes), pad=11, parse_math=False)
         axis = scales.of([stroke.curve for stroke in strokes])
         _dressed(plot, axis, strokes, drawing.difference)
         for stroke in strokes:
             for name, handle in _line(plot, stroke, axis).items():
                 handles.setdefault(name, handle)
-        if at % columns == 0:
+        if number % columns == 0:
             plot.set_ylabel(drawing.quantity, parse_math=False)
     # Rules first, in their order.
     names = sorted(handles, key=(_SEED, _SEEDS, _FLAGGED).count)
@@ -95,11 +95,11 @@ def _drawn(drawing: Drawing, width: float) -> Figure:
 
 def _dressed(plot: Plot, axis: Axis, strokes: Sequence[Stroke], difference: bool) -> None:
     """Set axes and reference lines."""
-    plot.set_xticks([axis.at(epsilon) for epsilon in axis.labels], list(axis.labels.values()), parse_math=False)
+    plot.set_xticks([axis.position(epsilon) for epsilon in axis.labels], list(axis.labels.values()), parse_math=False)
     if sum(len(text) + 1 for text in axis.labels.values()) > NAMES[-1]:
         plot.tick_params(axis="x", rotation=45)
     plot.set_xlabel(f"ε ({axis.norms}, [0, 1] pixels)", parse_math=False)
-    plot.yaxis.set_major_formatter(lambda value, _at: f"{100 * value:{'+' if difference else ''}.0f}")
+    plot.yaxis.set_major_formatter(lambda value, _position: f"{100 * value:{'+' if difference else ''}.0f}")
     plot.grid(color="0.9", linewidth=0.5)
     plot.spines[["top", "right"]].set_visible(False)
     if difference:
@@ -115,20 +115,20 @@ def _dressed(plot: Plot, axis: Axis, strokes: Sequence[Stroke], difference: bool
     # At the left, where the curves are still high.
     plot.text(0.01, chance, "chance", transform=plot.get_yaxis_transform(), **words)
     if {stroke.curve.norm for stroke in strokes} == {"linf"} and axis.within(USUAL):
-        plot.axvline(axis.at(USUAL), **dotted)
-        plot.text(axis.at(USUAL), 1, "8/255", transform=plot.get_xaxis_transform(), ha="center", **words)
+        plot.axvline(axis.position(USUAL), **dotted)
+        plot.text(axis.position(USUAL), 1, "8/255", transform=plot.get_xaxis_transform(), ha="center", **words)
 
 
 def _line(plot: Plot, stroke: Stroke, axis: Axis) -> dict[str, Line2D]:
-    """Draw a line with its band, seeds and rings; what the legend tells of them."""
+    """Draw a line with its band, seeds and rings; their entries in the legend."""
     colour, dash, marker = style.style(stroke.curve.rule)
     shape: dict[str, Any] = {"marker": _MARKERS[marker], "markersize": 4, "color": colour}
-    x = [axis.at(dot.epsilon) for dot in stroke.dots]
+    x = [axis.position(dot.epsilon) for dot in stroke.dots]
     scores = [dot.score for dot in stroke.dots]
     plot.fill_between(x, [s.lo for s in scores], [s.hi for s in scores], color=colour, alpha=0.12, linewidth=0)
     (line,) = plot.plot(x, [s.value for s in scores], linestyle=_DASHES[dash], linewidth=1.2, **shape)
-    told = {stroke.label: line}
-    hollow = [(at, dot.score.value) for at, dot in zip(x, stroke.dots, strict=True) if not dot.filled]
+    legend = {stroke.label: line}
+    hollow = [(position, dot.score.value) for position, dot in zip(x, stroke.dots, strict=True) if not dot.filled]
     if hollow:
         plot.plot(*zip(*hollow, strict=True), linestyle="", mfc="w", **shape)
     marks: dict[str, Any] = {
@@ -139,25 +139,25 @@ def _line(plot: Plot, stroke: Stroke, axis: Axis) -> dict[str, Line2D]:
         "alpha": 0.6,
         "color": colour,
     }
-    few = [(at, dot.by_seed) for at, dot in zip(x, stroke.dots, strict=True) if len(dot.by_seed) <= MANY]
-    seeds = [(at, value) for at, by_seed in few for value in by_seed.values()]
+    few = [(position, dot.by_seed) for position, dot in zip(x, stroke.dots, strict=True) if len(dot.by_seed) <= MANY]
+    seeds = [(position, value) for position, by_seed in few for value in by_seed.values()]
     if seeds:
         (one,) = plot.plot(*zip(*seeds, strict=True), **marks)
-        told[_SEED] = one
-    for at, dot in zip(x, stroke.dots, strict=True):
+        legend[_SEED] = one
+    for position, dot in zip(x, stroke.dots, strict=True):
         if len(dot.by_seed) > MANY:
             ends = [min(dot.by_seed.values()), max(dot.by_seed.values())]
-            (told[_SEEDS],) = plot.plot([at, at], ends, color=colour, linewidth=1.2, alpha=0.6)
-    ringed = [(at, dot.score.value) for at, dot in zip(x, stroke.dots, strict=True) if dot.flags]
+            (legend[_SEEDS],) = plot.plot([position, position], ends, color=colour, linewidth=1.2, alpha=0.6)
+    ringed = [(position, dot.score.value) for position, dot in zip(x, stroke.dots, strict=True) if dot.flags]
     if ringed:
         looks: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 8, "mfc": "none", "mec": style.RING}
         (ring,) = plot.plot(*zip(*ringed, strict=True), clip_on=False, **looks)
-        told[_FLAGGED] = ring
-    return told
+        legend[_FLAGGED] = ring
+    return legend
 
 
 def _titled(title: str, strokes: Sequence[Stroke]) -> str:
-    """The panel's name, a long one over two lines, and what it rests on."""
+    """The panel's name, a long one over two lines, with its numbers of images and seeds."""
     place, slash, attack = title.rpartition(" / ")
     name = f"{place}\n{attack}" if slash and len(title) > 34 else title
     if not strokes:

@@ -1,4 +1,4 @@
-"""How rules look in every figure, and how numbers are put into words: the same on screen, on paper and in the hover."""
+"""The style of rules in all figures, and the format of numbers: the same on screen, on paper and in tooltips."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _STYLES = {
     "frsf": ("#D55E00", "dashdot", "diamond"),
     "brsf": ("#009E73", "longdash", "triangle-up"),
 }
-_OTHERS = (("#B5568F", "dash", "star"), ("#8F7000", "dot", "hexagon"), ("#3A8FC4", "solid", "cross"))
+_FURTHER = (("#B5568F", "dash", "star"), ("#8F7000", "dot", "hexagon"), ("#3A8FC4", "solid", "cross"))
 #: Ring around a point that a check of masking has raised.
 RING = "#D6246E"
 #: The colour of axes, reference lines and their words in both schemes.
 REFERENCE = "#808080"
-#: What a figure's title turns to where it rests on few images or seeds.
+#: Colour of a panel's title where it has few images or seeds.
 WARNING = "#B35900"
 #: The colours of the page in the light and the dark scheme.
 PAGE = {"light": "#ffffff", "dark": "#1b1c1f"}
@@ -52,7 +52,7 @@ _NORMS = {"linf": "L∞", "l2": "L2"}
 
 def style(rule: str) -> tuple[str, str, str]:
     """Colour, dash and marker of a rule, the same in every figure."""
-    return _STYLES.get(rule) or _OTHERS[sum(rule.encode()) % len(_OTHERS)]
+    return _STYLES.get(rule) or _FURTHER[sum(rule.encode()) % len(_FURTHER)]
 
 
 def label(name: str) -> str:
@@ -67,7 +67,7 @@ def gradient(name: str) -> str:
 
 
 def heading(text: str) -> str:
-    """A text with its first letter raised, as far as the second is not: "Robust accuracy", "mAP@1000"."""
+    """A text with a capital first letter, unless the second is one: "Robust accuracy", "mAP@1000"."""
     return text if text[1:2].isupper() else text[:1].upper() + text[1:]
 
 
@@ -87,7 +87,7 @@ def points(difference: Interval) -> str:
 
 
 def rests_on(score: Interval) -> str:
-    """What a number rests on: "15,000 (3 seeds × 5,000)"."""
+    """The number of outcomes behind a number: "15,000 (3 seeds × 5,000)"."""
     return f"{score.n * score.seeds:,} ({counted(score.seeds, 'seed')} × {score.n:,})"
 
 
@@ -102,7 +102,7 @@ def epsilon(point: Point) -> str:
 
 
 def hover(curve: Curve, point: Point, flags: Sequence[str] = ()) -> str:
-    """The text over a marker: the score, what it rests on, its gap to BP, and the flags it has (see `hover_frame`)."""
+    """The text over a marker: score, number of outcomes, gap to BP, and flags (see `hover_frame`)."""
     score = point.score
     kept = f"{round(score.value * score.n * score.seeds):,} of " if curve.score_name == "robust accuracy" else "of "
     text = f"{escape(point.label)}: {percent(score)}<br>{kept}{rests_on(score)}, {method(score)}"
@@ -111,25 +111,25 @@ def hover(curve: Curve, point: Point, flags: Sequence[str] = ()) -> str:
 
 
 def hover_frame(curve: Curve) -> str:
-    """What plotly puts around the texts of a line's markers: its rule, and the unit of its epsilons."""
+    """The frame of the texts over a line's markers: its rule, and the unit of its epsilons."""
     rule = escape(label(curve.rule_label))
     return f"<b>{rule}</b>, ε %{{hovertext}}<br>ε: {norm(curve.norm)}, [0, 1] pixels<extra></extra>"
 
 
 def method(score: Interval) -> str:
-    """How an interval was made, in words. One over the images of one seed says nothing about other seeds."""
-    alone = ", one seed: images only" if score.seeds == 1 else ""
-    return score.method + alone
+    """The method of an interval, in words. One over the images of one seed says nothing about other seeds."""
+    images_only = ", one seed: images only" if score.seeds == 1 else ""
+    return score.method + images_only
 
 
 def escape(text: str) -> str:
-    """A name of the store inside a text that plotly reads as its kind of HTML."""
+    """A name of the store, escaped for plotly's subset of HTML."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def luminance(colour: str) -> float:
     """Relative luminance of "#rrggbb", 0 .. 1. Source: WCAG 2.1."""
-    channels = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    channels = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -1,4 +1,4 @@
-"""Tables as AG Grid draws them: sorted and filtered in the browser, saved as they are shown."""
+"""Tables drawn by AG Grid: sorted and filtered in the browser, and saved as shown."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dash.development.base_component import Component
 
 from orchestrator.drawing.blocks import Column, Table
 
-#: Rows above which a table gets a height of its own and scrolls.
+#: A table of more rows has a fixed height and scrolls.
 TALL = 14
 _FORMATS = {
     "percent": "params.value == null ? '' : d3.format('.1f')(100 * params.value) + ' %'",
     "points": "params.value == null ? '' : d3.format('+.1f')(100 * params.value)",
     "number": "params.value == null ? '' : d3.format(',')(params.value)",
 }
-#: Words for states beside their colour: no information by colour alone.
+#: States are italic as well as coloured: no information by colour alone.
 _STATES = {state: {"fontStyle": "italic"} for state in ("not run", "running", "failed")}
 
 
@@ -47,18 +47,20 @@ def grid_of(table: Table, search: str) -> Component:
         size="compact-xs",
         variant="default",
     )
-    whole = html.A(
+    full_csv = html.A(
         "CSV of all rows, full precision",
         href=f"/table/{table.name}.csv{search}",
         download=f"{table.name}.csv",
         className="chip",
         **{"aria-label": f"CSV of all rows with full precision of: {table.title}"},
     )
-    return html.Div([grid, html.Div([button, whole], className="files")], role="group", **{"aria-label": table.title})
+    return html.Div(
+        [grid, html.Div([button, full_csv], className="files")], role="group", **{"aria-label": table.title}
+    )
 
 
 def _ordered(table: Table) -> list[Column]:
-    """The columns, those last whose value is the same in all rows: what differs is seen without scrolling."""
+    """The columns, constant ones last, so that differences are visible without scrolling."""
     same = {c.key for c in table.columns if len({row.get(c.key) for row in table.rows}) <= 1}
     return sorted(table.columns, key=lambda column: len(table.rows) > 1 and column.key in same)
 

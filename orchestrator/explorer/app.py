@@ -13,15 +13,15 @@ from orchestrator.drawing import style
 from orchestrator.explorer import ASSETS, refresh, routes
 from orchestrator.explorer.controls import CONTROLS, bar, changed, navigation, options, shown, value_of
 from orchestrator.pages.context import context_of
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 from orchestrator.results.view import PAGES, format_view, parse_view
 
-#: Milliseconds between two looks at the store.
+#: Milliseconds between two checks of the store.
 PERIOD = 5_000
 
 
-def make_app(data: Data) -> Dash:
-    """The application over a store. It serves every file itself and asks no other host for anything."""
+def make_app(data: LiveStore) -> Dash:
+    """The application over a store. It serves all files and contacts no other host."""
     app = Dash(
         "signsym",
         title="signsym explorer",
@@ -39,7 +39,7 @@ def make_app(data: Data) -> Dash:
     return app
 
 
-def _layout(data: Data) -> Component:
+def _layout(data: LiveStore) -> Component:
     header = html.Header(
         [
             html.A("Skip to the results", href="#results", className="skip"),
@@ -59,7 +59,7 @@ def _layout(data: Data) -> Component:
         ],
         className="top",
     )
-    parts = [
+    components = [
         dcc.Location(id="url", refresh=False),
         dcc.Interval(id="tick", interval=PERIOD),
         dcc.Store(id="shape"),
@@ -70,10 +70,10 @@ def _layout(data: Data) -> Component:
         bar(),
         html.Main(id="results", tabIndex="-1"),
     ]
-    return dmc.MantineProvider(parts, defaultColorScheme="auto", theme={"fontFamily": style.FONT})
+    return dmc.MantineProvider(components, defaultColorScheme="auto", theme={"fontFamily": style.FONT})
 
 
-def _callbacks(app: Dash, data: Data) -> None:
+def _callbacks(app: Dash, data: LiveStore) -> None:
     live = [Input("filter-live", "checked")]
     held = [Input(control.id, control.holds) for control in CONTROLS]
     offered = [control for control in CONTROLS if control.holds == "value" and control.name not in _FIXED]
@@ -139,11 +139,11 @@ def _callbacks(app: Dash, data: Data) -> None:
     def look(_ticks: int | None, _clicks: int | None, version: int, search: str | None) -> list[Any]:
         data.refresh()
         newer = data.snapshot.version != version
-        wanted = ctx.triggered_id == "refresh" or parse_view(search)[0].live
+        show = ctx.triggered_id == "refresh" or parse_view(search)[0].live
         strip = _strip(data)
         if not newer:
             return [strip, no_update, {"display": "none"}]
-        return [strip, data.snapshot.version, {"display": "none"}] if wanted else [strip, no_update, {}]
+        return [strip, data.snapshot.version, {"display": "none"}] if show else [strip, no_update, {}]
 
     @app.callback(  # type: ignore[untyped-decorator]
         Output({"type": "grid", "name": MATCH}, "exportDataAsCsv"),
@@ -162,24 +162,24 @@ def _clicked(triggered: list[dict[str, Any]]) -> str:
     """The cell of a marker or row that was clicked; "" where there is none."""
     value = triggered[0]["value"] if triggered else None
     if isinstance(value, dict):
-        found = value.get("points", [{}])[0].get("customdata")
-        return str(found) if isinstance(found, str) else ""
+        cell = value.get("points", [{}])[0].get("customdata")
+        return str(cell) if isinstance(cell, str) else ""
     if isinstance(value, list) and value:
         return str(value[0].get("cell") or "")
     return ""
 
 
-def _strip(data: Data) -> list[Component]:
-    """How far the store is."""
+def _strip(data: LiveStore) -> list[Component]:
+    """The progress of the store, in one line."""
     status, index = data.status, data.snapshot.index
     done = data.done
-    parts = [f"{done:,} of {len(status.cells):,} cells done" if status.cells else f"{len(index):,} cells done"]
+    phrases = [f"{done:,} of {len(status.cells):,} cells done" if status.cells else f"{len(index):,} cells done"]
     if status.cells and (more := len(index) - done):
-        parts.append(f"{more:,} more that no grid asks for")
-    parts.append(style.counted(status.trials, "trial") + " running")
+        phrases.append(f"{more:,} more that no grid plans")
+    phrases.append(style.counted(status.trials, "trial") + " running")
     if status.failures:
-        parts.append(style.counted(status.failures, "job") + " failed")
+        phrases.append(style.counted(status.failures, "job") + " failed")
     last = index.last_write
     if not status.planned:
-        parts.append("reading what was asked for …")
-    return [html.Span(" · ".join([*parts, f"last result {last}"] if last else parts))]
+        phrases.append("planning the stored grids …")
+    return [html.Span(" · ".join([*phrases, f"last result {last}"] if last else phrases))]

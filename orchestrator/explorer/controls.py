@@ -14,7 +14,7 @@ from orchestrator.pages.paper_tables import preset_of
 from orchestrator.results.index import Index
 from orchestrator.results.line import FILTERS
 from orchestrator.results.status import Status
-from orchestrator.results.view import AXES, FACETS, PAGES, View
+from orchestrator.results.view import AXES, FACETS, PAGES, PageView
 
 #: On which pages a control has an effect.
 _ALL = tuple(PAGES)
@@ -57,13 +57,13 @@ CONTROLS = (
 )
 
 
-def shown(control: Control, view: View) -> bool:
+def shown(control: Control, view: PageView) -> bool:
     """Whether the control has an effect on the view."""
     if view.page not in control.pages:
         return False
     name = control.name
     if view.page == "cell" and view.cell:
-        # One cell is what it is, whatever else is chosen.
+        # The page of one cell does not depend on the other filters.
         return name in ("seed", "only")
     if view.page == "tables" and preset_of(view.preset, view.task) in ("1", "2"):
         return name not in ("attack", "gradient", "epsilon")
@@ -74,28 +74,28 @@ def shown(control: Control, view: View) -> bool:
 
 def bar() -> Component:
     """The controls, empty."""
-    return html.Form([_made(control) for control in CONTROLS], className="filters", **{"aria-label": "Filters"})
+    return html.Form([_component(control) for control in CONTROLS], className="filters", **{"aria-label": "Filters"})
 
 
-def _made(control: Control) -> Component:
+def _component(control: Control) -> Component:
     name, label = control.name, _LABELS.get(control.name, control.name).capitalize()
     if name in (*_CHOSEN, "rows"):
-        made: Component = dmc.MultiSelect(
-            id=control.id, label=label, placeholder="all" if name != "rows" else "by itself", searchable=True,
+        component: Component = dmc.MultiSelect(
+            id=control.id, label=label, placeholder="all" if name != "rows" else "automatic", searchable=True,
             clearable=True, size="xs", data=[], value=[], hidePickedOptions=False, maxDropdownHeight=320,
         )  # fmt: skip
     elif name in ("task", "grid", "epsilon"):
-        made = dmc.Select(id=control.id, label=label, size="xs", data=[], value=None, clearable=name != "task",
-                          searchable=True, placeholder="all" if name == "grid" else "by itself")  # fmt: skip
+        component = dmc.Select(id=control.id, label=label, size="xs", data=[], value=None, clearable=name != "task",
+                          searchable=True, placeholder="all" if name == "grid" else "automatic")  # fmt: skip
     elif name == "seed_lines":
-        made = dmc.Switch(id=control.id, label="Seeds as lines", size="xs", checked=False)
+        component = dmc.Switch(id=control.id, label="Seeds as lines", size="xs", checked=False)
     else:
-        made = html.Div(
+        component = html.Div(
             [html.Span(_SEGMENTS[name][0], className="legend", id=f"{control.id}-label"), _segments(control)],
             role="group",
             **{"aria-labelledby": f"{control.id}-label"},
         )
-    return html.Div(made, id=f"{control.id}-box", className="filter")
+    return html.Div(component, id=f"{control.id}-box", className="filter")
 
 
 _SEGMENTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
@@ -113,8 +113,8 @@ def _segments(control: Control) -> Component:
     return dmc.SegmentedControl(id=control.id, data=data, value=data[0]["value"], size="xs")
 
 
-def options(control: Control, view: View, index: Index, status: Status, epsilons: list[str]) -> list[Any] | None:
-    """What a control offers; None where that never changes."""
+def options(control: Control, view: PageView, index: Index, status: Status, epsilons: list[str]) -> list[Any] | None:
+    """The choices of a control; None where they never change."""
     if control.name in FILTERS:
         return [{"value": v, "label": _option(control.name, v)} for v in index.choices(control.name)]
     if control.name == "seed":
@@ -130,16 +130,16 @@ def _option(name: str, value: str) -> str:
     return style.label(value) if name == "rule" else "no gradient" if value == "none" and name == "gradient" else value
 
 
-def value_of(control: Control, view: View) -> Any:
-    """A view's field as its control holds it."""
+def value_of(control: Control, view: PageView) -> Any:
+    """A view's field as the value of its control."""
     value = getattr(view, control.name)
     if control.name in _SEGMENTS:
         return value or "-"
     return list(value) if isinstance(value, tuple) else value if value != "" else None
 
 
-def changed(view: View, values: list[Any]) -> View:
-    """The view with what the controls hold."""
+def changed(view: PageView, values: list[Any]) -> PageView:
+    """The view with the values of the controls."""
     changes: dict[str, Any] = {}
     for control, value in zip(CONTROLS, values, strict=True):
         if control.name in _SEGMENTS:
@@ -149,10 +149,10 @@ def changed(view: View, values: list[Any]) -> View:
         else:
             changes[control.name] = value if value is not None else ""
     if "preset" in changes and changes["task"] != view.task and changes["preset"] == view.preset:
-        # The tables are about one task each: with another task comes its own table.
+        # Each table is about one task: another task resets the choice of the table.
         changes["preset"] = ""
     new = dataclasses.replace(view, **changes)
-    return new if new == view else dataclasses.replace(new, part=1)
+    return new if new == view else dataclasses.replace(new, portion=1)
 
 
 def navigation() -> Component:

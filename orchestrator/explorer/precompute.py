@@ -1,4 +1,4 @@
-"""What the explorer does while nobody asks it for anything: it finds out and computes what pages will want."""
+"""Work between requests: planned cells, outcomes and curves are computed before pages need them."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 
-from orchestrator.results.data import Data, Snapshot
+from orchestrator.results.live_store import LiveStore, Snapshot
 
-#: Points of curves that are computed before anybody asks for them: some 2 kB each.
+#: Points of curves that are computed in advance: some 2 kB each.
 AHEAD = 50_000
-#: Seconds without a request after which there is time for that.
+#: Seconds without a request before this work goes on.
 CALM = 0.3
-#: Seconds after which a store that could not be read is tried again.
+#: Seconds before a store that could not be read is tried once more.
 LATER = 10.0
 
 
-def follow(data: Data) -> None:
-    """Do what is to be done for each moment of a store, without an end: in a thread of its own."""
+def follow(data: LiveStore) -> None:
+    """Run the steps for each snapshot of a store, without end; called in a separate thread."""
     while True:
         snapshot = data.snapshot
         try:
             for step in steps(data, snapshot):
-                while time.monotonic() - data.asked < CALM:
+                while time.monotonic() - data.last_request < CALM:
                     time.sleep(CALM / 4)
                 step()
                 if data.snapshot is not snapshot:
                     break
         except OSError:
-            # A bucket that is out of reach for a while. Pages that need it say so.
+            # A bucket that is unreachable for a while. Pages that need it report it.
             time.sleep(LATER)
         while data.snapshot is snapshot:
             time.sleep(CALM)
 
 
-def steps(data: Data, snapshot: Snapshot) -> Iterator[Callable[[], object]]:
-    """What is to be done, in steps so short that a request can wait for one.
+def steps(data: LiveStore, snapshot: Snapshot) -> Iterator[Callable[[], object]]:
+    """The work for a snapshot, in steps so short that a request can wait for one.
 
-    Outcomes are read as far as they are kept, then it is found out what grids ask for and where members of one's own
-    stand, and curves and checks are computed, up to AHEAD points.
+    Outcomes are read as far as they are kept, then grids are planned and user-defined members imported, then curves
+    and checks are computed, up to AHEAD points.
     """
     index, outcomes = snapshot.index, data.outcomes
-    for first in range(0, len(index.parts), 8):
+    for first in range(0, len(index.files), 8):
         if not outcomes.full:
-            yield functools.partial(outcomes.blocks, index, range(first, min(first + 8, len(index.parts))))
+            yield functools.partial(outcomes.by_file, index, range(first, min(first + 8, len(index.files))))
     yield data.planned
     yield data.learn
     query = snapshot.query()

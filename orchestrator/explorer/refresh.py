@@ -1,4 +1,4 @@
-"""Drawing a page, and drawing it again with new results: figures stay where they are, with their zoom."""
+"""Draw a page, and update it with new results: figures stay in place, with their zoom."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from orchestrator.drawing.blocks import Figure, Page
 from orchestrator.drawing.panels import Spec, axes_of
 from orchestrator.explorer.render import Look, drawn, rendered
 from orchestrator.pages.context import context_of
-from orchestrator.results.data import Data
-from orchestrator.results.view import View, format_view
+from orchestrator.results.live_store import LiveStore
+from orchestrator.results.view import PageView, format_view
 
-#: What of the graph people changed: ranges that are not those it was sent with, and rules that were hidden.
+#: What the user changed in the graph: ranges that differ from those it was sent with, and hidden rules.
 _HELD = """version => {
     const held = {version, ranges: {}, hidden: []}, graph = document.querySelector('.js-plotly-plot');
     if (!graph || !graph._fullLayout) return held;
@@ -42,12 +42,12 @@ _NAMED = """() => {
 }"""
 
 
-def add(app: Dash, data: Data) -> None:
-    """Add the two callbacks: an address draws a page anew, new results only renew what it says.
+def add(app: Dash, data: LiveStore) -> None:
+    """Add the two callbacks: an address draws a page, new results update its content.
 
     With new results a graph gets another figure, with the zoom and the hidden rules that the browser says it has:
     plotly's `uirevision` alone forgets a zoom by the mouse. Other blocks are replaced. Where blocks came or went, the
-    page is drawn anew.
+    page is redrawn.
     """
 
     @app.callback(  # type: ignore[untyped-decorator]
@@ -56,7 +56,7 @@ def add(app: Dash, data: Data) -> None:
         Input("url", "search"),
         Input("again", "data"),
     )
-    def show(search: str | None, _again: int | None) -> list[Any]:
+    def show(search: str | None, _redraw: int | None) -> list[Any]:
         context = context_of(data, search)
         page = pages.build(context)
         return [rendered(page, _look(context.view)), _shape(page)]
@@ -75,7 +75,7 @@ def add(app: Dash, data: Data) -> None:
         prevent_initial_call=True,
     )
     def renew(held: dict[str, Any], search: str | None, shape: list[str] | None) -> list[Any]:
-        blocks, graphs, grids = ([output["id"] for output in found] for found in ctx.outputs_list[:3])
+        blocks, graphs, grids = ([output["id"] for output in outputs] for outputs in ctx.outputs_list[:3])
         context = context_of(data, search)
         page = pages.build(context)
         if _shape(page) != shape or len(blocks) != len(page.blocks):
@@ -94,7 +94,7 @@ def add(app: Dash, data: Data) -> None:
 
 
 def looked_at(figure: Spec, held: dict[str, Any]) -> Spec:
-    """The figure with ranges and hidden rules as `_HELD` gave them; what does not fit the figure is left out."""
+    """The figure with ranges and hidden rules as `_HELD` gave them; values that do not fit the figure are ignored."""
     layout = dict(figure["layout"])
     for name, ends in held.get("ranges", {}).items():
         if name in axes_of(figure) and isinstance(ends, list) and len(ends) == 2:
@@ -104,8 +104,8 @@ def looked_at(figure: Spec, held: dict[str, Any]) -> Spec:
     return {"data": data, "layout": layout}
 
 
-def _content(page: Page, at: int, look: Look) -> Component:
-    block = page.blocks[at]
+def _content(page: Page, position: int, look: Look) -> Component:
+    block = page.blocks[position]
     return no_update if isinstance(block, Figure) else rendered(Page(title="", blocks=[block]), look)[1].children
 
 
@@ -113,7 +113,7 @@ def _shape(page: Page) -> list[str]:
     return [f"{type(block).__name__} {getattr(block, 'name', '')}" for block in page.blocks]
 
 
-def _look(view: View) -> Look:
+def _look(view: PageView) -> Look:
     """How the view is drawn. Zoom and hidden lines belong to the page and its filters, but not to the table below."""
     kept = dataclasses.replace(view, live=False, table=False)
     revision = hashlib.sha256(format_view(kept).encode()).hexdigest()[:16]

@@ -10,16 +10,28 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Entry, Facts, Figure, Links, Matrix, Page, Pictures, Table, Triple, Words
+from orchestrator.drawing.blocks import (
+    Block,
+    Facts,
+    Figure,
+    Links,
+    Matrix,
+    MatrixCell,
+    Page,
+    Pictures,
+    Table,
+    Triple,
+    Words,
+)
 from orchestrator.drawing.panels import Spec, axes_of
 from orchestrator.explorer.ag_grid import grid_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Look:
-    """How a page is drawn, beside what it says."""
+    """How a page is drawn, apart from its content."""
 
-    #: While it stays, figures keep their zoom and hidden lines when they are replaced.
+    #: While it is the same, figures keep their zoom and hidden lines when they are replaced.
     revision: str = ""
     #: Whether the tables under figures are open, and the address of the view.
     table: bool = False
@@ -28,12 +40,15 @@ class Look:
 
 def rendered(page: Page, look: Look) -> list[Component]:
     """A page's components."""
-    blocks = [html.Div(_block(block, look), id={"type": "block", "at": at}) for at, block in enumerate(page.blocks)]
+    blocks = [
+        html.Div(_block(block, look), id={"type": "block", "at": position})
+        for position, block in enumerate(page.blocks)
+    ]
     return [html.H1(page.title, className="page-title"), *blocks]
 
 
 def drawn(block: Figure, revision: str) -> Spec:
-    """The figure as it is sent, with the ranges of its axes noted, so that a zoom can be told from them."""
+    """The figure as it is sent, with the ranges of its axes recorded, so that a zoom can be detected."""
     ranges = {name: list(axis["range"]) for name, axis in axes_of(block.figure).items() if "range" in axis}
     return {**block.figure, "layout": block.figure["layout"] | {"uirevision": revision, "meta": ranges}}
 
@@ -51,14 +66,14 @@ def _block(block: Block, look: Look) -> Component:
     if isinstance(block, Matrix):
         return _matrix(block, look)
     if isinstance(block, Facts):
-        parts = [part for name, value in block.facts for part in (html.Dt(name), html.Dd(value))]
-        return _section(block.title, html.Dl(parts))
+        terms = [item for name, value in block.facts for item in (html.Dt(name), html.Dd(value))]
+        return _section(block.title, html.Dl(terms))
     return _pictures(block)
 
 
 def _section(title: str, content: Component, note: str = "") -> Component:
-    parts = [html.H2(title), *([html.P(note, className="note")] if note else []), content]
-    return html.Section(parts, className="card")
+    contents = [html.H2(title), *([html.P(note, className="note")] if note else []), content]
+    return html.Section(contents, className="card")
 
 
 def _words(block: Words) -> Component:
@@ -79,12 +94,12 @@ def _figure(block: Figure, look: Look) -> Component:
     )
     picture = html.Div(graph, className="graph", role="img", **{"aria-label": block.described})
     twin = [_twin(block.table, look)] if block.shows_table else []
-    parts = [html.H2(block.title), html.Div(picture, className="scroll"), *twin]
-    return html.Section(parts, className="card")
+    contents = [html.H2(block.title), html.Div(picture, className="scroll"), *twin]
+    return html.Section(contents, className="card")
 
 
 def _twin(table: Table, look: Look) -> Component:
-    """The table under a figure. Closed it has no rows: they would be half of what is sent and drawn."""
+    """The table under a figure. While it is closed it has no rows, which would be half of the page."""
     summary = html.Summary(table.title, id={"type": "twin", "at": table.name})
     grid = [grid_of(table, look.search)] if look.table else []
     return html.Details([summary, *grid], className="twin", open=look.table)
@@ -93,20 +108,21 @@ def _twin(table: Table, look: Look) -> Component:
 def _matrix(block: Matrix, look: Look) -> Component:
     names = len(block.header) - len(block.rows[0][1])
     header = [
-        html.Th(text, scope="col", className="name" if at < names else "check") for at, text in enumerate(block.header)
+        html.Th(text, scope="col", className="name" if column < names else "check")
+        for column, text in enumerate(block.header)
     ]
     rows = [
         html.Tr([*(html.Th(name, scope="row") for name in left), *(_entry(entry) for entry in entries)])
         for left, entries in block.rows
     ]
     table = html.Table([html.Thead(html.Tr(header)), html.Tbody(rows)], className=f"matrix {block.name}")
-    # A part of a page that scrolls must be reached by keyboard as well.
+    # An element that scrolls must be reachable by keyboard as well.
     scroll = html.Div(table, className="scroll", tabIndex="0", role="region", **{"aria-label": block.title})
-    parts = [html.H2(block.title), html.P(block.note, className="note"), scroll, _twin(block.table, look)]
-    return html.Section(parts, className="card")
+    contents = [html.H2(block.title), html.P(block.note, className="note"), scroll, _twin(block.table, look)]
+    return html.Section(contents, className="card")
 
 
-def _entry(entry: Entry) -> Component:
+def _entry(entry: MatrixCell) -> Component:
     lines = [html.Span(line) for line in entry.lines]
     content = dcc.Link(lines, href=entry.search, refresh=False) if entry.search else html.Div(lines)
     return html.Td(content, title=entry.about or None, className=f"entry {entry.state.replace(' ', '-')}")

@@ -1,4 +1,4 @@
-"""What the explorer serves beside its page: images of examples, tables in full, and headers that keep doors closed."""
+"""What the explorer serves beside its page: images of examples, complete tables, and security headers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from flask import Flask, Response, abort, request
 from orchestrator import pages
 from orchestrator.drawing.blocks import Figure, Matrix, Page, Table, Value, as_csv
 from orchestrator.pages.context import context_of
-from orchestrator.results.data import Data
 from orchestrator.results.examples import picture
+from orchestrator.results.live_store import LiveStore
 
-#: Names that a browser on this machine calls the explorer by. A page of another host that has its name resolve to
-#: this machine sends its own name, and gets nothing.
+#: Names of this machine that a browser on it uses. A page of another host whose name resolves to this machine (DNS
+#: rebinding) sends that name and is refused.
 _HOSTS = {"127.0.0.1", "localhost", "[::1]"}
 
 
@@ -23,7 +23,7 @@ _HOSTS = {"127.0.0.1", "localhost", "[::1]"}
 _FORMULA = re.compile(r"[=+\-@\x00-\x1f\x7f]")
 
 
-def add(server: Flask, data: Data) -> None:
+def add(server: Flask, data: LiveStore) -> None:
     """Add the routes to the application's server.
 
     /image/KIND/CELL/NUMBER.png: an example's image, see `picture`.
@@ -32,13 +32,13 @@ def add(server: Flask, data: Data) -> None:
 
     @server.before_request
     def _known_host() -> None:
-        data.asked = time.monotonic()
+        data.last_request = time.monotonic()
         if request.host.rpartition(":")[0] not in _HOSTS and request.host not in _HOSTS:
             abort(403, "The explorer answers only this machine's own names.")
 
     @server.after_request
     def _closed(response: Response) -> Response:
-        data.asked = time.monotonic()
+        data.last_request = time.monotonic()
         response.headers["Content-Security-Policy"] = (
             "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
             "script-src 'self' 'unsafe-inline' 'unsafe-eval'; connect-src 'self'; frame-ancestors 'none'"
@@ -49,25 +49,25 @@ def add(server: Flask, data: Data) -> None:
 
     @server.get("/image/<kind>/<cell>/<int:image>.png")
     def _image(kind: str, cell: str, image: int) -> Response:
-        found = picture(data.example(cell, image), kind)
-        if found is None:
+        image_bytes = picture(data.example(cell, image), kind)
+        if image_bytes is None:
             abort(404)
-        return Response(found, mimetype="image/png", headers={"Cache-Control": "private, max-age=3600"})
+        return Response(image_bytes, mimetype="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
     @server.get("/table/<name>.csv")
     def _table(name: str) -> Response:
         if re.fullmatch(r"[a-z-]+", name) is None:
             abort(404)
         search = request.query_string.decode("utf-8", "replace")
-        found = table_of(pages.build(context_of(data, f"?{search}")), name)
-        if found is None:
+        table = table_of(pages.build(context_of(data, f"?{search}")), name)
+        if table is None:
             abort(404)
         headers = {"Content-Disposition": f'attachment; filename="{name}.csv"', "Cache-Control": "no-store"}
-        return Response(as_csv(_defused(found)), content_type="text/csv; charset=utf-8", headers=headers)
+        return Response(as_csv(_defused(table)), content_type="text/csv; charset=utf-8", headers=headers)
 
 
 def table_of(page: Page, name: str) -> Table | None:
-    """The table of this name on a page, be it one by itself or that of a figure or matrix."""
+    """The table of this name on a page, either a block or the table of a figure or matrix."""
     for block in page.blocks:
         table = block.table if isinstance(block, (Figure, Matrix)) else block
         if isinstance(table, Table) and table.name == name:

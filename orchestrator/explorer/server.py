@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from rich.console import Console
 
 from orchestrator.explorer.precompute import follow
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 from orchestrator.store.store import open_store
 
 HOST = "127.0.0.1"
@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 def explore(storage: str, port: int, console: Console) -> None:
     """Serve the explorer of a store on 127.0.0.1 until Ctrl-C. Raises OSError where the port is taken."""
     started = time.monotonic()
-    # The port first: whoever has to choose another one need not wait for the store.
+    # The port first, so that a taken port is reported before the store is read.
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -41,11 +41,11 @@ def explore(storage: str, port: int, console: Console) -> None:
 
         data = reading.result()
         app = make_app(data)
-    # Each request of a page that looks at its store every few seconds is no news.
+    # Pages check their store every few seconds: their requests are not logged.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     listening.listen(128)
     server = make_server(HOST, port, app.server, threaded=True, fd=listening.fileno())
-    # Port 0 stands for any that is free.
+    # With port 0 the system chooses a free one.
     port = listening.getsockname()[1]
     read = f"{len(data.snapshot.index):,} results read in {time.monotonic() - started:.1f} s"
     console.print(f"{data.store.uri}: {read}", highlight=False)
@@ -60,11 +60,11 @@ def explore(storage: str, port: int, console: Console) -> None:
         listening.close()
 
 
-def _opened(storage: str) -> Data:
+def _opened(storage: str) -> LiveStore:
     """The data of a store, its first page computed already."""
     from orchestrator import pages
     from orchestrator.pages.context import context_of
 
-    data = Data(storage, at_once=True)
+    data = LiveStore(storage, at_once=True)
     pages.build(context_of(data, ""))
     return data

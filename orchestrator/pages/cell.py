@@ -1,4 +1,4 @@
-"""One cell: where its number comes from, what it looks like, and how to get it again."""
+"""One cell: its score, where the number comes from, its images, and how to rerun it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Facts, Link, Links, Page, Words
-from orchestrator.pages.context import Context
+from orchestrator.pages.context import PageContext
 from orchestrator.pages.curves import table
 from orchestrator.pages.pictures import pictures
 from orchestrator.pages.provenance import jobs, provenance
@@ -23,7 +23,7 @@ from signsym_core.stats import interval
 _HOW = "Click a marker of a figure or a row of a table, or open one of these"
 
 
-def page(context: Context) -> Page:
+def page(context: PageContext) -> Page:
     """The cell that the view names."""
     index = context.snapshot.index
     row = index.row_of(context.view.cell)
@@ -33,10 +33,10 @@ def page(context: Context) -> Page:
         return context.finished("Cell", [_choice(context)])
     line, epsilon = index.line_of(row), float(index.epsilon[row])
     curves = context.curves([line])
-    point = curves[0].at(epsilon) if curves else None
+    point = curves[0].point(epsilon) if curves else None
     rows = context.snapshot.query().rows_by_seed(line, epsilon)
     blocks: list[Block] = [_links(context, line), *_seeds(context, rows, int(index.seed[row]))]
-    blocks.append(Facts(title="What it is", facts=_what(index, line, row)))
+    blocks.append(Facts(title="Setting", facts=_what(index, line, row)))
     if point is not None:
         raised = context.flags.rings(curves)
         flags = ", ".join(raised.get((line.number, epsilon), ())) or "none"
@@ -45,34 +45,34 @@ def page(context: Context) -> Page:
             facts.append(("gap to BP", f"{style.points(point.over_bp)} points"))
         if point.over_exact is not None:
             facts.append(("own feedback minus exact gradient", f"{style.points(point.over_exact)} points"))
-        blocks.append(Facts(title="What came out", facts=[*facts, ("flags", flags), *_counts(context, line, epsilon)]))
+        blocks.append(Facts(title="Result", facts=[*facts, ("flags", flags), *_counts(context, line, epsilon)]))
     blocks.append(pictures(context, line, epsilon))
     if curves:
         blocks.append(table(curves, {}, name="cell-line", title="Its whole line"))
     blocks += [provenance(context, row), jobs(context, rows)]
-    blocks.append(_again(context, str(index.value("cell", row))))
+    blocks.append(_rerun(context, str(index.value("cell", row))))
     return context.finished(_title(index, line, row), blocks)
 
 
 def _title(index: Index, line: Line, row: int) -> str:
-    """What the cell is, in short: "frSF, pgd (feedback), ε = 0.1, smallcnn / digits"."""
-    parts = [style.label(index.labels.of(line, "rule"))]
+    """A short title: "frSF, pgd (feedback), ε = 0.1, smallcnn / digits"."""
+    names = [style.label(index.labels.of(line, "rule"))]
     if line.attack == "none":
-        parts.append("clean")
+        names.append("clean")
     else:
         gradient = "" if line.gradient == "none" else f" ({line.gradient})"
-        parts += [index.labels.of(line, "attack") + gradient, f"ε = {index.value('epsilon_label', row)}"]
-    return ", ".join([*parts, index.labels.title(line)])
+        names += [index.labels.of(line, "attack") + gradient, f"ε = {index.value('epsilon_label', row)}"]
+    return ", ".join([*names, index.labels.title(line)])
 
 
-def _seeds(context: Context, rows: Mapping[int, int], own: int) -> list[Block]:
-    """The ways to the cells of the point's other seeds."""
+def _seeds(context: PageContext, rows: Mapping[int, int], seed_of_cell: int) -> list[Block]:
+    """Links to the cells of the point's other seeds."""
     if len(rows) < 2:
         return []
     index = context.snapshot.index
     links = [
         Link(
-            text=f"seed {seed}" + " (this one)" * (seed == own),
+            text=f"seed {seed}" + " (this one)" * (seed == seed_of_cell),
             search=format_view(context.view.turned("cell", cell=str(index.value("cell", row)))),
         )
         for seed, row in sorted(rows.items())
@@ -80,31 +80,33 @@ def _seeds(context: Context, rows: Mapping[int, int], own: int) -> list[Block]:
     return [Links(title="The same point with", links=links)]
 
 
-def _scores(context: Context, line: Line, point: Point, row: int, there: Sequence[int]) -> list[tuple[str, str]]:
-    """The score over seeds and what it rests on, and that of the cell's own seed."""
-    own, score = int(context.snapshot.index.seed[row]), point.score
+def _scores(context: PageContext, line: Line, point: Point, row: int, rows: Sequence[int]) -> list[tuple[str, str]]:
+    """The score over seeds with its number of outcomes, and the score of the cell's seed."""
+    seed_of_cell, score = int(context.snapshot.index.seed[row]), point.score
     seeds, rests = sorted(point.by_seed), style.rests_on(score)
     named = ", ".join(map(str, seeds))
-    if len(there) == 1:
+    if len(rows) == 1:
         over = f"score of seed {named}, the only one"
-    elif len(seeds) == len(there):
+    elif len(seeds) == len(rows):
         over = f"score over all {len(seeds)} seeds"
     else:
-        over = f"score over {len(seeds)} of {len(there)} seeds ({named})"
+        over = f"score over {len(seeds)} of {len(rows)} seeds ({named})"
     if line.metric == "top1":
         rests = f"{round(score.value * score.n * score.seeds):,} of {rests} handled rightly"
     method = {"wilson": "Wilson's"}.get(score.method, score.method)
     facts = [(over, style.percent(score)), ("which is", f"{rests}, {method} interval")]
-    outcome = context.snapshot.query().cells(line, point.epsilon).get(own)
-    if len(there) > 1 and outcome is not None:
-        facts.append((f"score of seed {own}, this cell", f"{style.percent(interval(outcome.scores))}, images only"))
+    outcome = context.snapshot.query().cells(line, point.epsilon).get(seed_of_cell)
+    if len(rows) > 1 and outcome is not None:
+        facts.append(
+            (f"score of seed {seed_of_cell}, this cell", f"{style.percent(interval(outcome.scores))}, images only")
+        )
     return facts
 
 
-def _choice(context: Context) -> Block:
+def _choice(context: PageContext) -> Block:
     lines = context.lines()[:12]
     if not lines:
-        return Words(title="Nothing fits the filter", sentences=["Take away a part of it."], tone="todo")
+        return Words(title="Nothing fits the filter", sentences=["Remove a value from the filter."], tone="todo")
     index = context.snapshot.index
     links = []
     for line in lines:
@@ -117,7 +119,7 @@ def _choice(context: Context) -> Block:
     return Links(title=_HOW, links=links)
 
 
-def _links(context: Context, line: Line) -> Links:
+def _links(context: PageContext, line: Line) -> Links:
     gradient = () if line.gradient == "none" else (line.gradient,)
     chosen = {"backbone": (line.backbone,), "dataset": (line.dataset,), "attack": (line.attack,), "gradient": gradient}
     # Curves, gaps and flags are of lines under attack.
@@ -141,8 +143,8 @@ def _what(index: Index, line: Line, row: int) -> list[tuple[str, str]]:
     return facts
 
 
-def _counts(context: Context, line: Line, epsilon: float) -> list[tuple[str, str]]:
-    """How many images each seed handles, and which of them BP does not."""
+def _counts(context: PageContext, line: Line, epsilon: float) -> list[tuple[str, str]]:
+    """How many images each seed handles rightly, and how many of these BP does not."""
     query = context.query
     if line.metric == "map":
         return []
@@ -154,21 +156,23 @@ def _counts(context: Context, line: Line, epsilon: float) -> list[tuple[str, str
     bp = query.bp(line)
     both = None if bp is None else query.pair(line, bp, epsilon)
     if both is not None and matrix(cells) is not None:
-        ours, theirs = (side > 0.5 for side in both)
-        for words, found in (
-            ("robust under both", ours & theirs),
-            ("robust under this rule, broken under BP", ours & ~theirs),
-            ("broken under this rule, robust under BP", ~ours & theirs),
-            ("broken under both", ~ours & ~theirs),
+        robust, bp_robust = (side > 0.5 for side in both)
+        for words, pairs in (
+            ("robust under both", robust & bp_robust),
+            ("robust under this rule, broken under BP", robust & ~bp_robust),
+            ("broken under this rule, robust under BP", ~robust & bp_robust),
+            ("broken under both", ~robust & ~bp_robust),
         ):
-            facts.append((words, f"{int(np.count_nonzero(found)):,} of {ours.size:,} (seed, image) pairs"))
+            facts.append((words, f"{int(np.count_nonzero(pairs)):,} of {robust.size:,} (seed, image) pairs"))
     return facts
 
 
-def _again(context: Context, cell: str) -> Words:
-    text = context.data.again(cell)
+def _rerun(context: PageContext, cell: str) -> Words:
+    text = context.data.rerun_grid(cell)
     if text is None:
-        sentence = "No stored grid that this version can read has this cell, so there is no command to run it again."
-        return Words(title="Again", sentences=[sentence], tone="warning")
-    sentences = ["Save this as cell.yaml and run it. The plan has this cell's own key, so the number must be the same:"]
-    return Words(title="Again", sentences=sentences, commands=[text, "signsym sweep cell.yaml --storage again"])
+        sentence = "No stored grid that this version can read has this cell, so there is no command to rerun it."
+        return Words(title="Rerun", sentences=[sentence], tone="warning")
+    sentences = [
+        "Save this as cell.yaml and run it. The plan has the key of this cell, so the number must be the same:"
+    ]
+    return Words(title="Rerun", sentences=sentences, commands=[text, "signsym sweep cell.yaml --storage again"])

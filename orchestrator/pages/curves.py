@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Column, Figure, Page, Table, Value, Words
 from orchestrator.drawing.facets import arranged
+from orchestrator.drawing.figure_data import of_curves
 from orchestrator.drawing.figures import Rings, curve_figure
-from orchestrator.drawing.strokes import of_curves
-from orchestrator.pages.context import Context
+from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
 
 COLUMNS = (
@@ -33,7 +33,7 @@ COLUMNS = (
 )
 
 
-def page(context: Context) -> Page:
+def page(context: PageContext) -> Page:
     """The panels that the filters choose."""
     view = context.view
     lines = context.lines()

@@ -1,14 +1,14 @@
-"""Which checks of gradient masking each line passes, fails, or cannot be put to."""
+"""The checks of gradient masking of each line: raised, passed, or impossible for lack of data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Entry, Matrix, Page, State, Table, Value, Words
+from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Page, State, Table, Value, Words
 from orchestrator.drawing.facets import portion
-from orchestrator.pages.context import Context
-from orchestrator.results.flags import CHECKS, Found
+from orchestrator.pages.context import PageContext
+from orchestrator.results.flags import CHECKS, LineFinding
 from orchestrator.results.line import Line
 from orchestrator.results.view import format_view
 
@@ -33,39 +33,39 @@ _VERDICTS = (
     Column(key="words", label="in words"),
     Column(key="raised", label="what raised it"),
 )
-#: Lines of one part.
+#: Lines of one portion.
 MOST = 40
 
 
-def page(context: Context) -> Page:
+def page(context: PageContext) -> Page:
     """A row for each line, a column for each check."""
     lines = context.lines()
     if not lines:
         return context.nothing("Flags")
-    part, parts, shown = portion(context.view.part, lines, MOST)
+    number, portions, shown = portion(context.view.portion, lines, MOST)
     context.curves(shown)
-    found = dict(zip((line.number for line in shown), context.flags.of(shown), strict=True))
+    findings = dict(zip((line.number for line in shown), context.flags.of(shown), strict=True))
     matrix = Matrix(
         name="flags",
         title="Checks of gradient masking",
         header=["rule", "model", "attack", "gradient", *(name.replace("_", " ") for name in CHECKS)],
-        rows=[(_names(context, line), _entries(context, line, found[line.number])) for line in shown],
-        note="Raised ● with the ε of the clearest case, passed ○, or – where what the check needs was not run.",
+        rows=[(_names(context, line), _entries(context, line, findings[line.number])) for line in shown],
+        note="Raised ● with the ε of the clearest case, passed ○, or – where runs that the check needs are missing.",
         table=Table(
             name="flags-rows",
             title="The evidence as a table",
             columns=_COLUMNS,
-            rows=[row for line in shown for row in _rows(context, line, found[line.number])],
+            rows=[row for line in shown for row in _rows(context, line, findings[line.number])],
         ),
     )
-    blocks: list[Block] = [*context.turning(part, parts, len(shown), len(lines), "lines")]
+    blocks: list[Block] = [*context.turning(number, portions, len(shown), len(lines), "lines")]
     verdicts = _verdicts(context, shown)
     blocks += [verdicts] if verdicts.rows else []
     return context.finished("Flags", [*blocks, matrix, Words(title="What the checks need", sentences=_needs())])
 
 
-def _verdicts(context: Context, shown: Sequence[Line]) -> Matrix:
-    """What the audit says of each model of the lines that are shown."""
+def _verdicts(context: PageContext, shown: Sequence[Line]) -> Matrix:
+    """The audit's verdict on each model of the lines that are shown."""
     models = {line.model: line for line in shown}
     rows, entries = [], []
     for line, judged in zip(models.values(), context.models.judged(models), strict=True):
@@ -73,9 +73,11 @@ def _verdicts(context: Context, shown: Sequence[Line]) -> Matrix:
         for number, judgement in enumerate(judged, 1):
             verdict = judgement.verdict
             where = name if len(judged) == 1 else f"{name}, fine-tune {number} of {len(judged)}"
-            raised = "; ".join(f"{made.check.id} {made.words}" for made in verdict.raised)
+            raised = "; ".join(f"{check_finding.check.id} {check_finding.words}" for check_finding in verdict.raised)
             state: State = "raised" if verdict.kind == "masked gradient" else "fine" if verdict.kind == "sound" else ""
-            entries.append(((rule, where), [Entry(lines=[verdict.words], state=state), Entry(lines=[raised or "–"])]))
+            entries.append(
+                ((rule, where), [MatrixCell(lines=[verdict.words], state=state), MatrixCell(lines=[raised or "–"])])
+            )
             rows.append({"rule": rule, "model": where, "verdict": verdict.kind, "words": verdict.words})
             rows[-1]["raised"] = raised
     command = f"signsym audit {context.storage}"
@@ -94,17 +96,17 @@ def _needs() -> list[str]:
     needs = [f"{name.replace('_', ' ')} {need}" for name, need in CHECKS.items() if need]
     return [
         "A check that is raised says that what looks like robustness may be a weak attack; one that passes proves "
-        "nothing by itself. Each is one comparison with its own 95 % interval over images.",
+        "nothing. Each is one comparison with a 95 % interval over images.",
         "; ".join(needs) + ".",
     ]
 
 
-def _names(context: Context, line: Line) -> tuple[str, str, str, str]:
+def _names(context: PageContext, line: Line) -> tuple[str, str, str, str]:
     labels = context.snapshot.index.labels
     return style.label(labels.of(line, "rule")), labels.title(line), labels.of(line, "attack"), line.gradient
 
 
-def _entries(context: Context, line: Line, found: Mapping[str, Sequence[Found]]) -> list[Entry]:
+def _entries(context: PageContext, line: Line, findings: Mapping[str, Sequence[LineFinding]]) -> list[MatrixCell]:
     search = format_view(
         context.view.turned(
             "curves",
@@ -116,29 +118,31 @@ def _entries(context: Context, line: Line, found: Mapping[str, Sequence[Found]])
     )
     entries = []
     for name, need in CHECKS.items():
-        made = found.get(name, ())
-        raised = [each for each in made if each.finding.raised]
-        if not made:
-            entries.append(Entry(lines=["–"], about=need))
+        line_findings = findings.get(name, ())
+        raised = [line_finding for line_finding in line_findings if line_finding.finding.raised]
+        if not line_findings:
+            entries.append(MatrixCell(lines=["–"], about=need))
         elif raised:
-            clearest = max(raised, key=lambda each: abs(each.finding.first - each.finding.second))
+            clearest = max(
+                raised, key=lambda line_finding: abs(line_finding.finding.first - line_finding.finding.second)
+            )
             where = "" if clearest.epsilon is None else f" ε {_epsilon(context, line, clearest.epsilon)}"
-            entries.append(Entry(lines=[f"●{where}"], state="raised", search=search, about=clearest.finding.words))
+            entries.append(MatrixCell(lines=[f"●{where}"], state="raised", search=search, about=clearest.finding.words))
         else:
-            entries.append(Entry(lines=["○"], state="fine", about=made[-1].finding.words))
+            entries.append(MatrixCell(lines=["○"], state="fine", about=line_findings[-1].finding.words))
     return entries
 
 
-def _rows(context: Context, line: Line, found: Mapping[str, Sequence[Found]]) -> list[Mapping[str, Value]]:
+def _rows(context: PageContext, line: Line, findings: Mapping[str, Sequence[LineFinding]]) -> list[Mapping[str, Value]]:
     rule, model, attack, gradient = _names(context, line)
     names: dict[str, Value] = {"model": model, "attack": attack, "gradient": gradient, "rule": rule}
     rows: list[Mapping[str, Value]] = []
     for name, need in CHECKS.items():
-        if not found.get(name):
-            rows.append({**names, "flag": name, "state": "cannot be made", "words": need})
-        for each in found.get(name, ()):
-            finding = each.finding
-            epsilon = "" if each.epsilon is None else _epsilon(context, line, each.epsilon)
+        if not findings.get(name):
+            rows.append({**names, "flag": name, "state": "not possible", "words": need})
+        for line_finding in findings.get(name, ()):
+            finding = line_finding.finding
+            epsilon = "" if line_finding.epsilon is None else _epsilon(context, line, line_finding.epsilon)
             rows.append(
                 {
                     **names,
@@ -155,7 +159,7 @@ def _rows(context: Context, line: Line, found: Mapping[str, Sequence[Found]]) ->
     return rows
 
 
-def _epsilon(context: Context, line: Line, epsilon: float) -> str:
+def _epsilon(context: PageContext, line: Line, epsilon: float) -> str:
     index = context.snapshot.index
     rows = index.points(line)
     row = next((int(row) for row in rows if index.epsilon[row] == epsilon), None)

@@ -9,13 +9,13 @@ from typing import Any
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Figure, Link, Links, Page, Table, Words
 from orchestrator.drawing.facets import Facets, arranged
+from orchestrator.drawing.figure_data import of_gaps
 from orchestrator.drawing.gap_figures import OVER, gap_figure, heat_figure
-from orchestrator.drawing.strokes import of_gaps
-from orchestrator.pages.context import Context
+from orchestrator.pages.context import PageContext
 from orchestrator.pages.sentences import at_epsilon, finding
 from orchestrator.results.gaps import GapLine, gap_lines
 from orchestrator.results.line import ATTACK, LINE, RULE, Line
-from orchestrator.results.view import View, format_view
+from orchestrator.results.view import PageView, format_view
 
 _COLUMNS = (
     Column(key="backbone", label="backbone"),
@@ -36,14 +36,14 @@ _COLUMNS = (
 
 
 _GRADIENT, _RULE = LINE.index(ATTACK[2]), LINE.index(RULE[0])
-#: Ways from one question to others of its kind.
+#: Links to other epsilons, or to backbones, at most.
 SHORTCUTS = 14
-#: Lines of a heat map, which stands in no parts.
+#: Lines of a heat map, which has no portions.
 MOST = 600
 
 
-def page(context: Context) -> Page:
-    """In words at one epsilon, over epsilon or as a heat map, and as a table."""
+def page(context: PageContext) -> Page:
+    """Gaps in sentences at one epsilon, over epsilon or as a heat map, and as a table."""
     view, heat = context.view, context.view.form == "heat"
     lines = context.lines()
     epsilon, label, wrong = at_epsilon(context.query, lines, view.epsilon)
@@ -52,8 +52,8 @@ def page(context: Context) -> Page:
     facets = None if heat else arranged(view, context.snapshot.index, compared)
     shown = compared[:MOST] if facets is None else [line for panel in facets.panels for line in panel.lines]
     twin = context.query.exact if view.minus == "exact" else context.query.bp
-    others = {other.number: other for line in shown if (other := twin(line)) is not None}
-    context.curves([*shown, *others.values()])
+    twins = {other.number: other for line in shown if (other := twin(line)) is not None}
+    context.curves([*shown, *twins.values()])
     gaps = gap_lines(context.query, shown, view.minus)
     if not gaps:
         return context.finished("Gap", [_nothing(view.minus)])
@@ -69,31 +69,34 @@ def page(context: Context) -> Page:
     return context.finished("Gap", [*blocks, Words(title="How to read", sentences=_READING)])
 
 
-def _shortcuts(context: Context, lines: Sequence[Line], label: str) -> list[Links]:
-    """One click to the same question at another epsilon, or about one backbone."""
+def _shortcuts(context: PageContext, lines: Sequence[Line], label: str) -> list[Links]:
+    """Links to the same comparison at another epsilon, or for one backbone."""
     view, index = context.view, context.snapshot.index
     epsilons = [name for name, value in index.epsilons(lines).items() if value > 0]
-    asked: list[tuple[str, dict[str, Any]]] = [
+    other_epsilons: list[tuple[str, dict[str, Any]]] = [
         (f"ε = {name}{' (this one)' * (name == label)}", {"epsilon": name}) for name in epsilons[:SHORTCUTS]
     ]
     about: list[tuple[str, dict[str, Any]]] = [("all backbones", {"backbone": ()})]
     if not view.backbone:
         about = [(name, {"backbone": (name,)}) for name in index.choices("backbone")[:SHORTCUTS]]
-    wanted = [("Asked at", asked, len(asked) > 1), ("Asked about", about, len(about) > 1 or bool(view.backbone))]
+    link_rows = [
+        ("Epsilon", other_epsilons, len(other_epsilons) > 1),
+        ("Backbone", about, len(about) > 1 or bool(view.backbone)),
+    ]
     return [
         Links(title=title, links=[Link(text=t, search=format_view(view.turned("gap", **c))) for t, c in ways])
-        for title, ways, told in wanted
-        if told
+        for title, ways, useful in link_rows
+        if useful
     ]
 
 
-def parts(context: Context) -> int:
-    """How many parts the page has."""
-    return arranged(context.view, context.snapshot.index, _compared(context, context.lines())).parts
+def portions(context: PageContext) -> int:
+    """Number of portions of the page."""
+    return arranged(context.view, context.snapshot.index, _compared(context, context.lines())).portions
 
 
-def _compared(context: Context, lines: Sequence[Line]) -> list[Line]:
-    """Those that have a counterpart; a part of the page with none would say that nothing can be compared."""
+def _compared(context: PageContext, lines: Sequence[Line]) -> list[Line]:
+    """The lines that have a counterpart; a portion without any would say that nothing can be compared."""
     query, index = context.query, context.snapshot.index
     if context.view.minus == "exact":
         return [line for line in lines if line.key[_GRADIENT] == "feedback" and query.exact(line) is not None]
@@ -102,7 +105,7 @@ def _compared(context: Context, lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if line.key[_RULE] != "bp" and line.key[:_RULE] in with_bp]
 
 
-def _over_epsilon(facets: Facets, gaps: Sequence[GapLine], view: View) -> Figure:
+def _over_epsilon(facets: Facets, gaps: Sequence[GapLine], view: PageView) -> Figure:
     by_line = {gap.curve.line: gap for gap in gaps}
     panels = [(p.name, [by_line[line.number] for line in p.lines if line.number in by_line]) for p in facets.panels]
     # A panel whose lines have nothing to be compared with would only say "not run".
@@ -123,9 +126,9 @@ def _over_epsilon(facets: Facets, gaps: Sequence[GapLine], view: View) -> Figure
 
 def _heat(gaps: Sequence[GapLine], epsilon: float, label: str, minus: str) -> Figure:
     title = f"{style.heading(OVER[minus])}, at ε = {label}"
-    at = [dataclasses.replace(gap, points=(point,)) for gap in gaps if (point := gap.at(epsilon)) is not None]
-    figure = heat_figure(at, epsilon, minus)
-    return Figure(name="gap", title=title, described=_described(title, at), figure=figure, table=table(at))
+    shown = [dataclasses.replace(gap, points=(point,)) for gap in gaps if (point := gap.point(epsilon)) is not None]
+    figure = heat_figure(shown, epsilon, minus)
+    return Figure(name="gap", title=title, described=_described(title, shown), figure=figure, table=table(shown))
 
 
 def _described(title: str, gaps: Sequence[GapLine]) -> str:
@@ -136,12 +139,12 @@ def _described(title: str, gaps: Sequence[GapLine]) -> str:
 
 _READING = (
     "A gap is the mean over images of one line's outcome minus the other's on the same image and seed, with the "
-    "interval of that difference; it is never made from two intervals.",
+    "interval of that difference; it is never computed from two intervals.",
     "Filled marker (●): the interval, corrected by Holm over every rule and ε of its panel in the store, "
     "shown or not, excludes zero. Hollow (○): it does not, and no difference is shown. The intervals that are drawn "
-    "and printed are the 95 % ones of each gap by itself, so one of them may exclude zero and be hollow all the same.",
-    "The flag exact_gradient_breaks asks about these very models: its interval is over images alone and not corrected. "
-    "A gap asks about other seeds as well: its interval is over seeds and images, and what is filled holds after "
+    "and printed are the uncorrected 95 % ones of each gap: one of them may exclude zero while its marker is hollow.",
+    "The flag exact_gradient_breaks is about these very models: its interval is over images alone and not corrected. "
+    "A gap is about other seeds as well: its interval is over seeds and images, and what is filled holds after "
     "Holm's correction. With few seeds a flag may be raised where the gap is hollow: these models mask their gradient, "
     "but whether every seed would do so is not shown.",
 )
@@ -156,19 +159,19 @@ def table(gaps: Sequence[GapLine]) -> Table:
             "attack": line.curve.attack_label,
             "gradient": line.curve.gradient,
             "rule": style.label(line.curve.rule_label),
-            "epsilon": at.point.label,
-            "gap": at.gap.value,
-            "lo": at.gap.lo,
-            "hi": at.gap.hi,
-            "clear": "excludes zero" if at.clear else "does not exclude zero",
+            "epsilon": gap_point.point.label,
+            "gap": gap_point.gap.value,
+            "lo": gap_point.gap.lo,
+            "hi": gap_point.gap.hi,
+            "clear": "excludes zero" if gap_point.clear else "does not exclude zero",
             "family": line.family,
-            "method": at.gap.method,
-            "images": at.gap.n,
-            "seeds": at.gap.seeds,
-            "cell": at.point.cell,
+            "method": gap_point.gap.method,
+            "images": gap_point.gap.n,
+            "seeds": gap_point.gap.seeds,
+            "cell": gap_point.point.cell,
         }
         for line in gaps
-        for at in line.points
+        for gap_point in line.points
     ]
     return Table(name="gap", title="The same numbers as a table", columns=_COLUMNS, rows=rows)
 

@@ -1,5 +1,5 @@
-"""What a store says on one screen: for each rule its clean score, and what the strongest attack along its own feedback
-and along the exact gradient leaves of it, with the audit's verdict."""
+"""A store on one screen: for each rule its clean score, its scores under the strongest attack along its own feedback
+and along the exact gradient, and the audit's verdict."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Entry, Figure, Matrix, State, Table, Value
+from orchestrator.drawing.blocks import Block, Column, Figure, Matrix, MatrixCell, State, Table, Value
 from orchestrator.drawing.panels import Spec, looks
-from orchestrator.pages.context import Context
-from orchestrator.results.evidence import Known, Score, score_of
+from orchestrator.pages.context import PageContext
+from orchestrator.results.evidence import AttackScore, ModelEvidence, score_of
 from orchestrator.results.labels import score_name
 from signsym_core.evidence import Evidence
 from signsym_core.masking import GREY
 from signsym_core.verdict import Verdict
 
-#: Models of one screen.
+#: Models of one screen at most.
 MOST = 12
-#: Pixels of a model's row, and of what stands above and below all rows.
+#: Heights in pixels: of a model's row, and above and below all rows.
 ROW, ABOVE, BELOW = 30, 26, 78
 _STATES: Mapping[str, State] = {"masked gradient": "raised", "sound": "fine"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
+class ModelRow:
     """One model: a setting under one rule, over its seeds."""
 
     rule: str
     rule_label: str
     place: str
     score_name: str
-    clean: Score | None
-    feedback: Score | None
-    exact: Score | None
+    clean: AttackScore | None
+    feedback: AttackScore | None
+    exact: AttackScore | None
     verdict: Verdict
     #: The verdict as the table prints it.
     words: str
 
 
-def blocks(context: Context) -> list[Block]:
+def blocks(context: PageContext) -> list[Block]:
     """The figure and the table of the models that the filters choose; none where no model was attacked."""
     names = list(dict.fromkeys(line.model for line in context.lines()))
     known = list(context.models.known(names[:MOST]))
@@ -75,7 +75,9 @@ def telling_epsilon(models: Iterable[Evidence]) -> float | None:
 
     def apart(epsilon: float) -> float:
         pairs = [[known.strongest(gradient, epsilon) for gradient in _BOTH] for known in models]
-        return sum(own.score - exact.score for own, exact in pairs if own is not None and exact is not None)
+        return sum(
+            feedback.score - exact.score for feedback, exact in pairs if feedback is not None and exact is not None
+        )
 
     return max(epsilons, key=lambda epsilon: (round(apart(epsilon), 6), epsilon == middle))
 
@@ -83,11 +85,11 @@ def telling_epsilon(models: Iterable[Evidence]) -> float | None:
 _BOTH = ("feedback", "exact")
 
 
-def _row(context: Context, model: Known, epsilon: float) -> Row:
+def _row(context: PageContext, model: ModelEvidence, epsilon: float) -> ModelRow:
     labels = context.snapshot.index.labels
     line = next(iter(model.lines.values()))
-    verdict = model.judged().verdict
-    return Row(
+    verdict = context.models.judgement(model).verdict
+    return ModelRow(
         rule=line.rule,
         rule_label=style.label(labels.of(line, "rule")),
         place=labels.title(line),
@@ -108,7 +110,7 @@ def _answer(verdict: Verdict, epsilons: Mapping[float, str]) -> str:
     return f"{verdict.kind}, by {100 * verdict.overstated:.1f} points at ε = {where}"
 
 
-def _figure(rows: Sequence[Row], several: bool) -> Spec:
+def _figure(rows: Sequence[ModelRow], several: bool) -> Spec:
     """A line from the exact gradient's score to the own feedback's for each model, with their intervals."""
     names = [style.escape(f"{row.place}, {row.rule_label}" if several else row.rule_label) for row in rows]
     data = []
@@ -143,7 +145,7 @@ _LOOKS = {
 }
 
 
-def _mark(name: str, kind: str, score: Score, colour: str) -> dict[str, object]:
+def _mark(name: str, kind: str, score: AttackScore, colour: str) -> dict[str, object]:
     words, symbol, size = _LOOKS[kind]
     value = score.score
     bars = {"type": "data", "symmetric": False, "array": [value.hi - value.value], "thickness": 1.4, "width": 4}
@@ -185,7 +187,7 @@ _COLUMNS = (
 )
 
 
-def _table(rows: Sequence[Row], epsilon: str) -> Table:
+def _table(rows: Sequence[ModelRow], epsilon: str) -> Table:
     written: list[Mapping[str, Value]] = []
     for row in rows:
         values: dict[str, Value] = {"model": row.place, "rule": row.rule_label, "epsilon": epsilon}
@@ -199,13 +201,13 @@ def _table(rows: Sequence[Row], epsilon: str) -> Table:
     return Table(name="overview-rows", title="The same numbers as a table", columns=_COLUMNS, rows=written)
 
 
-def _matrix(rows: Sequence[Row], epsilon: str, several: bool, left_out: str, storage: str) -> Matrix:
+def _matrix(rows: Sequence[ModelRow], epsilon: str, several: bool, left_out: str, storage: str) -> Matrix:
     names = ("model", "rule") if several else ("rule",)
     entries = []
     for row in rows:
         left = (row.place, row.rule_label) if several else (row.rule_label,)
-        numbers = [Entry(lines=[_words(score)]) for score in (row.clean, row.feedback, row.exact)]
-        verdict = Entry(lines=[row.words], state=_STATES.get(row.verdict.kind, ""), about=row.verdict.words)
+        numbers = [MatrixCell(lines=[_words(score)]) for score in (row.clean, row.feedback, row.exact)]
+        verdict = MatrixCell(lines=[row.words], state=_STATES.get(row.verdict.kind, ""), about=row.verdict.words)
         entries.append((left, [*numbers, verdict]))
     scores = [score.score for row in rows for score in (row.feedback, row.exact) if score is not None]
     fewest = min(scores, key=lambda score: (score.seeds, score.n))
@@ -221,14 +223,14 @@ def _matrix(rows: Sequence[Row], epsilon: str, several: bool, left_out: str, sto
     )
 
 
-def _words(score: Score | None) -> str:
+def _words(score: AttackScore | None) -> str:
     return "not run" if score is None else style.percent(score.score)
 
 
-def _described(rows: Sequence[Row], epsilon: str) -> str:
-    parts = [
+def _described(rows: Sequence[ModelRow], epsilon: str) -> str:
+    clauses = [
         f"{row.rule_label} keeps {_words(row.feedback)} under its own feedback and {_words(row.exact)} under the exact "
         f"gradient"
         for row in rows
     ]
-    return f"At epsilon {epsilon}: {'; '.join(parts)}. The table below has the numbers."
+    return f"At epsilon {epsilon}: {'; '.join(clauses)}. The table below has the numbers."

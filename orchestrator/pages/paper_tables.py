@@ -1,4 +1,4 @@
-"""Tables as the paper has them: models down, rules across, one score in each cell."""
+"""Tables in the layout of the paper: models down, rules across, one score in each cell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.results import members
 from orchestrator.results.curve import Point
-from orchestrator.results.line import Line, asked_value, row_of, row_value
+from orchestrator.results.line import Line, grid_key_value, row_key, row_value
 from orchestrator.results.paper_values import Printed, printed
 from orchestrator.results.query import Query
 from orchestrator.results.scores import best, points_at
@@ -22,7 +22,7 @@ _LOST = "top-1 under a decision-based attack (the paper's caption does not say w
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A table: its task, and its attacks or none for every attack that is chosen."""
+    """A table: its task and its attacks; an empty tuple stands for all attacks of the filter."""
 
     title: str
     task: str = ""
@@ -39,12 +39,12 @@ PRESETS = {
 
 
 def preset_of(name: str, task: str) -> str:
-    """The table that is meant where none is named: the clean scores of the task."""
+    """The name of the chosen table; by default the clean scores of the task."""
     return name or next((known for known, preset in PRESETS.items() if preset.task == task), "all")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Score:
+class TableCell:
     """One cell of a table. `state` is "" where there is a score."""
 
     line: Line | None = None
@@ -57,12 +57,12 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row: what it is about, and a score for each rule."""
+class TableRow:
+    """One row: its names, and a score for each rule."""
 
     #: Backbone, data set, attack and gradient, as people read them.
     names: tuple[str, str, str, str]
-    scores: Mapping[str, Score]
+    scores: Mapping[str, TableCell]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,12 +70,12 @@ class PaperTable:
     """A table with its rules, and over how many comparisons "best" was corrected."""
 
     rules: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     family: int
 
 
-#: A row by what its lines share.
-_Found = dict[tuple[str, ...], dict[str, Score]]
+#: The scores of each row, by rule; rows by their row key (see `row_key`).
+_Scores = dict[tuple[str, ...], dict[str, TableCell]]
 _Names = dict[tuple[str, ...], tuple[str, str, str, str]]
 
 
@@ -83,77 +83,81 @@ def paper_table(
     query: Query,
     status: Status,
     lines: Sequence[Line],
-    asked: Sequence[tuple[str, ...]],
+    planned: Sequence[tuple[str, ...]],
     epsilon: float,
     preset: str,
 ) -> PaperTable:
-    """The scores of `lines` at an epsilon, with those of `asked`, which grids ask for, that have no line yet."""
+    """The scores of `lines` at an epsilon, with the state of `planned` lines that have no result yet."""
     points, lacking = points_at(query, lines, epsilon)
-    found: _Found = {}
+    by_row: _Scores = {}
     names: _Names = {}
     for line in lines:
-        row, point = row_of(line.asked), points.get(line.number)
+        row, point = row_key(line.grid_key), points.get(line.number)
         names.setdefault(row, _names(query, line))
-        state, reason = ("", "") if point else lacking.get(line.number) or status.worst(line.asked, epsilon)
-        score = Score(line=line, point=point, state=state, reason=reason)
-        found.setdefault(row, {})[query.index.labels.of(line, "rule")] = score
-    _add_asked(status, {line.asked for line in lines}, asked, epsilon, found, names)
-    rules = tuple(sorted({rule for row in found.values() for rule in row} | set(_paper_rules(preset)), key=_rank))
-    comparisons = _mark_best(query, epsilon, found)
-    rows = [Row(names=names[row], scores=_with_printed(rules, preset, row, scores)) for row, scores in found.items()]
-    there = {(row_value(row, "backbone"), row_value(row, "dataset")) for row in found}
-    return PaperTable(rules=rules, rows=(*rows, *_paper_only(preset, rules, there)), family=comparisons)
+        state, reason = ("", "") if point else lacking.get(line.number) or status.worst(line.grid_key, epsilon)
+        score = TableCell(line=line, point=point, state=state, reason=reason)
+        by_row.setdefault(row, {})[query.index.labels.of(line, "rule")] = score
+    _add_planned(status, {line.grid_key for line in lines}, planned, epsilon, by_row, names)
+    rules = tuple(sorted({rule for row in by_row.values() for rule in row} | set(_paper_rules(preset)), key=_rank))
+    comparisons = _mark_best(query, epsilon, by_row)
+    rows = [
+        TableRow(names=names[row], scores=_with_printed(rules, preset, row, scores)) for row, scores in by_row.items()
+    ]
+    models = {(row_value(row, "backbone"), row_value(row, "dataset")) for row in by_row}
+    return PaperTable(rules=rules, rows=(*rows, *_paper_only(preset, rules, models)), family=comparisons)
 
 
-def _add_asked(
+def _add_planned(
     status: Status,
     known: set[tuple[str, ...]],
-    asked: Sequence[tuple[str, ...]],
+    planned: Sequence[tuple[str, ...]],
     epsilon: float,
-    found: _Found,
+    by_row: _Scores,
     names: _Names,
 ) -> None:
-    """What grids ask for at this epsilon and no result is there of."""
-    for line in asked:
+    """Add the planned lines that have no result at this epsilon."""
+    for line in planned:
         if line in known or not status.wants(line, epsilon):
             continue
-        row, rule = row_of(line), asked_value(line, "rule")
+        row, rule = row_key(line), grid_key_value(line, "rule")
         backbone, dataset, attack, gradient = (row_value(row, n) for n in ("backbone", "dataset", "attack", "gradient"))
         names.setdefault(row, (backbone, dataset, attack, gradient))
         state, reason = status.worst(line, epsilon)
-        found.setdefault(row, {}).setdefault(rule, Score(state=state, reason=reason))
+        by_row.setdefault(row, {}).setdefault(rule, TableCell(state=state, reason=reason))
 
 
-def _mark_best(query: Query, epsilon: float, found: _Found) -> int:
-    """Mark what is best of its row after Holm over all rows; the number of comparisons."""
+def _mark_best(query: Query, epsilon: float, by_row: _Scores) -> int:
+    """Mark the best score of each row, after Holm's correction over all rows; the number of comparisons."""
     pairs = {}
-    for row, scores in found.items():
-        there = sorted((s.point.score.value, rule, s.line) for rule, s in scores.items() if s.point and s.line)
-        if len(there) > 1:
-            pairs[row, there[-1][1]] = there[-1][2], there[-2][2]
+    for row, scores in by_row.items():
+        ranked = sorted((s.point.score.value, rule, s.line) for rule, s in scores.items() if s.point and s.line)
+        if len(ranked) > 1:
+            pairs[row, ranked[-1][1]] = ranked[-1][2], ranked[-2][2]
     clear, compared = best(query, pairs, epsilon)
     for row, rule in clear:
-        found[row][rule] = dataclasses.replace(found[row][rule], best=True)
+        by_row[row][rule] = dataclasses.replace(by_row[row][rule], best=True)
     return compared
 
 
 def _with_printed(
-    rules: Sequence[str], preset: str, row: tuple[str, ...], scores: Mapping[str, Score]
-) -> dict[str, Score]:
+    rules: Sequence[str], preset: str, row: tuple[str, ...], scores: Mapping[str, TableCell]
+) -> dict[str, TableCell]:
     place = (preset, row_value(row, "backbone"), row_value(row, "dataset"))
     return {
-        rule: dataclasses.replace(scores.get(rule, Score()), printed=printed().get((*place, rule.partition("(")[0])))
+        rule: dataclasses.replace(
+            scores.get(rule, TableCell()), printed=printed().get((*place, rule.partition("(")[0]))
+        )
         for rule in rules
     }
 
 
-def _paper_only(preset: str, rules: Sequence[str], there: set[tuple[str, str]]) -> list[Row]:
-    """The paper's rows that no grid of the store asks for."""
-    places = dict.fromkeys((p[1], p[2]) for p in printed() if p[0] == preset and (p[1], p[2]) not in there)
+def _paper_only(preset: str, rules: Sequence[str], models: set[tuple[str, str]]) -> list[TableRow]:
+    """The paper's rows that no grid of the store plans."""
+    places = dict.fromkeys((p[1], p[2]) for p in printed() if p[0] == preset and (p[1], p[2]) not in models)
     return [
-        Row(
+        TableRow(
             names=(backbone, dataset, "", ""),
-            scores={rule: Score(printed=printed().get((preset, backbone, dataset, rule))) for rule in rules},
+            scores={rule: TableCell(printed=printed().get((preset, backbone, dataset, rule))) for rule in rules},
         )
         for backbone, dataset in places
     ]
@@ -172,6 +176,6 @@ def _rank(rule: str) -> tuple[int, int, str]:
     base = rule.partition("(")[0]
     return (
         PAPER_RULES.index(base) if base in PAPER_RULES else len(PAPER_RULES),
-        members.place("rule", base)[0],
+        members.rank("rule", base)[0],
         style.label(rule),
     )

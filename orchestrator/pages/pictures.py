@@ -1,21 +1,21 @@
-"""The adversarial images of a point: clean, difference, adversarial, with what the model saw."""
+"""The adversarial images of a point: clean, difference, adversarial, with the model's predictions."""
 
 from __future__ import annotations
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Pictures, Triple
-from orchestrator.pages.context import Context
+from orchestrator.pages.context import PageContext
 from orchestrator.results.examples import GAIN, Example
 from orchestrator.results.line import Line
-from orchestrator.results.outcomes import Outcome
+from orchestrator.results.outcomes import CellOutcomes
 
-#: Images of one page.
+#: Triples on a page at most.
 MOST = 24
-#: The filters by what a view calls them.
+#: The filters by their value in a view.
 FILTERS = {"gained": "broken under BP only", "lost": "broken under the rule only"}
 
 
-def pictures(context: Context, line: Line, epsilon: float) -> Pictures:
+def pictures(context: PageContext, line: Line, epsilon: float) -> Pictures:
     """Up to 24 triples of all seeds, those of the smallest true L∞ first, filtered against BP as the view asks."""
     query = context.query
     bp = query.bp(line)
@@ -23,7 +23,7 @@ def pictures(context: Context, line: Line, epsilon: float) -> Pictures:
     # Without BP to compare with, the filter would hide every image.
     only = context.view.only if baseline else ""
     shown = query.cells(line, epsilon)
-    found: list[tuple[float, Example, str]] = []
+    matches: list[tuple[float, Example, str]] = []
     total = 0
     rows = query.rows_by_seed(line, epsilon)
     index, every = query.index, list(rows.values())
@@ -31,18 +31,18 @@ def pictures(context: Context, line: Line, epsilon: float) -> Pictures:
     moved = context.data.reach(index, every) if examples else {}
     for seed, row in rows.items():
         cell = str(index.value("cell", row))
-        ours, reach = shown.get(seed), moved.get(cell, {})
+        outcome_of_rule, reach = shown.get(seed), moved.get(cell, {})
         for example in examples.get(cell, ()):
             total += 1
-            mine, theirs = (_score(outcome, example.image) for outcome in (ours, baseline.get(seed)))
-            if only and not _turned(mine, theirs, only):
+            score, bp_score = (_score(outcome, example.image) for outcome in (outcome_of_rule, baseline.get(seed)))
+            if only and not _turned(score, bp_score, only):
                 continue
             size = reach.get(example.image, float("nan"))
-            words = _caption(example, seed, size, line.metric, {"": mine, " under BP": theirs})
-            found.append((size, example, words))
-    # What has no known change comes last: NaN has no place of its own.
-    found.sort(key=lambda each: (each[0] != each[0], each[0], each[1].image))
-    chosen = [Triple(cell=example.cell, image=example.image, caption=words) for _, example, words in found[:MOST]]
+            words = _caption(example, seed, size, line.metric, {"": score, " under BP": bp_score})
+            matches.append((size, example, words))
+    # Unknown changes (NaN) come last.
+    matches.sort(key=lambda match: (match[0] != match[0], match[0], match[1].image))
+    chosen = [Triple(cell=example.cell, image=example.image, caption=words) for _, example, words in matches[:MOST]]
     if not total:
         note = "The store keeps no images of this point."
     elif not chosen:
@@ -56,20 +56,20 @@ def pictures(context: Context, line: Line, epsilon: float) -> Pictures:
     return Pictures(title=f"Adversarial images{over}", triples=chosen, gain=GAIN, note=note)
 
 
-def _score(outcome: Outcome | None, image: int) -> float | None:
+def _score(outcome: CellOutcomes | None, image: int) -> float | None:
     if outcome is None:
         return None
-    at = int(outcome.images.searchsorted(image))
-    if at == len(outcome.images) or outcome.images[at] != image:
+    position = int(outcome.images.searchsorted(image))
+    if position == len(outcome.images) or outcome.images[position] != image:
         return None
-    return float(outcome.scores[at])
+    return float(outcome.scores[position])
 
 
-def _turned(mine: float | None, theirs: float | None, only: str) -> bool:
+def _turned(score: float | None, bp_score: float | None, only: str) -> bool:
     """Whether an image does better ("gained") or worse ("lost") than under BP."""
-    if mine is None or theirs is None:
+    if score is None or bp_score is None:
         return False
-    return mine > theirs if only == "gained" else mine < theirs
+    return score > bp_score if only == "gained" else score < bp_score
 
 
 def _caption(example: Example, seed: int, size: float, metric: str, scores: dict[str, float | None]) -> str:

@@ -1,4 +1,4 @@
-"""Where a cell comes from: its row in words, and the jobs of every seed of its point."""
+"""The provenance of a cell: its stored row, and the jobs of every seed of its point."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from orchestrator.drawing.blocks import Column, Facts, Table, Value
-from orchestrator.pages.context import Context
+from orchestrator.pages.context import PageContext
 from orchestrator.results.labels import mapping
 
 _COLUMNS = (
@@ -25,39 +25,41 @@ _COLUMNS = (
 _STORED = ("seed", "value", "n", "job", "finetune_job", "git", "device", "cell")
 
 
-def provenance(context: Context, row: int) -> Facts:
-    """The one cell's row in words."""
+def provenance(context: PageContext, row: int) -> Facts:
+    """The stored row of the cell, in words."""
     index = context.snapshot.index
     (stored,) = context.data.rows(index, [row])
-    asked = context.status.origin(str(index.value("cell", row)))
+    planned = context.status.origin(str(index.value("cell", row)))
     facts = [
         (name, words(value))
         for name, (column, words) in _FACTS.items()
         if (value := stored.get(column)) is not None and value != ""
     ]
-    grid = "no stored grid that can be read asks for it" if asked is None else f"{asked.grid}, {asked.experiment + 1}."
+    grid = (
+        "no stored grid that can be read plans it" if planned is None else f"{planned.grid}, {planned.experiment + 1}."
+    )
     seed = int(index.seed[row])
     return Facts(
         title=f"Where it comes from (seed {seed})", facts=[*facts, ("grid, experiment", grid.removesuffix("."))]
     )
 
 
-def jobs(context: Context, rows: Mapping[int, int]) -> Table:
+def jobs(context: PageContext, rows: Mapping[int, int]) -> Table:
     """The jobs behind each seed's cell, `rows` being the rows by seed."""
-    found: list[Mapping[str, Value]] = []
-    for whole in context.data.rows(context.snapshot.index, [rows[seed] for seed in sorted(rows)]):
-        if whole:
-            stored = {name: whole[name] for name in _STORED}
-            found.append(stored | {"took": _seconds(whole["seconds"]), "finished": _time(whole["finished_at"])})
-    return Table(name="cell-seeds", title="The jobs of every seed of this point", columns=_COLUMNS, rows=found)
+    table_rows: list[Mapping[str, Value]] = []
+    for row in context.data.rows(context.snapshot.index, [rows[seed] for seed in sorted(rows)]):
+        if row:
+            stored = {name: row[name] for name in _STORED}
+            table_rows.append(stored | {"took": _seconds(row["seconds"]), "finished": _time(row["finished_at"])})
+    return Table(name="cell-seeds", title="The jobs of every seed of this point", columns=_COLUMNS, rows=table_rows)
 
 
 def settings(text: object) -> str:
     """JSON as people read it: "epochs=3, lr=0.01"."""
-    found = mapping(str(text))
-    if set(found) == {"params"}:
-        return "none" if found["params"] is None else _plain(found["params"])
-    return ", ".join(f"{name}={_plain(value)}" for name, value in found.items()) or "defaults"
+    values = mapping(str(text))
+    if set(values) == {"params"}:
+        return "none" if values["params"] is None else _plain(values["params"])
+    return ", ".join(f"{name}={_plain(value)}" for name, value in values.items()) or "defaults"
 
 
 def _plain(value: object) -> str:
@@ -65,12 +67,12 @@ def _plain(value: object) -> str:
 
 
 def _versions(text: object) -> str:
-    found = mapping(str(text))
-    if set(found) == {"params"}:
+    versions = mapping(str(text))
+    if set(versions) == {"params"}:
         return settings(text)
-    first = [name for name in ("python", "torch") if name in found]
-    names = [*first, *(name for name in found if name not in first)]
-    return ", ".join(f"{name} {_plain(found[name])}" for name in names) or "not recorded"
+    first = [name for name in ("python", "torch") if name in versions]
+    names = [*first, *(name for name in versions if name not in first)]
+    return ", ".join(f"{name} {_plain(versions[name])}" for name in names) or "not recorded"
 
 
 def _seconds(value: object) -> str:

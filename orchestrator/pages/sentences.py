@@ -1,4 +1,4 @@
-"""What the numbers say in sentences, and no more than their intervals allow."""
+"""Results in sentences that claim no more than their intervals allow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.results.index import Index
 from orchestrator.results.line import ATTACK, LINE, RULE, Line
 from orchestrator.results.query import Query
 
-#: Where both scores are at most this, the attack has left nothing that could differ.
+#: Where both scores are at most this, there is nothing left to compare.
 FLOOR = 0.02
 #: Sentences of one block.
 MOST = 12
@@ -28,27 +28,27 @@ _GRADIENT, _RULE = LINE.index(ATTACK[2]), LINE.index(RULE[0])
 _Gap = tuple[GapLine, GapPoint]
 
 
-def at_epsilon(query: Query, lines: Sequence[Line], asked: str) -> tuple[float, str, str]:
-    """The epsilon that a page about `lines` is about, its label, and what is wrong with the one that was asked for.
+def at_epsilon(query: Query, lines: Sequence[Line], chosen: str) -> tuple[float, str, str]:
+    """The epsilon that a page about `lines` is about, its label, and a problem if the chosen one does not exist.
 
     Every page whose filter chooses the same lines gets the same one.
     """
     labels = {label: epsilon for label, epsilon in query.index.epsilons(lines).items() if epsilon > 0}
-    known = matching(asked, labels)
+    known = matching(chosen, labels)
     if known is not None:
         return labels[known], known, ""
     epsilon = _halving(query, lines, labels.values())
     label = next((text for text, value in labels.items() if value == epsilon), f"{epsilon:g}")
-    wrong = f"No line that the filter chooses has ε = “{asked[:60]}”: ε = {label} is taken." if asked else ""
+    wrong = f"No line that the filter chooses has ε = “{chosen[:60]}”: ε = {label} is taken." if chosen else ""
     return epsilon, label, wrong
 
 
 def halving(query: Query, lines: Sequence[Line]) -> float:
     """The smallest epsilon of `lines` at which some attack on them leaves BP at most half of its images.
 
-    There the strongest attack is strong, and not everything is lost. Where no attack goes so far, the largest epsilon;
-    without BP the first rule stands for it. BP is looked at in the whole store, under the exact gradient where that
-    was run: the choice does not depend on which rules and gradients are shown.
+    There the strongest attack is strong, and some images are still robust. Where no attack goes so far, the largest
+    epsilon; without BP the first rule stands for it. BP is taken from all results of the store, under the exact
+    gradient where that was run: the choice does not depend on which rules and gradients are shown.
     """
     return _halving(query, lines, [epsilon for epsilon in query.index.epsilons(lines).values() if epsilon > 0])
 
@@ -74,29 +74,29 @@ def finding(
 ) -> list[Words]:
     """For each rule of `lines` under each attack at one epsilon whether it is more robust than BP; none without BP.
 
-    All gradients that the store has of these attacks are looked at, whichever `lines` have. The exact gradient decides:
+    All gradients of these attacks in the store are considered, whichever `lines` have. The exact gradient decides:
     what only the model's own feedback shows is masking. A gap counts where it excludes zero after Holm's correction
-    over its panel. `rest` says where the sentences are that there is no room for.
+    over its panel. `rest` says where the omitted comparisons are.
     """
     groups = _groups(query, lines)
     sentences: list[str] = []
-    told: list[_Gap] = []
-    # A few at a time: a part of a page may have hundreds, and only the first are told.
+    covered: list[_Gap] = []
+    # A few at a time: a portion of a page may have hundreds, and only the first are shown.
     for first in range(0, len(groups), MOST):
         chunk = groups[first : first + MOST]
-        made = {gap.curve.line: gap for gap in gap_lines(query, [line for group in chunk for line in group], "bp")}
+        gaps = {gap.curve.line: gap for gap in gap_lines(query, [line for group in chunk for line in group], "bp")}
         for group in chunk:
-            at = _at(group, made, epsilon)
-            if at and len(sentences) < MOST:
-                sentences.append(_sentence(query, at, label))
-                told += at.values()
+            by_gradient = _gaps_at(group, gaps, epsilon)
+            if by_gradient and len(sentences) < MOST:
+                sentences.append(_sentence(query, by_gradient, label))
+                covered += by_gradient.values()
         if len(sentences) == MOST:
             break
     if not sentences:
         return []
     if len(sentences) == MOST < len(groups):
         sentences.append(f"These are the first {MOST} of {len(groups):,} comparisons; {rest}.")
-    if any(point.gap.n < FEW_IMAGES or point.gap.seeds < FEW_SEEDS for _, point in told):
+    if any(point.gap.n < FEW_IMAGES or point.gap.seeds < FEW_SEEDS for _, point in covered):
         sentences.append(_DEMONSTRATION)
     return [Words(title=title, sentences=sentences, tone="finding")]
 
@@ -108,21 +108,23 @@ class _Baselines:
         numbers: dict[tuple[str, ...], int] = {}
         #: The figure and attack of each line, as a number.
         self.family = np.array([numbers.setdefault(line.key[:_GRADIENT], len(numbers)) for line in index.lines], int)
-        found: dict[int, tuple[tuple[bool, bool], Line]] = {}
+        baselines: dict[int, tuple[tuple[bool, bool], Line]] = {}
         for line, family in zip(
             index.ordered, self.family[[line.number for line in index.ordered]].tolist(), strict=True
         ):
             rank = (line.key[_RULE] != "bp", line.key[_GRADIENT] != "exact")
-            if family not in found or rank < found[family][0]:
-                found[family] = rank, line
-        self._lines = [found[family][1] for family in range(len(found))]
+            if family not in baselines or rank < baselines[family][0]:
+                baselines[family] = rank, line
+        self._lines = [baselines[family][1] for family in range(len(baselines))]
 
     @classmethod
     def of(cls, index: Index, lines: Sequence[Line]) -> list[Line]:
         """The lines that stand for BP in the figures and attacks of `lines`."""
-        # Looked for once: an index may have 100,000 lines.
-        made = _KNOWN.get(index) or _KNOWN.setdefault(index, cls(index))
-        return [made._lines[at] for at in np.unique(made.family[[line.number for line in lines]]).tolist()]
+        # Computed once: an index may have 100,000 lines.
+        baselines = _KNOWN.get(index) or _KNOWN.setdefault(index, cls(index))
+        return [
+            baselines._lines[family] for family in np.unique(baselines.family[[line.number for line in lines]]).tolist()
+        ]
 
 
 _KNOWN: WeakKeyDictionary[Index, _Baselines] = WeakKeyDictionary()
@@ -139,28 +141,28 @@ def _groups(query: Query, lines: Sequence[Line]) -> list[list[Line]]:
     return [group for group in groups if any(query.bp(line) is not None for line in group)]
 
 
-def _at(group: Sequence[Line], made: Mapping[int, GapLine], epsilon: float) -> dict[str, _Gap]:
+def _gaps_at(group: Sequence[Line], gaps: Mapping[int, GapLine], epsilon: float) -> dict[str, _Gap]:
     """The gaps of a group at an epsilon, by gradient."""
-    found = {line.gradient: gap for line in group if (gap := made.get(line.number)) is not None}
-    return {name: (gap, point) for name, gap in found.items() if (point := gap.at(epsilon)) is not None}
+    by_gradient = {line.gradient: gap for line in group if (gap := gaps.get(line.number)) is not None}
+    return {name: (gap, point) for name, gap in by_gradient.items() if (point := gap.point(epsilon)) is not None}
 
 
-def _sentence(query: Query, at: Mapping[str, _Gap], label: str) -> str:
-    curve = next(iter(at.values()))[0].curve
-    decides = next((name for name in ("exact", "none") if name in at), "")
-    answer = _answer(query, at, decides) if decides else "not known: run this attack with gradient: exact"
-    seeds, images = (min(getattr(point.gap, name) for _, point in at.values()) for name in ("seeds", "n"))
-    if decides and at[decides][1].gap.seeds == 1:
+def _sentence(query: Query, by_gradient: Mapping[str, _Gap], label: str) -> str:
+    curve = next(iter(by_gradient.values()))[0].curve
+    decides = next((name for name in ("exact", "none") if name in by_gradient), "")
+    answer = _answer(query, by_gradient, decides) if decides else "not known: run this attack with gradient: exact"
+    seeds, images = (min(getattr(point.gap, name) for _, point in by_gradient.values()) for name in ("seeds", "n"))
+    if decides and by_gradient[decides][1].gap.seeds == 1:
         answer = f"for this one seed only: {answer.removeprefix('yes, ').removeprefix('no, ')}"
-    first = sorted(at.items(), key=lambda pair: pair[0] != decides)
-    told = ", ".join(f"{style.points(point.gap)} points {_under(name)}" for name, (_, point) in first)
+    first = sorted(by_gradient.items(), key=lambda pair: pair[0] != decides)
+    gaps = ", ".join(f"{style.points(point.gap)} points {_under(name)}" for name, (_, point) in first)
     place = f"{style.label(curve.rule_label)} on {curve.title}, {curve.attack_label} at ε = {label}"
     rests = f"{style.counted(seeds, 'seed')} × {style.counted(images, 'image')}"
-    return f"{place}: {answer} (95 % intervals, uncorrected: {told}; {rests})."
+    return f"{place}: {answer} (95 % intervals, uncorrected: {gaps}; {rests})."
 
 
-def _answer(query: Query, at: Mapping[str, _Gap], decides: str) -> str:
-    line, decided = at[decides]
+def _answer(query: Query, by_gradient: Mapping[str, _Gap], decides: str) -> str:
+    line, decided = by_gradient[decides]
     after = f"after Holm's correction over {style.counted(line.family, 'comparison')}"
     higher = decided.gap.value > 0
     if decided.clear:
@@ -172,14 +174,14 @@ def _answer(query: Query, at: Mapping[str, _Gap], decides: str) -> str:
         answer = f"nothing is left to compare {_under(decides)}: both keep at most {100 * most:.1f} %"
     else:
         answer = f"no difference from BP is shown: {_under(decides)} the gap does not exclude zero {after}"
-    masked = "feedback" in at and at["feedback"][1].clear and at["feedback"][1].gap.value > 0
+    masked = "feedback" in by_gradient and by_gradient["feedback"][1].clear and by_gradient["feedback"][1].gap.value > 0
     return answer + (_MASKING if decides == "exact" and masked and not (decided.clear and higher) else "")
 
 
 def _higher(query: Query, line: GapLine, decided: GapPoint) -> float:
-    """The higher one of both scores of a gap."""
+    """The higher of the two scores of a gap."""
     bp = query.bp(query.index.lines[line.curve.line])
-    points = (curve.at(decided.point.epsilon) for curve in query.curves([bp] if bp else []))
+    points = (curve.point(decided.point.epsilon) for curve in query.curves([bp] if bp else []))
     return max([decided.point.score.value, *(point.score.value for point in points if point)])
 
 

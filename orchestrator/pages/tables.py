@@ -1,16 +1,16 @@
-"""The paper's tables, ours and its numbers in one cell, and every score of the filter at one epsilon."""
+"""The paper's tables with the store's scores and the printed ones in one cell, or all scores of the filter."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Column, Entry, Matrix, Page, Table, Value, Words
-from orchestrator.pages.context import Context
-from orchestrator.pages.paper_tables import PRESETS, PaperTable, Preset, Row, Score, paper_table, preset_of
+from orchestrator.drawing.blocks import Column, Matrix, MatrixCell, Page, Table, Value, Words
+from orchestrator.pages.context import PageContext
+from orchestrator.pages.paper_tables import PRESETS, PaperTable, Preset, TableCell, TableRow, paper_table, preset_of
 from orchestrator.pages.sentences import halving
 from orchestrator.results.epsilons import matching
-from orchestrator.results.line import Line, asked_value
+from orchestrator.results.line import Line, grid_key_value
 from orchestrator.results.view import format_view
 
 _COLUMNS = (
@@ -32,23 +32,23 @@ _COLUMNS = (
     Column(key="paper_lo", label="paper from", kind="percent"),
     Column(key="paper_hi", label="paper to", kind="percent"),
 )
-#: Rows of one part.
+#: Rows of a table at most.
 MOST = 60
 
 
-def page(context: Context) -> Page:
+def page(context: PageContext) -> Page:
     """The table that is chosen, as the paper prints it and as rows."""
     name = _name(context)
     preset = PRESETS[name]
     clean = preset.attacks == ("none",)
-    lines, asked = _lines(context, preset), _asked(context, preset)
-    epsilon, label = (0.0, "0") if clean else _epsilon(context, lines, asked)
+    lines, planned = _lines(context, preset), _planned(context, preset)
+    epsilon, label = (0.0, "0") if clean else _epsilon(context, lines, planned)
     if len(lines) > 8 * MOST:
         context.problems.append(f"The first {8 * MOST} of {len(lines):,} lines are here; narrow the filter.")
         lines = lines[: 8 * MOST]
-    table = paper_table(context.query, context.status, lines, asked, epsilon, name)
+    table = paper_table(context.query, context.status, lines, planned, epsilon, name)
     if not table.rows:
-        nothing = Words(title="Nothing fits the filter", sentences=["Take away a part of it."], tone="todo")
+        nothing = Words(title="Nothing fits the filter", sentences=["Remove a value from the filter."], tone="todo")
         return context.finished("Tables", [nothing])
     title = f"Under {', '.join(context.view.attack)}" if name == "all" and context.view.attack else preset.title
     matrix = Matrix(
@@ -62,57 +62,59 @@ def page(context: Context) -> Page:
     return context.finished("Tables", [matrix, Words(title="How to read", sentences=_reading(context, name, table))])
 
 
-def _name(context: Context) -> str:
-    """The table that is asked for, or else the task's own one if anything is run or planned of it."""
+def _name(context: PageContext) -> str:
+    """The chosen table; by default that of the task if any of it was run or planned, else all attacks."""
     view = context.view
-    own = preset_of(view.preset, view.task)
-    if view.preset or _lines(context, PRESETS[own]) or _asked(context, PRESETS[own]):
-        return own
+    task_table = preset_of(view.preset, view.task)
+    if view.preset or _lines(context, PRESETS[task_table]) or _planned(context, PRESETS[task_table]):
+        return task_table
     return "all"
 
 
-def _lines(context: Context, preset: Preset) -> list[Line]:
+def _lines(context: PageContext, preset: Preset) -> list[Line]:
     if preset.attacks == ("none",):
         return context.lines(clean=True)
     return [line for line in context.lines() if not preset.attacks or line.attack in preset.attacks]
 
 
-def _epsilon(context: Context, lines: list[Line], asked: list[tuple[str, ...]]) -> tuple[float, str]:
-    """The epsilon that is chosen, or else one by the data, with its label: "" where there is none at all."""
-    chosen, there = context.view.epsilon, context.snapshot.index.epsilons(lines)
-    label = matching(chosen, there)
-    if label is None and (chosen or not there):
-        cells = [cell for line in asked for each in context.status.by_line[line] for cell in each.cells]
-        wanted = {text: epsilon for _, epsilon, text in cells}
-        label, there = matching(chosen, wanted), wanted | there
+def _epsilon(context: PageContext, lines: list[Line], planned: list[tuple[str, ...]]) -> tuple[float, str]:
+    """The chosen epsilon, or by default one chosen by the data, and its label; "" where there is no epsilon."""
+    chosen, epsilons = context.view.epsilon, context.snapshot.index.epsilons(lines)
+    label = matching(chosen, epsilons)
+    if label is None and (chosen or not epsilons):
+        cells = [
+            cell for line in planned for cells_of_line in context.status.by_line[line] for cell in cells_of_line.cells
+        ]
+        planned_epsilons = {text: epsilon for _, epsilon, text in cells}
+        label, epsilons = matching(chosen, planned_epsilons), planned_epsilons | epsilons
     if label is not None:
-        return there[label], label
+        return epsilons[label], label
     epsilon = halving(context.query, lines)
     if epsilon == 0:
         # No line has a score under attack.
-        epsilon = max(there.values(), default=0.0)
-    label = next((text for text, value in there.items() if value == epsilon), "")
+        epsilon = max(epsilons.values(), default=0.0)
+    label = next((text for text, value in epsilons.items() if value == epsilon), "")
     if chosen and label:
         context.problems.append(f"No line shown has ε = “{chosen[:60]}”: ε = {label} is taken.")
     return epsilon, label
 
 
-def _asked(context: Context, preset: Preset) -> list[tuple[str, ...]]:
-    """What grids ask for that the filter and the table choose."""
+def _planned(context: PageContext, preset: Preset) -> list[tuple[str, ...]]:
+    """The planned lines that the filter and the table choose."""
     view, attacks = context.view, preset.attacks
-    wanted = {"task": (view.task,), "backbone": view.backbone, "dataset": view.dataset, "rule": view.rule}
+    values_by_column = {"task": (view.task,), "backbone": view.backbone, "dataset": view.dataset, "rule": view.rule}
     if attacks != ("none",):
-        wanted |= {"gradient": view.gradient, "attack": view.attack}
+        values_by_column |= {"gradient": view.gradient, "attack": view.attack}
     lines = context.status.lines(view.grid) if view.grid else context.status.by_line
     return [
         line
         for line in lines
-        if all(not values or asked_value(line, column) in values for column, values in wanted.items())
-        and (asked_value(line, "attack") in attacks if attacks else asked_value(line, "attack") != "none")
+        if all(not values or grid_key_value(line, column) in values for column, values in values_by_column.items())
+        and (grid_key_value(line, "attack") in attacks if attacks else grid_key_value(line, "attack") != "none")
     ]
 
 
-def _entry(context: Context, score: Score) -> Entry:
+def _entry(context: PageContext, score: TableCell) -> MatrixCell:
     lines = []
     if score.point is None:
         lines.append(score.state + (f": {score.reason[:80]}" if score.reason else ""))
@@ -124,27 +126,32 @@ def _entry(context: Context, score: Score) -> Entry:
         lines.append(f"paper {score.printed.words}")
     search = "" if score.point is None else format_view(context.view.turned("cell", cell=score.point.cell))
     state = "best" if score.best else score.state
-    return Entry(lines=lines, state=state, search=search, about=score.reason)  # type: ignore[arg-type]
+    return MatrixCell(lines=lines, state=state, search=search, about=score.reason)  # type: ignore[arg-type]
 
 
 def _rows(table: PaperTable, label: str) -> list[Mapping[str, Value]]:
     return [_row(row, rule, row.scores[rule], label) for row in table.rows for rule in table.rules]
 
 
-def _row(row: Row, rule: str, score: Score, label: str) -> Mapping[str, Value]:
-    found: dict[str, Value] = dict(zip(("backbone", "dataset", "attack", "gradient"), row.names, strict=True))
-    found |= {"rule": style.label(rule), "epsilon": label, "state": score.state or "done"}
+def _row(row: TableRow, rule: str, score: TableCell, label: str) -> Mapping[str, Value]:
+    values: dict[str, Value] = dict(zip(("backbone", "dataset", "attack", "gradient"), row.names, strict=True))
+    values |= {"rule": style.label(rule), "epsilon": label, "state": score.state or "done"}
     if score.reason:
-        found["state"] = f"{score.state}: {score.reason}"
+        values["state"] = f"{score.state}: {score.reason}"
     if score.point is not None:
-        ours = score.point.score
-        found |= {"value": ours.value, "lo": ours.lo, "hi": ours.hi, "method": ours.method}
-        found |= {"images": ours.n, "seeds": ours.seeds, "best": "best" if score.best else "", "cell": score.point.cell}
+        interval = score.point.score
+        values |= {"value": interval.value, "lo": interval.lo, "hi": interval.hi, "method": interval.method}
+        values |= {
+            "images": interval.n,
+            "seeds": interval.seeds,
+            "best": "best" if score.best else "",
+            "cell": score.point.cell,
+        }
     if score.printed is not None:
-        found["paper"] = score.printed.text
+        values["paper"] = score.printed.text
         if score.printed.interval is not None:
-            found |= {"paper_lo": score.printed.interval[0], "paper_hi": score.printed.interval[1]}
-    return found
+            values |= {"paper_lo": score.printed.interval[0], "paper_hi": score.printed.interval[1]}
+    return values
 
 
 def _note(table: PaperTable) -> str:
@@ -155,14 +162,14 @@ def _note(table: PaperTable) -> str:
     return note
 
 
-def _reading(context: Context, name: str, table: PaperTable) -> list[str]:
+def _reading(context: PageContext, name: str, table: PaperTable) -> list[str]:
     sentences = [
         "Where “not run”, “running” or “failed” stands, no number is known. A 0.0 is a number: it was measured, and "
         "the model got nothing right."
     ]
     if name == "all" and not context.view.preset:
-        own = PRESETS[preset_of("", context.view.task)].title
-        sentences.insert(0, f"Nothing is run or planned of “{own}”, so the scores under attack are here.")
+        task_title = PRESETS[preset_of("", context.view.task)].title
+        sentences.insert(0, f"Nothing is run or planned of “{task_title}”, so the scores under attack are here.")
     if any(score.printed for row in table.rows for score in row.scores.values()):
         where = "every percentage of Tables 1, 3 and 4 is a multiple of 1/32, as one batch of 32 images gives"
         sentences.append(

@@ -6,7 +6,7 @@ import dataclasses
 
 from signsym_core.stats import Interval
 
-#: Below these a result is called small.
+#: A result with fewer images or seeds is called small.
 FEW_IMAGES, FEW_SEEDS = 1000, 3
 
 
@@ -25,7 +25,7 @@ class Point:
     over_exact: Interval | None
     #: Mean over images of the largest change of a pixel, over epsilon.
     reach: float
-    #: Key of the cell of the first seed, by which the point is found again.
+    #: Key of the cell of the first seed, which identifies the point.
     cell: str
 
 
@@ -68,6 +68,6 @@ class Curve:
         """Whether the line rests on too few images or seeds for a firm claim."""
         return self.n < FEW_IMAGES or self.seeds < FEW_SEEDS
 
-    def at(self, epsilon: float) -> Point | None:
+    def point(self, epsilon: float) -> Point | None:
         """The point at an epsilon."""
         return next((point for point in self.points if point.epsilon == epsilon), None)

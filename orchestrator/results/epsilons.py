@@ -1,12 +1,12 @@
-"""Which epsilon a text means: people write 8/255 as 0.0314, and 0.3 as 0.30."""
+"""The epsilon that a text means: people write 8/255 as 0.0314, and 0.3 as 0.30."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-#: How far a number may be off, as a share of the epsilon that is meant: what three digits of 8/255 are off by. Grids
-#: have no epsilons so near to each other; if they do, the nearest is meant.
+#: Tolerance as a share of the epsilon: the error of 8/255 written with three digits. Where two epsilons of a grid are
+#: so close, the nearest is meant.
 OFF = 1e-3
 
 

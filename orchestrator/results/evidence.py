@@ -1,7 +1,7 @@
-"""From the store's outcomes to what is known of each model, and the verdict on it.
+"""From the store's outcomes to the evidence on each model, and the verdict on it.
 
-There is one way: `signsym audit`, the Flags page and the report ask here, and the checks are those that `ss.audit`
-makes of a model at hand (`signsym_core.checks`).
+`signsym audit`, the Flags page and the report all use this module, with the checks of `ss.audit`
+(`signsym_core.checks`).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from signsym_core.stats import Interval, interval
 from signsym_core.verdict import Verdict, judge, telling_epsilon
 
 if TYPE_CHECKING:
-    # Probes are made of models, by torch; outcomes are judged without it.
+    # Probes need a model and torch; outcomes are judged without them.
     from signsym_core.probes import Probe
 
-#: What is one setting, beside the seed.
+#: Columns that make one setting, beside the seed.
 SETTING = (
     *("task", "task_params", "dataset", "dataset_params", "backbone", "backbone_params"),
     *("weights", "finetune", "rule", "rule_params"),
 )
-#: Rows that evidence is put together of at once.
+#: Rows of one batch of evidence.
 AT_ONCE = 5_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Score:
-    """What the strongest attack of one kind leaves."""
+class AttackScore:
+    """The score under the strongest attack of one kind."""
 
     #: The attack, its parameters, and its gradient.
     run: tuple[str, str, str]
@@ -50,24 +50,24 @@ class Score:
 class Judgement:
     """One model in numbers: a row of the table rule | clean | own feedback | exact gradient | verdict."""
 
-    #: One of its lines: what it is called in figures and tables.
+    #: One of its lines, for its labels in figures and tables.
     line: Line
     #: Without an attack; None where that was not measured.
-    clean: Score | None
-    #: The ε below 0.5 whose numbers tell most, and how its grid wrote it; None and "" where nothing was attacked.
+    clean: AttackScore | None
+    #: The most informative ε below 0.5, and its label in the grid; None and "" where there was no attack.
     epsilon: float | None
     label: str
     #: The strongest attacks at that ε along the model's own feedback and along the exact gradient, which is the result.
-    own: Score | None
-    exact: Score | None
+    feedback: AttackScore | None
+    exact: AttackScore | None
     #: Its `kind` and its `words`.
     verdict: Verdict
-    #: What each check finds, by its id, with the number of the line whose score is in question; None for the model.
+    #: The findings of each check, by its id, with the number of the line in question; None where it is the model.
     findings: Mapping[str, Sequence[tuple[int | None, float | None, Finding]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Known:
+class ModelEvidence:
     """The evidence on one setting under one rule, with its seeds."""
 
     #: The columns SETTING, as in the results.
@@ -80,31 +80,36 @@ class Known:
     #: Its lines by attack, parameters and gradient.
     lines: Mapping[tuple[str, str, str], Line]
 
+    @property
+    def name(self) -> tuple[str, ...]:
+        """Its name, see `Line.model`."""
+        return next(iter(self.lines.values())).model
+
     def judged(self, probes: tuple[Probe, ...] = ()) -> Judgement:
-        """The verdict with what it rests on; `probes` are those of its models, one for each seed."""
+        """The verdict with its evidence; `probes` are those of its models, one for each seed."""
         evidence = dataclasses.replace(self.evidence, probes=probes) if probes else self.evidence
-        found = findings(evidence)
+        findings_by_check = findings(evidence)
         epsilon = telling_epsilon(evidence)
-        own, exact = (None if epsilon is None else evidence.strongest(g, epsilon) for g in ("feedback", "exact"))
+        feedback, exact = (None if epsilon is None else evidence.strongest(g, epsilon) for g in ("feedback", "exact"))
         return Judgement(
             line=next(iter(self.lines.values())),
             clean=score_of(evidence.clean),
             epsilon=epsilon,
             label="" if epsilon is None else self.labels.get(epsilon, f"{epsilon:g}"),
-            own=score_of(own),
+            feedback=score_of(feedback),
             exact=score_of(exact),
-            verdict=judge(evidence, found),
+            verdict=judge(evidence, findings_by_check),
             findings={
                 name: [
-                    (None if f.run is None else self.lines[_named(f.run)].number, f.epsilon, f.finding) for f in each
+                    (None if f.run is None else self.lines[_named(f.run)].number, f.epsilon, f.finding) for f in members
                 ]
-                for name, each in found.items()
+                for name, members in findings_by_check.items()
             },
         )
 
 
 class Models:
-    """What is known of the models of a query.
+    """The evidence on the models of a query, and the verdicts on them.
 
     A model is named by `Line.model`. Two fine-tunes of one setting and seed, such as those of two versions of this
     program, are two models of that name.
@@ -113,23 +118,31 @@ class Models:
     def __init__(self, query: Query) -> None:
         self.query = query
         self._judged: dict[tuple[str, ...], tuple[Judgement, ...]] = {}
+        self._judgements: dict[tuple[object, ...], Judgement] = {}
         self._lock = threading.RLock()
 
     def judged(self, names: Iterable[tuple[str, ...]]) -> list[tuple[Judgement, ...]]:
-        """The verdicts on the models of each name, found once; nothing where they have no outcome."""
+        """The verdicts on the models of each name, computed once; empty where they have no outcome."""
         names = list(names)
         with self._lock:
             new = dict.fromkeys(name for name in names if name not in self._judged)
             self._judged |= dict.fromkeys(new, ())
-            for known in self.known(new):
-                name = next(iter(known.lines.values())).model
-                self._judged[name] = (*self._judged[name], known.judged())
+            for model in self.known(new):
+                self._judged[model.name] = (*self._judged[model.name], self.judgement(model))
             return [self._judged[name] for name in names]
 
-    def known(self, names: Iterable[tuple[str, ...]] | None = None) -> Iterator[Known]:
+    def judgement(self, model: ModelEvidence) -> Judgement:
+        """The verdict on one model by its outcomes, computed once."""
+        key = (model.name, *model.jobs.items())
+        with self._lock:
+            if key not in self._judgements:
+                self._judgements[key] = model.judged()
+            return self._judgements[key]
+
+    def known(self, names: Iterable[tuple[str, ...]] | None = None) -> Iterator[ModelEvidence]:
         """The evidence on the models of some names, or on all of the store, in their order.
 
-        The outcomes of many models are read together, and are not kept.
+        The outcomes of AT_ONCE rows are read together and not kept.
         """
         some: dict[tuple[str, ...], list[Line]] = {}
         size = 0
@@ -141,7 +154,7 @@ class Models:
                 some, size = {}, 0
         yield from self._put_together(some)
 
-    def _put_together(self, models: Mapping[tuple[str, ...], Sequence[Line]]) -> Iterator[Known]:
+    def _put_together(self, models: Mapping[tuple[str, ...], Sequence[Line]]) -> Iterator[ModelEvidence]:
         rows = self.query.rows(line for lines in models.values() for line in lines)
         jobs = np.array(self.query.index.texts("finetune_job", rows), dtype=object)
         version = self._versions(rows, jobs)
@@ -171,23 +184,23 @@ class Models:
         order: dict[tuple[tuple[int, int], str], int] = {}
         for place, members in first.items():
             if len(members) > 1:
-                # By when they were finished: names of files say nothing about what was there first.
+                # By the time that they were finished: names of files do not tell their order.
                 ranked = sorted((str(index.value("finished_at", row)), job) for job, row in members.items())
                 order |= {(place, job): number for number, (_, job) in enumerate(ranked)}
         return np.array([order.get(key, 0) for key in zip(places, jobs.tolist(), strict=True)], dtype=np.int64)
 
-    def _known(self, lines: Sequence[Line], runs: Sequence[tuple[Run, int]], jobs: Mapping[int, str]) -> Known:
+    def _known(self, lines: Sequence[Line], runs: Sequence[tuple[Run, int]], jobs: Mapping[int, str]) -> ModelEvidence:
         index = self.query.index
         columns = dict(zip(LINE, lines[0].key, strict=True))
         rows = [row for line in lines for row in line.rows if row in jobs]
         chance = index.numbers("chance")[rows]
-        return Known(
+        return ModelEvidence(
             setting={name: columns[name] for name in SETTING},
             jobs=dict(sorted({int(index.seed[row]): jobs[row] for row in reversed(rows)}.items())),
             evidence=Evidence(
                 runs=tuple(run for run, _ in runs),
                 chance=0.0 if np.isnan(chance).all() else float(np.nanmax(chance)),
-                # Every other rule's backward pass is one of its own.
+                # Every other rule has its own backward pass.
                 autograd=columns["rule"] == "bp",
             ),
             labels={run.epsilon: str(index.value("epsilon_label", row)) for run, row in runs},
@@ -197,7 +210,7 @@ class Models:
     def _runs(self, samples: Samples) -> dict[int, list[tuple[Run, int]]]:
         """The runs of each line with their first row."""
         index = self.query.index
-        places = samples.places()
+        places = samples.points()
         regular = samples.regular(list(places))
         steps, sizes = (np.nan_to_num(index.numbers(name)) for name in ("steps", "step_size"))
         broken, n = index.numbers("nonfinite_grad"), index.numbers("n")
@@ -234,14 +247,14 @@ class Models:
 
 
 def _moved(samples: Samples, sample: Sample, x: NDArray[Any]) -> NDArray[np.float64] | None:
-    """The mean change of each seed's survivors; None where it is not known of a seed that has any."""
+    """The mean change of each seed's robust images; None where it is unknown for a seed that has any."""
     moved = samples.moved(sample)
     return None if (np.isnan(moved) & (x > 0).any(axis=1)).any() else moved
 
 
-def score_of(run: Run | None) -> Score | None:
-    """What a run leaves, with its interval; None for none."""
-    return None if run is None else Score(run=_named(run), score=interval(run.outcomes), steps=run.steps)
+def score_of(run: Run | None) -> AttackScore | None:
+    """The score of a run, with its interval; None for None."""
+    return None if run is None else AttackScore(run=_named(run), score=interval(run.outcomes), steps=run.steps)
 
 
 def _named(run: Run) -> tuple[str, str, str]:

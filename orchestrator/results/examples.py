@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-#: By how much a difference is multiplied to be seen.
+#: Factor by which a difference is multiplied to be visible.
 GAIN = 5.0
-#: An image of more pixels was not made by a sweep.
+#: Pixels of an image at most; larger ones do not come from a sweep.
 LARGEST = 4096 * 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Example:
-    """A clean image and what the attack made of it."""
+    """A clean image and its adversarial image."""
 
     cell: str
     image: int
@@ -28,7 +28,7 @@ class Example:
 
 
 def picture(example: Example | None, kind: str) -> bytes | None:
-    """A PNG of the example: "clean", "adversarial", or "difference" times GAIN around grey. None for what is no image.
+    """A PNG of the example: "clean", "adversarial", or "difference" times GAIN around grey. None if there is none.
 
     The bytes are decoded and encoded again: what a store holds under this name need not be an image.
     """

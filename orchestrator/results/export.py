@@ -1,4 +1,4 @@
-"""Tidy tables of a store for an analysis of one's own: one file, a row per observation, full precision."""
+"""Tidy tables of a store for further analysis: one file, a row for each observation, full precision."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from orchestrator.results.data import Data
 from orchestrator.results.line import LINE
+from orchestrator.results.live_store import LiveStore
 from orchestrator.store import tables
 from orchestrator.store.store import Store
 
 _ENDS = {"": "value", "_lo": "lo", "_hi": "hi"}
-#: Columns of a cell that are put before each of its outcomes.
+#: Columns of a cell that are repeated for each of its outcomes.
 _NAMES = ("task", "dataset", "backbone", "rule", "seed", "attack", "gradient", "epsilon", "epsilon_label")
 
 
@@ -27,17 +27,17 @@ def export(store: Store, what: str, out: Path) -> int:
     """
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out {out} must end with .csv or .parquet")
-    parts = {"results": _results, "outcomes": _outcomes, "curves": _curves}[what](store)
+    contents = {"results": _results, "outcomes": _outcomes, "curves": _curves}[what](store)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.tmp")
     rows, writer = 0, None
     try:
-        for part in parts:
+        for table in contents:
             if writer is None:
                 make = pa.csv.CSVWriter if out.suffix == ".csv" else pq.ParquetWriter
-                writer = make(temporary, part.schema)
-            writer.write_table(part)
-            rows += len(part)
+                writer = make(temporary, table.schema)
+            writer.write_table(table)
+            rows += len(table)
     finally:
         if writer is not None:
             writer.close()
@@ -57,15 +57,15 @@ def _outcomes(store: Store) -> Iterator[pa.Table]:
     names = ["cell", *_NAMES]
     schema = pa.schema([tables.RESULTS.field(name) for name in names])
     cells = pa.Table.from_pandas(store.results(names), schema=schema, preserve_index=False)
-    for part in store.iter_tables("outcomes", tables.OUTCOMES):
-        joined = part.join(cells, "cell", join_type="inner")
+    for table in store.iter_tables("outcomes", tables.OUTCOMES):
+        joined = table.join(cells, "cell", join_type="inner")
         if len(joined):
             yield joined.select(["cell", *_NAMES, "image", "robust", "ap", "linf", "zero_grad"])
 
 
 def _curves(store: Store) -> Iterator[pa.Table]:
     """A row for each point of each line, over all seeds, with its interval and its paired gap to BP."""
-    data = Data(store.uri, at_once=True)
+    data = LiveStore(store.uri, at_once=True)
     data.check()
     store.skipped |= data.skipped
     query = data.snapshot.query()
@@ -81,7 +81,7 @@ def _curves(store: Store) -> Iterator[pa.Table]:
             rows.append(row)
     if rows:
         numbers = {f"{name}{end}": pa.float64() for name in ("gap_to_bp", "over_exact") for end in _ENDS}
-        found = pa.Table.from_pylist(rows)
+        table = pa.Table.from_pylist(rows)
         # A column of nothing but nulls would have no type.
-        fields = [pa.field(f.name, numbers.get(f.name, f.type)) for f in found.schema]
-        yield found.cast(pa.schema(fields))
+        fields = [pa.field(f.name, numbers.get(f.name, f.type)) for f in table.schema]
+        yield table.cast(pa.schema(fields))

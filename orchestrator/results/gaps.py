@@ -31,13 +31,13 @@ class GapLine:
     points: tuple[GapPoint, ...]
     family: int
 
-    def at(self, epsilon: float) -> GapPoint | None:
+    def point(self, epsilon: float) -> GapPoint | None:
         """The gap at an epsilon."""
         return next((point for point in self.points if point.point.epsilon == epsilon), None)
 
 
 def gap_lines(query: Query, lines: Sequence[Line], minus: str) -> list[GapLine]:
-    """The gaps of those of `lines` that have something to be compared with. `minus` is "bp" or "exact".
+    """The gaps of those `lines` that have a counterpart. `minus` is "bp" or "exact".
 
     The family of a line is every comparison of its panel in the store: each rule that has a counterpart, at each
     epsilon, whatever the filters show.
@@ -51,7 +51,7 @@ def gap_lines(query: Query, lines: Sequence[Line], minus: str) -> list[GapLine]:
         comparisons = _comparisons(query, family, minus)
         sizes[panel] = len(comparisons)
         clear |= holm(comparisons)
-    made = []
+    with_gaps = []
     for curve in query.curves(lines):
         points = [
             GapPoint(point=point, gap=gap, clear=(curve.line, point.epsilon) in clear)
@@ -60,16 +60,16 @@ def gap_lines(query: Query, lines: Sequence[Line], minus: str) -> list[GapLine]:
         ]
         if points:
             size = sizes[query.index.lines[curve.line].panel]
-            made.append(GapLine(curve=curve, points=tuple(points), family=size))
-    return made
+            with_gaps.append(GapLine(curve=curve, points=tuple(points), family=size))
+    return with_gaps
 
 
 def _comparisons(query: Query, family: Iterable[Line], minus: str) -> dict[tuple[int, float], Interval]:
     return {
-        (curve.line, point.epsilon): found
+        (curve.line, point.epsilon): gap
         for curve in query.curves(family)
         for point in curve.points
-        if (found := _gap(point, minus)) is not None
+        if (gap := _gap(point, minus)) is not None
     }
 
 

@@ -17,9 +17,9 @@ def holm(comparisons: Mapping[K, Interval], alpha: float = 0.05) -> set[K]:
     at the confidence 1 - α / (m - k) excludes zero; the first that does not ends it. Source: Holm 1979, Scand. J.
     Stat. 6.
     """
-    found: set[K] = set()
-    for key, made in sorted(comparisons.items(), key=lambda pair: pair[1].p):
-        if made.p >= alpha / (len(comparisons) - len(found)):
+    held: set[K] = set()
+    for key, gap in sorted(comparisons.items(), key=lambda pair: pair[1].p):
+        if gap.p >= alpha / (len(comparisons) - len(held)):
             break
-        found.add(key)
-    return found
+        held.add(key)
+    return held

@@ -1,7 +1,7 @@
 """The store's results by line: which lines there are, and which rows make each of their points.
 
 A line is a model without its seed, under one attack with one source of gradient. The index holds no interval: those
-are computed from the outcomes of the lines that are looked at.
+are computed from the outcomes of the lines that are shown.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.results import members
-from orchestrator.results.encoding import encoded, joined, numbered, plain, superseded
+from orchestrator.results.categories import encoded, joined, numbered, plain, superseded
 from orchestrator.results.labels import Labels
 from orchestrator.results.line import ATTACK, FIGURE, LINE, RULE, Line
 from orchestrator.store.arrays import single, to_arrow, to_numpy
 from orchestrator.store.trusted import Expected
 
-#: What pages need of every row; other columns are read for the one row that is looked at.
+#: Columns that pages need of every row; the others are read for the single row that is shown.
 COLUMNS = (
     *LINE,
     *("cell", "job", "finetune_job", "seed", "epsilon", "epsilon_label", "norm", "value", "n", "chance"),
     *("steps", "step_size", "reach", "nonfinite_grad", "finished_at"),
 )
 
-#: Columns whose order is that of their registry; that of the others is the alphabet's.
+#: Columns ordered as in their registry; the others are ordered alphabetically.
 RANKED = ("attack", "gradient", "rule")
 
 
 class AmbiguousCurveError(ValueError):
-    """Two values for one seed and epsilon of one line: some setting that tells them apart is not looked at."""
+    """Two values for one seed and epsilon of one line: they differ in a setting that no column of LINE holds."""
 
 
 class Index:
@@ -43,8 +43,8 @@ class Index:
     is the only one.
     """
 
-    def __init__(self, parts: Mapping[str, pa.Table]) -> None:
-        table = joined(parts, COLUMNS)
+    def __init__(self, tables_by_file: Mapping[str, pa.Table]) -> None:
+        table = joined(tables_by_file, COLUMNS)
         # Files of older versions have no parameters of the task: those were the defaults.
         codes = {n: encoded(table[n], "{}" if n.endswith("_params") else "none") for n in LINE}
         number, first = numbered([codes[name] for name in LINE])
@@ -56,42 +56,45 @@ class Index:
         number = number[order]
         self._columns = {name: single(table[name]) for name in COLUMNS}
         self._numbers: dict[str, NDArray[np.float64]] = {}
-        #: For each row its place in the files, one after the other.
-        self._at: NDArray[np.int64] = order
-        self._epsilon, self._seed = epsilon.at(order), seed.at(order)
+        #: For each row its position in the concatenated files.
+        self._positions: NDArray[np.int64] = order
+        self._epsilon, self._seed = epsilon.take(order), seed.take(order)
         self.epsilon: NDArray[np.float64] = np.array(epsilon.values, dtype=np.float64)[self._epsilon.codes]
         self.seed: NDArray[np.int64] = np.array(seed.values, dtype=np.int64)[self._seed.codes]
-        #: The first row of each line, and the end.
+        #: The first row of each line, then the end of the last.
         self._bounds = np.searchsorted(number, np.arange(len(first) + 1))
         #: The columns by line.
-        self._codes = {name: codes[name].at(first) for name in LINE}
+        self._codes = {name: codes[name].take(first) for name in LINE}
         names = zip(*(self._codes[name].texts() for name in LINE), strict=True)
         bounds = self._bounds.tolist()
-        found = (Line(at, key, bounds[at], bounds[at + 1]) for at, key in enumerate(names))
+        lines = (
+            Line(line_number, key, bounds[line_number], bounds[line_number + 1])
+            for line_number, key in enumerate(names)
+        )
         #: Every line, by its number.
-        self.lines: tuple[Line, ...] = tuple(found)
+        self.lines: tuple[Line, ...] = tuple(lines)
         #: The number of each line's panel.
         self.panel: NDArray[np.int64] = numbered([self._codes[name] for name in (*FIGURE, *ATTACK)])[0]
         ranks = [self._rank(name) for name in (*FIGURE, *RANKED, *ATTACK, *RULE)]
         self._order = np.lexsort(ranks[::-1])
-        self.ordered: tuple[Line, ...] = tuple(self.lines[at] for at in self._order.tolist())
+        self.ordered: tuple[Line, ...] = tuple(self.lines[line_number] for line_number in self._order.tolist())
         new = (number[1:] != number[:-1]) | (self.epsilon[1:] != self.epsilon[:-1])
         #: The first row of each line's each epsilon.
         self._points = np.flatnonzero(np.append(len(number) > 0, new))
-        #: The files by number, where each begins, and the file of each row.
-        self.parts: tuple[str, ...] = tuple(parts)
-        self._ends = np.cumsum([0, *(len(part) for part in parts.values())], dtype=np.int64)
-        self.part: NDArray[np.int64] = np.searchsorted(self._ends[1:], order, "right")
+        #: The files by number, their bounds in the concatenation, and the number of each row's file.
+        self.files: tuple[str, ...] = tuple(tables_by_file)
+        self._ends = np.cumsum([0, *(len(table) for table in tables_by_file.values())], dtype=np.int64)
+        self.file_of_row: NDArray[np.int64] = np.searchsorted(self._ends[1:], order, "right")
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._positions)
 
     def _rank(self, name: str) -> NDArray[np.int64]:
-        """For each line the place of its value of a column: that of its registry, or else of the alphabet."""
+        """For each line the rank of its value of a column, in the registry or else in the alphabet."""
         column = self._codes[name]
         if name not in RANKED:
             return column.codes
-        order = sorted(range(len(column.values)), key=lambda at: members.place(name, column.values[at]))
+        order = sorted(range(len(column.values)), key=lambda position: members.rank(name, column.values[position]))
         return np.argsort(np.array(order, dtype=np.int64))[column.codes]
 
     @functools.cached_property
@@ -113,14 +116,14 @@ class Index:
         return self._grouped(lambda line: line.model)
 
     def _grouped(self, by: Callable[[Line], tuple[str, ...]]) -> Mapping[tuple[str, ...], list[Line]]:
-        found: dict[tuple[str, ...], list[Line]] = {}
+        groups: dict[tuple[str, ...], list[Line]] = {}
         for line in self.ordered:
-            found.setdefault(by(line), []).append(line)
-        return found
+            groups.setdefault(by(line), []).append(line)
+        return groups
 
     @property
     def known(self) -> bool:
-        """Whether all rules, attacks and gradients have a place of their own."""
+        """Whether all rules, attacks and gradients have a registered rank."""
         return all(members.knows(name, value) for name in RANKED for value in self._codes[name].values)
 
     def choices(self, column: str) -> list[str]:
@@ -128,27 +131,27 @@ class Index:
         values = self._codes[column].values
         if column not in RANKED:
             return list(values)
-        return sorted(values, key=lambda value: members.place(column, value))
+        return sorted(values, key=lambda value: members.rank(column, value))
 
     @property
     def seeds(self) -> list[int]:
         """Every seed."""
         return [int(seed) for seed in self._seed.values]
 
-    def chosen(self, clean: bool | None = None, **wanted: tuple[str, ...]) -> Iterator[Line]:
-        """The lines whose columns have one of the wanted values each; no value stands for all.
+    def chosen(self, clean: bool | None = None, **values_by_column: tuple[str, ...]) -> Iterator[Line]:
+        """The lines whose columns have one of the listed values each; an empty list stands for all values.
 
-        `clean` asks for those of clean performance alone, or for those under attack.
+        `clean` restricts them to lines of clean performance (True) or to lines under attack (False).
         """
         fits = np.ones(len(self.lines), dtype=bool)
         if clean is not None:
             attack = self._codes["attack"]
             fits = np.array([(value == "none") == clean for value in attack.values], dtype=bool)[attack.codes]
-        for name, values in wanted.items():
+        for name, values in values_by_column.items():
             if values:
                 column = self._codes[name]
                 fits &= np.array([value in values for value in column.values], dtype=bool)[column.codes]
-        return (self.lines[at] for at in self._order[fits[self._order]].tolist())
+        return (self.lines[number] for number in self._order[fits[self._order]].tolist())
 
     def points(self, line: Line) -> NDArray[np.int64]:
         """The first row of each epsilon of a line, ascending."""
@@ -161,10 +164,10 @@ class Index:
         fits[[line.number for line in lines]] = True
         rows = np.flatnonzero(np.repeat(fits, np.diff(self._bounds)))
         first = np.full(len(self._epsilon.values), -1)
-        # Of the rows that are written to one place the last one stays: the first of all.
+        # Of several rows that are written to one position the last stays, which here is the first row.
         first[self._epsilon.codes[rows[::-1]]] = rows[::-1]
-        there = first[first >= 0].tolist()
-        return {str(self.value("epsilon_label", row)): float(self.epsilon[row]) for row in there}
+        first_rows = first[first >= 0].tolist()
+        return {str(self.value("epsilon_label", row)): float(self.epsilon[row]) for row in first_rows}
 
     @functools.cached_property
     def jobs(self) -> frozenset[str]:
@@ -173,26 +176,26 @@ class Index:
 
     def value(self, column: str, row: int) -> object:
         """One value of a column of COLUMNS."""
-        value: object = self._columns[column][int(self._at[row])].as_py()
+        value: object = self._columns[column][int(self._positions[row])].as_py()
         return value
 
     def texts(self, column: str, rows: NDArray[np.int64]) -> list[str]:
-        """A column of texts at some rows; "" where there is none."""
+        """A column of texts at some rows; "" for nulls."""
         array = self._columns[column]
         names = [name or "" for name in array.dictionary.to_pylist()]
-        # Arrow's own way to fill a null imports pandas.
-        codes = array.indices.take(to_arrow(self._at[rows])).to_pylist()
+        # Arrow's way to fill nulls in a dictionary imports pandas.
+        codes = array.indices.take(to_arrow(self._positions[rows])).to_pylist()
         return ["" if code is None else names[code] for code in codes]
 
     def numbers(self, column: str) -> NDArray[np.float64]:
-        """A column of numbers by row; NaN where there is none."""
+        """A column of numbers by row; NaN for nulls."""
         if column not in self._numbers:
-            self._numbers[column] = plain(self._columns[column])[self._at]
+            self._numbers[column] = plain(self._columns[column])[self._positions]
         return self._numbers[column]
 
     @property
     def last_write(self) -> str:
-        """When the last result was finished; "" before there is one."""
+        """When the last result was finished; "" where there is no result."""
         last = pc.max(self._columns["finished_at"]).as_py() if len(self) else None
         return f"{last:%Y-%m-%d %H:%M:%S} UTC" if last else ""
 
@@ -201,30 +204,30 @@ class Index:
         """The keys of all cells of all files."""
         return self._columns["cell"]
 
-    def expected(self, part: int) -> Expected:
-        """What the outcomes of all cells of a file must add up to, in its order."""
-        start, count = int(self._ends[part]), int(self._ends[part + 1] - self._ends[part])
+    def expected(self, file_number: int) -> Expected:
+        """The count and mean that the outcomes of each cell of a file must have, in the order of the file."""
+        start, count = int(self._ends[file_number]), int(self._ends[file_number + 1] - self._ends[file_number])
         cells, n, values = (self._columns[name].slice(start, count) for name in ("cell", "n", "value"))
         return cells, to_numpy(n), to_numpy(values)
 
-    def place(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where in their files rows are."""
-        found: NDArray[np.int64] = self._at[rows] - self._ends[self.part[rows]]
-        return found
+    def row_in_file(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The positions of rows in their files."""
+        rows_in_files: NDArray[np.int64] = self._positions[rows] - self._ends[self.file_of_row[rows]]
+        return rows_in_files
 
     def row_of(self, cell: str) -> int | None:
         """The row of the cell whose key is `cell` or begins so; the first where several do."""
         cells = self._columns["cell"]
-        at = pc.index(cells, cell).as_py() if cell and len(self) else -1
-        if at < 0 and len(cell) >= 8:
-            at = pc.index(pc.starts_with(cells, cell), True).as_py()
-        if at < 0:
+        position = pc.index(cells, cell).as_py() if cell and len(self) else -1
+        if position < 0 and len(cell) >= 8:
+            position = pc.index(pc.starts_with(cells, cell), True).as_py()
+        if position < 0:
             return None
-        # A row that another sweep computed first stands for this one's cell.
-        found = np.flatnonzero(self._at == at)
-        if not len(found):
-            found = np.flatnonzero(np.asarray(pc.equal(cells, cells[at]))[self._at])
-        return int(found[0])
+        # Where two sweeps computed the cell, the row that was finished first stands for it.
+        candidates = np.flatnonzero(self._positions == position)
+        if not len(candidates):
+            candidates = np.flatnonzero(np.asarray(pc.equal(cells, cells[position]))[self._positions])
+        return int(candidates[0])
 
     def line_of(self, row: int) -> Line:
         """The line that a row belongs to."""
@@ -232,12 +235,12 @@ class Index:
 
     def line_numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the line that each row belongs to."""
-        found: NDArray[np.int64] = np.searchsorted(self._bounds, rows, "right") - 1
-        return found
+        numbers: NDArray[np.int64] = np.searchsorted(self._bounds, rows, "right") - 1
+        return numbers
 
     @functools.cached_property
     def labels(self) -> Labels:
-        """What the lines are called."""
+        """The labels of the lines."""
         return Labels(self.lines)
 
     def refuse_ambiguous(self, line: Line) -> None:
@@ -245,8 +248,8 @@ class Index:
         epsilon, seed = self.epsilon[line.start : line.stop], self.seed[line.start : line.stop]
         twice = np.flatnonzero((epsilon[1:] == epsilon[:-1]) & (seed[1:] == seed[:-1]))
         if len(twice):
-            at = line.start + int(twice[0])
-            jobs = ", ".join(str(self.value("job", row))[:16] for row in (at, at + 1))
+            row = line.start + int(twice[0])
+            jobs = ", ".join(str(self.value("job", twin))[:16] for twin in (row, row + 1))
             where = f"rule {line.rule}, attack {line.attack}, gradient {line.gradient}, "
             where += f"seed {seed[twice[0]]}, epsilon {epsilon[twice[0]]:g}"
             raise AmbiguousCurveError(

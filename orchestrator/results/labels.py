@@ -1,4 +1,4 @@
-"""How the lines of a store are called: names, with parameters and settings where lines differ in them."""
+"""Labels of the lines of a store: names, with the parameters and settings in which lines differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SCORES = {"top1": "robust accuracy", "map": "mAP"}
 
 
 class Labels:
-    """Names of lines. What is named depends on all lines of a task in the store, never on what is shown."""
+    """Labels of lines. They depend on all lines of a task in the store, never on what is shown."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
         keys = [line.key for line in lines]
@@ -26,12 +26,12 @@ class Labels:
         # There are tens of thousands of lines in a large store, and few different values.
         for column in _NAMED:
             name, params = LINE.index(column), LINE.index(f"{column}_params")
-            for a_task, a_name, found in {(key[task], key[name], key[params]) for key in keys}:
-                self._params.setdefault((a_task, column, a_name), set()).add(found)
+            for a_task, a_name, value in {(key[task], key[name], key[params]) for key in keys}:
+                self._params.setdefault((a_task, column, a_name), set()).add(value)
         for column in _SETTINGS:
-            at = LINE.index(column)
-            for a_task, found in {(key[task], key[at]) for key in keys}:
-                self._settings.setdefault((a_task, column), set()).add(found)
+            column_number = LINE.index(column)
+            for a_task, value in {(key[task], key[column_number]) for key in keys}:
+                self._settings.setdefault((a_task, column), set()).add(value)
         self._titles: dict[tuple[str, ...], str] = {}
         self._dimensions: dict[tuple[str, ...], dict[str, str]] = {}
 
@@ -46,26 +46,31 @@ class Labels:
     def title(self, line: Line) -> str:
         """Backbone / data set, with each other setting in which the lines of the task differ."""
         if line.figure not in self._titles:
-            parts = [self.of(line, "backbone"), self.of(line, "dataset")]
+            named = [self.of(line, "backbone"), self.of(line, "dataset")]
             varied = [name for name in _SETTINGS if len(self._settings.get((line.task, name), ())) > 1]
             words = {"task_params": "task"}
-            parts += [f"{words.get(name, name)} {_short(getattr(line, name))}" for name in varied]
-            self._titles[line.figure] = " / ".join(parts)
+            named += [f"{words.get(name, name)} {_short(getattr(line, name))}" for name in varied]
+            self._titles[line.figure] = " / ".join(named)
         return self._titles[line.figure]
 
     def dimensions(self, line: Line) -> dict[str, str]:
-        """What panels are arranged by, the same for all lines of a panel."""
+        """The labels by which panels are arranged, the same for all lines of a panel."""
         if line.panel not in self._dimensions:
             backbone, _, rest = self.title(line).partition(" / ")
             gradient = "no gradient" if line.gradient == "none" else line.gradient
-            found = {"backbone": backbone, "dataset": rest, "attack": self.of(line, "attack"), "gradient": gradient}
-            self._dimensions[line.panel] = found
+            dimensions = {
+                "backbone": backbone,
+                "dataset": rest,
+                "attack": self.of(line, "attack"),
+                "gradient": gradient,
+            }
+            self._dimensions[line.panel] = dimensions
         return self._dimensions[line.panel]
 
 
 @functools.lru_cache(maxsize=256)
 def score_name(task: str, params: str, metric: str) -> str:
-    """What a line shows: "robust accuracy", or for retrieval "mAP@1000", its k being the task's."""
+    """The name of a line's score: "robust accuracy", or "mAP@1000" for retrieval, with the k of the task."""
     name = _SCORES.get(metric, metric)
     if metric != "map":
         return name
@@ -74,17 +79,17 @@ def score_name(task: str, params: str, metric: str) -> str:
 
 
 def mapping(text: str) -> Mapping[str, object]:
-    """A column of parameters; what is none is shown as it is."""
+    """A column of parameters, parsed; text that is no JSON object comes as {"params": text}."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return {"params": text}
-    return found if isinstance(found, dict) else {"params": found}
+    return value if isinstance(value, dict) else {"params": value}
 
 
 def _short(text: str) -> str:
-    """A setting for a title: long hexadecimal keys only by their beginning."""
-    found = mapping(text)
-    if set(found) == {"params"}:
-        return str(found["params"])
-    return ", ".join(f"{key}={str(value)[:12]}" for key, value in found.items()) or "defaults"
+    """A setting for a title; long hexadecimal keys are cut."""
+    values = mapping(text)
+    if set(values) == {"params"}:
+        return str(values["params"])
+    return ", ".join(f"{key}={str(value)[:12]}" for key, value in values.items()) or "defaults"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from orchestrator.results import members
-
 #: What is shown in one figure.
 FIGURE = (
     *("task", "task_params", "dataset", "dataset_params", "backbone", "backbone_params"),
@@ -18,13 +16,13 @@ LINE = (*FIGURE, *ATTACK, *RULE)
 #: Columns that a filter can choose values of.
 FILTERS = ("task", "backbone", "dataset", "attack", "gradient", "rule")
 _ATTACK, _GRADIENT, _RULE = (LINE.index(name) for name in ("attack", "gradient", "rule"))
-_ASKED = tuple(name for name in LINE if name != "metric")
-_ROW = tuple(name for name in _ASKED if name not in RULE)
+_GRID_KEY = tuple(name for name in LINE if name != "metric")
+_ROW = tuple(name for name in _GRID_KEY if name not in RULE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One line's name and its rows, which stand together, sorted by epsilon and seed."""
+    """The key of a line, and its rows, which are contiguous and sorted by epsilon and seed."""
 
     number: int
     #: Values of LINE's columns.
@@ -53,10 +51,10 @@ class Line:
         return tuple(value for name, value in zip(LINE, self.key, strict=True) if name not in ATTACK)
 
     @property
-    def asked(self) -> tuple[str, ...]:
-        """The values of LINE's columns but the metric, by which a grid names the line."""
-        at = LINE.index("metric")
-        return (*self.key[:at], *self.key[at + 1 :])
+    def grid_key(self) -> tuple[str, ...]:
+        """The values of LINE's columns without the metric: what a grid knows of the line before there is a result."""
+        position = LINE.index("metric")
+        return (*self.key[:position], *self.key[position + 1 :])
 
     @property
     def attack(self) -> str:
@@ -80,22 +78,16 @@ class Line:
         raise AttributeError(name)
 
 
-def asked_value(asked: tuple[str, ...], column: str) -> str:
-    """The value of one of LINE's columns in the name that a grid gives a line."""
-    return asked[_ASKED.index(column)]
+def grid_key_value(grid_key: tuple[str, ...], column: str) -> str:
+    """The value of one of LINE's columns in a line's grid key."""
+    return grid_key[_GRID_KEY.index(column)]
 
 
-def row_of(asked: tuple[str, ...]) -> tuple[str, ...]:
-    """The name that a grid gives a line, without its rule: what shares a row of a table."""
-    return tuple(value for name, value in zip(_ASKED, asked, strict=True) if name in _ROW)
+def row_key(grid_key: tuple[str, ...]) -> tuple[str, ...]:
+    """The grid key of a line without its rule: lines with equal ones share a row of a table."""
+    return tuple(value for name, value in zip(_GRID_KEY, grid_key, strict=True) if name in _ROW)
 
 
 def row_value(row: tuple[str, ...], column: str) -> str:
-    """The value of one of LINE's columns in a row's name."""
+    """The value of one of LINE's columns in a row key."""
     return row[_ROW.index(column)]
-
-
-def rank(line: Line) -> tuple[object, ...]:
-    """The order of registries, with names that they do not know at the end."""
-    places = [members.place(family, getattr(line, family)) for family in ("attack", "gradient", "rule")]
-    return (*line.figure, *places, line.key)

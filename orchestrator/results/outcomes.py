@@ -1,7 +1,7 @@
-"""Outcomes of cells by image: read when they are needed, and kept as long as a share of memory lasts.
+"""Outcomes of cells by image: read when they are needed, and kept up to KEPT bytes.
 
 A sweep writes a file of outcomes for each file of results, under the same name. Where small files were merged, the
-outcomes of a cell are in files with names of their own.
+outcomes of a cell are in files with other names.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.results.index import Index
-from orchestrator.results.outcome_file import ImageLists, Source, joined, source
+from orchestrator.results.outcome_file import ImageLists, OutcomeTable, joined, outcome_table
 from orchestrator.store import merged, tables
 from orchestrator.store.folder import Folder
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import Expected, expected, misfit, missing, places, sharing
 
 _COLUMNS = ("cell", "image", "robust", "ap", "linf", "zero_grad")
-#: Bytes of outcomes that are kept; what was used longest ago goes first, and is read again when it is wanted.
+#: Bytes of outcomes that are kept. The least recently used are dropped first, and read again when needed.
 KEPT = 500_000_000
 #: Files that are read at once: their tables are larger than what is kept of them.
 AT_ONCE = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of the images of one cell, sorted by image."""
+class CellOutcomes:
+    """The outcomes of one cell, sorted by image."""
 
     images: NDArray[np.int32]
     #: 1 for a robust image and 0 for one that is not, or the average precision of a query.
@@ -41,23 +41,23 @@ class Outcome:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Block:
-    """The outcomes of the cells of one file of results: for each its number in a source, -1 where it has none."""
+class FileOutcomes:
+    """The outcomes of the cells of one file of results: their positions in a table, -1 for a cell without outcomes."""
 
-    source: Source
-    at: NDArray[np.int64]
-    #: Whether other blocks have the same source.
+    table: OutcomeTable
+    positions: NDArray[np.int64]
+    #: Whether other files of results use the same table.
     shared: bool = False
 
     @property
     def complete(self) -> bool:
         """Whether every cell has outcomes."""
-        return bool((self.at >= 0).all())
+        return bool((self.positions >= 0).all())
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory."""
-        return int(self.at.nbytes) + (0 if self.shared else self.source.nbytes)
+        return int(self.positions.nbytes) + (0 if self.shared else self.table.nbytes)
 
 
 class Outcomes:
@@ -66,12 +66,12 @@ class Outcomes:
     def __init__(self, store: Store) -> None:
         self.folder = Folder(store, "outcomes", tables.OUTCOMES, _COLUMNS)
         self.images = ImageLists()
-        self._blocks: collections.OrderedDict[str, Block] = collections.OrderedDict()
+        self._complete: collections.OrderedDict[str, FileOutcomes] = collections.OrderedDict()
         self._bytes = 0
-        #: Blocks with cells that have no outcomes, which may come later.
-        self._partial: dict[str, Block] = {}
-        #: Files that results of other names may have their outcomes in, as far as they were read.
-        self._shared: dict[str, Source] = {}
+        #: Files with cells that have no outcomes yet.
+        self._partial: dict[str, FileOutcomes] = {}
+        #: Outcome files that results of other names may share, as far as they were read.
+        self._shared: dict[str, OutcomeTable] = {}
         #: The cells without outcomes of each file of results that has any, and the files that contradict theirs.
         self.lost: dict[str, pa.Array] = {}
         self.wrong: set[str] = set()
@@ -79,101 +79,110 @@ class Outcomes:
 
     @property
     def full(self) -> bool:
-        """Whether what is read next takes the place of something else."""
+        """Whether reading more would drop outcomes that are kept."""
         return self._bytes > 0.8 * KEPT
 
     def forget_partial(self) -> None:
-        """Look again for outcomes that were not there: the store has changed."""
+        """Look for missing outcomes once more, since the store has changed."""
         with self._lock:
             self._partial = {}
 
-    def blocks(self, index: Index, parts: Iterable[int]) -> Mapping[int, Block]:
-        """The outcomes of files of results, by the number that the index gives them."""
-        names = {part: index.parts[part] for part in parts}
-        found: dict[int, Block] = {}
+    def by_file(self, index: Index, file_numbers: Iterable[int]) -> Mapping[int, FileOutcomes]:
+        """The outcomes of files of results, by the number of the file in the index."""
+        names = {number: index.files[number] for number in file_numbers}
+        outcomes: dict[int, FileOutcomes] = {}
         with self._lock:
-            for part, name in names.items():
-                block = self._blocks.get(name) or self._partial.get(name)
-                if block is not None:
-                    found[part] = block
-                    if name in self._blocks:
-                        self._blocks.move_to_end(name)
-            wanted = {name: index.expected(part) for part, name in names.items() if part not in found}
-            if wanted:
-                made = self._read(wanted, set(self.folder.names()), set(index.parts))
-                found |= {part: made[name] for part, name in names.items() if name in made}
-        return found
+            for number, name in names.items():
+                known = self._complete.get(name) or self._partial.get(name)
+                if known is not None:
+                    outcomes[number] = known
+                    if name in self._complete:
+                        self._complete.move_to_end(name)
+            missing = {name: index.expected(number) for number, name in names.items() if number not in outcomes}
+            if missing:
+                read = self._read(missing, set(self.folder.names()), set(index.files))
+                outcomes |= {number: read[name] for number, name in names.items() if name in read}
+        return outcomes
 
-    def read_others(self, index: Index) -> None:
-        """Read the files that are named like no file of results, so that broken ones are named."""
+    def read_merged(self, index: Index) -> None:
+        """Read the merged files, those not named like a file of results, so that broken ones are reported."""
         with self._lock:
-            self._others((there := set(self.folder.names())) - set(index.parts), there)
+            existing = set(self.folder.names())
+            self._shared_tables(existing - set(index.files), existing)
 
-    def look_again(self, results: Mapping[str, pa.Table], known: set[str]) -> None:
-        """Read the outcomes of these results anew: what was lost or wrong may be computed again by now."""
+    def read_anew(self, results: Mapping[str, pa.Table], known: set[str]) -> None:
+        """Read the outcomes of these results once more: missing or wrong ones may have been recomputed."""
         with self._lock:
             self._read({name: expected(table) for name, table in results.items()}, set(self.folder.names()), known)
 
-    def _read(self, wanted: Mapping[str, Expected], there: set[str], known: set[str]) -> dict[str, Block]:
-        names = list(wanted)
-        made = {}
+    def _read(
+        self, expected_of: Mapping[str, Expected], existing: set[str], known: set[str]
+    ) -> dict[str, FileOutcomes]:
+        names = list(expected_of)
+        read_now = {}
         for name in names:
             self._partial.pop(name, None)
             self.lost.pop(name, None)
             self.wrong.discard(name)
-        for at in range(0, len(names), AT_ONCE):
-            some = names[at : at + AT_ONCE]
-            own = self.folder.read([name for name in some if name in there])
-            for name in some:
-                found = source(own[name], self.images) if name in own else joined([])
-                made[name] = self._checked(name, _block(found, wanted[name][0]), wanted[name], own=True)
-        lacking = [name for name in names if not made[name].complete and name not in self.wrong]
-        others = self._others(sharing(there, known), there) if lacking else []
-        if others:
-            # Put together once for all that lack their own.
-            together = joined(others)
+        for start in range(0, len(names), AT_ONCE):
+            batch = names[start : start + AT_ONCE]
+            tables = self.folder.read([name for name in batch if name in existing])
+            for name in batch:
+                table = outcome_table(tables[name], self.images) if name in tables else joined([])
+                read_now[name] = self._checked(
+                    name, _file_outcomes(table, expected_of[name][0]), expected_of[name], same_name=True
+                )
+        lacking = [name for name in names if not read_now[name].complete and name not in self.wrong]
+        shared_tables = self._shared_tables(sharing(existing, known), existing) if lacking else []
+        if shared_tables:
+            # Joined once for all files that lack outcomes.
+            together = joined(shared_tables)
             for name in lacking:
-                own_source, cells = made[name].source, wanted[name][0]
-                both = joined([own_source, together]) if len(own_source.cells) else together
-                made[name] = self._checked(name, _block(both, cells, shared=both is together), wanted[name], own=False)
-        for name, block in made.items():
-            if not block.complete:
-                self._lose(name, block, wanted[name][0])
-            self._keep(name, block)
-        return made
+                own_table, cells = read_now[name].table, expected_of[name][0]
+                both = joined([own_table, together]) if len(own_table.cells) else together
+                read_now[name] = self._checked(
+                    name, _file_outcomes(both, cells, shared=both is together), expected_of[name], same_name=False
+                )
+        for name, file_outcomes in read_now.items():
+            if not file_outcomes.complete:
+                self._lose(name, file_outcomes, expected_of[name][0])
+            self._keep(name, file_outcomes)
+        return read_now
 
-    def _checked(self, name: str, block: Block, results: Expected, own: bool) -> Block:
-        """The block, or one without outcomes where they contradict the results."""
-        if not len(block.source.cells) or not (reason := misfit(results, block.at, block.source.tally, own)):
-            return block
+    def _checked(self, name: str, file_outcomes: FileOutcomes, results: Expected, same_name: bool) -> FileOutcomes:
+        """The outcomes of a file, or none where they contradict the results."""
+        if not len(file_outcomes.table.cells) or not (
+            reason := misfit(results, file_outcomes.positions, file_outcomes.table.tally, same_name)
+        ):
+            return file_outcomes
         self.folder.skip(name, reason)
         self.wrong.add(name)
-        return Block(joined([]), np.full(len(block.at), -1))
+        return FileOutcomes(joined([]), np.full(len(file_outcomes.positions), -1))
 
-    def _lose(self, name: str, block: Block, cells: pa.Array) -> None:
-        self.lost[name] = cells.filter(pa.array(block.at < 0))
+    def _lose(self, name: str, file_outcomes: FileOutcomes, cells: pa.Array) -> None:
+        self.lost[name] = cells.filter(pa.array(file_outcomes.positions < 0))
         if name not in self.folder.broken:
-            self.folder.skip(name, missing(int((block.at < 0).sum()), len(block.at)))
+            self.folder.skip(name, missing(int((file_outcomes.positions < 0).sum()), len(file_outcomes.positions)))
 
-    def _others(self, names: set[str], there: set[str]) -> list[Source]:
-        # A file that was there before its results was is no longer one of these.
-        shared = names | {name for name in there if merged.is_merged(name)}
-        self._shared = {name: known for name, known in self._shared.items() if name in shared}
+    def _shared_tables(self, names: set[str], existing: set[str]) -> list[OutcomeTable]:
+        # A file of outcomes that was listed before its file of results is shared no more.
+        shared = names | {name for name in existing if merged.is_merged(name)}
+        self._shared = {name: table for name, table in self._shared.items() if name in shared}
         new = sorted(names - set(self._shared))
         for start in range(0, len(new), AT_ONCE):
             for name, table in self.folder.read(new[start : start + AT_ONCE]).items():
-                self._shared[name] = source(table, self.images)
+                self._shared[name] = outcome_table(table, self.images)
         return [self._shared[name] for name in sorted(names) if name in self._shared]
 
-    def _keep(self, name: str, block: Block) -> None:
-        if not block.complete:
-            self._partial[name] = block
+    def _keep(self, name: str, file_outcomes: FileOutcomes) -> None:
+        if not file_outcomes.complete:
+            self._partial[name] = file_outcomes
             return
-        self._blocks[name] = block
-        self._bytes += block.nbytes
-        while self._bytes > KEPT and len(self._blocks) > 1:
-            self._bytes -= self._blocks.popitem(last=False)[1].nbytes
+        self._complete[name] = file_outcomes
+        self._bytes += file_outcomes.nbytes
+        while self._bytes > KEPT and len(self._complete) > 1:
+            self._bytes -= self._complete.popitem(last=False)[1].nbytes
 
 
-def _block(found: Source, cells: pa.Array, shared: bool = False) -> Block:
-    return Block(found, places(cells, found.cells), shared)
+def _file_outcomes(table: OutcomeTable, cells: pa.Array, shared: bool = False) -> FileOutcomes:
+    return FileOutcomes(table, places(cells, table.cells), shared)

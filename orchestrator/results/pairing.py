@@ -10,30 +10,32 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.results.outcomes import Outcome
+from orchestrator.results.outcomes import CellOutcomes
 
 
-def matrix(cells: dict[int, Outcome]) -> NDArray[np.float64] | None:
+def matrix(cells: dict[int, CellOutcomes]) -> NDArray[np.float64] | None:
     """X over the images that all seeds share; None where there are none."""
     images = shared_images(cells.values())
     if images is None:
         return None
-    return np.array([_at(cells[seed], images) for seed in sorted(cells)])
+    return np.array([_scores_of(cells[seed], images) for seed in sorted(cells)])
 
 
 def paired(
-    mine: dict[int, Outcome], theirs: dict[int, Outcome]
+    first: dict[int, CellOutcomes], second: dict[int, CellOutcomes]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """X of both over the seeds and images that both have."""
-    seeds = sorted(set(mine) & set(theirs))
-    images = shared_images([side[seed] for side in (mine, theirs) for seed in seeds])
+    """X of each side, over the seeds and images that both have; None where they share none."""
+    seeds = sorted(set(first) & set(second))
+    images = shared_images([side[seed] for side in (first, second) for seed in seeds])
     if images is None:
         return None
-    ours, others = (np.array([_at(side[seed], images) for seed in seeds]) for side in (mine, theirs))
-    return ours, others
+    first_scores, second_scores = (
+        np.array([_scores_of(side[seed], images) for seed in seeds]) for side in (first, second)
+    )
+    return first_scores, second_scores
 
 
-def shared_images(outcomes: Iterable[Outcome]) -> NDArray[np.int32] | None:
+def shared_images(outcomes: Iterable[CellOutcomes]) -> NDArray[np.int32] | None:
     """The images that all of these have; None where there are none."""
     shared: NDArray[np.int32] | None = None
     for outcome in outcomes:
@@ -44,7 +46,7 @@ def shared_images(outcomes: Iterable[Outcome]) -> NDArray[np.int32] | None:
     return None if shared is None or not len(shared) else shared
 
 
-def _at(outcome: Outcome, images: NDArray[np.int32]) -> NDArray[np.float64]:
+def _scores_of(outcome: CellOutcomes, images: NDArray[np.int32]) -> NDArray[np.float64]:
     if len(outcome.images) == len(images):
         return outcome.scores.astype(np.float64)
     return outcome.scores[np.searchsorted(outcome.images, images)].astype(np.float64)

@@ -1,4 +1,4 @@
-"""What the paper prints in its Tables 1 to 4, and the interval that its digits imply.
+"""The numbers of the paper's Tables 1 to 4, and the interval that their digits imply.
 
 Source: "Sign-Symmetry Learning Rules are Robust Fine-Tuners", arXiv 2502.05925.
 """
@@ -16,7 +16,7 @@ from signsym_core.stats import wilson
 #: Every percentage of Tables 1, 3 and 4 is a multiple of 1/32, cut or rounded to one or two digits: the digits of one
 #: batch of 32 images.
 IMPLIED = 32
-#: What cutting to one digit, or a misprint in the second, can move (in points).
+#: Largest error by truncation to one digit, or by a misprint in the second, in points.
 _SLACK = 0.1
 #: Table, backbone, data set, rule.
 Place = tuple[str, str, str, str]
@@ -24,7 +24,7 @@ Place = tuple[str, str, str, str]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Printed:
-    """What stands in a cell of the paper's tables: a number, 0 .. 1, or "–" where it prints none.
+    """A cell of the paper's tables: a number, 0 .. 1, or "–" where it has none.
 
     The interval is None where the digits imply no number of images.
     """
@@ -44,21 +44,21 @@ class Printed:
 @functools.cache
 def printed() -> Mapping[Place, Printed]:
     """Every cell of the four tables by table, backbone, data set and rule."""
-    found: dict[Place, Printed] = {}
+    values: dict[Place, Printed] = {}
     with Path(__file__).with_name("paper_values.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             place = (row["table"], row["backbone"], row["dataset"], row["rule"])
             if row["percent"] == "-":
-                found[place] = Printed(text="–", value=None, interval=None)
+                values[place] = Printed(text="–", value=None, interval=None)
                 continue
             percent = float(row["percent"])
             interval = None if row["table"] == "2" else implied(percent)
-            found[place] = Printed(text=row["percent"], value=percent / 100, interval=interval)
-    return found
+            values[place] = Printed(text=row["percent"], value=percent / 100, interval=interval)
+    return values
 
 
 def implied(percent: float) -> tuple[float, float] | None:
-    """Wilson's 95 % interval of a percentage as k of 32 images; None where it is none such."""
+    """Wilson's 95 % interval of a percentage as k of 32 images; None where it is no such share."""
     k = round(percent / 100 * IMPLIED)
     if abs(100 * k / IMPLIED - percent) > _SLACK:
         return None

@@ -1,4 +1,4 @@
-"""What the grids of a store ask for, by the lines that its results belong to."""
+"""The cells that the grids of a store plan, by the lines that their results belong to."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from orchestrator.jobs.job import Job
     from orchestrator.store.store import Store
 
-#: A grid of more cells is not compared with the store here; `signsym status` does that.
+#: A grid of more cells is not compared with the store here, only by `signsym status`.
 LARGEST = 200_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The cells of one attack on one model that a grid asks for, of one source of gradient."""
+class PlannedCells:
+    """The planned cells of one attack on one model along one source of gradient."""
 
     grid: str
     #: Position of the experiment in the grid's file.
@@ -32,7 +32,7 @@ class Asked:
     jobs: tuple[tuple[str, str], ...]
 
 
-def planned(store: Store, name: str) -> dict[str, Job]:
+def planned_jobs(store: Store, name: str) -> dict[str, Job]:
     """The jobs of a stored grid against an empty store. Raises ValueError where it cannot be read here."""
     from orchestrator.gridfile.stored import stored_grid
     from orchestrator.plan.compile import compile_plan
@@ -43,12 +43,12 @@ def planned(store: Store, name: str) -> dict[str, Job]:
     return dict(compile_plan(grid, set(), set()).jobs)
 
 
-def asked_by(name: str, jobs: Mapping[str, Job]) -> list[Asked]:
-    """What a grid's jobs are to compute."""
-    return [asked for job in jobs.values() if job.kind == "attack" for asked in _asked(name, job, jobs)]
+def planned_cells(name: str, jobs: Mapping[str, Job]) -> list[PlannedCells]:
+    """The cells that a grid's jobs compute."""
+    return [planned for job in jobs.values() if job.kind == "attack" for planned in _cells_of_job(name, job, jobs)]
 
 
-def _asked(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Asked]:
+def _cells_of_job(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[PlannedCells]:
     # The model that is attacked comes first; a transfer has its BP twin after it.
     parents = [jobs[key] for key in job.parents]
     parent = parents[0]
@@ -57,13 +57,13 @@ def _asked(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Asked]:
     cells: dict[str, list[tuple[str, float, str]]] = {}
     for cell, gradient, epsilon, label in keys.cells(job.spec):
         cells.setdefault(gradient, []).append((cell, epsilon, label))
-    for gradient, found in cells.items():
-        yield Asked(
+    for gradient, planned in cells.items():
+        yield PlannedCells(
             grid=grid,
             experiment=job.experiment,
             line=(*figure, *attack, gradient, *rule),
             seed=int(parent.spec["seed"]),
-            cells=tuple(found),
+            cells=tuple(planned),
             jobs=((job.key, job.title), *((parent.key, parent.title) for parent in parents)),
         )
 

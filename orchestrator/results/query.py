@@ -15,48 +15,48 @@ from orchestrator.results.curve import Curve, Point
 from orchestrator.results.index import AmbiguousCurveError, Index
 from orchestrator.results.labels import score_name
 from orchestrator.results.line import LINE, Line
-from orchestrator.results.outcomes import Outcome, Outcomes
+from orchestrator.results.outcomes import CellOutcomes, Outcomes
 from orchestrator.results.pairing import matrix, paired
 from orchestrator.results.samples import Sample, Samples, chunks
 from signsym_core.stats import Interval, interval, intervals, wilson
 
 
 class Query:
-    """Curves of an index, each computed once. `seeds` restricts what they rest on; none stands for all."""
+    """Curves of an index, each computed once, over `seeds`; none stands for all seeds."""
 
     def __init__(self, index: Index, outcomes: Outcomes, seeds: Sequence[int] = ()) -> None:
         self.index, self.outcomes = index, outcomes
         self.seeds = frozenset(seeds)
-        #: Lines that have no curve for having two values at one place, by number, with the reason.
+        #: Lines without a curve because they have two values for one seed and epsilon: the reason, by line number.
         self.ambiguous: dict[int, str] = {}
-        #: Lines that have results without outcomes, by number, and at how many of their epsilons.
-        self.bare: dict[int, int] = {}
-        self._made: dict[int, Curve | None] = {}
-        #: Pages are asked for at once by several threads, and want the same curves.
+        #: For lines that have results without outcomes, by line number, at how many epsilons.
+        self.without_outcomes: dict[int, int] = {}
+        self._curves: dict[int, Curve | None] = {}
+        #: Several threads build pages at the same time and need the same curves.
         self._lock = threading.RLock()
 
     def curves(self, lines: Iterable[Line]) -> list[Curve]:
-        """The curves of these lines, in their order, but those without any outcome.
+        """The curves of these lines, in their order, without those that have no outcome.
 
         A line with two values for one seed and epsilon has no curve; `ambiguous` says why.
         """
         lines = list(lines)
         with self._lock:
-            new = {line.number: line for line in lines if line.number not in self._made}
+            new = {line.number: line for line in lines if line.number not in self._curves}
             for number, line in new.items():
                 try:
                     self.index.refuse_ambiguous(line)
                 except AmbiguousCurveError as error:
-                    self.ambiguous[number], self._made[number] = str(error), None
-            self._make([line for number, line in new.items() if number not in self._made])
-            return [curve for line in lines if (curve := self._made[line.number]) is not None]
+                    self.ambiguous[number], self._curves[number] = str(error), None
+            self._compute([line for number, line in new.items() if number not in self._curves])
+            return [curve for line in lines if (curve := self._curves[line.number]) is not None]
 
     def samples(self, lines: Iterable[Line]) -> Samples:
-        """What the points of some lines rest on."""
+        """The samples of the points of some lines."""
         return Samples(self.index, self.outcomes, self.rows(lines))
 
     def rows(self, lines: Iterable[Line]) -> NDArray[np.int64]:
-        """The rows of some lines, of the seeds that are asked for."""
+        """The rows of some lines, of the seeds of this query."""
         rows = np.concatenate([np.zeros(0, int), *(np.arange(line.start, line.stop) for line in lines)])
         return rows[np.isin(self.index.seed[rows], sorted(self.seeds))] if self.seeds else rows
 
@@ -70,10 +70,10 @@ class Query:
         """The same weights under the exact gradient; None for a line that is not under the model's own feedback."""
         if line.gradient != "feedback":
             return None
-        at = LINE.index("gradient")
-        return self.index.named((*line.key[:at], "exact", *line.key[at + 1 :]))
+        position = LINE.index("gradient")
+        return self.index.named((*line.key[:position], "exact", *line.key[position + 1 :]))
 
-    def cells(self, line: Line, epsilon: float) -> dict[int, Outcome]:
+    def cells(self, line: Line, epsilon: float) -> dict[int, CellOutcomes]:
         """The outcomes of each seed at an epsilon."""
         samples = self.samples([line])
         sample = samples.of(line, epsilon)
@@ -87,71 +87,75 @@ class Query:
         """The epsilons of a line, ascending."""
         return [float(epsilon) for epsilon in self.index.epsilon[self.index.points(line)]]
 
-    def pair(self, ours: Line, theirs: Line, epsilon: float) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    def pair(self, first: Line, second: Line, epsilon: float) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """X of both over the seeds and images that both have; None where they share none."""
-        return paired(self.cells(ours, epsilon), self.cells(theirs, epsilon))
+        return paired(self.cells(first, epsilon), self.cells(second, epsilon))
 
     def _rows(self, line: Line, epsilon: float) -> list[int]:
-        at = self.index.epsilon[line.start : line.stop]
-        start, stop = np.searchsorted(at, epsilon, "left"), np.searchsorted(at, epsilon, "right")
+        epsilons = self.index.epsilon[line.start : line.stop]
+        start, stop = np.searchsorted(epsilons, epsilon, "left"), np.searchsorted(epsilons, epsilon, "right")
         rows = range(line.start + int(start), line.start + int(stop))
         return [row for row in rows if not self.seeds or int(self.index.seed[row]) in self.seeds]
 
-    def _make(self, lines: Sequence[Line]) -> None:
+    def _compute(self, lines: Sequence[Line]) -> None:
         """Compute the curves of lines together."""
         twins = {line.number: (self.bp(line), self.exact(line)) for line in lines}
         related = {other.number: other for line in lines for other in (line, *twins[line.number]) if other is not None}
         samples = self.samples(related.values())
-        wanted: list[tuple[Line, float, Sample]] = []
+        needed: list[tuple[Line, float, Sample]] = []
         pairs: dict[tuple[int, int], tuple[Sample, Sample]] = {}
         for line in lines:
             for epsilon in self.epsilons(line):
                 sample = samples.of(line, epsilon)
                 if sample is None:
                     continue
-                wanted.append((line, epsilon, sample))
+                needed.append((line, epsilon, sample))
                 for which, other in enumerate(twins[line.number]):
-                    theirs = None if other is None else samples.of(other, epsilon)
-                    if theirs is not None:
-                        pairs[len(wanted) - 1, which] = sample, theirs
-        scores, by_seed = self._scores(samples, [sample for _, _, sample in wanted])
-        found = samples.gaps(pairs)
+                    twin_sample = None if other is None else samples.of(other, epsilon)
+                    if twin_sample is not None:
+                        pairs[len(needed) - 1, which] = sample, twin_sample
+        scores, by_seed = self._scores(samples, [sample for _, _, sample in needed])
+        gaps = samples.gaps(pairs)
         points: dict[int, dict[float, Point]] = {}
         reach = self.index.numbers("reach")
-        for at, (line, epsilon, sample) in enumerate(wanted):
+        for position, (line, epsilon, sample) in enumerate(needed):
             rows = samples.rows[sample.first : sample.first + len(sample.seeds)]
             moved = reach[rows]
             moved = moved[~np.isnan(moved)]
             points.setdefault(line.number, {})[epsilon] = Point(
                 epsilon=epsilon,
                 label=str(self.index.value("epsilon_label", rows[0])),
-                score=scores[at],
-                by_seed=by_seed[at],
-                over_bp=found.get((at, 0)),
-                over_exact=found.get((at, 1)),
+                score=scores[position],
+                by_seed=by_seed[position],
+                over_bp=gaps.get((position, 0)),
+                over_exact=gaps.get((position, 1)),
                 reach=float(moved.mean()) if len(moved) else float("nan"),
                 cell=str(self.index.value("cell", rows[0])),
             )
         for line in lines:
-            self._made[line.number] = self._curve(line, points.get(line.number, {}))
+            self._curves[line.number] = self._curve(line, points.get(line.number, {}))
 
-    def _scores(self, samples: Samples, wanted: Sequence[Sample]) -> tuple[list[Interval], list[dict[int, float]]]:
+    def _scores(self, samples: Samples, needed: Sequence[Sample]) -> tuple[list[Interval], list[dict[int, float]]]:
         """The score of each sample, and that of each of its seeds."""
         scores: dict[int, Interval] = {}
         by_seed: dict[int, dict[int, float]] = {}
-        for chunk in chunks(wanted):
-            x = samples.stacked([wanted[at] for at in chunk])
+        for chunk in chunks(needed):
+            x = samples.stacked([needed[position] for position in chunk])
             means = (x.sum(axis=2, dtype=np.float64) / x.shape[2]).tolist()
-            for at, score, mean in zip(chunk, intervals(x), means, strict=True):
-                scores[at], by_seed[at] = score, dict(zip(wanted[at].seeds, mean, strict=True))
-        for at, sample in enumerate(wanted):
-            if at not in scores:
+            for position, score, mean in zip(chunk, intervals(x), means, strict=True):
+                scores[position], by_seed[position] = score, dict(zip(needed[position].seeds, mean, strict=True))
+        for position, sample in enumerate(needed):
+            if position not in scores:
                 cells = samples.outcomes(sample)
-                by_seed[at] = {seed: float(outcome.scores.mean(dtype=np.float64)) for seed, outcome in cells.items()}
+                by_seed[position] = {
+                    seed: float(outcome.scores.mean(dtype=np.float64)) for seed, outcome in cells.items()
+                }
                 shared = matrix(cells)
-                # Where seeds have no image in common, the first one stands for itself.
-                scores[at] = interval(cells[sample.seeds[0]].scores if shared is None else shared)
-        return [scores[at] for at in range(len(wanted))], [by_seed[at] for at in range(len(wanted))]
+                # Where the seeds have no image in common, the score is that of the first seed.
+                scores[position] = interval(cells[sample.seeds[0]].scores if shared is None else shared)
+        return [scores[position] for position in range(len(needed))], [
+            by_seed[position] for position in range(len(needed))
+        ]
 
     def _curve(self, line: Line, points: dict[float, Point]) -> Curve | None:
         index = self.index
@@ -159,7 +163,7 @@ class Query:
             if epsilon not in points and (rows := self._rows(line, epsilon)):
                 point = self._from_value(line, epsilon, rows)
                 if point is None:
-                    self.bare[line.number] = self.bare.get(line.number, 0) + 1
+                    self.without_outcomes[line.number] = self.without_outcomes.get(line.number, 0) + 1
                 else:
                     points[epsilon] = point
         if not points:
@@ -183,7 +187,7 @@ class Query:
         )
 
     def _from_value(self, line: Line, epsilon: float, rows: Sequence[int]) -> Point | None:
-        """A point without outcomes: Wilson's interval of the stored share, as far as it is one of a single seed."""
+        """A point without outcomes: Wilson's interval of the stored share; None unless it rests on a single seed."""
         value, n = (self.index.numbers(name)[rows[0]] for name in ("value", "n"))
         if len(rows) > 1 or line.metric != "top1" or not 0 <= value <= 1 or not n >= 1:
             return None

@@ -1,4 +1,4 @@
-"""The grid that runs one cell again, and nothing else: every value written out as it was resolved then."""
+"""The grid that reruns exactly one cell, with every value written out as it was resolved then."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def one_cell(jobs: Mapping[str, Job], cell: str) -> str | None:
     for job in jobs.values():
         if job.kind != "attack":
             continue
-        for found, gradient, _, label in keys.cells(job.spec):
-            if found == cell:
+        for key, gradient, _, label in keys.cells(job.spec):
+            if key == cell:
                 return _grid(jobs, job, gradient, label)
     return None
 
 
 def _grid(jobs: Mapping[str, Job], job: Job, gradient: str, label: str) -> str:
-    made = jobs[job.parents[0]].spec
-    task = made["task"]["parameters"] | job.spec.get("score", {})
-    experiment: dict[str, Any] = {"task": _member(ss.TASKS, made["task"] | {"parameters": task})}
+    finetune = jobs[job.parents[0]].spec
+    task = finetune["task"]["parameters"] | job.spec.get("score", {})
+    experiment: dict[str, Any] = {"task": _member(ss.TASKS, finetune["task"] | {"parameters": task})}
     families: Mapping[str, Registry[Any]] = {"dataset": ss.DATASETS, "backbone": ss.BACKBONES, "rule": ss.RULES}
-    experiment |= {name: _member(family, made[name]) for name, family in families.items()}
-    weights = _weights(jobs, made["weights"])
+    experiment |= {name: _member(family, finetune[name]) for name, family in families.items()}
+    weights = _weights(jobs, finetune["weights"])
     if weights is not None:
         experiment["weights"] = weights
-    experiment["finetune"] = _settings(made["finetune"])
+    experiment["finetune"] = _settings(finetune["finetune"])
     attack = _member(ss.ATTACKS, job.spec["attack"])
     if attack["name"] != "none":
         attack["epsilon"] = [_number(label)]
@@ -48,7 +48,7 @@ def _grid(jobs: Mapping[str, Job], job: Job, gradient: str, label: str) -> str:
         experiment["attacks"] = [attack]
     elif job.spec["images"] is not None:
         experiment["attacks"] = [attack | {"images": job.spec["images"]}]
-    grid = {"name": "again", "seeds": [made["seed"]], "experiments": [experiment]}
+    grid = {"name": "again", "seeds": [finetune["seed"]], "experiments": [experiment]}
     return yaml.safe_dump(grid, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)
 
 

@@ -18,13 +18,13 @@ from orchestrator.results.query import Query
 K = TypeVar("K")
 #: Epsilons whose points are kept for each query.
 KEPT = 4
-_own: weakref.WeakKeyDictionary[Query, dict[float, Query]] = weakref.WeakKeyDictionary()
+_queries_at: weakref.WeakKeyDictionary[Query, dict[float, Query]] = weakref.WeakKeyDictionary()
 
 
 def points_at(
     query: Query, lines: Sequence[Line], epsilon: float
 ) -> tuple[dict[int, Point], dict[int, tuple[str, str]]]:
-    """By the line's number its point at an epsilon, or where its results give none, in a word and a sentence why.
+    """The point of each line at an epsilon, by line number; and for lines without one, the reason: a word, a sentence.
 
     Only the one epsilon is computed: whole curves of a large table take five times as long.
     """
@@ -36,23 +36,23 @@ def points_at(
         except AmbiguousCurveError as error:
             lacking[line.number] = "two results", str(error)
             continue
-        at = index.epsilon[line.start : line.stop]
-        start, stop = (line.start + int(np.searchsorted(at, epsilon, side)) for side in ("left", "right"))
+        epsilons = index.epsilon[line.start : line.stop]
+        start, stop = (line.start + int(np.searchsorted(epsilons, epsilon, side)) for side in ("left", "right"))
         cut.append(dataclasses.replace(line, start=start, stop=stop))
-    own = _at(query, epsilon)
-    points = {curve.line: curve.points[0] for curve in own.curves(cut)}
-    return points, lacking | dict.fromkeys(own.bare, ("no outcomes", ""))
+    at_epsilon = _query_at(query, epsilon)
+    points = {curve.line: curve.points[0] for curve in at_epsilon.curves(cut)}
+    return points, lacking | dict.fromkeys(at_epsilon.without_outcomes, ("no outcomes", ""))
 
 
-def _at(query: Query, epsilon: float) -> Query:
-    """A query for one epsilon: each keeps curves by the line's number, and these are of one point."""
-    kept = _own.setdefault(query, {})
-    own = kept.get(epsilon)
-    if own is None:
+def _query_at(query: Query, epsilon: float) -> Query:
+    """The query that holds the curves of one epsilon: a query keeps curves by line number, and these have one point."""
+    kept = _queries_at.setdefault(query, {})
+    at_epsilon = kept.get(epsilon)
+    if at_epsilon is None:
         for old in list(kept)[: 1 - KEPT]:
             kept.pop(old, None)
-        own = kept[epsilon] = Query(query.index, query.outcomes, tuple(query.seeds))
-    return own
+        at_epsilon = kept[epsilon] = Query(query.index, query.outcomes, tuple(query.seeds))
+    return at_epsilon
 
 
 def best(query: Query, pairs: Mapping[K, tuple[Line, Line]], epsilon: float) -> tuple[set[K], int]:
@@ -60,6 +60,12 @@ def best(query: Query, pairs: Mapping[K, tuple[Line, Line]], epsilon: float) -> 
     be compared, and the number of these.
     """
     samples = query.samples(line for pair in pairs.values() for line in pair)
-    there = {key: (samples.of(first, epsilon), samples.of(second, epsilon)) for key, (first, second) in pairs.items()}
-    compared = samples.gaps({key: (ours, theirs) for key, (ours, theirs) in there.items() if ours and theirs})
+    sampled = {key: (samples.of(first, epsilon), samples.of(second, epsilon)) for key, (first, second) in pairs.items()}
+    compared = samples.gaps(
+        {
+            key: (first_sample, second_sample)
+            for key, (first_sample, second_sample) in sampled.items()
+            if first_sample and second_sample
+        }
+    )
     return {key for key in holm(compared) if compared[key].value > 0}, len(compared)

@@ -1,4 +1,4 @@
-"""What is looked at, as a value: the address of a page and nothing else holds it."""
+"""The state of a page as a value, which only the address of the page holds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ PAGES = {"curves": "Curves", "gap": "Gap", "tables": "Tables", "flags": "Flags",
 AXES = {"ordinal": "ordinal", "linear": "linear", "log": "logarithmic"}
 #: Dimensions of the panels of a figure.
 FACETS = ("backbone", "dataset", "attack", "gradient")
-#: A query of more characters than this was not made by this program.
+#: Longest query that is parsed, in characters; longer ones do not come from this program.
 LONGEST = 8000
-#: Values of one key; more were not made by this program either.
+#: Values of one key at most.
 MOST = 200
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class View:
+class PageView:
     """One page with its filters. An empty filter stands for every value."""
 
     page: str = "curves"
@@ -38,7 +38,7 @@ class View:
     seed_lines: bool = False
     #: The epsilon that tables, heat maps and sentences are about, by its label; empty: chosen by the data.
     epsilon: str = ""
-    #: What a gap is taken from: "bp", or "exact" for the same weights under the exact gradient.
+    #: The baseline of a gap: "bp", or "exact" for the same weights under the exact gradient.
     minus: str = "bp"
     #: "lines" or "heat".
     form: str = "lines"
@@ -46,18 +46,18 @@ class View:
     preset: str = ""
     #: Whether the table under the figure is open.
     table: bool = False
-    #: Which portion of the panels or rows.
-    part: int = 1
+    #: Number of the portion of the panels or rows that is shown.
+    portion: int = 1
     #: Key of a cell, or its beginning.
     cell: str = ""
     #: Which images the cell's page shows: "", "gained" or "lost" against BP.
     only: str = ""
-    #: Whether new results are shown as they come.
+    #: Whether new results are shown automatically.
     live: bool = False
 
-    def turned(self, page: str, **changes: Any) -> View:
-        """This view on another page, from its first portion on."""
-        return dataclasses.replace(self, page=page, **{"part": 1, **changes})
+    def turned(self, page: str, **changes: Any) -> PageView:
+        """This view on another page, at the first portion."""
+        return dataclasses.replace(self, page=page, **{"portion": 1, **changes})
 
 
 def _one_of(*known: str) -> Callable[[str], bool]:
@@ -68,7 +68,7 @@ def _any(value: str) -> bool:
     return True
 
 
-#: For each field its key in the address, and which values it may have; those of filters are up to the store.
+#: For each field its key in the address, and whether a value is valid; filters are checked against the store.
 _KEYS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "page": ("p", _one_of(*PAGES)),
     "task": ("task", _any),
@@ -87,28 +87,28 @@ _KEYS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "form": ("as", _one_of("lines", "heat")),
     "preset": ("t", _one_of("1", "2", "3", "4", "all")),
     "table": ("tb", _one_of("1")),
-    "part": ("part", lambda value: value.isdecimal() and value.isascii() and 1 <= int(value[:9]) <= 100_000),
+    "portion": ("part", lambda value: value.isdecimal() and value.isascii() and 1 <= int(value[:9]) <= 100_000),
     "cell": ("c", _any),
     "only": ("only", _one_of("gained", "lost")),
     "live": ("live", _one_of("1")),
 }
 _FIELDS = {key: (name, valid) for name, (key, valid) in _KEYS.items()}
-_DEFAULT = View()
+_DEFAULT = PageView()
 
 
-def format_view(view: View) -> str:
+def format_view(view: PageView) -> str:
     """The address of a view: "?" and what differs from the default, names percent-encoded."""
-    parts = []
+    items = []
     for name, (key, _) in _KEYS.items():
         value = getattr(view, name)
         if value == getattr(_DEFAULT, name):
             continue
         values = value if isinstance(value, tuple) else ("1" if value is True else str(value),)
-        parts.append(f"{key}={','.join(quote(text, safe='') for text in values)}")
-    return "?" + "&".join(parts)
+        items.append(f"{key}={','.join(quote(text, safe='') for text in values)}")
+    return "?" + "&".join(items)
 
 
-def parse_view(search: str | None) -> tuple[View, list[str]]:
+def parse_view(search: str | None) -> tuple[PageView, list[str]]:
     """The view of an address, and a sentence for each part of it that is not understood and was left out.
 
     `parse_view(format_view(v)) == (v, [])` for every view. Nothing raises: addresses are written by people.
@@ -116,10 +116,10 @@ def parse_view(search: str | None) -> tuple[View, list[str]]:
     text = (search or "").removeprefix("?")
     if len(text) > LONGEST:
         return _DEFAULT, [f"The address is longer than {LONGEST:,} characters and was not read."]
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     problems = []
-    for part in filter(None, text.split("&")):
-        key, _, raw = part.partition("=")
+    for item in filter(None, text.split("&")):
+        key, _, raw = item.partition("=")
         if key not in _FIELDS:
             problems.append(f"The address has {_shown(key)}, which is no filter or option.")
             continue
@@ -130,8 +130,8 @@ def parse_view(search: str | None) -> tuple[View, list[str]]:
                 problems.append(f"The address asks for {_shown(value)} as {name.replace('_', ' ')}, which is unknown.")
         known = [value for value in values if value and valid(value)]
         if known:
-            found[name] = _typed(name, known)
-    return dataclasses.replace(_DEFAULT, **found), problems
+            fields[name] = _typed(name, known)
+    return dataclasses.replace(_DEFAULT, **fields), problems
 
 
 def _typed(name: str, values: list[str]) -> Any:

@@ -151,7 +151,7 @@ class Files:
         """Write `data` to `path`, completely or not at all, also when the machine stops in the middle."""
         try:
             if self.folder is not None:
-                _replace(self.folder / path, data)
+                write_file(self.folder / path, data)
             elif self.puts:
                 self._put(path, data)
             else:
@@ -179,7 +179,8 @@ class Files:
             raise
 
 
-def _replace(target: Path, data: bytes | bytearray | memoryview) -> None:
+def write_file(target: Path, data: bytes | bytearray | memoryview) -> None:
+    """Write a local file whole or not at all, also when the machine stops in the middle; makes the folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
     try:

@@ -11,7 +11,7 @@ import pytest
 from werkzeug.serving import make_server
 
 from orchestrator.explorer.app import make_app
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 
 #: Where Debian puts it; SIGNSYM_BROWSER names another.
 CHROMIUM = os.environ.get("SIGNSYM_BROWSER") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -29,7 +29,7 @@ def browser_or_skip():
 @contextlib.contextmanager
 def served(folder):
     """The explorer of a store at a free port: its address, and its data."""
-    data = Data(str(folder))
+    data = LiveStore(str(folder))
     server = make_server("127.0.0.1", 0, make_app(data).server, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -13,7 +13,7 @@ from orchestrator import pages
 from orchestrator.gridfile import stored
 from orchestrator.gridfile.grid import load
 from orchestrator.pages.context import context_of
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
 
 #: Share of robust images for each rule, gradient and epsilon.
@@ -94,7 +94,7 @@ def keep_grid(folder, text=GRID):
 
 def page(folder, search=""):
     """A page of the store at `folder`."""
-    return pages.build(context_of(folder if isinstance(folder, Data) else Data(str(folder)), search))
+    return pages.build(context_of(folder if isinstance(folder, LiveStore) else LiveStore(str(folder)), search))
 
 
 def block(found, kind):

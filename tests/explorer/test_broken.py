@@ -8,14 +8,14 @@ import pytest
 from stores import block, fill, keep_grid, page
 
 from orchestrator.drawing.blocks import Figure, Words
-from orchestrator.results.data import Data
 from orchestrator.results.index import AmbiguousCurveError
+from orchestrator.results.live_store import LiveStore
 
 
 def test_two_values_for_one_seed_and_epsilon_are_refused(tmp_path):
     folder = fill(tmp_path / "store")
     fill(folder, {("usf", "exact"): {0.1: 0.9}}, seeds=(0,), draw=9)
-    index = Data(str(folder)).snapshot.index
+    index = LiveStore(str(folder)).snapshot.index
     (line,) = index.chosen(rule=("usf",), gradient=("exact",))
     with pytest.raises(AmbiguousCurveError, match=r"seed 0, epsilon 0\.1"):
         index.refuse_ambiguous(line)
@@ -36,7 +36,7 @@ def test_half_written_foreign_and_old_files_do_not_disturb_the_page_and_are_name
     pq.write_table(pq.read_table(whole).drop_columns(["cell"]), good / folder_of / "old.parquet")
     (good / "grids").mkdir()
     (good / "grids" / "old-1.yaml").write_text("name: old\nrules: [x]\n")
-    data = Data(str(good))
+    data = LiveStore(str(good))
     found = page(data)
     assert block(found, Figure).table.rows == before
     said = "\n".join(found.blocks[0].sentences)
@@ -58,7 +58,7 @@ def test_an_empty_store_says_what_to_run(tmp_path):
 
 def test_results_appear_while_a_sweep_writes(tmp_path):
     folder = fill(tmp_path / "store", seeds=(0,))
-    data = Data(str(folder))
+    data = LiveStore(str(folder))
     assert not data.refresh()
     version = data.snapshot.version
     fill(folder, seeds=(1,), draw=1)
@@ -71,7 +71,7 @@ def test_a_result_that_came_before_its_outcomes_are_read_is_not_lost(tmp_path):
     folder = fill(tmp_path / "store", seeds=(0,))
     hidden = tmp_path / "hidden"
     (folder / "outcomes").rename(hidden)
-    data = Data(str(folder))
+    data = LiveStore(str(folder))
     page(data)
     hidden.rename(folder / "outcomes")
     fill(folder, seeds=(1,), draw=1)

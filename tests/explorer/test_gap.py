@@ -10,8 +10,8 @@ from stores import SHARES, block, fill, page
 from orchestrator.drawing.blocks import Figure, Links, Matrix, Words
 from orchestrator.pages import gap
 from orchestrator.report.static import write_report
-from orchestrator.results.data import Data
 from orchestrator.results.gaps import gap_lines
+from orchestrator.results.live_store import LiveStore
 
 
 def turning(data, search):
@@ -34,12 +34,12 @@ def many(folder, backbones):
     """A store with a figure for each of so many backbones."""
     for at in range(backbones):
         fill(folder, seeds=(0, 1), images=20, draw=at, backbone=f"net{at:02}")
-    return Data(str(folder))
+    return LiveStore(str(folder))
 
 
 @pytest.mark.parametrize("filters", ["&g=feedback", "&g=feedback&a=pgd", "&g=exact", "&r=usf", "&as=heat&g=feedback"])
 def test_the_answer_does_not_depend_on_the_gradient_that_is_shown(tmp_path, filters):
-    data = Data(str(fill(tmp_path / "store")))
+    data = LiveStore(str(fill(tmp_path / "store")))
     assert answers(data, f"?p=gap{filters}") == answers(data)
     assert "the exact gradient" in answers(data)[0]
 
@@ -84,7 +84,7 @@ def test_the_table_under_a_heat_map_has_the_epsilon_that_is_drawn(tmp_path):
 def test_an_interval_that_excludes_zero_only_before_the_correction_is_said_to_do_so(tmp_path):
     same = {0.05 * at: 0.4 for at in range(1, 9)}
     made = {("bp", "exact"): same, ("usf", "exact"): same | {0.05: 0.48}}
-    data = Data(str(fill(tmp_path / "store", made, images=200, draw=2)))
+    data = LiveStore(str(fill(tmp_path / "store", made, images=200, draw=2)))
     query = data.snapshot.query()
     (line,) = gap_lines(query, query.index.lines, "bp")
     assert line.points[0].gap.excludes_zero
@@ -135,7 +135,7 @@ def test_the_strongest_attack_on_bp_chooses_one_epsilon_for_every_page(tmp_path)
     fill(folder, weak | strong, attack="fgsm", draw=1)
     # An attack that never leaves half.
     fill(folder, shares(bp_none={0.1: 1.0, 0.2: 0.9, 0.3: 0.9}, usf_none={0.1: 1.0, 0.2: 0.9}), attack="square", draw=2)
-    data = Data(str(folder))
+    data = LiveStore(str(folder))
     for filters in ("", "&g=feedback", "&r=usf", "&as=heat"):
         assert "at ε = 0.2" in page(data, f"?p=gap{filters}").blocks[0].title
     assert "at ε = 0.2" in block(page(data, "?p=tables&t=all"), Matrix).title
@@ -173,8 +173,8 @@ def test_an_epsilon_that_is_not_there_is_named_with_the_one_that_is_taken(tmp_pa
 
 def test_the_page_tells_its_intervals_and_those_of_the_flags_apart(tmp_path):
     reading = " ".join(page(fill(tmp_path / "store"), "?p=gap").blocks[-1].sentences)
-    assert "exact_gradient_breaks asks about these very models: its interval is over images alone" in reading
-    assert "A gap asks about other seeds as well" in reading
+    assert "exact_gradient_breaks is about these very models: its interval is over images alone" in reading
+    assert "A gap is about other seeds as well" in reading
 
 
 def test_a_bp_that_cannot_be_drawn_is_named(tmp_path):
@@ -190,11 +190,11 @@ def test_the_same_question_at_another_epsilon_and_about_one_backbone_is_one_clic
     folder = fill(tmp_path / "store", shares)
     fill(folder, shares, draw=1, backbone="resnet18")
     ways = {each.title: each.links for each in page(folder, "?p=gap").blocks if isinstance(each, Links)}
-    assert [link.text for link in ways["Asked at"]] == ["ε = 0.1", "ε = 0.2 (this one)"]
-    assert [link.text for link in ways["Asked about"]] == ["resnet18", "smallcnn"]
-    asked = page(folder, ways["Asked at"][0].search)
+    assert [link.text for link in ways["Epsilon"]] == ["ε = 0.1", "ε = 0.2 (this one)"]
+    assert [link.text for link in ways["Backbone"]] == ["resnet18", "smallcnn"]
+    asked = page(folder, ways["Epsilon"][0].search)
     assert next(each for each in asked.blocks if isinstance(each, Words)).title.endswith("ε = 0.1?")
-    about = page(folder, ways["Asked about"][0].search)
+    about = page(folder, ways["Backbone"][0].search)
     words = next(each for each in about.blocks if isinstance(each, Words)).sentences
     assert "resnet18" in words[0]
     assert not any("smallcnn" in sentence for sentence in words)

@@ -12,9 +12,9 @@ from stores import block, fill, keep_grid, page
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Figure, Matrix, as_csv
-from orchestrator.results.data import Data
 from orchestrator.results.gaps import gap_lines
 from orchestrator.results.line import LINE
+from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
 from signsym_core.stats import gap, interval
 
@@ -37,7 +37,7 @@ def x_of(folder, rule, gradient, epsilon):
 
 
 def test_points_are_the_two_way_interval_of_their_outcomes_and_gaps_are_paired(folder):
-    data = Data(str(folder))
+    data = LiveStore(str(folder))
     point = curve(data, "usf", "feedback").points[1]
     x, bp, exact = (x_of(folder, *line, 0.1) for line in (("usf", "feedback"), ("bp", "feedback"), ("usf", "exact")))
     assert point.score == interval(x)
@@ -61,7 +61,7 @@ def test_hiding_a_rule_changes_no_other_number(folder):
 
 
 def test_holm_looks_at_the_panel_and_not_at_what_is_shown(folder):
-    query = Data(str(folder)).snapshot.query()
+    query = LiveStore(str(folder)).snapshot.query()
     lines = list(query.index.ordered)
     every = {line.curve.line: line for line in gap_lines(query, lines, "bp")}
     one = gap_lines(query, [next(line for line in lines if line.rule == "usf")], "bp")[0]
@@ -72,7 +72,7 @@ def test_holm_looks_at_the_panel_and_not_at_what_is_shown(folder):
 
 def test_the_same_number_is_in_hover_table_csv_and_the_papers_figure(folder):
     found = block(page(folder), Figure)
-    point = curve(Data(str(folder)), "usf", "feedback").points[1]
+    point = curve(LiveStore(str(folder)), "usf", "feedback").points[1]
     text = style.percent(point.score)
     assert any(text in hover for trace in found.figure["data"] for hover in trace.get("hovertext", ()))
     rows = list(csv.DictReader(io.StringIO(as_csv(found.table))))
@@ -84,14 +84,14 @@ def test_the_same_number_is_in_hover_table_csv_and_the_papers_figure(folder):
 
 def test_a_missing_seed_shows_in_its_point_and_only_there(folder):
     fill(folder, {("usf", "exact"): {0.3: 0.2}}, seeds=(0, 1), draw=7)
-    points = curve(Data(str(folder)), "usf", "exact").points
+    points = curve(LiveStore(str(folder)), "usf", "exact").points
     assert [point.score.seeds for point in points] == [3, 3, 2]
 
 
 def test_parameters_are_named_where_they_differ(folder):
     fill(folder, {("usf", "exact"): {0.0: 1.0}}, draw=8, rule_params='{"scale":"xavier"}')
-    labels = Data(str(folder)).snapshot.index.labels
-    names = {labels.of(line, "rule") for line in Data(str(folder)).snapshot.index.lines}
+    labels = LiveStore(str(folder)).snapshot.index.labels
+    names = {labels.of(line, "rule") for line in LiveStore(str(folder)).snapshot.index.lines}
     assert names == {"bp", "usf(defaults)", "usf(scale=xavier)"}
 
 
@@ -100,7 +100,7 @@ def test_retrieval_is_map_at_its_k_and_another_k_is_another_line(tmp_path):
     folder = fill(tmp_path / "store", task_params='{"k":500}', **settings)
     fill(folder, draw=3, task_params='{"k":90}', **settings)
     fill(folder, draw=4)
-    query = Data(str(folder)).snapshot.query()
+    query = LiveStore(str(folder)).snapshot.query()
     curves = query.curves(query.index.chosen(task=("hashing",)))
     assert {c.score_name for c in curves} == {"mAP@500", "mAP@90"}
     assert len({c.figure for c in curves}) == 2
@@ -120,12 +120,12 @@ def test_files_of_older_versions_without_the_tasks_parameters_join_the_defaults(
 def test_a_table_tells_not_run_failed_running_and_zero_apart(tmp_path):
     folder = tmp_path / "store"
     grid = keep_grid(folder)
-    data = Data(str(folder))
-    asked = next(a for a in data.status.asked() if a.seed == 0 and "bp" in a.line and "feedback" in a.line)
+    data = LiveStore(str(folder))
+    asked = next(a for a in data.status.planned_cells() if a.seed == 0 and "bp" in a.line and "feedback" in a.line)
     columns = dict(zip([n for n in LINE if n != "metric"], asked.line, strict=True)) | {"metric": "top1"}
     shares = {("bp", "feedback"): {0.0: 1.0, 0.1: 0.0}}
     fill(folder, shares, seeds=(0, 1), **{k: v for k, v in columns.items() if k not in ("rule", "gradient")})
-    failing = next(a for a in data.status.asked() if "usf" in a.line and "feedback" in a.line)
+    failing = next(a for a in data.status.planned_cells() if "usf" in a.line and "feedback" in a.line)
 
     failure = dict.fromkeys(tables.FAILURES.names) | {
         "job": failing.jobs[0][0],
@@ -148,10 +148,10 @@ def test_a_table_tells_not_run_failed_running_and_zero_apart(tmp_path):
 def test_a_job_that_runs_is_running(tmp_path, monkeypatch):
     folder = tmp_path / "store"
     keep_grid(folder)
-    asked = next(Data(str(folder)).status.asked())
+    asked = next(LiveStore(str(folder)).status.planned_cells())
     sign = {"running": [{"job": asked.jobs[0][0], "title": asked.jobs[0][1]}]}
     monkeypatch.setattr("orchestrator.results.status.alive", lambda _store: [sign])
-    status = Data(str(folder)).status
+    status = LiveStore(str(folder)).status
     assert status.state(asked) == ("running", "")
     assert status.trials == 1
 

@@ -15,7 +15,8 @@ from stores import block, fill, keep_grid, page
 from orchestrator.drawing.blocks import Figure
 from orchestrator.explorer import precompute
 from orchestrator.results import members, outcomes
-from orchestrator.results.data import Data
+from orchestrator.results.declared import declared
+from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.rules import RULES
@@ -93,11 +94,11 @@ def test_what_does_not_fit_into_memory_is_read_again(tmp_path, monkeypatch):
     folder = fill(tmp_path / "store")
     before = rows(folder)
     monkeypatch.setattr(outcomes, "KEPT", 1)
-    data = Data(str(folder))
+    data = LiveStore(str(folder))
     assert rows(data) == before
     assert rows(data, "?s=0,1") == rows(folder, "?s=0,1")
     assert data.outcomes.full
-    assert len(data.outcomes._blocks) == 1
+    assert len(data.outcomes._complete) == 1
 
 
 def test_results_without_outcomes_are_wilsons_for_one_seed_and_named_for_several(tmp_path):
@@ -125,7 +126,7 @@ def test_a_cell_that_two_sweeps_computed_counts_once_and_the_first_one_does(tmp_
         [value.as_py().replace(year=2100) for value in later["finished_at"]], later.schema.field(at).type
     )
     pq.write_table(later.set_column(at, later.schema.field(at), finished), folder / "results" / "again.parquet")
-    data = Data(str(folder))
+    data = LiveStore(str(folder))
     assert rows(data) == before
     assert len(data.snapshot.index) == 24
 
@@ -140,13 +141,13 @@ def test_what_is_known_of_names_without_torch_is_what_the_registries_say():
 def test_what_is_computed_ahead_is_what_pages_show(tmp_path):
     folder = fill(tmp_path / "store")
     keep_grid(folder)
-    data = Data(str(folder), at_once=True)
+    data = LiveStore(str(folder), at_once=True)
     query = data.snapshot.query()
-    assert not query._made
+    assert not query._curves
     assert not data.status.planned
     for step in precompute.steps(data, data.snapshot):
         step()
-    assert len(query._made) == len(query.index.lines)
+    assert len(query._curves) == len(query.index.lines)
     assert rows(data) == rows(folder)
     assert data.status.planned
 
@@ -154,23 +155,23 @@ def test_what_is_computed_ahead_is_what_pages_show(tmp_path):
 def test_nothing_is_computed_ahead_while_somebody_asks_and_a_new_moment_begins_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(precompute, "CALM", 0.2)
     folder = fill(tmp_path / "store", seeds=(0,))
-    data = Data(str(folder), at_once=True)
-    data.asked = time.monotonic() + 1
+    data = LiveStore(str(folder), at_once=True)
+    data.last_request = time.monotonic() + 1
     threading.Thread(target=precompute.follow, args=[data], daemon=True).start()
     time.sleep(0.5)
-    assert not data.snapshot.query()._made
+    assert not data.snapshot.query()._curves
     for _ in range(200):
-        if len(data.snapshot.query()._made) == 4:
+        if len(data.snapshot.query()._curves) == 4:
             break
         time.sleep(0.05)
     fill(folder, seeds=(1,), draw=1)
     data.refresh()
     for _ in range(200):
-        if len(data.snapshot.query()._made) == 4:
+        if len(data.snapshot.query()._curves) == 4:
             break
         time.sleep(0.05)
     assert {row["seeds"] for row in rows(data)} == {2}
-    assert len(data.snapshot.query()._made) == 4
+    assert len(data.snapshot.query()._curves) == 4
 
 
 def test_fifty_thousand_points_are_looked_through_in_a_moment(tmp_path):
@@ -189,7 +190,7 @@ def test_fifty_thousand_points_are_looked_through_in_a_moment(tmp_path):
                     row |= {"epsilon": epsilon, "epsilon_label": f"{epsilon:g}", "norm": "linf", "finetune": "{}"}
                     found.append(row | {"value": 0.5, "chance": 0.1})
     store.write_table("results", "j", found, tables.RESULTS)
-    data = Data(str(tmp_path / "store"), at_once=True)
+    data = LiveStore(str(tmp_path / "store"), at_once=True)
     query = data.snapshot.query()
     assert sum(len(curve.points) for curve in query.curves(query.index.ordered)) == 50_000
     spent = []
@@ -199,3 +200,16 @@ def test_fifty_thousand_points_are_looked_through_in_a_moment(tmp_path):
         spent.append(time.process_time() - started)
         assert len(curves) == 5
     assert min(spent) < 0.05, spent
+
+
+def test_a_new_member_is_listed_from_its_source_alone_and_a_computed_name_is_left_out(tmp_path):
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/__init__.py").write_text(
+        "from signsym_core.rules.kp import KP\nRULES: Registry = Registry('rule', [Computed, KP, Here])\n"
+        "class Here:\n    name: str = 'here'\n    label = 'Here'\n\nclass Computed:\n    name = 'a' + 'b'\n"
+    )
+    (tmp_path / "rules/kp.py").write_text(
+        "import nowhere\n\nclass KP(nowhere.Rule):\n    name, size = 'kp', 3\n    name = 'kp'\n"
+    )
+    found = declared("rules/__init__.py", "RULES", tmp_path)
+    assert [(rule["name"], rule.get("label")) for rule in found] == [("kp", None), ("here", "Here")]

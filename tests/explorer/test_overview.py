@@ -12,7 +12,7 @@ from stores import fill
 from orchestrator.pages import overview
 from orchestrator.pages.context import context_of
 from orchestrator.report.static import write_report
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
 from signsym_core.evidence import Evidence, Run
 from signsym_core.stats import interval
@@ -46,7 +46,7 @@ def outcomes(folder, rule, gradient, attack, epsilon):
 
 
 def test_each_number_is_that_of_the_strongest_attack_along_its_gradient(store):
-    figure, matrix = overview.blocks(context_of(Data(str(store)), ""))
+    figure, matrix = overview.blocks(context_of(LiveStore(str(store)), ""))
     assert [row["rule"] for row in matrix.table.rows] == ["BP", "uSF"]
     for rule, row in zip(("bp", "usf"), matrix.table.rows, strict=True):
         assert row["epsilon"] == "0.1"
@@ -63,7 +63,7 @@ def test_each_number_is_that_of_the_strongest_attack_along_its_gradient(store):
 
 
 def test_a_masked_model_is_called_that_with_its_epsilon_as_the_grid_wrote_it(store):
-    _, matrix = overview.blocks(context_of(Data(str(store)), ""))
+    _, matrix = overview.blocks(context_of(LiveStore(str(store)), ""))
     (_, bp), (_, usf) = matrix.rows
     gap = outcomes(store, "usf", "feedback", "apgd", 0.1).mean() - outcomes(store, "usf", "exact", "apgd", 0.1).mean()
     assert usf[-1].lines == [f"masked gradient, by {100 * gap:.1f} points at ε = 0.1"]
@@ -73,7 +73,7 @@ def test_a_masked_model_is_called_that_with_its_epsilon_as_the_grid_wrote_it(sto
 
 def test_a_score_that_was_not_run_is_no_number(tmp_path):
     alone = {key: value for key, value in shares(STRONG).items() if key[1] == "feedback"}
-    figure, matrix = overview.blocks(context_of(Data(str(fill(tmp_path / "store", alone, images=200))), ""))
+    figure, matrix = overview.blocks(context_of(LiveStore(str(fill(tmp_path / "store", alone, images=200))), ""))
     assert [entries[2].lines for _, entries in matrix.rows] == [["not run"], ["not run"]]
     assert "not run" in figure.described
     assert all("exact" not in row for row in matrix.table.rows)
@@ -81,7 +81,7 @@ def test_a_score_that_was_not_run_is_no_number(tmp_path):
 
 def test_a_store_without_attacks_has_no_such_figure(tmp_path):
     clean = {("bp", "none"): {0.0: 0.9}}
-    assert overview.blocks(context_of(Data(str(fill(tmp_path / "store", clean, attack="none"))), "")) == []
+    assert overview.blocks(context_of(LiveStore(str(fill(tmp_path / "store", clean, attack="none"))), "")) == []
 
 
 def run(gradient, epsilon, robust):
@@ -113,7 +113,7 @@ def test_the_epsilon_is_where_the_gradients_differ_most_over_all_models():
 
 
 def test_it_stands_first_on_the_reports_index_and_fits_a_screen(store, tmp_path, chromium):
-    index = write_report(Data(str(store)), tmp_path / "out", title="t")
+    index = write_report(LiveStore(str(store)), tmp_path / "out", title="t")
     with opened(chromium) as tab:
         tab.set_viewport_size({"width": 1280, "height": 800})
         look(tab, index.as_uri())

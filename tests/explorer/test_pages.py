@@ -13,8 +13,8 @@ from orchestrator.explorer.app import make_app
 from orchestrator.gridfile.grid import load
 from orchestrator.pages.paper_tables import PRESETS
 from orchestrator.plan.compile import compile_plan
-from orchestrator.results.data import Data
 from orchestrator.results.flags import CHECKS
+from orchestrator.results.live_store import LiveStore
 from orchestrator.results.paper_values import printed
 from orchestrator.results.rerun import one_cell
 from signsym_core.stats import wilson
@@ -95,7 +95,7 @@ def test_a_page_of_18_panels_is_small_and_quick(tmp_path):
     }
     for at in range(9):
         fill(folder, shares, seeds=(0, 1), images=20, draw=at, backbone=f"net{at}")
-    data = Data(str(folder))
+    data = LiveStore(str(folder))
     client = make_app(data).server.test_client()
     asked = {
         "output": "..results.children...shape.data..",
@@ -119,7 +119,7 @@ def test_a_page_of_18_panels_is_small_and_quick(tmp_path):
 
 
 def test_another_hosts_name_gets_nothing_and_images_come_by_key_alone(tmp_path):
-    client = make_app(Data(str(fill(tmp_path / "store")))).server.test_client()
+    client = make_app(LiveStore(str(fill(tmp_path / "store")))).server.test_client()
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 403
     assert client.get("/image/clean/job-usf-exact-1-0-0.1/0.png").status_code == 200
     for path in ("/image/clean/none/0.png", "/image/other/job-usf-exact-1-0-0.1/0.png"):

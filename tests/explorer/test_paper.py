@@ -12,14 +12,14 @@ from stores import block, fill, page
 
 from orchestrator.drawing import paper, style
 from orchestrator.drawing.blocks import Figure
-from orchestrator.drawing.strokes import of_curves
-from orchestrator.results.data import Data
+from orchestrator.drawing.figure_data import of_curves
+from orchestrator.results.live_store import LiveStore
 
 SHARES = {(rule, "exact"): {0.0: 1.0, 0.1: 0.6, 0.2: 0.4} for rule in ("bp", "usf")}
 
 
 def curves(folder):
-    query = Data(str(folder)).snapshot.query()
+    query = LiveStore(str(folder)).snapshot.query()
     return query.curves(query.index.ordered)
 
 

@@ -8,13 +8,13 @@ from stores import block, fill, page
 
 from orchestrator.drawing.blocks import Figure, Pictures
 from orchestrator.report.static import write_report
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 
 
 def test_pages_are_those_of_a_folder_and_results_appear(uri, tmp_path_factory):
     folder = fill(tmp_path_factory.mktemp("beside") / "store", seeds=(0,))
     fill(uri, seeds=(0,))
-    data = Data(uri)
+    data = LiveStore(uri)
     for search in ("", "?p=gap"):
         assert block(page(data, search), Figure).table.rows == block(page(folder, search), Figure).table.rows
     assert len(block(page(data, "?p=cell&c=job-usf-exact-0-0-0.1"), Pictures).triples) == 4
@@ -26,5 +26,5 @@ def test_pages_are_those_of_a_folder_and_results_appear(uri, tmp_path_factory):
 def test_a_report_is_written_from_there(uri, tmp_path_factory):
     fill(uri, seeds=(0,))
     out: Path = tmp_path_factory.mktemp("report")
-    write_report(Data(uri), out, title="there")
+    write_report(LiveStore(uri), out, title="there")
     assert "uSF" in (out / "curves-classification.html").read_text()

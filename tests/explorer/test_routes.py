@@ -10,7 +10,7 @@ from stores import block, fill, page
 
 from orchestrator.drawing.blocks import Figure, as_csv
 from orchestrator.explorer.app import make_app
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 
 FORMULA = "=HYPERLINK(1)"
 
@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(folder):
-    return make_app(Data(str(folder))).server.test_client()
+    return make_app(LiveStore(str(folder))).server.test_client()
 
 
 def rows(answer):
@@ -99,14 +99,14 @@ def test_another_hosts_name_gets_no_table(client):
 
 @pytest.mark.parametrize("text", [FORMULA, "+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "\0=1"])
 def test_text_that_a_spreadsheet_would_compute_is_written_as_text(tmp_path, text):
-    client = make_app(Data(str(fill(tmp_path / "store", seeds=(0,), dataset=text)))).server.test_client()
+    client = make_app(LiveStore(str(fill(tmp_path / "store", seeds=(0,), dataset=text)))).server.test_client()
     found = rows(client.get("/table/curves.csv"))
     assert {row["data set"] for row in found} == {f"'{text}".replace("\r", " ")}
     assert {row["backbone"] for row in found} == {"smallcnn"}
 
 
 def test_a_carriage_return_makes_no_row_of_its_own(tmp_path):
-    client = make_app(Data(str(fill(tmp_path / "store", seeds=(0,), dataset="a\r=1,2")))).server.test_client()
+    client = make_app(LiveStore(str(fill(tmp_path / "store", seeds=(0,), dataset="a\r=1,2")))).server.test_client()
     answer = client.get("/table/curves.csv")
     assert "\r" not in answer.get_data(as_text=True)
     assert {row["data set"] for row in rows(answer)} == {"a =1,2"}

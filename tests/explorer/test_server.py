@@ -56,11 +56,11 @@ def test_pages_come_up_without_torch_or_pandas_where_nothing_needs_them(tmp_path
     folder = fill(tmp_path / "store")
     code = f"""
 import sys
-from orchestrator.explorer import pages
+from orchestrator import pages
 from orchestrator.explorer.app import make_app
-from orchestrator.explorer.data import Data
-from orchestrator.explorer.pages.context import context_of
-data = Data({str(folder)!r}, at_once=True)
+from orchestrator.pages.context import context_of
+from orchestrator.results.live_store import LiveStore
+data = LiveStore({str(folder)!r}, at_once=True)
 make_app(data)
 for name in ("curves", "gap", "tables", "flags", "cell"):
     assert len(pages.build(context_of(data, f"?p={{name}}")).blocks) > 0

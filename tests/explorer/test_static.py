@@ -13,7 +13,7 @@ from stores import fill, keep_grid
 
 from orchestrator.commands.cli import main
 from orchestrator.report.static import write_report
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def test_the_papers_figures_need_no_browser(tmp_path, monkeypatch):
     for name in ("kaleido", "choreographer", "playwright"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setenv("PATH", "")
-    write_report(Data(str(fill(tmp_path / "store", seeds=(0,)))), tmp_path / "out", title="t")
+    write_report(LiveStore(str(fill(tmp_path / "store", seeds=(0,)))), tmp_path / "out", title="t")
     assert list((tmp_path / "out/figures").glob("*.pdf"))
 
 
@@ -72,7 +72,7 @@ def test_tables_are_latex_and_csv(out):
 
 def test_hostile_names_stay_text_in_html_json_svg_and_latex(tmp_path):
     folder = fill(tmp_path / "store", seeds=(0,), dataset=HOSTILE, git=HOSTILE)
-    write_report(Data(str(folder)), tmp_path / "out", title=HOSTILE, command=HOSTILE)
+    write_report(LiveStore(str(folder)), tmp_path / "out", title=HOSTILE, command=HOSTILE)
     for path in (tmp_path / "out").rglob("*.html"):
         text = path.read_text()
         assert "<script>alert" not in text
@@ -128,17 +128,17 @@ def test_the_gap_page_has_all_its_parts_and_each_answer_once(tmp_path, monkeypat
     monkeypatch.setattr("orchestrator.report.static.MOST_CELLS", 1)
     for number in range(3):
         fill(tmp_path / "store", seeds=(0,), images=10, draw=number, backbone=f"net{number}")
-    write_report(Data(str(tmp_path / "store")), tmp_path / "out", title="t")
+    write_report(LiveStore(str(tmp_path / "store")), tmp_path / "out", title="t")
     text = (tmp_path / "out/gap-classification.html").read_text()
     rows = [row for path in (tmp_path / "out/tables").glob("gap-*.csv") for row in csv.DictReader(path.open())]
     assert {row["backbone"] for row in rows} == {"net0", "net1", "net2"}
     assert text.count("uSF on net2 / digits, pgd at ") == 1
     assert "Nothing to compare" not in text
     monkeypatch.setattr("orchestrator.report.static.MOST_PARTS", 2)
-    write_report(Data(str(tmp_path / "store")), tmp_path / "few", title="t")
+    write_report(LiveStore(str(tmp_path / "store")), tmp_path / "few", title="t")
     assert "The first 2 of 3 parts are here" in (tmp_path / "few/gap-classification.html").read_text()
 
 
 def test_an_empty_store_says_what_to_run(tmp_path):
-    page = write_report(Data(str(tmp_path / "store")), tmp_path / "out", title="t")
+    page = write_report(LiveStore(str(tmp_path / "store")), tmp_path / "out", title="t")
     assert "signsym sweep grids/quickstart.yaml" in page.read_text()

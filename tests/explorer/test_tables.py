@@ -7,8 +7,8 @@ from stores import block, fill, keep_grid, page
 
 from orchestrator.drawing.blocks import Figure, Matrix, Words
 from orchestrator.pages.paper_tables import PRESETS, paper_table
-from orchestrator.results.data import Data
 from orchestrator.results.epsilons import matching
+from orchestrator.results.live_store import LiveStore
 from orchestrator.results.paper_values import printed
 from orchestrator.results.query import Query
 from orchestrator.results.scores import KEPT, best, points_at
@@ -129,7 +129,7 @@ def test_an_epsilon_of_the_address_is_matched_and_an_unknown_one_says_which_is_t
 
 def test_scores_are_those_of_the_curves(tmp_path):
     folder = fill(tmp_path / "store")
-    data = Data(str(folder))
+    data = LiveStore(str(folder))
     rows = block(page(data), Figure).table.rows
     curves = {
         (row["gradient"], row["rule"]): (row["value"], row["lo"], row["hi"]) for row in rows if row["epsilon"] == "0.1"
@@ -141,7 +141,7 @@ def test_scores_are_those_of_the_curves(tmp_path):
 def test_points_at_each_of_many_epsilons_are_those_of_the_curve(tmp_path):
     folder = fill(tmp_path / "store", {("bp", "exact"): {at / 20: 0.9 - at / 20 for at in range(KEPT + 3)}})
     for seeds in ((), (0, 2)):
-        query = Data(str(folder)).snapshot.query(seeds)
+        query = LiveStore(str(folder)).snapshot.query(seeds)
         lines = list(query.index.ordered)
         for _ in range(2):
             for point in query.curves(lines)[0].points:
@@ -168,7 +168,7 @@ def test_the_best_of_pairs_is_that_of_each_pair_alone(tmp_path):
     shares = {("bp", "none"): {0.1: 0.3}, ("usf", "none"): {0.1: 0.9}}
     fill(folder, shares, attack="noise")
     fill(folder, {("frsf", "none"): {0.1: 0.9}}, attack="noise", seeds=(0, 1, 2, 3), images=50)
-    query = Data(str(folder)).snapshot.query()
+    query = LiveStore(str(folder)).snapshot.query()
     bp, usf, frsf = (next(query.index.chosen(rule=(rule,))) for rule in ("bp", "usf", "frsf"))
     pairs = {"a": (usf, bp), "b": (frsf, bp), "c": (usf, frsf), "d": (bp, usf)}
     clear = {key: gap(*query.pair(*pair, 0.1)) for key, pair in pairs.items()}
@@ -182,7 +182,7 @@ def test_a_table_computes_one_epsilon_and_reads_its_pairs_together(tmp_path, mon
     folder = fill(tmp_path / "store", shares)
     for at in range(4):
         fill(folder, shares, draw=at + 1, backbone=f"net{at}")
-    query = Data(str(folder)).snapshot.query()
+    query = LiveStore(str(folder)).snapshot.query()
     lines = list(query.index.ordered)
     made = []
     samples, points = Query.samples, Query._scores
@@ -192,7 +192,7 @@ def test_a_table_computes_one_epsilon_and_reads_its_pairs_together(tmp_path, mon
         "_scores",
         lambda self, found, wanted: made.extend(["point"] * len(wanted)) or points(self, found, wanted),
     )
-    table = paper_table(query, Data(str(folder)).status, lines, [], 0.2, "all")
+    table = paper_table(query, LiveStore(str(folder)).status, lines, [], 0.2, "all")
     assert table.family == 5
     assert made.count("samples") == 2
     assert made.count("point") == len(lines) == 15

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from stores import fill, page
 
 from orchestrator.drawing.blocks import Words
-from orchestrator.results.view import AXES, FACETS, PAGES, View, format_view, parse_view
+from orchestrator.results.view import AXES, FACETS, PAGES, PageView, format_view, parse_view
 
 name = st.text(min_size=1, max_size=12)
 names = st.lists(name, unique=True, max_size=3).map(tuple)
 views = st.builds(
-    View,
+    PageView,
     page=st.sampled_from(list(PAGES)),
     task=st.text(max_size=9),
     backbone=names,
@@ -33,7 +33,7 @@ views = st.builds(
     form=st.sampled_from(["lines", "heat"]),
     preset=st.sampled_from(["", "1", "2", "3", "4", "all"]),
     table=st.booleans(),
-    part=st.integers(1, 100_000),
+    portion=st.integers(1, 100_000),
     cell=st.text(max_size=70),
     only=st.sampled_from(["", "gained", "lost"]),
     live=st.booleans(),
@@ -41,7 +41,7 @@ views = st.builds(
 
 
 def test_every_field_of_a_view_is_tried():
-    assert {field.name for field in dataclasses.fields(View)} == set(View().__dict__)
+    assert {field.name for field in dataclasses.fields(PageView)} == set(PageView().__dict__)
 
 
 @given(views)
@@ -70,6 +70,6 @@ def test_an_unknown_value_falls_back_and_is_named_on_the_page(tmp_path, search, 
 
 def test_an_endless_address_is_not_read():
     assert parse_view("?r=" + "x" * 100_000) == (
-        View(),
+        PageView(),
         ["The address is longer than 8,000 characters and was not read."],
     )

@@ -22,7 +22,7 @@ from orchestrator.jobs.job import JobContext
 from orchestrator.pages.context import context_of
 from orchestrator.plan.compile import compile_plan
 from orchestrator.plan.estimate import survey_store
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
 from orchestrator.work import execute
 
@@ -164,7 +164,7 @@ def test_a_broken_file_is_named_and_hides_nothing_else(stores, capsys, tmp_path)
 
 def known(storage):
     """The evidence on every model of a store."""
-    snapshot = Data(str(storage)).snapshot
+    snapshot = LiveStore(str(storage)).snapshot
     return list(snapshot.models(snapshot.query()).known())
 
 
@@ -240,7 +240,7 @@ def test_seeds_with_other_images_are_compared_on_those_that_both_have(copied):
 def test_the_audit_and_the_flags_page_find_the_same(stores, capsys):
     folder, _ = stores
     models, _ = by_rule(capsys, folder / "full", "--no-probes")
-    data = Data(str(folder / "full"))
+    data = LiveStore(str(folder / "full"))
     page = pages.build(context_of(data, "?p=flags"))
     words = {row["rule"]: row["words"] for row in page.blocks[0].table.rows}
     assert {style.label(rule): model["words"] for rule, model in models.items()} == words

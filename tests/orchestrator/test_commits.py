@@ -86,7 +86,7 @@ def killed_at_line(number):
             os.kill(os.getpid(), signal.SIGKILL)
         return within
 
-    code = files._replace.__code__
+    code = files.write_file.__code__
     sys.settrace(lambda frame, event, argument: within if frame.f_code is code else None)
 
 
@@ -129,6 +129,6 @@ def test_the_test_can_fail(undisturbed, tmp_path, monkeypatch):
         if target.parent.name == "results":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(files, "_replace", in_place)
+    monkeypatch.setattr(files, "write_file", in_place)
     with pytest.raises(AssertionError, match="half-written"):
         goes_on(undisturbed, tmp_path / "store", lambda: None)

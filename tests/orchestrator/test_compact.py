@@ -15,7 +15,7 @@ from orchestrator.commands.cli import main
 from orchestrator.gridfile.grid import load
 from orchestrator.plan.compile import compile_plan
 from orchestrator.plan.estimate import survey_store as survey
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, StoreError, compact, merged, tables
 from orchestrator.store.claims import Claims
 
@@ -66,7 +66,7 @@ def test_the_same_rows_in_one_file_of_each_kind_wherever_the_store_lies(uri):
     assert merged.finished(again, [*paths(), "results/none.parquet"]) == set(paths())
     assert again.skipped == {}
     assert again.unsealed == set()
-    data = Data(uri)
+    data = LiveStore(uri)
     assert len(data.snapshot.index) == 10
     assert {cell for row in range(10) for cell in data.examples(data.snapshot.index, [row])} == {
         f"{job}-{at}" for job in JOBS for at in (0, 1)
@@ -120,7 +120,7 @@ def test_killed_between_any_two_changes_nothing_is_lost_or_doubled_and_the_next_
                 pass
         assert rows(Store(str(folder))) == before
         assert merged.finished(store, paths(JOBS[:2])) == set(paths(JOBS[:2]))
-        assert len(Data(str(folder)).snapshot.index) == 4
+        assert len(LiveStore(str(folder)).snapshot.index) == 4
         compact.compact(store)
         assert rows(Store(str(folder))) == before
         assert files(folder) == dict.fromkeys(("results", "outcomes", "examples"), (1, 1)), number
@@ -133,7 +133,7 @@ def test_killed_between_any_two_changes_nothing_is_lost_or_doubled_and_the_next_
 
 def test_readers_at_every_change_see_each_cell_once(tmp_path, monkeypatch):
     store = fill(Store(str(tmp_path)))
-    before, explorer, seen = rows(store), Data(str(tmp_path)), 0
+    before, explorer, seen = rows(store), LiveStore(str(tmp_path)), 0
 
     def look():
         nonlocal seen
@@ -166,7 +166,7 @@ def test_a_reader_whose_listing_is_old_reads_the_merged_files(tmp_path, monkeypa
         return listed
 
     monkeypatch.setattr(Store, "listing", then_compact)
-    late = Data(str(tmp_path))
+    late = LiveStore(str(tmp_path))
     assert len(late.snapshot.index) == 10
     assert not late.skipped
     # A listing that began before a compaction and ended after it has neither form: it is made again.
@@ -293,7 +293,7 @@ def test_what_was_computed_again_meanwhile_counts_once(tmp_path):
     # Of another one a compaction removed the outcomes, which a merged file has, before its results came.
     (tmp_path / f"outcomes/{JOBS[1]}.parquet").unlink()
     assert rows(Store(str(tmp_path))) == before
-    data = Data(str(tmp_path))
+    data = LiveStore(str(tmp_path))
     assert len(data.snapshot.index) == 10
     assert not data.skipped
     compact.compact(store)
@@ -307,7 +307,7 @@ def test_large_examples_stay_and_are_found_by_their_job(tmp_path, monkeypatch):
     store = fill(Store(str(tmp_path)))
     compact.compact(store)
     assert files(tmp_path) == {"results": (1, 1), "outcomes": (1, 1), "examples": (5, 0)}
-    data = Data(str(tmp_path))
+    data = LiveStore(str(tmp_path))
     assert all(data.examples(data.snapshot.index, [row]) for row in range(10))
 
 

@@ -26,7 +26,7 @@ from orchestrator.gridfile.stored import keep_grid
 from orchestrator.jobs.job import JobContext
 from orchestrator.pages.context import context_of
 from orchestrator.plan.compile import compile_plan
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 from orchestrator.results.view import PAGES
 from orchestrator.store import Store, leftovers, tables
 from orchestrator.work import execute
@@ -271,7 +271,7 @@ def command_verify(folder, grid, capsys, monkeypatch):
 
 
 def command_explore(folder, grid, capsys, monkeypatch):
-    data = Data(str(folder))
+    data = LiveStore(str(folder))
     for name in PAGES:
         pages.build(context_of(data, f"?p={name}"))
     return "\n".join(f"{name}: {reason}" for name, reason in data.skipped.items())
@@ -449,7 +449,7 @@ def test_old_leftovers_are_removed_and_young_ones_and_checkpoints_in_use_stay(fo
 
 def test_cells_that_two_grids_share_are_counted_once_everywhere(folder, whole, capsys):
     keep_grid(Store(str(folder)), "more", GRID.replace("name: damaged", "name: more").replace("0.1]", "0.1, 0.2]"), [])
-    data = Data(str(folder))
+    data = LiveStore(str(folder))
     assert (data.done, len(data.status.cells)) == (6, 8)
     assert "6 of 8 cells done" in _strip(data)[0].children
     assert main(["status", str(folder)]) == 1
@@ -457,7 +457,7 @@ def test_cells_that_two_grids_share_are_counted_once_everywhere(folder, whole, c
     assert "6 of 6 cells done" in said
     assert "6 of 8 cells done" in said
     attacked(folder, "outcomes").unlink()
-    assert Data(str(folder)).done == 4
+    assert LiveStore(str(folder)).done == 4
 
 
 def test_a_store_of_before_digests_is_done_and_says_once_that_it_has_none(folder, whole, capsys):

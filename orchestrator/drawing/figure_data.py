@@ -1,4 +1,4 @@
-"""What a figure shows, as numbers: the figure on the page and the one for a paper are drawn from the same objects."""
+"""The numbers of a figure: the figure on the page and the one for a paper are drawn from the same objects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Dot:
     score: Interval
     #: The score of each seed; none in a figure of differences.
     by_seed: Mapping[int, float]
-    #: Whether the marker is filled, and the flags for which it has a ring.
+    #: Whether the marker is filled, and the flags that its ring stands for.
     filled: bool = True
     flags: tuple[str, ...] = ()
 
@@ -51,11 +51,11 @@ class Drawing:
     #: The quantity on the vertical axis, and whether it is a difference.
     quantity: str
     difference: bool
-    #: The address of its view, where that is not the page's.
+    #: The address of its view; empty where it is the page's.
     view: str = ""
 
     def as_csv(self) -> str:
-        """Every number that is drawn."""
+        """Every number of the figure as CSV."""
         sink = io.StringIO()
         writer = csv.writer(sink, lineterminator="\n")
         header = ("panel", "rule", "epsilon", "value", "lo", "hi", "method", "images", "seeds", "by_seed", "filled")
@@ -107,13 +107,13 @@ def _scores(curve: Curve, rings: Mapping[tuple[int, float], Sequence[str]]) -> S
 def _differences(line: GapLine) -> Stroke:
     dots = [
         Dot(
-            epsilon=at.point.epsilon,
-            label=at.point.label,
-            tick=style.epsilon(at.point),
-            score=at.gap,
+            epsilon=gap_point.point.epsilon,
+            label=gap_point.point.label,
+            tick=style.epsilon(gap_point.point),
+            score=gap_point.gap,
             by_seed={},
-            filled=at.clear,
+            filled=gap_point.clear,
         )
-        for at in line.points
+        for gap_point in line.points
     ]
     return Stroke(curve=line.curve, dots=tuple(dots))

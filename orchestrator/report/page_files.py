@@ -13,19 +13,19 @@ from markupsafe import Markup
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Figure, Matrix, Page, Table, Triple, as_csv, shown
-from orchestrator.results.data import Data
-from orchestrator.results.examples import picture
 from orchestrator.drawing.latex import latex
 from orchestrator.drawing.paper import save
 from orchestrator.drawing.screen import Screen
+from orchestrator.results.examples import picture
+from orchestrator.results.live_store import LiveStore
 from orchestrator.results.view import parse_view
-from orchestrator.drawing.writing import write
+from orchestrator.store.files import write_file
 
 #: Rows of a table on a page; its CSV has all.
 MOST_ROWS = 500
 
 
-class Sheets:
+class PageWriter:
     """Writes pages of one store into a folder.
 
     `cells` are those that have a page of their own; `screen` also saves each figure as it looks on screen.
@@ -33,7 +33,7 @@ class Sheets:
 
     def __init__(
         self,
-        data: Data,
+        data: LiveStore,
         out: Path,
         title: str,
         menu: Sequence[tuple[str, str]],
@@ -60,7 +60,7 @@ class Sheets:
             elif isinstance(block, (Figure, Matrix)):
                 self._table(block.table, stem)
             if isinstance(block, Matrix) and block.rows:
-                write(self.out / "tables" / f"{stem}-{block.name}.tex", latex(block))
+                write_file(self.out / "tables" / f"{stem}-{block.name}.tex", latex(block).encode())
             if isinstance(block, Figure) and block.drawing is not None:
                 (self.out / "figures").mkdir(parents=True, exist_ok=True)
                 files = save(block.drawing, self.out / "figures" / f"{stem}-{block.name}", search)
@@ -79,11 +79,11 @@ class Sheets:
             menu=[(words, address, address == f"{name}.html") for words, address in self.menu],
             file=lambda table: f"{stem}-{table}",
         ).replace('href="tables/', f'href="{root}tables/')
-        write(self.out / f"{name}.html", text)
+        write_file(self.out / f"{name}.html", text.encode())
         return self.out / f"{name}.html"
 
     def address(self, search: str) -> str:
-        """Where a view is among the files; "" where it has none."""
+        """The file of a view; "" where it has none."""
         view, _ = parse_view(search)
         if not search:
             return ""
@@ -93,16 +93,16 @@ class Sheets:
         return address if address in {known for _, known in self.menu} else ""
 
     def _table(self, table: Table, stem: str) -> None:
-        write(self.out / "tables" / f"{stem}-{table.name}.csv", as_csv(table))
+        write_file(self.out / "tables" / f"{stem}-{table.name}.csv", as_csv(table).encode())
 
     def _images(self, triple: Triple) -> list[tuple[str, str]]:
         example = self.data.example(triple.cell, triple.image)
-        found = []
+        images = []
         for kind, words in (("clean", "clean"), ("difference", "difference"), ("adversarial", "adversarial")):
             image = picture(example, kind)
             if image is not None:
-                found.append((f"data:image/png;base64,{base64.b64encode(image).decode()}", words))
-        return found
+                images.append((f"data:image/png;base64,{base64.b64encode(image).decode()}", words))
+        return images
 
 
 def as_json(value: dict[str, Any]) -> Markup:

@@ -1,4 +1,4 @@
-"""Columns as whole numbers: millions of rows are told apart and sorted by these, not by their texts."""
+"""Columns as integer codes: millions of rows are compared and sorted by these, not by their texts."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Numbers = NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
-class Codes:
-    """A column: the different values that it has, ascending, and for each row the number of its value."""
+class Categories:
+    """A categorical column: its distinct values, ascending, and for each row the number of its value."""
 
     values: Sequence[Any]
     codes: Numbers
 
-    def at(self, rows: Numbers) -> Codes:
+    def take(self, rows: Numbers) -> Categories:
         """The same values, for these rows."""
-        return Codes(self.values, self.codes[rows])
+        return Categories(self.values, self.codes[rows])
 
     def texts(self) -> list[Any]:
         """The value of each row."""
-        found: list[Any] = np.array(self.values, dtype=object)[self.codes].tolist()
-        return found
+        texts: list[Any] = np.array(self.values, dtype=object)[self.codes].tolist()
+        return texts
 
 
-def joined(parts: Mapping[str, pa.Table], columns: Sequence[str]) -> pa.Table:
-    """The files as one table, each column in one piece."""
-    if parts:
-        return pa.concat_tables(parts.values()).select(columns).unify_dictionaries().combine_chunks()
+def joined(tables_by_file: Mapping[str, pa.Table], columns: Sequence[str]) -> pa.Table:
+    """The tables of all files as one, each column in one chunk."""
+    if tables_by_file:
+        return pa.concat_tables(tables_by_file.values()).select(columns).unify_dictionaries().combine_chunks()
     text = pa.dictionary(pa.int32(), pa.string())
     fields = [tables.RESULTS.field(name) for name in columns]
     kinds = [text if f.type == pa.string() and f.name != "cell" else f.type for f in fields]
@@ -45,38 +45,38 @@ def joined(parts: Mapping[str, pa.Table], columns: Sequence[str]) -> pa.Table:
     return pa.Table.from_batches([], schema)
 
 
-def encoded(column: pa.ChunkedArray, missing: Any) -> Codes:
-    """A column of `joined` by its values; `missing` stands where it has none."""
+def encoded(column: pa.ChunkedArray, missing: Any) -> Categories:
+    """A column of `joined` by its values; `missing` stands for nulls."""
     array = single(column)
     if not pa.types.is_dictionary(array.type):
         array = pc.dictionary_encode(array)
     known = array.dictionary.to_pylist()
     if len(known) == 1 and not array.null_count:
-        # Most columns are the same in every row of a store: nothing is stored for them.
-        return Codes(known, np.broadcast_to(np.int64(0), len(array)))
+        # Most columns have one value in all rows of a store: nothing is stored for them.
+        return Categories(known, np.broadcast_to(np.int64(0), len(array)))
     if array.null_count and missing not in known:
         known.append(missing)
     indices = array.indices if not array.null_count else pc.fill_null(array.indices, known.index(missing))
     codes = to_numpy(indices).astype(np.int64)
     used = np.flatnonzero(np.bincount(codes, minlength=len(known)))
-    order = sorted(used.tolist(), key=lambda at: known[at])
-    places = np.zeros(len(known), dtype=np.int64)
-    places[order] = np.arange(len(order))
-    return Codes([known[at] for at in order], places[codes])
+    order = sorted(used.tolist(), key=lambda position: known[position])
+    rank_of = np.zeros(len(known), dtype=np.int64)
+    rank_of[order] = np.arange(len(order))
+    return Categories([known[position] for position in order], rank_of[codes])
 
 
-def numbered(columns: Sequence[Codes]) -> tuple[Numbers, Numbers]:
+def numbered(columns: Sequence[Categories]) -> tuple[Numbers, Numbers]:
     """A number for each different combination of values, counted in the order of rows, and the first row of each."""
     number = np.zeros(len(columns[0].codes), dtype=np.int64)
     first = number[:1]
     for codes in columns:
         if len(codes.values) > 1:
-            # Numbers start anew after every column, so that their product stays in 64 bits.
-            again = pc.dictionary_encode(to_arrow(number * len(codes.values) + codes.codes)).indices
-            number = to_numpy(again).astype(np.int64)
+            # Renumbered after every column, so that the product stays within 64 bits.
+            renumbered = pc.dictionary_encode(to_arrow(number * len(codes.values) + codes.codes)).indices
+            number = to_numpy(renumbered).astype(np.int64)
     if len(number):
         first = np.zeros(int(number.max()) + 1, dtype=np.int64)
-        # Of the rows that are written to one place the last one stays.
+        # Of several rows that are written to one position the last one stays.
         first[number[::-1]] = np.arange(len(number))[::-1]
     return number, first
 
@@ -95,15 +95,15 @@ def superseded(table: pa.Table, order: Numbers, keys: Numbers) -> NDArray[np.boo
     finished = plain(single(rows["finished_at"]).cast(pa.int64()))
     by_cell = np.lexsort((finished, cell))
     later = np.append(False, cell[by_cell][1:] == cell[by_cell][:-1])
-    found = np.zeros(len(order), dtype=bool)
-    found[suspects[by_cell[later]]] = True
-    return found
+    superseded_rows = np.zeros(len(order), dtype=bool)
+    superseded_rows[suspects[by_cell[later]]] = True
+    return superseded_rows
 
 
 def plain(array: pa.Array) -> NDArray[np.float64]:
-    """Numbers; NaN where there is none."""
-    found = array.cast(pa.float64(), safe=False)
-    if found.null_count == len(found):
-        return np.full(len(found), np.nan)
-    numbers: NDArray[np.float64] = to_numpy(found)
-    return np.where(to_numpy(found.is_valid()), numbers, np.nan) if found.null_count else numbers
+    """Numbers; NaN for nulls."""
+    column = array.cast(pa.float64(), safe=False)
+    if column.null_count == len(column):
+        return np.full(len(column), np.nan)
+    numbers: NDArray[np.float64] = to_numpy(column)
+    return np.where(to_numpy(column.is_valid()), numbers, np.nan) if column.null_count else numbers
