@@ -7,7 +7,7 @@ import re
 from stores import fill, keep_grid, page
 
 from orchestrator.commands.cli import main
-from orchestrator.results.data import Data
+from orchestrator.results.live_store import LiveStore
 from orchestrator.results.view import PAGES
 
 
@@ -22,7 +22,7 @@ def test_every_command_says_the_same_of_a_compacted_store(tmp_path, capsys):
         for what in ("results", "outcomes", "curves"):
             assert main(["export", str(folder), "--what", what, "--out", str(tmp_path / "table.csv")]) == 0
             answers.append(sorted((tmp_path / "table.csv").read_text().splitlines()))
-        data = Data(str(folder))
+        data = LiveStore(str(folder))
         cell = str(data.snapshot.index.value("cell", 3))
         for search in [*(f"?p={name}" for name in PAGES), f"?p=cell&c={cell}"]:
             # But for where objects lie in memory, and the numbers of lines, which follow the order of files.
