@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.jobs import keys
+from orchestrator.results.line import LINE
 
 if TYPE_CHECKING:
     from orchestrator.jobs.job import Job
@@ -52,8 +53,12 @@ def _cells_of_job(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Plan
     # The model that is attacked comes first; a transfer has its BP twin after it.
     parents = [jobs[key] for key in job.parents]
     parent = parents[0]
-    figure, rule = _described(parent.spec, job.spec.get("score", {}))
-    attack = _member("attacks", job.spec["attack"])
+    # Imported here: a page of a store without planned cells does not need torch.
+    import signsym_core as ss
+    from orchestrator.jobs.setting import Setting, member_columns
+
+    columns = Setting.of(parent.spec, job.spec.get("score")).columns()
+    columns |= member_columns("attack", ss.ATTACKS.rebuild(job.spec["attack"]))
     cells: dict[str, list[tuple[str, float, str]]] = {}
     for cell, gradient, epsilon, label in keys.cells(job.spec):
         cells.setdefault(gradient, []).append((cell, epsilon, label))
@@ -61,35 +66,8 @@ def _cells_of_job(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Plan
         yield PlannedCells(
             grid=grid,
             experiment=job.experiment,
-            line=(*figure, *attack, gradient, *rule),
+            line=tuple((columns | {"gradient": gradient})[name] for name in LINE if name != "metric"),
             seed=int(parent.spec["seed"]),
             cells=tuple(planned),
             jobs=((job.key, job.title), *((parent.key, parent.title) for parent in parents)),
         )
-
-
-def _described(spec: Mapping[str, Any], score: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, str]]:
-    """A fine-tune as the columns of results describe it: those of a figure but the metric, and those of the rule."""
-    from signsym_core.finetune import FineTune
-    from signsym_core.registry import changed, rebuild
-
-    settings = changed(rebuild(FineTune, "finetune", spec["finetune"]))
-    dataset, backbone = _member("datasets", spec["dataset"]), _member("backbones", spec["backbone"])
-    weights = keys.canonical(spec["weights"])
-    task = spec["task"] | {"parameters": {**spec["task"]["parameters"], **score}}
-    figure = (*_member("tasks", task), *dataset, *backbone, weights, keys.canonical(settings))
-    return figure, _member("rules", spec["rule"])
-
-
-def _member(family: str, described: Mapping[str, Any]) -> tuple[str, str]:
-    import signsym_core as ss
-
-    registries: Mapping[str, Any] = {
-        "attacks": ss.ATTACKS,
-        "datasets": ss.DATASETS,
-        "backbones": ss.BACKBONES,
-        "rules": ss.RULES,
-        "tasks": ss.TASKS,
-    }
-    member = registries[family].rebuild(described)
-    return member.name, keys.canonical(member.changed())

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import yaml
 
 import signsym_core as ss
 from orchestrator.jobs import keys
 from orchestrator.jobs.job import Job
-from signsym_core.registry import Registry, rebuild
+from orchestrator.jobs.setting import Setting, written
 
 
 def one_cell(jobs: Mapping[str, Job], cell: str) -> str | None:
@@ -30,15 +28,9 @@ def one_cell(jobs: Mapping[str, Job], cell: str) -> str | None:
 
 def _grid(jobs: Mapping[str, Job], job: Job, gradient: str, label: str) -> str:
     finetune = jobs[job.parents[0]].spec
-    task = finetune["task"]["parameters"] | job.spec.get("score", {})
-    experiment: dict[str, Any] = {"task": _member(ss.TASKS, finetune["task"] | {"parameters": task})}
-    families: Mapping[str, Registry[Any]] = {"dataset": ss.DATASETS, "backbone": ss.BACKBONES, "rule": ss.RULES}
-    experiment |= {name: _member(family, finetune[name]) for name, family in families.items()}
-    weights = _weights(jobs, finetune["weights"])
-    if weights is not None:
-        experiment["weights"] = weights
-    experiment["finetune"] = _settings(finetune["finetune"])
-    attack = _member(ss.ATTACKS, job.spec["attack"])
+    setting = Setting.of(finetune, job.spec.get("score"))
+    experiment = setting.experiment(lambda key: jobs[key].spec, resolved=True)
+    attack = written(ss.ATTACKS.rebuild(job.spec["attack"]), resolved=True)
     if attack["name"] != "none":
         attack["epsilon"] = [_number(label)]
         if gradient != "none":
@@ -50,27 +42,6 @@ def _grid(jobs: Mapping[str, Job], job: Job, gradient: str, label: str) -> str:
         experiment["attacks"] = [attack | {"images": job.spec["images"]}]
     grid = {"name": "again", "seeds": [finetune["seed"]], "experiments": [experiment]}
     return yaml.safe_dump(grid, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)
-
-
-def _weights(jobs: Mapping[str, Job], weights: Mapping[str, Any] | None) -> Any:
-    if weights is None:
-        return None
-    if "pretrain" not in weights:
-        return weights.get("published") or weights["file"]
-    before = jobs[weights["pretrain"]].spec
-    dataset = _member(ss.DATASETS, before["dataset"])
-    return {"pretrain": {"dataset": dataset, "seed": before["seed"], **_settings(before["finetune"])}}
-
-
-def _member(family: Registry[Any], described: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = family.rebuild(described).parameters()
-    # YAML has lists and no tuples.
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}
-    return {"name": described["name"], **plain}
-
-
-def _settings(finetune: Mapping[str, Any]) -> dict[str, Any]:
-    return dataclasses.asdict(rebuild(ss.FineTune, "finetune", finetune))
 
 
 def _number(label: str) -> float | str:
