@@ -30,7 +30,8 @@ def completion(shell: str) -> str:
     for action in _actions(command_line):
         if action.metavar in completed:
             action.complete = completed[action.metavar]  # type: ignore[attr-defined]
-    return shtab.complete(command_line, shell, preamble=_GRIDS[shell].format(names=" ".join(shipped_grids())))
+    script: str = shtab.complete(command_line, shell, preamble=_GRIDS[shell].format(names=" ".join(shipped_grids())))
+    return script
 
 
 def _actions(options: argparse.ArgumentParser) -> Iterator[argparse.Action]:

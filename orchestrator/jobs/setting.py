@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import signsym_core as ss
 from orchestrator.jobs import keys
-from signsym_core.backbones import Backbone
-from signsym_core.datasets.base import DataSource
 from signsym_core.registry import Member, changed, not_default, rebuild
-from signsym_core.rules import Rule
-from signsym_core.tasks import Task
+
+if TYPE_CHECKING:
+    # Each imports torch, which pages do without.
+    from signsym_core.backbones import Backbone
+    from signsym_core.datasets.base import DataSource
+    from signsym_core.rules import Rule
+    from signsym_core.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

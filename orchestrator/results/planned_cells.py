@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import signsym_core as ss
 from orchestrator.jobs import keys
+from orchestrator.jobs.setting import Setting, member_columns
 from orchestrator.results.line import LINE
 
 if TYPE_CHECKING:
@@ -53,10 +55,6 @@ def _cells_of_job(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Plan
     # The model that is attacked comes first; a transfer has its BP twin after it.
     parents = [jobs[key] for key in job.parents]
     parent = parents[0]
-    # Imported here: a page of a store without planned cells does not need torch.
-    import signsym_core as ss
-    from orchestrator.jobs.setting import Setting, member_columns
-
     columns = Setting.of(parent.spec, job.spec.get("score")).columns()
     columns |= member_columns("attack", ss.ATTACKS.rebuild(job.spec["attack"]))
     cells: dict[str, list[tuple[str, float, str]]] = {}
