@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 
 from orchestrator.engine import connection, schedule
+from orchestrator.engine.controller import Controller
 from orchestrator.engine.dispatch import Feed
 from orchestrator.engine.frontier import Frontier, Retries
 from orchestrator.engine.progress import ProgressDisplay
@@ -63,8 +64,22 @@ def execute(key, spec, context):
     return spec.get("told")
 
 
+class Remembered:
+    """The most trials that Tune knew of at once."""
+
+    def __init__(self):
+        self.most, step = 0, Controller.step
+
+        def counted(controller):
+            step(controller)
+            self.most = max(self.most, len(controller._trials), len(controller._trial_metadata))
+
+        Controller.step = counted
+
+
 def main(folder, jobs, gpus, cpus, deaths="6"):
-    """Run the jobs, each until so many deaths of its worker, and print how each ended."""
+    """Run the jobs, each until so many deaths of its worker, and print how each ended and what Tune remembers."""
+    remembered = Remembered()
     table = {}
     for key, given in json.loads(jobs).items():
         keep = {name: given[name] for name in ("gpu", "cpu", "minutes") if name in given}
@@ -91,7 +106,7 @@ def main(folder, jobs, gpus, cpus, deaths="6"):
         context = JobContext(storage=folder, data_root="", git="", versions="", sign=claims.path)
         schedule.run(feed, context, execute)
     connection.disconnect()
-    print(json.dumps({"states": frontier.state, "blamed": blamed}))
+    print(json.dumps({"states": frontier.state, "blamed": blamed, "remembered": remembered.most}))
 
 
 if __name__ == "__main__":

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+from sweeps import finish, start
+
+from orchestrator.engine.controller import KEPT
 
 pytestmark = pytest.mark.slow
 
 DRIVER = Path(__file__).with_name("jobs.py")
 
 
-@pytest.fixture
-def ran(run, tmp_path):
-    """Runs jobs: (state by key, error by key, what each try of each job saw)."""
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """What became of jobs."""
 
-    def go(jobs, gpus=0, cpus=4, deaths=6, **options):
-        status, output = run(DRIVER, tmp_path, json.dumps(jobs), gpus, cpus, deaths, **options)
-        assert status == 0, output
-        told = json.loads(output.splitlines()[-1])
-        seen = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "seen").glob("*.json")}
-        return told["states"], told["blamed"], seen
-
-    return go
+    #: The state of each, the error of those that failed, and what each try of each saw.
+    states: dict
+    blamed: dict
+    seen: dict
+    #: The most trials that Tune knew of at once.
+    remembered: int
 
 
-def test_no_two_trials_overlap_on_a_share_of_a_gpu(ran):
+def run(folder, jobs, gpus=0, cpus=4, deaths=6, **options):
+    status, output = finish(start(DRIVER, folder, json.dumps(jobs), gpus, cpus, deaths, **options))
+    assert status == 0, output
+    seen = {path.stem: json.loads(path.read_text()) for path in (folder / "seen").glob("*.json")}
+    return Ran(**json.loads(output.splitlines()[-1]), seen=seen)
+
+
+def test_no_two_trials_overlap_on_a_share_of_a_gpu(tmp_path):
     shares = {"half": 0.5, "third": 0.3333, "whole": 1, "quarter": 0.25}
     jobs = {f"{name}{at}": {"gpu": gpu, "cpu": 1, "seconds": 0.5} for name, gpu in shares.items() for at in range(4)}
     jobs |= {f"none{at}": {"cpu": 1, "seconds": 0.5} for at in range(2)}
     # What fits beside each other must run beside each other: neither of these ends before the other began.
     jobs["half0"]["meets"], jobs["half1"]["meets"] = "half1", "half0"
-    states, _, seen = ran(jobs, gpus=2, cpus=8)
-    assert set(states.values()) == {"done"}
+    ran = run(tmp_path, jobs, gpus=2, cpus=8)
+    seen = ran.seen
+    assert set(ran.states.values()) == {"done"}
     assert len(seen) == len(jobs)
     for trial, saw in seen.items():
         asked = shares.get(trial.rstrip("0123456789-"), 0)
@@ -48,17 +58,18 @@ def test_no_two_trials_overlap_on_a_share_of_a_gpu(ran):
             assert sum(together) <= 1 + 1e-9
 
 
-def test_automatic_shares_follow_the_first_jobs_measured_memory(ran):
+def test_automatic_shares_follow_the_first_jobs_measured_memory(tmp_path):
     told = {"gpu_peak": 10 * 2**30, "gpu_total": 80 * 2**30}
     jobs = {f"a{at}": {"gpu": "auto", "cpu": 1, "seconds": 0.4, "told": told} for at in range(8)}
-    _, _, seen = ran(jobs, gpus=1, cpus=8)
-    by_start = sorted(seen.values(), key=lambda saw: saw["began"])
+    by_start = sorted(run(tmp_path, jobs, gpus=1, cpus=8).seen.values(), key=lambda saw: saw["began"])
     assert by_start[0]["share"] == 1
     # 10 GiB, 30 % more and 750 MiB are 13.7 of 80 GiB.
     assert {saw["share"] for saw in by_start[1:]} == {0.25}
 
 
-def test_each_cause_has_its_own_retry(ran):
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory):
+    """Jobs that fail in every way."""
     jobs = {
         "fine": {"seconds": 0.1},
         "flaky": {"seconds": 0.1, "fails": {"0": "error"}},
@@ -67,11 +78,17 @@ def test_each_cause_has_its_own_retry(ran):
         "killed": {"seconds": 0.1, "fails": {"0": "kill", "1": "kill"}},
         "large": {"seconds": 0.1, "gpu": 0.25, "fails": {"0": "memory", "1": "memory"}},
         "hangs": {"seconds": 0.1, "minutes": 0.25, "fails": {"0": "hang"}},
+        "exits": {"seconds": 0.1, "fails": dict.fromkeys("012", "exit")},
+        "mute": {"seconds": 0.1, "fails": dict.fromkeys("012", "unpicklable")},
     }
-    states, blamed, seen = ran(jobs, gpus=1)
-    wanted = dict.fromkeys(jobs, "done") | {"poison": "failed", "blocked": "blocked"}
-    assert states == wanted
-    assert blamed == {"poison": "ValueError: as the test wanted"}
+    return run(tmp_path_factory.mktemp("failing"), jobs, gpus=1)
+
+
+def test_each_cause_has_its_own_retry(failing):
+    failed = {"poison": "failed", "blocked": "blocked", "exits": "failed", "mute": "failed"}
+    done = dict.fromkeys(["fine", "flaky", "killed", "large", "hangs"], "done")
+    assert failing.states == done | failed
+    seen = failing.seen
     assert [(seen[f"large-{at}"]["share"], seen[f"large-{at}"]["halvings"]) for at in range(3)] == [
         (0.25, 0),
         (0.5, 1),
@@ -83,33 +100,42 @@ def test_each_cause_has_its_own_retry(ran):
     assert "poison-3" not in seen
 
 
-def test_an_error_between_the_job_and_ray_is_the_jobs_and_told_with_its_real_cause(ran):
-    jobs = {
-        "exits": {"seconds": 0.1, "fails": dict.fromkeys("012", "exit")},
-        "mute": {"seconds": 0.1, "fails": dict.fromkeys("012", "unpicklable")},
-        "fine": {"seconds": 0.1},
+def test_an_error_is_told_with_its_real_cause_also_where_it_came_between_the_job_and_ray(failing):
+    assert failing.blamed == {
+        "poison": "ValueError: as the test wanted",
+        "exits": "SystemExit: 3",
+        "mute": "TypeError: cannot pickle '_thread.lock' object",
     }
-    states, blamed, _ = ran(jobs)
-    assert states == {"exits": "failed", "mute": "failed", "fine": "done"}
-    assert blamed == {"exits": "SystemExit: 3", "mute": "TypeError: cannot pickle '_thread.lock' object"}
 
 
-def test_a_worker_that_rays_memory_monitor_ends_is_a_dead_worker_like_any_other(ran):
+def test_a_worker_that_rays_memory_monitor_ends_is_a_dead_worker_like_any_other(tmp_path):
     # Below what any machine uses, so that no job lives long.
     monitor = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
-    states, blamed, _ = ran({"large": {"seconds": 300}}, deaths=2, env=monitor)
-    assert states == {"large": "failed"}
-    assert blamed["large"].startswith("Ray's memory monitor ended the worker on ")
-    assert "used)" in blamed["large"]
+    ran = run(tmp_path, {"large": {"seconds": 300}}, deaths=2, env=monitor)
+    assert ran.states == {"large": "failed"}
+    assert ran.blamed["large"].startswith("Ray's memory monitor ended the worker on ")
+    assert "used)" in ran.blamed["large"]
 
 
-def test_the_first_attack_starts_before_the_last_fine_tune_ends(ran):
+@pytest.fixture(scope="module")
+def two_stages(tmp_path_factory):
+    """Four fine-tunes with six attacks each, and more jobs than Tune is to remember."""
     jobs = {f"f{at}": {"seconds": 0.6, "leads": True} for at in range(4)}
     jobs |= {f"f{at}-a{number}": {"seconds": 0.1, "parent": f"f{at}"} for at in range(4) for number in range(6)}
-    states, _, seen = ran(jobs, cpus=2)
-    assert set(states.values()) == {"done"}
-    fine_tunes = [saw for trial, saw in seen.items() if "a" not in trial]
-    attacks = [saw for trial, saw in seen.items() if "a" in trial]
+    jobs |= {f"short{number}": {"seconds": 0, "parent": "f3"} for number in range(2 * KEPT)}
+    return run(tmp_path_factory.mktemp("stages"), jobs, cpus=2)
+
+
+def test_the_first_attack_starts_before_the_last_fine_tune_ends(two_stages):
+    assert set(two_stages.states.values()) == {"done"}
+    fine_tunes = [saw for trial, saw in two_stages.seen.items() if trial[0] == "f" and "a" not in trial]
+    attacks = [saw for trial, saw in two_stages.seen.items() if trial[0] == "f" and "a" in trial]
     assert min(saw["began"] for saw in attacks) < max(saw["began"] for saw in fine_tunes)
     # Workers stay: two slots need few processes.
-    assert len({saw["pid"] for saw in seen.values()}) <= 4
+    assert len({saw["pid"] for saw in two_stages.seen.values()}) <= 4
+
+
+def test_tune_forgets_the_trials_that_are_over(two_stages):
+    assert len(two_stages.states) > 2 * KEPT
+    # And those that run, wait for a slot, or ended since it last forgot.
+    assert KEPT <= two_stages.remembered <= KEPT + 20
