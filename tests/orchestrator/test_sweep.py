@@ -18,14 +18,15 @@ import pytest
 import ray
 import torch
 from gate import HELD, Gate
+from PIL import Image
 from sweeps import TINY, WATCHDOG, finish, start
 
 from orchestrator.store import Store, tables
 
 pytestmark = pytest.mark.slow
 
-#: Columns that say when and how long, not what.
-CLOCK = ["seconds", "finished_at"]
+#: Columns that say when, how long and by which commit, not what.
+CLOCK = ["seconds", "finished_at", "git"]
 #: How many of the grid's three fine-tunes run at once on this machine.
 SLOTS = min(3, ray._private.utils.get_num_cpus())
 #: What a job of the grid leaves when it is done.
@@ -106,7 +107,7 @@ def test_under_bp_both_gradients_are_one_job(undisturbed):
 
 
 def test_provenance_and_clean_cells(undisturbed):
-    results = undisturbed.table
+    results = Store(str(undisturbed.storage)).results()
     assert results[["git", "versions", "device", "finetune_job"]].notna().all(axis=None)
     clean = results.query("attack == 'none'")
     assert clean["epsilon"].eq(0).all()
@@ -137,47 +138,98 @@ def test_adding_an_epsilon_runs_only_that(undisturbed, tmp_path):
     assert len(new) == 3 * 4
 
 
-def test_a_failed_job_is_retried_recorded_and_the_rest_goes_on(tmp_path, run):
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(
-        TINY.replace("rule: [bp, usf, brsf]", "rule: [usf]")
-        + """  - task: classification
+#: Asks for a GPU, for a tracker, and for data that are not there.
+FAILING = (
+    TINY.replace("rule: [bp, usf, brsf]", "rule: [usf]").replace(
+        "experiments:", "defaults: {resources: {gpu: 1}}\nexperiments:"
+    )
+    + """  - task: classification
     dataset: {name: imagefolder, path: not-there, size: 8}
     backbone: {name: smallcnn, width: 4}
     rule: [usf]
     finetune: {epochs: 1}
     attacks: [{name: fgsm, epsilon: 0.1}]
+callbacks: tensorboard
 """
-    )
-    storage = tmp_path / "store"
-    status, output = run("orchestrator/sweep.py", grid, "--storage", storage, "--data-root", tmp_path)
-    assert status == 1
-    assert f"image folder {tmp_path / 'not-there'} does not exist" in output
-    assert "--retry-failed" in output
-    results = table(storage)
-    assert set(results["dataset"]) == {"digits"}
-    assert len(results) == 9
-    failures = Store(str(storage)).table("failures", tables.FAILURES).to_pylist()
-    assert [failure["attempt"] for failure in failures] == [3]
-    assert "DataNotFoundError" in failures[0]["traceback"]
-    status, output = run("-m", "orchestrator.commands.cli", "status", storage)
-    assert status == 1
-    assert "1 failed, 2 blocked, 0 missing" in output
-    # Without --retry-failed the failure stands; with it, and the data in place, the sweep completes.
-    status, output = run("orchestrator/sweep.py", grid, "--storage", storage, "--data-root", tmp_path)
-    assert status == 1
-    assert "0 jobs to run" in output
-    from PIL import Image
+)
 
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """Exit status and output of what was typed, one after the other, for a grid that cannot be done at first."""
+
+    folder: Path
+    #: As the grid is, and then on the CPU.
+    on_gpu: tuple[int, str]
+    on_cpu: tuple[int, str]
+    failures: list[dict]
+    results: pandas.DataFrame
+    status: tuple[int, str]
+    #: The same again; and with --retry-failed when the data are there.
+    again: tuple[int, str]
+    retried: tuple[int, str]
+    status_then: tuple[int, str]
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("failed")
+    storage = folder / "store"
+    (folder / "grid.yaml").write_text(FAILING)
+    words = (folder / "grid.yaml", "--storage", storage, "--data-root", folder, "--trackers", folder / "trackers")
+    on_gpu = finish(sweep(*words))
+    words += ("--set", "defaults.resources.gpu=auto")
+    on_cpu = finish(sweep(*words))
+    failures = Store(str(storage)).table("failures", tables.FAILURES).to_pylist()
+    results = table(storage)
+    status = finish(start("-m", "orchestrator.commands.cli", "status", storage))
+    again = finish(sweep(*words))
     for split in ("train", "test"):
         for label, shade in (("dark", 20), ("light", 230)):
-            (tmp_path / "not-there" / split / label).mkdir(parents=True)
+            (folder / "not-there" / split / label).mkdir(parents=True)
             for at in range(4):
-                Image.new("RGB", (8, 8), (shade + at,) * 3).save(tmp_path / "not-there" / split / label / f"{at}.png")
-    retry = ("--data-root", tmp_path, "--retry-failed")
-    status, output = run("orchestrator/sweep.py", grid, "--storage", storage, *retry)
+                Image.new("RGB", (8, 8), (shade + at,) * 3).save(folder / "not-there" / split / label / f"{at}.png")
+    retried = finish(sweep(*words, "--retry-failed"))
+    status_then = finish(start("-m", "orchestrator.commands.cli", "status", storage))
+    return Failed(folder, on_gpu, on_cpu, failures, results, status, again, retried, status_then)
+
+
+def test_a_grid_that_asks_for_gpus_that_are_not_there_is_refused_before_a_job_runs(failed):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    status, output = failed.on_gpu
+    assert status == 2
+    assert "asks for 1 GPUs; the machine has 0 GPUs" in output
+    assert "defaults.resources.gpu=auto" in output
+    assert "11 cells, 0 done already" in failed.on_cpu[1]
+
+
+def test_a_failed_job_is_retried_recorded_and_the_rest_goes_on(failed):
+    status, output = failed.on_cpu
+    assert status == 1
+    assert f"image folder {failed.folder / 'not-there'} does not exist" in output
+    assert "--retry-failed" in output
+    assert set(failed.results["dataset"]) == {"digits"}
+    assert len(failed.results) == 9
+    assert [failure["attempt"] for failure in failed.failures] == [3]
+    assert "DataNotFoundError" in failed.failures[0]["traceback"]
+    status, output = failed.status
+    assert status == 1
+    assert "1 failed, 2 blocked, 0 missing" in output
+
+
+def test_a_failure_stands_until_it_is_to_be_retried(failed):
+    status, output = failed.again
+    assert status == 1
+    assert "0 jobs to run" in output
+    status, output = failed.retried
     assert status == 0, output
-    assert run("-m", "orchestrator.commands.cli", "status", storage)[0] == 0
+    assert failed.status_then[0] == 0
+
+
+def test_a_tracker_of_the_ecosystem_by_one_key(failed):
+    assert list((failed.folder / "trackers").rglob("events.out.tfevents.*"))
+    assert not [path for path in (failed.folder / "store").rglob("*") if path.suffix in (".pkl", ".pickle")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -374,32 +426,6 @@ def test_a_sweep_that_is_stopped_until_another_took_over_doubles_nothing_when_it
     assert {path for path, stamp in stamps(storage).items() if done.get(path) != stamp} <= {
         storage / "models" / job / "record.json" for job in running
     }
-
-
-def test_a_tracker_of_the_ecosystem_by_one_key(tmp_path, run):
-    (tmp_path / "grid.yaml").write_text(
-        TINY.replace("rule: [bp, usf, brsf]", "rule: [usf]") + "callbacks: tensorboard\n"
-    )
-    trackers = tmp_path / "trackers"
-    words = ["--storage", tmp_path / "store", "--trackers", trackers]
-    status, output = run("orchestrator/sweep.py", tmp_path / "grid.yaml", *words)
-    assert status == 0, output
-    assert list(trackers.rglob("events.out.tfevents.*"))
-    assert not [path for path in (tmp_path / "store").rglob("*") if path.suffix in (".pkl", ".pickle")]
-
-
-def test_a_grid_that_asks_for_gpus_that_are_not_there_is_refused_before_a_job_runs(tmp_path, run):
-    (tmp_path / "grid.yaml").write_text(TINY.replace("rule: [bp", "resources: {gpu: 1}\n    rule: [bp"))
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    status, output = run("orchestrator/sweep.py", tmp_path / "grid.yaml", "--storage", tmp_path / "store")
-    assert status == 2
-    assert "asks for 1 GPUs; the machine has 0 GPUs" in output
-    assert "defaults.resources.gpu=auto" in output
-    assert not (tmp_path / "store/results").exists()
-    words = ["--storage", tmp_path / "store", "--set", "experiments.0.resources.gpu=auto"]
-    status, output = run("orchestrator/sweep.py", tmp_path / "grid.yaml", *words)
-    assert status == 0, output
 
 
 def _carrying(mark):
