@@ -103,7 +103,7 @@ def _report(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator.commands.status import stored_plans
     from orchestrator.drawing.screen import Screen
     from orchestrator.engine.sweep import COMPLETE
-    from orchestrator.report.static import write_report
+    from orchestrator.reports.static import write_report
     from orchestrator.results.live_store import LiveStore
     from orchestrator.store.store import open_store
 

@@ -9,7 +9,7 @@ from stores import SHARES, block, fill, page
 
 from orchestrator.drawing.blocks import Figure, Links, Matrix, Words
 from orchestrator.pages import gap
-from orchestrator.report.static import write_report
+from orchestrator.reports.static import write_report
 from orchestrator.results.gaps import gap_lines
 from orchestrator.results.live_store import LiveStore
 

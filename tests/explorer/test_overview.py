@@ -11,7 +11,7 @@ from stores import fill
 
 from orchestrator.pages import overview
 from orchestrator.pages.context import context_of
-from orchestrator.report.static import write_report
+from orchestrator.reports.static import write_report
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
 from signsym_core.evidence import Evidence, Run

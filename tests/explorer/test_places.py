@@ -7,7 +7,7 @@ from pathlib import Path
 from stores import block, fill, page
 
 from orchestrator.drawing.blocks import Figure, Pictures
-from orchestrator.report.static import write_report
+from orchestrator.reports.static import write_report
 from orchestrator.results.live_store import LiveStore
 
 

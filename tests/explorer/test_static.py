@@ -12,7 +12,7 @@ from browser import look, opened
 from stores import fill, keep_grid
 
 from orchestrator.commands.cli import main
-from orchestrator.report.static import write_report
+from orchestrator.reports.static import write_report
 from orchestrator.results.live_store import LiveStore
 
 pytestmark = pytest.mark.slow
@@ -124,8 +124,8 @@ def test_a_page_is_read_once_and_links_the_numbers_of_its_figures(out):
 def test_the_gap_page_has_all_its_parts_and_each_answer_once(tmp_path, monkeypatch):
     # A page's parts are of two panels here, so that few networks and figures show what many do.
     monkeypatch.setattr("orchestrator.drawing.facets.MOST", 2)
-    monkeypatch.setattr("orchestrator.report.static._STATIC", ("gap",))
-    monkeypatch.setattr("orchestrator.report.static.MOST_CELLS", 1)
+    monkeypatch.setattr("orchestrator.reports.static._STATIC", ("gap",))
+    monkeypatch.setattr("orchestrator.reports.static.MOST_CELLS", 1)
     for number in range(3):
         fill(tmp_path / "store", seeds=(0,), images=10, draw=number, backbone=f"net{number}")
     write_report(LiveStore(str(tmp_path / "store")), tmp_path / "out", title="t")
@@ -134,7 +134,7 @@ def test_the_gap_page_has_all_its_parts_and_each_answer_once(tmp_path, monkeypat
     assert {row["backbone"] for row in rows} == {"net0", "net1", "net2"}
     assert text.count("uSF on net2 / digits, pgd at ") == 1
     assert "Nothing to compare" not in text
-    monkeypatch.setattr("orchestrator.report.static.MOST_PARTS", 2)
+    monkeypatch.setattr("orchestrator.reports.static.MOST_PARTS", 2)
     write_report(LiveStore(str(tmp_path / "store")), tmp_path / "few", title="t")
     assert "The first 2 of 3 parts are here" in (tmp_path / "few/gap-classification.html").read_text()
 

@@ -21,7 +21,7 @@ from orchestrator.pages import gap, overview
 from orchestrator.pages.context import PageContext, context_of
 from orchestrator.pages.paper_tables import PRESETS
 from orchestrator.pages.sentences import at_epsilon, finding
-from orchestrator.report.page_files import PageWriter
+from orchestrator.reports.page_files import PageWriter
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.view import PAGES, PageView, format_view
 from orchestrator.store.files import write_file

@@ -42,7 +42,7 @@ class PageWriter:
     ) -> None:
         self.data, self.out, self.title, self.menu, self.cells, self.screen = data, out, title, menu, cells, screen
         environment = Environment(
-            loader=PackageLoader("orchestrator.report"), autoescape=True, undefined=StrictUndefined
+            loader=PackageLoader("orchestrator.reports"), autoescape=True, undefined=StrictUndefined
         )
         environment.globals |= {"shown": shown, "json": as_json, "most": MOST_ROWS, "images": self._images}
         environment.globals |= {"address": self.address, "config": as_json(style.GRAPH_CONFIG)}
