@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 import torch
@@ -12,6 +13,15 @@ from sweeps import TINY, finish, start
 
 #: Fixtures that start a browser, a server or a program: every test that has one is slow.
 STARTING = {"chromium", "bucket", "run"}
+
+
+def pytest_configure():
+    """Under nohup and in the background of a script these signals are ignored, by what tests start as well; a handler
+    ignores them here alone, since no program inherits it.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
 
 
 def pytest_collection_modifyitems(items):
