@@ -10,7 +10,7 @@ from sweeps import ROOT
 
 pytestmark = pytest.mark.slow
 
-HEAVY = ("torch", "torchvision", "signsym_core")
+HEAVY = ("torch", "torchvision")
 
 
 def imported(module):
