@@ -10,6 +10,7 @@ import signal
 import sys
 
 import pytest
+import torch
 from sweeps import TINY
 
 from orchestrator.engine.prepare import sound_plan
@@ -46,6 +47,8 @@ def run(jobs, storage, prepare=lambda: None):
     if pid := os.fork():
         return os.waitpid(pid, 0)[1]
     try:
+        # The threads that this process's torch has started are not in a fork, which would wait for them for ever.
+        torch.set_num_threads(1)
         prepare()
         do(jobs, storage)
         os._exit(0)
