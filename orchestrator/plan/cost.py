@@ -8,6 +8,7 @@ whether a grid takes hours or weeks, not whether it takes four hours or five.
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import nn
@@ -46,7 +47,7 @@ def training_memory(backbone: Backbone, dataset: DataSource, settings: FineTune,
     """Bytes of tensors of a training: weights, gradients, two moments and B, the saved activations, the images."""
     if resources.gpu != "auto":
         return 0.0
-    weights, activations = _footprint(backbone, dataset.size or 224)
+    weights, activations = _footprint(backbone, _sides(dataset))
     return 6 * weights + 2 * activations * settings.batch_size + _data(dataset)
 
 
@@ -54,17 +55,22 @@ def attack_memory(backbone: Backbone, dataset: DataSource, resources: Resources)
     """Bytes of tensors of an attack: weights and B of two models, activations of a block of images, the images."""
     if resources.gpu != "auto":
         return 0.0
-    weights, activations = _footprint(backbone, dataset.size or 224)
+    weights, activations = _footprint(backbone, _sides(dataset))
     return 4 * weights + 2 * activations * BLOCK + _data(dataset)
 
 
 def _data(dataset: DataSource) -> float:
     """Bytes of the images, which are kept on the device as 8-bit pixels."""
-    return 3 * (dataset.size or 224) ** 2 * sum(dataset.counts)
+    return 3 * math.prod(_sides(dataset)) * sum(dataset.counts)
+
+
+def _sides(dataset: DataSource) -> tuple[int, int]:
+    """Height and width of an image; 224 x 224 where only the data know them."""
+    return dataset.sides or (224, 224)
 
 
 @functools.cache
-def _footprint(backbone: Backbone, size: int) -> tuple[float, float]:
+def _footprint(backbone: Backbone, sides: tuple[int, int]) -> tuple[float, float]:
     """Bytes of a network's weights, and of all layers' outputs for one image, from their shapes only."""
     activations = 0
 
@@ -73,17 +79,17 @@ def _footprint(backbone: Backbone, size: int) -> tuple[float, float]:
         activations += output.numel() * 4 if isinstance(output, torch.Tensor) else 0
 
     with torch.device("meta"):
-        model = backbone.build(10, channels=3, size=size).eval()
+        model = backbone.build(10, channels=3, size=min(sides)).eval()
         for module in model.modules():
             if not list(module.children()):
                 module.register_forward_hook(count)
-        model(torch.empty(1, 3, size, size))
+        model(torch.empty(1, 3, *sides))
     return 4.0 * sum(parameter.numel() for parameter in model.parameters()), float(activations)
 
 
 def _forward(backbone: Backbone, dataset: DataSource) -> float:
     """Multiply-adds of one image."""
-    return backbone.multiply_adds * ((dataset.size or 224) / 224) ** 2
+    return backbone.multiply_adds * math.prod(_sides(dataset)) / 224**2
 
 
 def _speed(resources: Resources) -> float:

@@ -17,9 +17,17 @@ from signsym_core.datasets.imagenet import ImageNet
 from signsym_core.datasets.imagenet100 import ImageNet100
 from signsym_core.datasets.lists import Lists
 from signsym_core.datasets.nuswide import NUSWIDE
+from signsym_core.datasets.permutation import Permutation
+from signsym_core.datasets.recall import Recall
+from signsym_core.datasets.temporal_order import TemporalOrder
+from signsym_core.datasets.temporal_order_3bit import TemporalOrder3Bit
 from signsym_core.registry import Registry
 
-#: Every data set; the one that needs no files first.
+#: Every data set; the one that needs no files first, generated sequences last.
 DATASETS: Registry[DataSource] = Registry(
-    "data set", [Digits, CIFAR10, COCO, NUSWIDE, ImageNet, ImageNet100, ImageFolder, Lists]
+    "data set",
+    [
+        *(Digits, CIFAR10, COCO, NUSWIDE, ImageNet, ImageNet100, ImageFolder, Lists),
+        *(TemporalOrder, TemporalOrder3Bit, Permutation, Recall),
+    ],
 )

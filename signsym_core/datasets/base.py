@@ -166,6 +166,11 @@ class DataSource(Member, ABC):
         return min(train, self.train_images or train), min(test, self.test_images or test)
 
     @property
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width in pixels of a model's input, where they are known without reading the data."""
+        return None if self.size is None else (self.size, self.size)
+
+    @property
     def flips(self) -> bool:
         """Whether a mirrored image keeps its label, so that training may flip it."""
         return True

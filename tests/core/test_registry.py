@@ -114,7 +114,10 @@ def test_the_families_have_their_members_in_the_order_of_tables(family):
                 "sdha-saat",
             ],
             "backbone": ["alexnet", "vgg16", "resnet18", "resnet50", "convnext_tiny", "vit_b_16", "smallcnn"],
-            "data set": ["digits", "cifar10", "coco", "nuswide", "imagenet", "imagenet100", "imagefolder", "lists"],
+            "data set": [
+                *("digits", "cifar10", "coco", "nuswide", "imagenet", "imagenet100", "imagefolder", "lists"),
+                *("temporal_order", "temporal_order_3bit", "permutation", "recall"),
+            ],
             "task": ["classification", "hashing"],
         }[family.family]
     )

@@ -1,0 +1,63 @@
+"""Associative recall: pairs of a key and a value, then one of the keys; the class is its value."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from signsym_core.datasets.sequences import Sequences
+from signsym_core.registry import require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recall(Sequences):
+    """`pairs` times a key and then its value, a symbol a step, and at the end one of the keys; the class is its value.
+
+    Symbols are the keys, then the values. The keys of a sequence differ; values are uniform and may repeat, and so is
+    the pair that is asked for. T = 2 pairs + 1.
+    """
+
+    name = "recall"
+    label = "associative recall"
+    citation = (
+        "after the associative recall of Graves, Wayne, Danihelka 2014, arXiv 1410.5401, section 4.3, with one symbol "
+        "for an item; a task for Munkhdalai, Sordoni, Wang, Trischler 2019, arXiv 1907.09720"
+    )
+
+    #: Pairs of a key and a value in a sequence.
+    pairs: int = 3
+    #: Symbols that are keys, and symbols that are values.
+    keys: int = 8
+    values: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(1 <= self.pairs <= 100, "pairs", "a whole number in 1 .. 100", self.pairs)
+        require(self.pairs <= self.keys <= 256, "keys", "a whole number from 'pairs' to 256", self.keys)
+        require(2 <= self.values <= 256, "values", "a whole number in 2 .. 256", self.values)
+
+    @property
+    def steps(self) -> int:
+        return 2 * self.pairs + 1
+
+    @property
+    def symbols(self) -> int:
+        return self.keys + self.values
+
+    @property
+    def stream(self) -> tuple[int, ...]:
+        return (self.pairs, self.keys, self.values)
+
+    def names(self) -> list[str]:
+        return [str(value) for value in range(self.values)]
+
+    def generate(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        # The order of as many random numbers is a uniform choice of keys that differ.
+        keys = torch.rand(count, self.keys, generator=generator).argsort(dim=1)[:, : self.pairs]
+        values = torch.randint(self.values, (count, self.pairs), generator=generator)
+        asked_pair = torch.randint(self.pairs, (count, 1), generator=generator)
+        shown = torch.stack([keys, self.keys + values], dim=2).flatten(1)
+        symbols = torch.cat([shown, keys.gather(1, asked_pair)], dim=1)
+        return symbols, values.gather(1, asked_pair).squeeze(1)
