@@ -229,6 +229,9 @@ def coerce(hint: Any, value: Any) -> Any:
     elif hint is int:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
+    elif hasattr(hint, "from_plain"):
+        # A type of values that files write as something plainer.
+        return hint.from_plain(value)
     elif isinstance(hint, type) and isinstance(value, hint):
         return value
     raise TypeError(describe(hint))
@@ -244,7 +247,7 @@ def describe(hint: Any) -> str:
     if origin is tuple:
         return f"a list of ({describe(arguments[0])})"
     names = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", type(None): "null"}
-    return names.get(hint, str(hint))
+    return names.get(hint) or str(getattr(hint, "words", hint))
 
 
 def require(condition: bool, name: str, expected: str, value: object) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.results.evidence import SETTING, AttackScore, Judgement, ModelEvidence
+from orchestrator.results.labels import words
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store.store import Store, StoreError
 from signsym_core.checks import MODEL
@@ -119,8 +120,8 @@ def _print(
         scored = judgement.exact or judgement.feedback or judgement.clean
         n = "" if scored is None else f"{scored.score.n} × {scored.score.seeds}"
         scores = [_percent(judgement.clean), judgement.label, _percent(judgement.exact), _percent(judgement.feedback)]
-        words = Text(judgement.verdict.words, style=_COLOURS[judgement.verdict.kind])
-        table.add_row(*_setting(model), n, *scores, words)
+        verdict = Text(judgement.verdict.words, style=_COLOURS[judgement.verdict.kind])
+        table.add_row(*_setting(model), n, *scores, verdict)
     console.print(table)
     console.print(
         "n: images × seeds. Scores in %, with 95 % intervals; the exact gradient is the result.", highlight=False
@@ -162,7 +163,7 @@ def _setting(model: ModelEvidence) -> tuple[str, str]:
 
 
 def _with_parameters(name: str, parameters: str) -> str:
-    inner = ", ".join(f"{key}={value}" for key, value in json.loads(parameters).items())
+    inner = ", ".join(f"{key}={words(value)}" for key, value in json.loads(parameters).items())
     return f"{name}({inner})" if inner else name
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
+
+import torch
 
 from orchestrator.gridfile.attacks import Attacks, refuse_twice
 from orchestrator.gridfile.cells import AttackChoice, Epsilon, Groups, ModelChoice, Pretrain, Stages, Weights
 from orchestrator.gridfile.nodes import Node, Problems
 from orchestrator.gridfile.values import MODEL_AXES, Amounts, Condition, built
 from orchestrator.jobs.job import STAGES, Resources
+from signsym_core.backbones import Backbone
 from signsym_core.finetune import FineTune
+from signsym_core.registry import ParameterError, UnknownNameError
+from signsym_core.rules import Rule
+from signsym_core.rules.convert import UnservedLayerError, layer_rules
 
 H = TypeVar("H", bound=Hashable)
 
@@ -218,6 +225,8 @@ def _refuse_misfit(point: Mapping[str, Any], training: Training, owner: Node) ->
             f"expected images of {backbone.sizes} for backbone {backbone.name!r}, got data set "
             f"{dataset.name!r} with size {dataset.size}"
         )
+    if (problem := _misnamed_layers(backbone, point["rule"])) is not None:
+        raise owner.error(problem)
     if training.weights is not None:
         weights, node = training.weights
         if isinstance(weights, Weights) and weights.published and backbone.published is None:
@@ -225,6 +234,20 @@ def _refuse_misfit(point: Mapping[str, Any], training: Training, owner: Node) ->
                 f"expected a path, pretrain or null for backbone {backbone.name!r}, which has no published weights, "
                 f"got {weights.source!r}"
             )
+
+
+@functools.lru_cache(maxsize=64)
+def _misnamed_layers(backbone: Backbone, rule: Rule) -> str | None:
+    """Why the layers that `rule` names are not those of `backbone`; None where they are."""
+    if rule.by_layer and not rule.bp_layers:
+        return None
+    try:
+        # On this device tensors have shapes and no numbers.
+        with torch.device("meta"):
+            layer_rules(backbone.build(2), rule)
+    except (UnknownNameError, ParameterError, UnservedLayerError) as error:
+        return f"rule {rule.name!r} on backbone {backbone.name!r}: {error}"
+    return None
 
 
 def _joined(requests: Sequence[_ModelRequest]) -> Groups:

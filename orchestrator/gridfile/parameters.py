@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from signsym_core.registry import ParameterError, build
+from signsym_core.rules import Layers
 
 Schema = dict[str, Any]
 
@@ -43,6 +44,8 @@ def parameters(cls: type[Any]) -> dict[str, Schema]:
 
 def annotation(hint: Any) -> Schema:
     """A type of a dataclass's field, as `signsym_core.registry.coerce` accepts values for it."""
+    if hint is Layers:
+        return {"type": "object", "minProperties": 1, "additionalProperties": {"$ref": "#/$defs/a-rule"}}
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return {"enum": list(arguments)}

@@ -91,5 +91,11 @@ def written(member: Member, resolved: bool) -> Any:
 
 def _values(settings: Any, resolved: bool) -> dict[str, Any]:
     values = dataclasses.asdict(settings) if resolved else not_default(settings)
-    # YAML has lists and no tuples.
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML writes it: lists and no tuples, mappings of no class of ours."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value

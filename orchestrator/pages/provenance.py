@@ -8,7 +8,7 @@ from datetime import datetime
 
 from orchestrator.drawing.blocks import Column, Facts, Table, Value
 from orchestrator.pages.context import PageContext
-from orchestrator.results.labels import mapping
+from orchestrator.results.labels import mapping, words
 
 _COLUMNS = (
     Column(key="seed", label="seed", kind="number"),
@@ -63,6 +63,8 @@ def settings(text: object) -> str:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return words(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -12,6 +12,8 @@ from orchestrator.results.line import LINE, Line
 _NAMED = ("backbone", "dataset", "attack", "rule")
 #: Settings that a title names where the lines of a task differ in them.
 _SETTINGS = ("task_params", "weights", "finetune")
+#: Members whose name alone says nothing.
+_NAMED_BY_PARAMETERS = frozenset({"mixed"})
 _SCORES = {"top1": "robust accuracy", "map": "mAP"}
 
 
@@ -38,9 +40,9 @@ class Labels:
     def of(self, line: Line, column: str) -> str:
         """A backbone, data set, attack or rule, with its parameters where lines differ in them."""
         name = str(getattr(line, column))
-        if len(self._params.get((line.task, column, name), ())) < 2:
+        if len(self._params.get((line.task, column, name), ())) < 2 and name not in _NAMED_BY_PARAMETERS:
             return name
-        inner = ", ".join(f"{key}={value}" for key, value in mapping(getattr(line, f"{column}_params")).items())
+        inner = ", ".join(f"{key}={words(value)}" for key, value in mapping(getattr(line, f"{column}_params")).items())
         return f"{name}({inner})" if inner else f"{name}(defaults)"
 
     def title(self, line: Line) -> str:
@@ -85,6 +87,17 @@ def mapping(text: str) -> Mapping[str, object]:
     except ValueError:
         return {"params": text}
     return value if isinstance(value, dict) else {"params": value}
+
+
+def words(value: object) -> str:
+    """The value of a parameter as people read it: "{layer1: usf, *: frsf(scale=xavier)}" for rules by layers."""
+    if not isinstance(value, dict):
+        return str(value)
+    if "name" in value:
+        inner = ", ".join(f"{key}={words(of_it)}" for key, of_it in value.items() if key != "name")
+        return f"{value['name']}({inner})" if inner else str(value["name"])
+    ordered = sorted(value.items(), key=lambda entry: entry[0] == "*")
+    return f"{{{', '.join(f'{key}: {words(of_it)}' for key, of_it in ordered)}}}"
 
 
 def _short(text: str) -> str:

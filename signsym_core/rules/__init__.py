@@ -7,7 +7,9 @@ from signsym_core.rules.bp import BP
 from signsym_core.rules.brsf import BRSF
 from signsym_core.rules.fa import FA
 from signsym_core.rules.frsf import FRSF
+from signsym_core.rules.mixed import Layers as Layers
+from signsym_core.rules.mixed import Mixed
 from signsym_core.rules.usf import USF
 
 #: Every learning rule, in the order of tables and legends.
-RULES: Registry[Rule] = Registry("rule", [BP, FA, USF, FRSF, BRSF])
+RULES: Registry[Rule] = Registry("rule", [BP, FA, USF, FRSF, BRSF, Mixed])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -41,6 +42,9 @@ class Rule(Member, ABC):
     #: Largest value of the raw draw: scale "unit" brings it to 1.
     draw_max: ClassVar[float] = 1.0
 
+    #: False for a rule that does not say by itself which B a layer has.
+    by_layer: ClassVar[bool] = True
+
     #: Layers that stay BP: names as in `named_modules`, or prefixes of them; "first" and "head" name the two ends.
     bp_layers: tuple[str, ...] = ()
 
@@ -48,6 +52,14 @@ class Rule(Member, ABC):
     def redraws(self) -> Redraw:
         """When the magnitudes are drawn again."""
         return "never"
+
+    def of_layers(self, names: Sequence[str]) -> list[Rule]:
+        """The rule of each of the layers that this rule serves, by their names in the order of the network."""
+        return [self] * len(names)
+
+    def left_to_bp(self, name: str) -> bool:
+        """Whether a module or parameter of this name that no rule can serve is BP's by this rule's own word."""
+        return self.exact
 
     def draw(self, out: Tensor, generator: torch.Generator) -> None:
         """Fill `out`, of the shape of the weight, with raw magnitudes. Only called where `random` is True."""

@@ -73,15 +73,35 @@ def convert(network: nn.Module, rule: str | Rule = "frsf", seed: int = 0, **para
 def _states(layers: list[tuple[str, nn.Linear | nn.Conv2d]], rule: Rule, seed: int) -> list[FeedbackState]:
     indices: dict[int, int] = {}
     states = []
-    weights = {id(layer.weight): layer.weight.shape for _, layer in layers}
-    shared = Draws(rule, seed, list(weights.values())) if rule.redraws == "update" else None
-    for name, layer in layers:
+    rules = rule.of_layers([name for name, _ in layers])
+    shared = {rule: Draws(rule, seed, sizes) for rule, sizes in _redrawn_sizes(layers, rules).items()}
+    for (name, layer), layer_rule in zip(layers, rules, strict=True):
         # Layers that share one weight share its feedback.
         index = indices.setdefault(id(layer.weight), len(indices))
-        states.append(FeedbackState(rule, seed, index, name))
-        states[-1].shared = shared
+        states.append(FeedbackState(layer_rule, seed, index, name))
+        states[-1].shared = shared.get(layer_rule)
         states[-1].begin(layer.weight)
     return states
+
+
+def _redrawn_sizes(layers: list[tuple[str, nn.Linear | nn.Conv2d]], rules: list[Rule]) -> dict[Rule, list[torch.Size]]:
+    """For each rule that draws after every update the shapes of all weights, empty ones for those it does not serve."""
+    every = {id(layer.weight): torch.Size([0]) for _, layer in layers}
+    sizes: dict[Rule, dict[int, torch.Size]] = {}
+    for (_, layer), rule in zip(layers, rules, strict=True):
+        if rule.redraws == "update":
+            sizes.setdefault(rule, dict(every))[id(layer.weight)] = layer.weight.shape
+    return {rule: list(of_weights.values()) for rule, of_weights in sizes.items()}
+
+
+def layer_rules(network: nn.Module, rule: Rule) -> dict[str, Rule]:
+    """The rule of each layer that `convert` would serve, by the layer's name; its errors, and the network unchanged."""
+    try:
+        open_attentions(network)
+        names = [name for name, _ in layers_to_convert(network, rule)]
+    finally:
+        close_attentions(network)
+    return dict(zip(names, rule.of_layers(names), strict=True))
 
 
 def revert(model: nn.Module) -> nn.Module:

@@ -25,6 +25,8 @@ class Draws:
         sizes = [math.prod(shape) for shape in shapes]
         self._starts = [sum(sizes[:place]) for place in range(len(sizes))]
         self._count = sum(sizes)
+        #: The first layer that is drawn for: two rules of one network never share their numbers.
+        self._first = next(place for place, size in enumerate(sizes) if size)
         #: Which draw `_numbers` is; 0: none.
         self.number = 0
         self._numbers: Tensor | None = None
@@ -46,7 +48,8 @@ class Draws:
 
     def seeded(self, number: int, device: torch.device) -> torch.Generator:
         """The generator at the beginning of draw `number`."""
-        return self.generator(device).manual_seed(seeds.derive(self.seed, "feedback", "all", number))
+        place = (self._first,) if self._first else ()
+        return self.generator(device).manual_seed(seeds.derive(self.seed, "feedback", "all", number, *place))
 
     def of(self, layer: int, number: int, weight: Tensor) -> Tensor:
         """Layer `layer`'s magnitudes of draw `number`, of the weight's shape and type; valid until another draw."""

@@ -69,14 +69,16 @@ def layers_to_convert(network: nn.Module, rule: Rule) -> list[tuple[str, nn.Line
         return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
     for name, module in modules:
-        if not rule.exact and not stays(name):
+        if not stays(name) and not rule.left_to_bp(name):
             _refuse_unserved(name, module, rule)
     served = [(name, module) for name, module in matrices if not stays(name) and not stays(_weight_of(name, module))]
     if not rule.exact:
         weights = {_weight_of(name, module) for name, module in matrices}
         for name, module in modules:
             for of_module, parameter in module.named_parameters(name, recurse=False):
-                if parameter.ndim > 1 and of_module not in weights and not stays(of_module):
+                if parameter.ndim <= 1 or of_module in weights or stays(of_module):
+                    continue
+                if not rule.left_to_bp(of_module):
                     _refuse_unless_no_matrix(of_module, list(parameter.shape), module, rule)
     return served
 
