@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core.outputs import outputs_of
-from signsym_core.rules.convert import exact_gradient
+from signsym_core.rules.base import Rule
+from signsym_core.rules.convert import exact_gradient, stepping_rule
 from signsym_core.tasks import Objective
 
 
@@ -42,13 +43,31 @@ def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labe
             loss = objective(outputs_of(model, images), labels)
         return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
 
-    actual = gradients()
+    rule = stepping_rule(model)
+    actual = gradients() if rule is None else _of_step(rule, model, objective, images, labels, parameters)
     with exact_gradient(model):
         exact = gradients()
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
     return [_row(name, g, g_bp) for (name, _), g, g_bp in zip(weights, actual, exact, strict=True)]
+
+
+def _of_step(
+    rule: Rule, model: nn.Module, objective: Objective, images: Tensor, labels: Tensor, parameters: list[nn.Parameter]
+) -> tuple[Tensor, ...]:
+    """The gradients that a rule's step of its own would give; those that the parameters have are not touched."""
+    everything = [*model.parameters(), *objective.parameters()]
+    before = [parameter.grad for parameter in everything]
+    try:
+        for parameter in everything:
+            parameter.grad = None
+        with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
+            rule.step(model, objective, images, labels, None)
+        return tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
+    finally:
+        for parameter, gradient in zip(everything, before, strict=True):
+            parameter.grad = gradient
 
 
 def _row(name: str, gradient: Tensor, exact: Tensor) -> LayerAlignment:

@@ -13,6 +13,7 @@ from signsym_core.health import Health
 from signsym_core.microbatch import backward
 from signsym_core.outputs import outputs_of
 from signsym_core.replay import Replay
+from signsym_core.rules.convert import stepping_rule
 from signsym_core.rules.together import Together
 from signsym_core.shadows import Shadows
 from signsym_core.tasks import Objective
@@ -22,7 +23,8 @@ class Step:
     """Training steps of `model` on `objective`; the results do not depend on how a step is executed.
 
     On a GPU, B of all layers is computed before the backward pass, and a step whose batch is not divided is recorded
-    and replayed (see `signsym_core.replay`).
+    and replayed (see `signsym_core.replay`). The step of a rule that has one of its own runs as it is: what it does on
+    the host cannot be replayed.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class Step:
     ) -> None:
         self.model, self.objective, self.optimizer, self.health = model, objective, optimizer, health
         self.micro_batch = micro_batch
+        rule = stepping_rule(model)
+        self._backward = backward if rule is None else rule.step
         self._replay: Replay | None = None
         self._between: Callable[[], None] | None = None
-        if device.type == "cuda" and micro_batch is None:
+        if device.type == "cuda" and micro_batch is None and rule is None:
             self._together = Together(model, torch.bfloat16 if precision == "bf16" else None)
             self._shadows = Shadows(model) if precision == "bf16" else None
             if self._together.serves:
@@ -54,7 +58,7 @@ class Step:
         """
         if self._replay is None:
             self.optimizer.zero_grad(set_to_none=True)
-            loss = backward(self.model, self.objective, images, labels, self.micro_batch)
+            loss = self._backward(self.model, self.objective, images, labels, self.micro_batch)
             norms = self.health.norms()
             if between is not None:
                 between()

@@ -117,7 +117,7 @@ def run_attacks(request: Request, console: Console) -> None:
     computed: dict[Any, ss.Outcome] = {}
     for choice, epsilons in requested.items():
         # With B = W both gradients are equal, so they are computed once.
-        gradient = "exact" if rule.exact and choice.gradient == "feedback" else choice.gradient
+        gradient = "exact" if rule.sends_gradient and choice.gradient == "feedback" else choice.gradient
         key = (choice.attack, gradient)
         if key not in computed:
             settings: dict[str, Any] = {} if gradient == "none" else {"gradient": gradient}

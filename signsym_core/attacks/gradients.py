@@ -39,7 +39,7 @@ class Source(ABC):
 
     def computed(self, rule: Rule) -> str:
         """The name of the source with the same numbers under `rule`, so that they are computed only once."""
-        return "exact" if rule.exact else self.name
+        return "exact" if rule.sends_gradient else self.name
 
 
 class Feedback(Source):
@@ -73,6 +73,10 @@ class Transfer(Exact):
         assert problem.twin is not None
         return problem.twin
 
+    def computed(self, rule: Rule) -> str:
+        # The twin is fine-tuned with BP: of a model of BP it is the model itself.
+        return "exact" if rule.trains_as_bp else self.name
+
 
 class EOT(Source):
     """The mean of the gradients over `DRAWS` draws of B: the expectation over transformation of Athalye et al. 2018.
@@ -91,7 +95,7 @@ class EOT(Source):
         return [redrawn(model, number) for number in range(self.DRAWS)]
 
     def computed(self, rule: Rule) -> str:
-        return "feedback" if rule.redraws == "never" and not rule.exact else super().computed(rule)
+        return "feedback" if rule.redraws == "never" and not rule.sends_gradient else super().computed(rule)
 
 
 class Hybrid(Feedback):

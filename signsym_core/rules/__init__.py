@@ -10,6 +10,7 @@ from signsym_core.rules.frsf import FRSF
 from signsym_core.rules.mixed import Layers as Layers
 from signsym_core.rules.mixed import Mixed
 from signsym_core.rules.usf import USF
+from signsym_core.rules.whole import StepRule as StepRule
 
 #: Every learning rule, in the order of tables and legends.
 RULES: Registry[Rule] = Registry("rule", [BP, FA, USF, FRSF, BRSF, Mixed])

@@ -17,9 +17,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from signsym_core.microbatch import backward
 from signsym_core.registry import Member
+from signsym_core.tasks import Objective
 
 #: The size s that B is given: see `Rule.size`.
 Scale = Literal["rms", "rms_channel", "mean_abs", "xavier", "he_fanout", "unit"]
@@ -61,6 +63,16 @@ class Rule(Member, ABC):
         """Whether a module or parameter of this name that no rule can serve is BP's by this rule's own word."""
         return self.exact
 
+    @property
+    def trains_as_bp(self) -> bool:
+        """Whether training is that of BP, so that a model's BP twin is the model itself."""
+        return self.exact
+
+    @property
+    def sends_gradient(self) -> bool:
+        """Whether the backward pass of a model is its gradient, so that feedback and exact gradient are one."""
+        return self.exact
+
     def draw(self, out: Tensor, generator: torch.Generator) -> None:
         """Fill `out`, of the shape of the weight, with raw magnitudes. Only called where `random` is True."""
         raise NotImplementedError(f"{self.name} declares random magnitudes and does not draw them")
@@ -72,6 +84,18 @@ class Rule(Member, ABC):
     @abstractmethod
     def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
         """Write B into `out` from W, the draw and its size."""
+
+    def step(
+        self, model: nn.Module, objective: Objective, images: Tensor, labels: Tensor, micro_batch: int | None
+    ) -> Tensor:
+        """Add a batch's gradients to the `.grad` of the parameters, the objective's too; the loss, detached.
+
+        What a fine-tune calls once for each update, with gradients that are None before; by default the model's
+        backward pass. `images` [n, channels, height, width] and `labels` are the whole batch; at most `micro_batch`
+        images are to be in the network at once. A gradient that is computed by hand goes through
+        `signsym_core.rules.whole.add_gradient`.
+        """
+        return backward(model, objective, images, labels, micro_batch)
 
     def build_rounded(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
         """`build`, into an `out` of fewer bits than W: rounded once."""

@@ -139,6 +139,12 @@ def exact_gradient(model: nn.Module) -> Iterator[nn.Module]:
             layer.plain = plain
 
 
+def stepping_rule(model: nn.Module) -> Rule | None:
+    """The rule of `model` that has a `step` of its own; None where the model's backward pass is what trains it."""
+    rules = dict.fromkeys(layer.state.rule for _, layer in converted(model))
+    return next((rule for rule in rules if type(rule).step is not Rule.step), None)
+
+
 def redraws(model: nn.Module) -> bool:
     """Whether a layer of `model` redraws its magnitudes, so that its B is one draw of many."""
     return any(layer.state.rule.redraws != "never" for _, layer in converted(model))
