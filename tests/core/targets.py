@@ -13,8 +13,8 @@ QUICK = {
     "fab": {"steps": 2, "targets": 2},
     "autoattack": {"steps": 3, "targets": 1, "queries": 8},
     "square": {"queries": 15},
-    "hopskipjump": {"steps": 1, "first_evaluations": 20},
-    "boundary": {"steps": 12},
+    "hopskipjump": {"steps": 1, "first_evaluations": 20, "queries": 150},
+    "boundary": {"steps": 12, "queries": 150},
 }
 
 #: The same for attacks of Foolbox.

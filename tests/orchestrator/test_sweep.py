@@ -315,7 +315,9 @@ def _interrupted(storage, status, output):
 def _left(mark, folder):
     """What the program that clears up after a killed driver has left when it ended; it is ended then."""
     until(lambda: not any(b"watch.py" in command for command in _carrying(mark).values()))
-    left, folder_left = _carrying(mark), folder.exists()
+    # One that is just ending has no command line any more.
+    left = {pid: command for pid, command in (_carrying(mark) | _holding(folder)).items() if command}
+    folder_left = folder.exists()
     for pid in left:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -438,6 +440,17 @@ def _carrying(mark):
     return commands
 
 
+def _holding(folder):
+    """The command lines, by id, of the processes that have a file below the folder open."""
+    commands = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            files = [os.readlink(file) for file in Path("/proc", pid, "fd").iterdir()]
+            if any(file.startswith(f"{folder}/") for file in files):
+                commands[int(pid)] = _command(pid)
+    return commands
+
+
 def _below(root):
     """Ids of the processes that descend from `root`."""
     parents = {}
@@ -454,5 +467,6 @@ def _below(root):
 
 def _command(pid):
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read()
+        # A process that renames itself leaves zeros behind its title.
+        return file.read().rstrip(b"\0")
     return b""
