@@ -11,6 +11,9 @@ from places import bucket as bucket
 from places import uri as uri
 from sweeps import TINY, finish, start
 
+from orchestrator.engine import sweep
+from orchestrator.engine.prepare import prepare
+
 #: Fixtures that start a browser, a server or a program: every test that has one is slow.
 STARTING = {"chromium", "bucket", "run"}
 
@@ -47,6 +50,12 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def planned_here(monkeypatch):
+    """A sweep's plan is made in this process: a fresh one for each command would import torch."""
+    monkeypatch.setattr(sweep, "prepare_apart", prepare)
 
 
 @pytest.fixture

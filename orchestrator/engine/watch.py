@@ -3,8 +3,8 @@
 Its input is a pipe from the driver, which closes when the driver ends, also by SIGKILL. Ray's processes then stay for
 seconds, and some for ever; those that were started with MARK in their environment are killed, and FOLDER, with Ray's
 sockets and logs, is removed. A process that renames itself writes its title over its environment: those of Ray are
-known by their title and by the logs in FOLDER that they hold open. Standard library only, to stay small: it waits beside
-the driver for days.
+known by their title and by the logs in FOLDER that they hold open. Standard library only, to stay small: it waits
+beside the driver for days.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONGEST = 30.0
 
 
 def processes(mark: str, folder: str) -> list[int]:
-    """Ids of the processes that have the mark in their environment, or Ray's title and an open file below the folder."""
+    """Ids of processes with the mark in their environment, or with Ray's title and an open file below the folder."""
     pids = map(int, filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc/self") else []))
     return [pid for pid in pids if _marked(pid, mark) or _titled(pid, folder)]
 

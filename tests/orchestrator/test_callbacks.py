@@ -57,6 +57,7 @@ def test_a_user_in_an_address_is_one(address):
     assert list(secrets("tracking_uri", "https://host/x@y")) == []
 
 
+@pytest.mark.usefixtures("planned_here")
 @pytest.mark.parametrize("by_file", [True, False])
 def test_a_sweep_with_one_writes_nothing_and_repeats_nothing(tmp_path, capsys, by_file):
     text = BASE | {"callbacks": [{"name": "wandb", "api_key": "hunter2"}]} if by_file else BASE

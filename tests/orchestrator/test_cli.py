@@ -14,12 +14,13 @@ import safetensors.numpy
 
 from orchestrator.commands.cli import main
 from orchestrator.engine import sweep
-from orchestrator.engine.prepare import prepare
 from orchestrator.gridfile import stored
 from orchestrator.gridfile.grid import load
 from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store, tables
 from signsym_core import seal
+
+pytestmark = pytest.mark.usefixtures("planned_here")
 
 BROKEN = sorted((Path(__file__).parent / "broken_grids").glob("*.yaml"))
 
@@ -101,8 +102,6 @@ def no_ray(monkeypatch):
 @pytest.mark.usefixtures("no_ray")
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
 def test_no_broken_grid_runs_or_writes_anything(tmp_path, monkeypatch, capsys, path):
-    # In this process: a fresh one for each of so many files would import torch each time.
-    monkeypatch.setattr(sweep, "prepare_apart", prepare)
     monkeypatch.chdir(tmp_path)
     for command in (["sweep", str(path)], ["sweep", str(path), "--plan"], ["plan", str(path)]):
         assert main(command) == 2
