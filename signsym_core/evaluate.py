@@ -125,11 +125,11 @@ def attack(
     0/1 [n, classes]; `epsilons` a list of numbers or fractions such as "8/255". The model gives logits [n, classes],
     as they are or as `.logits` or under the key "logits" of what it returns.
 
-    `gradient` says where the attack's gradient comes from, a name of `GRADIENTS`: "feedback"; "exact"; "transfer", the
-    exact gradient of the network `surrogate`; "eot", the mean over draws of B; "hybrid", the best of feedback and
-    transfer, which takes a `surrogate` too. `parameters` are the attack's. A task that retrieves needs a `gallery`,
-    the model's codes of the database and of the training images, and for a surrogate a `surrogate_gallery`, with the
-    surrogate's codes of the training images.
+    `gradient` says where the attack's gradient comes from, a name of `GRADIENTS`: "feedback"; "exact"; "mixed", the
+    mean of the directions of both; "transfer", the exact gradient of the network `surrogate`; "eot", the mean over
+    draws of B; "hybrid", the best of feedback and transfer, which takes a `surrogate` too. `parameters` are the
+    attack's. A task that retrieves needs a `gallery`, the model's codes of the database and of the training images, and
+    for a surrogate a `surrogate_gallery`, with the surrogate's codes of the training images.
     Every adversarial image is brought back into its ε-ball and into [0, 1] here, whatever the attack proposes. Each
     epsilon's outcome is that of a call with this epsilon alone. With `carry`, an image lost at one epsilon counts as
     lost at every larger one (its image is valid there) and is not attacked again: fewer passes, curves that never
@@ -208,7 +208,7 @@ def attack(
                 twin = Problem(surrogate, *block, GRADIENTS["exact"].views, passes, size, tally, codes)
                 twin.judges, twin.dtype = False, dtype
             problem = Problem(model, *block, source.views, passes, size, tally, gallery, twin)
-            problem.dtype = dtype
+            problem.dtype, problem.join = dtype, source.join
             if start == 0:
                 # So that what a library draws for the first block can be drawn without us too.
                 problem.seed = seed

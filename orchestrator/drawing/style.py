@@ -42,6 +42,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 GRADIENT_WORDS = {
     "feedback": "its own feedback",
     "exact": "the exact gradient",
+    "mixed": "the mean of feedback and exact gradient",
     "transfer": "the BP twin's gradient",
     "eot": "feedback averaged over draws of B",
     "hybrid": "the better of feedback and transfer",

@@ -23,8 +23,8 @@ from signsym_core.finetune import FineTune
 
 #: Multiply-adds per second of one GPU, and of one CPU core, in such networks.
 GPU, CORE = 8e12, 2e10
-#: Cost of a source of gradients relative to the feedback: the draws of B, and the attacks that a hybrid runs.
-GRADIENT_COST = {"eot": EOT.DRAWS, "hybrid": 3}
+#: Cost of a source of gradients relative to the feedback: two gradients, draws of B, the attacks that a hybrid runs.
+GRADIENT_COST = {"mixed": 2, "eot": EOT.DRAWS, "hybrid": 3}
 #: Seconds of a job beside its arithmetic: loading and saving.
 START = 3.0
 

@@ -48,7 +48,7 @@ RESULTS = _schema(
         (
             "gradient",
             _text,
-            "source of the attack's gradient: feedback, exact, transfer, eot, hybrid; none where it asks for none",
+            "source of the attack's gradient: feedback, exact, mixed, transfer, eot, hybrid; none where none is",
         ),
         (
             "surrogate_job",

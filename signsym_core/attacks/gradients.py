@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from signsym_core.attacks.ball import within_ball
 from signsym_core.attacks.base import Attack
-from signsym_core.attacks.problem import Problem
+from signsym_core.attacks.problem import Join, Problem
 from signsym_core.rules.base import Rule
 from signsym_core.rules.convert import exact_gradient, redrawn, redraws
 
@@ -24,6 +25,8 @@ class Source(ABC):
     name: ClassVar[str]
     #: Whether it needs a surrogate: in a sweep the twin, which was fine-tuned with BP from the same seed and data.
     twin: ClassVar[bool] = False
+    #: One gradient from those of all views, in their order; None: their mean.
+    join: ClassVar[Join | None] = None
 
     @abstractmethod
     def views(self, model: nn.Module) -> Sequence[AbstractContextManager[Any]]:
@@ -98,6 +101,37 @@ class EOT(Source):
         return "feedback" if rule.redraws == "never" and not rule.sends_gradient else super().computed(rule)
 
 
+def _direction(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of images [n, ...] at length 1, or 0, and their lengths [n, 1, ...]."""
+    inner = tuple(range(1, gradient.ndim))
+    # Divided by the largest entry first: the squares of small and of large gradients leave float32.
+    largest = gradient.abs().amax(dim=inner, keepdim=True)
+    scaled = gradient / torch.where(largest > 0, largest, 1)
+    length: Tensor = torch.linalg.vector_norm(scaled, dim=inner, keepdim=True)
+    return scaled / torch.where(length > 0, length, 1), largest * length
+
+
+def mean_direction(gradients: Sequence[Tensor]) -> Tensor:
+    """`Mixed`'s gradient from the feedback and the exact gradient."""
+    (along, size), (true, true_size) = map(_direction, gradients)
+    return torch.where(true_size > 0, true_size, size) * ((along + true) / 2)
+
+
+class Mixed(Source):
+    """The mean of the feedback and the exact gradient, each brought to length 1 first, image by image.
+
+    g = |g_e| · (g_f / |g_f| + g_e / |g_e|) / 2, with the feedback g_f, the exact gradient g_e and Euclidean norms: the
+    mean's direction, at the size of the exact gradient for attacks that measure with it. Where one of both is 0, g is
+    half of the other. It goes up what both go up, however large B is; two forward and two backward passes.
+    """
+
+    name = "mixed"
+    join = staticmethod(mean_direction)
+
+    def views(self, model: nn.Module) -> Sequence[AbstractContextManager[Any]]:
+        return [contextlib.nullcontext(), exact_gradient(model)]
+
+
 class Hybrid(Feedback):
     """Transfer, then refine, and the best of both for each image: in the spirit of Lin and Sengupta 2025.
 
@@ -134,4 +168,6 @@ class Hybrid(Feedback):
 
 
 #: Every source, by its name.
-GRADIENTS: Mapping[str, Source] = {source.name: source for source in (Feedback(), Exact(), Transfer(), EOT(), Hybrid())}
+GRADIENTS: Mapping[str, Source] = {
+    source.name: source for source in (Feedback(), Exact(), Mixed(), Transfer(), EOT(), Hybrid())
+}

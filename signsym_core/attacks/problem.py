@@ -24,6 +24,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 #: The contexts that a model is differentiated in, each entered once; its gradient is the mean over them.
 Views = Callable[[nn.Module], Sequence[AbstractContextManager[Any]]]
 
+#: The gradients of all views of some images to one.
+Join = Callable[[Sequence[Tensor]], Tensor]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Told:
@@ -80,6 +83,8 @@ class Problem:
         self.judges = True
         #: The type of the model's input, which may have fewer bits than `images`.
         self.dtype = images.dtype
+        #: What makes one gradient of those of all views; None: their mean.
+        self.join: Join | None = None
         self._results: dict[Hashable, tuple[tuple[Tensor, ...], Tensor]] = {}
         #: The gradient, the outputs, and the number of non-finite gradient entries, by whether the tally was careful.
         self._clean: dict[bool, tuple[Tensor, Tensor, Tensor]] = {}
@@ -208,7 +213,7 @@ class Problem:
         subset = Problem(self.model, self.task, images, labels, noise, seeds, *shared)
         subset.start = None if self.start is None else self.start[chosen]
         subset.judges, subset.dtype, subset.numbers = self.judges, self.dtype, self.numbers[chosen]
-        subset.seed = self.seed
+        subset.seed, subset.join = self.seed, self.join
         subset._parent = (self, chosen)
         return subset
 
@@ -230,7 +235,7 @@ class Problem:
 
     def _backward(self, loss: Loss, images: Tensor, places: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         views = self.views(self.model)
-        mean: Tensor | None = None
+        gradients: list[Tensor] = []
         for view in views:
             self.passes.backwards += 1
             self.passes.images_backward += len(images)
@@ -243,9 +248,11 @@ class Problem:
                     mended(total)
                 gradient = gradient_of(total, variable)
             gradient = self.tally.usable(gradient, numbers)
-            mean = gradient if mean is None else mean + gradient
-        assert mean is not None
-        return (mean if len(views) == 1 else mean / len(views)), outputs.detach()
+            # A mean needs only the sum so far: there may be many views.
+            gradients = [*gradients, gradient] if self.join or not gradients else [gradients[0] + gradient]
+        if self.join is not None:
+            return self.join(gradients), outputs.detach()
+        return (gradients[0] if len(views) == 1 else gradients[0] / len(views)), outputs.detach()
 
     def _check(self, outputs: Tensor) -> None:
         """Check once for the block that the labels fit, since reading them synchronises with the device."""

@@ -10,10 +10,11 @@ from torch import nn
 import signsym_core as ss
 from signsym_core.attacks import Attack
 from signsym_core.attacks.ball import within_ball
+from signsym_core.attacks.gradients import mean_direction
 from signsym_core.rules.convert import redrawn
 from signsym_core.rules.state import FeedbackState
 
-SOURCES = ["feedback", "exact", "transfer", "eot", "hybrid"]
+SOURCES = ["feedback", "exact", "mixed", "transfer", "eot", "hybrid"]
 
 
 def test_the_sources_are_these():
@@ -33,6 +34,34 @@ def test_eot_follows_the_mean_of_the_gradients_over_redraws():
     assert torch.equal(made.adversarial[0], within_ball(images, images + 0.1 * (total / draws).sign(), 0.1))
     assert made.images_backward == draws * 40
     assert made.backwards == draws
+
+
+@pytest.mark.parametrize("rule", ["fa", "usf", "bp"])
+def test_mixed_follows_the_mean_of_the_two_directions_of_each_image(rule):
+    model = small(rule)
+    images, labels = right(model)
+    followed = slope(model, images, labels)
+    with ss.exact_gradient(model):
+        exact = slope(model, images, labels)
+    units = [torch.stack([one / one.norm() for one in gradient]) for gradient in (followed, exact)]
+    expected = torch.stack([(a + b) / 2 * g.norm() for a, b, g in zip(*units, exact, strict=True)])
+    assert torch.allclose(mean_direction([followed, exact]), expected, rtol=1e-4, atol=1e-9)
+    made = ss.attack("fgsm", model, images, labels, [0.1], gradient="mixed", keep=40)
+    moved = within_ball(images, images + 0.1 * mean_direction([followed, exact]).sign(), 0.1)
+    assert torch.equal(made.adversarial[0], moved)
+    assert (made.forwards, made.backwards) == (3, 2)
+    assert (made.images_forward, made.images_backward) == (120, 80)
+
+
+def test_the_size_of_either_gradient_changes_no_direction_and_nothing_is_nan():
+    a, b = torch.randn(2, 5, 1, 3, 3, generator=torch.Generator().manual_seed(0)).unbind()
+    for factor in (1e-30, 1e30):
+        direction, same = mean_direction([factor * a, b]), mean_direction([a, b])
+        assert torch.allclose(direction, same, rtol=1e-5)
+    nothing = torch.zeros_like(a)
+    assert torch.allclose(mean_direction([nothing, b]), b / 2)
+    assert torch.allclose(mean_direction([a, nothing]), a / 2)
+    assert torch.equal(mean_direction([nothing, nothing]), nothing)
 
 
 def test_redraws_are_other_draws_of_the_same_rule_and_leave_the_model_as_it_was():
@@ -151,10 +180,10 @@ def test_a_source_with_a_twin_needs_a_surrogate_and_no_other_one_takes_it(name):
 @pytest.mark.parametrize(
     ("rule", "parameters", "same"),
     [
-        ("bp", {}, ["exact", "exact", "exact", "exact", "hybrid"]),
-        ("frsf", {}, ["feedback", "exact", "transfer", "feedback", "hybrid"]),
-        ("brsf", {}, ["feedback", "exact", "transfer", "eot", "hybrid"]),
-        ("brsf", {"redraw": "forward"}, ["feedback", "exact", "transfer", "eot", "hybrid"]),
+        ("bp", {}, ["exact", "exact", "exact", "exact", "exact", "hybrid"]),
+        ("frsf", {}, ["feedback", "exact", "mixed", "transfer", "feedback", "hybrid"]),
+        ("brsf", {}, ["feedback", "exact", "mixed", "transfer", "eot", "hybrid"]),
+        ("brsf", {"redraw": "forward"}, ["feedback", "exact", "mixed", "transfer", "eot", "hybrid"]),
     ],
 )
 def test_what_gives_the_same_numbers_under_a_rule_is_computed_once(rule, parameters, same):

@@ -222,7 +222,7 @@ class Around(nn.Module):
         return F.linear(self.first(x).relu().flatten(1), self.second.weight, self.second.bias)
 
 
-@pytest.mark.parametrize("gradient", ["feedback", "eot", "hybrid"])
+@pytest.mark.parametrize("gradient", ["feedback", "mixed", "eot", "hybrid"])
 def test_an_attack_that_follows_a_feedback_is_refused_where_a_layer_is_gone_around(gradient):
     torch.manual_seed(0)
     model, (images, labels) = ss.convert(Around(), "usf"), right(small("bp"))

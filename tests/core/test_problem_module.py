@@ -42,7 +42,7 @@ def loss_of(module, images, labels):
 
 @pytest.mark.parametrize("micro_batch", [256, 3])
 @pytest.mark.parametrize("rule", ["bp", "usf", "fa", "brsf"])
-@pytest.mark.parametrize("gradient", ["feedback", "exact", "transfer", "eot", "hybrid"])
+@pytest.mark.parametrize("gradient", ["feedback", "exact", "mixed", "transfer", "eot", "hybrid"])
 def test_its_gradient_is_that_of_the_source(gradient, rule, micro_batch):
     model, twin = small(rule), small("bp", seed=1)
     images, labels = right(model, 8)

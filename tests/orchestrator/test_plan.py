@@ -310,15 +310,15 @@ def sources(path, rule, gradient):
     ("rule", "computed"),
     [
         ("bp", ["exact", "hybrid"]),
-        ("frsf", ["exact", "feedback", "hybrid", "transfer"]),
-        ("brsf", ["eot", "exact", "feedback", "hybrid", "transfer"]),
+        ("frsf", ["exact", "feedback", "hybrid", "mixed", "transfer"]),
+        ("brsf", ["eot", "exact", "feedback", "hybrid", "mixed", "transfer"]),
     ],
 )
 def test_every_source_of_gradients_is_planned_and_equal_ones_are_one_job(tmp_path, rule, computed):
-    made, jobs = sources(tmp_path, rule, "[feedback, exact, transfer, eot, hybrid]")
+    made, jobs = sources(tmp_path, rule, "[feedback, exact, mixed, transfer, eot, hybrid]")
     assert sorted(job.spec["gradient"] for job in jobs) == computed
-    # The clean cell and five sources with three epsilons each, whether they share a job or not.
-    assert len(made.cells) == 1 + 15
+    # The clean cell and six sources with three epsilons each, whether they share a job or not.
+    assert len(made.cells) == 1 + 18
     by_key = made.jobs
     for job in jobs:
         rules = [by_key[key].spec["rule"]["name"] for key in job.parents]
