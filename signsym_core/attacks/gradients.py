@@ -25,8 +25,11 @@ class Source(ABC):
     name: ClassVar[str]
     #: Whether it needs a surrogate: in a sweep the twin, which was fine-tuned with BP from the same seed and data.
     twin: ClassVar[bool] = False
-    #: One gradient from those of all views, in their order; None: their mean.
-    join: ClassVar[Join | None] = None
+
+    @property
+    def join(self) -> Join | None:
+        """What makes one gradient of those of all views, in their order; None: their mean."""
+        return None
 
     @abstractmethod
     def views(self, model: nn.Module) -> Sequence[AbstractContextManager[Any]]:
@@ -126,7 +129,10 @@ class Mixed(Source):
     """
 
     name = "mixed"
-    join = staticmethod(mean_direction)
+
+    @property
+    def join(self) -> Join | None:
+        return mean_direction
 
     def views(self, model: nn.Module) -> Sequence[AbstractContextManager[Any]]:
         return [contextlib.nullcontext(), exact_gradient(model)]
