@@ -9,12 +9,12 @@ batch, up to rounding.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
-from torchvision.ops import StochasticDepth
 
 from signsym_core.outputs import outputs_of
 from signsym_core.registry import require
@@ -22,7 +22,7 @@ from signsym_core.tasks import Objective
 
 #: Layers in which an image's output depends on the rest of its batch, or whose noise is no factor.
 _UNDIVIDED = (nn.modules.batchnorm._BatchNorm, nn.AlphaDropout, nn.FeatureAlphaDropout)
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, StochasticDepth)
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def backward(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor, micro_batch: int | None) -> Tensor:
@@ -69,6 +69,12 @@ def _undivided(model: nn.Module, objective: Objective, images: Tensor, labels: T
     return loss.detach()
 
 
+def _is_dropout(module: nn.Module) -> bool:
+    # A network with torchvision's stochastic depth has imported it; importing it here would take as long as torch.
+    operators = sys.modules.get("torchvision.ops")
+    return isinstance(module, _DROPOUT if operators is None else (*_DROPOUT, operators.StochasticDepth))
+
+
 @contextlib.contextmanager
 def _dropout_of_the_whole_batch(
     model: nn.Module, batch: int
@@ -81,7 +87,7 @@ def _dropout_of_the_whole_batch(
     layers = [
         _Dropout(name, module, batch)
         for name, module in model.named_modules()
-        if isinstance(module, _DROPOUT) and module.training
+        if _is_dropout(module) and module.training
     ]
 
     @contextlib.contextmanager

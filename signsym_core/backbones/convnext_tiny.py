@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from torch import nn
-from torchvision import models
 
 from signsym_core.backbones.base import Backbone
 
@@ -26,5 +25,7 @@ class ConvNeXtTiny(Backbone):
         return 4.46e9
 
     def network(self, channels: int) -> nn.Module:
+        from torchvision import models
+
         network: nn.Module = models.convnext_tiny()
         return network

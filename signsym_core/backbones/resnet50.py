@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from torch import nn
-from torchvision import models
 
 from signsym_core.backbones.base import Backbone
 
@@ -26,5 +25,7 @@ class ResNet50(Backbone):
         return 4.09e9
 
     def network(self, channels: int) -> nn.Module:
+        from torchvision import models
+
         network: nn.Module = models.resnet50()
         return network

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from torch import nn
-from torchvision import models
 
 from signsym_core.backbones.base import Backbone
 
@@ -26,5 +25,7 @@ class VGG16(Backbone):
         return 15.5e9
 
     def network(self, channels: int) -> nn.Module:
+        from torchvision import models
+
         network: nn.Module = models.vgg16()
         return network

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from torch import nn
-from torchvision import models
 
 from signsym_core.backbones.base import Backbone
 
@@ -27,5 +26,7 @@ class ViTB16(Backbone):
         return 17.6e9
 
     def network(self, channels: int) -> nn.Module:
+        from torchvision import models
+
         network: nn.Module = models.vit_b_16()
         return network

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision import models
 
 from signsym_core import seal
 from signsym_core.backbones.base import Backbone, Model
@@ -29,6 +28,8 @@ def load_published(model: Model, backbone: Backbone, name: str) -> None:
     """
     if backbone.published is None:
         raise WeightsError(f"backbone {backbone.name!r} has no published weights; use a local file or pre-training")
+    from torchvision import models
+
     known = list(models.get_weight(f"{backbone.published}.DEFAULT").__class__.__members__)
     if name not in known:
         raise WeightsError(f"backbone {backbone.name!r} has no weights {name!r}; torchvision has: {', '.join(known)}")

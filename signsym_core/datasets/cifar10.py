@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
 
 from signsym_core.datasets.base import Data, DataNotFoundError, DataSource, Origin
 
@@ -28,12 +27,16 @@ class CIFAR10(DataSource):
     )
 
     def absent(self, root: Path) -> str | None:
+        from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
+
         folder, archive = root / TorchvisionCIFAR10.base_folder, root / TorchvisionCIFAR10.filename
         if folder.is_dir() or archive.is_file():
             return None
         return f"neither {folder} nor {archive} is there"
 
     def load(self, root: Path) -> Data:
+        from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
+
         folder = TorchvisionCIFAR10.base_folder
         try:
             root.mkdir(parents=True, exist_ok=True)
