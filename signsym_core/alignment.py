@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core.outputs import outputs_of
+from signsym_core.penalty import penalised
 from signsym_core.rules.base import Rule
 from signsym_core.rules.convert import exact_gradient, stepping_rule
 from signsym_core.tasks import Objective
@@ -40,7 +41,7 @@ def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labe
     def gradients() -> tuple[Tensor, ...]:
         # The same random state for both passes: the same dropout masks.
         with torch.random.fork_rng(devices=devices):
-            loss = objective(outputs_of(model, images), labels)
+            loss = penalised(model, objective(outputs_of(model, images), labels))
         return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
 
     rule = stepping_rule(model)

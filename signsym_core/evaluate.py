@@ -24,6 +24,7 @@ from signsym_core.attacks.finite import Tally
 from signsym_core.attacks.gradients import Exact
 from signsym_core.attacks.passes import Passes
 from signsym_core.attacks.problem import Problem
+from signsym_core.backbones.lif import refuse_slope_without_spikes, surrogate_slope
 from signsym_core.block import run_block
 from signsym_core.datasets.batches import Prepared
 from signsym_core.frozen import frozen
@@ -182,6 +183,7 @@ def attack(
     )
     for argument, module in (("model", model), *([] if surrogate is None else [("surrogate", surrogate)])):
         check_module(module, argument)
+        refuse_slope_without_spikes(module, chosen.slope, argument)
         refuse_broken(module, f"the {argument}")
     _warn_if_weak(chosen, radius)
     dtype, passes = images.dtype, Passes()
@@ -192,7 +194,8 @@ def attack(
     blocks, followed = [], False
     models = (model, surrogate or model)
     computing = arithmetic(chosen.precision, chosen.deterministic, images.device, *models)
-    with computing, frozen(model), frozen(surrogate or model):
+    slopes = surrogate_slope(models, chosen.slope)
+    with computing, frozen(model), frozen(surrogate or model), slopes:
         for start in range(0, len(images), BLOCK):
             rows = slice(start, start + BLOCK)
             clean, drawn = images[rows], None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 
 from signsym_core.outputs import outputs_of
+from signsym_core.penalty import has_penalty, penalised
 from signsym_core.registry import require
 from signsym_core.tasks import Objective
 
@@ -29,17 +30,23 @@ def backward(model: nn.Module, objective: Objective, images: Tensor, labels: Ten
     """Add the gradient of `objective` on a batch to the parameters', its own too, and return the loss, detached.
 
     At most `micro_batch` images [n, channels, height, width] are in the network at once; None: all of them. Dropout
-    draws the masks of the whole batch. A network with batch normalisation needs the whole batch for its statistics:
-    it gets it, and what its backward pass will need waits in the host's memory instead.
+    draws the masks of the whole batch. What modules add to the loss by themselves counts (see `signsym_core.penalty`).
+    A network with batch normalisation needs the whole batch for its statistics: it gets it, and what its backward pass
+    will need waits in the host's memory instead.
 
-    Raises ValueError for a micro-batch below 1, and where dropout is applied to something that has no row for each
-    image. Dropout that a network applies without a layer of its own is not seen, but for that of nn.MultiheadAttention,
-    which gets the whole batch like batch normalisation.
+    Raises ValueError for a micro-batch below 1, for a network with a penalty whose batch is larger than that, and where
+    dropout is applied to something that has no row for each image. Dropout that a network applies without a layer of
+    its own is not seen, but for that of nn.MultiheadAttention, which gets the whole batch like batch normalisation.
     """
     if micro_batch is not None:
         require(micro_batch >= 1, "micro_batch", "a whole number, at least 1", micro_batch)
     if micro_batch is None or len(images) <= micro_batch:
         return _undivided(model, objective, images, labels)
+    if has_penalty(model):
+        raise ValueError(
+            f"expected a batch of at most {micro_batch} images, got {len(images)}: the network adds to its own loss, "
+            f"which cannot be computed in pieces. Take a smaller batch_size, or more memory"
+        )
     if any(_needs_whole_batch(module) and module.training for module in model.modules()):
         with save_on_cpu(pin_memory=images.is_cuda):
             return _undivided(model, objective, images, labels)
@@ -64,7 +71,7 @@ def _needs_whole_batch(module: nn.Module) -> bool:
 
 
 def _undivided(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor) -> Tensor:
-    loss = objective(outputs_of(model, images), labels)
+    loss = penalised(model, objective(outputs_of(model, images), labels))
     loss.backward()
     return loss.detach()
 

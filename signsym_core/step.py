@@ -12,6 +12,7 @@ from signsym_core.arithmetic import Precision
 from signsym_core.health import Health
 from signsym_core.microbatch import backward
 from signsym_core.outputs import outputs_of
+from signsym_core.penalty import penalised
 from signsym_core.replay import Replay
 from signsym_core.rules.convert import stepping_rule
 from signsym_core.rules.together import Together
@@ -78,7 +79,7 @@ class Step:
         with self._together.ahead() as wait_for_feedback:
             with self._shadows.in_place() if self._shadows else contextlib.nullcontext():
                 outputs = outputs_of(self.model, images)
-            loss = self.objective(outputs, labels)
+            loss = penalised(self.model, self.objective(outputs, labels))
             wait_for_feedback()
             loss.backward()
             if self._shadows:

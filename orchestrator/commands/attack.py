@@ -102,7 +102,7 @@ def run_attacks(request: Request, console: Console) -> None:
     pixels, labels = inputs(test.images, source), test.labels
 
     def loaded(path: Path, rule: ss.rules.Rule) -> Model:
-        size = source.size or int(min(data.test.images.shape[2:]))
+        size = source.sides or data.sides
         model = backbone.build(len(data.classes), channels=data.channels, size=size, seed=request.seed)
         load_whole_file(ss.convert(model, rule, seed=request.seed), path)  # type: ignore[arg-type]
         broken = broken_layers(model)

@@ -220,10 +220,12 @@ def _matching(conditions: Sequence[Condition], point: Mapping[str, Any]) -> tupl
 
 def _refuse_misfit(point: Mapping[str, Any], training: Training, owner: Node) -> None:
     backbone, dataset = point["backbone"], point["dataset"]
-    if dataset.size is not None and not backbone.admits(dataset.size):
+    if dataset.sides is not None and not all(backbone.admits(side) for side in dataset.sides):
+        height, width = dataset.sides
+        size = f"images of {height} x {width}" if dataset.size is None else f"size {dataset.size}"
         raise owner.error(
             f"expected images of {backbone.sizes} for backbone {backbone.name!r}, got data set "
-            f"{dataset.name!r} with size {dataset.size}"
+            f"{dataset.name!r} with {size}"
         )
     if (problem := _misnamed_layers(backbone, point["rule"])) is not None:
         raise owner.error(problem)

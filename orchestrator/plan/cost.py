@@ -79,7 +79,7 @@ def _footprint(backbone: Backbone, sides: tuple[int, int]) -> tuple[float, float
         activations += output.numel() * 4 if isinstance(output, torch.Tensor) else 0
 
     with torch.device("meta"):
-        model = backbone.build(10, channels=3, size=min(sides)).eval()
+        model = backbone.build(10, channels=3, size=sides).eval()
         for module in model.modules():
             if not list(module.children()):
                 module.register_forward_hook(count)

@@ -113,6 +113,7 @@ def _train(
         micro_batch=micro_batch,
     )
     record = {"job": key, "spec": spec, "history": history, "classes": list(data.classes), "channels": data.channels}
+    record |= {"sides": list(_sides(source, data))}
     record |= {"train_images": len(data.train), "seconds": time.monotonic() - started, "device": _device_name()}
     record |= _kernels(settings.precision, settings.deterministic)
     record |= {"micro_batch": micro_batch, "gpu_share": context.gpu_share, **_memory()}
@@ -255,8 +256,12 @@ def _data(dataset_json: str, root: str, storage: str) -> tuple[DataSource, Data]
 
 
 def _fresh(spec: dict[str, Any], source: DataSource, backbone: Backbone, data: Data) -> Model:
-    side = source.size or int(min(data.test.images.shape[2:]))
-    return models.fresh(spec, backbone, len(data.classes), data.channels, side)
+    return models.fresh(spec, backbone, len(data.classes), data.channels, _sides(source, data))
+
+
+def _sides(source: DataSource, data: Data) -> tuple[int, int]:
+    """Height and width of a model's input."""
+    return source.sides or data.sides
 
 
 class _Models:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import signsym_core as ss
@@ -15,7 +16,7 @@ def rebuilt(store: Store, key: str) -> tuple[Model, dict[str, Any]]:
     tensors, record = store.load_model(key)
     spec = record["spec"]
     backbone = ss.BACKBONES.rebuild(spec["backbone"])
-    model = fresh(spec, backbone, len(record["classes"]), record["channels"], None)
+    model = fresh(spec, backbone, len(record["classes"]), record["channels"], record.get("sides"))
     rule = ss.RULES.rebuild(spec["rule"])
     try:
         ss.convert(model, rule, seed=spec["seed"]).load_state_dict(tensors)
@@ -25,6 +26,6 @@ def rebuilt(store: Store, key: str) -> tuple[Model, dict[str, Any]]:
     return model, record
 
 
-def fresh(spec: dict[str, Any], backbone: Backbone, classes: int, channels: int, side: int | None) -> Model:
+def fresh(spec: dict[str, Any], backbone: Backbone, classes: int, channels: int, sides: Sequence[int] | None) -> Model:
     """A model of a job's backbone with the head of its task, with fresh weights."""
-    return backbone.build(task_of(spec).outputs(classes), channels=channels, size=side, seed=spec["seed"])
+    return backbone.build(task_of(spec).outputs(classes), channels=channels, size=sides, seed=spec["seed"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -57,6 +57,10 @@ class Backbone(Member, ABC):
     #: Normalisation of the [0, 1] pixels, one value for each channel.
     mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
     std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
+    #: Whether it reads an image row by row, as the time steps of a sequence, so that it needs to know their width.
+    reads_rows: ClassVar[bool] = False
+    #: Whether its units spike, so that its gradient is that of a surrogate.
+    spiking: ClassVar[bool] = False
     #: Prefix of the names of torchvision's published weights, such as "ResNet18_Weights"; None where there are none.
     published: ClassVar[str | None] = None
 
@@ -67,7 +71,10 @@ class Backbone(Member, ABC):
 
     @abstractmethod
     def network(self, channels: int) -> nn.Module:
-        """The network with its last layer as published, for images of so many channels."""
+        """The network with its last layer as published, for images of so many channels.
+
+        One that reads rows is given the entries of a row instead, channels times width.
+        """
 
     def admits(self, size: int) -> bool:
         """Whether the network takes images of this height and width."""
@@ -79,18 +86,27 @@ class Backbone(Member, ABC):
         least = f"at least {self.min_size} x {self.min_size} pixels"
         return least if self.max_size is None else f"{least} and at most {self.max_size} x {self.max_size}"
 
-    def build(self, outputs: int, *, channels: int = 3, size: int | None = None, seed: int = 0) -> Model:
+    def build(
+        self, outputs: int, *, channels: int = 3, size: int | Sequence[int] | None = None, seed: int = 0
+    ) -> Model:
         """A model with a new head of `outputs`, everything initialised from `seed`.
 
-        Raises ValueError where the network does not admit `size`, the height and width of the images.
+        `size` is the side of square images, or height and width. Raises ValueError where the network does not admit it,
+        and where a network that reads rows is not told it.
         """
-        if size is not None and not self.admits(size):
+        sides = (size, size) if isinstance(size, int) else size
+        if sides is not None and not all(self.admits(side) for side in sides):
             raise ValueError(
-                f"backbone {self.name!r} needs images of {self.sizes}, got {size} x {size}: set the data set's "
-                f"parameter 'size'"
+                f"backbone {self.name!r} needs images of {self.sizes}, got {' x '.join(map(str, sides))}: set the data "
+                f"set's parameter 'size'"
             )
+        entries = channels
+        if self.reads_rows:
+            if sides is None:
+                raise ValueError(f"backbone {self.name!r} reads images row by row: expected their size, got none")
+            entries *= sides[1]
         with seeds.seeded_globally(seed, "network"):
-            network = self.network(channels)
+            network = self.network(entries)
         path, _, last = self.head.rpartition(".")
         replaced = network.get_submodule(self.head)
         assert isinstance(replaced, nn.Linear)

@@ -93,6 +93,12 @@ class Data:
         return int(self.train.images.shape[1])
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the images as they are stored."""
+        height, width = self.train.images.shape[2:]
+        return int(height), int(width)
+
+    @property
     def multi_label(self) -> bool:
         """Whether labels are 0/1 [n, classes] instead of one class per image."""
         return self.train.labels.dim() == 2

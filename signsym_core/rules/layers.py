@@ -35,7 +35,7 @@ _NO_MATRIX: tuple[type, ...] = (
     nn.Embedding,
     nn.EmbeddingBag,
 )
-#: The same for parameters that modules of torchvision hold themselves: (class of the module, name in it).
+#: The same for parameters that modules hold themselves, most of them torchvision's: (class of the module, name in it).
 _NO_MATRIX_NAMES = frozenset(
     {
         ("CNBlock", "layer_scale"),
@@ -44,6 +44,8 @@ _NO_MATRIX_NAMES = frozenset(
         ("OpenAttention", "bias_v"),
         ("VisionTransformer", "class_token"),
         ("Encoder", "pos_embedding"),
+        # Written anew at every step: what multiplies by it is an activation.
+        ("InitialMemory", "memory"),
     }
 )
 
