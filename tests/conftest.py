@@ -17,6 +17,9 @@ from orchestrator.engine.prepare import prepare
 #: Fixtures that start a browser, a server or a program: every test that has one is slow.
 STARTING = {"chromium", "bucket", "run"}
 
+#: The files that take minutes, most of them waiting, in the order in which they are begun: before everything else.
+LONGEST = ("test_sweep.py", "test_two_nodes.py", "test_slurm.py", "test_scheduling.py", "test_ssh.py")
+
 
 def pytest_configure():
     """Under nohup and in the background of a script these signals are ignored, by what tests start as well; a handler
@@ -28,10 +31,18 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what `make test-fast` leaves out, beside the modules that say so: clusters, and what a fixture starts."""
+    """Mark what `make test-fast` leaves out, beside the modules that say so: clusters, and what a fixture starts.
+
+    What takes long comes first, so that no process is left with it alone at the end.
+    """
     for item in items:
         if "cluster" in item.path.parts or STARTING & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: (_place(item.path.name), item.get_closest_marker("slow") is None))
+
+
+def _place(file):
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 
 @pytest.fixture(autouse=True)
