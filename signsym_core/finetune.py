@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -49,6 +50,9 @@ class FineTune:
     precision: Precision = neutral("tf32")
     #: Whether a GPU uses only deterministic kernels.
     deterministic: bool = neutral(True)
+    #: Steps of the optimiser in all, in as many epochs as they take, the last of which may end early; `epochs` plays no
+    #: part then. null: whole epochs.
+    steps: int | None = neutral(None)
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "epochs", "a whole number, at least 0", self.epochs)
@@ -57,14 +61,25 @@ class FineTune:
             require(getattr(self, name) >= 0, name, "a number, at least 0", getattr(self, name))
         for name in ("beta1", "beta2"):
             require(0 <= getattr(self, name) < 1, name, "a number in [0, 1)", getattr(self, name))
+        require(self.steps is None or self.steps >= 0, "steps", "null or a whole number, at least 0", self.steps)
         require(self.log_alignment >= 0, "log_alignment", "a whole number of steps, at least 0", self.log_alignment)
+
+    def batches(self, images: int) -> int:
+        """Steps of a whole epoch over `images` images."""
+        count, last = divmod(images, self.batch_size)
+        # Batch normalisation cannot train on a last batch of one image, which is left out.
+        return count + (last > 1 or (last == 1 and images == 1))
+
+    def images_seen(self, images: int) -> int:
+        """Images that go through the network in all, from a training split of `images`."""
+        return self.epochs * images if self.steps is None else self.steps * min(self.batch_size, images)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """The state of a fine-tune between two epochs, from which it continues as if it had not been interrupted."""
 
-    #: Completed epochs.
+    #: Completed epochs, all of them whole.
     epoch: int
     #: State of model, loss and optimiser: "model/...", "objective/...", "optimizer/<parameter>/<moment>".
     tensors: dict[str, Tensor]
@@ -89,7 +104,7 @@ def fine_tune(
 
     `classes` is the number of classes, for a task with parameters per class; by default it is inferred from the labels.
     The order of images, the augmentation and dropout depend only on `seed` and the epoch, so a run that continues from
-    `resume` gives the numbers of an uninterrupted one. `on_epoch` receives a checkpoint after every epoch.
+    `resume` gives the numbers of an uninterrupted one. `on_epoch` receives a checkpoint after every whole epoch.
     `micro_batch` bounds the images that are in the network at once, with the result of whole batches up to rounding
     (see `signsym_core.microbatch`). Raises NonFiniteGradientError or NonFiniteLossError, naming the layer and the step;
     NonFiniteWeightsError, naming the first parameter, buffer or moment of the optimiser that is not finite after an
@@ -137,14 +152,20 @@ def _fine_tune(
     if resume is not None:
         first, history = resume.epoch, list(resume.history)
         _restore(model, objective, optimizer, resume)
+    whole = settings.batches(len(train))
+    epochs = settings.epochs if settings.steps is None else -(-settings.steps // whole)
     health = Health(model, objective, optimizer)
     take_step = Step(model, objective, optimizer, health, settings.precision, micro_batch, device)
     model.train()
-    for epoch in range(first, settings.epochs):
+    for epoch in range(first, epochs):
+        steps = whole if settings.steps is None else min(whole, settings.steps - epoch * whole)
         started = time.monotonic()
         losses: list[Tensor] = []
         with seeds.seeded_globally(seed, "dropout", epoch, device=device):
-            for images, labels in one_ahead(_batches(train, source, settings, seed, epoch), device):
+            batches = itertools.islice(_batches(train, source, settings, seed, epoch), steps)
+            seen = 0
+            for images, labels in one_ahead(batches, device):
+                seen += len(images)
                 step = len(losses) + 1
                 between, rows = None, list[LayerAlignment]()
                 if epoch == first and step == 1:
@@ -159,10 +180,8 @@ def _fine_tune(
         health.refuse_broken(f"after epoch {epoch + 1}")
         mean_loss = float(torch.stack(losses).mean())
         seconds = time.monotonic() - started
-        history.append(
-            {"epoch": epoch + 1, "loss": mean_loss, "seconds": seconds, "images_per_second": len(train) / seconds}
-        )
-        if on_epoch is not None:
+        history.append({"epoch": epoch + 1, "loss": mean_loss, "seconds": seconds, "images_per_second": seen / seconds})
+        if on_epoch is not None and steps == whole:
             on_epoch(Checkpoint(epoch=epoch + 1, tensors=_tensors(model, objective, optimizer), history=list(history)))
     model.eval()
     take_step.release()
@@ -185,7 +204,7 @@ def _batches(
     chance = seeds.generator(seed, "augment", epoch)
     places = order.to(train.device)
     for chosen, here in zip(order.split(settings.batch_size), places.split(settings.batch_size), strict=True):
-        # Skip a last batch of one image: batch normalisation cannot train on it.
+        # The last batch, which `FineTune.batches` does not count either.
         if len(chosen) == 1 and settings.batch_size > 1 and len(train) > 1:
             continue
         mapped = isinstance(train.images, Mapped)

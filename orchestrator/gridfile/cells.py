@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 from orchestrator.gridfile.callbacks import CallbackChoice
 from orchestrator.jobs.job import Resources, Stage
@@ -18,10 +19,14 @@ from signsym_core.backbones import Backbone
 from signsym_core.datasets import DataSource
 from signsym_core.finetune import FineTune
 from signsym_core.rules import Rule
+from signsym_core.rules.bp import BP
 from signsym_core.tasks import Task
 
 #: The gradient of an attack that uses none.
 NO_GRADIENT = "none"
+
+#: What becomes of the head of a training before.
+Head = Literal["fresh", "keep"]
 
 _PUBLISHED = re.compile("[A-Z][A-Z0-9_]*")
 
@@ -60,11 +65,20 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """Weights to start from: those of a training by backpropagation from scratch."""
+    """Weights to start from: those of a training before.
+
+    With the head `fresh` it trains classification, and its body is taken; with `keep` it is the fine-tune of the same
+    task, and the whole network goes on.
+    """
 
     dataset: DataSource
     settings: FineTune
-    seed: int
+    #: None: the seed of the fine-tune that goes on.
+    seed: int | None
+    rule: Rule = BP()  # noqa: RUF009, a frozen value
+    head: Head = "fresh"
+    #: What the training before started from.
+    weights: Weights | Pretrain | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

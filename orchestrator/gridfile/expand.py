@@ -231,6 +231,15 @@ def _refuse_misfit(point: Mapping[str, Any], training: Training, owner: Node) ->
         raise owner.error(problem)
     if training.weights is not None:
         weights, node = training.weights
+        while isinstance(weights, Pretrain):
+            if weights.head == "keep" and list(point["task"].objective(2, 0).parameters()):
+                raise node.error(
+                    f"expected head: fresh for task {point['task'].name!r}, whose loss has parameters of its own that "
+                    f"are not kept beside the model, got head: keep"
+                )
+            if (problem := _misnamed_layers(backbone, weights.rule)) is not None:
+                raise node.error(problem)
+            weights = weights.weights
         if isinstance(weights, Weights) and weights.published and backbone.published is None:
             raise node.error(
                 f"expected a path, pretrain or null for backbone {backbone.name!r}, which has no published weights, "

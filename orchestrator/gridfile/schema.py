@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from orchestrator.gridfile.attacks import ATTACK_KEYS
 from orchestrator.gridfile.callbacks import KNOWN
-from orchestrator.gridfile.cells import NO_GRADIENT
+from orchestrator.gridfile.cells import NO_GRADIENT, Head
 from orchestrator.gridfile.grid import DEFAULTS_KEYS, EXPERIMENT_KEYS, GRID_KEYS, NAME, TRAINING_KEYS
 from orchestrator.gridfile.parameters import Schema, parameters
 from orchestrator.gridfile.values import ATTACK_AXES, MODEL_AXES, NAMED_AXES
@@ -135,12 +135,23 @@ def _where_named(name: str, then: Schema) -> Schema:
 
 
 def _weights() -> Schema:
-    pretrain = _mapping({"dataset": _defined("a-dataset"), "seed": _SEED} | parameters(FineTune))
+    before: dict[str, Schema] = {
+        "dataset": _defined("a-dataset"),
+        "seed": _SEED | {"description": "By default 0; with head: keep that of the fine-tune that goes on."},
+        "rule": _defined("a-rule") | {"description": "By default bp."},
+        "head": {
+            "enum": list(get_args(Head)),
+            "description": "fresh: a classification is trained, and its body is taken; keep: the fine-tune of the same "
+            "task, and the whole network goes on.",
+        },
+        "weights": _defined("weights"),
+    }
+    pretrain = _mapping(before | parameters(FineTune))
     named = {"type": ["string", "null"], "minLength": 1}
     trained = _mapping({"pretrain": pretrain | {"required": ["dataset"]}}, required=["pretrain"])
     return {
         "anyOf": [named, trained],
-        "description": "null, the name of torchvision's weights, a local file, or a pre-training with backpropagation.",
+        "description": "null, the name of torchvision's weights, a local file, or a training before (by default BP).",
     }
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 
 from orchestrator.gridfile.callbacks import KNOWN, VARIABLES, CallbackChoice, secrets
-from orchestrator.gridfile.cells import NO_GRADIENT, AttackChoice, Epsilon, Pretrain, Weights
+from orchestrator.gridfile.cells import NO_GRADIENT, AttackChoice, Epsilon, Head, Pretrain, Weights
 from orchestrator.gridfile.nodes import Node, Problems
 from orchestrator.jobs.job import STAGES, Resources
 from signsym_core.attacks import ATTACKS, GRADIENTS
@@ -36,6 +37,8 @@ ATTACK_AXES = ["attack", "gradient", "epsilon"]
 #: Resources that one place states: by the stage, None for all stages, and the key.
 Amounts = dict[tuple[str | None, str], Any]
 
+#: The keys of a pre-training beside the settings of a fine-tune.
+PRETRAIN_KEYS = ("dataset", "seed", "rule", "head", "weights")
 _FINETUNE_KEYS = [field.name for field in dataclasses.fields(FineTune)]
 
 
@@ -159,11 +162,28 @@ def weights(node: Node) -> Weights | Pretrain | None:
     if isinstance(node.value, str):
         return Weights(source=node.text("weights: a name, a path, or null"))
     inner = required(node.mapping("weights: a name, a path, null or {pretrain: ...}", ["pretrain"]), "pretrain", node)
-    settings = dict(inner.mapping("pretrain", ["dataset", "seed", *_FINETUNE_KEYS]))
-    dataset, _ = _member(required(settings, "dataset", inner), DATASETS)
-    del settings["dataset"]
-    seed = _seed(settings.pop("seed")) if "seed" in settings else 0
-    return Pretrain(dataset=dataset, settings=built(FineTune, "pretrain", settings, inner), seed=seed)
+    settings = dict(inner.mapping("pretrain", [*PRETRAIN_KEYS, *_FINETUNE_KEYS]))
+    required(settings, "dataset", inner)
+    before = {key: settings.pop(key) for key in PRETRAIN_KEYS if key in settings}
+    problems = Problems()
+    values: dict[str, Any] = {}
+    with problems.kept():
+        values["dataset"] = _member(before["dataset"], DATASETS)[0]
+    with problems.kept():
+        values["head"] = one_of(before["head"], "head", [*typing.get_args(Head)]) if "head" in before else "fresh"
+    with problems.kept():
+        if "rule" in before:
+            values["rule"] = _member(before["rule"], RULES)[0]
+    with problems.kept():
+        if "weights" in before:
+            values["weights"] = weights(before["weights"])
+    with problems.kept():
+        # A training that goes on usually does so seed by seed, as its row in the results does.
+        values["seed"] = _seed(before["seed"]) if "seed" in before else None if values.get("head") == "keep" else 0
+    with problems.kept():
+        values["settings"] = built(FineTune, "pretrain", settings, inner)
+    problems.check()
+    return Pretrain(**values)
 
 
 def finetune(node: Node) -> dict[str, Node]:

@@ -55,20 +55,27 @@ class Setting:
         `spec_of` has the spec of a pre-training by the job's key.
         """
         members = {name: written(getattr(self, name), resolved) for name in ("task", "dataset", "backbone", "rule")}
-        weights = self._written_weights(spec_of, resolved)
+        weights = _written_weights(self.weights, spec_of, resolved)
         return (
             members | ({} if weights is None else {"weights": weights}) | {"finetune": _values(self.finetune, resolved)}
         )
 
-    def _written_weights(self, spec_of: Callable[[str], Mapping[str, Any]], resolved: bool) -> Any:
-        if not self.weights:
-            return None
-        if "pretrain" not in self.weights:
-            return self.weights.get("published") or self.weights["file"]
-        spec = spec_of(self.weights["pretrain"])
-        dataset = written(ss.DATASETS.rebuild(spec["dataset"]), resolved)
-        settings = _values(rebuild(ss.FineTune, "finetune", spec["finetune"]), resolved)
-        return {"pretrain": {"dataset": dataset, "seed": spec["seed"], **settings}}
+
+def _written_weights(
+    weights: Mapping[str, Any] | None, spec_of: Callable[[str], Mapping[str, Any]], resolved: bool
+) -> Any:
+    if not weights:
+        return None
+    if "pretrain" not in weights:
+        return weights.get("published") or weights["file"]
+    spec = spec_of(weights["pretrain"])
+    dataset = written(ss.DATASETS.rebuild(spec["dataset"]), resolved)
+    before = {"dataset": dataset, "seed": spec["seed"]}
+    before |= {"head": weights["head"]} if "head" in weights else {}
+    before |= {"rule": written(ss.RULES.rebuild(spec["rule"]), resolved)} if "rule" in spec else {}
+    started = _written_weights(spec.get("weights"), spec_of, resolved)
+    before |= {} if started is None else {"weights": started}
+    return {"pretrain": before | _values(rebuild(ss.FineTune, "finetune", spec["finetune"]), resolved)}
 
 
 def task_of(spec: Mapping[str, Any], score: Mapping[str, Any] | None = None) -> Task:

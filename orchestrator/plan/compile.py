@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.gridfile.cells import AttackChoice, Grid, ModelAttacks, ModelChoice, Pretrain, Weights
 from orchestrator.jobs import keys
-from orchestrator.jobs.job import Job, Point
+from orchestrator.jobs.job import Job, Point, Stage
 from orchestrator.plan import cost
 from signsym_core import seal
 from signsym_core.attacks import GRADIENTS
@@ -74,7 +74,7 @@ class _Planner:
 
     def add(self, request: ModelAttacks) -> None:
         model = request.model
-        finetune = self._finetune(model, request.origins[0])
+        finetune = _trained("finetune", model, request.origins[0])
         self.finetunes.add(finetune.key)
         twin: Job | None = None
         attacks: dict[str, _MissingAttack] = {}
@@ -87,7 +87,7 @@ class _Planner:
             spec |= {"attack": keys.described(choice.attack), "gradient": computed, "images": choice.images}
             spec |= {"seed": model.seed} | _score(model.task)
             if computed in GRADIENTS and GRADIENTS[computed].twin:
-                twin = twin or self._finetune(dataclasses.replace(model, rule=BP()), origin)
+                twin = twin or _trained("finetune", dataclasses.replace(model, rule=BP()), origin)
                 spec |= {"surrogate": twin.key}
             base = keys.canonical(spec)
             cell_key = keys.cell_keys(base)
@@ -108,37 +108,14 @@ class _Planner:
         for job in missing:
             self._attack(job, finetune, model)
 
-    def _need(self, finetune: Job, model: ModelChoice) -> None:
-        """Add a fine-tune and the pre-training before it, unless they are done or planned already."""
-        if finetune.key in self.done_models or finetune.key in self.jobs:
+    def _need(self, training: Job, model: ModelChoice) -> None:
+        """Add a fine-tune and the trainings before it, unless they are done or planned already."""
+        if training.key in self.done_models or training.key in self.jobs:
             return
-        if isinstance(model.weights, Pretrain):
-            parent = _pretrain(model, model.weights, finetune.experiment)
-            if parent.key not in self.done_models:
-                self.jobs.setdefault(parent.key, parent)
-        self.jobs[finetune.key] = finetune
-
-    def _finetune(self, model: ModelChoice, experiment: int) -> Job:
-        weights, parent = _weights(model)
-        spec: dict[str, Any] = {"kind": "finetune", "semantics": keys.SEMANTICS["finetune"], "weights": weights}
-        spec |= {name: keys.described(getattr(model, name)) for name in ("dataset", "backbone", "rule")}
-        spec |= {"task": _learned(model.task)}
-        spec |= {"seed": model.seed, "finetune": identity(model.finetune)}
-        title = f"finetune {model.rule.name} {model.backbone.name} {model.dataset.name} seed {model.seed}"
-        # A weights file is identified by its content, not by its path.
-        content = None if weights is None else {name: value for name, value in weights.items() if name != "file"}
-        return Job(
-            key=keys.key(spec | {"weights": content}),
-            kind="finetune",
-            parents=() if parent is None else (parent,),
-            spec=spec,
-            resources=model.resources.finetune,
-            title=title,
-            group=("finetune", model.backbone.name, model.dataset.name),
-            default_seconds=cost.training(model.backbone, model.dataset, model.finetune, model.resources.finetune),
-            memory=cost.training_memory(model.backbone, model.dataset, model.finetune, model.resources.finetune),
-            experiment=experiment,
-        )
+        before = _before(model)
+        if before is not None:
+            self._need(_trained(*before, training.experiment), before[1])
+        self.jobs[training.key] = training
 
     def _attack(self, attack: _MissingAttack, finetune: Job, model: ModelChoice) -> None:
         spec, points = attack.spec, tuple(attack.points)
@@ -181,32 +158,53 @@ class _MissingAttack:
     points: list[Point] = dataclasses.field(default_factory=list)
 
 
-def _pretrain(model: ModelChoice, pretrain: Pretrain, experiment: int) -> Job:
-    spec: dict[str, Any] = {"kind": "pretrain", "semantics": keys.SEMANTICS["pretrain"]}
-    # Whatever the fine-tune's task, a body is pre-trained on classification.
-    spec |= {"task": keys.described(Classification()), "dataset": keys.described(pretrain.dataset)}
-    spec |= {"backbone": keys.described(model.backbone), "seed": pretrain.seed}
-    spec |= {"finetune": identity(pretrain.settings)}
-    title = f"pretrain {model.backbone.name} {pretrain.dataset.name} seed {pretrain.seed}"
+def _trained(kind: Stage, model: ModelChoice, experiment: int) -> Job:
+    """The job that trains `model`: a fine-tune, or a pre-training, whose keys lack what it lacked once."""
+    weights, parent = _weights(model)
+    # A weights file is identified by its content, not by its path.
+    content = None if weights is None else {name: value for name, value in weights.items() if name != "file"}
+    spec: dict[str, Any] = {"kind": kind, "semantics": keys.SEMANTICS[kind]}
+    spec |= {name: keys.described(getattr(model, name)) for name in ("dataset", "backbone")}
+    spec |= {"task": _learned(model.task), "seed": model.seed, "finetune": identity(model.finetune)}
+    rule = "" if kind == "pretrain" and model.rule == BP() else f"{model.rule.name} "
+    spec |= {"rule": keys.described(model.rule)} if rule else {}
+    spec |= {"weights": weights} if kind == "finetune" or weights is not None else {}
+    resources = model.resources.of(kind)
     return Job(
-        key=keys.key(spec),
-        kind="pretrain",
-        parents=(),
+        key=keys.key(spec | ({"weights": content} if "weights" in spec else {})),
+        kind=kind,
+        parents=() if parent is None else (parent,),
         spec=spec,
-        resources=model.resources.pretrain,
-        title=title,
-        group=("pretrain", model.backbone.name, pretrain.dataset.name),
-        default_seconds=cost.training(model.backbone, pretrain.dataset, pretrain.settings, model.resources.pretrain),
-        memory=cost.training_memory(model.backbone, pretrain.dataset, pretrain.settings, model.resources.pretrain),
+        resources=resources,
+        title=f"{kind} {rule}{model.backbone.name} {model.dataset.name} seed {model.seed}",
+        group=(kind, model.backbone.name, model.dataset.name),
+        default_seconds=cost.training(model.backbone, model.dataset, model.finetune, resources),
+        memory=cost.training_memory(model.backbone, model.dataset, model.finetune, resources),
         experiment=experiment,
     )
 
 
+def _before(model: ModelChoice) -> tuple[Stage, ModelChoice] | None:
+    """What is trained before `model`, and as which kind of job; None where nothing is."""
+    before = model.weights
+    if not isinstance(before, Pretrain):
+        return None
+    seed = model.seed if before.seed is None else before.seed
+    settings: dict[str, Any] = {"dataset": before.dataset, "rule": before.rule, "seed": seed, "weights": before.weights}
+    settings |= {"finetune": before.settings}
+    if before.head == "keep":
+        # The same job as that of the row that attacks it.
+        return "finetune", dataclasses.replace(model, **settings)
+    # Whatever the fine-tune's task, a body is pre-trained on classification.
+    return "pretrain", dataclasses.replace(model, task=Classification(), **settings)
+
+
 def _weights(model: ModelChoice) -> tuple[dict[str, Any] | None, str | None]:
     """The description of the weights for a key, and the key of the job that trains them."""
-    if isinstance(model.weights, Pretrain):
-        parent = _pretrain(model, model.weights, 0).key
-        return {"pretrain": parent}, parent
+    before = _before(model)
+    if before is not None:
+        parent = _trained(*before, 0).key
+        return {"pretrain": parent} | ({"head": "keep"} if before[0] == "finetune" else {}), parent
     if isinstance(model.weights, Weights):
         if model.weights.published:
             return {"published": model.weights.source}, None

@@ -31,7 +31,7 @@ START = 3.0
 
 def training(backbone: Backbone, dataset: DataSource, settings: FineTune, resources: Resources) -> float:
     """Seconds of a pre-training or a fine-tune."""
-    return START + 3 * settings.epochs * dataset.counts[0] * _forward(backbone, dataset) / _speed(resources)
+    return START + 3 * settings.images_seen(dataset.counts[0]) * _forward(backbone, dataset) / _speed(resources)
 
 
 def attacking(choice: AttackChoice, epsilons: int, model: ModelChoice) -> float:

@@ -26,7 +26,7 @@ from orchestrator.store.store import Store, StoreError
 from orchestrator.work import hash_codes, models
 from signsym_core.arithmetic import Precision, effective
 from signsym_core.backbones import Backbone, Model
-from signsym_core.backbones.weights import load_body, load_file, load_published
+from signsym_core.backbones.weights import load_body, load_file, load_published, load_whole
 from signsym_core.datasets import Data, DataSource
 from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluate import BLOCK
@@ -42,7 +42,7 @@ MODELS = 4
 def execute(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float] | None:
     """Run the job `spec` and commit its results to the store under `key`; returns numbers for the progress display."""
     _refuse_another_store(context)
-    run = {"pretrain": _pretrain, "finetune": _finetune, "attack": _attack}[spec["kind"]]
+    run = {"pretrain": _train, "finetune": _train, "attack": _attack}[spec["kind"]]
     return run(key, spec, context)
 
 
@@ -60,32 +60,43 @@ def _refuse_another_store(context: JobContext) -> None:
         )
 
 
-def _pretrain(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float]:
-    source, backbone, data = _ingredients(spec, context)
+def _started(spec: dict[str, Any], context: JobContext, source: DataSource, backbone: Backbone, data: Data) -> Model:
+    """The model of a pre-training or a fine-tune before its first step."""
     model = _fresh(spec, source, backbone, data)
-    return _train(key, spec, context, model, source, data)
-
-
-def _finetune(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float]:
-    source, backbone, data = _ingredients(spec, context)
-    model = _fresh(spec, source, backbone, data)
-    weights = spec["weights"] or {}
+    weights = spec.get("weights") or {}
     if "pretrain" in weights:
-        tensors, _ = Store(context.storage).load_model(weights["pretrain"])
-        load_body(model, tensors, f"pre-training {weights['pretrain'][:12]}")
-    elif "published" in weights:
+        return _going_on(spec, context, model)
+    if "published" in weights:
         load_published(model, backbone, weights["published"])
     elif "file" in weights:
         load_file(model, Path(weights["file"]), sha256=weights["sha256"])
-    rule = ss.RULES.rebuild(spec["rule"])
-    ss.convert(model, rule, seed=spec["seed"])
-    return _train(key, spec, context, model, source, data)
+    return _converted(spec, model)
 
 
-def _train(
-    key: str, spec: dict[str, Any], context: JobContext, model: Model, source: DataSource, data: Data
-) -> dict[str, float]:
+def _converted(spec: dict[str, Any], model: Model) -> Model:
+    if "rule" in spec:
+        ss.convert(model, ss.RULES.rebuild(spec["rule"]), seed=spec["seed"])
+    return model
+
+
+def _going_on(spec: dict[str, Any], context: JobContext, model: Model) -> Model:
+    """`model` with the weights of the training before, and with its feedback where the rule is the same."""
+    weights = spec["weights"]
+    tensors, record = Store(context.storage).load_model(weights["pretrain"])
+    source = f"training {weights['pretrain'][:12]}"
+    rules = [ss.RULES.rebuild(one["rule"]) if "rule" in one else None for one in (record["spec"], spec)]
+    same_rule = rules[0] is not None and rules[0] == rules[1]
+    if same_rule:
+        _converted(spec, model)
+    load = load_whole if weights.get("head") == "keep" else load_body
+    load(model, tensors, source, feedback=same_rule)
+    return model if same_rule else _converted(spec, model)
+
+
+def _train(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float]:
     store, started = Store(context.storage), time.monotonic()
+    source, backbone, data = _ingredients(spec, context)
+    model = _started(spec, context, source, backbone, data)
     model.to(device())
     progress = store.load_progress(key)
     resume = None

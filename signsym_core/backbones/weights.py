@@ -79,9 +79,7 @@ def load_whole_file(model: Model, path: Path) -> None:
     A converted model also gets the state of its feedback, where the file has it. Raises WeightsError also where the
     head has another number of outputs, and ValueError for the feedback of another rule.
     """
-    state = _network_state(read_state(path), extra=bool(converted(model)))
-    _refuse_misfit(model, state, "", str(path))
-    model.network.load_state_dict(state, strict=False)
+    load_whole(model, read_state(path), str(path), feedback=bool(converted(model)))
 
 
 def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
@@ -117,10 +115,17 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     return state
 
 
-def load_body(model: Model, state: dict[str, Tensor], source: str) -> None:
-    """Load `state` into the network of `model`, except the head; no other tensor may be missing or misfit."""
+def load_whole(model: Model, state: dict[str, Tensor], source: str, *, feedback: bool = False) -> None:
+    """Load `state` into the network of `model`, head included, with the state of its feedback where `feedback`."""
+    whole = _network_state(state, extra=feedback)
+    _refuse_misfit(model, whole, "", source)
+    model.network.load_state_dict(whole, strict=False)
+
+
+def load_body(model: Model, state: dict[str, Tensor], source: str, *, feedback: bool = False) -> None:
+    """`load_whole` without the head; no other tensor may be missing or misfit."""
     head = model.head + "."
-    body = {name: tensor for name, tensor in _network_state(state, extra=False).items() if not name.startswith(head)}
+    body = {name: tensor for name, tensor in _network_state(state, extra=feedback).items() if not name.startswith(head)}
     _refuse_misfit(model, body, head, source)
     model.network.load_state_dict(body, strict=False)
 

@@ -369,3 +369,61 @@ def test_bp_is_aligned_with_itself_while_it_trains():
     assert len(rows) == 3 * 4 * 2
     assert all(row["cosine"] == pytest.approx(1, abs=1e-6) for row in rows)
     assert all(row["sign_agreement"] == 1 for row in rows)
+
+
+def stepped(steps, rule="brsf", **more):
+    network = model(rule)
+    history = train(network, settings={"steps": steps}, **more)
+    return network, history
+
+
+def test_steps_that_fill_epochs_are_those_epochs_and_more_of_them_end_inside_one():
+    per_epoch = 4  # 50 images in batches of 16: the last one has 2
+    whole = model("brsf")
+    losses = [row["loss"] for row in train(whole, epochs=2)]
+    network, history = stepped(2 * per_epoch)
+    assert same(network, whole)
+    assert [row["loss"] for row in history] == losses
+    further, longer = stepped(2 * per_epoch + 1)
+    assert [row["loss"] for row in longer[:2]] == losses
+    assert not same(further, whole)
+    assert [row["epoch"] for row in longer] == [1, 2, 3]
+
+
+def test_no_step_leaves_every_number_as_it_was():
+    network, history = stepped(0)
+    assert same(network, model("brsf"))
+    assert history == []
+
+
+def test_each_step_is_the_next_one_of_a_longer_run():
+    """Against a run whose optimiser is counted: after N calls its weights are those of N steps."""
+    seen = []
+    kept = torch.optim.Adam.step
+    network = model("usf")
+    try:
+        torch.optim.Adam.step = lambda self, *a, **k: (kept(self, *a, **k), seen.append(copy.deepcopy(network)))[0]
+        train(network, epochs=2)
+    finally:
+        torch.optim.Adam.step = kept
+    assert len(seen) == 8
+    for steps in (1, 3, 6):
+        one, _ = stepped(steps, "usf")
+        pairs = zip(one.parameters(), seen[steps - 1].parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_steps_go_on_from_a_whole_epoch_with_the_numbers_of_an_undisturbed_run():
+    checkpoints = []
+    undisturbed, history = stepped(6, on_epoch=checkpoints.append)
+    assert [checkpoint.epoch for checkpoint in checkpoints] == [1]
+    resumed, again = stepped(6, resume=checkpoints[0])
+    assert same(resumed, undisturbed)
+    assert [row["loss"] for row in again] == [row["loss"] for row in history]
+
+
+@pytest.mark.parametrize(("images", "batch"), [(1, 1), (1, 4), (4, 4), (5, 4), (6, 4), (9, 4), (3, 1)])
+def test_the_batches_of_an_epoch_are_counted_as_they_come(images, batch):
+    sizes = [min(batch, images - start) for start in range(0, images, batch)]
+    expected = [size for size in sizes if size > 1 or batch == 1 or images == 1]
+    assert ss.FineTune(batch_size=batch).batches(images) == len(expected)
