@@ -227,7 +227,13 @@ def _refuse_misfit(point: Mapping[str, Any], training: Training, owner: Node) ->
             f"expected images of {backbone.sizes} for backbone {backbone.name!r}, got data set "
             f"{dataset.name!r} with {size}"
         )
-    if (problem := _misnamed_layers(backbone, point["rule"])) is not None:
+    rule = point["rule"]
+    if rule.backbones is not None and backbone.name not in rule.backbones:
+        raise owner.error(
+            f"expected a backbone that rule {rule.name!r} trains ({', '.join(sorted(rule.backbones))}), got "
+            f"{backbone.name!r}"
+        )
+    if (problem := _misnamed_layers(backbone, rule)) is not None:
         raise owner.error(problem)
     if training.weights is not None:
         weights, node = training.weights
@@ -255,7 +261,7 @@ def _misnamed_layers(backbone: Backbone, rule: Rule) -> str | None:
     try:
         # On this device tensors have shapes and no numbers.
         with torch.device("meta"):
-            layer_rules(backbone.build(2), rule)
+            layer_rules(backbone.build(2, size=backbone.min_size), rule)
     except (UnknownNameError, ParameterError, UnservedLayerError) as error:
         return f"rule {rule.name!r} on backbone {backbone.name!r}: {error}"
     return None

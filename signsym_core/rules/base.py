@@ -44,6 +44,8 @@ class Rule(Member, ABC):
     #: Largest value of the raw draw: scale "unit" brings it to 1.
     draw_max: ClassVar[float] = 1.0
 
+    #: Names of the backbones that the rule trains; None: any.
+    backbones: ClassVar[frozenset[str] | None] = None
     #: False for a rule that does not say by itself which B a layer has.
     by_layer: ClassVar[bool] = True
 

@@ -86,6 +86,7 @@ def test_the_feedback_of_a_step_rule_is_computed_and_labelled_as_the_exact_gradi
         # Its BP twin is another model.
         "transfer": "transfer",
         "hybrid": "hybrid",
+        "mixed": "exact",
     }
     assert GRADIENTS["transfer"].computed(ss.RULES.build("bp")) == "exact"
 
