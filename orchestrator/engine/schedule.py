@@ -5,6 +5,7 @@ Which jobs are done is read from the store, never from Ray Tune's state, which i
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -90,4 +91,10 @@ def _check_disk(error: Exception) -> None:
 
 
 def _placement(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    return tune.PlacementGroupFactory([bundle(config["gpu"], config["cpu"], config["accelerator_type"])])
+    return _factory(config["gpu"], config["cpu"], config["accelerator_type"])
+
+
+@functools.cache
+def _factory(gpu: float, cpu: float, accelerator_type: str | None) -> tune.PlacementGroupFactory:
+    # The same object for equal trials: Tune compares them many times for each, and two objects part by part.
+    return tune.PlacementGroupFactory([bundle(gpu, cpu, accelerator_type)])

@@ -127,6 +127,12 @@ class Trial(tune.Trainable):
         self.retired = True
         return {"done": False, **_failure("time", words, f"{where}{words}")}
 
+    def next_job(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Run another job in this worker; returns its report."""
+        self.reset(dict(config), storage=self._storage)  # type: ignore[no-untyped-call]
+        report: dict[str, Any] = self.train()  # type: ignore[no-untyped-call]
+        return report
+
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.job = new_config
         return True

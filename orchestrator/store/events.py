@@ -8,6 +8,7 @@ numbered files a few times a minute.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -68,6 +69,9 @@ class Events:
         return {"job": key, "title": self.jobs[key].title}
 
     def __enter__(self) -> Events:
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                self._folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -86,7 +90,6 @@ class Events:
                 self.store.write(f"events/{self.name}-{self._files:05}.jsonl", text.encode())
                 self._files += 1
             else:
-                self._folder.mkdir(parents=True, exist_ok=True)
                 with (self._folder / f"{self.name}.jsonl").open("a", encoding="utf-8") as file:
                     file.write(text)
         except (StoreError, OSError):

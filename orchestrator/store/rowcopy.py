@@ -9,6 +9,7 @@ fits, the columns are read.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 
 import pyarrow as pa
@@ -47,6 +48,7 @@ def read(data: bytes, schema: pa.Schema, print_of_schema: str) -> pa.RecordBatch
     return pa.ipc.read_record_batch(pa.decompress(copy, size, codec="zstd"), schema)
 
 
+@functools.cache
 def fingerprint(schema: pa.Schema) -> str:
     """What says that two schemas have the same columns of the same types in the same order."""
     columns = ";".join(f"{field.name} {field.type}" for field in schema)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 #: Files below a model's folder.
 _MODEL, _CODES, _RECORD, _PROGRESS = "model.safetensors", "codes.safetensors", "record.json", "progress.safetensors"
 
+#: Rows of a table up to which it is written without dictionaries and statistics.
+FEW = 64
 #: Levels and folders per level that are searched for stores below a folder that is none, and how many are named.
 LEVELS, WIDTH, NAMED = 3, 200, 10
 
@@ -258,7 +260,9 @@ class Store(Files):
 def sealed_table(table: pa.Table, schema: pa.Schema, copy: str = "", **footer: str) -> bytearray:
     """A table as a Parquet file that carries its own digest, with a copy of its rows and more texts in its footer."""
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+    # For a few rows, dictionaries, statistics and a compressor for each column take most of the time, and room.
+    plain = {"compression": "snappy", "use_dictionary": False, "write_statistics": False}
+    with pq.ParquetWriter(sink, schema, **(plain if len(table) <= FEW else {"compression": "zstd"})) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({seal.KEY: seal.BLANK + copy, **footer})
     return seal.sealed(sink.getvalue())
