@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core import seeds
-from signsym_core.alignment import LayerAlignment, layer_alignment
+from signsym_core.alignment import LayerAlignment, epoch_alignment, layer_alignment
 from signsym_core.arithmetic import Precision, arithmetic
 from signsym_core.backbones import Model
 from signsym_core.datasets import DataSource, Split, augmented, inputs
@@ -99,6 +99,7 @@ def fine_tune(
     resume: Checkpoint | None = None,
     on_epoch: Callable[[Checkpoint], None] | None = None,
     micro_batch: int | None = None,
+    alignment: list[dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Train all layers of `model` in place on `train`, both on one device, and return the history.
 
@@ -106,7 +107,9 @@ def fine_tune(
     The order of images, the augmentation and dropout depend only on `seed` and the epoch, so a run that continues from
     `resume` gives the numbers of an uninterrupted one. `on_epoch` receives a checkpoint after every whole epoch.
     `micro_batch` bounds the images that are in the network at once, with the result of whole batches up to rounding
-    (see `signsym_core.microbatch`). Raises NonFiniteGradientError or NonFiniteLossError, naming the layer and the step;
+    (see `signsym_core.microbatch`). A list `alignment` receives for each epoch a row for each layer, at its last step
+    but one (see `signsym_core.alignment.epoch_alignment`); no number of the training depends on it. Raises
+    NonFiniteGradientError or NonFiniteLossError, naming the layer and the step;
     NonFiniteWeightsError, naming the first parameter, buffer or moment of the optimiser that is not finite after an
     epoch, before `on_epoch` is called; and ValueError where a converted layer takes no part in the forward pass, and
     where labels are not int64 [n] below `classes` or 0/1 [n, classes].
@@ -125,7 +128,7 @@ def fine_tune(
     check_module(model)
     check_labels(train.labels, classes=classes)
     with arithmetic(settings.precision, settings.deterministic, train.device, model):
-        return _fine_tune(model, train, source, task, settings, seed, classes, resume, on_epoch, micro_batch)
+        return _fine_tune(model, train, source, task, settings, seed, classes, resume, on_epoch, micro_batch, alignment)
 
 
 def _fine_tune(
@@ -139,6 +142,7 @@ def _fine_tune(
     resume: Checkpoint | None,
     on_epoch: Callable[[Checkpoint], None] | None,
     micro_batch: int | None,
+    alignment: list[dict[str, Any]] | None,
 ) -> list[dict[str, Any]]:
     device = train.labels.device
     known = classes if classes is not None else _classes(train.labels)
@@ -170,8 +174,14 @@ def _fine_tune(
                 between, rows = None, list[LayerAlignment]()
                 if epoch == first and step == 1:
                     between = functools.partial(_refuse_bypassed, model)
-                if settings.log_alignment and step % settings.log_alignment == 0:
-                    between = functools.partial(_log_alignment, rows, model, objective, images, labels)
+                logs = bool(settings.log_alignment) and step % settings.log_alignment == 0
+                stores = alignment is not None and step == max(1, steps - 1)
+                if logs or stores:
+                    # What fits into the network at once.
+                    this_batch = (model, objective, images[:micro_batch], labels[:micro_batch])
+                    stored = alignment if stores else None
+                    when = {"epoch": epoch + 1, "step": step}
+                    between = functools.partial(_align, rows if logs else None, stored, when, *this_batch, len(train))
                 loss, norms = take_step(images, labels, between)
                 losses.append(loss)
                 history += [{"epoch": epoch + 1, "step": step, **dataclasses.asdict(row)} for row in rows]
@@ -234,11 +244,21 @@ def _optimizer(model: Model, objective: Objective, settings: FineTune) -> torch.
     return optimizer
 
 
-def _log_alignment(
-    rows: list[LayerAlignment], model: nn.Module, objective: Objective, images: Tensor, labels: Tensor
+def _align(
+    logged: list[LayerAlignment] | None,
+    stored: list[dict[str, Any]] | None,
+    when: dict[str, int],
+    model: nn.Module,
+    objective: Objective,
+    images: Tensor,
+    labels: Tensor,
+    images_of_epoch: int,
 ) -> None:
     _refuse_bypassed(model)
-    rows += layer_alignment(model, objective, images, labels)
+    if logged is not None:
+        logged += layer_alignment(model, objective, images, labels)
+    if stored is not None:
+        stored += [when | row for row in epoch_alignment(model, objective, images, labels, images_of_epoch)]
 
 
 def _refuse_bypassed(model: nn.Module) -> None:

@@ -73,8 +73,8 @@ def parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="a tidy table for your own analysis, as CSV or Parquet")
     export.add_argument("storage", metavar="STORAGE")
     export.add_argument("--out", required=True, metavar="FILE", help="ends with .csv or .parquet")
-    what = "a row per cell, per image of each cell, or per point of a curve with its interval (default: results)"
-    export.add_argument("--what", choices=("results", "outcomes", "curves"), default="results", help=what)
+    what = "a row per cell, image of each cell, point of a curve, or layer and epoch of each model (default: results)"
+    export.add_argument("--what", choices=("results", "outcomes", "curves", "alignment"), default="results", help=what)
 
     data = commands.add_parser("data", help="check a data set, and decode its images before a sweep")
     actions = data.add_subparsers(dest="action", required=True)

@@ -20,8 +20,9 @@ from orchestrator.store.trusted import sound_results
 #: Seconds between two progress lines.
 PERIOD = 10.0
 #: The folders of a store.
-_KNOWN = {"results", "outcomes", "examples", "failures", "splits", "models", "grids", "sweeps", "events", "merged"}
-_TABLES = {"examples": tables.EXAMPLES, "failures": tables.FAILURES}
+_KNOWN = {"results", "outcomes", "examples", "alignment", "failures"}
+_KNOWN |= {"splits", "models", "grids", "sweeps", "events", "merged"}
+_TABLES = {"examples": tables.EXAMPLES, "alignment": tables.ALIGNMENT, "failures": tables.FAILURES}
 
 
 def verify(store: Store, console: Console) -> int:

@@ -17,17 +17,19 @@ from orchestrator.store.store import Store
 _ENDS = {"": "value", "_lo": "lo", "_hi": "hi"}
 #: Columns of a cell that are repeated for each of its outcomes.
 _NAMES = ("task", "dataset", "backbone", "rule", "seed", "attack", "gradient", "epsilon", "epsilon_label")
+#: Columns of a model that are repeated for each of its layers.
+_MODEL = ("task", "dataset", "backbone", "weights", "finetune", "rule", "rule_params", "seed")
 
 
 def export(store: Store, what: str, out: Path) -> int:
-    """Write "results", "outcomes" or "curves" of a store to a .csv or .parquet file; the number of rows.
+    """Write "results", "outcomes", "curves" or "alignment" of a store to a .csv or .parquet file; the number of rows.
 
     Outcomes are written file by file, so that they need not fit into memory. What could not be used is named in
     `store.skipped`. Raises ValueError for another suffix.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out {out} must end with .csv or .parquet")
-    contents = {"results": _results, "outcomes": _outcomes, "curves": _curves}[what](store)
+    contents = {"results": _results, "outcomes": _outcomes, "curves": _curves, "alignment": _alignment}[what](store)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.tmp")
     rows, writer = 0, None
@@ -61,6 +63,18 @@ def _outcomes(store: Store) -> Iterator[pa.Table]:
         joined = table.join(cells, "cell", join_type="inner")
         if len(joined):
             yield joined.select(["cell", *_NAMES, "image", "robust", "ap", "linf", "zero_grad"])
+
+
+def _alignment(store: Store) -> Iterator[pa.Table]:
+    """A row for each layer and epoch of each attacked model."""
+    names = ["finetune_job", *_MODEL]
+    schema = pa.schema([tables.RESULTS.field(name) for name in names])
+    frame = store.results(names).drop_duplicates("finetune_job")
+    models = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    for table in store.iter_tables("alignment", tables.ALIGNMENT):
+        joined = table.join(models, "job", "finetune_job", join_type="inner")
+        if len(joined):
+            yield joined.select([*tables.ALIGNMENT.names, *_MODEL]).sort_by([("epoch", "ascending")])
 
 
 def _curves(store: Store) -> Iterator[pa.Table]:

@@ -12,7 +12,10 @@ from orchestrator.store.store import Store, StoreError
 #: so that writing it takes minutes at most.
 OLD = 3600.0
 #: Folders that sweeps write to.
-FOLDERS = ("results", "outcomes", "examples", "failures", "grids", "splits", "sweeps", "events", "models", "merged")
+FOLDERS = (
+    *("results", "outcomes", "examples", "alignment", "failures", "grids", "splits", "sweeps", "events"),
+    *("models", "merged"),
+)
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 

@@ -69,11 +69,21 @@ def check_examples(columns: Columns) -> None:
     _filled(columns, "cell", "image", "clean", "adversarial")
 
 
+def check_alignment(columns: Columns) -> None:
+    """Raises ValueError for a layer without its job or epoch, and for numbers that no angle, cosine or share has."""
+    _filled(columns, "job", "epoch", "layer")
+    _within(columns, (0.0, 180.0), "angle")
+    _within(columns, (-1.0 - 1e-9, 1.0 + 1e-9), "cosine")
+    _within(columns, (0.0, 1.0), "sign_agreement")
+    _within(columns, (0.0, None), "norm", "norm_bp", "ratio", "feedback_ratio")
+
+
 _CHECKS: Mapping[str, Callable[[Columns], None]] = {
     "results": check_results,
     "outcomes": check_outcomes,
     "failures": check_failures,
     "examples": check_examples,
+    "alignment": check_alignment,
 }
 
 

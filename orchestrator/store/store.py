@@ -200,7 +200,8 @@ class Store(Files):
         try:
             tensors, metadata = self._load_tensors(key, _PROGRESS)
             state: dict[str, Any] = records.parsed(metadata["state"].encode())
-            return tensors, {"epoch": int(state["epoch"]), "history": list(state["history"])}
+            kept = {"epoch": int(state["epoch"]), "history": list(state["history"])}
+            return tensors, kept | ({"alignment": list(state["alignment"])} if "alignment" in state else {})
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -145,6 +145,23 @@ EXAMPLES = _schema(
     ]
 )
 
+#: A row for each weight and epoch of a fine-tune, on some images of the epoch's last step but one.
+ALIGNMENT = _schema(
+    [
+        ("job", _text, "key of the fine-tune job"),
+        ("epoch", _count, "epoch, from 1"),
+        ("step", _count, "step in the epoch, from 1, before the optimiser's update"),
+        ("layer", _text, "name of the layer"),
+        ("angle", _number, "angle of B to W in degrees; null where no matrix stands for W"),
+        ("feedback_ratio", _number, "norm of B over that of W; null likewise"),
+        ("cosine", _number, "cosine of the rule's gradient of the weight to BP's; null where one of them is 0"),
+        ("norm", _number, "norm of the rule's gradient"),
+        ("norm_bp", _number, "norm of BP's gradient"),
+        ("ratio", _number, "norm of the rule's gradient over that of BP's; null where the latter is 0"),
+        ("sign_agreement", _number, "share of the entries of both gradients with the same sign, 0 .. 1"),
+    ]
+)
+
 #: A row for each image of each split of a data set, in the splits' orders; the classes are in the file's metadata.
 FINGERPRINTS = _schema(
     [

@@ -100,12 +100,14 @@ def _train(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
     model.to(device())
     progress = store.load_progress(key)
     resume = None
+    alignment: list[dict[str, Any]] = []
     if progress is not None:
         tensors, state = progress
+        alignment = state.get("alignment", [])
         resume = Checkpoint(epoch=state["epoch"], tensors=tensors, history=state["history"])
 
     def save(checkpoint: Checkpoint) -> None:
-        state = {"epoch": checkpoint.epoch, "history": checkpoint.history}
+        state = {"epoch": checkpoint.epoch, "history": checkpoint.history, "alignment": alignment}
         store.save_progress(key, checkpoint.tensors, state)
 
     settings = rebuild(ss.FineTune, "finetune", spec["finetune"])
@@ -122,6 +124,7 @@ def _train(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
         resume=resume,
         on_epoch=save,
         micro_batch=micro_batch,
+        alignment=alignment,
     )
     record = {"job": key, "spec": spec, "history": history, "classes": list(data.classes), "channels": data.channels}
     record |= {"sides": list(_sides(source, data))}
@@ -132,6 +135,8 @@ def _train(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if task.retrieves:
         store.save_codes(key, hash_codes.encoded(model, data, source))
+    if alignment:
+        store.write_table("alignment", key, [{"job": key} | row for row in alignment], tables.ALIGNMENT)
     store.save_model(key, tensors, record)
     store.drop_progress(key)
     _Models.put(context.storage, key, model.eval(), record)
