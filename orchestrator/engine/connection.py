@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,8 @@ SETTINGS = {
 }
 
 
-#: Attempts to start a local Ray: Ray gives up after 30 seconds, which are not enough on a busy machine.
-STARTS = 5
+#: Attempts to start a local Ray, and the seconds that its node has to register in each.
+STARTS, PATIENCE = 3, 120.0
 
 #: The variable of `signsym_core.extensions`; importing that module would load torch into the driver.
 EXTENSIONS = "SIGNSYM_EXTENSIONS"
@@ -114,7 +116,7 @@ def _started(options: dict[str, Any]) -> Any:
     for attempt in range(1, STARTS + 1):
         _ray_folder = machine.RayFolder()
         try:
-            with _ray_folder.environment():
+            with _ray_folder.environment(), _patience():
                 # "local": never the Ray that another program, or another user, runs on this machine.
                 return ray.init(address="local", **options, **_ray_folder.options)
         except Exception as error:
@@ -125,6 +127,45 @@ def _started(options: dict[str, Any]) -> Any:
             tries = f" in {attempt} tries" if attempt > 1 else ""
             raise StartError(f"Ray did not start{tries}: {' '.join(str(error).split())}") from error
     raise AssertionError
+
+
+def _print_message(data: dict[str, Any], **options: Any) -> None:
+    """Print one of Ray's messages, except for a worker's death: the sweep reports it with its cause and its job, while
+    Ray's paragraph names options of Ray's own commands, whatever `log_to_driver` says.
+    """
+    if not any("A worker died or was killed while executing" in line for line in data["lines"]):
+        _print_to_stdstream(data, **options)
+
+
+_print_to_stdstream = ray._private.worker.print_to_stdstream
+ray._private.worker.print_to_stdstream = _print_message  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """A context in which Ray waits for its node to register.
+
+    Ray waits 30 seconds, which are not enough on a busy machine, and makes a new client of its control store for each
+    of many attempts without a pause between them, which keeps the node from starting.
+    """
+    services: Any = ray._private.services
+    get_node = services.get_node
+
+    def patient(*arguments: Any) -> Any:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return get_node(*arguments)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
+    services.get_node = patient
+    try:
+        yield
+    finally:
+        services.get_node = get_node
 
 
 def disconnect() -> None:

@@ -91,7 +91,7 @@ def test_without_a_home_the_token_is_elsewhere_and_named_to_ray(tmp_path, monkey
     ("errors", "tries", "words"),
     [
         (["The current node timed out during startup."] * 2, 3, None),
-        (["The current node timed out during startup."] * 9, connection.STARTS, "in 5 tries: The current node timed"),
+        (["The current node timed out during startup."] * 9, connection.STARTS, "in 3 tries: The current node timed"),
         (["Ray\ncannot"], 1, "Ray did not start: Ray cannot"),
     ],
 )
@@ -114,6 +114,35 @@ def test_a_start_that_only_took_too_long_is_tried_again_and_another_is_not(monke
     connection.disconnect()
     assert len(folders) == tries
     assert not any(folder.exists() for folder in folders)
+
+
+def test_ray_waits_for_a_node_that_is_slow_and_not_for_ever(monkeypatch):
+    services, answers = connection.ray._private.services, [RuntimeError("not yet"), RuntimeError("not yet"), "node"]
+
+    def get_node(address, node):
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(services, "get_node", get_node)
+    with connection._patience():
+        assert services.get_node("address", "node") == "node"
+    assert services.get_node is get_node
+    answers[:] = [RuntimeError("never")]
+    monkeypatch.setattr(connection, "PATIENCE", -1.0)
+    with connection._patience(), pytest.raises(RuntimeError, match="never"):
+        services.get_node("address", "node")
+
+
+def test_of_rays_messages_a_workers_death_is_not_repeated(monkeypatch):
+    printed = []
+    monkeypatch.setattr(connection, "_print_to_stdstream", lambda data, **options: printed.append(data["lines"][0]))
+    for line in (
+        "A worker died or was killed while executing a task by an unexpected system error. ...",
+        "No GPU left",
+    ):
+        connection.ray._private.worker.print_to_stdstream({"lines": [line]}, ignore_prefix=False)
+    assert printed == ["No GPU left"]
 
 
 #: Everything that people's machines have wrong, at once: a Ray of somebody else's on Ray's usual ports, without a CPU
