@@ -37,17 +37,20 @@ def outputs_of(model: nn.Module, images: Tensor, who: str = "the model") -> Tens
 
 def as_outputs(returned: object, count: int, who: str = "the model") -> Tensor:
     """The outputs [count, outputs] in what a model returned: see `outputs_of`."""
-    outputs = returned
-    if isinstance(returned, Mapping):
-        outputs = returned.get("logits")
-    elif not isinstance(returned, Tensor):
-        outputs = getattr(returned, "logits", None)
+    outputs = logits_in(returned)
     expected = f"{who} must give float logits of shape [{count}, classes]"
     if not isinstance(outputs, Tensor):
         raise ValueError(f"{expected}, itself, as .logits or under the key 'logits'; got {_kind(returned)}")
     if outputs.ndim != 2 or len(outputs) != count or not outputs.is_floating_point():
         raise ValueError(f"{expected}, got {_kind(outputs)}")
     return outputs.float() if outputs.dtype.itemsize < 4 else outputs
+
+
+def logits_in(returned: object) -> object:
+    """What is in the place of the logits in what a model returned."""
+    if isinstance(returned, Mapping):
+        return returned.get("logits")
+    return returned if isinstance(returned, Tensor) else getattr(returned, "logits", None)
 
 
 def refuse_non_finite(outputs: Tensor, who: str = "the model", what: str = "images") -> None:

@@ -24,6 +24,7 @@ from signsym_core.gradientchecks import ALIGNED, wrong_direction, wrong_gradient
 from signsym_core.outputs import outputs_of, refuse_non_finite
 from signsym_core.retrieval import signs
 from signsym_core.rules.convert import converted, exact_gradient
+from signsym_core.rules.points import readouts, summed
 from signsym_core.tasks import TASKS, Task
 from signsym_core.validation import check_images, check_labels, check_module
 
@@ -278,9 +279,10 @@ def _gradient(
     """[n, pixels]: the gradient of each image's loss by the model's backward pass in the context `source`."""
     gradients = []
     for batch, target in zip(images.split(BATCH), targets.split(BATCH), strict=True):
-        with torch.enable_grad(), source(model):
+        with torch.enable_grad(), source(model), readouts(model) as read:
             variable = batch.detach().clone().requires_grad_()
             total = loss(outputs_of(model, variable), target).sum()
+            total = summed(total, lambda outputs: loss(outputs, target).sum(), read)  # noqa: B023
             # Outputs that do not depend on the image at all have no graph: their gradient is 0.
             if total.requires_grad:
                 (gradient,) = torch.autograd.grad(total, variable, allow_unused=True, materialize_grads=True)

@@ -26,7 +26,9 @@ from signsym_core.registry import Member
 from signsym_core.retrieval import Codes, Gallery, signs
 from signsym_core.rules import Rule
 from signsym_core.rules.convert import convert, feedback, revert
+from signsym_core.rules.whole import WholeRule
 from signsym_core.tasks import TASKS
+from signsym_core.wholechecks import Network, check_whole
 
 
 def check_member(member: Member) -> None:
@@ -39,9 +41,20 @@ def check_member(member: Member) -> None:
     assert type(member)(**member.parameters()) == member, f"{member.name}: its parameters must rebuild it"
 
 
-def check_rule(rule: Rule) -> None:
-    """The promises of a learning rule, on a small network with a convolution and a linear layer."""
+def check_rule(rule: Rule, network: Network | None = None, images: Tensor | None = None) -> None:
+    """The promises of a learning rule, on a small network with a convolution and a linear layer.
+
+    A rule of the whole network, at points or by steps, may need another one: what `network` makes, for its `images`.
+    """
     check_member(rule)
+    if isinstance(rule, WholeRule):
+        ours = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+        check_whole(rule, network or _network, ours if images is None else images)
+        return
+    _check_matrices(rule)
+
+
+def _check_matrices(rule: Rule) -> None:
     network = _network()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -278,7 +291,8 @@ def check_backbone(backbone: Backbone) -> None:
 def _network(like: nn.Module | None = None) -> nn.Sequential:
     """A small network of fixed weights, or of those of `like`."""
     generator = torch.Generator().manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5))
+    activation = nn.ReLU(inplace=True)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), activation, nn.Flatten(), nn.Linear(128, 5))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)

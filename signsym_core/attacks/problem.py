@@ -17,6 +17,7 @@ from signsym_core.attacks.passes import Passes, gradient_of
 from signsym_core.attacks.streams import Streams
 from signsym_core.outputs import outputs_of
 from signsym_core.retrieval import Gallery
+from signsym_core.rules.points import readouts, summed
 from signsym_core.tasks import Task
 
 #: A loss to lower or raise: (outputs of some images, their positions in the block) to a scalar, a sum over images.
@@ -239,11 +240,11 @@ class Problem:
         for view in views:
             self.passes.backwards += 1
             self.passes.images_backward += len(images)
-            with torch.enable_grad(), view:
+            with torch.enable_grad(), view, readouts(self.model) as read:
                 variable = images.detach().clone().requires_grad_()
                 outputs = self._outputs(variable)
                 self._check(outputs)
-                total = loss(outputs, places)
+                total = summed(loss(outputs, places), lambda outputs: loss(outputs, places), read)
                 if self.tally.careful:
                     mended(total)
                 gradient = gradient_of(total, variable)
@@ -268,8 +269,10 @@ class Problem:
             return self.outputs(images), functools.partial(self._along, images)
         variable = images.detach().clone().requires_grad_()
         try:
-            with torch.enable_grad(), views[0]:
+            with torch.enable_grad(), views[0], readouts(self.model) as read:
                 outputs = self._outputs(variable)
+                # The loss is the library's own, so the readouts of a cut model get its gradient on the outputs.
+                followed = summed(outputs, lambda outputs: outputs, read)
         except torch.OutOfMemoryError:
             if self.micro_batch == 1:
                 raise
@@ -278,12 +281,12 @@ class Problem:
             return self._recorded(images)
         self._check(outputs)
         if self.tally.careful:
-            mended(outputs)
+            mended(followed)
 
         def pullback(slope: Tensor) -> Tensor:
             self.passes.backwards += 1
             self.passes.images_backward += len(images)
-            return self.tally.usable(gradient_of(outputs, variable, slope), self._numbers_of(len(images)))
+            return self.tally.usable(gradient_of(followed, variable, slope), self._numbers_of(len(images)))
 
         return outputs.detach(), pullback
 

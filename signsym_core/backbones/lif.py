@@ -39,6 +39,9 @@ class LIF(nn.Module):
     `rest`. Backward, ds/dv = 1 / (1 + k |v - 1|)², k the slope: the gradient of a spiking network is a surrogate's.
     """
 
+    #: Rules at points have one at every activation.
+    is_activation = True
+
     def __init__(self, beta: float, slope: float) -> None:
         super().__init__()
         self.beta, self.slope = beta, slope

@@ -5,13 +5,17 @@ from signsym_core.rules.base import Rule as Rule
 from signsym_core.rules.base import ScaledRule as ScaledRule
 from signsym_core.rules.bp import BP
 from signsym_core.rules.brsf import BRSF
+from signsym_core.rules.dfa import DFA
 from signsym_core.rules.fa import FA
 from signsym_core.rules.frsf import FRSF
+from signsym_core.rules.local import Local
 from signsym_core.rules.lra import LRA
 from signsym_core.rules.mixed import Layers as Layers
 from signsym_core.rules.mixed import Mixed
+from signsym_core.rules.pepita import Pepita
+from signsym_core.rules.points import PointRule as PointRule
 from signsym_core.rules.usf import USF
 from signsym_core.rules.whole import StepRule as StepRule
 
 #: Every learning rule, in the order of tables and legends.
-RULES: Registry[Rule] = Registry("rule", [BP, FA, USF, FRSF, BRSF, Mixed, LRA])
+RULES: Registry[Rule] = Registry("rule", [BP, FA, USF, FRSF, BRSF, DFA, Local, Pepita, LRA, Mixed])

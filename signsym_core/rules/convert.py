@@ -17,7 +17,9 @@ from signsym_core.rules.draws import Draws
 from signsym_core.rules.feedback import FeedbackLayer, served_class
 from signsym_core.rules.layers import UnservedLayerError as UnservedLayerError
 from signsym_core.rules.layers import layers_to_convert
+from signsym_core.rules.points import PointRule, Points, points_of
 from signsym_core.rules.state import FeedbackState
+from signsym_core.rules.whole import WholeRule
 
 
 class BypassedLayerError(ValueError):
@@ -61,10 +63,14 @@ def convert(network: nn.Module, rule: str | Rule = "frsf", seed: int = 0, **para
     try:
         open_attentions(network)
         layers = layers_to_convert(network, chosen)
+        if isinstance(chosen, WholeRule):
+            chosen.check_network(network)
         for (_, layer), state in zip(layers, _states(layers, chosen, seed), strict=True):
             original = type(layer)
             layer.__class__ = served_class(original)  # type: ignore[assignment]
             cast(FeedbackLayer, layer).adopt(state, original)
+        if isinstance(chosen, PointRule):
+            network.signal_points = Points(network, chosen, state)  # type: ignore[assignment]
     finally:
         close_attentions(network)
     return network
@@ -99,6 +105,8 @@ def layer_rules(network: nn.Module, rule: Rule) -> dict[str, Rule]:
     try:
         open_attentions(network)
         names = [name for name, _ in layers_to_convert(network, rule)]
+        if isinstance(rule, WholeRule):
+            rule.check_network(network)
     finally:
         close_attentions(network)
     return dict(zip(names, rule.of_layers(names), strict=True))
@@ -106,6 +114,10 @@ def layer_rules(network: nn.Module, rule: Rule) -> dict[str, Rule]:
 
 def revert(model: nn.Module) -> nn.Module:
     """Turn every converted layer back into its original class, in place; weights are untouched. Returns the model."""
+    for module in model.modules():
+        points = module.__dict__.pop("signal_points", None)
+        if points is not None:
+            points.remove()
     for _, layer in converted(model):
         layer.__class__ = layer.original  # type: ignore[assignment]
         for attribute in ("state", "original", "plain", "handle"):
@@ -128,15 +140,19 @@ def feedback(model: nn.Module) -> dict[str, Tensor]:
 @contextlib.contextmanager
 def exact_gradient(model: nn.Module) -> Iterator[nn.Module]:
     """Inside the block, forward passes are recorded by ordinary autograd on the same weights, as if never converted."""
-    layers = [layer for _, layer in converted(model)]
-    before = [layer.plain for layer in layers]
+    layers, points = [layer for _, layer in converted(model)], points_of(model)
+    before, were_on = [layer.plain for layer in layers], [each.on for each in points]
     try:
         for layer in layers:
             layer.plain = True
+        for each in points:
+            each.on = False
         yield model
     finally:
         for layer, plain in zip(layers, before, strict=True):
             layer.plain = plain
+        for each, was_on in zip(points, were_on, strict=True):
+            each.on = was_on
 
 
 def stepping_rule(model: nn.Module) -> Rule | None:

@@ -27,6 +27,9 @@ class WholeRule(Rule):
     def __post_init__(self) -> None:
         require(not self.bp_layers, "bp_layers", f"nothing: rule {self.name!r} serves no single layers", self.bp_layers)
 
+    def check_network(self, network: nn.Module) -> None:
+        """Raise ParameterError or UnknownNameError where the rule cannot train `network`; before it is converted."""
+
     def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
         out.copy_(weight)
 

@@ -17,6 +17,7 @@ from signsym_core.backbones import Model
 from signsym_core.rules.convert import BypassedLayerError, converted, exact_gradient, refuse_bypassed
 from signsym_core.rules.layers import UnservedLayerError
 from signsym_core.rules.state import ZeroFeedbackError
+from signsym_core.rules.whole import WholeRule
 
 E, HEADS, STEPS, KEYS, N = 12, 3, 4, 6, 2
 KINDS = {
@@ -28,7 +29,7 @@ KINDS = {
     "zero attention": {"add_zero_attn": True},
     "everything": {"kdim": 5, "vdim": 7, "batch_first": True, "add_bias_kv": True, "add_zero_attn": True},
 }
-RULES = [(rule.name, {}) for rule in ss.RULES] + [("brsf", {"redraw": "forward"})]
+RULES = [(rule.name, {}) for rule in ss.RULES if not issubclass(rule, WholeRule)] + [("brsf", {"redraw": "forward"})]
 RULE_IDS = [" ".join([name, *parameters.values()]) for name, parameters in RULES]
 
 
@@ -329,7 +330,8 @@ def test_a_vision_transformer_is_fine_tuned_under_every_rule():
     source = ss.DATASETS.build("digits", size=16, train_images=12, test_images=4)
     data = source.load(Path())
     settings = ss.FineTune(epochs=1, batch_size=6, lr=1e-3, head_lr=1e-3)
-    for rule in ss.RULES.names:
+    # A plain network is what forward-only rules are for.
+    for rule in [name for name in ss.RULES.names if name != "pepita"]:
         network = vit()
         network.heads.head = nn.Linear(16, 10)
         model = ss.convert(Model(network, "heads.head", (0.5,) * 3, (0.5,) * 3), rule, seed=0)

@@ -16,9 +16,17 @@ from signsym_core.rules.usf import USF
 from signsym_core.testing import check_attack, check_backbone, check_member, check_rule
 
 
+def recurrent():
+    return BACKBONES.build("rnn", hidden=6).build(3, channels=1, size=5, seed=0)
+
+
+#: What a rule that trains no network of convolutions is checked on.
+NETWORKS = {"lra": (recurrent, torch.rand(6, 1, 4, 5, generator=torch.Generator().manual_seed(1)))}
+
+
 @pytest.mark.parametrize("rule", RULES, ids=RULES.names)
 def test_rule(rule):
-    check_rule(rule())
+    check_rule(rule(), *NETWORKS.get(rule.name, ()))
 
 
 @pytest.mark.parametrize("scale", ["rms", "rms_channel", "mean_abs", "xavier", "he_fanout", "unit"])

