@@ -59,6 +59,9 @@ class Trial(tune.Trainable):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if not config["gpu"]:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        # Imported here, since it would take its time from the first job's limit: up to a minute on a busy machine.
+        import torch  # noqa: F401
+
         # One thread for all jobs: torch's CPU thread pool belongs to the thread that calls it.
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
 
