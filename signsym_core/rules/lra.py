@@ -84,41 +84,42 @@ class LRA(StepRule):
         currents = network.inputs(rows)
         states, sums = [torch.zeros_like(currents[0])], []
         for current in currents:
-            sums.append(states[-1] @ w_hh.T + current)
+            sums.append(torch.addmm(current, states[-1], w_hh.t()))
             states.append(torch.tanh(sums[-1]))
         loss, delta = _loss_and_delta(objective, network.head(states[-1]), labels, learn=True)
-        gradient, _ = self._link(delta, w_hy, sums[-1])
-        add_gradient(w_hy, self.normalised(delta.T @ states[-1] + gradient))
+        add_gradient(w_hy, self.normalised(delta.t() @ states[-1] + self._omega_by_weight(delta, w_hy, states[-1])))
         add_gradient(network.head.bias, delta.sum(dim=0))
 
-        moved = sums[-1]
+        moved, target = sums[-1], states[-1]
         for _ in range(self.inner_steps):
-            _, delta = _loss_and_delta(objective, network.head(torch.tanh(moved)), labels, learn=False)
-            moved = moved - self.gamma * self.normalised(self._by_state(delta, w_hy, moved))
-        target = torch.tanh(moved)
+            _, delta = _loss_and_delta(objective, network.head(target), labels, learn=False)
+            moved = moved - self.gamma * self.normalised(self._by_sums(delta, w_hy, target))
+            target = torch.tanh(moved)
 
         above: Tensor | None = None
         for t in reversed(range(1, len(sums))):
-            delta = self.slope(states[t + 1] - target) * (1 - states[t + 1].square())
-            by_w_hh, by_sums = delta.T @ states[t], delta
+            z, before = states[t + 1], states[t]
+            delta = self.slope(z - target) * (1 - z.square())
+            by_w_hh, by_sums = delta.t() @ before, delta
             if above is not None:
-                direct, through_state = self._link(above, w_hh, sums[t])
-                by_w_hh, by_sums = by_w_hh + direct + through_state.T @ states[t], by_sums + through_state
+                by_z = self._by_sums(above, w_hh, z) - above @ w_hh * (1 - z.square())
+                by_w_hh = by_w_hh + self._omega_by_weight(above, w_hh, z) + by_z.t() @ before
+                by_sums = by_sums + by_z
             add_gradient(w_hh, self.normalised(by_w_hh))
-            add_gradient(network.inputs.weight, self.normalised(by_sums.T @ rows[t]))
+            add_gradient(network.inputs.weight, self.normalised(by_sums.t() @ rows[t]))
             add_gradient(network.inputs.bias, delta.sum(dim=0))
-            above, moved = delta, sums[t - 1]
+            above, moved, target_below = delta, sums[t - 1], before
             for _ in range(self.inner_steps):
-                z = torch.tanh(torch.tanh(moved) @ w_hh.T + currents[t])
-                delta = self.slope(z - target) * (1 - z.square())
-                moved = moved - self.gamma * self.normalised(self._by_state(delta, w_hh, moved))
-            target = torch.tanh(moved)
+                reached = torch.tanh(torch.addmm(currents[t], target_below, w_hh.t()))
+                delta = self.slope(reached - target) * (1 - reached.square())
+                moved = moved - self.gamma * self.normalised(self._by_sums(delta, w_hh, target_below))
+                target_below = torch.tanh(moved)
+            target = target_below
         return loss
 
     def normalised(self, gradient: Tensor) -> Tensor:
         """N: the gradient, of norm `clip` where it is larger."""
-        norm = gradient.norm()
-        return gradient * torch.where(norm > self.clip, self.clip / norm, 1.0) if self.clip else gradient
+        return gradient * (self.clip / gradient.norm()).clamp(max=1) if self.clip else gradient
 
     def slope(self, difference: Tensor) -> Tensor:
         """The derivative of the local loss by z_t, for z_t minus its target."""
@@ -130,21 +131,26 @@ class LRA(StepRule):
         squares = difference.square()
         return torch.log1p(squares).mean() if self.local_loss == "log" else squares.mean()
 
-    def _by_state(self, delta: Tensor, weight: Tensor, h: Tensor) -> Tensor:
-        """The gradient of a loss and of alpha Ω by h, where δ is the loss's gradient by the sums above."""
-        return delta @ weight * (1 - torch.tanh(h).square()) + self._link(delta, weight, h)[1]
-
-    def _link(self, delta: Tensor, weight: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradients of alpha Ω by W, with h held, and by h; δ is constant."""
+    def _by_sums(self, delta: Tensor, weight: Tensor, z: Tensor) -> Tensor:
+        """The gradient of a loss and of alpha Ω by h, z = tanh h; δ is the loss's by the sums above, constant in Ω."""
+        down = delta @ weight * (1 - z.square())
         if not self.alpha:
-            return torch.zeros_like(weight), torch.zeros_like(h)
-        z = torch.tanh(h)
-        down, slope = delta @ weight, 1 - z.square()
-        size, before = (down * slope).norm(), delta.norm()
-        # Without a gradient there is nothing whose size could be kept.
-        factor = torch.where((size > 0) & (before > 0), 2 * self.alpha * (size / before - 1) / (before * size), 0.0)
-        direction = factor * down * slope
-        return delta.T @ (direction * slope), direction * down * (-2 * z * slope)
+            return down
+        # ∂Ω/∂h is 2 (r - 1) / (|δ| |D|) D ⊙ ∂D/∂h, with D = δ W ⊙ tanh'(h), r = |D| / |δ| and tanh'' = -2 tanh tanh'.
+        return down - 2 * self._weight_of_omega(delta, down) * z * down.square()
+
+    def _omega_by_weight(self, delta: Tensor, weight: Tensor, z: Tensor) -> Tensor:
+        """The gradient of alpha Ω by W, with h held."""
+        if not self.alpha:
+            return torch.zeros_like(weight)
+        slope = 1 - z.square()
+        down = delta @ weight * slope
+        return delta.t() @ (self._weight_of_omega(delta, down) * down * slope)
+
+    def _weight_of_omega(self, delta: Tensor, down: Tensor) -> Tensor:
+        """alpha 2 (|D| / |δ| - 1) / (|δ| |D|); 0 without a gradient, which has no size to keep."""
+        size, before = down.norm(), delta.norm()
+        return torch.nan_to_num(2 * self.alpha * (1 / before.square() - 1 / (before * size)), 0.0, 0.0, 0.0)
 
 
 def omega(delta: Tensor, weight: Tensor, h: Tensor) -> Tensor:

@@ -158,10 +158,10 @@ def test_the_regulariser_is_zero_for_an_orthogonal_matrix_at_rest_and_not_elsewh
 
 
 def test_a_regulariser_without_a_gradient_to_keep_adds_nothing():
-    rule = LRA()
+    rule, zero = LRA(), torch.zeros(5, 7, dtype=torch.float64)
     weight = built().network.recurrent.weight.detach()
-    zero = torch.zeros(5, 7, dtype=torch.float64)
-    assert all(not gradient.any() for gradient in rule._link(zero, weight, zero))
+    assert not rule._by_sums(zero, weight, zero).any()
+    assert not rule._omega_by_weight(zero, weight, zero).any()
 
 
 def test_the_codes_variant_leaves_the_text_where_it_is_said_to():
