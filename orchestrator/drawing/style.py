@@ -42,6 +42,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 GRADIENT_WORDS = {
     "feedback": "its own feedback",
     "exact": "the exact gradient",
+    "exact (surrogate)": "the gradient of the spikes' surrogate",
     "mixed": "the mean of feedback and exact gradient",
     "transfer": "the BP twin's gradient",
     "eot": "feedback averaged over draws of B",
@@ -63,7 +64,7 @@ def label(name: str) -> str:
 
 
 def gradient(name: str) -> str:
-    """A source of gradient in words."""
+    """A source of gradient in words; "exact (surrogate)" is the exact gradient of a network of spikes."""
     return GRADIENT_WORDS.get(name, name)
 
 

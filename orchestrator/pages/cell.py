@@ -14,7 +14,7 @@ from orchestrator.pages.pictures import pictures
 from orchestrator.pages.provenance import jobs, provenance
 from orchestrator.results.curve import Point
 from orchestrator.results.index import Index
-from orchestrator.results.labels import score_name
+from orchestrator.results.labels import gradient, score_name
 from orchestrator.results.line import Line
 from orchestrator.results.pairing import matrix
 from orchestrator.results.view import format_view
@@ -60,8 +60,8 @@ def _title(index: Index, line: Line, row: int) -> str:
     if line.attack == "none":
         names.append("clean")
     else:
-        gradient = "" if line.gradient == "none" else f" ({line.gradient})"
-        names += [index.labels.of(line, "attack") + gradient, f"ε = {index.value('epsilon_label', row)}"]
+        followed = "" if line.gradient == "none" else f" ({gradient(line)})"
+        names += [index.labels.of(line, "attack") + followed, f"ε = {index.value('epsilon_label', row)}"]
     return ", ".join([*names, index.labels.title(line)])
 
 
@@ -113,15 +113,20 @@ def _choice(context: PageContext) -> Block:
         row = int(index.points(line)[-1])
         labels = index.labels
         text = f"{style.label(labels.of(line, 'rule'))}, {labels.title(line)}, {labels.of(line, 'attack')}, "
-        text += f"{line.gradient}, ε = {index.value('epsilon_label', row)}"
+        text += f"{gradient(line)}, ε = {index.value('epsilon_label', row)}"
         search = format_view(context.view.turned("cell", cell=str(index.value("cell", row))))
         links.append(Link(text=text, search=search))
     return Links(title=_HOW, links=links)
 
 
 def _links(context: PageContext, line: Line) -> Links:
-    gradient = () if line.gradient == "none" else (line.gradient,)
-    chosen = {"backbone": (line.backbone,), "dataset": (line.dataset,), "attack": (line.attack,), "gradient": gradient}
+    chosen_gradient = () if line.gradient == "none" else (line.gradient,)
+    chosen = {
+        "backbone": (line.backbone,),
+        "dataset": (line.dataset,),
+        "attack": (line.attack,),
+        "gradient": chosen_gradient,
+    }
     # Curves, gaps and flags are of lines under attack.
     names = {"curves": "its curve", "gap": "its gap", "flags": "its flags"}
     if line.attack == "none":
@@ -134,7 +139,7 @@ def _links(context: PageContext, line: Line) -> Links:
 def _what(index: Index, line: Line, row: int) -> list[tuple[str, str]]:
     facts = [("task", line.task), ("score", score_name(line.task, line.task_params, line.metric))]
     facts += [("model", index.labels.title(line)), ("rule", style.label(index.labels.of(line, "rule")))]
-    facts += [("attack", index.labels.of(line, "attack")), ("gradient", style.gradient(line.gradient))]
+    facts += [("attack", index.labels.of(line, "attack")), ("gradient", style.gradient(gradient(line)))]
     norm = style.norm(str(index.value("norm", row)))
     facts += [
         ("ε", f"{index.value('epsilon_label', row)} ({norm}, [0, 1] pixels)"),

@@ -9,6 +9,7 @@ from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Page,
 from orchestrator.drawing.facets import portion
 from orchestrator.pages.context import PageContext
 from orchestrator.results.flags import CHECKS, LineFinding
+from orchestrator.results.labels import gradient
 from orchestrator.results.line import Line
 from orchestrator.results.view import format_view
 
@@ -103,7 +104,7 @@ def _needs() -> list[str]:
 
 def _names(context: PageContext, line: Line) -> tuple[str, str, str, str]:
     labels = context.snapshot.index.labels
-    return style.label(labels.of(line, "rule")), labels.title(line), labels.of(line, "attack"), line.gradient
+    return style.label(labels.of(line, "rule")), labels.title(line), labels.of(line, "attack"), gradient(line)
 
 
 def _entries(context: PageContext, line: Line, findings: Mapping[str, Sequence[LineFinding]]) -> list[MatrixCell]:

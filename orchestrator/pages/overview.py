@@ -12,6 +12,7 @@ from orchestrator.drawing.panels import Spec, looks
 from orchestrator.pages.context import PageContext
 from orchestrator.results.evidence import AttackScore, ModelEvidence, score_of
 from orchestrator.results.labels import score_name
+from orchestrator.results.members import SPIKING
 from signsym_core.evidence import Evidence
 from signsym_core.masking import GREY
 from signsym_core.verdict import Verdict
@@ -37,6 +38,8 @@ class ModelRow:
     verdict: Verdict
     #: The verdict as the table prints it.
     words: str
+    #: Whether its units spike, so that its exact gradient is a surrogate's.
+    spikes: bool
 
 
 def blocks(context: PageContext) -> list[Block]:
@@ -99,6 +102,7 @@ def _row(context: PageContext, model: ModelEvidence, epsilon: float) -> ModelRow
         exact=score_of(model.evidence.strongest("exact", epsilon)),
         verdict=verdict,
         words=_answer(verdict, model.labels),
+        spikes=line.backbone in SPIKING,
     )
 
 
@@ -206,7 +210,8 @@ def _matrix(rows: Sequence[ModelRow], epsilon: str, several: bool, left_out: str
     entries = []
     for row in rows:
         left = (row.place, row.rule_label) if several else (row.rule_label,)
-        numbers = [MatrixCell(lines=[_words(score)]) for score in (row.clean, row.feedback, row.exact)]
+        numbers = [MatrixCell(lines=[_words(score)]) for score in (row.clean, row.feedback)]
+        numbers.append(MatrixCell(lines=[_words(row.exact), *(["of the surrogate"] if row.spikes else [])]))
         verdict = MatrixCell(lines=[row.words], state=_STATES.get(row.verdict.kind, ""), about=row.verdict.words)
         entries.append((left, [*numbers, verdict]))
     scores = [score.score for row in rows for score in (row.feedback, row.exact) if score is not None]
@@ -229,8 +234,8 @@ def _words(score: AttackScore | None) -> str:
 
 def _described(rows: Sequence[ModelRow], epsilon: str) -> str:
     clauses = [
-        f"{row.rule_label} keeps {_words(row.feedback)} under its own feedback and {_words(row.exact)} under the exact "
-        f"gradient"
+        f"{row.rule_label} keeps {_words(row.feedback)} under its own feedback and {_words(row.exact)} under "
+        f"{style.gradient('exact (surrogate)' if row.spikes else 'exact')}"
         for row in rows
     ]
     return f"At epsilon {epsilon}: {'; '.join(clauses)}. The table below has the numbers."

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.results import members
 from orchestrator.results.curve import Point
+from orchestrator.results.labels import gradient
 from orchestrator.results.line import Line, grid_key_value, row_key, row_value
 from orchestrator.results.paper_values import Printed, printed
 from orchestrator.results.query import Query
@@ -169,7 +170,7 @@ def _paper_rules(preset: str) -> tuple[str, ...]:
 
 def _names(query: Query, line: Line) -> tuple[str, str, str, str]:
     backbone, _, dataset = query.index.labels.title(line).partition(" / ")
-    return backbone, dataset, query.index.labels.of(line, "attack"), line.gradient
+    return backbone, dataset, query.index.labels.of(line, "attack"), gradient(line)
 
 
 def _rank(rule: str) -> tuple[int, int, str]:

@@ -155,7 +155,7 @@ def _sentence(query: Query, by_gradient: Mapping[str, _Gap], label: str) -> str:
     if decides and by_gradient[decides][1].gap.seeds == 1:
         answer = f"for this one seed only: {answer.removeprefix('yes, ').removeprefix('no, ')}"
     first = sorted(by_gradient.items(), key=lambda pair: pair[0] != decides)
-    gaps = ", ".join(f"{style.points(point.gap)} points {_under(name)}" for name, (_, point) in first)
+    gaps = ", ".join(f"{style.points(point.gap)} points {_under(gap)}" for _, (gap, point) in first)
     place = f"{style.label(curve.rule_label)} on {curve.title}, {curve.attack_label} at ε = {label}"
     rests = f"{style.counted(seeds, 'seed')} × {style.counted(images, 'image')}"
     return f"{place}: {answer} (95 % intervals, uncorrected: {gaps}; {rests})."
@@ -169,11 +169,11 @@ def _answer(query: Query, by_gradient: Mapping[str, _Gap], decides: str) -> str:
         how = "more" if higher else "less"
         what = f"{how} robust than BP" if decides == "exact" else f"it keeps {how} than BP"
         answer = f"{'yes' if higher else 'no'}, " if decides == "exact" else ""
-        answer += f"{what} {_under(decides)}, where the gap excludes zero {after}"
+        answer += f"{what} {_under(line)}, where the gap excludes zero {after}"
     elif (most := _higher(query, line, decided)) <= FLOOR:
-        answer = f"nothing is left to compare {_under(decides)}: both keep at most {100 * most:.1f} %"
+        answer = f"nothing is left to compare {_under(line)}: both keep at most {100 * most:.1f} %"
     else:
-        answer = f"no difference from BP is shown: {_under(decides)} the gap does not exclude zero {after}"
+        answer = f"no difference from BP is shown: {_under(line)} the gap does not exclude zero {after}"
     masked = "feedback" in by_gradient and by_gradient["feedback"][1].clear and by_gradient["feedback"][1].gap.value > 0
     return answer + (_MASKING if decides == "exact" and masked and not (decided.clear and higher) else "")
 
@@ -185,5 +185,6 @@ def _higher(query: Query, line: GapLine, decided: GapPoint) -> float:
     return max([decided.point.score.value, *(point.score.value for point in points if point)])
 
 
-def _under(name: str) -> str:
+def _under(line: GapLine) -> str:
+    name = line.curve.gradient
     return "without a gradient" if name == "none" else f"under {style.gradient(name)}"

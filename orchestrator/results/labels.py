@@ -59,15 +59,19 @@ class Labels:
         """The labels by which panels are arranged, the same for all lines of a panel."""
         if line.panel not in self._dimensions:
             backbone, _, rest = self.title(line).partition(" / ")
-            gradient = "no gradient" if line.gradient == "none" else line.gradient
             dimensions = {
                 "backbone": backbone,
                 "dataset": rest,
                 "attack": self.of(line, "attack"),
-                "gradient": gradient,
+                "gradient": "no gradient" if line.gradient == "none" else gradient(line),
             }
             self._dimensions[line.panel] = dimensions
         return self._dimensions[line.panel]
+
+
+def gradient(line: Line) -> str:
+    """The source of a line's gradient: "exact", but "exact (surrogate)" for spikes, which have no gradient."""
+    return "exact (surrogate)" if line.gradient == "exact" and line.backbone in members.SPIKING else line.gradient
 
 
 @functools.lru_cache(maxsize=256)

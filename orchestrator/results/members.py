@@ -13,6 +13,9 @@ from orchestrator.results.declared import declared
 #: The k of mAP@k of each task whose parameters name none.
 DEFAULT_K = {str(task["name"]): task["k"] for task in declared("tasks/__init__.py", "TASKS") if "k" in task}
 
+#: Backbones whose units spike, so that what is stored as their exact gradient is that of a surrogate.
+SPIKING = frozenset(str(kind["name"]) for kind in declared("backbones/__init__.py", "BACKBONES") if kind.get("spiking"))
+
 _labels: dict[str, dict[str, str]] = {
     "rule": {str(rule["name"]): str(rule.get("label", "")) for rule in declared("rules/__init__.py", "RULES")},
     "attack": {str(attack["name"]): str(attack["name"]) for attack in declared("attacks/__init__.py", "ATTACKS")},

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.results.curve import Curve, Point
 from orchestrator.results.index import AmbiguousCurveError, Index
-from orchestrator.results.labels import score_name
+from orchestrator.results.labels import gradient, score_name
 from orchestrator.results.line import LINE, Line
 from orchestrator.results.outcomes import CellOutcomes, Outcomes
 from orchestrator.results.pairing import matrix, paired
@@ -178,7 +178,7 @@ class Query:
             rule_label=index.labels.of(line, "rule"),
             attack=line.attack,
             attack_label=index.labels.of(line, "attack"),
-            gradient=line.gradient,
+            gradient=gradient(line),
             task=line.task,
             score_name=score_name(line.task, line.task_params, line.metric),
             norm=str(index.value("norm", line.start)),

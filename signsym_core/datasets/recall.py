@@ -13,10 +13,10 @@ from signsym_core.registry import require
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recall(Sequences):
-    """`pairs` times a key and then its value, a symbol a step, and at the end one of the keys; the class is its value.
+    """`pairs` steps with a key and its value, then a step with one of the keys; the class is its value.
 
-    Symbols are the keys, then the values. The keys of a sequence differ; values are uniform and may repeat, and so is
-    the pair that is asked for. T = 2 pairs + 1.
+    A row is a one-hot key and beside it a one-hot value, which is all 0 in the last row: T = pairs + 1 and S = keys +
+    values. The keys of a sequence differ; values are uniform and may repeat, and so is the pair that is asked for.
     """
 
     name = "recall"
@@ -40,7 +40,7 @@ class Recall(Sequences):
 
     @property
     def steps(self) -> int:
-        return 2 * self.pairs + 1
+        return self.pairs + 1
 
     @property
     def symbols(self) -> int:
@@ -58,6 +58,7 @@ class Recall(Sequences):
         keys = torch.rand(count, self.keys, generator=generator).argsort(dim=1)[:, : self.pairs]
         values = torch.randint(self.values, (count, self.pairs), generator=generator)
         asked_pair = torch.randint(self.pairs, (count, 1), generator=generator)
-        shown = torch.stack([keys, self.keys + values], dim=2).flatten(1)
-        symbols = torch.cat([shown, keys.gather(1, asked_pair)], dim=1)
-        return symbols, values.gather(1, asked_pair).squeeze(1)
+        shown = torch.stack([keys, self.keys + values], dim=2)
+        # The last row has its key twice, which is once.
+        asked_key = keys.gather(1, asked_pair).unsqueeze(2).expand(-1, -1, 2)
+        return torch.cat([shown, asked_key], dim=1), values.gather(1, asked_pair).squeeze(1)

@@ -1,6 +1,7 @@
 """Generated sequences as images: one row for each time step, one column for each symbol.
 
-Legend: symbols int64 [n, T], each in 0 .. S - 1; images uint8 [n, 1, T, S] of one-hot rows, 0 or 255.
+Legend: symbols int64 [n, T], each in 0 .. S - 1, or [n, T, m] with up to m of them in a step; images uint8 [n, 1, T, S]
+of one-hot rows, 0 or 255.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Sequences(DataSource):
 
     @abstractmethod
     def generate(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`count` sequences of symbols [count, T] and their labels int64 [count]."""
+        """`count` sequences of symbols, [count, T] or [count, T, m], and their labels int64 [count]."""
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -73,6 +74,7 @@ class Sequences(DataSource):
 
 
 def one_hot(symbols: Tensor, count: int) -> Tensor:
-    """Images uint8 [n, 1, T, count] of the symbols [n, T]: 255 in the column of each step's symbol, 0 elsewhere."""
-    images = torch.zeros(*symbols.shape, count, dtype=torch.uint8)
-    return images.scatter_(2, symbols.unsqueeze(2), 255).unsqueeze(1)
+    """Images uint8 [n, 1, T, count] of symbols: 255 in the columns of each step's symbols, 0 elsewhere."""
+    columns = symbols.unsqueeze(2) if symbols.dim() == 2 else symbols
+    images = torch.zeros(*columns.shape[:2], count, dtype=torch.uint8)
+    return images.scatter_(2, columns, 255).unsqueeze(1)

@@ -74,14 +74,18 @@ def test_the_class_of_a_permutation_is_its_first_symbol():
 
 
 @pytest.mark.parametrize("pairs", [1, 3, 5, 8])
-def test_what_is_recalled_is_the_value_after_the_key_that_comes_last(pairs):
+def test_what_is_recalled_is_the_value_beside_the_key_that_comes_last(pairs):
     data = load("recall", pairs=pairs)
-    for symbols, label in zip(symbols_of(data.test), data.test.labels.tolist(), strict=True):
-        *pairs_shown, key = symbols
-        keys, values = pairs_shown[::2], pairs_shown[1::2]
-        assert len(set(keys)) == pairs
-        assert max(keys) < 8 <= min(values)
-        assert label == dict(zip(keys, values, strict=True))[key] - 8
+    images = data.test.images[:, 0]
+    assert images.shape == (10_000, pairs + 1, 16)
+    keys, values = images[..., :8], images[..., 8:]
+    assert torch.equal(keys.int().sum(2), torch.full((10_000, pairs + 1), 255).int())
+    assert torch.equal(values.int().sum(2), torch.tensor([255] * pairs + [0]).int().expand(10_000, -1))
+    assert set(images.unique().tolist()) == {0, 255}
+    shown, told = keys.argmax(2).tolist(), values.argmax(2).tolist()
+    for (*row, key), row_values, label in zip(shown, told, data.test.labels.tolist(), strict=True):
+        assert len(set(row)) == pairs
+        assert label == dict(zip(row, row_values, strict=False))[key]
 
 
 @pytest.mark.parametrize(
