@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,10 @@ _ADVICE = {
     errno.EPERM: "get the permission to write there, or choose another --storage",
     errno.ENOTDIR: "choose another --storage: a folder, not a file",
 }
+
+
+#: A URI with one slash, which would be the name of a folder.
+_SLIP = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 class StoreError(OSError):
@@ -57,6 +62,11 @@ class Files:
         #: The local folder; None for a store that is not local.
         self.folder: Path | None = None
         if "://" not in uri:
+            if _SLIP.match(uri):
+                raise StoreError(
+                    f"storage {uri!r}: expected SCHEME://PLACE, such as s3://bucket/path; "
+                    f"a folder of that name is ./{uri}"
+                )
             self.folder = Path(uri).expanduser().resolve()
             self.uri, self.root = str(self.folder), str(self.folder)
             self.fs: fs.FileSystem = fs.LocalFileSystem()
@@ -67,6 +77,8 @@ class Files:
         except UriError as error:
             raise StoreError(str(error)) from None
         self.fs, self.root = _opened(uri)
+        if not self.root:
+            raise StoreError(f"storage {uri!r}: expected a place after ://, such as s3://bucket/path")
         if isinstance(self.fs, fs.LocalFileSystem):
             self.folder = Path(self.root)
         #: Whether the place is an object store, which shows an object only when it is complete.
@@ -79,7 +91,7 @@ class Files:
         opened.
         """
         if self.folder is None:
-            with self.fs.open_input_stream(f"{self.root}/{path}") as stream:
+            with self._reached(), self.fs.open_input_stream(f"{self.root}/{path}") as stream:
                 data: bytes = stream.read()
                 return data
         place = os.fsencode(self.folder / path)
@@ -99,7 +111,8 @@ class Files:
         """The paths among `paths` at which there is a file."""
         if self.folder is not None:
             return {path for path in paths if (self.folder / path).is_file()}
-        infos = self.fs.get_file_info([f"{self.root}/{path}" for path in paths])
+        with self._reached():
+            infos = self.fs.get_file_info([f"{self.root}/{path}" for path in paths])
         return {path for path, info in zip(paths, infos, strict=True) if info.type == fs.FileType.File}
 
     def entries(self, folder: str, deep: bool = False) -> list[FolderEntry]:
@@ -113,7 +126,9 @@ class Files:
         selector = fs.FileSelector(f"{self.root}/{folder}".rstrip("/"), allow_not_found=True, recursive=deep)
         above = selector.base_dir.strip("/").count("/") + 1
         entries = []
-        for info in self.fs.get_file_info(selector):
+        with self._reached():
+            infos = self.fs.get_file_info(selector)
+        for info in infos:
             name = "/".join(info.path.strip("/").split("/")[above:])
             reason = "" if info.type == fs.FileType.File else FOLDER
             entries.append(FolderEntry(name, reason, (info.mtime_ns or 0) / 1e9, info.size or 0))
@@ -139,6 +154,18 @@ class Files:
     def names(self, folder: str, suffix: str) -> list[str]:
         """The sorted names of a folder's files that end with `suffix`, without temporary ones."""
         return self.listing(folder, suffix)[0]
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """A context in which an error of Arrow's, such as of credentials that are missing, is the store's."""
+        try:
+            yield
+        except pa.ArrowException as error:
+            reason = " ".join(str(error).split())
+            raise StoreError(
+                f"storage {self.uri} cannot be read: {reason}; check its name, the network, and the credentials that "
+                f"its provider's tools read from the environment"
+            ) from error
 
     def remove(self, path: str) -> None:
         """Remove the file at `path`, if there is one."""

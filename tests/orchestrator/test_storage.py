@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 
+import pyarrow as pa
 import pytest
 import storerows
 import torch
@@ -141,6 +142,30 @@ def test_a_secret_in_the_environments_storage_is_in_no_help_and_no_message(monke
     output = capsys.readouterr()
     assert SECRET not in output.out + output.err
     assert "$SIGNSYM_STORAGE" in output.out
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"), [("s3:/bucket/x", r"a folder of that name is \./s3:/bucket/x"), ("s3://", "a place after ://")]
+)
+def test_a_slip_in_a_uri_is_neither_a_folder_nor_a_bucket(uri, words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=words):
+        Store(uri)
+    assert not list(tmp_path.iterdir())
+    assert Store("./s3:/bucket/x").folder == tmp_path / "s3:/bucket/x"
+
+
+@pytest.mark.parametrize("look", ["names", "read", "exists"])
+def test_a_bucket_that_cannot_be_reached_is_the_stores_error_with_a_way_on(look, monkeypatch):
+    class Closed:
+        def __getattr__(self, name):
+            raise pa.ArrowException("Failed to get token\nfrom any credential")
+
+    store = Store("memory://closed/x")
+    monkeypatch.setattr(store, "fs", Closed())
+    arguments = {"names": ("results", ".parquet"), "read": ("results/x",), "exists": (["results/x"],)}[look]
+    with pytest.raises(StoreError, match="cannot be read: Failed to get token from any credential; check its name"):
+        getattr(store, look)(*arguments)
 
 
 def test_an_unknown_kind_of_place_is_refused_with_what_is_known():
