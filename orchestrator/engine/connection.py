@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from orchestrator.engine import machine
+from orchestrator.engine import machine, registration
 from orchestrator.jobs.job import Resources
 
 #: Settings that Ray reads when a sweep starts. Automatic loggers import torch into the driver and write five files a
@@ -35,8 +33,8 @@ SETTINGS = {
 }
 
 
-#: Attempts to start a local Ray, and the seconds that its node has to register in each.
-STARTS, PATIENCE = 3, 120.0
+#: Attempts to start a local Ray: some of Ray's waits are too short for a busy machine.
+STARTS = 3
 
 #: The variable of `signsym_core.extensions`; importing that module would load torch into the driver.
 EXTENSIONS = "SIGNSYM_EXTENSIONS"
@@ -116,9 +114,10 @@ def _started(options: dict[str, Any]) -> Any:
     for attempt in range(1, STARTS + 1):
         _ray_folder = machine.RayFolder()
         try:
-            with _ray_folder.environment(), _patience():
+            with _ray_folder.environment(), registration.awaited(_ray_folder.mark, str(_ray_folder.folder)):
                 # "local": never the Ray that another program, or another user, runs on this machine.
-                return ray.init(address="local", **options, **_ray_folder.options)
+                (export,) = registration.free_ports(1)
+                return ray.init(address="local", _metrics_export_port=export, **options, **_ray_folder.options)
         except Exception as error:
             disconnect()
             # Ray raises a timeout as a bare Exception.
@@ -139,33 +138,6 @@ def _print_message(data: dict[str, Any], **options: Any) -> None:
 
 _print_to_stdstream = ray._private.worker.print_to_stdstream
 ray._private.worker.print_to_stdstream = _print_message  # type: ignore[assignment]
-
-
-@contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """A context in which Ray waits for its node to register.
-
-    Ray waits 30 seconds, which are not enough on a busy machine, and makes a new client of its control store for each
-    of many attempts without a pause between them, which keeps the node from starting.
-    """
-    services: Any = ray._private.services
-    get_node = services.get_node
-
-    def patient(*arguments: Any) -> Any:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return get_node(*arguments)
-            except RuntimeError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.1)
-
-    services.get_node = patient
-    try:
-        yield
-    finally:
-        services.get_node = get_node
 
 
 def disconnect() -> None:

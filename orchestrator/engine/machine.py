@@ -29,6 +29,10 @@ ROOM, OBJECTS, FILES = 300 * 2**20, 200 * 2**20, 1024
 FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
+#: How long Ray's node waits for its agents, two Python programs, before it ends itself.
+PATIENCE = {"RAY_agent_register_timeout_ms": "600000"}
+
+
 class MachineError(ValueError):
     """A condition of this machine that keeps Ray from starting, with its remedy."""
 
@@ -57,7 +61,7 @@ class RayFolder:
 
         Raises MachineError where no token can be written.
         """
-        changed = {watch.VARIABLE: self.mark, "PYTHONUTF8": "1"} | token(self.folder, os.environ)
+        changed = {watch.VARIABLE: self.mark, "PYTHONUTF8": "1"} | PATIENCE | token(self.folder, os.environ)
         proxied = any(name.lower() in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy") for name in os.environ)
         for name in ("no_proxy", "NO_PROXY") if proxied else ():
             # Messages between Ray's processes must not leave the machine.

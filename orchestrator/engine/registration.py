@@ -1,0 +1,75 @@
+"""Lets a local Ray's node register however long that takes, as on a machine that is busy with other work.
+
+Two waits of Ray are constants. Its node gives its agents, two Python programs that take three seconds of CPU to start,
+15 seconds to say their ports and then ends itself (ray-project/ray issue 65983): here the ports are chosen and said
+before. And `ray._private.node` waits 30 seconds for the node: here as long as the node lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ray._private import parameter, services
+from ray._raylet import DASHBOARD_AGENT_LISTEN_PORT_NAME, persist_port  # type: ignore[attr-defined]
+
+from orchestrator.engine import watch
+
+#: Seconds after which a node that has not registered is given up, though its process lives.
+LONGEST = 600.0
+#: The ports of a node's agents that `ray.init` does not let choose.
+PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+
+
+@contextlib.contextmanager
+def awaited(mark: str, folder: str) -> Iterator[None]:
+    """A context in which a Ray that is started is waited for while its node lives, for `LONGEST` seconds at most.
+
+    `mark` and `folder` are those of `watch.processes`. Where no process shows that it lives, Ray's 30 seconds hold.
+    """
+    module: Any = parameter
+    params = module.RayParams
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    get_node: Callable[[str, str], dict[str, Any] | None] = services.get_node
+
+    def patient(gcs_address: str, node_id: str) -> dict[str, Any] | None:
+        # Ray hands the other ports to its node.
+        session = Path(folder, "r", "session_latest").resolve()
+        persist_port(str(session), node_id, DASHBOARD_AGENT_LISTEN_PORT_NAME, ports["dashboard_agent_listen_port"])
+        deadline = time.monotonic() + LONGEST
+        while True:
+            try:
+                return get_node(gcs_address, node_id)
+            except RuntimeError:
+                if time.monotonic() > deadline or not _node_lives(mark, folder):
+                    raise
+            time.sleep(0.1)
+
+    services.get_node = patient
+    module.RayParams = functools.partial(params, **ports)
+    try:
+        yield
+    finally:
+        services.get_node, module.RayParams = get_node, params
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nothing listens on, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _node_lives(mark: str, folder: str) -> bool:
+    for pid in watch.processes(mark, folder):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet":
+                return True
+    return False
