@@ -13,6 +13,7 @@ from signsym_core.outputs import outputs_of
 from signsym_core.penalty import penalised
 from signsym_core.rules.base import Rule
 from signsym_core.rules.convert import converted, exact_gradient, stepping_rule
+from signsym_core.rules.held import unobserved, weights_of
 from signsym_core.tasks import Objective
 
 #: An epoch's log uses at least so many images, and else one in SHARE of the epoch's: two passes for each.
@@ -74,11 +75,11 @@ def _beside_weights(model: nn.Module) -> dict[str, tuple[float, float]]:
 
 
 def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor) -> list[LayerAlignment]:
-    """One row for each weight with two or more dimensions, in the order of the network.
+    """One row for each weight of the network with two or more dimensions, in the order of the network.
 
     Training is not affected: gradients, batch statistics and random states are restored.
     """
-    weights = [(n.removesuffix(".weight"), p) for n, p in model.named_parameters() if p.ndim > 1 and p.requires_grad]
+    weights = [(n.removesuffix(".weight"), p) for n, p in weights_of(model) if p.ndim > 1 and p.requires_grad]
     parameters = [parameter for _, parameter in weights]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     # A rule that draws at every forward pass counts the passes of training alone.
@@ -92,7 +93,8 @@ def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labe
         return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
 
     rule = stepping_rule(model)
-    actual = gradients() if rule is None else _of_step(rule, model, objective, images, labels, parameters)
+    with unobserved(model):
+        actual = gradients() if rule is None else _of_step(rule, model, objective, images, labels, parameters)
     with exact_gradient(model):
         exact = gradients()
     with torch.no_grad():

@@ -22,7 +22,8 @@ from signsym_core.datasets.mapped import Mapped
 from signsym_core.health import Health, refuse_broken_outputs
 from signsym_core.registry import neutral, require
 from signsym_core.replay import one_ahead
-from signsym_core.rules.convert import BypassedLayerError, unserved
+from signsym_core.rules.convert import BypassedLayerError, converted, unserved
+from signsym_core.rules.held import parameter_groups
 from signsym_core.step import Step
 from signsym_core.tasks import Objective, Task
 from signsym_core.validation import check_labels, check_module
@@ -111,8 +112,8 @@ def fine_tune(
     but one (see `signsym_core.alignment.epoch_alignment`); no number of the training depends on it. Raises
     NonFiniteGradientError or NonFiniteLossError, naming the layer and the step;
     NonFiniteWeightsError, naming the first parameter, buffer or moment of the optimiser that is not finite after an
-    epoch, before `on_epoch` is called; and ValueError where a converted layer takes no part in the forward pass, and
-    where labels are not int64 [n] below `classes` or 0/1 [n, classes].
+    epoch, before `on_epoch` is called; and ValueError where a converted layer takes no part in the forward pass, where
+    a rule does not fit the optimizer, and where labels are not int64 [n] below `classes` or 0/1 [n, classes].
 
     >>> import torch, signsym_core as ss
     >>> from signsym_core.datasets import Split
@@ -144,6 +145,7 @@ def _fine_tune(
     micro_batch: int | None,
     alignment: list[dict[str, Any]] | None,
 ) -> list[dict[str, Any]]:
+    _refuse_misfit(model, settings)
     device = train.labels.device
     known = classes if classes is not None else _classes(train.labels)
     objective = task.objective(known, seed).to(device)
@@ -229,10 +231,8 @@ def _classes(labels: Tensor) -> int:
 
 def _optimizer(model: Model, objective: Objective, settings: FineTune) -> torch.optim.Optimizer:
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    groups = [
-        {"params": list(model.body_parameters()), "lr": settings.lr},
-        {"params": list(model.head_parameters()), "lr": settings.head_lr},
-    ]
+    groups = parameter_groups(model, list(model.body_parameters()), lr=settings.lr)
+    groups += parameter_groups(model, list(model.head_parameters()), lr=settings.head_lr)
     learned = list(objective.parameters())
     if learned:
         groups.append({"params": learned, "lr": objective.lr})
@@ -242,6 +242,13 @@ def _optimizer(model: Model, objective: Objective, settings: FineTune) -> torch.
         groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay, fused=True, capturable=recorded
     )
     return optimizer
+
+
+def _refuse_misfit(model: nn.Module, settings: FineTune) -> None:
+    for name, layer in converted(model):
+        reason = layer.state.rule.misfit(settings.optimizer, settings.weight_decay)
+        if reason is not None:
+            raise ValueError(f"layer {name!r}, rule {layer.state.rule.name!r}: {reason}")
 
 
 def _align(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from signsym_core.outputs import outputs_of
+from signsym_core.rules.held import Held
 
 #: Steps between two checks of the gradients; a check synchronises with the device.
 LOOK_EVERY = 20
@@ -59,7 +60,7 @@ def refuse_broken_outputs(model: nn.Module, images: Tensor) -> None:
     handles = [
         module.register_forward_hook(lambda _module, _inputs, output, name=name: look(name, output))
         for name, module in model.named_modules()
-        if name and not list(module.children())
+        if name and all(isinstance(child, Held) for child in module.children())
     ]
     try:
         model(images)
@@ -90,7 +91,8 @@ class Health:
 
     def norms(self) -> Tensor:
         """The norm of each parameter's gradient as it is now, [parameters]."""
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for _, p in self.parameters]
+        none = self.parameters[0][1].new_zeros(())
+        gradients = [none if p.grad is None else p.grad for _, p in self.parameters]
         return torch.stack(torch._foreach_norm(gradients))
 
     def watch(self, epoch: int, step: int, loss: Tensor, norms: Tensor) -> None:

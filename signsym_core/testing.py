@@ -22,10 +22,12 @@ from signsym_core.attacks.ball import sizes
 from signsym_core.backbones import Backbone
 from signsym_core.evaluate import WeakAttackWarning
 from signsym_core.evaluate import attack as run_attack
+from signsym_core.learnedchecks import assembled, check_learned
 from signsym_core.registry import Member
 from signsym_core.retrieval import Codes, Gallery, signs
-from signsym_core.rules import Rule
+from signsym_core.rules import LearnedRule, Rule
 from signsym_core.rules.convert import convert, feedback, revert
+from signsym_core.rules.held import weights_of
 from signsym_core.rules.whole import WholeRule
 from signsym_core.tasks import TASKS
 from signsym_core.wholechecks import Network, check_whole
@@ -67,6 +69,8 @@ def _check_matrices(rule: Rule) -> None:
     _check_freshness(rule, network, images)
     _check_updates(rule, network, images)
     _check_averages(rule)
+    if isinstance(rule, LearnedRule):
+        check_learned(rule, _network)
     repeated = convert(_network(), rule, seed=3)
     other = convert(_network(), rule, seed=4)
     first = convert(_network(), rule, seed=3)
@@ -75,6 +79,7 @@ def _check_matrices(rule: Rule) -> None:
         assert not _equal(feedback(repeated), feedback(other)), f"{rule.name}: another seed must give another B"
     revert(network)
     assert type(network[0]) is nn.Conv2d, f"{rule.name} must be undone by revert"
+    assert network.state_dict().keys() == before.keys(), f"{rule.name}: revert must leave no trace"
 
 
 def _check_gradients(rule: Rule, network: nn.Module, images: Tensor) -> None:
@@ -86,7 +91,7 @@ def _check_gradients(rule: Rule, network: nn.Module, images: Tensor) -> None:
     matrices = feedback(network)
     outputs.square().sum().backward()
     reference_inputs = images.clone().requires_grad_()
-    reference = {name: p.detach().clone().requires_grad_() for name, p in network.named_parameters()}
+    reference = {name: p.detach().clone().requires_grad_() for name, p in weights_of(network)}
 
     def conv(x: Tensor, w: Tensor) -> Tensor:
         return F.conv2d(x, w, stride=2, padding=1)
@@ -100,7 +105,7 @@ def _check_gradients(rule: Rule, network: nn.Module, images: Tensor) -> None:
     assert inputs.grad is not None
     assert reference_inputs.grad is not None
     _close(inputs.grad, reference_inputs.grad, f"{rule.name}: gradient of the input")
-    for name, parameter in network.named_parameters():
+    for name, parameter in weights_of(network):
         gradient, expected = parameter.grad, reference[name].grad
         assert gradient is not None
         assert expected is not None
@@ -117,7 +122,8 @@ def _check_freshness(rule: Rule, network: nn.Module, images: Tensor) -> None:
             parameter.data.mul_(torch.rand(parameter.shape, generator=random) * 3 - 1)
         if rule.redraws != "forward":
             fresh = feedback(convert(_network(network), rule, seed=3).eval())
-            expected = before if rule.frozen else fresh
+            learned = isinstance(rule, LearnedRule)
+            expected = assembled(network) if learned else before if rule.frozen else fresh
             assert _equal(feedback(network), expected), f"{rule.name}: B must be that of the weights as they are"
             assert _equal(feedback(copy.deepcopy(network)), expected), f"{rule.name}: a copy must have the same B"
         # Twice, so that a matrix that was kept is met as well.
@@ -135,7 +141,7 @@ def _check_averages(rule: Rule) -> None:
     torch._foreach_lerp_(list(one.state_dict().values()), list(states[1].values()), 0.5)
     model.load_state_dict({name: 0.5 * states[0][name] + 0.5 * states[1][name] for name in states[0]})
     for average, scale in ((one, 1.5), (model, 1.75)):
-        for parameter, plain in zip(average.parameters(), _network().parameters(), strict=True):
+        for (_, parameter), plain in zip(weights_of(average), _network().parameters(), strict=True):
             assert torch.allclose(parameter, scale * plain), f"{rule.name}: averaging must average the weights"
         _check_gradients(rule, average, torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
 
@@ -297,7 +303,7 @@ def _network(like: nn.Module | None = None) -> nn.Sequential:
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
         if like is not None:
-            for parameter, value in zip(network.parameters(), like.parameters(), strict=True):
+            for parameter, (_, value) in zip(network.parameters(), weights_of(like), strict=True):
                 parameter.copy_(value)
     return network
 

@@ -152,7 +152,7 @@ class _Expansion:
             groups = self._left(point["task"].name, excludes)
             if groups:
                 training, finetune, resources = self._training(point)
-                _refuse_misfit(point, training, self.experiment.node)
+                _refuse_misfit(point, training, finetune, self.experiment.node)
                 weights = self._share(training.weights[0]) if training.weights else None
                 yield ModelChoice(**point, weights=weights, finetune=finetune, resources=resources), groups
 
@@ -218,7 +218,7 @@ def _matching(conditions: Sequence[Condition], point: Mapping[str, Any]) -> tupl
     )
 
 
-def _refuse_misfit(point: Mapping[str, Any], training: Training, owner: Node) -> None:
+def _refuse_misfit(point: Mapping[str, Any], training: Training, finetune: FineTune, owner: Node) -> None:
     backbone, dataset = point["backbone"], point["dataset"]
     if dataset.sides is not None and not all(backbone.admits(side) for side in dataset.sides):
         height, width = dataset.sides
@@ -235,6 +235,9 @@ def _refuse_misfit(point: Mapping[str, Any], training: Training, owner: Node) ->
         )
     if (problem := _misnamed_layers(backbone, rule)) is not None:
         raise owner.error(problem)
+    reason = point["rule"].misfit(finetune.optimizer, finetune.weight_decay)
+    if reason is not None:
+        raise owner.error(f"finetune does not fit rule {point['rule'].name!r}: {reason}")
     if training.weights is not None:
         weights, node = training.weights
         while isinstance(weights, Pretrain):

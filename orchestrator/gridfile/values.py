@@ -183,7 +183,11 @@ def weights(node: Node) -> Weights | Pretrain | None:
     with problems.kept():
         values["settings"] = built(FineTune, "pretrain", settings, inner)
     problems.check()
-    return Pretrain(**values)
+    pretrain = Pretrain(**values)
+    reason = pretrain.rule.misfit(pretrain.settings.optimizer, pretrain.settings.weight_decay)
+    if reason is not None:
+        raise node.error(f"pretrain does not fit rule {pretrain.rule.name!r}: {reason}")
+    return pretrain
 
 
 def finetune(node: Node) -> dict[str, Node]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from signsym_core import seal
 from signsym_core.backbones.base import Backbone, Model
 from signsym_core.rules.convert import converted
+from signsym_core.rules.held import PLACE
 
 
 class WeightsError(ValueError):
@@ -133,12 +135,24 @@ def load_body(model: Model, state: dict[str, Tensor], source: str, *, feedback: 
 def _network_state(state: dict[str, Tensor], extra: bool) -> dict[str, Tensor]:
     """The tensors by their names in the network, with the records of converted layers where `extra`."""
     named = {name.removeprefix("network."): tensor for name, tensor in state.items()}
-    return {name: tensor for name, tensor in named.items() if extra or not name.endswith("_extra_state")}
+    if extra:
+        return named
+    held = _held(named)
+    return {name: tensor for name, tensor in named.items() if not name.endswith("_extra_state") and name not in held}
+
+
+def _held(state: Mapping[str, object]) -> set[str]:
+    """Names of the tensors in a state dict that learned rules hold: those below a layer that has a record."""
+    places = {name: name.rpartition(f".{PLACE}.")[0] for name in state}
+    return {name for name, layer in places.items() if layer and f"{layer}._extra_state" in state}
 
 
 def _refuse_misfit(model: Model, state: dict[str, Tensor], head: str, source: str) -> None:
     """Raise WeightsError unless `state` has the tensors of the network, but those of `head`: shapes, kinds, finite."""
-    expected = {name: t for name, t in model.network.state_dict().items() if not name.endswith("_extra_state")}
+    whole = model.network.state_dict()
+    # Without a record of their feedback, layers keep the one that they have.
+    left_out = set() if _held(state) else _held(whole)
+    expected = {n: t for n, t in whole.items() if not n.endswith("_extra_state") and n not in left_out}
     loaded = {name: tensor for name, tensor in state.items() if not name.endswith("_extra_state")}
     needed = {name for name in expected if not head or not name.startswith(head)}
     # Files older than batch normalisation's counter of batches lack it; it plays no part in the network's outputs.

@@ -8,14 +8,23 @@ from signsym_core.rules.brsf import BRSF
 from signsym_core.rules.dfa import DFA
 from signsym_core.rules.fa import FA
 from signsym_core.rules.frsf import FRSF
+from signsym_core.rules.kp import KP
+from signsym_core.rules.learned import LearnedRule as LearnedRule
+from signsym_core.rules.learned import Lesson as Lesson
 from signsym_core.rules.local import Local
+from signsym_core.rules.lowrank import LowRank
 from signsym_core.rules.lra import LRA
 from signsym_core.rules.mixed import Layers as Layers
 from signsym_core.rules.mixed import Mixed
 from signsym_core.rules.pepita import Pepita
 from signsym_core.rules.points import PointRule as PointRule
+from signsym_core.rules.sym import SymmetricAlignment
 from signsym_core.rules.usf import USF
 from signsym_core.rules.whole import StepRule as StepRule
+from signsym_core.rules.wm import WeightMirror
 
 #: Every learning rule, in the order of tables and legends.
-RULES: Registry[Rule] = Registry("rule", [BP, FA, USF, FRSF, BRSF, DFA, Local, Pepita, LRA, Mixed])
+RULES: Registry[Rule] = Registry(
+    "rule",
+    [BP, FA, USF, FRSF, BRSF, KP, WeightMirror, LowRank, SymmetricAlignment, DFA, Local, Pepita, LRA, Mixed],
+)

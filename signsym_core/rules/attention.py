@@ -60,7 +60,8 @@ class FeedbackInProjection(FeedbackLinear, InProjection):
         if not self.sends_down(*(tensor for operand in operands for tensor in operand)):
             return [F.linear(*operand) for operand in operands]
         matrix, use = self.matrix(weight)
-        return [multiplied(*operand, matrix[rows], use) for operand, (_, rows) in zip(operands, inputs, strict=True)]
+        products = zip(operands, inputs, strict=True)
+        return [self.observed(multiplied(*operand, matrix[rows], use), rows) for operand, (_, rows) in products]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         # The weights are moved after this, by the attention, which then tells the state.

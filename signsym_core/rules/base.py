@@ -75,6 +75,10 @@ class Rule(Member, ABC):
         """Whether the backward pass of a model is its gradient, so that feedback and exact gradient are one."""
         return self.exact
 
+    def misfit(self, optimizer: str, weight_decay: float) -> str | None:
+        """Why the rule is not itself under a fine-tune's optimizer and weight decay; None where it is."""
+        return None
+
     def draw(self, out: Tensor, generator: torch.Generator) -> None:
         """Fill `out`, of the shape of the weight, with raw magnitudes. Only called where `random` is True."""
         raise NotImplementedError(f"{self.name} declares random magnitudes and does not draw them")

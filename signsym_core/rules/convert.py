@@ -15,8 +15,10 @@ from signsym_core.rules.attention import close_attentions, open_attentions
 from signsym_core.rules.base import Rule
 from signsym_core.rules.draws import Draws
 from signsym_core.rules.feedback import FeedbackLayer, served_class
+from signsym_core.rules.held import PLACE, Held, LearnedState, dismiss
 from signsym_core.rules.layers import UnservedLayerError as UnservedLayerError
 from signsym_core.rules.layers import layers_to_convert
+from signsym_core.rules.learned import LearnedRule
 from signsym_core.rules.points import PointRule, Points, points_of
 from signsym_core.rules.state import FeedbackState
 from signsym_core.rules.whole import WholeRule
@@ -78,12 +80,19 @@ def convert(network: nn.Module, rule: str | Rule = "frsf", seed: int = 0, **para
 
 def _states(layers: list[tuple[str, nn.Linear | nn.Conv2d]], rule: Rule, seed: int) -> list[FeedbackState]:
     indices: dict[int, int] = {}
-    states = []
+    held: dict[tuple[int, Rule], Held] = {}
+    states: list[FeedbackState] = []
     rules = rule.of_layers([name for name, _ in layers])
     shared = {rule: Draws(rule, seed, sizes) for rule, sizes in _redrawn_sizes(layers, rules).items()}
     for (name, layer), layer_rule in zip(layers, rules, strict=True):
         # Layers that share one weight share its feedback.
         index = indices.setdefault(id(layer.weight), len(indices))
+        if isinstance(layer_rule, LearnedRule):
+            state = LearnedState(layer_rule, seed, index, name)
+            state.begin(layer.weight, held.get((index, layer_rule)))
+            held[index, layer_rule] = state.held
+            states.append(state)
+            continue
         states.append(FeedbackState(layer_rule, seed, index, name))
         states[-1].shared = shared.get(layer_rule)
         states[-1].begin(layer.weight)
@@ -119,6 +128,8 @@ def revert(model: nn.Module) -> nn.Module:
         if points is not None:
             points.remove()
     for _, layer in converted(model):
+        dismiss(layer)
+        layer._modules.pop(PLACE, None)
         layer.__class__ = layer.original  # type: ignore[assignment]
         for attribute in ("state", "original", "plain", "handle"):
             del layer.__dict__[attribute]

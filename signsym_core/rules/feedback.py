@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from signsym_core.rules.held import PLACE, LearnedState, enrol
 from signsym_core.rules.snapshot import alike
 from signsym_core.rules.state import FeedbackState, Use
 
@@ -123,11 +124,15 @@ class FeedbackLayer(nn.Module):
     def adopt(self, state: FeedbackState, original: type[nn.Module]) -> None:
         self.state, self.original = state, original
         self.plain = state.rule.exact
+        if isinstance(state, LearnedState):
+            self.add_module(PLACE, state.held)
         self._register_handle()
 
     def _register_handle(self) -> None:
         self.handle = next(_handles)
         _layers[self.handle] = self
+        if isinstance(self.state, LearnedState):
+            enrol(self)
 
     def matrix(self, weight: Tensor) -> tuple[Tensor, Use | None]:
         """B for the pass that multiplies by `weight`, and what keeps it as long as its backward pass may come."""
@@ -149,6 +154,23 @@ class FeedbackLayer(nn.Module):
         # A derivative forward has no B: autograd refuses it, where plain operations would give W's in silence.
         return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
+    def observed(self, y: Tensor, rows: slice = slice(None)) -> Tensor:
+        """`y` [.., out] or [n, out, h, w], rows of the layer's outputs; its δ is shown to a rule that learns from δ."""
+        state = self.state
+        if not isinstance(state, LearnedState) or not state.observing or not self.training or not y.requires_grad:
+            return y
+        if not self.weight.requires_grad or torch.compiler.is_compiling():
+            return y
+
+        def look(delta: Tensor) -> None:
+            flat = delta.movedim(1, -1) if isinstance(self, nn.Conv2d) else delta
+            padded = flat.new_zeros(flat[..., 0].numel(), len(self.weight))
+            padded[:, rows] = flat.reshape(len(padded), -1)
+            state.observe(padded)
+
+        y.register_hook(look)
+        return y
+
     def operands(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """x, W and b in the type that autocast would give them; B follows the type of δ by itself."""
         device = x.device.type
@@ -165,10 +187,13 @@ class FeedbackLayer(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *arguments)
-        # A checkpoint of the plain network fits too: it brings weights and leaves the feedback's randomness alone.
+        # A checkpoint of the plain network fits too: it brings weights and leaves the feedback alone.
         missing: list[str] = arguments[2]
         if prefix + "_extra_state" in missing:
             missing.remove(prefix + "_extra_state")
+        elif isinstance(self.state, LearnedState):
+            names = [f"{prefix}{PLACE}.{name}" for name, _ in self.state.held.named_parameters()]
+            missing += [name for name in names if name not in state_dict]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         owed = self.state.owes_draw(self.weight)
@@ -212,7 +237,7 @@ class FeedbackLinear(FeedbackLayer, nn.Linear):
         if not self.sends_down(x, w, bias):
             return F.linear(x, w, bias)
         matrix, use = self.matrix(weight)
-        return multiplied(x, w, bias, matrix, use)
+        return self.observed(multiplied(x, w, bias, matrix, use))
 
 
 class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
@@ -232,7 +257,7 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
         geometry = (self.stride, padding, self.dilation, self.groups)
         if self.sends_down(x, w, bias):
             matrix, use = self.matrix(weight)
-            y = cast(Tensor, _Conv2dFunction.apply(x, w, bias, matrix, use, *geometry))
+            y = self.observed(cast(Tensor, _Conv2dFunction.apply(x, w, bias, matrix, use, *geometry)))
         else:
             y = F.conv2d(x, w, bias, *geometry)
         return y.squeeze(0) if single else y

@@ -107,6 +107,10 @@ class Mixed(Rule):
                 raise UnknownNameError(unknown("layer or pattern in layers", pattern, known))
         return chosen
 
+    def misfit(self, optimizer: str, weight_decay: float) -> str | None:
+        misfits = (rule.misfit(optimizer, weight_decay) for rule in self.layers.rules().values())
+        return next((misfit for misfit in misfits if misfit is not None), None)
+
     def left_to_bp(self, name: str) -> bool:
         rules = self.layers.rules()
         patterns = [pattern for pattern in rules if _matches(pattern, name, {})]

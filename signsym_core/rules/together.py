@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from signsym_core.rules.convert import converted
 from signsym_core.rules.feedback import FeedbackLayer
+from signsym_core.rules.held import LearnedState
 
 
 class Together:
@@ -21,7 +22,13 @@ class Together:
 
     def __init__(self, model: nn.Module, dtype: torch.dtype | None) -> None:
         self.dtype = dtype
-        self.layers = [layer for _, layer in converted(model) if not layer.plain]
+        layers = [layer for _, layer in converted(model) if not layer.plain]
+        #: Whether every layer's B can be made ahead: not where it is drawn at each of several forward passes, nor where
+        #: it is learned, since lessons are code of the host, which a replay does not run.
+        self.serves = all(
+            layer.state.rule.redraws != "forward" and not isinstance(layer.state, LearnedState) for layer in layers
+        )
+        self.layers = layers if self.serves else []
         self._matrices = [torch.empty_like(layer.weight, dtype=dtype, requires_grad=False) for layer in self.layers]
         #: Magnitudes that are drawn once, in the weights' memory format.
         self._magnitudes: list[Tensor | None] = []
@@ -35,11 +42,6 @@ class Together:
         shared = {id(layer.state.shared): layer.state.shared for layer in self._redrawing()}
         self.generators = [draws.generator(device) for draws in shared.values() if draws is not None and device]
         self._side = None if device is None or device.type != "cuda" else torch.cuda.Stream(device)
-
-    @property
-    def serves(self) -> bool:
-        """Whether every layer's B can be made ahead: not where it is drawn at each of several forward passes."""
-        return all(layer.state.rule.redraws != "forward" for layer in self.layers)
 
     def advance(self) -> None:
         """Count the draws of one step, which a replay of a graph makes without Python."""

@@ -15,6 +15,7 @@ from torchvision.models import VisionTransformer
 import signsym_core as ss
 from signsym_core.backbones import Model
 from signsym_core.rules.convert import BypassedLayerError, converted, exact_gradient, refuse_bypassed
+from signsym_core.rules.held import weights_of
 from signsym_core.rules.layers import UnservedLayerError
 from signsym_core.rules.state import ZeroFeedbackError
 from signsym_core.rules.whole import WholeRule
@@ -171,12 +172,12 @@ def _projections(model):
     """The parameters of both kinds of attention in one order."""
     if isinstance(model, Written):
         if model.packed:
-            return list(model.parameters())
-        return [model.q.weight, model.k.weight, model.v.weight, *model.out_proj.parameters()]
+            return [p for _, p in weights_of(model)]
+        return [model.q.weight, model.k.weight, model.v.weight, *(p for _, p in weights_of(model.out_proj))]
     packed = ("in_proj_weight", "in_proj_bias")
     names = packed if model._qkv_same_embed_dim else [f"{letter}_proj_weight" for letter in "qkv"]
     parameters = [getattr(model, name) for name in names]
-    return [*(p for p in parameters if p is not None), *model.out_proj.parameters()]
+    return [*(p for p in parameters if p is not None), *(p for _, p in weights_of(model.out_proj))]
 
 
 @pytest.mark.parametrize("rule", ["fa", "usf", "brsf"])

@@ -14,6 +14,7 @@ from torchvision import models
 
 import signsym_core as ss
 from signsym_core.registry import ParameterError, UnknownNameError
+from signsym_core.rules import LearnedRule
 from signsym_core.rules.convert import UnservedLayerError, converted
 
 BIOLOGICAL = [rule.name for rule in ss.RULES if not rule.exact]
@@ -237,9 +238,17 @@ def test_16_a_bare_layer_is_converted(layer):
     assert list(ss.feedback(ss.convert(layer, "usf"))) == [""]
 
 
-@pytest.mark.parametrize("backbone", ss.BACKBONES.names)
-# A cut network's outputs have no gradient at the pixels, and a forward-only rule takes plain networks alone.
-@pytest.mark.parametrize("rule", [name for name in ss.RULES.names if name not in ("local", "pepita")])
+#: Learned rules hold B in every network alike: two of them are enough. A cut network's outputs have no gradient at the
+#: pixels, and a forward-only rule takes plain networks alone.
+SERVED = [
+    (backbone, rule.name)
+    for rule in ss.RULES
+    if rule.name not in ("local", "pepita")
+    for backbone in (["smallcnn", "resnet18"] if issubclass(rule, LearnedRule) else ss.BACKBONES.names)
+]
+
+
+@pytest.mark.parametrize(("backbone", "rule"), SERVED, ids=["-".join(pair) for pair in SERVED])
 def test_17_every_backbone_takes_every_rule_and_number_of_classes(backbone, rule):
     built = ss.BACKBONES.build(backbone)
     model = built.build(3, channels=3, size=built.min_size, seed=0).eval()

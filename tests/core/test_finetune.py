@@ -44,7 +44,8 @@ def model(rule="usf", **parameters):
 
 
 def train(network, epochs=3, seed=1, **more):
-    settings = ss.FineTune(epochs=epochs, batch_size=16, lr=1e-3, head_lr=1e-2, **more.pop("settings", {}))
+    chosen = {"optimizer": "adamw" if "feedback" in str(network) and "rule=kp" in str(network) else "adam"}
+    settings = ss.FineTune(epochs=epochs, batch_size=16, lr=1e-3, head_lr=1e-2, **(chosen | more.pop("settings", {})))
     return ss.fine_tune(network, DATA.train, SOURCE, TASK, settings, seed=seed, **more)
 
 

@@ -1,0 +1,263 @@
+"""The held tensors of a layer under a learned rule: where they are kept, and when they are taught.
+
+They are taught just before the step of the optimiser that has the layer's weight: once per step, with the gradient of
+the whole batch, whatever the number of passes, of pieces of the batch, or of layers that share the weight. An attack,
+an evaluation and a pass without a step change nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+
+from signsym_core import seeds
+from signsym_core.rules.learned import LearnedRule, Lesson
+from signsym_core.rules.snapshot import Snapshot, alike
+from signsym_core.rules.state import FeedbackState, ZeroFeedbackError
+
+#: Name of the held tensors' module in its layer.
+PLACE = "feedback"
+
+
+class Held(nn.Module):
+    """The held tensors of one layer, or of layers that share a weight: its parameters, trained or not."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], trained: bool) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            # Contiguous: fused optimisers on a CPU go through parameter and gradient in memory order.
+            self.register_parameter(name, nn.Parameter(tensor.detach().contiguous().clone(), requires_grad=trained))
+        #: Sums over δ since the last lesson.
+        self.sums: dict[str, Tensor] = {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, without gradient; writing into them writes the parameters."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        # Whether they may be missing is for the layer to say.
+        local, strict, _, *rest = arguments
+        super()._load_from_state_dict(state_dict, prefix, local, strict, [], *rest)
+
+
+class LearnedState(FeedbackState):
+    """The feedback of a layer under a learned rule; `draws` counts its lessons."""
+
+    rule: LearnedRule
+    held: Held
+
+    def begin(self, weight: Tensor, shared: Held | None = None) -> None:
+        """Make the held tensors, or take those of a layer with the same weight. Raises ZeroFeedbackError."""
+        self._kept: list[Snapshot] = []
+        #: Whether δ is observed: see `unobserved`.
+        self.observing = self.rule.observes
+        if shared is not None:
+            self.held = shared
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            # On the CPU, the same on every machine.
+            generator = seeds.generator(self.seed, "feedback", self.index, 1)
+            tensors = self.rule.begin(weight.detach().cpu(), generator)
+            self.held = Held({name: t.to(weight.device) for name, t in tensors.items()}, self.rule.follows_optimizer)
+            if not self._assembled(weight.detach()).any():
+                raise ZeroFeedbackError(
+                    f"layer {self.name!r}: rule {self.rule.name!r} begins with a B of zeros, through which no gradient "
+                    f"passes; initialise the layer first, choose a start or a scale that does not depend on the "
+                    f"weights, or leave the layer to BP: bp_layers=({self.name!r},)"
+                )
+
+    def current(self, weight: Tensor, training: bool) -> Tensor:
+        if self.stand_in is not None:
+            return self.stand_in
+        with torch.inference_mode(False), torch.no_grad():
+            return self._assembled(weight.detach())
+
+    def peek(self, weight: Tensor, training: bool) -> Tensor:
+        return self.current(weight, training)
+
+    def _assembled(self, weight: Tensor) -> Tensor:
+        """B of the held tensors as they are now, of the shape, type, device and memory format of `weight`."""
+        held = self.held.tensors()
+        parameters = list(self.held.parameters())
+        direct = held[self.rule.matrix] if self.rule.matrix else None
+        if direct is not None and alike(direct, weight):
+            # Nothing is copied: as with a weight, autograd refuses a backward pass after it was written. Marked, so
+            # that fused optimisers are counted too.
+            Snapshot(self.held.get_parameter(str(self.rule.matrix)))
+            return direct
+        matrix = self._matrix
+        if matrix is not None and not alike(matrix, weight):
+            matrix = None
+        # On another device the host would wait for the comparison.
+        kept = self._kept if matrix is not None and weight.device.type == "cpu" else []
+        if kept and not any(k.written(p) or not k.holds(p.detach()) for k, p in zip(kept, parameters, strict=True)):
+            assert matrix is not None
+            return matrix
+        if matrix is None or (self._use is not None and self._use() is not None):
+            matrix = torch.empty_like(weight)
+        if direct is not None:
+            matrix.copy_(direct)
+        else:
+            self._assemble(held, matrix)
+        buffers = [snapshot.values for snapshot in self._kept] or [None] * len(parameters)
+        self._kept = [Snapshot(p).keep(p.detach(), b) for p, b in zip(parameters, buffers, strict=True)]
+        self._matrix, self._use = matrix, None
+        return matrix
+
+    def _assemble(self, held: dict[str, Tensor], out: Tensor) -> None:
+        kind = next(iter(held.values()))
+        if out.is_contiguous() and (out.dtype, out.device) == (kind.dtype, kind.device):
+            self.rule.assemble(held, out)
+        else:
+            made = torch.empty(out.shape, dtype=kind.dtype, device=kind.device)
+            self.rule.assemble(held, made)
+            out.copy_(made)
+
+    @torch.no_grad()
+    def observe(self, delta: Tensor) -> None:
+        """Add up what the rule wants to know about δ [n, out]."""
+        sums = self.rule.observe(self.held.tensors(), delta.to(next(self.held.parameters()).dtype))
+        before = self.held.sums
+        self.held.sums = {name: before[name] + value for name, value in sums.items()} if before else sums
+
+    @torch.no_grad()
+    def learn(self, weight: Tensor) -> None:
+        """One lesson, from W and its gradient."""
+        assert weight.grad is not None
+        self.draws += 1
+        sums, self.held.sums = self.held.sums, {}
+        if self.rule.observes and not sums:
+            raise ValueError(f"layer {self.name!r}: no δ was observed since the last step, which its rule learns from")
+        lesson = Lesson(weight.detach(), weight.grad.detach(), sums, (self.seed, self.index, self.draws))
+        gradients = self.rule.learn(self.held.tensors(), lesson)
+        if not self.rule.follows_optimizer:
+            torch.autograd.graph.increment_version(list(self.held.parameters()))
+        for name, parameter in self.held.named_parameters():
+            gradient = gradients.pop(name, None)
+            if gradient is None:
+                parameter.grad = None
+                continue
+            if gradient.shape != parameter.shape or not parameter.requires_grad:
+                raise ValueError(
+                    f"layer {self.name!r}: expected gradients of {list(parameter.shape)} for {name!r} from a rule that "
+                    f"follows the optimizer, got {list(gradient.shape)} from {self.rule.name!r}"
+                )
+            # With the parameter's strides: see `Held`. A copy, because an optimiser may scale gradients in place.
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        if gradients:
+            raise ValueError(
+                f"layer {self.name!r}: {self.rule.name!r} holds no {sorted(gradients)} to give gradients to"
+            )
+
+    def moved(self, function: Callable[[Tensor], Tensor], weight: Tensor, owed: bool) -> None:
+        super().moved(function, weight, owed)
+        self._kept, self.held.sums = [], {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_kept": []}
+
+
+class Learner(Protocol):
+    """A converted layer under a learned rule."""
+
+    weight: Tensor
+    state: Any
+
+
+_learners: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def enrol(layer: Learner) -> None:
+    """From now on the steps of optimisers teach `layer`."""
+    _learners.add(layer)
+
+
+def dismiss(layer: Learner) -> None:
+    """No step teaches `layer` any more."""
+    _learners.discard(layer)
+
+
+def held_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter, LearnedRule]]:
+    """Name, tensor and rule of all held tensors of `model`, each once."""
+    entries: dict[int, tuple[str, nn.Parameter, LearnedRule]] = {}
+    for prefix, module in model.named_modules():
+        state = module.__dict__.get("state")
+        if isinstance(state, LearnedState):
+            for name, parameter in state.held.named_parameters(prefix=f"{prefix}.{PLACE}" if prefix else PLACE):
+                entries.setdefault(id(parameter), (name, parameter, state.rule))
+    return list(entries.values())
+
+
+def weights_of(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """`named_parameters` of the network itself, without held tensors."""
+    held = {id(parameter) for _, parameter, _ in held_parameters(model)}
+    return [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) not in held]
+
+
+def parameter_groups(model: nn.Module, parameters: list[nn.Parameter], **options: Any) -> list[dict[str, Any]]:
+    """Groups for an optimiser: `parameters` with `options`, and those that are held and do not decay without decay."""
+    untrained, undecayed = set[int](), list[nn.Parameter]()
+    chosen = {id(parameter) for parameter in parameters}
+    for _, parameter, rule in held_parameters(model):
+        if id(parameter) in chosen and not (parameter.requires_grad and rule.decays):
+            untrained.add(id(parameter))
+            undecayed += [parameter] if parameter.requires_grad else []
+    groups = [{"params": [p for p in parameters if id(p) not in untrained], **options}]
+    return groups + ([{"params": undecayed, **options, "weight_decay": 0.0}] if undecayed else [])
+
+
+@contextlib.contextmanager
+def unobserved(model: nn.Module) -> Iterator[None]:
+    """Inside the block backward passes are no part of a lesson."""
+    states = [m.__dict__["state"] for m in model.modules() if isinstance(m.__dict__.get("state"), LearnedState)]
+    before = [state.observing for state in states]
+    try:
+        for state in states:
+            state.observing = False
+        yield
+    finally:
+        for state, observing in zip(states, before, strict=True):
+            state.observing = observing
+
+
+def _teach(optimizer: Optimizer, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    learners = sorted(_learners, key=lambda layer: int(layer.state.index))
+    if not learners:
+        return
+    group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    sharing: dict[int, list[Any]] = {}
+    for layer in learners:
+        if id(layer.weight) in group_of:
+            sharing.setdefault(id(layer.state.held), []).append(layer)
+    # The arguments begin with the optimiser.
+    closure = arguments[1] if len(arguments) > 1 else keywords.get("closure")
+    for layers in sharing.values():
+        weight, state = layers[0].weight, layers[0].state
+        if closure is not None:
+            raise ValueError(
+                f"layer {state.name!r} is taught before the step, which computes the gradients itself by its closure; "
+                f"compute them first, and call step() without a closure"
+            )
+        if weight.grad is None:
+            state.held.zero_grad()
+            continue
+        held = [group_of.get(id(p)) for p in state.held.parameters()]
+        if state.rule.follows_optimizer:
+            try:
+                if None in held:
+                    raise ValueError("the optimiser does not have its held tensors: make it after the conversion")
+                state.rule.check_optimizer(optimizer, group_of[id(weight)], held)
+            except ValueError as error:
+                raise ValueError(f"layer {state.name!r}, rule {state.rule.name!r}: {error}") from None
+        state.learn(weight)
+        for other in layers[1:]:
+            other.state.draws = state.draws
+
+
+register_optimizer_step_pre_hook(_teach)

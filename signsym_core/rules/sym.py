@@ -1,0 +1,37 @@
+"""Symmetric alignment: B is drawn to W at a constant rate. Weight mirrors without their noise."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from signsym_core.registry import require
+from signsym_core.rules.learned import LearnedRule, Lesson
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SymmetricAlignment(LearnedRule):
+    """B ← (1 - rate) B + rate W at every step: descent on -tr(Bᵀ W) + |B|² / 2, with W's own step left alone.
+
+    It reads W, so that it transports weights: a control that says how fast B has to follow. Kunin et al. also draw W
+    to B, which would change ∂W; here ∂W = δ xᵀ as under every rule.
+    """
+
+    name = "sym"
+    label = "SA"
+    citation = "Kunin et al. 2020, Two routes to scalable credit assignment without weight symmetry, arXiv 2003.01513"
+
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(0 < self.rate <= 1, "rate", "a number in (0, 1]", self.rate)
+
+    @property
+    def follows_optimizer(self) -> bool:
+        return False
+
+    def learn(self, held: Mapping[str, Tensor], lesson: Lesson) -> dict[str, Tensor]:
+        held["B"].lerp_(lesson.weight, self.rate)
+        return {}
