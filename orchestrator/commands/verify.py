@@ -12,7 +12,7 @@ from rich.console import Console
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, grid_text
 from orchestrator.store import merged, tables
-from orchestrator.store.folder import AT_ONCE, Folder
+from orchestrator.store.folder import Folder
 from orchestrator.store.reasons import printable, reason_of
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import sound_results
@@ -45,8 +45,9 @@ def verify(store: Store, console: Console) -> int:
 
 def _steps(store: Store) -> Iterator[int]:
     """Read all files batch by batch; yields the number of files in each batch."""
-    for _ in sound_results(store, ["cell"]):
-        yield 2
+    for table in sound_results(store, ["job"]):
+        # A job has a file of results and one of outcomes, unless they were merged.
+        yield 2 * len(table["job"].unique())
     # Outcomes without results, of a sweep that was killed, enter no number; damage in them is named all the same.
     outcomes = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
     names = sorted(
@@ -57,10 +58,11 @@ def _steps(store: Store) -> Iterator[int]:
         folder = Folder(store, name, schema, schema.names)
         yield from _read_tables(store, folder, folder.names())
     yield from _check_models(store)
-    lists, strangers = store.listing(merged.FOLDER, ".json")
+    files, strangers = store.listing(merged.FOLDER, ".json")
     store.skipped |= strangers
-    lists = [f"{merged.FOLDER}/{name}" for name in lists]
-    yield from _check_each(store, lists, lambda path: merged.check_list(store, path))
+    yield from _check_each(
+        store, [f"{merged.FOLDER}/{file}" for file in files], lambda path: merged.check_list(store, path)
+    )
     files, strangers = store.listing("splits", ".parquet")
     store.skipped |= strangers
     yield from _check_each(store, [f"splits/{file}" for file in files], lambda path: _check_splits(store, path))
@@ -73,8 +75,7 @@ def _steps(store: Store) -> Iterator[int]:
 
 
 def _read_tables(store: Store, folder: Folder, names: list[str]) -> Iterator[int]:
-    for start in range(0, len(names), AT_ONCE):
-        batch = names[start : start + AT_ONCE]
+    for batch in folder.batches(names):
         folder.read(batch)
         yield len(batch)
     store.skipped |= folder.skipped

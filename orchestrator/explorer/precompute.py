@@ -10,6 +10,8 @@ from orchestrator.results.live_store import LiveStore, Snapshot
 
 #: Points of curves that are computed in advance: some 2 kB each.
 AHEAD = 50_000
+#: Bytes of the files of outcomes that one step reads.
+BYTES = 1 << 22
 #: Seconds without a request before this work goes on.
 CALM = 0.3
 #: Seconds before a store that could not be read is tried once more.
@@ -41,9 +43,9 @@ def steps(data: LiveStore, snapshot: Snapshot) -> Iterator[Callable[[], object]]
     and checks are computed, up to AHEAD points.
     """
     index, outcomes = snapshot.index, data.outcomes
-    for first in range(0, len(index.files), 8):
+    for numbers in outcomes.batches(index, BYTES):
         if not outcomes.full:
-            yield functools.partial(outcomes.by_file, index, range(first, min(first + 8, len(index.files))))
+            yield functools.partial(outcomes.by_file, index, numbers)
     yield data.planned
     yield data.learn
     query = snapshot.query()

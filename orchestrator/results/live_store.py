@@ -20,7 +20,7 @@ from orchestrator.results.query import Query
 from orchestrator.results.status import Status, StatusReader
 from orchestrator.store import merged, tables
 from orchestrator.store.arrays import single
-from orchestrator.store.folder import AT_ONCE, Folder
+from orchestrator.store.folder import Folder
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import sharing
 
@@ -133,13 +133,14 @@ class LiveStore:
             if not self._results.vanished:
                 # Otherwise files were merged between the listing and the reading, and their rows have another name.
                 break
-        return names, {name: table for name, table in new.items() if name in set(names)}
+        present = set(names)
+        return names, {name: table for name, table in new.items() if name in present}
 
     def check(self) -> None:
         """Read the outcomes of all results, so that contradicting results are excluded and damage is reported."""
         index = self.snapshot.index
-        for start in range(0, len(index.files), AT_ONCE):
-            self.outcomes.by_file(index, range(start, min(start + AT_ONCE, len(index.files))))
+        for numbers in self.outcomes.batches(index):
+            self.outcomes.by_file(index, numbers)
         if self.outcomes.wrong:
             with self._lock:
                 self._index()

@@ -9,24 +9,22 @@ from __future__ import annotations
 import collections
 import dataclasses
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.results.index import Index
-from orchestrator.results.outcome_file import ImageLists, OutcomeTable, joined, outcome_table
+from orchestrator.results.outcome_file import ImageLists, OutcomeTable, joined, outcome_table, outcome_tables
 from orchestrator.store import merged, tables
-from orchestrator.store.folder import Folder
+from orchestrator.store.folder import BYTES_AT_ONCE, Folder
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import Expected, expected, misfit, missing, places, sharing
 
 _COLUMNS = ("cell", "image", "robust", "ap", "linf", "zero_grad")
 #: Bytes of outcomes that are kept. The least recently used are dropped first, and read again when needed.
 KEPT = 500_000_000
-#: Files that are read at once: their tables are larger than what is kept of them.
-AT_ONCE = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,6 +85,13 @@ class Outcomes:
         with self._lock:
             self._partial = {}
 
+    def batches(self, index: Index, most: int = BYTES_AT_ONCE) -> Iterator[range]:
+        """The numbers of the index's files in batches whose outcomes can be read together: see `Folder.batches`."""
+        first = 0
+        for batch in self.folder.batches(index.files, most):
+            yield range(first, first + len(batch))
+            first += len(batch)
+
     def by_file(self, index: Index, file_numbers: Iterable[int]) -> Mapping[int, FileOutcomes]:
         """The outcomes of files of results, by the number of the file in the index."""
         names = {number: index.files[number] for number in file_numbers}
@@ -100,7 +105,7 @@ class Outcomes:
                         self._complete.move_to_end(name)
             missing = {name: index.expected(number) for number, name in names.items() if number not in outcomes}
             if missing:
-                read = self._read(missing, set(self.folder.names()), set(index.files))
+                read = self._read(missing, set(index.files))
                 outcomes |= {number: read[name] for number, name in names.items() if name in read}
         return outcomes
 
@@ -113,28 +118,25 @@ class Outcomes:
     def read_anew(self, results: Mapping[str, pa.Table], known: set[str]) -> None:
         """Read the outcomes of these results once more: missing or wrong ones may have been recomputed."""
         with self._lock:
-            self._read({name: expected(table) for name, table in results.items()}, set(self.folder.names()), known)
+            self._read({name: expected(table) for name, table in results.items()}, known)
 
-    def _read(
-        self, expected_of: Mapping[str, Expected], existing: set[str], known: set[str]
-    ) -> dict[str, FileOutcomes]:
+    def _read(self, expected_of: Mapping[str, Expected], known: set[str]) -> dict[str, FileOutcomes]:
         names = list(expected_of)
         read_now = {}
         for name in names:
             self._partial.pop(name, None)
             self.lost.pop(name, None)
             self.wrong.discard(name)
-        for start in range(0, len(names), AT_ONCE):
-            batch = names[start : start + AT_ONCE]
-            tables = self.folder.read([name for name in batch if name in existing])
+        for batch in self.folder.batches(names):
+            outcomes_of = outcome_tables(self.folder.read(batch), self.images)
             for name in batch:
-                table = outcome_table(tables[name], self.images) if name in tables else joined([])
+                table = outcomes_of[name] if name in outcomes_of else joined([])
                 read_now[name] = self._checked(
                     name, _file_outcomes(table, expected_of[name][0]), expected_of[name], same_name=True
                 )
         lacking = [name for name in names if not read_now[name].complete and name not in self.wrong]
-        shared_tables = self._shared_tables(sharing(existing, known), existing) if lacking else []
-        if shared_tables:
+        existing = set(self.folder.names()) if lacking else set()
+        if shared_tables := self._shared_tables(sharing(existing, known), existing):
             # Joined once for all files that lack outcomes.
             together = joined(shared_tables)
             for name in lacking:
@@ -169,8 +171,8 @@ class Outcomes:
         shared = names | {name for name in existing if merged.is_merged(name)}
         self._shared = {name: table for name, table in self._shared.items() if name in shared}
         new = sorted(names - set(self._shared))
-        for start in range(0, len(new), AT_ONCE):
-            for name, table in self.folder.read(new[start : start + AT_ONCE]).items():
+        for batch in self.folder.batches(new):
+            for name, table in self.folder.read(batch).items():
                 self._shared[name] = outcome_table(table, self.images)
         return [self._shared[name] for name in sorted(names) if name in self._shared]
 

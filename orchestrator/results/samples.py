@@ -6,7 +6,7 @@ Legend: X [points, seeds, images], outcomes: robust or not, or the average preci
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -49,15 +49,11 @@ class Samples:
         file_numbers = np.unique(file_number).tolist()
         self._files: Mapping[int, FileOutcomes] = outcomes.by_file(index, file_numbers)
         position, images, counts = np.full(len(rows), -1), np.full(len(rows), -1), np.zeros(len(rows), np.int64)
-        for number in file_numbers:
-            in_file, file_outcomes = file_number == number, self._files[number]
-            position[in_file] = file_outcomes.positions[row_in_file[in_file]]
-            with_outcomes = in_file & (position >= 0)
-            images[with_outcomes] = file_outcomes.table.lists[position[with_outcomes]]
-            counts[with_outcomes] = (
-                file_outcomes.table.bounds[position[with_outcomes] + 1]
-                - file_outcomes.table.bounds[position[with_outcomes]]
-            )
+        for number, in_file in _by_file(file_number):
+            table, places = self._files[number].table, self._files[number].positions[row_in_file[in_file]]
+            position[in_file] = places
+            in_file, places = in_file[places >= 0], places[places >= 0]
+            images[in_file], counts[in_file] = table.lists[places], table.bounds[places + 1] - table.bounds[places]
         # Rows without outcomes are left out.
         kept = np.flatnonzero(position >= 0)
         line, epsilon, seed = index.line_numbers(rows[kept]), index.epsilon[rows[kept]], index.seed[rows[kept]]
@@ -88,11 +84,11 @@ class Samples:
         seeds, n = len(samples[0].seeds), samples[0].n
         chosen = (np.array([sample.first for sample in samples])[:, None] + np.arange(seeds)).ravel()
         file_number, position = self._file[chosen], self._position[chosen]
-        file_numbers = np.unique(file_number).tolist()
-        all_bytes = all(self._files[number].table.scores.dtype == np.uint8 for number in file_numbers)
+        files = list(_by_file(file_number))
+        all_bytes = all(self._files[number].table.scores.dtype == np.uint8 for number, _ in files)
         x: NDArray[Any] = np.empty((len(chosen), n), dtype=np.uint8 if all_bytes else np.float64)
-        for number in file_numbers:
-            table, chosen_rows = self._files[number].table, np.flatnonzero(file_number == number)
+        for number, chosen_rows in files:
+            table = self._files[number].table
             starts = table.bounds[position[chosen_rows]]
             if n < LONG:
                 x[chosen_rows] = table.scores[starts[:, None] + np.arange(n)]
@@ -160,6 +156,13 @@ class Samples:
         start, stop = int(table.bounds[position]), int(table.bounds[position + 1])
         zero = table.zero[start:stop] if table.recorded[position] else None
         return CellOutcomes(self._lists[int(table.lists[position])], table.scores[start:stop], zero)
+
+
+def _by_file(file_number: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each different number of a file with the positions that have it."""
+    order = np.argsort(file_number, kind="stable")
+    numbers, firsts = np.unique(file_number[order], return_index=True)
+    return zip(numbers.tolist(), np.split(order, firsts)[1:], strict=True)
 
 
 def _repeated(*columns: NDArray[Any]) -> NDArray[np.bool_]:

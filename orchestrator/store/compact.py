@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from orchestrator.store import merged, tables
 from orchestrator.store.arrays import single
 from orchestrator.store.claims import Claims
-from orchestrator.store.folder import AT_ONCE, THREADS, Folder
+from orchestrator.store.folder import THREADS, Folder
 from orchestrator.store.leftovers import remove_leftovers
 from orchestrator.store.store import Store, StoreError, sealed_table
 from orchestrator.store.trusted import expected, misfit, places, tally
@@ -174,8 +174,8 @@ def _remove_merged(
         own_names = names[folder] if folder == "results" else names[folder] - names["results"]
         small = sorted(name for name in own_names if sizes[folder].get(name, 0) < SMALL[folder])
         loose = [name for name in small if not merged.is_merged(name)]
-        for start in range(0, len(loose), AT_ONCE):
-            for name, table in folders[folder].read(loose[start : start + AT_ONCE]).items():
+        for batch in folders[folder].batches(loose):
+            for name, table in folders[folder].read(batch).items():
                 those = {holder_of.get(cell, "") for cell in table["cell"].unique().to_pylist()}
                 holder = those.pop() if len(those) == 1 else ""
                 if holder and name not in folders[folder].newer and _has(held(holder).get(folder), table):
@@ -216,8 +216,8 @@ def _candidates(store: Store, folders: Mapping[str, Folder]) -> Iterator[_Candid
         for name in results.names()
         if all(sizes[folder].get(name, SMALL[folder]) < SMALL[folder] for folder in ("results", "outcomes"))
     ]
-    for start in range(0, len(names), AT_ONCE):
-        for name, table in results.read(names[start : start + AT_ONCE]).items():
+    for batch in results.batches(names):
+        for name, table in results.read(batch).items():
             if name in results.newer or not len(table):
                 continue
             first, already_merged = table.slice(0, 1).select(_ORDER).to_pylist()[0], merged.is_merged(name)
@@ -306,8 +306,7 @@ def _read(folders: Mapping[str, Folder], names: Sequence[str], stay: Set[str] = 
     Examples of the names `stay` are not read.
     """
     held: dict[str, Tables] = {}
-    for start in range(0, len(names), AT_ONCE):
-        batch = names[start : start + AT_ONCE]
+    for batch in folders["outcomes"].batches(names):
         read = {
             folder: files.read([name for name in batch if folder != "examples" or name not in stay])
             for folder, files in folders.items()

@@ -134,11 +134,11 @@ class Files:
             entries.append(FolderEntry(name, reason, (info.mtime_ns or 0) / 1e9, info.size or 0))
         return sorted(entries, key=lambda entry: entry.name)
 
-    def listing(self, folder: str, suffix: str) -> tuple[list[str], dict[str, str]]:
-        """The sorted names of a folder's files that end with `suffix`; and all other entries, by their path below the
-        store, with the reason why they are not among them. Temporary files are in neither.
+    def listing(self, folder: str, suffix: str) -> tuple[dict[str, int], dict[str, str]]:
+        """The bytes of a folder's files that end with `suffix`, by their sorted names; and all other entries, by their
+        path below the store, with the reason why they are not among them. Temporary files are in neither.
         """
-        names, strangers = [], {}
+        sizes, strangers = {}, {}
         for entry in self.entries(folder):
             if entry.name.startswith("."):
                 continue
@@ -148,12 +148,12 @@ class Files:
             if reason:
                 strangers[printable(f"{folder}/{entry.name}")] = reason
             else:
-                names.append(entry.name)
-        return names, strangers
+                sizes[entry.name] = entry.size
+        return sizes, strangers
 
     def names(self, folder: str, suffix: str) -> list[str]:
         """The sorted names of a folder's files that end with `suffix`, without temporary ones."""
-        return self.listing(folder, suffix)[0]
+        return list(self.listing(folder, suffix)[0])
 
     @contextlib.contextmanager
     def _reached(self) -> Iterator[None]:

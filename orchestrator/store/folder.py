@@ -21,9 +21,11 @@ from signsym_core import seal
 
 #: Files that are read concurrently from a store that is not local.
 THREADS = 16
-#: Files whose tables are in memory together where tables are read one after the other.
-AT_ONCE = 64
-#: Small files that are read by one task and checked together.
+#: Files, and their bytes, that are read together where not all can be in memory. Many small files at once cost less.
+AT_ONCE, BYTES_AT_ONCE = 512, 1 << 26
+#: Bytes of a file whose size is unknown.
+USUAL = BYTES_AT_ONCE // 64
+#: Small files that are read by one task.
 TOGETHER = 32
 #: Files of more bytes are read by several threads each.
 LARGE = 20_000_000
@@ -52,6 +54,7 @@ class Folder:
         #: Files that must not be used, by name, with the reason.
         self.broken: dict[str, str] = {}
         self._strangers: dict[str, str] = {}
+        self._sizes: dict[str, int] = {}
         #: Files that were read and have no digest, or hold rows of such files: they are older than digests are.
         self.unsealed: set[str] = set()
         #: Files that were removed between their listing and their reading, usually because they were merged.
@@ -72,12 +75,27 @@ class Folder:
         """
         before = merged.lists(self.store)
         for _ in range(merged.LOOKS):
-            files, self._strangers = self.store.listing(self.name, ".parquet")
+            sizes, self._strangers = self.store.listing(self.name, ".parquet")
             after = merged.lists(self.store)
             if after == before:
                 break
             before = after
-        return [file.removesuffix(".parquet") for file in files]
+        self._sizes = {file.removesuffix(".parquet"): size for file, size in sizes.items()}
+        return list(self._sizes)
+
+    def batches(self, names: Iterable[str], most: int = BYTES_AT_ONCE) -> Iterator[list[str]]:
+        """The names in batches, in their order, whose files can be read together: of `most` bytes, or one file."""
+        batch: list[str] = []
+        total = 0
+        for name in names:
+            size = self._sizes.get(name, USUAL)
+            if batch and (len(batch) == AT_ONCE or total + size > most):
+                yield batch
+                batch, total = [], 0
+            batch.append(name)
+            total += size
+        if batch:
+            yield batch
 
     def skip(self, name: str, reason: str) -> None:
         """Record a file that must not be used: it is missing, or readable and wrong."""
@@ -96,10 +114,9 @@ class Folder:
             groups = [names[start : start + size] for start in range(0, len(names), size)]
             loaded = chain.from_iterable(pool.map(self._load_each, groups))
             by_name = dict(zip(names, loaded, strict=True))
-            copies = [(name, copied) for name, copied in by_name.items() if isinstance(copied, pa.RecordBatch)]
-            batches = [copies[start : start + TOGETHER] for start in range(0, len(copies), TOGETHER)]
-            for checked in pool.map(self._checked, batches):
-                by_name |= checked
+        copies = [(name, copied) for name, copied in by_name.items() if isinstance(copied, pa.RecordBatch)]
+        for start in range(0, len(copies), AT_ONCE):
+            by_name |= self._checked(copies[start : start + AT_ONCE])
         return {name: table for name, table in by_name.items() if isinstance(table, pa.Table)}
 
     def iter_tables(self) -> Iterator[pa.Table]:
@@ -112,8 +129,8 @@ class Folder:
             names = [name for name in self.names() if name not in seen]
             seen.update(names)
             self.vanished.clear()
-            for start in range(0, len(names), AT_ONCE):
-                yield from self.read(names[start : start + AT_ONCE]).values()
+            for batch in self.batches(names):
+                yield from self.read(batch).values()
             if not self.vanished:
                 return
 

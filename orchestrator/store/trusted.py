@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from orchestrator.store import merged, tables
 from orchestrator.store.arrays import single, to_arrow, to_numpy
 from orchestrator.store.files import Files
-from orchestrator.store.folder import AT_ONCE, Folder
+from orchestrator.store.folder import Folder
 from orchestrator.store.rows import ROUNDING
 
 #: The end of each reason for results that cannot be trusted.
 NOT_DONE = "its cells count as not done"
 #: Most outcomes of files whose rows are checked together.
 SMALL_ROWS = 500_000
+#: The columns that a tally needs.
+_TALLIED = ["cell", "image", "robust", "ap"]
 #: The cells of some results, their numbers of images and their values.
 Expected = tuple[pa.Array, NDArray[np.int64], NDArray[np.float64]]
 
@@ -54,7 +56,7 @@ def sound_results(store: Files, columns: Sequence[str]) -> Iterator[pa.Table]:
         names = [name for name in results.names() if name not in seen]
         seen.update(names)
         results.vanished.clear()
-        for table in _sound(results, outcomes, names, trusted):
+        for table in _sound(results, outcomes, names, trusted, columns):
             yield table.select(columns)
         if not results.vanished:
             break
@@ -63,13 +65,17 @@ def sound_results(store: Files, columns: Sequence[str]) -> Iterator[pa.Table]:
         store.unsealed |= folder.unsealed
 
 
-def _sound(results: Folder, outcomes: Folder, names: list[str], trusted: list[pa.Array]) -> Iterator[pa.Table]:
+def _sound(
+    results: Folder, outcomes: Folder, names: list[str], trusted: list[pa.Array], columns: Sequence[str]
+) -> Iterator[pa.Table]:
+    needed = list(dict.fromkeys([*columns, "cell", "n", "value"]))
     outcome_names = set(outcomes.names())
     unmatched: dict[str, pa.Table] = {}
-    for start in range(0, len(names), AT_ONCE):
-        batch = results.read(names[start : start + AT_ONCE])
+    # By the sizes of the outcomes, which are larger.
+    for few in outcomes.batches(names):
+        batch = results.read(few)
         paired = outcomes.read([name for name in batch if name in outcome_names])
-        if (sound := _sound_together(batch, paired)) is not None:
+        if (sound := _sound_together(batch, paired, needed)) is not None:
             yield sound
             continue
         for name, table in batch.items():
@@ -93,8 +99,9 @@ def _sound(results: Folder, outcomes: Folder, names: list[str], trusted: list[pa
         yield from _matched_elsewhere(outcomes, unmatched, names, pa.chunked_array(trusted, pa.string()))
 
 
-def _sound_together(batch: dict[str, pa.Table], paired: dict[str, pa.Table]) -> pa.Table | None:
-    """The results of small files as one table, where all have their outcomes and no others: one by one takes longer.
+def _sound_together(batch: dict[str, pa.Table], paired: dict[str, pa.Table], columns: Sequence[str]) -> pa.Table | None:
+    """Some columns of the results of small files as one table, where all have their outcomes and no others: one by one
+    takes longer.
 
     None where that does not hold for every file of the batch.
     """
@@ -102,8 +109,8 @@ def _sound_together(batch: dict[str, pa.Table], paired: dict[str, pa.Table]) -> 
         return None
     if any(map(merged.is_merged, batch)):
         return None
-    results = pa.concat_tables(batch.values()).combine_chunks()
-    outcomes = pa.concat_tables(paired[name] for name in batch).unify_dictionaries().combine_chunks()
+    results = pa.concat_tables(batch.values()).select(columns).combine_chunks()
+    outcomes = pa.concat_tables(paired[name] for name in batch).select(_TALLIED).combine_chunks()
     if not len(results) or not len(outcomes):
         return None
     result_files, outcome_files = (
@@ -212,8 +219,8 @@ def missing(lost: int, results: int) -> str:
 def _joined(outcomes: Folder, names: Sequence[str]) -> OutcomeTally | None:
     """The tally of merged files together."""
     tallies = []
-    for start in range(0, len(names), AT_ONCE):
-        tallies += [tally(table) for table in outcomes.read(names[start : start + AT_ONCE]).values()]
+    for batch in outcomes.batches(names):
+        tallies += [tally(table) for table in outcomes.read(batch).values()]
     if not tallies:
         return None
     cells = pa.concat_arrays([sums.cells for sums in tallies])
