@@ -14,10 +14,11 @@ from stores import block, fill, keep_grid, page
 
 from orchestrator.drawing.blocks import Figure
 from orchestrator.explorer import precompute
-from orchestrator.results import members, outcomes
+from orchestrator.results import members, outcome_file, outcomes
 from orchestrator.results.declared import declared
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
+from orchestrator.store.folder import Folder
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.rules import RULES
 from signsym_core.stats import gap, interval
@@ -213,3 +214,65 @@ def test_a_new_member_is_listed_from_its_source_alone_and_a_computed_name_is_lef
     )
     found = declared("rules/__init__.py", "RULES", tmp_path)
     assert [(rule["name"], rule.get("label")) for rule in found] == [("kp", None), ("here", "Here")]
+
+
+def table_of(*blocks):
+    """A file's table as `Folder` reads it: `blocks` are cells with their images and the robust ones among these."""
+    cells, images, robust = [], [], []
+    for cell, of_cell, survivors in blocks:
+        cells += [cell] * len(of_cell)
+        images += of_cell
+        robust += [image in survivors for image in of_cell]
+    size = len(cells)
+    return pa.table(
+        {
+            "cell": pa.array(cells, pa.string()).dictionary_encode(),
+            "image": pa.array(images, pa.int64()),
+            "robust": pa.array(robust, pa.bool_()),
+            "ap": pa.nulls(size, pa.float32()),
+            "linf": pa.array([0.125 * (image + 1) for image in images], pa.float32()),
+            "zero_grad": pa.array([image == 0 for image in images], pa.bool_()),
+        }
+    )
+
+
+FEW = ("a", [0, 1, 2], [1]), ("b", [0, 1], [0, 1])
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [FEW, [("c", [3, 5], [])], [], [("d", [0, 1], [0])]],
+        [FEW, [("b", [0, 1], [0])]],
+        [[("a", [0, 1], [1])], [("a", [2, 3], [])]],
+        [[("a", [0, 0, 1, 1], [1])], [("b", [0, 1], [0])]],
+        [[("b", [1, 0], [1]), ("a", [0, 1], [])], [("c", [0, 1], [0]), ("b", [4], [4])]],
+        [[], []],
+    ],
+    ids=["plain", "a cell in two files", "a cell over two files", "an image twice", "any order", "no rows"],
+)
+@pytest.mark.parametrize("slices", [False, True], ids=["a dictionary each", "one dictionary"])
+def test_files_that_are_converted_together_are_those_converted_one_by_one(files, slices):
+    tables_by_file = {f"file{number}": table_of(*blocks) for number, blocks in enumerate(files)}
+    if slices:
+        whole, start = pa.concat_tables(tables_by_file.values()).combine_chunks(), 0
+        for name, table in tables_by_file.items():
+            tables_by_file[name] = whole.slice(start, len(table))
+            start += len(table)
+    images = outcome_file.ImageLists()
+    together = outcome_file.outcome_tables(tables_by_file, images)
+    assert list(together) == list(tables_by_file)
+    for name, table in tables_by_file.items():
+        alone = outcome_file.outcome_table(table, images)
+        assert together[name].cells.to_pylist() == alone.cells.to_pylist()
+        for column in ("bounds", "lists", "scores", "zero", "recorded", "moved"):
+            np.testing.assert_array_equal(getattr(together[name], column), getattr(alone, column), err_msg=column)
+
+
+def test_files_are_read_together_up_to_their_bytes(tmp_path):
+    (tmp_path / "outcomes").mkdir()
+    for name, size in (("a", 5), ("b", 90), ("c", 20), ("d", 80), ("e", 300), ("f", 1)):
+        (tmp_path / "outcomes" / f"{name}.parquet").write_bytes(bytes(size))
+    files = Folder(Store(str(tmp_path)), "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
+    assert list(files.batches(files.names(), most=100)) == [["a", "b"], ["c", "d"], ["e"], ["f"]]
+    assert list(files.batches([])) == []
