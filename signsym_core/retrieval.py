@@ -2,7 +2,8 @@
 
 Codes have few bits, so thousands of database items have one distance to a query, and a ranking must break these ties.
 `expected` averages over every order within the ties, in closed form, so the score does not depend on how the database
-is sorted; `stable` takes the database's order, to compare with other code.
+is sorted; `stable` takes the database's order, to compare with other code; `features` takes the order of the squared
+Euclidean distance of the real-valued outputs at length 1, as the authors' code of 2024 does.
 
 Legend: q queries, d database items, b bits, c classes; distances are whole numbers of bits, 0 .. b.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from signsym_core.outputs import outputs_of, refuse_non_finite
 from signsym_core.validation import binary_codes, check_code_labels, shown, whole_number
 
 #: How the order of items at one distance is decided.
-Ties = Literal["expected", "stable"]
+Ties = Literal["expected", "stable", "features"]
 #: Entries of a chunk's [queries, database] matrices.
 CHUNK = 1 << 22
 
@@ -34,21 +35,27 @@ class Codes:
 
     `signs` is int8 [n, b] of -1 and +1, n and b at least 1; it is made from bool codes and from numbers that are
     exactly -1 and +1. `labels` is int64 [n] from 0 on, or 0/1 [n, c] where an item has several. Two items are relevant
-    to each other when they share a label. Raises ValueError for anything else.
+    to each other when they share a label. `features` are the outputs float [n, b] that the signs were taken of; None
+    where nothing asks for them. Raises ValueError for anything else.
     """
 
     signs: Tensor
     labels: Tensor
+    features: Tensor | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "signs", binary_codes(self.signs, "signs"))
         check_code_labels(self.labels, len(self.signs), self.signs.device, "labels")
+        if self.features is not None and not _fit(self.features, self.signs):
+            expected = f"finite floats {list(self.signs.shape)} on {self.signs.device}, as the codes"
+            raise ValueError(f"features must be {expected}, got {shown(self.features)}")
 
     def __len__(self) -> int:
         return len(self.signs)
 
     def to(self, device: torch.device | str) -> Codes:
-        return Codes(signs=self.signs.to(device), labels=self.labels.to(device))
+        features = None if self.features is None else self.features.to(device)
+        return Codes(signs=self.signs.to(device), labels=self.labels.to(device), features=features)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,7 +88,12 @@ def encode(model: nn.Module, split: Split, source: DataSource, batch: int = 256)
         model.train(training)
     together = torch.cat(outputs)
     refuse_non_finite(together, what=f"images of {type(source).name}")
-    return Codes(signs=signs(together), labels=split.labels)
+    return Codes(signs=signs(together), labels=split.labels, features=together)
+
+
+def _fit(features: Tensor, codes: Tensor) -> bool:
+    alike = features.shape == codes.shape and features.device == codes.device
+    return alike and features.is_floating_point() and bool(features.isfinite().all())
 
 
 def signs(outputs: Tensor) -> Tensor:
@@ -112,18 +124,22 @@ def mean_average_precision(
     database_labels: Tensor,
     k: int | None = None,
     ties: Ties = "expected",
+    query_features: Tensor | None = None,
+    database_features: Tensor | None = None,
 ) -> float:
     """mAP@k, 0 .. 1: the mean over queries of `average_precision`.
 
     Codes are [n, b], bool or numbers that are exactly -1 and +1: both bool or neither. Labels are int64 [n] from 0 on,
     or 0/1 [n, c], of one kind in both; all four are on one device. `k` is a whole number, at least 1, or None; `ties`
-    is "expected" or "stable". Raises ValueError for anything else, such as codes of 0 and 1 (take `codes.bool()`) and
-    real outputs (take their signs).
+    is "expected", "stable", or "features", which needs the real-valued outputs of both sides. Raises
+    ValueError for anything else, such as codes of 0 and 1 (take `codes.bool()`) and real outputs (take their signs).
     """
     sides = (("query", query_codes, query_labels), ("database", database_codes, database_labels))
     (queries, query_kind), (database, database_kind) = (_side(*side) for side in sides)
     if (query_kind == torch.bool) != (database_kind == torch.bool):
         raise ValueError(f"codes must both be bool or both -1 and +1, got {query_kind} and {database_kind}")
+    queries = dataclasses.replace(queries, features=query_features)
+    database = dataclasses.replace(database, features=database_features)
     return float(average_precision(queries, database, k, ties).mean())
 
 
@@ -145,12 +161,17 @@ def average_precision(queries: Codes, database: Codes, k: int | None = None, tie
     the cut is itself random (hypergeometric), and so h is. (McSherry, Najork 2008, Computing information retrieval
     performance measures efficiently in the presence of tied scores; the conditioning on h is ours.)
 
-    Raises ValueError where codes or labels do not fit each other.
+    `features` ranks the items at one Hamming distance by the squared Euclidean distance of the outputs at length 1 (0
+    where an output is 0), computed in double precision, and items at one such distance too by the database's order.
+
+    Raises ValueError where codes or labels do not fit each other, and for `features` without outputs.
     """
     _check(queries, database)
     cut = len(database) if k is None else min(whole_number("k", k, 1), len(database))
-    if not isinstance(ties, str) or ties not in ("expected", "stable"):
-        raise ValueError(f"ties must be 'expected' or 'stable', got {ties!r:.60}")
+    if not isinstance(ties, str) or ties not in get_args(Ties):
+        raise ValueError(f"ties must be {' or '.join(map(repr, get_args(Ties)))}, got {ties!r:.60}")
+    if ties == "features":
+        return _by_features(queries, database, cut)
     score = _expected if ties == "expected" else _stable
     scores = [
         score(twice, relevance(queries.labels[rows], database.labels), cut)
@@ -187,10 +208,27 @@ def _distances(codes: Tensor, database: Codes) -> Iterator[tuple[slice, Tensor]]
         yield chunk, (codes[chunk].float() @ items).neg_().add_(bits)
 
 
+def _by_features(queries: Codes, database: Codes, cut: int) -> Tensor:
+    if queries.features is None or database.features is None:
+        without = " and ".join(n for n, c in (("queries", queries), ("database", database)) if c.features is None)
+        raise ValueError(f"ties 'features' expects codes with features, the real-valued outputs; {without}: without")
+    asked, items = (nn.functional.normalize(side.features.double(), dim=1) for side in (queries, database))  # type: ignore[union-attr]
+    scores = []
+    for rows, twice in _distances(queries.signs, database):
+        apart = 2 - 2 * (asked[rows] @ items.T)
+        # A distance is at most 4, so that ten for each bit keep the order of Hamming distances.
+        order = (5 * twice.double() + apart).sort(dim=1, stable=True).indices[:, :cut]
+        scores.append(_ranked(relevance(queries.labels[rows], database.labels), order, cut))
+    return torch.cat(scores)
+
+
 def _stable(twice: Tensor, relevant: Tensor, cut: int) -> Tensor:
-    order = _order(twice)[:, :cut]
+    return _ranked(relevant, _order(twice)[:, :cut], cut)
+
+
+def _ranked(relevant: Tensor, order: Tensor, cut: int) -> Tensor:
     ranked = relevant.gather(1, order).double()
-    ranks = torch.arange(1, cut + 1, device=twice.device, dtype=torch.float64)
+    ranks = torch.arange(1, cut + 1, device=relevant.device, dtype=torch.float64)
     hits = ranked.cumsum(dim=1)
     return (ranked * hits / ranks).sum(dim=1) / hits[:, -1].clamp(min=1)
 

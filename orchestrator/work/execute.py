@@ -161,7 +161,8 @@ def _attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, fl
     gallery, surrogate_gallery = None, None
     if task.retrieves:
         bits = task.outputs(len(data.classes))
-        gallery = hash_codes.gallery(store, data, bits, spec["model"], spec["model"])
+        by_features = (model, source) if getattr(task, "ties", None) == "features" else None
+        gallery = hash_codes.gallery(store, data, bits, spec["model"], spec["model"], by_features)
         if "surrogate" in spec:
             surrogate_gallery = hash_codes.gallery(store, data, bits, spec["model"], crafting)
     outcome = ss.attack(

@@ -17,12 +17,18 @@ def encoded(model: Model, data: Data, source: DataSource) -> dict[str, Tensor]:
     return {name: pack(ss.encode(model, split, source).signs).cpu() for name, split in splits.items()}
 
 
-def gallery(store: Store, data: Data, bits: int, model: str, crafting: str) -> ss.Gallery:
-    """The database as `model` encodes it, and the training images as the model `crafting` does: keys of fine-tunes."""
+def gallery(
+    store: Store, data: Data, bits: int, model: str, crafting: str, searched_by: tuple[Model, DataSource] | None = None
+) -> ss.Gallery:
+    """The database as `model` encodes it, and the training images as the model `crafting` does: keys of fine-tunes.
+
+    With `searched_by`, the model and its data set, the database has real-valued outputs too, which no store keeps.
+    """
     device = data.train.labels.device
     database, name = (data.train, "train") if data.database is None else (data.database, "database")
     searched, known = store.load_codes(model)[name], store.load_codes(crafting)["train"]
+    features = None if searched_by is None else ss.encode(searched_by[0], database, searched_by[1]).features
     return ss.Gallery(
-        database=ss.Codes(signs=unpack(searched.to(device), bits), labels=database.labels),
+        database=ss.Codes(signs=unpack(searched.to(device), bits), labels=database.labels, features=features),
         train=ss.Codes(signs=unpack(known.to(device), bits), labels=data.train.labels),
     )

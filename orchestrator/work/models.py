@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 import signsym_core as ss
 from orchestrator.jobs.setting import task_of
 from orchestrator.store.store import DamagedError, Store
+from signsym_core import seeds
 from signsym_core.backbones import Backbone, Model
 
 
@@ -28,4 +31,12 @@ def rebuilt(store: Store, key: str) -> tuple[Model, dict[str, Any]]:
 
 def fresh(spec: dict[str, Any], backbone: Backbone, classes: int, channels: int, sides: Sequence[int] | None) -> Model:
     """A model of a job's backbone with the head of its task, with fresh weights."""
-    return backbone.build(task_of(spec).outputs(classes), channels=channels, size=sides, seed=spec["seed"])
+    task = task_of(spec)
+    model = backbone.build(task.outputs(classes), channels=channels, size=sides, seed=spec["seed"])
+    std = getattr(task, "head_std", None)
+    if std is not None:
+        weight, bias = model.head_parameters()
+        with torch.no_grad():
+            weight.normal_(0, std, generator=seeds.generator(spec["seed"], "head start"))
+            bias.zero_()
+    return model

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from signsym_core.registry import require
+from signsym_core.registry import neutral, require
 from signsym_core.retrieval import Codes, Gallery, Ties, average_precision, chance, nearest, signs
 from signsym_core.tasks.base import Task
 from signsym_core.tasks.hyp2 import DISTANCES, HyP2, threshold
@@ -43,8 +43,12 @@ class Hashing(Task):
     proxy_lr: float = 1e-3
     #: Number of top-ranked items that are scored; null: all.
     k: int | None = 5000
-    #: Order of items at equal distance: "expected" averages over all orders, "stable" keeps the database's order.
+    #: Order of items at equal distance: "expected" averages over all orders, "stable" keeps the database's order,
+    #: "features" takes the distance of the real-valued outputs at length 1, as the authors' code of 2024.
     ties: Ties = "expected"
+
+    #: Standard deviation of a hash layer that starts from N(0, .), with biases of 0; null: PyTorch's start of a Linear.
+    head_std: float | None = neutral(None)
 
     def __post_init__(self) -> None:
         require(self.bits >= 1, "bits", "a whole number, at least 1", self.bits)
@@ -53,6 +57,7 @@ class Hashing(Task):
         require(self.beta >= 0, "beta", "a number, at least 0", self.beta)
         require(self.zeta is None or -1 <= self.zeta < 1, "zeta", "null or a cosine, -1 <= zeta < 1", self.zeta)
         require(self.proxy_lr >= 0, "proxy_lr", "a number, at least 0", self.proxy_lr)
+        require(self.head_std is None or self.head_std > 0, "head_std", "null or a number above 0", self.head_std)
         require(self.k is None or self.k >= 1, "k", "null or a whole number, at least 1", self.k)
 
     def outputs(self, classes: int) -> int:
@@ -67,7 +72,7 @@ class Hashing(Task):
         raise ValueError("task 'hashing' has no loss of outputs and labels alone to attack; 'hag' and 'sdha' fit it")
 
     def score(self, outputs: Tensor, labels: Tensor, gallery: Gallery | None) -> Tensor:
-        return average_precision(_queries(outputs, labels), _needed(gallery).database, self.k, self.ties)
+        return average_precision(_queries(outputs, labels, self.ties), _needed(gallery).database, self.k, self.ties)
 
     def predict(self, outputs: Tensor, gallery: Gallery | None) -> Tensor:
         """The class of the nearest item of the database, the first one of several; -1 for an item without any."""
@@ -89,8 +94,8 @@ class Hashing(Task):
             raise ValueError(f"labels must be int64[n] or 0/1 [n, classes], got {labels.dtype}{list(labels.shape)}")
 
 
-def _queries(outputs: Tensor, labels: Tensor) -> Codes:
-    return Codes(signs=signs(outputs), labels=labels)
+def _queries(outputs: Tensor, labels: Tensor, ties: Ties) -> Codes:
+    return Codes(signs=signs(outputs), labels=labels, features=outputs.detach() if ties == "features" else None)
 
 
 def _needed(gallery: Gallery | None) -> Gallery:

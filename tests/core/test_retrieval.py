@@ -308,3 +308,51 @@ def test_outputs_that_are_not_finite_have_no_code(value):
     source = ss.DATASETS.build("digits", size=8, train_images=40, test_images=30)
     with pytest.raises(NonFiniteOutputError, match="for 2 of 30 images of digits"):
         ss.encode(Broken(), source.load(None).test, source, batch=15)
+
+
+def written_out(query, database, relevant, k):
+    """AP@k of one query: items by Hamming distance, then squared distance of the outputs at length 1, then place."""
+
+    def unit(row):
+        length = math.sqrt(sum(value * value for value in row))
+        return [value / length if length else 0.0 for value in row]
+
+    keys = []
+    for place, item in enumerate(database):
+        hamming = sum((a >= 0) != (b >= 0) for a, b in zip(query, item, strict=True))
+        apart = sum((a - b) ** 2 for a, b in zip(unit(query), unit(item), strict=True))
+        keys.append((hamming, apart, place))
+    hits, total = 0, 0.0
+    for rank, (_, _, place) in enumerate(sorted(keys)[:k], start=1):
+        if relevant[place]:
+            hits += 1
+            total += hits / rank
+    return total / hits if hits else 0.0
+
+
+@pytest.mark.parametrize("k", [1, 7, 60, None])
+def test_ties_by_features_are_those_of_a_written_out_loop(k):
+    random = torch.Generator().manual_seed(3)
+    asked, items = (torch.randn(n, 5, generator=random, dtype=torch.float64) for n in (9, 60))
+    one, other = torch.randint(3, (9,), generator=random), torch.randint(3, (60,), generator=random)
+    expected = [
+        written_out(query, items.tolist(), (other == label).tolist(), k or 60)
+        for query, label in zip(asked.tolist(), one, strict=True)
+    ]
+    queries, database = (Codes(signs=f >= 0, labels=y, features=f) for f, y in ((asked, one), (items, other)))
+    got = average_precision(queries, database, k, "features")
+    assert got.tolist() == pytest.approx(expected, abs=1e-9)
+    mean = ss.mean_average_precision(asked >= 0, one, items >= 0, other, k, "features", asked, items)
+    assert mean == pytest.approx(sum(expected) / 9, abs=1e-9)
+    if k == 60:
+        # The check can fail: another order within the ties gives other scores.
+        assert average_precision(queries, database, k, "stable").tolist() != pytest.approx(expected, abs=1e-3)
+
+
+def test_ties_by_features_need_features_that_fit():
+    signs, labels = torch.ones(4, 3, dtype=torch.bool), torch.zeros(4, dtype=torch.int64)
+    codes = Codes(signs=signs, labels=labels)
+    with pytest.raises(ValueError, match="queries and database: without"):
+        average_precision(codes, codes, None, "features")
+    with pytest.raises(ValueError, match=r"features must be finite floats \[4, 3\]"):
+        Codes(signs=signs, labels=labels, features=torch.ones(4, 2))
