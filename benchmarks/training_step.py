@@ -17,7 +17,7 @@ import signsym_core as ss
 from benchmarks.measure import in_turn, line, ratio
 from signsym_core.rules.held import parameter_groups
 
-BARS = {"usf": "at most 1.05", "frsf": "at most 1.05", "brsf": "at most 1.12"}
+BARS = {"usf": "at most 1.05", "frsf": "at most 1.05", "brsf": "at most 1.12", "dfa": "at most 1.10"}
 LEARNED = {"kp": "at most 1.06", "lowrank": "at most 1.10", "wm": "at most 1.20"}
 
 

@@ -41,7 +41,7 @@ BEYOND_SHAPE = {
     *("epsilon_fraction_huge", "epsilon_twice", "exclude_everything", "exclude_matches_nothing", "images_too_small"),
     *("override_matches_nothing", "override_parameter_matches_nothing", "parameter_combination", "rule_twice"),
     *("resources_of_one_model", "rule_layers_absent", "seeds_in_two_places", "weights_not_published"),
-    *("coupled_decay", "coupled_decay_before"),
+    *("coupled_decay", "coupled_decay_before", "rule_points_absent"),
 }
 
 
