@@ -183,7 +183,7 @@ def attack(
     )
     for argument, module in (("model", model), *([] if surrogate is None else [("surrogate", surrogate)])):
         check_module(module, argument)
-        refuse_slope_without_spikes(module, chosen.slope, argument)
+        refuse_slope_without_spikes(module, chosen.spike_slope, argument)
         refuse_broken(module, f"the {argument}")
     _warn_if_weak(chosen, radius)
     dtype, passes = images.dtype, Passes()
@@ -194,7 +194,7 @@ def attack(
     blocks, followed = [], False
     models = (model, surrogate or model)
     computing = arithmetic(chosen.precision, chosen.deterministic, images.device, *models)
-    slopes = surrogate_slope(models, chosen.slope)
+    slopes = surrogate_slope(models, chosen.spike_slope)
     with computing, frozen(model), frozen(surrogate or model), slopes:
         for start in range(0, len(images), BLOCK):
             rows = slice(start, start + BLOCK)

@@ -31,7 +31,7 @@ class Attack(Member, ABC):
     #: Whether a GPU uses only deterministic kernels.
     deterministic: bool = neutral(True)
     #: For spiking networks, the slope of their surrogate under attack; null: the one that they were trained with.
-    slope: float | None = neutral(None)
+    spike_slope: float | None = neutral(None)
 
     @abstractmethod
     def run(self, problem: Problem, epsilon: float) -> Tensor:

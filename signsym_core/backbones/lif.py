@@ -68,7 +68,9 @@ class LIF(nn.Module):
 def refuse_slope_without_spikes(model: nn.Module, slope: float | None, who: str = "model") -> None:
     """Raise ParameterError for a slope of the surrogate where nothing in `model` spikes; errors call it `who`."""
     spikes = any(isinstance(module, LIF) for module in model.modules())
-    require(slope is None or (slope > 0 and spikes), "slope", f"null, or a number above 0 for a {who} with LIF", slope)
+    require(
+        slope is None or (slope > 0 and spikes), "spike_slope", f"null, or a number above 0 for a {who} with LIF", slope
+    )
 
 
 @contextlib.contextmanager

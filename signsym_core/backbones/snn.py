@@ -52,7 +52,7 @@ class SNN(Backbone):
     v_t = β v_{t-1} + i_t, s_t = 1 where v_t >= 1 and else 0, then v_t is lowered by s_t; backward, ds/dv is the
     surrogate 1 / (1 + k |v - 1|)² and the lowering counts as constant. What is called exact gradient is ordinary
     autograd on the same weights, so here the gradient of the surrogate, and results call it so; an attack may choose a
-    `slope` k of its own.
+    `spike_slope` k of its own.
     """
 
     name = "snn"

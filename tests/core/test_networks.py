@@ -100,15 +100,17 @@ def test_an_attack_may_have_a_slope_of_its_own_and_leaves_the_networks_alone():
         settings = {"gradient": "exact", "keep": 8, **parameters}
         return ss.attack("pgd", model, images, labels, [0.3], steps=2, random_start=False, **settings).adversarial
 
-    plain, flat = adversarial(), adversarial(slope=1.0)
+    plain, flat = adversarial(), adversarial(spike_slope=1.0)
     assert not torch.equal(plain, flat)
-    assert torch.equal(adversarial(slope=50.0), plain)
+    assert torch.equal(adversarial(spike_slope=50.0), plain)
     with surrogate_slope([model], 1.0):
         assert torch.equal(adversarial(), flat)
     assert {unit.slope for unit in model.modules() if isinstance(unit, LIF)} == {50.0}
     for network, slope in ((built("rnn"), 1.0), (model, 0.0)):
-        with pytest.raises(ParameterError, match="'slope' expects null, or a number above 0 for a model with LIF"):
-            ss.attack("fgsm", network, SEQUENCES, torch.zeros(5).long(), [0.1], slope=slope)
+        with pytest.raises(
+            ParameterError, match="'spike_slope' expects null, or a number above 0 for a model with LIF"
+        ):
+            ss.attack("fgsm", network, SEQUENCES, torch.zeros(5).long(), [0.1], spike_slope=slope)
 
 
 # Recurrence
