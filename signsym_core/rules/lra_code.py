@@ -5,7 +5,7 @@ Read in nmanchev/lra-rnn at commit da7dcb9, written anew from what it does. Lege
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -15,11 +15,23 @@ from signsym_core.backbones.rnn import Recurrence
 from signsym_core.rules.whole import add_gradient
 from signsym_core.tasks import Objective
 
-if TYPE_CHECKING:
-    from signsym_core.rules.lra import LRA
+
+class Steps(Protocol):
+    """What the official code's step takes from the rule; each as in `rules.lra.LRA`."""
+
+    name: ClassVar[str]
+
+    @property
+    def gamma(self) -> float: ...
+    @property
+    def inner_steps(self) -> int: ...
+    @property
+    def alpha(self) -> float: ...
+    def normalised(self, gradient: Tensor) -> Tensor: ...
+    def loss_of(self, difference: Tensor) -> Tensor: ...
 
 
-def code_step(rule: LRA, network: Recurrence, objective: Objective, rows: Tensor, labels: Tensor) -> Tensor:
+def code_step(rule: Steps, network: Recurrence, objective: Objective, rows: Tensor, labels: Tensor) -> Tensor:
     """Fill `.grad` as the official code does; the loss, detached. Raises ValueError for more sequences than units."""
     w_hh, w_xh, head = network.recurrent.weight, network.inputs.weight, network.head
     count, units = rows.shape[1], len(w_hh)
@@ -70,7 +82,7 @@ def code_step(rule: LRA, network: Recurrence, objective: Objective, rows: Tensor
     return task_loss.detach()
 
 
-def _moved(rule: LRA, loss: Tensor, h: Tensor, above: Tensor, weight: Tensor) -> Tensor:
+def _moved(rule: Steps, loss: Tensor, h: Tensor, above: Tensor, weight: Tensor) -> Tensor:
     """h after one move, with its graph."""
     (gradient,) = grad(loss, h, retain_graph=True)
     if rule.alpha:
@@ -78,7 +90,7 @@ def _moved(rule: LRA, loss: Tensor, h: Tensor, above: Tensor, weight: Tensor) ->
     return h - rule.gamma * rule.normalised(gradient)
 
 
-def _of_omega(rule: LRA, loss: Tensor, h: Tensor, above: Tensor, weight: Tensor, variable: Tensor) -> Tensor:
+def _of_omega(rule: Steps, loss: Tensor, h: Tensor, above: Tensor, weight: Tensor, variable: Tensor) -> Tensor:
     """The gradient by `variable` of alpha Ω, with one factor of tanh' for each sequence: the diagonal of [n, d]."""
     (delta,) = grad(loss, above, retain_graph=True)
     factors = torch.diag(1 - torch.tanh(h).square())
