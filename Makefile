@@ -13,9 +13,9 @@ sweep: $(VENV)/.installed
 	$(BIN)/signsym report $(STORAGE) --out $(STORAGE)/report
 	@echo "to filter, compare and doubt: $(BIN)/signsym explore $(STORAGE)"
 
-# More processes than cores: those that sweep spend half of their time waiting for Ray.
+# More processes than two cores: those that sweep spend much of their time waiting for Ray.
 test: $(VENV)/.installed-test browser machines
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # Without a Ray, a server, a browser or another program: for the time between two edits.
 test-fast: $(VENV)/.installed-test

@@ -14,20 +14,21 @@ from torch import Tensor, nn
 import signsym_core as ss
 from signsym_core.backbones.smallcnn import SmallCNN
 
-#: The step of a training that waits: in the third epoch of the tiny grid's fine-tunes, beyond its pre-training's end.
-STEP = 10
+#: The pass of a training that waits: in the third epoch of the tiny grid's fine-tunes, each of four steps and of two
+#: passes that measure alignment, and beyond the end of its pre-training, which has nine.
+PASS = 14
 
 
 class Wait:
-    """Waits before the tenth step of a training, and before each pass of an attack that has a gradient."""
+    """Waits before pass number `PASS` of a training, and before each pass of an attack that has a gradient."""
 
     def __init__(self) -> None:
-        self.steps = 0
+        self.passes = 0
 
     def __call__(self, network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if network.training:
-            self.steps += 1
-            if self.steps == STEP:
+            self.passes += 1
+            if self.passes == PASS:
                 wait("training")
         elif torch.is_grad_enabled():
             wait("attack")
