@@ -94,7 +94,10 @@ def test_the_families_have_their_members_in_the_order_of_tables(family):
     assert (
         family.names
         == {
-            "rule": ["bp", "fa", "usf", "frsf", "brsf", "dfa", "local", "pepita", "lra", "mixed"],
+            "rule": [
+                *("bp", "fa", "usf", "frsf", "brsf", "kp", "wm", "lowrank", "sym"),
+                *("dfa", "local", "pepita", "lra", "mixed"),
+            ],
             "attack": [
                 "none",
                 "noise",
