@@ -51,7 +51,7 @@ def test_before_anything_is_measured_an_estimate_lets_several_begin_at_once():
 def test_an_estimate_counts_weights_and_what_a_backward_pass_keeps(name, weights):
     """For a network built and run; the peak of ResNet-18 at 64 px was measured to be 0.4 to 1.2 GiB on an H100."""
     backbone, dataset = ss.BACKBONES.build(name), ss.DATASETS.build("cifar10", size=64)
-    size, activations = cost._footprint(backbone, 64)
+    size, activations = cost._footprint(backbone, (64, 64))
     assert size == 4 * weights
     model, kept = backbone.build(10, size=64).eval(), []
     for module in model.modules():
