@@ -114,9 +114,9 @@ def _started(options: dict[str, Any]) -> Any:
     for attempt in range(1, STARTS + 1):
         _ray_folder = machine.RayFolder()
         try:
-            with _ray_folder.environment(), registration.awaited(_ray_folder.mark, str(_ray_folder.folder)):
+            awaited = registration.awaited(_ray_folder.mark, str(_ray_folder.folder))
+            with _ray_folder.environment(), awaited as export:
                 # "local": never the Ray that another program, or another user, runs on this machine.
-                (export,) = registration.free_ports(1)
                 return ray.init(address="local", _metrics_export_port=export, **options, **_ray_folder.options)
         except Exception as error:
             disconnect()

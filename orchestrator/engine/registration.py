@@ -27,14 +27,17 @@ PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent
 
 
 @contextlib.contextmanager
-def awaited(mark: str, folder: str) -> Iterator[None]:
+def awaited(mark: str, folder: str) -> Iterator[int]:
     """A context in which a Ray that is started is waited for while its node lives, for `LONGEST` seconds at most.
+
+    Yields a port for `_metrics_export_port` of `ray.init`, which is none of the others.
 
     `mark` and `folder` are those of `watch.processes`. Where no process shows that it lives, Ray's 30 seconds hold.
     """
     module: Any = parameter
     params = module.RayParams
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    export, *others = free_ports(1 + len(PORTS))
+    ports = dict(zip(PORTS, others, strict=True))
     get_node: Callable[[str, str], dict[str, Any] | None] = services.get_node
 
     def patient(gcs_address: str, node_id: str) -> dict[str, Any] | None:
@@ -53,7 +56,7 @@ def awaited(mark: str, folder: str) -> Iterator[None]:
     services.get_node = patient
     module.RayParams = functools.partial(params, **ports)
     try:
-        yield
+        yield export
     finally:
         services.get_node, module.RayParams = get_node, params
 
