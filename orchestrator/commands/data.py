@@ -175,13 +175,14 @@ def _say_cache(source: FileSource, root: Path, listing: Listing, used: torch.Ten
 def _say_splits(
     source: DataSource, splits: Mapping[str, Choice | Split | None], classes: int, console: Console
 ) -> None:
-    for (name, split), stated in zip(splits.items(), (*source.stated, None), strict=False):
+    for (name, split), stated in zip(splits.items(), (*source.stated, None, None), strict=False):
         if split is None:
             continue
         several = split.labels.dim() == 2
         counts = split.labels.sum(0) if several else torch.bincount(split.labels, minlength=classes)
         kind = f", {split.labels.sum() / len(split.labels):.2f} labels an image" if several else ""
-        plain = not source.changed().keys() & {"split", "classes", f"{name}_images", "lists", "train_draw", "test_draw"}
+        choosing = {"split", "classes", f"{name}_images", "validation_images", "lists", "train_draw", "test_draw"}
+        plain = not source.changed().keys() & choosing
         known = type(source).stated is not DataSource.stated
         differs = stated is not None and known and plain and stated != len(split.labels)
         note = f" (its publication has {stated:,})" if differs else ""
@@ -192,7 +193,8 @@ def _say_splits(
 
 
 def _say_loaded(source: DataSource, data: Data, console: Console) -> None:
-    splits: dict[str, Choice | Split | None] = {"train": data.train, "test": data.test, "database": data.database}
+    splits: dict[str, Choice | Split | None]
+    splits = {"train": data.train, "test": data.test, "database": data.database, "validation": data.validation}
     _say_splits(source, splits, len(data.classes), console)
     _, *shape = data.train.images.shape
     console.print(f"ready: images of {' x '.join(map(str, shape))} (channels, height, width)")

@@ -165,7 +165,7 @@ ALIGNMENT = _schema(
 #: A row for each image of each split of a data set, in the splits' orders; the classes are in the file's metadata.
 FINGERPRINTS = _schema(
     [
-        ("split", _text, "train, test or database"),
+        ("split", _text, "train, test, database or validation"),
         ("image", _count, "number of the image in its data set's own order, as in the other tables"),
         ("labels", pa.list_(_count), "numbers of the image's classes"),
         ("digest", pa.binary(16), "first 16 bytes of the SHA-256 of the image's file, or of its pixels"),
@@ -175,7 +175,7 @@ FINGERPRINTS = _schema(
 #: What older stores have in the place of fingerprints.
 SPLITS = _schema(
     [
-        ("split", _text, "train, test or database"),
+        ("split", _text, "train, test, database or validation"),
         ("image", _count, "number of the image in its data set's own order, as in the other tables"),
     ]
 )

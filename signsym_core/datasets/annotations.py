@@ -21,7 +21,7 @@ from signsym_core.datasets.base import DataWarning
 from signsym_core.datasets.cache import write_whole
 
 #: Increased when the same file gives another table.
-VERSION = 1
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,9 @@ class Annotated:
     files: Sequence[str]
     #: uint8 0/1 [images, categories]: which categories an image's annotations have.
     labels: Tensor
-    #: Names of the categories, by ascending category number.
+    #: Names of the categories, by ascending category number, and these numbers.
     names: tuple[str, ...]
+    categories: tuple[int, ...]
 
 
 def read_annotations(file: Path, places: Sequence[Path]) -> Annotated:
@@ -62,6 +63,7 @@ def read_annotations(file: Path, places: Sequence[Path]) -> Annotated:
         files=np.asarray(table.files),
         labels=table.labels.numpy(),
         names=np.asarray(table.names),
+        categories=np.asarray(table.categories),
     )
     for place in places:
         try:
@@ -82,6 +84,7 @@ def _read(table: Path) -> Annotated:
             files=arrays["files"].tolist(),
             labels=torch.from_numpy(arrays["labels"]),
             names=tuple(arrays["names"].tolist()),
+            categories=tuple(arrays["categories"].tolist()),
         )
 
 
@@ -115,7 +118,9 @@ def _parse(file: Path) -> Annotated:
         labels[rows[image], columns[category]] = 1
     names = tuple(name for _, name in categories)
     numbers, files = [number for number, _ in images], [name for _, name in images]
-    return Annotated(numbers=numbers, files=files, labels=torch.from_numpy(labels), names=names)
+    return Annotated(
+        numbers=numbers, files=files, labels=torch.from_numpy(labels), names=names, categories=tuple(columns)
+    )
 
 
 def _refuse_paths(file: Path, names: Sequence[str]) -> None:

@@ -9,7 +9,8 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from signsym_core import seeds
 from signsym_core.datasets.choice import draw, nested, per_class
 from signsym_core.datasets.mapped import Mapped
-from signsym_core.registry import Member, ParameterError, require
+from signsym_core.registry import Member, ParameterError, neutral, require
 
 
 class DataNotFoundError(FileNotFoundError):
@@ -87,6 +88,8 @@ class Data:
     classes: tuple[str, ...]
     #: The images that retrieval searches; null: the training split.
     database: Split | None = None
+    #: The images that choose among the epochs of a training, neither trained on nor tested; null: there are none.
+    validation: Split | None = None
 
     @property
     def channels(self) -> int:
@@ -104,8 +107,9 @@ class Data:
         return self.train.labels.dim() == 2
 
     def to(self, device: torch.device | str) -> Data:
-        database = None if self.database is None else self.database.to(device)
-        return Data(train=self.train.to(device), test=self.test.to(device), classes=self.classes, database=database)
+        splits = {"train": self.train, "test": self.test, "database": self.database, "validation": self.validation}
+        moved = {name: split.to(device) for name, split in splits.items() if split is not None}
+        return dataclasses.replace(self, **moved)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +130,8 @@ class DataSource(Member, ABC):
 
     #: Expected numbers of training and test images, known without reading the data.
     stated: ClassVar[tuple[int, int]] = (50_000, 10_000)
+    #: Splits that the parameter `split` may name, each with its numbers of training and test images; `load` makes them.
+    named_splits: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType({})
     #: Where its files come from; the default is for the user's files.
     origin: ClassVar[Origin] = Origin(url="files of your own", licence="that of your files", size="that of your files")
 
@@ -141,25 +147,53 @@ class DataSource(Member, ABC):
     database_images: int | None = None
     #: null: training and test images as they are distributed. "T/Q/rest", such as 500/100/rest: both are pooled, and
     #: one fixed draw gives T images of each class to train, Q to test (the queries) and the rest to the database.
+    #: "authors-2024", for cifar10, coco, nuswide and imagenet100: the splits of the authors' code, one to validate too.
     split: str | None = None
+    #: Images that choose among the epochs of a training, neither trained on nor tested: of a split that has such images
+    #: at most so many, else exactly so many of the training images, a fixed random choice with equal shares of each
+    #: class. null: those that the split has, mostly none.
+    validation_images: int | None = neutral(None)
 
     def __post_init__(self) -> None:
         require(self.size is None or self.size >= 4, "size", "a whole number of pixels, at least 4", self.size)
-        for name in ("train_images", "test_images", "database_images"):
+        for name in ("train_images", "test_images", "database_images", "validation_images"):
             count = getattr(self, name)
             require(count is None or count >= 1, name, "a whole number, at least 1", count)
         if self.classes is not None:
             require(len(self.classes) >= 2, "classes", "at least two classes", self.classes)
             require(len(set(self.classes)) == len(self.classes), "classes", "each class once", self.classes)
         form = "null, or T/Q/rest with whole numbers of images per class, such as 500/100/rest"
-        require(self.split is None or per_class(self.split) is not None, "split", form, self.split)
+        form += "".join(f", or {name}" for name in self.named_splits)
+        known = self.split is None or self.split in self.named_splits or per_class(self.split) is not None
+        require(known, "split", form, self.split)
         needs = "null where the data set has no database (set the parameter 'split')"
         require(self.database_images is None or self.has_database, "database_images", needs, self.database_images)
+
+        most = self.known_training_images
+        few = self.validation_images is None or most is None or self.validation_images < most
+        held = f"fewer than the {most} training images that they are held out of"
+        require(few, "validation_images", held, self.validation_images)
 
     @property
     def has_database(self) -> bool:
         """Whether the data have a retrieval database besides the training images."""
         return self.split is not None
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether the data have images that choose among the epochs of a training."""
+        return self.validation_images is not None or self.split in self.named_splits
+
+    @property
+    def pools(self) -> bool:
+        """Whether `split` draws from the images of all splits together."""
+        return self.split is not None and self.split not in self.named_splits
+
+    @property
+    def known_training_images(self) -> int | None:
+        """The training images that validation images are held out of, where their number is known without the data."""
+        known = type(self).stated is not DataSource.stated and self.split is None and self.classes is None
+        return self.stated[0] if known else None
 
     def absent(self, root: Path) -> str | None:
         """A sentence that names the files to download before `load`; null where none are known to be missing."""
@@ -168,7 +202,7 @@ class DataSource(Member, ABC):
     @property
     def counts(self) -> tuple[int, int]:
         """Approximate numbers of training and test images, used only to estimate time."""
-        train, test = self.stated
+        train, test = self.named_splits.get(self.split or "", self.stated)
         return min(train, self.train_images or train), min(test, self.test_images or test)
 
     @property
@@ -186,6 +220,13 @@ class DataSource(Member, ABC):
         """Side in pixels that images are resized to before a crop of `size` is cut; null: no crop."""
         return None
 
+    def refuse_idle(self, *names: str) -> None:
+        """Raise ParameterError where one of these parameters, which play no part under `split`, is not the default."""
+        defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in names:
+            usual, value = defaults[name], getattr(self, name)
+            require(value == usual, name, f"its default, {usual!r}, with split {self.split}, which ignores it", value)
+
     @abstractmethod
     def load(self, root: Path) -> Data:
         """The data set below the data root `root`, restricted to `classes` and the numbers of images.
@@ -200,17 +241,22 @@ class DataSource(Member, ABC):
         members: Mapping[str, Tensor],
         numbers: Tensor | None = None,
     ) -> dict[str, Choice]:
-        """The images of a pool that `split`, `classes` and the limits select for "train", "test" and maybe "database".
+        """The images of a pool that `split`, `classes` and the limits select for each split.
 
-        `labels` are those of the pool, for the classes `names`. `members` holds the positions of each split as
-        distributed. `numbers` are the images' numbers where each distributed split counts from 0; null: positions in
-        the pool (always used with `split`, which mixes the splits). Raises ParameterError for a selection that the data
-        cannot fulfil.
+        The splits are "train" and "test", and "database" and "validation" where the data have them. `labels` are those
+        of the pool, for the classes `names`. `members` holds the positions of each split as distributed, or those of
+        one of `named_splits` where `split` names it. `numbers` are the images' numbers where each distributed split
+        counts from 0; null: positions in the pool (always used with `split`, which mixes the splits). Raises
+        ParameterError for a selection that the data cannot fulfil.
         """
         if self.split is not None:
-            members, numbers = self._drawn(names, labels, members), None
+            numbers = None
+        if self.pools:
+            members = self._drawn(names, labels, members)
+        if self.validation_images is not None and "validation" not in members:
+            members = {**members, **self._held_out(names, labels, members["train"], self.validation_images)}
         chosen = {}
-        for split in ("train", "test", "database"):
+        for split in ("train", "test", "database", "validation"):
             if split in members:
                 pool = members[split]
                 rows, relabelled = self.subset(names, labels[pool], getattr(self, f"{split}_images"), split)
@@ -240,7 +286,8 @@ class DataSource(Member, ABC):
             for split, choice in chosen.items()
         }
         kept = tuple(names[number] for number in self._class_numbers(names))
-        return Data(train=splits["train"], test=splits["test"], classes=kept, database=splits.get("database"))
+        more = {name: splits.get(name) for name in ("database", "validation")}
+        return Data(train=splits["train"], test=splits["test"], classes=kept, **more)
 
     def places(self, root: Path) -> Callable[[str, int], str | None]:
         """A function from a split and an image's number to the path of its file, or None where it has no file."""
@@ -267,6 +314,18 @@ class DataSource(Member, ABC):
         except ValueError as error:
             raise ParameterError(f"data set {self.name!r}: {error}") from None
         return {split: pool[rows] for split, rows in drawn.items()}
+
+    def _held_out(self, names: Sequence[str], labels: Tensor, train: Tensor, count: int) -> dict[str, Tensor]:
+        """`count` of the training images `train` as "validation", and the others as "train"."""
+        rows, _ = self.subset(names, labels[train], None, "validation")
+        if count >= len(rows):
+            raise ParameterError(
+                f"data set {self.name!r}: parameter 'validation_images' expects fewer than the {len(rows)} training "
+                f"images that they are held out of, got {count}"
+            )
+        rest = torch.ones(len(train), dtype=torch.bool)
+        rest[rows[:count]] = False
+        return {"train": train[rest], "validation": train[rows[:count]]}
 
     def _class_numbers(self, names: Sequence[str]) -> list[int]:
         """The numbers of the selected classes, in their new order."""

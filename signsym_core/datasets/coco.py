@@ -7,12 +7,14 @@ import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from signsym_core import seeds
+from signsym_core.datasets import authors_2024
 from signsym_core.datasets.annotations import Annotated, read_annotations
 from signsym_core.datasets.base import DataNotFoundError, Origin
 from signsym_core.datasets.files import FileSource, Listing, cache_places
@@ -22,6 +24,9 @@ from signsym_core.registry import require
 
 #: The folders of a release; both releases hold the same 123,287 images under the same numbers.
 _FOLDERS = {"2017": ("train2017", "val2017"), "2014": ("train2014", "val2014")}
+
+#: Images of each split of the authors' code; the rest are the database.
+AUTHORS_COUNTS = MappingProxyType({"train": 10_000, "test": 5_000, "validation": 5_000})
 
 #: Columns of the literature's list files: the 80 names in alphabetical order (the counts per column confirm it).
 _COLUMNS = (
@@ -46,6 +51,10 @@ class COCO(FileSource):
 
     With `lists`, train.txt, test.txt and database.txt of that folder list the images of each split, with the columns
     in alphabetical order; the images may still lie as distributed, in either release.
+
+    `split: authors-2024` divides the images of the release of 2014 in the order of its annotation files as the authors'
+    code does, those without any annotation among them: 10,000 to train, 5,000 queries, 5,000 to validate. There a
+    category number is a class, the numbers that COCO leaves out too, of which no image is: 90 classes.
     """
 
     name = "coco"
@@ -57,6 +66,7 @@ class COCO(FileSource):
         licence="annotations CC BY 4.0; photographs under Flickr's terms of use",
         size="18 GB, 1 GB and 241 MB",
     )
+    named_splits = MappingProxyType({authors_2024.NAME: (10_000, 5_000)})
 
     size: int | None = 224
     path: str = "coco"
@@ -80,6 +90,10 @@ class COCO(FileSource):
         super().__post_init__()
         for name in ("train_draw", "test_draw"):
             require(getattr(self, name) >= 1, name, "a whole number, at least 1", getattr(self, name))
+        if self.split == authors_2024.NAME:
+            self.refuse_idle("lists", "database", "queries_in_database", "train_draw", "test_draw", "unlabelled")
+            order = f"null or 2014 with split {self.split}, which is of that release's order"
+            require(self.year in (None, "2014"), "year", order, self.year)
 
     @property
     def has_database(self) -> bool:
@@ -103,7 +117,7 @@ class COCO(FileSource):
                 width=len(NAMES),
                 queries_in_database=self.queries_in_database,
                 several=True,
-                apart=self.split is None,
+                apart=not self.pools,
                 elsewhere=_as_distributed,
             )
         return self._drawn_listing(root, tree)
@@ -114,9 +128,12 @@ class COCO(FileSource):
             read_annotations(tree / "annotations" / f"instances_{folder}.json", cache_places(root))
             for folder in folders
         ]
-        if annotated[0].names != annotated[1].names:
+        if (annotated[0].names, annotated[0].categories) != (annotated[1].names, annotated[1].categories):
             raise ValueError(f"MS-COCO {tree}: expected the same categories in {' and '.join(folders)}, got others")
-        files, labels = _pooled(tree, folders, annotated)
+        files, places = _pooled(tree, folders, annotated)
+        labels = torch.cat([images.labels for images in annotated])[places]
+        if self.split == authors_2024.NAME:
+            return _as_the_authors(tree, files, places, labels, annotated[0])
         some = labels.any(1).nonzero().flatten()
         need = self.train_draw + self.test_draw
         if len(some) <= need:
@@ -132,7 +149,7 @@ class COCO(FileSource):
         return Listing(names=annotated[0].names, tree=tree, files=files, labels=labels, members=members)
 
     def _release(self, tree: Path) -> str:
-        years = [self.year] if self.year else list(_FOLDERS)
+        years = ["2014"] if self.split == authors_2024.NAME else [self.year] if self.year else list(_FOLDERS)
         looked = []
         for year in years:
             files = [tree / "annotations" / f"instances_{folder}.json" for folder in _FOLDERS[year]]
@@ -142,8 +159,25 @@ class COCO(FileSource):
         raise DataNotFoundError(f"MS-COCO: annotation files are missing: {', '.join(looked)}")
 
 
+def _as_the_authors(tree: Path, files: list[str], places: Tensor, labels: Tensor, of: Annotated) -> Listing:
+    """The listing of `split: authors-2024`, for images by number whose places in the annotation files are `places`."""
+    if of.categories[0] < 1:
+        raise ValueError(f"MS-COCO {tree}: expected category numbers from 1 on, got {of.categories[0]}")
+    try:
+        folds = authors_2024.folds(len(files), AUTHORS_COUNTS)
+    except ValueError as error:
+        raise ValueError(f"MS-COCO {tree}: split {authors_2024.NAME}: {error}") from None
+    by_place = places.argsort()
+    names = {number: name for number, name in zip(of.categories, of.names, strict=True)}
+    every = [names.get(number, f"no category {number}") for number in range(1, of.categories[-1] + 1)]
+    wide = torch.zeros(len(files), len(every), dtype=labels.dtype)
+    wide[:, torch.tensor(of.categories) - 1] = labels
+    members = {split: by_place[rows].sort().values for split, rows in folds.items()}
+    return Listing(names=every, tree=tree, files=files, labels=wide, members=members)
+
+
 def _pooled(tree: Path, folders: Sequence[str], annotated: Sequence[Annotated]) -> tuple[list[str], Tensor]:
-    """Paths below `tree` and labels of all images, by image number."""
+    """Paths below `tree` of all images by image number, and the place of each in the annotation files together."""
     inside = Tree(tree)
     located: list[tuple[int, str, int, int]] = []
     missing: list[str] = []
@@ -168,10 +202,9 @@ def _pooled(tree: Path, folders: Sequence[str], annotated: Sequence[Annotated]) 
             f"MS-COCO {tree}: expected every image to have a unique number, got number {double[0]} in "
             f"{' and '.join(folders)}"
         )
-    labels = torch.cat([images.labels for images in annotated])
     start = len(annotated[0].files)
-    rows = torch.tensor([row + start * number for _, _, number, row in located], dtype=torch.int64)
-    return [path for _, path, _, _ in located], labels[rows]
+    positions = torch.tensor([row + start * number for _, _, number, row in located], dtype=torch.int64)
+    return [path for _, path, _, _ in located], positions
 
 
 def _as_distributed(path: str, row: Tensor) -> list[str]:

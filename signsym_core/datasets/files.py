@@ -49,7 +49,7 @@ class Listing:
     files: Sequence[str]
     #: int64 [images], or uint8 0/1 [images, classes].
     labels: Tensor
-    #: Positions in the pool of each split as distributed: "train", "test", and maybe "database".
+    #: Positions in the pool of each split as distributed: "train", "test", and maybe "database" and "validation".
     members: Mapping[str, Tensor]
     #: The images' numbers where each split counts from 0; null: positions in the pool.
     numbers: Tensor | None = None
@@ -74,6 +74,11 @@ class FileSource(DataSource):
     @property
     def crop_from(self) -> int | None:
         return self.resize
+
+    @property
+    def known_training_images(self) -> int | None:
+        # Whatever was published, the folder decides.
+        return None
 
     @abstractmethod
     def listing(self, root: Path) -> Listing:

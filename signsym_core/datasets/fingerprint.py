@@ -55,7 +55,7 @@ class Images:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """The classes of a data set in their order, and its splits: "train", "test" and maybe "database"."""
+    """The classes of a data set in their order, and its splits: "train", "test", maybe "database", "validation"."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, Images]
@@ -74,7 +74,7 @@ class Fingerprint:
 
 def fingerprint(data: Data) -> Fingerprint:
     """The fingerprint of a loaded data set."""
-    splits = {"train": data.train, "test": data.test, "database": data.database}
+    splits = {"train": data.train, "test": data.test, "database": data.database, "validation": data.validation}
     return Fingerprint(
         classes=tuple(data.classes),
         splits={name: _images(split) for name, split in splits.items() if split is not None},

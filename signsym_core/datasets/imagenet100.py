@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from signsym_core import seeds
+from signsym_core.datasets import authors_2024
 from signsym_core.datasets.base import DataNotFoundError
 from signsym_core.datasets.choice import nested
 from signsym_core.datasets.classfolders import class_files
@@ -41,6 +43,9 @@ class ImageNet100(FileSource):
     classes, those that are trained on included, as in HashNet. With `lists`, train.txt and test.txt of that folder list
     the training images and the queries, and database.txt, where it exists, the database. The images may lie in
     ImageNet's own folders, whatever the paths in the lists.
+
+    `split: authors-2024` needs all three lists of HashNet: every second line of the test list validates, as in the
+    authors' code, from the second on.
     """
 
     name = "imagenet100"
@@ -48,6 +53,7 @@ class ImageNet100(FileSource):
     citation = "Cao, Long, Wang, Yu 2017, HashNet: deep learning to hash by continuation, 1702.00758"
     stated = (13_000, 5_000)
     origin = ImageNet.origin
+    named_splits = MappingProxyType({authors_2024.NAME: (13_000, 2_500)})
 
     size: int | None = 224
     path: str = "imagenet"
@@ -59,6 +65,9 @@ class ImageNet100(FileSource):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.train_draw >= 1, "train_draw", "a whole number, at least 1", self.train_draw)
+        if self.split == authors_2024.NAME:
+            self.refuse_idle("train_draw")
+            require(self.lists is not None, "lists", f"a folder with split {self.split}: HashNet's lists", self.lists)
 
     @property
     def has_database(self) -> bool:
@@ -93,14 +102,21 @@ class ImageNet100(FileSource):
         folder = find_lists(root, tree, lists)
         files = {split: folder / f"{split}.txt" for split in ("train", "test", "database")}
         has_database = files["database"].is_file()
+        if self.split == authors_2024.NAME and not has_database:
+            raise DataNotFoundError(f"ImageNet-100: the list {files['database']} of split {self.split} does not exist")
         chosen = files if has_database else {split: files[split] for split in ("train", "test")}
         listing = from_lists(
-            tree, chosen, names=WNIDS, width=len(WNIDS), apart=self.split is None, elsewhere=_in_class_folders
+            tree, chosen, names=WNIDS, width=len(WNIDS), apart=not self.pools, elsewhere=_in_class_folders
         )
         if listing.labels.dim() == 2:
             raise ValueError(
                 f"ImageNet-100: expected one label per image in the lists of {folder}, got several or none"
             )
+        if self.split == authors_2024.NAME:
+            # Lines 0, 2, 4, ... of the test list ask, the others validate.
+            test = listing.members["test"]
+            members = {**listing.members, "test": test[::2], "validation": test[1::2]}
+            return dataclasses.replace(listing, members=members)
         return listing if has_database else _with_all_training_images(listing)
 
 

@@ -62,7 +62,7 @@ class Lists(FileSource):
             width=self.width,
             queries_in_database=self.queries_in_database,
             several=self.several,
-            apart=self.split is None,
+            apart=not self.pools,
         )
 
 

@@ -10,6 +10,7 @@ import torch
 import signsym_core as ss
 from signsym_core.datasets import Data, Split
 from signsym_core.datasets.choice import draw, nested
+from signsym_core.datasets.fingerprint import fingerprint
 
 #: The first queries of the digits under 100/20/rest: stored results rest on this draw.
 GOLDEN_QUERIES = [0, 11, 21, 24, 25, 50, 52, 54]
@@ -109,3 +110,33 @@ def test_all_parts_move_together_and_know_their_kind_of_labels():
     moved = data.to("cpu")
     assert len(moved.database) == 8
     assert torch.equal(moved.database.take(torch.tensor([6, 0])).labels, LABELS[[6, 0]])
+
+
+def test_validation_images_are_held_out_of_the_training_images_in_equal_shares():
+    everything, data = load(), load(validation_images=50)
+    assert torch.bincount(data.validation.labels).tolist() == [5] * 10
+    train, held = set(data.train.indices.tolist()), set(data.validation.indices.tolist())
+    assert not train & held
+    assert train | held == set(everything.train.indices.tolist())
+    assert torch.equal(data.test.indices, everything.test.indices)
+    assert held <= set(load(validation_images=80, train_images=20).validation.indices.tolist())
+    assert everything.validation is None
+    assert (load(validation_images=30, split="20/5/rest", classes=[3, 8]).train.labels.bincount()).tolist() == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("count", "parameters"),
+    [(1348, {}), (200, {"split": "20/5/rest"}), (40, {"split": "20/5/rest", "classes": [1, 2]})],
+)
+def test_validation_images_that_leave_no_training_image_are_refused(count, parameters):
+    with pytest.raises(ValueError, match=f"fewer than the {count} training images that they are held out of, got"):
+        load(validation_images=count, **parameters)
+
+
+def test_a_fingerprint_has_the_validation_images_and_is_the_old_one_without_them():
+    of = {
+        name: fingerprint(load(**parameters)) for name, parameters in (("old", {}), ("new", {"validation_images": 9}))
+    }
+    assert set(of["old"].splits) == {"train", "test"}
+    assert set(of["new"].splits) == {"train", "test", "validation"}
+    assert of["old"].digest != of["new"].digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import random
 from pathlib import Path
 
 import numpy as np
@@ -304,6 +305,28 @@ def cifar(tmp_path, monkeypatch):
     name, digest = put("batches.meta", {"label_names": [f"class{at}" for at in range(10)]})
     monkeypatch.setattr(TorchvisionCIFAR10, "meta", {"filename": name, "key": "label_names", "md5": digest})
     return contents
+
+
+def test_cifar10_is_divided_as_the_authors_do_over_both_parts_and_cropped_as_they_do(tmp_path, cifar, monkeypatch):
+    counts = {"train": 2, "test": 1, "validation": 1}
+    monkeypatch.setattr("signsym_core.datasets.authors_2024.OF_A_CLASS", counts)
+    labels = [*cifar["train"][1], *cifar["test"][1]]
+    order = list(range(60))
+    random.Random(0).shuffle(order)
+    source = ss.DATASETS.build("cifar10", split="authors-2024", size=24, resize=28)
+    data = source.load(tmp_path)
+    assert [len(s) for s in (data.train, data.test, data.validation, data.database)] == [20, 10, 10, 20]
+    for number in range(10):
+        of_class = [at for at in order if labels[at] == number]
+        wanted = {"train": of_class[:2], "test": of_class[2:3], "validation": of_class[3:4], "database": of_class[4:]}
+        for name, positions in wanted.items():
+            split = getattr(data, name)
+            assert set(split.indices[split.labels == number].tolist()) == set(positions)
+    pixels = inputs(data.test.images, source)
+    resized = tv.resize(data.test.images, [28, 28], antialias=True)
+    assert torch.allclose(pixels, tv.center_crop(resized, [24, 24]) / 255, atol=1.01 / 255)
+    with pytest.raises(ValueError, match="'resize' expects null, or at least the parameter 'size', got 28"):
+        ss.DATASETS.build("cifar10", resize=28)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
