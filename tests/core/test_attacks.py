@@ -25,6 +25,8 @@ from signsym_core.evaluate import WeakAttackWarning, within_ball
 from signsym_core.retrieval import signs
 
 EPSILONS = [0.0, 0.002, 0.01, 8 / 255, 0.1, 0.5]
+#: For tests over every attack, some of which take 100 steps and more for the largest of the radii above.
+FEWER = [0.0, 0.002, 8 / 255, 0.1]
 
 
 def network(rule="usf"):
@@ -155,16 +157,16 @@ def test_carried_outcomes_never_rise_take_fewer_passes_and_agree_for_one_epsilon
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
 @pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
 def test_results_do_not_depend_on_the_micro_batch_or_on_the_order_of_epsilons(name, monkeypatch):
-    monkeypatch.setattr(evaluate, "BLOCK", 8)
+    monkeypatch.setattr(evaluate, "BLOCK", 4)
     model = network("frsf")
-    images, labels = batch(model, n=20)
+    images, labels = batch(model, n=10)
     fits = fitting(name, model)
-    whole = ss.attack(name, model, images, labels, EPSILONS, keep=5, **fits)
-    small = ss.attack(name, model, images, labels, EPSILONS, micro_batch=3, keep=5, **fits)
+    whole = ss.attack(name, model, images, labels, FEWER, keep=5, **fits)
+    small = ss.attack(name, model, images, labels, FEWER, micro_batch=3, keep=5, **fits)
     assert torch.equal(whole.scores, small.scores)
-    backwards = ss.attack(name, model, images, labels, EPSILONS[::-1], keep=5, **fits)
+    backwards = ss.attack(name, model, images, labels, FEWER[::-1], keep=5, **fits)
     assert torch.equal(whole.scores, backwards.scores.flip(0))
-    assert whole.adversarial.shape == (len(EPSILONS), 5, 3, 10, 10)
+    assert whole.adversarial.shape == (len(FEWER), 5, 3, 10, 10)
 
 
 def test_running_out_of_memory_halves_the_micro_batch_and_changes_nothing():
@@ -306,10 +308,10 @@ def resnet():
     ids=["fgsm", "pgd"],
 )
 def test_a_real_network_falls_to_the_same_images_as_under_foolbox(resnet, name, theirs, gradient):
-    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     labels = resnet(images).argmax(1)
     epsilons = [0.0, 0.005, 0.1]
-    ours = ss.attack(name, resnet, images, labels, epsilons, gradient=gradient, seed=9, keep=6)
+    ours = ss.attack(name, resnet, images, labels, epsilons, gradient=gradient, seed=9, keep=3)
     wrapped = foolbox.PyTorchModel(resnet, bounds=(0, 1), device="cpu")
     with ss.exact_gradient(resnet) if gradient == "exact" else contextlib.nullcontext():
         for row, epsilon in enumerate(epsilons):
@@ -406,11 +408,11 @@ def test_carried_predictions_are_classes():
 @pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
 def test_no_outcome_depends_on_which_other_epsilons_there_are(name):
     model = network("frsf")
-    images, labels = batch(model)
+    images, labels = batch(model, n=16)
     fits = fitting(name, model)
-    together = ss.attack(name, model, images, labels, EPSILONS, keep=40, **fits)
-    for row, epsilon in enumerate(EPSILONS):
-        alone = ss.attack(name, model, images, labels, [epsilon], keep=40, **fits)
+    together = ss.attack(name, model, images, labels, FEWER, keep=16, **fits)
+    for row, epsilon in enumerate(FEWER):
+        alone = ss.attack(name, model, images, labels, [epsilon], keep=16, **fits)
         assert torch.equal(alone.scores[0], together.scores[row])
         assert torch.equal(alone.adversarial[0], together.adversarial[row])
 
@@ -418,16 +420,16 @@ def test_no_outcome_depends_on_which_other_epsilons_there_are(name):
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
 @pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
 def test_a_batch_larger_than_a_block_gives_each_image_what_it_gets_in_a_smaller_one(name, monkeypatch):
-    monkeypatch.setattr(evaluate, "BLOCK", 30)
+    monkeypatch.setattr(evaluate, "BLOCK", 12)
     model = network()
-    images, labels = batch(model, n=evaluate.BLOCK + 14)
+    images, labels = batch(model, n=evaluate.BLOCK + 6)
     fits = fitting(name, model)
-    whole = ss.attack(name, model, images, labels, EPSILONS, keep=len(images), **fits)
-    assert whole.scores.shape == (len(EPSILONS), evaluate.BLOCK + 14)
+    whole = ss.attack(name, model, images, labels, FEWER, keep=len(images), **fits)
+    assert whole.scores.shape == (len(FEWER), evaluate.BLOCK + 6)
     assert whole.adversarial.shape[:2] == whole.scores.shape
-    first = ss.attack(name, model, images[: evaluate.BLOCK], labels[: evaluate.BLOCK], EPSILONS, **fits)
+    first = ss.attack(name, model, images[: evaluate.BLOCK], labels[: evaluate.BLOCK], FEWER, **fits)
     assert torch.equal(whole.scores[:, : evaluate.BLOCK], first.scores)
-    tiny = ss.attack(name, model, images, labels, EPSILONS, micro_batch=12, **fits)
+    tiny = ss.attack(name, model, images, labels, FEWER, micro_batch=5, **fits)
     assert torch.equal(whole.scores, tiny.scores)
 
 

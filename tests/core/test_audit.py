@@ -16,6 +16,8 @@ from signsym_core.rules import Rule
 
 SEEDS = (0, 1)
 EPSILONS = [0.1]
+#: Enough images for every check.
+IMAGES = 180
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ class Saturated(nn.Module):
 def digits():
     source = ss.DATASETS.build("digits")
     data = source.load(Path("."))
-    return source, data, inputs(data.test.images, source), data.test.labels
+    return source, data, inputs(data.test.images, source)[:IMAGES], data.test.labels[:IMAGES]
 
 
 @functools.cache

@@ -100,8 +100,10 @@ def test_outcomes_are_foolboxs_on_the_plain_network_image_by_image(name, network
     assert outcome.distances[0] == 0
 
 
-def test_brendel_and_bethges_attack_is_foolboxs_too():
-    pytest.importorskip("numba", reason="an environment from before numba was a dependency")
+def test_brendel_and_bethges_attack_is_foolboxs_too(monkeypatch):
+    numba = pytest.importorskip("numba", reason="an environment from before numba was a dependency")
+    # To optimise what runs for a moment takes longer than to compile it.
+    monkeypatch.setattr(numba.config, "OPT", 0)
     attack, model = built("LinfinityBrendelBethgeAttack"), small("frsf")
     images, labels = right(model, 6)
     lost, _ = foolbox_itself(attack, ss.revert(small("frsf")), images, labels)
