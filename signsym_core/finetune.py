@@ -16,6 +16,8 @@ from signsym_core import seeds
 from signsym_core.alignment import LayerAlignment, epoch_alignment, layer_alignment
 from signsym_core.arithmetic import Precision, arithmetic
 from signsym_core.backbones import Model
+from signsym_core.checkpoint import Checkpoint as Checkpoint
+from signsym_core.checkpoint import best_in, copies, restore, tensors_of
 from signsym_core.datasets import DataSource, Split, augmented, inputs
 from signsym_core.datasets.batches import brought
 from signsym_core.datasets.mapped import Mapped
@@ -24,9 +26,13 @@ from signsym_core.registry import neutral, require
 from signsym_core.replay import one_ahead
 from signsym_core.rules.convert import BypassedLayerError, converted, unserved
 from signsym_core.rules.held import parameter_groups
+from signsym_core.selection import Keep, kept_epoch, stops, validation_score, validation_scores
 from signsym_core.step import Step
 from signsym_core.tasks import Objective, Task
 from signsym_core.validation import check_labels, check_module
+
+#: Validation images that are in the network at once, where the device holds so many.
+BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,13 @@ class FineTune:
     #: Steps of the optimiser in all, in as many epochs as they take, the last of which may end early; `epochs` plays no
     #: part then. null: whole epochs.
     steps: int | None = neutral(None)
+    #: The epoch whose model is kept: the last, or the one with the best score on the data set's validation images, the
+    #: first of several.
+    keep: Keep = neutral("last")
+    #: Epochs in a row without a better validation score after which training ends; null: it goes on to the last.
+    patience: int | None = neutral(None)
+    #: By how much a score must exceed that of the last better epoch to end such a row.
+    min_delta: float = neutral(0.0)
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "epochs", "a whole number, at least 0", self.epochs)
@@ -64,6 +77,27 @@ class FineTune:
             require(0 <= getattr(self, name) < 1, name, "a number in [0, 1)", getattr(self, name))
         require(self.steps is None or self.steps >= 0, "steps", "null or a whole number, at least 0", self.steps)
         require(self.log_alignment >= 0, "log_alignment", "a whole number of steps, at least 0", self.log_alignment)
+        patient = self.patience is None or self.patience >= 1
+        require(patient, "patience", "null or a whole number, at least 1", self.patience)
+        require(self.min_delta >= 0, "min_delta", "a number, at least 0", self.min_delta)
+        idle = self.min_delta > 0 and self.patience is None
+        require(not idle, "patience", f"a whole number beside min_delta {self.min_delta}", self.patience)
+        whole = self.steps is None or not self.validates
+        require(whole, "steps", "null where epochs are validated (keep: best, or patience)", self.steps)
+
+    @property
+    def validates(self) -> bool:
+        """Whether each epoch is scored on validation images."""
+        return self.keep == "best" or self.patience is not None
+
+    def misfit(self, source: DataSource) -> str | None:
+        """Why these settings do not fit a data set; None where they do."""
+        if not self.validates or source.has_validation:
+            return None
+        return (
+            f"keep: best and patience need validation images, and data set {source.name!r} has none; set its parameter "
+            f"validation_images, or a split that has some"
+        )
 
     def batches(self, images: int) -> int:
         """Steps of a whole epoch over `images` images."""
@@ -74,18 +108,6 @@ class FineTune:
     def images_seen(self, images: int) -> int:
         """Images that go through the network in all, from a training split of `images`."""
         return self.epochs * images if self.steps is None else self.steps * min(self.batch_size, images)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """The state of a fine-tune between two epochs, from which it continues as if it had not been interrupted."""
-
-    #: Completed epochs, all of them whole.
-    epoch: int
-    #: State of model, loss and optimiser: "model/...", "objective/...", "optimizer/<parameter>/<moment>".
-    tensors: dict[str, Tensor]
-    #: One entry for each epoch and each alignment log, ready for JSON.
-    history: list[dict[str, Any]]
 
 
 def fine_tune(
@@ -101,6 +123,7 @@ def fine_tune(
     on_epoch: Callable[[Checkpoint], None] | None = None,
     micro_batch: int | None = None,
     alignment: list[dict[str, Any]] | None = None,
+    validation: Split | None = None,
 ) -> list[dict[str, Any]]:
     """Train all layers of `model` in place on `train`, both on one device, and return the history.
 
@@ -109,11 +132,14 @@ def fine_tune(
     `resume` gives the numbers of an uninterrupted one. `on_epoch` receives a checkpoint after every whole epoch.
     `micro_batch` bounds the images that are in the network at once, with the result of whole batches up to rounding
     (see `signsym_core.microbatch`). A list `alignment` receives for each epoch a row for each layer, at its last step
-    but one (see `signsym_core.alignment.epoch_alignment`); no number of the training depends on it. Raises
+    but one (see `signsym_core.alignment.epoch_alignment`); no number of the training depends on it. `validation` are
+    images on the same device that score every epoch where the settings ask for it (`keep`, `patience`): their rows of
+    the history have it as "validation", and `signsym_core.selection.kept_epoch` says which epoch `model` is of. Raises
     NonFiniteGradientError or NonFiniteLossError, naming the layer and the step;
     NonFiniteWeightsError, naming the first parameter, buffer or moment of the optimiser that is not finite after an
     epoch, before `on_epoch` is called; and ValueError where a converted layer takes no part in the forward pass, where
-    a rule does not fit the optimizer, and where labels are not int64 [n] below `classes` or 0/1 [n, classes].
+    a rule does not fit the optimizer, where validation images are missing, and where labels are not int64 [n] below
+    `classes` or 0/1 [n, classes].
 
     >>> import torch, signsym_core as ss
     >>> from signsym_core.datasets import Split
@@ -128,8 +154,17 @@ def fine_tune(
     """
     check_module(model)
     check_labels(train.labels, classes=classes)
+    if settings.validates and validation is None:
+        raise ValueError("settings with keep 'best' or a patience expect validation images, got validation=None")
+    score: Callable[..., float] | None = None
+    if settings.validates and validation is not None:
+        check_labels(validation.labels, classes=classes)
+        batch = BATCH if micro_batch is None else min(BATCH, micro_batch)
+        score = functools.partial(validation_score, model, task, validation, source, seed=seed, batch=batch)
     with arithmetic(settings.precision, settings.deterministic, train.device, model):
-        return _fine_tune(model, train, source, task, settings, seed, classes, resume, on_epoch, micro_batch, alignment)
+        return _fine_tune(
+            model, train, source, task, settings, seed, classes, resume, on_epoch, micro_batch, alignment, score
+        )
 
 
 def _fine_tune(
@@ -144,6 +179,7 @@ def _fine_tune(
     on_epoch: Callable[[Checkpoint], None] | None,
     micro_batch: int | None,
     alignment: list[dict[str, Any]] | None,
+    score: Callable[..., float] | None,
 ) -> list[dict[str, Any]]:
     _refuse_misfit(model, settings)
     device = train.labels.device
@@ -155,15 +191,19 @@ def _fine_tune(
     optimizer = _optimizer(model, objective, settings)
     history: list[dict[str, Any]] = []
     first = 0
+    best: dict[str, Tensor] = {}
     if resume is not None:
         first, history = resume.epoch, list(resume.history)
-        _restore(model, objective, optimizer, resume)
+        best = best_in(resume, settings.keep)
+        restore(model, objective, optimizer, resume)
     whole = settings.batches(len(train))
     epochs = settings.epochs if settings.steps is None else -(-settings.steps // whole)
     health = Health(model, objective, optimizer)
     take_step = Step(model, objective, optimizer, health, settings.precision, micro_batch, device)
     model.train()
     for epoch in range(first, epochs):
+        if stops(validation_scores(history), settings.patience, settings.min_delta):
+            break
         steps = whole if settings.steps is None else min(whole, settings.steps - epoch * whole)
         started = time.monotonic()
         losses: list[Tensor] = []
@@ -193,10 +233,19 @@ def _fine_tune(
         mean_loss = float(torch.stack(losses).mean())
         seconds = time.monotonic() - started
         history.append({"epoch": epoch + 1, "loss": mean_loss, "seconds": seconds, "images_per_second": seen / seconds})
+        if score is not None:
+            history[-1]["validation"] = score(epoch=epoch)
+        if settings.keep == "best" and kept_epoch(history, "best") == epoch + 1:
+            best = copies(model)
         if on_epoch is not None and steps == whole:
-            on_epoch(Checkpoint(epoch=epoch + 1, tensors=_tensors(model, objective, optimizer), history=list(history)))
+            tensors = tensors_of(model, objective, optimizer)
+            if settings.keep == "best" and kept_epoch(history, "best") <= epoch:
+                tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+            on_epoch(Checkpoint(epoch=epoch + 1, tensors=tensors, history=list(history)))
     model.eval()
     take_step.release()
+    if kept_epoch(history, settings.keep) < kept_epoch(history, "last"):
+        model.load_state_dict(best)
     if device.type == "cuda":
         model.to(memory_format=torch.contiguous_format)
     refuse_broken_outputs(model, _first_images(train, source, settings))
@@ -273,29 +322,3 @@ def _refuse_bypassed(model: nn.Module) -> None:
     bypassed = [name for name in unserved(model) if model.get_submodule(name).weight.grad is not None]
     if bypassed:
         raise BypassedLayerError(bypassed)
-
-
-def _tensors(model: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"objective/{name}": tensor for name, tensor in objective.state_dict().items()}
-    for number, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{number}/{name}": torch.as_tensor(value) for name, value in moments.items()}
-    # Copies: training goes on while they are written, and safetensors wants tensors that share no memory.
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-
-
-def _restore(model: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    for module, prefix in ((model, "model/"), (objective, "objective/")):
-        state = {n.removeprefix(prefix): t for n, t in checkpoint.tensors.items() if n.startswith(prefix)}
-        module.load_state_dict(state)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in checkpoint.tensors.items():
-        if name.startswith("optimizer/"):
-            _, number, moment = name.split("/")
-            moments.setdefault(int(number), {})[moment] = tensor
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    for parameter, state in optimizer.state.items():
-        for name, moment in state.items():
-            if moment.shape == parameter.shape:
-                # A checkpoint's moments are contiguous; fused kernels need the memory format of the parameters.
-                state[name] = torch.empty_like(parameter, requires_grad=False).copy_(moment)

@@ -69,11 +69,20 @@ class Gallery:
         return Gallery(database=self.database.to(device), train=self.train.to(device))
 
 
-@torch.no_grad()
 def encode(model: nn.Module, split: Split, source: DataSource, batch: int = 256) -> Codes:
     """The codes of the images of `split`, which lie on the device of `model`, in evaluation mode.
 
     Raises NonFiniteOutputError where outputs are NaN or infinite: they have no sign.
+    """
+    outputs = evaluated(model, split, source, batch)
+    return Codes(signs=signs(outputs), labels=split.labels, features=outputs)
+
+
+@torch.no_grad()
+def evaluated(model: nn.Module, split: Split, source: DataSource, batch: int = 256) -> Tensor:
+    """The outputs float [n, outputs] for the images of `split`, in evaluation mode and float32, `batch` at a time.
+
+    Raises NonFiniteOutputError where outputs are NaN or infinite.
     """
     training = model.training
     model.eval()
@@ -88,7 +97,7 @@ def encode(model: nn.Module, split: Split, source: DataSource, batch: int = 256)
         model.train(training)
     together = torch.cat(outputs)
     refuse_non_finite(together, what=f"images of {type(source).name}")
-    return Codes(signs=signs(together), labels=split.labels, features=together)
+    return together
 
 
 def _fit(features: Tensor, codes: Tensor) -> bool:

@@ -238,6 +238,8 @@ def _refuse_misfit(point: Mapping[str, Any], training: Training, finetune: FineT
     reason = point["rule"].misfit(finetune.optimizer, finetune.weight_decay)
     if reason is not None:
         raise owner.error(f"finetune does not fit rule {point['rule'].name!r}: {reason}")
+    if (problem := finetune.misfit(dataset)) is not None:
+        raise owner.error(f"finetune: {problem}")
     if training.weights is not None:
         weights, node = training.weights
         while isinstance(weights, Pretrain):

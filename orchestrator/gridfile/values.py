@@ -187,6 +187,8 @@ def weights(node: Node) -> Weights | Pretrain | None:
     reason = pretrain.rule.misfit(pretrain.settings.optimizer, pretrain.settings.weight_decay)
     if reason is not None:
         raise node.error(f"pretrain does not fit rule {pretrain.rule.name!r}: {reason}")
+    if (problem := pretrain.settings.misfit(pretrain.dataset)) is not None:
+        raise node.error(f"pretrain: {problem}")
     return pretrain
 
 

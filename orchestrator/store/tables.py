@@ -17,7 +17,7 @@ def _schema(columns: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
 ADDED = frozenset(
     {"task_params", "surrogate_job", "gpu_share", "gpu_peak", "gpu_total", "queries", "failed_starts", "distance"}
     | {"precision", "deterministic", "finetune_precision", "finetune_deterministic", "finetune_device"}
-    | {"nonfinite_grad"}
+    | {"nonfinite_grad", "finetune_epoch"}
 )
 
 _text, _number, _count = pa.string(), pa.float64(), pa.int64()
@@ -100,6 +100,11 @@ RESULTS = _schema(
         ("finetune_precision", _text, "arithmetic of the fine-tune, as precision"),
         ("finetune_deterministic", pa.bool_(), "whether the fine-tune's kernels give the same bits again, likewise"),
         ("finetune_device", _text, "device that fine-tuned the model; null in older files"),
+        (
+            "finetune_epoch",
+            _count,
+            "epoch of the fine-tune, from 1, whose model was attacked: the last or the best one; null in older files",
+        ),
         ("gpu_share", _number, "GPUs that the attack job was given; null in files of older versions"),
         ("gpu_peak", _count, "bytes of its tensors on the GPU at most; null on a CPU"),
         ("gpu_total", _count, "bytes of memory of the GPU; null on a CPU"),

@@ -27,11 +27,12 @@ from orchestrator.work import hash_codes, models
 from signsym_core.arithmetic import Precision, effective
 from signsym_core.backbones import Backbone, Model
 from signsym_core.backbones.weights import load_body, load_file, load_published, load_whole
+from signsym_core.checkpoint import Checkpoint
 from signsym_core.datasets import Data, DataSource
 from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluate import BLOCK
-from signsym_core.finetune import Checkpoint
 from signsym_core.registry import rebuild
+from signsym_core.selection import kept_epoch
 
 #: Adversarial images that are stored for each epsilon.
 EXAMPLES = 4
@@ -125,9 +126,10 @@ def _train(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
         on_epoch=save,
         micro_batch=micro_batch,
         alignment=alignment,
+        validation=data.validation,
     )
     record = {"job": key, "spec": spec, "history": history, "classes": list(data.classes), "channels": data.channels}
-    record |= {"sides": list(_sides(source, data))}
+    record |= {"kept_epoch": kept_epoch(history, settings.keep), "sides": list(_sides(source, data))}
     record |= {"train_images": len(data.train), "seconds": time.monotonic() - started, "device": _device_name()}
     record |= _kernels(settings.precision, settings.deterministic)
     record |= {"micro_batch": micro_batch, "gpu_share": context.gpu_share, **_memory()}
@@ -183,6 +185,7 @@ def _attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, fl
     common = _provenance(context) | setting.columns() | {"job": key, "finetune_job": spec["model"]}
     common |= {"surrogate_job": spec.get("surrogate")} | _kernels(chosen.precision, chosen.deterministic)
     common |= {f"finetune_{name}": record.get(name) for name in ("precision", "deterministic", "device")}
+    common |= {"finetune_epoch": record.get("kept_epoch")}
     common |= member_columns("attack", chosen) | {"norm": chosen.norm}
     common |= {"metric": task.metric, "n": len(test), "seed": spec["seed"]}
     common |= {"chance": task.chance(test.labels, gallery), "steps": chosen.steps_taken()}

@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from signsym_core.registry import Member
@@ -56,6 +57,13 @@ class Task(Member, ABC):
     @abstractmethod
     def score(self, outputs: Tensor, labels: Tensor, gallery: Gallery | None) -> Tensor:
         """float64 [n] in 0 .. 1: how well each image is handled. Its mean is the metric."""
+
+    def validate(self, outputs: Tensor, labels: Tensor, generator: torch.Generator) -> float:
+        """The score 0 .. 1 of validation images, which chooses among epochs; `generator` is what it may draw from.
+
+        It must not depend on the parameters of `scoring`, which no training depends on.
+        """
+        return float(self.score(outputs, labels, None).mean())
 
     @abstractmethod
     def predict(self, outputs: Tensor, gallery: Gallery | None) -> Tensor:

@@ -13,6 +13,9 @@ from signsym_core.retrieval import Codes, Gallery, Ties, average_precision, chan
 from signsym_core.tasks.base import Task
 from signsym_core.tasks.hyp2 import DISTANCES, HyP2, threshold
 
+#: Draws of a validation, images of each at most, and the chance that one of them is a query.
+DRAWS, DRAWN, ASKS = 5, 1000, 0.1
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hashing(Task):
@@ -73,6 +76,24 @@ class Hashing(Task):
 
     def score(self, outputs: Tensor, labels: Tensor, gallery: Gallery | None) -> Tensor:
         return average_precision(_queries(outputs, labels, self.ties), _needed(gallery).database, self.k, self.ties)
+
+    def validate(self, outputs: Tensor, labels: Tensor, generator: torch.Generator) -> float:
+        """The mean mAP of 5 draws: of at most 1,000 images each is a query with probability 1/10, the rest is searched.
+
+        All items are ranked, with ties by features. Each draw has a query and an item at least, so that two images are
+        needed. Source: the authors' code of 2024.
+        """
+        if len(labels) < 2:
+            raise ValueError("task 'hashing' expects at least two validation images, one to search for the other")
+        scores = []
+        for _ in range(DRAWS):
+            chosen = torch.randperm(len(labels), generator=generator)[:DRAWN]
+            chances = torch.rand(len(chosen), generator=generator, dtype=torch.float64)
+            asks = ((chances <= ASKS) | (chances == chances.min())) & (chances < chances.max())
+            sides = [chosen[rows].to(labels.device) for rows in (asks, ~asks)]
+            queries, items = (_queries(outputs[rows], labels[rows], "features") for rows in sides)
+            scores.append(float(average_precision(queries, items, None, "features").mean()))
+        return sum(scores) / len(scores)
 
     def predict(self, outputs: Tensor, gallery: Gallery | None) -> Tensor:
         """The class of the nearest item of the database, the first one of several; -1 for an item without any."""

@@ -42,6 +42,7 @@ BEYOND_SHAPE = {
     *("override_matches_nothing", "override_parameter_matches_nothing", "parameter_combination", "rule_twice"),
     *("resources_of_one_model", "rule_layers_absent", "seeds_in_two_places", "weights_not_published"),
     *("coupled_decay", "coupled_decay_before", "rule_points_absent"),
+    *("split_named", "validation_all", "validation_none", "validation_none_before", "validation_steps"),
 }
 
 
