@@ -37,15 +37,16 @@ import torch
 from torch import Tensor
 
 from signsym_core.datasets.base import DataWarning
-from signsym_core.datasets.decode import BrokenImageError, decoded, extent, opened
+from signsym_core.datasets.decode import BrokenImageError, Content
+from signsym_core.datasets.decoders import Decoders, cores
 from signsym_core.datasets.mapped import Mapped
-from signsym_core.datasets.marks import BROKEN, DIGEST, MARK, MISSING, READY, believed, differing, mark
+from signsym_core.datasets.marks import BROKEN, MARK, MISSING, READY, believed, differing, mark
 from signsym_core.datasets.survey import Survey
 
 #: Increased when the same files give other pixels, or the layout of the cache changes.
 VERSION = 2
-#: Images that are decoded between two syncs to disk.
-CHUNK = 256
+#: Images that are decoded between two syncs to disk, and images whose pixels a thread compares with their marks.
+CHUNK, CHECKED = 1024, 256
 
 #: Called with the number of decoded images and their total.
 Progress = Callable[[int, int], None]
@@ -116,9 +117,9 @@ class Cache:
                 pixels, marks = (
                     stack.enter_context(open(self.folder / name, "r+b", 0)) for name in ("pixels", "marks")
                 )
-                pool = stack.enter_context(ThreadPoolExecutor(_cores()))
+                decoders = stack.enter_context(Decoders(len(missing)))
                 for chunk in missing.split(CHUNK):
-                    self._fill_chunk(chunk.tolist(), pool, pixels.fileno(), marks.fileno())
+                    self._fill_chunk(chunk.tolist(), decoders, pixels.fileno(), marks.fileno())
                     done += len(chunk)
                     if progress is not None:
                         progress(done, len(positions))
@@ -140,11 +141,14 @@ class Cache:
             self._warn(f"{damaged} of {len(self._marks)} images have damaged marks")
         return self._marks
 
-    def _fill_chunk(self, chunk: list[int], pool: ThreadPoolExecutor, pixels: int, marks: int) -> None:
-        """Decode one chunk in threads (Pillow releases the GIL), sync the pixels, then write the marks."""
+    def _fill_chunk(self, chunk: list[int], decoders: Decoders, pixels: int, marks: int) -> None:
+        """Decode one chunk, sync the pixels, then write the marks."""
         fresh: dict[int, bytes] = {}
         reasons = []
-        for position, (digest, result) in zip(chunk, pool.map(self._decode, chunk), strict=True):
+        side = self.height if self.height == self.width else None
+        contents = decoders.contents([f"{self.survey.tree / self.survey.files[position]}" for position in chunk], side)
+        for position, content in zip(chunk, contents, strict=True):
+            digest, result = content[0], self._pixels(position, content)
             if isinstance(result, bytes):
                 _write(pixels, result, position * self.bytes_per_image)
                 fresh[position] = mark(position, READY, digest, result)
@@ -158,35 +162,23 @@ class Cache:
                 file.flush()
                 os.fsync(file.fileno())
         os.fsync(pixels)
-        for position, content in fresh.items():
-            _write(marks, content, position * MARK.itemsize)
+        for position, written in fresh.items():
+            _write(marks, written, position * MARK.itemsize)
         os.fsync(marks)
 
-    def _decode(self, position: int) -> tuple[bytes, bytes | BrokenImageError]:
-        """The digest of a file, and its pixels or the error that explains why it has none."""
+    def _pixels(self, position: int, content: Content) -> bytes | BrokenImageError:
+        """The pixels of the image at `position`, or the error that explains why it has none."""
+        _, version, extent, pixels, reason = content
         file = self.survey.tree / self.survey.files[position]
-        try:
-            reader, status = opened(file)
-        except BrokenImageError as error:
-            return bytes(DIGEST), error
-        with reader:
-            data = reader.read()
-        if (status.st_size, status.st_mtime_ns) != (self.survey.sizes[position], self.survey.times[position]):
+        if version is not None and version != (self.survey.sizes[position], self.survey.times[position]):
             raise ChangedFileError(
                 f"image {file}: expected the file as it was listed ({self.survey.sizes[position]:,} bytes), got one "
-                f"that was changed since ({status.st_size:,} bytes). Run it again when nothing writes to "
+                f"that was changed since ({version[0]:,} bytes). Run it again when nothing writes to "
                 f"{self.survey.tree}"
             )
-        digest = hashlib.sha256(data).digest()[:DIGEST]
-        try:
-            array = decoded(data, file, self.height if self.height == self.width else None)
-        except BrokenImageError as error:
-            return digest, error
-        if array.shape != (self.height, self.width, 3):
-            return digest, BrokenImageError(
-                f"image {file}: expected {self.height} x {self.width} pixels, got {array.shape[:2]}"
-            )
-        return digest, np.ascontiguousarray(array.transpose(2, 0, 1)).tobytes()
+        if reason is None and extent != (self.height, self.width):
+            reason = f"image {file}: expected {self.height} x {self.width} pixels, got {extent}"
+        return pixels if reason is None else BrokenImageError(reason)
 
     def images(self, positions: Tensor, resident: int) -> Tensor | Mapped:
         """The images at `positions`, in memory where they take at most `resident` bytes, else mapped."""
@@ -218,11 +210,11 @@ class Cache:
             first, last = int(chunk[0]), int(chunk[-1]) + 1
             return [first + row for row in differing(images[first:last], checks[first:last].tolist())]
 
-        chunks = fresh.split(CHUNK)
+        chunks = fresh.split(CHECKED)
         if len(chunks) == 1:
             wrong = of(chunks[0])
         else:
-            with ThreadPoolExecutor(_cores()) as pool:
+            with ThreadPoolExecutor(cores()) as pool:
                 wrong = [row for rows in pool.map(of, chunks) for row in rows]
         return sorted({int(positions[row]) for row in wrong})
 
@@ -322,10 +314,11 @@ def _create(folder: Path, survey: Survey, side: int | None) -> dict[str, Any]:
 def _kept_extent(survey: Survey, side: int | None) -> tuple[int, int]:
     """Height and width of the cached images; headers are read until one decides it."""
     kept: tuple[int, int] | None = None
-    with ThreadPoolExecutor(_cores()) as pool:
-        for start in range(0, len(survey.files), CHUNK):
-            group = [survey.tree / file for file in survey.files[start : start + CHUNK]]
-            for file, size in zip(group, pool.map(extent, group), strict=True):
+    files = [f"{survey.tree / file}" for file in survey.files]
+    # The first headers decide it for most data sets: only the rest may be worth other processes.
+    for group in (files[:CHECKED], files[CHECKED:]):
+        with Decoders(len(group)) as decoders:
+            for file, size in zip(group, decoders.extents(group), strict=True):
                 if size is None:
                     continue
                 if side is not None and (size[0] != size[1] or size[0] > side or (kept or size) != size):
@@ -376,7 +369,3 @@ def _write(descriptor: int, content: bytes, offset: int) -> None:
     while content:
         written = os.pwrite(descriptor, content, offset)
         content, offset = content[written:], offset + written
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

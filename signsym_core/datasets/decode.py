@@ -8,14 +8,22 @@ bits, 16-bit colour reduced to its high byte. EXIF orientation and colour profil
 loaders: pixels are as stored in the file. A truncated file is broken, never padded with grey.
 
 Legend: pixels uint8 [height, width, 3].
+
+Run as a program it answers messages on its standard input; it imports nothing of this package.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import pickle
+import signal
 import stat
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -27,6 +35,17 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 MOST_PIXELS = 2**26
 #: Most bytes of a file: more than any image of so many pixels needs.
 MOST_BYTES = 2**30
+
+
+#: Bytes of a file's digest: the first ones of its SHA-256.
+DIGEST = 16
+
+Reading = Literal["extent", "content"]
+#: What to do with which files, scaled to which side.
+Message = tuple[Reading, int | None, Sequence[str]]
+#: The file's digest; its bytes and the nanoseconds of its last change, None for a file that was not opened; height,
+#: width and the pixels as [3, height, width]; or the reason why it has none.
+Content = tuple[bytes, tuple[int, int] | None, tuple[int, int], bytes, str | None]
 
 
 class BrokenImageError(ValueError):
@@ -109,6 +128,35 @@ def extent(file: Path) -> tuple[int, int] | None:
         return None
 
 
+def content(file: Path, side: int | None) -> Content:
+    """The content of `file`, scaled to `side` like `read`. Raises OSError for a file that cannot be read."""
+    try:
+        reader, status = opened(file)
+    except BrokenImageError as error:
+        return bytes(DIGEST), None, (0, 0), b"", str(error)
+    with reader:
+        data = reader.read()
+    version = status.st_size, status.st_mtime_ns
+    digest = hashlib.sha256(data).digest()[:DIGEST]
+    try:
+        pixels = decoded(data, file, side)
+    except BrokenImageError as error:
+        return digest, version, (0, 0), b"", str(error)
+    return digest, version, pixels.shape[:2], np.ascontiguousarray(pixels.transpose(2, 0, 1)).tobytes(), None
+
+
+def answer(message: Message) -> list[tuple[int, int] | Content | OSError | None]:
+    """The results for the files of `message`; for a file that cannot be read the error."""
+    reading, side, files = message
+    results: list[tuple[int, int] | Content | OSError | None] = []
+    for file in map(Path, files):
+        try:
+            results.append(extent(file) if reading == "extent" else content(file, side))
+        except OSError as error:
+            results.append(error)
+    return results
+
+
 def _reason(error: Exception, data: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
         got = f"a file that begins with {data[:8]!r}" if data else "an empty file"
@@ -153,3 +201,19 @@ def _squared(pixels: np.ndarray, side: int) -> np.ndarray:
     image = Image.fromarray(pixels).resize((wide, tall), Image.Resampling.BILINEAR)
     left, top = (wide - side) // 2, (tall - side) // 2
     return np.asarray(image.crop((left, top, left + side, top + side)))
+
+
+def _serve() -> None:
+    # Ctrl-C reaches the whole group of processes; this one ends with its parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        try:
+            message: Message = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        pickle.dump(answer(message), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    _serve()

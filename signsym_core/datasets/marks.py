@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from signsym_core.datasets.decode import DIGEST as DIGEST
+
 MISSING, READY, BROKEN = 0, 1, 2
 
-#: Bytes of a file's digest.
-DIGEST = 16
 #: state; CRC-32 of the pixels; the first bytes of the SHA-256 of their file; CRC-32 of all this, with the image's
 #: position as its initial value.
 MARK = np.dtype([("state", "<u4"), ("pixels", "<u4"), ("file", "u1", DIGEST), ("check", "<u4")])

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import signsym_core as ss
-from signsym_core.datasets import BrokenImagesError, BrokenImageWarning
+from signsym_core.datasets import BrokenImagesError, BrokenImageWarning, decode, decoders
 from signsym_core.datasets import cache as caching
 from signsym_core.datasets.decode import BrokenImageError, decoded, read
 from signsym_core.datasets.mapped import Mapped
@@ -67,7 +67,7 @@ def test_every_cached_image_is_the_decoded_file(tmp_path):
 def test_nothing_is_decoded_twice(tmp_path, monkeypatch):
     tree(tmp_path)
     first = source().load(tmp_path)
-    monkeypatch.setattr(caching, "decoded", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(decode, "decoded", lambda *_: pytest.fail("decoded again"))
     assert torch.equal(source().load(tmp_path).train.images, first.train.images)
     with pytest.raises(BaseException, match="decoded again"):
         source(size=10).load(tmp_path)
@@ -135,10 +135,11 @@ def start(root, log, monkeypatch):
             out.write(f"{file}\n")
         return decoded(data, file, side)
 
-    monkeypatch.setattr(caching, "CHUNK", 2)
-    monkeypatch.setattr(caching, "decoded", slow)
-    process = multiprocessing.get_context("fork").Process(target=lambda: source().load(root))
-    process.start()
+    with monkeypatch.context() as slowly:
+        slowly.setattr(caching, "CHUNK", 2)
+        slowly.setattr(decode, "decoded", slow)
+        process = multiprocessing.get_context("fork").Process(target=lambda: source().load(root))
+        process.start()
     return process
 
 
@@ -162,7 +163,6 @@ def test_after_kills_it_goes_on_and_several_processes_share_the_work(tmp_path, m
         process.join()
     assert [process.exitcode for process in several] == [0, 0, 0]
     assert sorted(log.read_text().splitlines()) == sorted(str(files[at]) for at in np.flatnonzero(states == 0))
-    monkeypatch.undo()
     ours, undisturbed = (source().load(place).train.images for place in (root, tree(tmp_path / "other")))
     assert torch.equal(ours, undisturbed)
 
@@ -255,13 +255,54 @@ def test_a_split_of_broken_images_alone_stops_the_run(tmp_path):
 def test_an_image_that_may_not_be_read_is_not_called_broken(tmp_path, monkeypatch):
     tree(tmp_path)
 
-    def refused(file):
+    def refused(file, side):
         raise OSError(5, "Input/output error", str(file))
 
-    monkeypatch.setattr(caching, "opened", refused)
+    monkeypatch.setattr(decode, "content", refused)
     with pytest.raises(OSError, match="Input/output error"):
         source(broken="skip").load(tmp_path)
     assert not states_of(tmp_path).any()
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Files are worth two processes from the second on."""
+    monkeypatch.setattr(decoders, "WORTH", 1)
+    monkeypatch.setattr(decoders, "MESSAGE", 3)
+    monkeypatch.setattr(decoders, "cores", lambda: 2)
+
+
+@pytest.mark.usefixtures("processes")
+def test_processes_read_the_same_images_in_the_same_order(tmp_path, monkeypatch):
+    spoil(tree(tmp_path))
+    files = [str(file) for file in sorted(tmp_path.rglob("*.png"))]
+    with decoders.Decoders(len(files)) as several:
+        extents, contents = list(several.extents(files)), list(several.contents(files, 12))
+    assert extents == [decode.extent(Path(file)) for file in files]
+    assert contents == [decode.content(Path(file), 12) for file in files]
+    # The parent process has nothing to do with it.
+    monkeypatch.setattr(decode, "answer", lambda *_: pytest.fail("read here"))
+    with pytest.raises(BrokenImagesError, match=r"short\.png cannot be decoded: "):
+        source().load(tmp_path)
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_file_that_processes_cannot_read_is_an_error_of_the_system(tmp_path):
+    files = [str(tmp_path / "none.png")] * 8
+    with decoders.Decoders(8) as several, pytest.raises(FileNotFoundError, match=r"none\.png"):
+        list(several.contents(files, None))
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_process_that_dies_is_said_and_no_process_is_left(tmp_path):
+    files = [str(file) for file in sorted(tree(tmp_path).rglob("*.png"))]
+    with decoders.Decoders(len(files)) as several:
+        processes = several._processes
+        for process in processes:
+            process.kill()
+        with pytest.raises(OSError, match="process that decodes images ended"):
+            list(several.extents(files))
+    assert [process.returncode for process in processes] == [-9, -9]
 
 
 def test_half_a_line_that_a_kill_left_hides_no_reason(tmp_path):
