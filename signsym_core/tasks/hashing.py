@@ -101,7 +101,7 @@ class Hashing(Task):
         labels = database.labels[nearest(signs(outputs), database)]
         if labels.ndim == 1:
             return labels
-        return torch.where(labels.any(dim=1), labels.argmax(dim=1), -1)
+        return torch.where(labels.bool().any(dim=1), labels.argmax(dim=1), -1)
 
     def chance(self, labels: Tensor, gallery: Gallery | None) -> float:
         """The expected mAP@k of a random ranking, which is the score of a model whose codes are all equal."""
