@@ -94,9 +94,9 @@ def _as_the_authors(tree: Path) -> Listing:
 def _column(file: Path, images: int) -> npt.NDArray[np.uint8]:
     """The 0 or 1 of every listed image for one concept."""
     words = file.read_text().split()
-    strange = next((row for row, word in enumerate(words) if word not in ("0", "1")), None)
-    if strange is not None:
+    if not {"0", "1"}.issuperset(words):
+        strange = next(row for row, word in enumerate(words) if word not in ("0", "1"))
         raise ValueError(f"{file}:{strange + 1}: expected 0 or 1, got {words[strange][:40]!r}")
     if len(words) != images:
         raise ValueError(f"{file}: expected a 0 or 1 for each of {images:,} listed images, got {len(words):,}")
-    return np.array(words, dtype=np.uint8)
+    return np.frombuffer("".join(words).encode(), dtype=np.uint8) - ord("0")

@@ -64,8 +64,7 @@ class Killed(Exception):
     """The worker is killed here."""
 
 
-@pytest.mark.parametrize("survived", [1, 3, 4])
-def test_a_killed_fine_tune_goes_on_to_the_same_best_epoch_and_the_same_end(survived, tmp_path, monkeypatch):
+def test_a_killed_fine_tune_goes_on_to_the_same_best_epoch_and_the_same_end(tmp_path, monkeypatch):
     curve = [0.25, 0.75, 0.5, 0.625, 1.0, 1.0]
     monkeypatch.setattr("signsym_core.finetune.validation_score", lambda *_, epoch, **__: curve[epoch])
     jobs = validated(tmp_path, {"epochs": 6, "keep": "best", "patience": 2}).jobs
@@ -77,27 +76,30 @@ def test_a_killed_fine_tune_goes_on_to_the_same_best_epoch_and_the_same_end(surv
 
     (tune,) = [job for job in jobs.values() if job.kind == "finetune"]
     (clean,) = [job for job in jobs.values() if job.kind == "attack"]
-    undisturbed = run("undisturbed", tune)
+    weights, record = run("undisturbed", tune).load_model(tune.key)
+    assert record["kept_epoch"] == 2
     save, saved = Store.save_progress, []
+    # After the first epoch, after one that is not the best, and after the one that training stops at.
+    for survived in (1, 3, 4):
 
-    def save_and_die(store, *arguments):
-        save(store, *arguments)
-        saved.append(arguments)
-        if len(saved) == survived:
-            raise Killed
+        def save_and_die(store, *arguments, survived=survived):
+            save(store, *arguments)
+            saved.append(arguments)
+            if len(saved) == survived:
+                raise Killed
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Store, "save_progress", save_and_die)
-        with pytest.raises(Killed):
-            run("killed", tune)
-    killed = run("killed", tune)
-    (weights, record), (other, again) = (store.load_model(tune.key) for store in (undisturbed, killed))
-    assert weights.keys() == other.keys()
-    assert all(torch.equal(tensor, other[name]) for name, tensor in weights.items())
-    assert record["kept_epoch"] == again["kept_epoch"] == 2
-    assert [row["validation"] for row in again["history"] if "loss" in row] == curve[:4]
-    run("killed", clean)
-    assert killed.results()["finetune_epoch"].tolist() == [2]
+        saved.clear()
+        storage = f"killed {survived}"
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "save_progress", save_and_die)
+            with pytest.raises(Killed):
+                run(storage, tune)
+        other, again = run(storage, tune).load_model(tune.key)
+        assert weights.keys() == other.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in weights.items())
+        assert again["kept_epoch"] == 2
+        assert [row["validation"] for row in again["history"] if "loss" in row] == curve[:4]
+    assert run(storage, clean).results()["finetune_epoch"].tolist() == [2]
 
 
 def test_a_result_says_which_epoch_it_is_of_where_the_last_one_is_kept(tmp_path):
