@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
+import io
 import os
 import re
 import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 from pyarrow import fs
@@ -38,8 +39,7 @@ class StoreError(OSError):
     """A store that cannot be read or written."""
 
 
-@dataclasses.dataclass(frozen=True)
-class FolderEntry:
+class FolderEntry(NamedTuple):
     """An entry of a folder."""
 
     name: str
@@ -94,11 +94,11 @@ class Files:
             with self._reached(), self.fs.open_input_stream(f"{self.root}/{path}") as stream:
                 data: bytes = stream.read()
                 return data
-        place = os.fsencode(self.folder / path)
+        place = os.fsencode(f"{self.root}/{path}")
         if reason := reason_of_mode(os.stat(place).st_mode):
             raise OSError(reason)
-        with open(os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            return file.read()
+        with io.FileIO(os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)) as file:
+            return file.readall()
 
     def read_sealed(self, path: str) -> bytes:
         """The bytes of a sealed file. Raises DamagedError where they do not have its digest."""

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from orchestrator.store import merged, rowcopy, rows, tables
 from orchestrator.store.files import Files
 from orchestrator.store.reasons import reason_of
+from orchestrator.store.rowcopy import RowCopy
 from signsym_core import seal
 
 #: Files that are read concurrently from a store that is not local.
@@ -108,16 +109,19 @@ class Folder:
             return {}
         # Local files are limited by the CPU, a bucket by its latency.
         local = self.store.folder is not None
+        by_name: dict[str, pa.Table] = {}
         with ThreadPoolExecutor(os.cpu_count() if local else THREADS) as pool:
-            # A task for each small file would take longer than to read it; of few files some may be large.
-            size = TOGETHER if local and len(names) > TOGETHER else 1
-            groups = [names[start : start + size] for start in range(0, len(names), size)]
-            loaded = chain.from_iterable(pool.map(self._load_each, groups))
-            by_name = dict(zip(names, loaded, strict=True))
-        copies = [(name, copied) for name, copied in by_name.items() if isinstance(copied, pa.RecordBatch)]
-        for start in range(0, len(copies), AT_ONCE):
-            by_name |= self._checked(copies[start : start + AT_ONCE])
-        return {name: table for name, table in by_name.items() if isinstance(table, pa.Table)}
+            for first in range(0, len(names), AT_ONCE):
+                few = names[first : first + AT_ONCE]
+                # A task for each small file would take longer than to read it; of few files some may be large.
+                size = TOGETHER if local and len(few) > TOGETHER else 1
+                groups = [few[start : start + size] for start in range(0, len(few), size)]
+                loaded = zip(few, chain.from_iterable(pool.map(self._load_each, groups)), strict=True)
+                tables_of = {name: table for name, table in loaded if table is not None}
+                copies = [(name, copied) for name, copied in tables_of.items() if isinstance(copied, RowCopy)]
+                tables_of |= self._checked(copies) if copies else {}
+                by_name |= {name: table for name, table in tables_of.items() if isinstance(table, pa.Table)}
+        return by_name
 
     def iter_tables(self) -> Iterator[pa.Table]:
         """The tables of all readable files, of which only a few are in memory at a time.
@@ -137,10 +141,10 @@ class Folder:
     def _place(self, name: str) -> str:
         return f"{self.name}/{name}.parquet"
 
-    def _load_each(self, names: Sequence[str]) -> list[pa.Table | pa.RecordBatch | None]:
+    def _load_each(self, names: Sequence[str]) -> list[pa.Table | RowCopy | None]:
         return [self._load(name) for name in names]
 
-    def _load(self, name: str) -> pa.Table | pa.RecordBatch | None:
+    def _load(self, name: str) -> pa.Table | RowCopy | None:
         """The table of a file, or its rows as they were copied behind its seal, which are still to be checked."""
         place = self._place(name)
         try:
@@ -164,10 +168,10 @@ class Folder:
         self.broken.pop(name, None)
         return table
 
-    def _checked(self, copies: Sequence[tuple[str, pa.RecordBatch]]) -> dict[str, pa.Table]:
+    def _checked(self, copies: Sequence[tuple[str, RowCopy]]) -> dict[str, pa.Table]:
         """The tables of some files by their copied rows, checked together: one by one takes most of the time."""
         try:
-            together = self._table([batch for _, batch in copies])
+            together = rowcopy.joined([copied for _, copied in copies], self._full, self.columns.names, self._text)
             rows.check(self.name, together)
         except Exception as error:
             if len(copies) == 1:
@@ -175,15 +179,11 @@ class Folder:
                 return {}
             return {name: table for copied in copies for name, table in self._checked([copied]).items()}
         tables_of, start = {}, 0
-        for name, batch in copies:
+        for name, copied in copies:
             self.broken.pop(name, None)
-            tables_of[name] = together.slice(start, len(batch))
-            start += len(batch)
+            tables_of[name] = together.slice(start, copied.rows)
+            start += copied.rows
         return tables_of
-
-    def _table(self, batches: Sequence[pa.RecordBatch]) -> pa.Table:
-        table = pa.Table.from_batches(batches).select(self.columns.names).combine_chunks()
-        return table if table.schema.types == self._schema.types else table.cast(self._schema).combine_chunks()
 
     def _parsed(self, name: str, data: bytes) -> pa.Table:
         file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=self._text, pre_buffer=False)

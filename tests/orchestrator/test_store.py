@@ -124,7 +124,7 @@ def test_small_files_are_read_by_the_copy_of_their_rows_and_large_and_older_ones
     assert row["nonfinite_grad"] is None
     # A copy that the seal does not cover any more is not believed, whatever else the file says.
     data = bytearray(path.read_bytes())
-    place = data.find(b" rows:") + 60
+    place = data.find(b" runs:") + 60
     data[place] ^= 1
     path.write_bytes(data)
     reader = Store(store.uri)
