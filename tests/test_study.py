@@ -22,6 +22,7 @@ def tables(tmp_path_factory):
     return study.tables(LiveStore(str(study.store(tmp_path_factory.mktemp("study")))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", study.PAGES, ids=lambda page: page.stem)
 def test_every_table_is_the_one_that_the_store_gives(page, tables):
     text = page.read_text()

@@ -75,6 +75,7 @@ def written_out(model, image, label, number, steps, name, epsilon=EPSILON):
     return max(seen, key=lambda entry: entry[:2])[2][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ce", "dlr"])
 def test_it_is_the_papers_algorithm_image_by_image(name):
     model = small("bp")
@@ -99,6 +100,7 @@ def test_restarts_take_on_the_images_that_are_left_alone():
     assert three.images_backward <= 11 * 40 + 2 * 11 * int(one.robust.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["feedback", "exact", "eot"])
 def test_it_is_at_least_as_strong_as_pgd_of_as_many_steps(source):
     model = small("brsf")
@@ -144,6 +146,7 @@ def test_saturated_logits_hide_from_cross_entropy_and_not_from_the_ratio():
     assert ratio.robust.sum() < ce.robust.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["apgd", "autoattack"])
 def test_a_linear_model_falls_just_above_its_smallest_perturbation(name):
     """For two classes it is |margin| / ||w||_1 in L∞, where no pixel meets the bounds of [0, 1]."""
@@ -161,6 +164,7 @@ def test_a_linear_model_falls_just_above_its_smallest_perturbation(name):
         assert outcome.robust.flatten().tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_the_ensemble_loses_every_image_that_a_member_loses():
     model = small("frsf")
     images, labels = right(model)

@@ -154,6 +154,7 @@ def test_carried_outcomes_never_rise_take_fewer_passes_and_agree_for_one_epsilon
     assert torch.equal(carried.robust[0], clean.robust[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
 @pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
 def test_results_do_not_depend_on_the_micro_batch_or_on_the_order_of_epsilons(name, monkeypatch):
@@ -298,6 +299,7 @@ def resnet():
     return ss.convert(ss.BACKBONES.build("resnet18").build(5, size=32, seed=0), "brsf", seed=1).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["feedback", "exact"])
 @pytest.mark.parametrize(
     ("name", "theirs"),
@@ -417,6 +419,7 @@ def test_no_outcome_depends_on_which_other_epsilons_there_are(name):
         assert torch.equal(alone.adversarial[0], together.adversarial[row])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
 @pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
 def test_a_batch_larger_than_a_block_gives_each_image_what_it_gets_in_a_smaller_one(name, monkeypatch):

@@ -14,6 +14,8 @@ import signsym_core as ss
 from signsym_core.datasets import inputs
 from signsym_core.rules import Rule
 
+pytestmark = pytest.mark.slow
+
 SEEDS = (0, 1)
 EPSILONS = [0.1]
 #: Enough images for every check.

@@ -98,6 +98,7 @@ def test_weights_that_are_not_published_are_refused(backbone, name):
         load_published(chosen.build(5, size=64), chosen, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ss.BACKBONES.names)
 def test_initialisation_depends_on_the_seed_and_leaves_the_global_generator_alone(backbone):
     chosen = ss.BACKBONES.build(backbone)
@@ -111,6 +112,7 @@ def test_initialisation_depends_on_the_seed_and_leaves_the_global_generator_alon
     assert not torch.equal(heads[0], heads[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ss.BACKBONES.names)
 def test_images_that_are_too_small_are_refused_and_grey_ones_are_taken(backbone):
     chosen = ss.BACKBONES.build(backbone)

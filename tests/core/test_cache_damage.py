@@ -70,6 +70,7 @@ def test_one_flipped_bit_anywhere_in_the_pixels_is_mended_and_said(root):
         assert torch.equal(silent(root)[0], images)
 
 
+@pytest.mark.slow
 def test_one_flipped_bit_anywhere_in_the_marks_is_mended_and_said(root):
     images, digests = silent(root)
     for bit in range(0, 8 * COUNT * MARK.itemsize, 37):

@@ -29,6 +29,7 @@ def test_rule(rule):
     check_rule(rule(), *NETWORKS.get(rule.name, ()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["rms", "rms_channel", "mean_abs", "xavier", "he_fanout", "unit"])
 @pytest.mark.parametrize("name", [rule.name for rule in RULES if issubclass(rule, ScaledRule)])
 def test_rule_at_every_scale(name, scale):
@@ -44,6 +45,7 @@ def test_attack(name):
     check_attack(ATTACKS.build(name, **QUICK.get(name, {})))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES, ids=BACKBONES.names)
 def test_backbone(backbone):
     check_backbone(backbone())

@@ -258,6 +258,7 @@ def untrained(backbone):
     return built.build(3, channels=3, size=built.min_size, seed=0).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "rule"), SERVED, ids=["-".join(pair) for pair in SERVED])
 def test_17_every_backbone_takes_every_rule_and_number_of_classes(backbone, rule):
     model, size = copy.deepcopy(untrained(backbone)), ss.BACKBONES.build(backbone).min_size

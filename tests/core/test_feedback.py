@@ -208,6 +208,7 @@ def test_layers_named_by_bp_layers_stay_plain():
         ss.convert(network, "usf", bp_layers=("7",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_compiled_models_give_the_same_gradients_and_follow_updates(rule):
     torch.manual_seed(0)

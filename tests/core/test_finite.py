@@ -179,6 +179,7 @@ class Lame(nn.Module):
         return self.product.apply(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["feedback", "exact", "eot", "transfer", "hybrid"])
 @pytest.mark.parametrize("name", WHITE)
 def test_an_entry_that_is_not_finite_is_an_entry_of_zero(name, gradient):

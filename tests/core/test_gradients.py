@@ -109,6 +109,7 @@ def test_where_nothing_is_redrawn_eot_is_the_feedback(rule):
     assert one.backwards == other.backwards
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "mim"])
 @pytest.mark.parametrize("carry", [False, True])
 def test_hybrid_loses_every_image_that_feedback_or_transfer_loses(name, carry):

@@ -384,6 +384,7 @@ def test_factors_do_not_decay_and_b_of_kolen_pollack_does():
     assert [id(p) for p in group["params"]] == [id(p) for _, p in weights_of(untrained)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "parameters"), LEARNED)
 def test_a_fine_tune_goes_on_from_a_checkpoint_and_in_pieces(rule, parameters):
     model, checkpoints = small(rule, **parameters), []
@@ -523,6 +524,7 @@ def test_large_matrices_are_approximated_nearly_as_well(shape, monkeypatch):
         assert torch.allclose(left.t() @ left, torch.eye(4), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["kp", "wm", "sym", "lowrank"])
 def test_the_audit_says_something_of_every_learned_rule(rule):
     model = targets.small(rule)

@@ -131,6 +131,7 @@ def test_stochastic_depth_and_attentions_dropout_draw_what_the_whole_batch_draws
 
 
 # A vision transformer of its size takes minutes; a small one is in test_attention.py. A network with a penalty cannot.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ss.BACKBONES.names if name not in ("vit_b_16", "mnm")])
 def test_every_backbone_fine_tunes_alike_in_pieces(name):
     backbone = ss.BACKBONES.build(name)
@@ -139,12 +140,12 @@ def test_every_backbone_fine_tunes_alike_in_pieces(name):
     data = source.load(Path())
     settings = ss.FineTune(epochs=1, batch_size=5, lr=1e-3, head_lr=1e-3)
 
-    def tuned(micro_batch):
-        model = backbone.build(TASK.outputs(10), channels=data.channels, size=side, seed=0)
+    def tuned(model, micro_batch):
         ss.fine_tune(model, data.train, source, TASK, settings, seed=1, micro_batch=micro_batch)
         return model.state_dict()
 
-    whole, pieces = tuned(None), tuned(2)
+    fresh = backbone.build(TASK.outputs(10), channels=data.channels, size=side, seed=0)
+    whole, pieces = tuned(copy.deepcopy(fresh), None), tuned(fresh, 2)
     for key, value in whole.items():
         if value.is_floating_point():
             # Adam's first step is about lr in size whatever the gradient is, so rounding shows where that is near 0.

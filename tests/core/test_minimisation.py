@@ -29,6 +29,7 @@ def run(case, model, images, labels, epsilons=(0.1,), **more):
     return ss.attack(case.split("-")[0], model, images, labels, list(epsilons), **CASES[case][0] | more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_random_numbers_give_foolboxs_image_for_a_batch_of_one(case):
     # Double precision: decisions so near to the border differ by rounding, and from there on the walks part.
@@ -49,6 +50,7 @@ def test_the_same_random_numbers_give_foolboxs_image_for_a_batch_of_one(case):
         assert ours == pytest.approx(theirs * 1.0001, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_no_image_depends_on_its_batch(case):
     model = small("bp").double()
@@ -64,6 +66,7 @@ def test_no_image_depends_on_its_batch(case):
     assert torch.equal(whole.queries, pieces.queries)
 
 
+@pytest.mark.slow
 def test_a_batch_of_32_has_the_same_median_distance_as_batches_of_one(monkeypatch):
     model = small("frsf")
     images, labels = right(model, n=32)
@@ -78,6 +81,7 @@ def test_a_batch_of_32_has_the_same_median_distance_as_batches_of_one(monkeypatc
     assert median(whole.distances.tolist()) == pytest.approx(median(alone), rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_distance_decides_every_epsilon_of_one_run(case):
     model = small("bp")
@@ -145,6 +149,7 @@ def test_images_without_a_start_are_counted_and_cost_the_others_nothing(case):
     assert outcome.queries[0, :2].tolist() == [1001, 1001]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["hopskipjump", "hopskipjump-linf", "boundary"])
 def test_a_linear_model_falls_near_its_smallest_perturbation(case):
     """For two classes it is |margin| / ||w|| in the dual norm, where no pixel meets the bounds of [0, 1]."""

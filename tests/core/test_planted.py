@@ -17,6 +17,8 @@ from signsym_core.attacks.passes import NoGradientWarning
 from signsym_core.datasets import inputs
 from signsym_core.probes import STEP, measure
 
+pytestmark = pytest.mark.slow
+
 EPSILONS = [0.05, 0.1]
 
 

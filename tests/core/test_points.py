@@ -286,6 +286,7 @@ def test_alignment_is_that_of_the_rule():
         assert max(abs(row.cosine) for row in rows[:-2]) < 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dfa", "local"])
 def test_the_audit_judges_a_model_of_points(name):
     network, (images, labels) = ss.convert(small(), name, seed=1), batch(100, 8)

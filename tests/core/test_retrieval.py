@@ -54,6 +54,7 @@ def test_stable_is_the_usual_loop(several, monkeypatch):
         np.testing.assert_allclose(ours, usual_loop(queries, database, k), rtol=0, atol=1e-12, err_msg=str(case))
 
 
+@pytest.mark.slow
 def test_expected_is_the_mean_over_every_order_of_the_ties():
     rng = np.random.default_rng(1)
     for _ in range(60):

@@ -13,6 +13,8 @@ from signsym_core.attacks.sdha import sdha_distance
 from signsym_core.datasets import inputs
 from signsym_core.retrieval import Codes, average_precision, signs
 
+pytestmark = pytest.mark.slow
+
 EPSILON = 0.15
 
 

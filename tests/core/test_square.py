@@ -55,6 +55,7 @@ def written_out(model, image, label, number, queries, epsilon=EPSILON, first_sha
     return best, asked
 
 
+@pytest.mark.slow
 def test_it_is_the_papers_algorithm_image_by_image():
     model = small("bp")
     images, labels = right(model, n=25)
@@ -102,6 +103,7 @@ def test_the_squares_shrink_by_the_published_schedule(rescaled):
     assert square.side(0, 10, 4) == 4
 
 
+@pytest.mark.slow
 def test_a_linear_model_falls_within_a_tenth_of_its_smallest_perturbation():
     torch.manual_seed(0)
     weights = torch.randn(108).double()

@@ -185,6 +185,7 @@ def test_a_moving_average_is_attacked_with_its_own_feedback():
             assert torch.equal(ours.adversarial, theirs.adversarial)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["feedback", "eot"])
 @pytest.mark.parametrize("rule", ["usf", "brsf"])
 def test_a_model_that_writes_its_weights_in_its_own_forward_pass_is_attacked_rightly(rule, source):
@@ -260,6 +261,7 @@ def test_a_derivative_forward_is_refused():
         torch.func.jvp(model, (X,), (torch.ones_like(X),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 def test_compiled_models_follow_weights_that_nothing_counts(training):
     model = network().train(training)

@@ -96,12 +96,14 @@ def two_way(outcomes):
     return found.lo, found.hi
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("spread", [0.05, 0.6])
 def test_the_two_way_interval_covers_what_it_promises(seeds, spread):
     assert 0.90 <= simulated_coverage(seeds, spread, two_way) <= 0.995
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 @pytest.mark.parametrize("spread", [0.0, 0.2, 0.5, 1.0])
 def test_the_interval_of_a_gap_covers_what_it_promises_from_two_seeds_on(seeds, spread):
@@ -113,6 +115,7 @@ def test_the_interval_that_was_there_before_fails_the_same_check():
     assert coverage(2, 1000, 0.2, 1500, satterthwaite).covers < 0.9
 
 
+@pytest.mark.slow
 def test_pooling_the_seeds_fails_the_same_check():
     pooled = simulated_coverage(3, 0.6, lambda x: wilson(x.sum(), x.size))
     assert pooled < 0.6

@@ -87,6 +87,7 @@ def test_a_rule_that_builds_otherwise_is_not_rounded_as_the_one_that_it_comes_fr
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["bp", "usf"])
 def test_weights_rounded_all_at_once_give_the_gradients_that_autocast_gives(rule):
     model, batch = network(rule).train(), images(8).images.float() / 255

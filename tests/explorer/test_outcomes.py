@@ -175,6 +175,7 @@ def test_nothing_is_computed_ahead_while_somebody_asks_and_a_new_moment_begins_a
     assert len(data.snapshot.query()._curves) == 4
 
 
+@pytest.mark.slow
 def test_fifty_thousand_points_are_looked_through_in_a_moment(tmp_path):
     store = Store(str(tmp_path / "store"))
     epsilons, names = [at / 100 for at in range(10)], [f"net{at}" for at in range(250)]

@@ -86,6 +86,7 @@ def test_the_grid_of_one_cell_has_that_cells_key(tmp_path):
     assert yaml.safe_load(GRID)["name"] == "asked"
 
 
+@pytest.mark.slow
 def test_a_page_of_18_panels_is_small_and_quick(tmp_path):
     folder = tmp_path / "store"
     shares = {

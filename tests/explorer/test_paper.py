@@ -108,6 +108,7 @@ def test_the_csv_has_epsilon_as_a_number_and_the_axis_has_it_as_clean(folder):
     assert [label.get_text() for label in plot.get_xticklabels()] == ["clean", "0.1", "0.2"]
 
 
+@pytest.mark.slow
 def test_numbers_and_view_stand_beside_the_figures(folder, tmp_path):
     files = paper.save(of_curves([("a", curves(folder))], 1), tmp_path / "stem", "?p=curves")
     assert [path.name for path in files[-2:]] == ["stem.csv", "stem.json"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from stores import block, fill, page
 
 from orchestrator.drawing.blocks import Figure, Pictures
@@ -23,8 +24,13 @@ def test_pages_are_those_of_a_folder_and_results_appear(uri, tmp_path_factory):
     assert {row["seeds"] for row in block(page(data), Figure).table.rows} == {2}
 
 
-def test_a_report_is_written_from_there(uri, tmp_path_factory):
+@pytest.mark.slow
+def test_a_report_is_written_from_there(uri, tmp_path_factory, monkeypatch):
+    # The index, a page of a task and that of a cell read everything that is read; test_static.py has all pages.
+    monkeypatch.setattr("orchestrator.reports.static._STATIC", ("curves",))
+    monkeypatch.setattr("orchestrator.reports.static.MOST_CELLS", 1)
     fill(uri, seeds=(0,))
     out: Path = tmp_path_factory.mktemp("report")
     write_report(LiveStore(uri), out, title="there")
     assert "uSF" in (out / "curves-classification.html").read_text()
+    assert len(list((out / "cells").glob("*.html"))) == 1

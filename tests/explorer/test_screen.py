@@ -12,6 +12,8 @@ from stores import fill, keep_grid
 
 from orchestrator.commands.cli import main
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</script><script>alert(1)</script>$x_{y}$"
 FIND = "choreographer.browsers.chromium.Chromium.find_browser"
 

@@ -177,6 +177,7 @@ def test_the_best_of_pairs_is_that_of_each_pair_alone(tmp_path):
     assert best(query, pairs, 0.1) == ({"a", "b"}, 4)
 
 
+@pytest.mark.slow
 def test_a_table_computes_one_epsilon_and_reads_its_pairs_together(tmp_path, monkeypatch):
     shares = {(rule, "exact"): {e / 20: 0.9 - e / 30 for e in range(11)} for rule in ("bp", "usf", "frsf")}
     folder = fill(tmp_path / "store", shares)

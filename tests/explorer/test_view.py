@@ -44,6 +44,7 @@ def test_every_field_of_a_view_is_tried():
     assert {field.name for field in dataclasses.fields(PageView)} == set(PageView().__dict__)
 
 
+@pytest.mark.slow
 @given(views)
 @settings(max_examples=200, deadline=None)
 def test_a_view_comes_back_from_its_address(view):

@@ -51,6 +51,7 @@ def test_it_is_stored_exported_and_verified(tmp_path):
     assert verify(Store(where.storage), Console(quiet=True)) == 1
 
 
+@pytest.mark.slow
 def test_a_fine_tune_that_was_killed_has_the_rows_of_an_undisturbed_one(tmp_path, monkeypatch):
     (key, spec), *_ = jobs(tmp_path)
     kept = Store.save_progress

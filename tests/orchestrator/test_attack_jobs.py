@@ -12,6 +12,8 @@ from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store
 from orchestrator.work import execute
 
+pytestmark = pytest.mark.slow
+
 TEXT = """
 name: attacked
 seeds: [0]

@@ -64,7 +64,7 @@ def stores(tmp_path_factory):
     (folder / "small.yaml").write_text(GRID)
     sweep(folder / "small.yaml", folder / "bare")
     assert main(["audit", str(folder / "bare"), "--grid", str(folder / "audit.yaml"), "--no-probes"]) == 0
-    sweep(folder / "small.yaml", folder / "full")
+    shutil.copytree(folder / "bare", folder / "full")
     plan = sweep(folder / "audit.yaml", folder / "full")
     return folder, plan
 

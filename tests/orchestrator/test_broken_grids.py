@@ -82,6 +82,7 @@ def test_a_gradient_for_an_attack_that_asks_for_none(tmp_path, monkeypatch):
         load(written(tmp_path, base(attacks=attacks)))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_grid_with_any_value_anywhere_loads_or_is_refused(data, tmp_path_factory):

@@ -99,6 +99,7 @@ def no_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_ray")
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
 def test_no_broken_grid_runs_or_writes_anything(tmp_path, monkeypatch, capsys, path):

@@ -60,6 +60,7 @@ def rows(store, **query):
     return {(r.rule, r.attack, r.gradient, r.epsilon): sorted(outcomes[r.cell]) for r in table.itertuples()}
 
 
+@pytest.mark.slow
 def test_no_step_is_the_parent_exactly_and_steps_are_not(tmp_path):
     plan, store = done(tmp_path, grid(tmp_path, ["bp", "frsf"], [0, 7]))
     tunes = [job for job in plan.jobs.values() if job.kind == "finetune"]
@@ -80,6 +81,7 @@ def test_no_step_is_the_parent_exactly_and_steps_are_not(tmp_path):
     assert set(results["finetune_job"]) == set(steps)
 
 
+@pytest.mark.slow
 def test_a_rule_goes_on_with_its_own_feedback_and_another_one_starts_with_the_weights_alone(tmp_path):
     plan, store = done(tmp_path, grid(tmp_path, ["brsf", "usf"], [0], parent={"rule": "brsf"}))
     tunes = {

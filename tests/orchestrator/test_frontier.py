@@ -67,6 +67,7 @@ def test_a_failure_for_good_blocks_its_descendants_and_nothing_else():
     assert dict(+f.counts) == {"done": 2, "failed": 1, "blocked": 2}
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_any_history_ends_with_every_job_settled_and_none_before_its_parent(data):
     count = data.draw(st.integers(1, 20))

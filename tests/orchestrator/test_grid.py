@@ -293,6 +293,7 @@ def some(values):
     return st.lists(st.sampled_from(values), min_size=1, unique=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(
     axes=st.fixed_dictionaries({axis: some(values) for axis, values in AXES.items()}),

@@ -13,6 +13,8 @@ from orchestrator.store import Store
 from orchestrator.work import execute
 from signsym_core.datasets import inputs
 
+pytestmark = pytest.mark.slow
+
 TEXT = """
 name: codes
 seeds: [0]

@@ -45,6 +45,7 @@ def test_every_value_comes_back_from_its_text_exactly(value):
     assert keys.canonical(json.loads(text)) == text
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(VALUES, VALUES)
 def test_other_texts_have_other_keys(one, other):

@@ -54,6 +54,7 @@ def plain(path):
         return None
 
 
+@pytest.mark.slow
 def test_the_schema_is_one_and_the_file_is_what_the_command_prints(capsys):
     VALIDATOR.check_schema(SCHEMA)
     assert main(["schema"]) == 0
@@ -117,6 +118,7 @@ def test_bounds_are_those_that_the_class_holds_to_and_comments_describe():
 MEMBERS = [(registry.family, member) for registry in (*NAMED_AXES.values(), ATTACKS) for member in registry]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "member"), [*MEMBERS, ("", FineTune)], ids=lambda value: getattr(value, "name", ""))
 def test_parameters_that_a_member_takes_are_valid(family, member):
     """Whatever values are taken together: a bound of the schema never depends on another parameter."""

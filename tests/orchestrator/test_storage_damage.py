@@ -296,6 +296,7 @@ BLIND = {"record": {"explore", "export"}, "grid": {"plan", "sweep", "audit", "ex
 BLIND |= {"a file among models": {"explore", "export"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__.removeprefix("command_"))
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_of_every_kind_is_named_by_every_command(folder, whole, capsys, monkeypatch, name, command):
@@ -318,6 +319,7 @@ def numbers_of(folder):
     ]
 
 
+@pytest.mark.slow
 def test_one_bit_flipped_anywhere_is_named(folder, capsys):
     """200 places at random among all bytes of the files of numbers, and 50 in and around seals."""
     generator, files = random.Random(0), numbers_of(folder)
