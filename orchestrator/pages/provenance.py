@@ -103,5 +103,6 @@ _FACTS: dict[str, tuple[str, Callable[[object], str]]] = {
     "gradient steps": ("steps", _number),
     "step size": ("step_size", _number),
     "fine-tune settings": ("finetune", settings),
+    "epoch of the fine-tune": ("finetune_epoch", _number),
     "weights": ("weights", settings),
 }

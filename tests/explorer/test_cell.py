@@ -107,6 +107,7 @@ def test_values_are_written_as_people_read_them(tmp_path):
         versions=versions,
         finetune='{"epochs":3,"lr":0.0005}',
         step_size=0.1 / 3,
+        finetune_epoch=2,
     )
     cell = LiveStore(str(folder)).snapshot.index.value("cell", 0)
     found = facts(page(folder, f"?p=cell&c={cell}"))
@@ -114,6 +115,7 @@ def test_values_are_written_as_people_read_them(tmp_path):
     assert found["finished"] == "2026-11-25 23:07:11 UTC"
     assert found["versions"] == "python 3.11.7, torch 2.15.0, numpy 2.4.6"
     assert found["fine-tune settings"] == "epochs=3, lr=0.0005"
+    assert found["epoch of the fine-tune"] == "2"
     assert found["weights"] == "none"
     assert found["step size"] == "0.0333333"
 
