@@ -45,6 +45,9 @@ unset OMP_NUM_THREADS
 export RAY_health_check_period_ms=2000 RAY_health_check_timeout_ms=3000 RAY_health_check_failure_threshold=3
 # A worker without a share of a GPU sees none.
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1
+# Ray would start a worker for each CPU with the first driver, and a sweep's trials, in an environment of their own,
+# use none of them.
+export RAY_prestart_worker_first_driver=0
 
 both=(--temp-dir "$RAY_TMPDIR/ray" --disable-usage-stats)
 case "$kind" in

@@ -16,8 +16,9 @@ from orchestrator.jobs.job import Resources
 
 #: Settings that Ray reads when a sweep starts. Automatic loggers import torch into the driver and write five files a
 #: trial; snapshots of all trials are never read; more than one trial must be able to wait for a free slot; a worker
-#: without a GPU must not see those of its node; the newer output engine prints tables whatever the verbosity; the
-#: sweep reports failed jobs itself.
+#: without a GPU must not see those of its node; the workers that Ray would start with the first driver, one for each
+#: CPU, have another environment than trials and are never used; the newer output engine prints tables whatever the
+#: verbosity; the sweep reports failed jobs itself.
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
@@ -30,6 +31,7 @@ SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 
