@@ -15,7 +15,6 @@ import threading
 import time
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from orchestrator.engine import connection, schedule
@@ -38,7 +37,7 @@ def execute(key, spec, context):
     store = Store(context.storage)
     tries = len([name for name in store.names("seen", ".json") if name.startswith(f"{key}-")])
     seen = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "share": context.gpu_share, "pid": os.getpid()}
-    seen |= {"halvings": context.halvings, "began": began, "threads": torch.get_num_threads()}
+    seen |= {"halvings": context.halvings, "began": began}
     fails = spec.get("fails", {}).get(str(tries))
     if fails == "kill":
         store.write_json(f"seen/{key}-{tries}.json", seen | {"ended": time.time()})
@@ -57,6 +56,8 @@ def execute(key, spec, context):
             time.sleep(0.05)
     store.write_json(f"seen/{key}-{tries}.json", seen | {"ended": time.time()})
     if fails == "memory":
+        import torch
+
         raise torch.OutOfMemoryError("CUDA out of memory")
     if fails == "error":
         raise ValueError("as the test wanted")

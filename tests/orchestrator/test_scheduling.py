@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
-from sweeps import finish, start
+from sweeps import ROOT, finish, start
 
 from orchestrator.engine.controller import KEPT
 
 pytestmark = pytest.mark.slow
 
 DRIVER = Path(__file__).with_name("jobs.py")
+#: Holds the module that these jobs' workers import as torch.
+STANDIN = Path(__file__).with_name("standin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +31,9 @@ class Ran:
     remembered: int
 
 
-def run(folder, jobs, gpus=0, cpus=4, deaths=6, **options):
-    status, output = finish(start(DRIVER, folder, json.dumps(jobs), gpus, cpus, deaths, **options))
+def run(folder, jobs, gpus=0, cpus=4, deaths=6, env=None):
+    environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(STANDIN)]), **(env or {})}
+    status, output = finish(start(DRIVER, folder, json.dumps(jobs), gpus, cpus, deaths, env=environment))
     assert status == 0, output
     seen = {path.stem: json.loads(path.read_text()) for path in (folder / "seen").glob("*.json")}
     return Ran(**json.loads(output.splitlines()[-1]), seen=seen)
@@ -58,19 +62,12 @@ def test_no_two_trials_overlap_on_a_share_of_a_gpu(tmp_path):
             assert sum(together) <= 1 + 1e-9
 
 
-def test_automatic_shares_follow_the_first_jobs_measured_memory(tmp_path):
-    told = {"gpu_peak": 10 * 2**30, "gpu_total": 80 * 2**30}
-    jobs = {f"a{at}": {"gpu": "auto", "cpu": 1, "seconds": 0.4, "told": told} for at in range(8)}
-    by_start = sorted(run(tmp_path, jobs, gpus=1, cpus=8).seen.values(), key=lambda saw: saw["began"])
-    assert by_start[0]["share"] == 1
-    # 10 GiB, 30 % more and 750 MiB are 13.7 of 80 GiB.
-    assert {saw["share"] for saw in by_start[1:]} == {0.25}
-
-
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory):
-    """Jobs that fail in every way."""
-    jobs = {
+    """Jobs that fail in every way, and jobs of another group, a0 to a7, whose share of the one GPU is automatic."""
+    told = {"gpu_peak": 10 * 2**30, "gpu_total": 80 * 2**30}
+    measured = {"gpu": "auto", "cpu": 1, "seconds": 0.4, "told": told, "group": "measured"}
+    jobs = {f"a{at}": measured for at in range(8)} | {
         "fine": {"seconds": 0.1},
         "flaky": {"seconds": 0.1, "fails": {"0": "error"}},
         "poison": {"seconds": 0.1, "fails": {str(at): "error" for at in range(9)}, "leads": True},
@@ -81,12 +78,21 @@ def failing(tmp_path_factory):
         "exits": {"seconds": 0.1, "fails": dict.fromkeys("012", "exit")},
         "mute": {"seconds": 0.1, "fails": dict.fromkeys("012", "unpicklable")},
     }
-    return run(tmp_path_factory.mktemp("failing"), jobs, gpus=1)
+    return run(tmp_path_factory.mktemp("failing"), jobs, gpus=1, cpus=8)
+
+
+def test_automatic_shares_follow_the_first_jobs_measured_memory(failing):
+    measured = [saw for trial, saw in failing.seen.items() if trial[0] == "a"]
+    by_start = sorted(measured, key=lambda saw: saw["began"])
+    assert len(by_start) == 8
+    assert by_start[0]["share"] == 1
+    # 10 GiB, 30 % more and 750 MiB are 13.7 of 80 GiB.
+    assert {saw["share"] for saw in by_start[1:]} == {0.25}
 
 
 def test_each_cause_has_its_own_retry(failing):
     failed = {"poison": "failed", "blocked": "blocked", "exits": "failed", "mute": "failed"}
-    done = dict.fromkeys(["fine", "flaky", "killed", "large", "hangs"], "done")
+    done = dict.fromkeys(["fine", "flaky", "killed", "large", "hangs", *(f"a{at}" for at in range(8))], "done")
     assert failing.states == done | failed
     seen = failing.seen
     assert [(seen[f"large-{at}"]["share"], seen[f"large-{at}"]["halvings"]) for at in range(3)] == [
