@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.engine import machine, registration
+from orchestrator.engine import gpus, machine, registration
 from orchestrator.jobs.job import Resources
 
 #: Settings that Ray reads when a sweep starts. Automatic loggers import torch into the driver and write five files a
@@ -62,17 +62,18 @@ class NoResourcesError(ValueError):
     """A job that requests more than the machine has."""
 
 
-#: The folder and environment of the local Ray, while one runs.
+#: The folder and environment of the local Ray, while one runs; and whether its workers run on a GPU at once.
 _ray_folder: machine.RayFolder | None = None
+_shared = False
 
 
 def connect(
-    address: str | None, slots: int | None = None, gpus: float | None = None, dashboard: bool = False
+    address: str | None, slots: int | None = None, num_gpus: float | None = None, dashboard: bool = False
 ) -> list[str]:
     """Join the Ray cluster at `address`, or start a local one; returns notes for the user.
 
     A local Ray listens on loopback only, where Ray supports it, keeps Ray's token authentication, and has a dashboard
-    only with `dashboard`. `slots` and `gpus` override its numbers of CPUs and GPUs.
+    only with `dashboard`. `slots` and `num_gpus` override its numbers of CPUs and GPUs.
 
     Raises MachineError and OpenDoorError where this machine or its settings keep Ray from starting, JoinError for a
     cluster that cannot be joined, and StartError where Ray did not start for another reason.
@@ -93,7 +94,7 @@ def connect(
             f"unset it, so that Ray asks for its token"
         )
     if address is None:
-        options |= {"num_cpus": slots, "num_gpus": gpus, "include_dashboard": dashboard}
+        options |= {"num_cpus": slots, "num_gpus": num_gpus, "include_dashboard": dashboard}
         context = _started(options | {"_node_ip_address": "127.0.0.1"})
     else:
         machine.close_token()
@@ -112,12 +113,12 @@ def connect(
 
 def _started(options: dict[str, Any]) -> Any:
     """Start a local Ray in its own folder; try again where it timed out."""
-    global _ray_folder
+    global _ray_folder, _shared
     for attempt in range(1, STARTS + 1):
         _ray_folder = machine.RayFolder()
         try:
             awaited = registration.awaited(_ray_folder.mark, str(_ray_folder.folder))
-            with _ray_folder.environment(), awaited as export:
+            with _ray_folder.environment(), gpus.shared(_ray_folder.folder) as _shared, awaited as export:
                 # "local": never the Ray that another program, or another user, runs on this machine.
                 return ray.init(address="local", _metrics_export_port=export, **options, **_ray_folder.options)
         except Exception as error:
@@ -144,9 +145,11 @@ ray._private.worker.print_to_stdstream = _print_message  # type: ignore[assignme
 
 def disconnect() -> None:
     """Leave the cluster; a local one ends, with all of its processes."""
-    global _ray_folder
+    global _ray_folder, _shared
     ray.shutdown()
     if _ray_folder is not None:
+        gpus.end(_ray_folder.folder)
+        _shared = False
         _ray_folder.leave()
         _ray_folder = None
 
@@ -170,6 +173,16 @@ def alive() -> bool:
     except Exception:
         # Ray raises various exceptions when its control store does not answer.
         return False
+
+
+def gpu_memory() -> int | None:
+    """Bytes of the smallest GPU of a local Ray; None on a cluster, whose workers report them."""
+    return gpus.memory() if _ray_folder is not None else None
+
+
+def shares_gpus() -> bool:
+    """Whether workers run on a GPU at once, by CUDA's Multi-Process Service, instead of taking turns."""
+    return _shared
 
 
 def bundle(gpu: float, cpu: float, accelerator_type: str | None) -> dict[str, float]:

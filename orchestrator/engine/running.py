@@ -22,7 +22,7 @@ from orchestrator.engine.progress import ProgressDisplay
 from orchestrator.engine.settings import Settings
 from orchestrator.gridfile import callbacks
 from orchestrator.jobs.job import Job, JobContext
-from orchestrator.plan.packing import Packing
+from orchestrator.plan.packing import MOST_AT_ONCE, MOST_IN_TURNS, Packing
 from orchestrator.store import provenance, tables
 from orchestrator.store.claims import Claims
 from orchestrator.store.events import Events
@@ -55,7 +55,12 @@ def run_jobs(
             context = _context(store, settings, claims)
 
             def run_once() -> None:
-                packing = Packing(prepared.memory, gpus=any(node.get("GPU") for node in connection.nodes()))
+                packing = Packing(
+                    prepared.memory,
+                    gpus=any(node.get("GPU") for node in connection.nodes()),
+                    total=connection.gpu_memory(),
+                    most=MOST_AT_ONCE if connection.shares_gpus() else MOST_IN_TURNS,
+                )
                 on_failure = _recorder(store)
                 autoscaled = settings.address is not None
                 watchers = (display, events)

@@ -43,6 +43,10 @@ _NO_MEMORY = re.compile(
 )
 
 
+#: The messages of CUDA's Multi-Process Service where it, or a job beside this one, has ended.
+_SERVICE_ENDED = re.compile(r"\bMPS (client|server)")
+
+
 class RetiredError(RuntimeError):
     """Ends a worker that cannot be trusted with another job."""
 
@@ -180,6 +184,8 @@ def _cause(error: BaseException) -> Cause:
 
     if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
         return "memory"
+    if _SERVICE_ENDED.search(str(error)):
+        return "death"
     if isinstance(error, StoreError):
         return "store"
     # Torch reports a full disk, or a full /dev/shm, in an exception of its own.

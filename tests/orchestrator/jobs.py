@@ -99,7 +99,7 @@ def main(folder, jobs, gpus, cpus, deaths="6"):
     frontier = Frontier(table, seconds, Retries(backoff=0.1, deaths=int(deaths)))
     blamed = {}
     # Loopback alone where the caller gave this process a network of its own.
-    connection.connect(None, slots=int(cpus), gpus=float(gpus))
+    connection.connect(None, slots=int(cpus), num_gpus=float(gpus))
     view = ProgressDisplay(table, seconds, Console(file=open(os.devnull, "w")))  # noqa: SIM115
     with Claims(store, view.trials) as claims, Events(store, claims.id, table) as events:
         record = lambda failure: blamed.__setitem__(failure.job.key, failure.error)  # noqa: E731

@@ -162,7 +162,7 @@ def test_out_of_memory_gets_a_larger_share_and_half_the_micro_batch(made):
         assert config["halvings"] == attempt
         told = {"done": True, "cause": "memory", "error": "OutOfMemoryError", "traceback": ""}
         feed.on_trial_complete(f"t{attempt}", told)
-    assert shares == [0.0625, 0.125, 0.25, 0.5, 1.0, 1.0, 1.0]
+    assert shares == [0.25, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0]
 
 
 def test_a_peak_that_was_measured_packs_the_next_jobs_of_its_kind(made):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 import signsym_core as ss
 from orchestrator.jobs.job import Job, Resources
 from orchestrator.plan import cost
-from orchestrator.plan.packing import MARGIN, PROCESS, Packing, smallest_share
+from orchestrator.plan.packing import MARGIN, MOST_AT_ONCE, MOST_IN_TURNS, PROCESS, Packing, smallest_share
 
 GIB = 2**30
 
@@ -28,7 +30,7 @@ def test_a_share_holds_the_peak_with_its_margin_and_trials_on_one_gpu_hold_toget
 
 
 def test_the_first_of_a_kind_is_alone_and_the_largest_peak_counts():
-    packing = Packing({("attack", "b"): (GIB, 80 * GIB)}, gpus=True)
+    packing = Packing({("attack", "b"): (GIB, 80 * GIB)}, gpus=True, most=MOST_AT_ONCE)
     assert packing.share(job("auto"), 0) == 1.0
     packing.observe(("attack", "a"), 5 * GIB, 80 * GIB)
     assert packing.share(job("auto"), 0) == pytest.approx(1 / 8, abs=1e-4)
@@ -39,12 +41,15 @@ def test_the_first_of_a_kind_is_alone_and_the_largest_peak_counts():
 
 
 def test_before_anything_is_measured_an_estimate_lets_several_begin_at_once():
-    packing = Packing({}, gpus=True)
+    packing = Packing({}, gpus=True, most=8)
     assert packing.share(job("auto", memory=1.2 * GIB), 0) == pytest.approx(1 / 4)
     assert packing.share(job("auto", memory=5 * GIB), 0) == 1.0
     assert packing.share(job("auto", memory=1.2 * GIB), 2) == 1.0
     packing.observe(("attack", "a"), 1 * GIB, 80 * GIB)
-    assert packing.share(job("auto", memory=5 * GIB), 0) == pytest.approx(1 / 16, abs=1e-4)
+    # The GPU is larger than was assumed.
+    other = dataclasses.replace(job("auto", memory=5 * GIB), group=("attack", "b"))
+    assert packing.share(other, 0) == pytest.approx(1 / 6, abs=1e-4)
+    assert Packing({}, gpus=True, total=80 * GIB, most=8).share(other, 0) == pytest.approx(1 / 6, abs=1e-4)
 
 
 @pytest.mark.parametrize(("name", "weights"), [("resnet18", 11_181_642), ("vgg16", 134_301_514)])
@@ -77,8 +82,17 @@ def test_a_retry_after_running_out_of_memory_gets_more_of_one_gpu(gpu, halvings,
     assert Packing({}, gpus=True).share(job(gpu), halvings) == share
 
 
+def test_no_more_share_a_gpu_than_get_more_done_together():
+    measured = {("attack", "a"): (GIB // 4, 80 * GIB)}
+    assert Packing(measured, gpus=True).share(job("auto"), 0) == 1 / MOST_IN_TURNS
+    assert Packing(measured, gpus=True, most=MOST_AT_ONCE).share(job("auto"), 0) == 1 / MOST_AT_ONCE
+    # A worker with this share can go on with a job of a kind that needs less.
+    larger = Packing({("attack", "a"): (5 * GIB, 80 * GIB)}, gpus=True, most=MOST_AT_ONCE)
+    assert larger.share(job("auto"), 0) == 1 / MOST_AT_ONCE
+
+
 def test_shares_are_what_ray_can_keep():
     for need in (0.01, 0.07, 0.2, 0.33, 0.34, 0.6, 1.0, 3.0):
-        share = smallest_share(need)
+        share = smallest_share(need, 8)
         assert round(share, 4) == share
         assert share <= 1
