@@ -103,7 +103,8 @@ RESULTS = _schema(
         (
             "finetune_epoch",
             _count,
-            "epoch of the fine-tune, from 1, whose model was attacked: the last or the best one; null in older files",
+            "epoch of the fine-tune, from 1, whose model was attacked: the last or the best one; 0: none was trained; "
+            "null in older files",
         ),
         ("gpu_share", _number, "GPUs that the attack job was given; null in files of older versions"),
         ("gpu_peak", _count, "bytes of its tensors on the GPU at most; null on a CPU"),
