@@ -19,8 +19,8 @@ QUICK = {
 
 #: The same for attacks of Foolbox.
 QUICK_FOOLBOX = {
-    "L2CarliniWagnerAttack": {"steps": 30, "binary_search_steps": 4, "stepsize": 0.05, "initial_const": 1.0},
-    "EADAttack": {"steps": 30, "binary_search_steps": 4, "initial_stepsize": 0.05, "initial_const": 1.0},
+    "L2CarliniWagnerAttack": {"steps": 15, "binary_search_steps": 3, "stepsize": 0.05, "initial_const": 1.0},
+    "EADAttack": {"steps": 15, "binary_search_steps": 3, "initial_stepsize": 0.05, "initial_const": 1.0},
     "L2AdamProjectedGradientDescentAttack": {"steps": 4, "rel_stepsize": 0.5},
     "LinfAdamProjectedGradientDescentAttack": {"steps": 4, "rel_stepsize": 0.5},
     "L2ProjectedGradientDescentAttack": {"steps": 4, "rel_stepsize": 0.5},
