@@ -1,6 +1,6 @@
 """Learning rules: which matrix takes the place of W in the backward pass."""
 
-from signsym_core.registry import Registry
+from signsym_core.rules.base import RULES as RULES
 from signsym_core.rules.base import Rule as Rule
 from signsym_core.rules.base import ScaledRule as ScaledRule
 from signsym_core.rules.bp import BP
@@ -23,8 +23,6 @@ from signsym_core.rules.usf import USF
 from signsym_core.rules.whole import StepRule as StepRule
 from signsym_core.rules.wm import WeightMirror
 
-#: Every learning rule, in the order of tables and legends.
-RULES: Registry[Rule] = Registry(
-    "rule",
-    [BP, FA, USF, FRSF, BRSF, KP, WeightMirror, LowRank, SymmetricAlignment, DFA, Local, Pepita, LRA, Mixed],
-)
+# In the order of tables and legends.
+for _rule in (BP, FA, USF, FRSF, BRSF, KP, WeightMirror, LowRank, SymmetricAlignment, DFA, Local, Pepita, LRA, Mixed):
+    RULES.register(_rule)

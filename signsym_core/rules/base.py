@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core.microbatch import backward
-from signsym_core.registry import Member
+from signsym_core.registry import Member, Registry
 from signsym_core.tasks import Objective
 
 #: The size s that B is given: see `Rule.size`.
@@ -108,6 +108,10 @@ class Rule(Member, ABC):
         exact = torch.empty_like(weight)
         self.build(weight, draw, size, exact)
         out.copy_(exact)
+
+
+#: Every learning rule, as the family lists them in its `__init__`: below its members, since a mixed rule names others.
+RULES: Registry[Rule] = Registry("rule", [])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

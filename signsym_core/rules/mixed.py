@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from signsym_core.registry import ParameterError, UnknownNameError, identity, unknown
-from signsym_core.rules.base import Rule
+from signsym_core.rules.base import RULES, Rule
 
 
 class Layers(dict[str, Any]):
@@ -42,8 +42,6 @@ class Layers(dict[str, Any]):
 
 
 def _rule(pattern: str, plain: object) -> Rule:
-    from signsym_core.rules import RULES
-
     parameters = dict(plain) if isinstance(plain, Mapping) else {"name": plain}
     name = parameters.pop("name", None)
     try:
