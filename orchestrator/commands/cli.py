@@ -53,13 +53,16 @@ def _grid_path(parsed: argparse.Namespace, console: Console) -> Path:
 def _plan(parsed: argparse.Namespace, console: Console) -> int:
     from orchestrator.engine.prepare import sound_plan
     from orchestrator.engine.sweep import COMPLETE, show_skipped
-    from orchestrator.gridfile.grid import load
-    from orchestrator.plan.estimate import survey_store
+    from orchestrator.plan.estimate import surveying
     from orchestrator.plan.summary import show
     from orchestrator.store.store import Store
 
-    grid, store = load(_grid_path(parsed, console), parsed.sets), Store(parsed.storage)
-    survey = survey_store(store)
+    path, store = _grid_path(parsed, console), Store(parsed.storage)
+    with surveying(store) as survey_of_store:
+        from orchestrator.gridfile.grid import load
+
+        grid = load(path, parsed.sets)
+        survey = survey_of_store()
     show(sound_plan(grid, survey, store), survey, console)
     show_skipped(store.skipped, console)
     return COMPLETE

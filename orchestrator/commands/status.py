@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -11,12 +11,14 @@ from orchestrator.commands.compact import suggest
 from orchestrator.engine.frontier import children_of, descendants
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, stored_grid
-from orchestrator.plan.compile import Plan, compile_plan
-from orchestrator.plan.estimate import survey_store
+from orchestrator.plan.estimate import surveying
 from orchestrator.store import tables
 from orchestrator.store.claims import alive
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
+
+if TYPE_CHECKING:
+    from orchestrator.plan.compile import Plan
 
 
 def show_status(store: Store, console: Console) -> int:
@@ -41,7 +43,11 @@ def show_status(store: Store, console: Console) -> int:
 
 def stored_plans(store: Store) -> list[tuple[str, Plan]]:
     """The plans of the stored grids, by name; a grid that cannot be read is named in `store.skipped`."""
-    survey = survey_store(store)
+    with surveying(store) as survey_of_store:
+        # This imports torch, while a large store is read in another process.
+        from orchestrator.plan.compile import compile_plan
+
+        survey = survey_of_store()
     plans = []
     for name in grid_names(store):
         try:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
-import multiprocessing
 from collections.abc import Mapping, Sequence, Set
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.gridfile.callbacks import CallbackChoice
 from orchestrator.jobs.job import Job
-from orchestrator.plan.estimate import Group, StoreSurvey, survey_store
+from orchestrator.plan.apart import apart
+from orchestrator.plan.estimate import Group, StoreSurvey, surveying
 from orchestrator.plan.packing import Memory
 from orchestrator.store import merged
 from orchestrator.store.reasons import reason_of
@@ -60,8 +59,10 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
     """Read the grid and the store, and plan. Raises GridError, PlanError and StoreError."""
     from orchestrator.gridfile.grid import load
 
-    grid, store = load(path, sets), Store(storage)
-    survey = survey_store(store)
+    store = Store(storage)
+    with surveying(store) as survey_of_store:
+        grid = load(path, sets)
+        survey = survey_of_store()
     plan = sound_plan(grid, survey, store)
     return PreparedSweep(
         grid=grid.name,
@@ -111,28 +112,5 @@ def _usable(store: Store, key: str) -> bool:
 
 def prepare_apart(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
     """`prepare` in a new process, which ends afterwards and frees its memory."""
-    # A pipe instead of a pool: a pool's locks need /dev/shm, which not every container has.
-    fresh = multiprocessing.get_context("spawn")
-    receiver, sender = fresh.Pipe(duplex=False)
-    process = fresh.Process(target=_prepare_for, args=(sender, path, list(sets), storage))
-    process.start()
-    sender.close()
-    try:
-        prepared: PreparedSweep | Exception = receiver.recv()
-    except EOFError:
-        process.join()
-        raise ChildProcessError(
-            f"the process that reads the grid and the store ended early, with status {process.exitcode}"
-            f"{'; -9 often means that the machine ran out of memory' if process.exitcode == -9 else ''}"
-        ) from None
-    process.join()
-    if isinstance(prepared, Exception):
-        raise prepared
-    return prepared
-
-
-def _prepare_for(sender: Connection, path: Path, sets: Sequence[str], storage: str) -> None:
-    try:
-        sender.send(prepare(path, sets, storage))
-    except Exception as error:
-        sender.send(error)
+    with apart(prepare, path, list(sets), storage) as prepared:
+        return prepared()

@@ -19,9 +19,12 @@ from signsym_core.registry import Member, identity
 SEMANTICS = {"pretrain": 1, "finetune": 1, "attack": 1}
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces; floats in their shortest exact form; NaN and infinity are refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def key(value: Any) -> str:

@@ -18,7 +18,7 @@ from orchestrator.jobs.job import Job, Point, Stage
 from orchestrator.plan import cost
 from signsym_core import seal
 from signsym_core.attacks import GRADIENTS
-from signsym_core.registry import identity
+from signsym_core.registry import Member, identity
 from signsym_core.rules.bp import BP
 from signsym_core.tasks import Task
 from signsym_core.tasks.classification import Classification
@@ -71,10 +71,12 @@ class _Planner:
         self.finetunes: set[str] = set()
         #: Equal points of all jobs are one object: a grid has millions of cells and few epsilons.
         self._shared: dict[tuple[Point, ...], tuple[Point, ...]] = {}
+        #: What keys hold of each object of the grid, which is one for all models that have it.
+        self._identities: dict[int, tuple[object, dict[str, Any]]] = {}
 
     def add(self, request: ModelAttacks) -> None:
         model = request.model
-        finetune = _trained("finetune", model, request.origins[0])
+        finetune = self._trained("finetune", model, request.origins[0])
         self.finetunes.add(finetune.key)
         twin: Job | None = None
         attacks: dict[str, _MissingAttack] = {}
@@ -84,10 +86,10 @@ class _Planner:
             source = GRADIENTS.get(choice.gradient)
             computed = choice.gradient if source is None else source.computed(model.rule)
             spec: dict[str, Any] = {"kind": "attack", "semantics": keys.SEMANTICS["attack"], "model": finetune.key}
-            spec |= {"attack": keys.described(choice.attack), "gradient": computed, "images": choice.images}
+            spec |= {"attack": self._described(choice.attack), "gradient": computed, "images": choice.images}
             spec |= {"seed": model.seed} | _score(model.task)
             if computed in GRADIENTS and GRADIENTS[computed].twin:
-                twin = twin or _trained("finetune", dataclasses.replace(model, rule=BP()), origin)
+                twin = twin or self._trained("finetune", dataclasses.replace(model, rule=BP()), origin)
                 spec |= {"surrogate": twin.key}
             base = keys.canonical(spec)
             cell_key = keys.cell_keys(base)
@@ -114,7 +116,7 @@ class _Planner:
             return
         before = _before(model)
         if before is not None:
-            self._need(_trained(*before, training.experiment), before[1])
+            self._need(self._trained(*before, training.experiment), before[1])
         self.jobs[training.key] = training
 
     def _attack(self, attack: _MissingAttack, finetune: Job, model: ModelChoice) -> None:
@@ -134,12 +136,60 @@ class _Planner:
             experiment=attack.experiment,
         )
 
+    def _trained(self, kind: Stage, model: ModelChoice, experiment: int) -> Job:
+        """The job that trains `model`: a fine-tune, or a pre-training, whose keys lack what it lacked once."""
+        weights, parent = self._weights(model)
+        # A weights file is identified by its content, not by its path.
+        content = None if weights is None else {name: value for name, value in weights.items() if name != "file"}
+        spec: dict[str, Any] = {"kind": kind, "semantics": keys.SEMANTICS[kind]}
+        spec |= {name: self._described(getattr(model, name)) for name in ("dataset", "backbone")}
+        spec |= {"task": self._learned(model.task), "seed": model.seed, "finetune": self._identity(model.finetune)}
+        rule = "" if kind == "pretrain" and model.rule == BP() else f"{model.rule.name} "
+        spec |= {"rule": self._described(model.rule)} if rule else {}
+        spec |= {"weights": weights} if kind == "finetune" or weights is not None else {}
+        resources = model.resources.of(kind)
+        return Job(
+            key=keys.key(spec | ({"weights": content} if "weights" in spec else {})),
+            kind=kind,
+            parents=() if parent is None else (parent,),
+            spec=spec,
+            resources=resources,
+            title=f"{kind} {rule}{model.backbone.name} {model.dataset.name} seed {model.seed}",
+            group=(kind, model.backbone.name, model.dataset.name),
+            default_seconds=cost.training(model.backbone, model.dataset, model.finetune, resources),
+            memory=cost.training_memory(model.backbone, model.dataset, model.finetune, resources),
+            experiment=experiment,
+        )
 
-def _learned(task: Task) -> dict[str, Any]:
-    """The task as a fine-tune depends on it: without the parameters that only decide a score."""
-    described = keys.described(task)
-    kept = {name: value for name, value in described["parameters"].items() if name not in task.scoring}
-    return {"name": task.name, "parameters": kept}
+    def _weights(self, model: ModelChoice) -> tuple[dict[str, Any] | None, str | None]:
+        """The description of the weights for a key, and the key of the job that trains them."""
+        before = _before(model)
+        if before is not None:
+            parent = self._trained(*before, 0).key
+            return {"pretrain": parent} | ({"head": "keep"} if before[0] == "finetune" else {}), parent
+        if isinstance(model.weights, Weights):
+            if model.weights.published:
+                return {"published": model.weights.source}, None
+            path = Path(model.weights.source).expanduser().resolve()
+            return {"file": str(path), "sha256": _digest(path)}, None
+        return None, None
+
+    def _learned(self, task: Task) -> dict[str, Any]:
+        """The task as a fine-tune depends on it: without the parameters that only decide a score."""
+        described = self._described(task)
+        kept = {name: value for name, value in described["parameters"].items() if name not in task.scoring}
+        return {"name": task.name, "parameters": kept}
+
+    def _described(self, member: Member) -> dict[str, Any]:
+        """`keys.described`."""
+        return {"name": member.name, "parameters": self._identity(member)}
+
+    def _identity(self, settings: object) -> dict[str, Any]:
+        """`identity`, computed once for each object."""
+        if id(settings) not in self._identities:
+            # The object is kept, so that no other one gets its number.
+            self._identities[id(settings)] = settings, identity(settings)
+        return self._identities[id(settings)][1]
 
 
 def _score(task: Task) -> dict[str, Any]:
@@ -158,32 +208,6 @@ class _MissingAttack:
     points: list[Point] = dataclasses.field(default_factory=list)
 
 
-def _trained(kind: Stage, model: ModelChoice, experiment: int) -> Job:
-    """The job that trains `model`: a fine-tune, or a pre-training, whose keys lack what it lacked once."""
-    weights, parent = _weights(model)
-    # A weights file is identified by its content, not by its path.
-    content = None if weights is None else {name: value for name, value in weights.items() if name != "file"}
-    spec: dict[str, Any] = {"kind": kind, "semantics": keys.SEMANTICS[kind]}
-    spec |= {name: keys.described(getattr(model, name)) for name in ("dataset", "backbone")}
-    spec |= {"task": _learned(model.task), "seed": model.seed, "finetune": identity(model.finetune)}
-    rule = "" if kind == "pretrain" and model.rule == BP() else f"{model.rule.name} "
-    spec |= {"rule": keys.described(model.rule)} if rule else {}
-    spec |= {"weights": weights} if kind == "finetune" or weights is not None else {}
-    resources = model.resources.of(kind)
-    return Job(
-        key=keys.key(spec | ({"weights": content} if "weights" in spec else {})),
-        kind=kind,
-        parents=() if parent is None else (parent,),
-        spec=spec,
-        resources=resources,
-        title=f"{kind} {rule}{model.backbone.name} {model.dataset.name} seed {model.seed}",
-        group=(kind, model.backbone.name, model.dataset.name),
-        default_seconds=cost.training(model.backbone, model.dataset, model.finetune, resources),
-        memory=cost.training_memory(model.backbone, model.dataset, model.finetune, resources),
-        experiment=experiment,
-    )
-
-
 def _before(model: ModelChoice) -> tuple[Stage, ModelChoice] | None:
     """What is trained before `model`, and as which kind of job; None where nothing is."""
     before = model.weights
@@ -197,20 +221,6 @@ def _before(model: ModelChoice) -> tuple[Stage, ModelChoice] | None:
         return "finetune", dataclasses.replace(model, **settings)
     # Whatever the fine-tune's task, a body is pre-trained on classification.
     return "pretrain", dataclasses.replace(model, task=Classification(), **settings)
-
-
-def _weights(model: ModelChoice) -> tuple[dict[str, Any] | None, str | None]:
-    """The description of the weights for a key, and the key of the job that trains them."""
-    before = _before(model)
-    if before is not None:
-        parent = _trained(*before, 0).key
-        return {"pretrain": parent} | ({"head": "keep"} if before[0] == "finetune" else {}), parent
-    if isinstance(model.weights, Weights):
-        if model.weights.published:
-            return {"published": model.weights.source}, None
-        path = Path(model.weights.source).expanduser().resolve()
-        return {"file": str(path), "sha256": _digest(path)}, None
-    return None, None
 
 
 def _digest(path: Path) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from orchestrator.jobs.job import Job
+from orchestrator.plan.apart import apart
 from orchestrator.plan.packing import Memory
 from orchestrator.store.arrays import single, to_arrow, to_numpy
 from orchestrator.store.store import Store
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Kind, backbone, data set and, for an attack, its name: jobs that should take equally long.
 Group = tuple[str, ...]
+#: Bytes of results and outcomes from which on a store is read in a process of its own, which takes 0.4 s to start.
+LARGE = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,29 @@ def survey_store(store: Store) -> StoreSurvey:
             _peak(survey.memory, group, row["gpu_peak"], row["gpu_total"])
     survey.seconds.update({group: median(seconds) for group, seconds in times.items()})
     return survey
+
+
+@contextlib.contextmanager
+def surveying(store: Store) -> Iterator[Callable[[], StoreSurvey]]:
+    """`survey_store`, of a large local store in a process of its own: meanwhile this one may import torch."""
+    sizes = [store.listing(folder, ".parquet")[0] for folder in ("results", "outcomes")]
+    if store.folder is None or sum(size for of_folder in sizes for size in of_folder.values()) < LARGE:
+        yield functools.partial(survey_store, store)
+        return
+    with apart(_survey_of, store.uri) as result:
+
+        def survey_of_store() -> StoreSurvey:
+            survey, skipped, unsealed = result()
+            store.skipped |= skipped
+            store.unsealed |= unsealed
+            return survey
+
+        yield survey_of_store
+
+
+def _survey_of(uri: str) -> tuple[StoreSurvey, dict[str, str], set[str]]:
+    store = Store(uri)
+    return survey_store(store), store.skipped, store.unsealed
 
 
 def hours(jobs: Iterable[Job], seconds: Mapping[str, float], resource: str) -> float:

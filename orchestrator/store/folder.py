@@ -48,7 +48,7 @@ class Folder:
         text = pa.dictionary(pa.int32(), pa.string())
         kinds = [text if field.name in self._text else field.type for field in self.columns]
         self._schema = pa.schema(zip(self.columns.names, kinds, strict=True))
-        self._full, self._print = schema, rowcopy.fingerprint(schema)
+        self._full, self._description = schema, rowcopy.described(schema)
         # A file that lacks any column of the table is foreign, also where that column is not read.
         self._known = set(schema.names)
         self._required = self._known - tables.ADDED
@@ -152,7 +152,7 @@ class Folder:
             sealed = seal.check(data)
             if not sealed:
                 self.unsealed.add(place)
-            elif (copied := rowcopy.read(data, self._full, self._print)) is not None:
+            elif (copied := rowcopy.read(data, self._full, self._description)) is not None:
                 return copied
             table = self._parsed(name, data)
             rows.check(self.name, table)

@@ -2,9 +2,9 @@
 
 Parquet takes milliseconds to find forty columns of a few rows, which was most of the time of a page over thousands of
 files. The copy is written with the columns, from the same table, and the seal covers both, so they cannot differ;
-where the schema is another than today's, or the file has no seal that fits, the columns are read.
+where a file has a column that today's schema has not, or has no seal that fits, the columns are read.
 
-A copy is a line of JSON and bytes. The line is a list: the number of rows, then for each column of the schema the value
+A copy is a line of JSON and bytes. The line is a list: the number of rows, the schema, then for each column the value
 of all rows; or two lists, values and how often each comes in a row; or {} for numbers of many rows, which are among the
 bytes as Arrow has them. Arrays are made once for many copies, since each costs more than to parse the rows of a file.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import hashlib
 import itertools
 import json
 import zlib
@@ -24,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.store import tables
 from orchestrator.store.arrays import single, to_arrow, to_numpy
 from signsym_core import seal
 
@@ -32,10 +32,8 @@ from signsym_core import seal
 MOST, ROWS = 40_000, 1 << 16
 #: Rows up to which numbers are written into the line.
 FEW = 64
-#: What stands between the digest and the copy, with the schema's fingerprint after it.
-_MARK = b" runs:"
-#: Characters of a schema's fingerprint and of a number.
-_PRINT, _DIGITS = 16, 8
+#: What stands between the digest and the copy, with the number of its characters, of so many digits, after it.
+_MARK, _DIGITS = b" runs:", 8
 
 
 class RowCopy(NamedTuple):
@@ -51,7 +49,7 @@ def written(table: pa.Table) -> str:
     """What follows the seal of a file that holds `table`; nothing for a large one, and for one without rows."""
     if not 0 < len(table) <= ROWS or not all(pa.types.is_string(kind) or _width(kind) for kind in table.schema.types):
         return ""
-    line: list[Any] = [len(table)]
+    line: list[Any] = [len(table), described(table.schema)]
     numbers = []
     for column in table.combine_chunks().itercolumns():
         array = single(column)
@@ -66,23 +64,29 @@ def written(table: pa.Table) -> str:
     copy = base64.b64encode(zlib.compress(content)).decode()
     if len(copy) > MOST:
         return ""
-    return f"{_MARK.decode()}{fingerprint(table.schema)}{len(copy):0{_DIGITS}}{copy}"
+    return f"{_MARK.decode()}{len(copy):0{_DIGITS}}{copy}"
 
 
-def read(data: bytes, schema: pa.Schema, print_of_schema: str) -> RowCopy | None:
-    """The copy in a file whose seal was checked; None where there is none of this very schema.
+def read(data: bytes, schema: pa.Schema, description: str) -> RowCopy | None:
+    """The copy in a file whose seal was checked, for a schema and its description.
+
+    None where there is none, or none that has the columns of this schema but for those of `tables.ADDED`.
 
     Raises an exception of any kind for a copy that `written` has not made.
     """
     start = data.rfind(seal.MARK.encode(), max(0, len(data) - seal.TAIL))
-    begin = _MARK + print_of_schema.encode()
-    if start < 0 or not data.startswith(begin, start + len(seal.BLANK)):
+    if start < 0 or not data.startswith(_MARK, start + len(seal.BLANK)):
         return None
-    start += len(seal.BLANK) + len(begin)
+    start += len(seal.BLANK) + len(_MARK)
     stop = start + _DIGITS + int(data[start : start + _DIGITS])
     line, _, content = zlib.decompress(base64.b64decode(data[start + _DIGITS : stop])).partition(b"\n")
-    rows, *columns = json.loads(line.decode())
-    right, place, numbers = 0 < rows <= ROWS and len(columns) == len(schema), 0, {}
+    rows, own_description, *columns = json.loads(line.decode())
+    right, place, numbers = 0 < rows <= ROWS and len(columns) == own_description.count(";") + 1, 0, {}
+    if own_description != description:
+        positions = _positions(own_description, description)
+        if positions is None:
+            return None
+        columns = [None if position is None else columns[position] for position in positions]
     # Nothing of a copy may reach into the rows of another.
     for position in [number for number, column in enumerate(columns) if type(column) in (list, dict)]:
         if type(columns[position]) is list:
@@ -120,11 +124,20 @@ def joined(copies: Sequence[RowCopy], schema: pa.Schema, names: Sequence[str], e
     return pa.table(columns)
 
 
-@functools.cache
-def fingerprint(schema: pa.Schema) -> str:
-    """What says that two schemas have the same columns of the same types in the same order."""
-    columns = ";".join(f"{field.name} {field.type}" for field in schema)
-    return hashlib.sha256(columns.encode()).hexdigest()[:_PRINT]
+def described(schema: pa.Schema) -> str:
+    """The names and types of the columns of a schema."""
+    return ";".join(f"{field.name} {field.type}" for field in schema)
+
+
+@functools.lru_cache(maxsize=64)
+def _positions(older: str, today: str) -> list[int | None] | None:
+    """The place of each of today's columns in an older schema, None for one that was added; None for another schema."""
+    fields, todays = older.split(";"), today.split(";")
+    missing = {field.partition(" ")[0] for field in set(todays) - set(fields)}
+    # In another order the bytes of numbers would not follow each other.
+    if not missing <= tables.ADDED or [field for field in todays if field in fields] != fields:
+        return None
+    return [fields.index(field) if field in fields else None for field in todays]
 
 
 @functools.cache

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 import storerows
 
 from orchestrator.gridfile.cells import Stages
 from orchestrator.gridfile.grid import load
 from orchestrator.jobs.job import STAGES, Resources
-from orchestrator.plan import cost
+from orchestrator.plan import cost, estimate
+from orchestrator.plan.apart import apart
 from orchestrator.plan.compile import compile_plan
-from orchestrator.plan.estimate import hours, longest_chain, survey_store, unshared
+from orchestrator.plan.estimate import hours, longest_chain, survey_store, surveying, unshared
 from orchestrator.store import Store
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
@@ -41,6 +45,32 @@ def test_what_was_measured_goes_before_what_is_stated(plan, tmp_path):
     assert set(found.estimates(plan.jobs.values()).values()) == {7.0, 5.0, 2.0}
     assert found.memory["attack", "smallcnn", "digits", "pgd"] == (5, 10)
     assert found.done_models == {key for key, job in plan.jobs.items() if job.kind != "attack"}
+
+
+def test_a_large_store_is_surveyed_in_another_process_with_what_cannot_be_used(plan, tmp_path, monkeypatch):
+    store = Store(str(tmp_path))
+    put(store, plan, {"pretrain": 7.0, "finetune": 5.0, "attack": 2.0})
+    (tmp_path / "results/torn.parquet").write_bytes(b"PAR1")
+    with surveying(store) as survey_of_store:
+        here = survey_of_store()
+    monkeypatch.setattr(estimate, "LARGE", 0)
+    other = Store(str(tmp_path))
+    with surveying(other) as survey_of_store:
+        assert survey_of_store() == here
+    assert other.skipped.keys() == store.skipped.keys() == {"results/torn.parquet"}
+    assert other.unsealed == store.unsealed == {"results/torn.parquet"}
+
+
+def test_what_happens_in_another_process_is_told_in_this_one():
+    with apart(sorted, (3, 1)) as result:
+        assert result() == [1, 3]
+    with apart(int, "three") as result, pytest.raises(ValueError, match="three"):
+        result()
+    with apart(os._exit, 3) as result, pytest.raises(ChildProcessError, match="ended early, with status 3"):
+        result()
+    # What nobody waits for is ended.
+    with pytest.raises(ZeroDivisionError), apart(time.sleep, 3600):
+        1 / 0  # noqa: B018
 
 
 def test_hours_chain_and_saving_by_hand(plan, tmp_path):

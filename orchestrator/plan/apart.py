@@ -1,0 +1,55 @@
+"""A call in a new process, which begins at once: its memory is freed when it ends, and two processors work."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+R = TypeVar("R")
+
+
+@contextlib.contextmanager
+def apart(function: Callable[..., R], *arguments: object) -> Iterator[Callable[[], R]]:
+    """Call a function in a new process, which ends with the context; yields what waits for the call's result.
+
+    That raises what the function raised, and ChildProcessError where the process ended without a result.
+    """
+    # A pipe instead of a pool: a pool's locks need /dev/shm, which not every container has.
+    fresh = multiprocessing.get_context("spawn")
+    receiver, sender = fresh.Pipe(duplex=False)
+    process = fresh.Process(target=_call, args=(sender, function, *arguments))
+    process.start()
+    sender.close()
+
+    def result() -> R:
+        try:
+            value: R | Exception = receiver.recv()
+        except EOFError:
+            process.join()
+            raise ChildProcessError(
+                f"the process that reads the grid and the store ended early, with status {process.exitcode}"
+                f"{'; -9 often means that the machine ran out of memory' if process.exitcode == -9 else ''}"
+            ) from None
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    try:
+        yield result
+    finally:
+        process.terminate()
+        process.join()
+        receiver.close()
+
+
+def _call(sender: Connection, function: Callable[..., R], *arguments: object) -> None:
+    # Ctrl-C reaches both processes; the one that waits ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        sender.send(function(*arguments))
+    except Exception as error:
+        sender.send(error)
