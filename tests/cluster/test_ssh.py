@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from gate import HELD, Gate
-from nodes import FAR, NEAR, ROOT, TWO_MACHINES, inside, repository, why_not
+from nodes import FAR, JOINED, NEAR, ROOT, TWO_MACHINES, inside, repository, why_not
 from sweeps import TINY
 
 from orchestrator.store import Store
@@ -53,16 +53,6 @@ step update ray up --yes --no-restart --no-config-cache cluster/test.yaml
 step again $SUBMIT grids/held.yaml
 step down ray down --yes cluster/test.yaml
 step left pgrep -x -a raylet
-"""
-
-#: Returns when both nodes are in the cluster.
-JOINED = f"""
-import os, time
-os.environ["RAY_AUTH_MODE"] = "token"
-import ray
-ray.init(address="{NEAR}:6379", logging_level="ERROR")
-while sum(node["Alive"] for node in ray.nodes()) < 2:
-    time.sleep(0.2)
 """
 
 #: Ray Client without a token; one try, as its three take half a minute.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from datetime import datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from gate import HELD, Gate
-from nodes import FAR, NEAR, ROOT, TWO_MACHINES, inside, why_not
+from nodes import FAR, JOINED, NEAR, ROOT, TWO_MACHINES, inside, why_not
 from pictures import draw
 from places import SECRET
 from sweeps import TINY, finish, start
@@ -49,7 +50,7 @@ far 'mkdir ~/.ray && echo {token} >~/.ray/auth_token
     python {root}/tests/cluster/pictures.py /tmp/data
     exec bash {root}/cluster/start.sh worker {near} --node-ip-address {far} {worker} --block' &
 node=$!
-for _ in $(seq 120); do [ "$(ray status 2>/dev/null | grep -c ' node_')" = 2 ] && break; sleep 1; done
+timeout 600 python {folder}/joined.py
 sweep() {{ exec python {script} {folder}/grid.yaml --storage {storage} --data-root /tmp/data --address {near}:6379; }}
 sweep &
 sweep=$!
@@ -109,13 +110,14 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The table of a sweep on one node that nothing disturbs."""
+    """The table of the same jobs, done one after the other by one process without Ray."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "grid.yaml").write_text(GRID)
     draw(folder / "data")
-    words = ["--storage", folder / "store", "--data-root", folder / "data"]
     environment = Gate(folder / "gate").environment
-    status, output = finish(start("orchestrator/sweep.py", folder / "grid.yaml", *words, env=environment))
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment["PYTHONPATH"]])
+    words = (folder / "grid.yaml", folder / "store", folder / "data")
+    status, output = finish(start("tests/plainly.py", *words, env=environment))
     assert status == 0, output
     return table(folder / "store")
 
@@ -128,6 +130,7 @@ def table(storage):
 def run(folder, size, grid=GRID, strike="", script=ROOT / "orchestrator/sweep.py", bucket=False):
     """Run the grid on both machines and return what was printed; the store's files are in FOLDER/store."""
     (folder / "grid.yaml").write_text(grid)
+    (folder / "joined.py").write_text(JOINED)
     gate = Gate(folder / "gate")
     if strike:
         gate.close(host="near")
