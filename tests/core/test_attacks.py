@@ -60,7 +60,7 @@ def fitting(name, model):
         ("pgd", foolbox.attacks.LinfPGD(steps=5, rel_stepsize=0.5), {}),
         ("pgd", foolbox.attacks.LinfPGD(steps=5, rel_stepsize=0.5, random_start=False), {"random_start": False}),
         ("pgd", foolbox.attacks.LinfPGD(steps=7, rel_stepsize=0.3), {"steps": 7, "relative_step": 0.3}),
-        ("pgd", foolbox.attacks.LinfPGD(steps=60, abs_stepsize=0.01), {"steps": 60, "step_size": 0.01}),
+        ("pgd", foolbox.attacks.LinfPGD(steps=20, abs_stepsize=0.03), {"steps": 20, "step_size": 0.03}),
     ],
     ids=["fgsm", "pgd", "pgd-no-start", "pgd-relative", "pgd-absolute"],
 )

@@ -327,6 +327,7 @@ def test_checkpoints_copies_and_moves_keep_the_feedback():
     loaded.load_state_dict(plain.state_dict())
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_is_fine_tuned_under_every_rule():
     source = ss.DATASETS.build("digits", size=16, train_images=12, test_images=4)
     data = source.load(Path())
