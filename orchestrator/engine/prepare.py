@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from orchestrator.gridfile.callbacks import CallbackChoice
 from orchestrator.jobs.job import Job
-from orchestrator.plan.apart import apart
 from orchestrator.plan.estimate import Group, StoreSurvey, surveying
 from orchestrator.plan.packing import Memory
 from orchestrator.store import merged
+from orchestrator.store.apart import apart
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from orchestrator.explorer.precompute import follow
-from orchestrator.results.live_store import LiveStore
+from orchestrator.store.apart import apart, pays
+from orchestrator.store.folder import ReadFiles
 from orchestrator.store.store import open_store
+
+if TYPE_CHECKING:
+    from orchestrator.results.live_store import LiveStore
 
 HOST = "127.0.0.1"
 
@@ -31,13 +37,15 @@ def explore(storage: str, port: int, console: Console) -> None:
         raise OSError(
             f"port {port} of {HOST} {reason}; choose another: --port {port + 1 if port < 65535 else 8050}"
         ) from None
-    with ThreadPoolExecutor(1) as pool, console.status(f"reading {storage} ..."):
-        open_store(storage)
-        # The store is read while the libraries of the page are imported, which takes as long.
-        reading = pool.submit(_opened, storage)
+    with contextlib.ExitStack() as stack, console.status(f"reading {storage} ..."):
+        # The store is read while the libraries of the page are imported, which takes as long; a large one in another
+        # process, since Python reads files and imports modules with one processor.
+        results = stack.enter_context(apart(_read, storage)) if pays(open_store(storage), "results") else lambda: None
+        reading = stack.enter_context(ThreadPoolExecutor(1)).submit(_opened, storage, results)
         from werkzeug.serving import make_server
 
         from orchestrator.explorer.app import make_app
+        from orchestrator.explorer.precompute import follow
 
         data = reading.result()
         app = make_app(data)
@@ -60,11 +68,18 @@ def explore(storage: str, port: int, console: Console) -> None:
         listening.close()
 
 
-def _opened(storage: str) -> LiveStore:
+def _read(storage: str) -> ReadFiles:
+    from orchestrator.results.live_store import read_results
+
+    return read_results(storage)
+
+
+def _opened(storage: str, results: Callable[[], ReadFiles | None]) -> LiveStore:
     """The data of a store, its first page computed already."""
     from orchestrator import pages
     from orchestrator.pages.context import context_of
+    from orchestrator.results.live_store import LiveStore
 
-    data = LiveStore(storage, at_once=True)
+    data = LiveStore(storage, at_once=True, results=results())
     pages.build(context_of(data, ""))
     return data

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from orchestrator.jobs.job import Job
-from orchestrator.plan.apart import apart
 from orchestrator.plan.packing import Memory
+from orchestrator.store.apart import apart, pays
 from orchestrator.store.arrays import single, to_arrow, to_numpy
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import sound_results
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 #: Kind, backbone, data set and, for an attack, its name: jobs that should take equally long.
 Group = tuple[str, ...]
-#: Bytes of results and outcomes from which on a store is read in a process of its own, which takes 0.4 s to start.
-LARGE = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,8 +71,7 @@ def survey_store(store: Store) -> StoreSurvey:
 @contextlib.contextmanager
 def surveying(store: Store) -> Iterator[Callable[[], StoreSurvey]]:
     """`survey_store`, of a large local store in a process of its own: meanwhile this one may import torch."""
-    sizes = [store.listing(folder, ".parquet")[0] for folder in ("results", "outcomes")]
-    if store.folder is None or sum(size for of_folder in sizes for size in of_folder.values()) < LARGE:
+    if not pays(store, "results", "outcomes"):
         yield functools.partial(survey_store, store)
         return
     with apart(_survey_of, store.uri) as result:

@@ -20,7 +20,7 @@ from orchestrator.results.query import Query
 from orchestrator.results.status import Status, StatusReader
 from orchestrator.store import merged, tables
 from orchestrator.store.arrays import single
-from orchestrator.store.folder import Folder
+from orchestrator.store.folder import Folder, ReadFiles
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import sharing
 
@@ -61,19 +61,29 @@ def _kept(known: dict[K, V], key: K, make: Callable[[], V]) -> V:
     return known[key]
 
 
+def _results_of(store: Store) -> Folder:
+    return Folder(store, "results", tables.RESULTS, COLUMNS, plain={"cell"})
+
+
+def read_results(storage: str) -> ReadFiles:
+    """The results of a store, as `LiveStore` takes them: they may be read in another process."""
+    return _results_of(Store(storage)).read_all()
+
+
 class LiveStore:
     """A store that may be written to while its results are shown.
 
     With `at_once` the planned cells and the ranks of user-defined members are left to `precompute.follow`, which reads
-    them in the background. Otherwise both are known from the beginning.
+    them in the background. Otherwise both are known from the beginning. `results` are those that were read already.
     """
 
-    def __init__(self, storage: str, at_once: bool = False) -> None:
+    def __init__(self, storage: str, at_once: bool = False, results: ReadFiles | None = None) -> None:
         # Arrow's default pool takes twice the time for many files where new memory is expensive: 1.3 s, not 0.6, for a
         # million results.
         pa.set_memory_pool(pa.system_memory_pool())
         self.store = Store(storage)
-        self._results = Folder(self.store, "results", tables.RESULTS, COLUMNS, plain={"cell"})
+        self._results = _results_of(self.store)
+        self._read_before = {} if results is None else self._results.take(results)
         self.outcomes = Outcomes(self.store)
         self._tables: dict[str, pa.Table] = {}
         #: The files of results that contradict their outcomes; they are not in the index.
@@ -124,7 +134,7 @@ class LiveStore:
 
     def _read_new(self, suspects: set[str]) -> tuple[list[str], dict[str, pa.Table]]:
         """The names of the files of results, and the tables of those that are new or suspect."""
-        new: dict[str, pa.Table] = {}
+        new, self._read_before = self._read_before, {}
         for _ in range(merged.LOOKS):
             names = self._results.names()
             self._results.vanished.clear()

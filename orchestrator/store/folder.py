@@ -6,10 +6,11 @@ left out and named in `skipped` with the reason. A file may have the rows of any
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +31,18 @@ USUAL = BYTES_AT_ONCE // 64
 TOGETHER = 32
 #: Files of more bytes are read by several threads each.
 LARGE = 20_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadFiles:
+    """What one process has read of a folder, for another one."""
+
+    #: The rows of each readable file, and all of them, file by file.
+    lengths: dict[str, int]
+    table: pa.Table
+    broken: dict[str, str]
+    unsealed: set[str]
+    newer: set[str]
 
 
 class Folder:
@@ -116,12 +129,33 @@ class Folder:
                 # A task for each small file would take longer than to read it; of few files some may be large.
                 size = TOGETHER if local and len(few) > TOGETHER else 1
                 groups = [few[start : start + size] for start in range(0, len(few), size)]
-                loaded = zip(few, chain.from_iterable(pool.map(self._load_each, groups)), strict=True)
+                loaded = zip(few, itertools.chain.from_iterable(pool.map(self._load_each, groups)), strict=True)
                 tables_of = {name: table for name, table in loaded if table is not None}
                 copies = [(name, copied) for name, copied in tables_of.items() if isinstance(copied, RowCopy)]
                 tables_of |= self._checked(copies) if copies else {}
                 by_name |= {name: table for name, table in tables_of.items() if isinstance(table, pa.Table)}
         return by_name
+
+    def read_all(self) -> ReadFiles:
+        """All present files, as `take` takes them in another process."""
+        read = self.read(self.names())
+        lengths = {name: len(table) for name, table in read.items()}
+        table = (
+            pa.concat_tables([pa.Table.from_batches([], self._schema), *read.values()])
+            .unify_dictionaries()
+            .combine_chunks()
+        )
+        return ReadFiles(lengths, table, self.broken, self.unsealed, self.newer)
+
+    def take(self, files: ReadFiles) -> dict[str, pa.Table]:
+        """The tables of the files that another process has read, as `read` returns them."""
+        self.broken |= files.broken
+        self.unsealed |= files.unsealed
+        self.newer |= files.newer
+        starts = itertools.accumulate(files.lengths.values(), initial=0)
+        return {
+            name: files.table.slice(start, n) for (name, n), start in zip(files.lengths.items(), starts, strict=False)
+        }
 
     def iter_tables(self) -> Iterator[pa.Table]:
         """The tables of all readable files, of which only a few are in memory at a time.

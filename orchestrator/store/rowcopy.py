@@ -24,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.store import tables
-from orchestrator.store.arrays import single, to_arrow, to_numpy
+from orchestrator.store.arrays import flags, from_values, single, to_arrow, to_numpy
 from signsym_core import seal
 
 #: Most characters of a copy: the seal before it must lie within the file's last seal.TAIL bytes. And most rows, since
@@ -172,7 +172,7 @@ def _flat(entries: Sequence[Any], rows: Sequence[int], kinds: Set[type]) -> tupl
 
 
 def _of_runs(values: Sequence[Any], lengths: Sequence[int], kind: pa.DataType, encoded: bool) -> pa.Array:
-    array = pa.array(values, kind)
+    array = from_values(values, kind)
     if encoded:
         array = array.dictionary_encode()
     counts = np.array(lengths)
@@ -182,7 +182,7 @@ def _of_runs(values: Sequence[Any], lengths: Sequence[int], kind: pa.DataType, e
 def _of_bytes(parts: Sequence[bytes], kind: pa.DataType) -> pa.Array:
     data = b"".join(parts)
     if pa.types.is_boolean(kind):
-        return pa.array(np.frombuffer(data, dtype=np.uint8) != 0)
+        return flags(np.frombuffer(data, dtype=np.uint8) != 0)
     return pa.Array.from_buffers(kind, len(data) // _width(kind), [None, pa.py_buffer(data)])
 
 

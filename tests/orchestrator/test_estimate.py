@@ -11,11 +11,11 @@ import storerows
 from orchestrator.gridfile.cells import Stages
 from orchestrator.gridfile.grid import load
 from orchestrator.jobs.job import STAGES, Resources
-from orchestrator.plan import cost, estimate
-from orchestrator.plan.apart import apart
+from orchestrator.plan import cost
 from orchestrator.plan.compile import compile_plan
 from orchestrator.plan.estimate import hours, longest_chain, survey_store, surveying, unshared
 from orchestrator.store import Store
+from orchestrator.store.apart import apart
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
 from signsym_core.finetune import FineTune
@@ -53,7 +53,7 @@ def test_a_large_store_is_surveyed_in_another_process_with_what_cannot_be_used(p
     (tmp_path / "results/torn.parquet").write_bytes(b"PAR1")
     with surveying(store) as survey_of_store:
         here = survey_of_store()
-    monkeypatch.setattr(estimate, "LARGE", 0)
+    monkeypatch.setattr("orchestrator.store.apart.LARGE", 0)
     other = Store(str(tmp_path))
     with surveying(other) as survey_of_store:
         assert survey_of_store() == here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import pickle
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ import torch
 from storerows import outcomes, put, record, result
 
 from orchestrator.plan.estimate import survey_store
+from orchestrator.results.index import COLUMNS
+from orchestrator.results.live_store import LiveStore, read_results
 from orchestrator.store import Store, StoreError, records, rowcopy, tables
 from orchestrator.store.folder import Folder
 from orchestrator.store.store import sealed_table
@@ -160,3 +163,26 @@ def test_files_that_are_checked_together_are_told_apart(store):
     for number in (7, 8, 10, 11):
         put(store, f"job{number:02}", f"a{number}", f"b{number}")
     assert len(survey_store(Store(store.uri)).done_cells) == 80
+
+
+def test_results_that_another_process_read_are_shown_as_if_they_were_read_here(store, tmp_path):
+    for number in range(3):
+        put(store, f"job{number}", f"a{number}", f"b{number}", seed=number)
+    (tmp_path / "store/results/torn.parquet").write_bytes(b"PAR1")
+    unsealed = pa.Table.from_pylist([result("old", seed=7)], tables.RESULTS)
+    pq.write_table(unsealed, tmp_path / "store/results/old.parquet")
+    read = pickle.loads(pickle.dumps(read_results(store.uri)))
+    put(store, "later", "c", seed=9)
+    data, all_here = LiveStore(store.uri, at_once=True, results=read), LiveStore(store.uri, at_once=True)
+    assert sorted(data.snapshot.index.cells.to_pylist()) == ["a0", "a1", "a2", "b0", "b1", "b2", "c", "old"]
+    assert data.skipped == all_here.skipped
+    assert "results/torn.parquet" in data.skipped
+    folder, here = (Folder(store, "results", tables.RESULTS, COLUMNS, plain={"cell"}) for _ in range(2))
+    taken, read_here = folder.take(read), here.read(["job0", "job1", "job2", "old", "torn"])
+    assert {name: rows.to_pylist() for name, rows in taken.items()} == {
+        name: rows.to_pylist() for name, rows in read_here.items()
+    }
+    assert folder.unsealed == here.unsealed == {"results/old.parquet", "results/torn.parquet"}
+    assert folder.broken == here.broken
+    # Of no results nothing is taken.
+    assert Folder(store, "results", tables.RESULTS, COLUMNS).take(read_results(str(tmp_path / "none"))) == {}
