@@ -100,10 +100,18 @@ def test_outcomes_are_foolboxs_on_the_plain_network_image_by_image(name, network
     assert outcome.distances[0] == 0
 
 
-def test_brendel_and_bethges_attack_is_foolboxs_too(monkeypatch):
+@pytest.fixture
+def unoptimised(monkeypatch):
+    """Numba does not optimise what it compiles: that takes longer than to run it once."""
     numba = pytest.importorskip("numba", reason="an environment from before numba was a dependency")
-    # To optimise what runs for a moment takes longer than to compile it.
-    monkeypatch.setattr(numba.config, "OPT", 0)
+    with monkeypatch.context() as patch:
+        patch.setenv("NUMBA_OPT", "0")
+        numba.config.reload_config()
+        yield
+    numba.config.reload_config()
+
+
+def test_brendel_and_bethges_attack_is_foolboxs_too(unoptimised):
     attack, model = built("LinfinityBrendelBethgeAttack"), small("frsf")
     images, labels = right(model, 6)
     lost, _ = foolbox_itself(attack, ss.revert(small("frsf")), images, labels)
