@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import time
@@ -21,6 +23,8 @@ from gate import HELD, Gate
 from PIL import Image
 from sweeps import TINY, WATCHDOG, finish, start
 
+from orchestrator.commands.cli import main
+from orchestrator.engine.prepare import prepare
 from orchestrator.store import Store, tables
 
 pytestmark = pytest.mark.slow
@@ -74,6 +78,13 @@ def jobs(log, event):
     return [entry["job"] for entry in log if entry["event"] == event]
 
 
+def works(storage, number):
+    """Whether the last of so many sweeps on a store has begun a job, or has found that others do all that is ready."""
+    if len(logs(storage)) < number:
+        return False
+    return bool(jobs(logs(storage)[-1], "job_started") or jobs(logs(storage)[-1], "job_elsewhere"))
+
+
 def until(holds):
     """Wait until `holds()` is true."""
     deadline = time.monotonic() + WATCHDOG
@@ -123,19 +134,49 @@ def test_a_second_run_does_nothing_and_says_so(undisturbed, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in storage.rglob("*") if path.is_file()} == before
 
 
-def test_adding_an_epsilon_runs_only_that(undisturbed, tmp_path):
-    storage, before = undisturbed.storage, undisturbed.table
+def test_what_is_added_is_all_that_runs_and_a_sweep_that_slept_doubles_nothing_when_it_wakes(undisturbed, tmp_path):
+    """An epsilon and two rules are added; the sweep sleeps, in the middle of their fine-tunes, until all is done."""
+    storage, before, gate = tmp_path / "store", undisturbed.table, Gate(tmp_path / "gate")
+    shutil.copytree(undisturbed.storage, storage)
+    earlier = len(logs(storage))
     wider = tmp_path / "wider.yaml"
-    wider.write_text(HELD.replace("epsilon: [0, 0.1]", "epsilon: [0, 0.1, 0.2]"))
-    status, output = finish(sweep(wider, "--storage", storage, env=Gate(tmp_path).environment))
+    text = HELD.replace("epsilon: [0, 0.1]", "epsilon: [0, 0.1, 0.2]").replace(
+        "[bp, usf, brsf]", "[bp, usf, brsf, fa, frsf]"
+    )
+    wider.write_text(text)
+    gate.close()
+    first = sweep(wider, "--storage", storage, env=gate.environment)
+    gate.until_waiting(min(SLOTS, 2))
+    os.kill(first.pid, signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    asleep = logs(storage)[earlier]
+    running = set(jobs(asleep, "job_started")) - set(jobs(asleep, "job_finished"))
+    second = sweep(wider, "--storage", storage, env=gate.environment)
+    until(lambda: len(logs(storage)) == earlier + 2 and jobs(logs(storage)[-1], "job_elsewhere"))
+    gate.open()
+    status, output = finish(second)
     assert status == 0, output
-    assert "10 jobs to run (10 attack)" in output
-    after = table(storage)
-    kept = after[after["cell"].isin(before["cell"])].reset_index(drop=True)
+    done, finished = stamps(storage), table(storage)
+    os.kill(first.pid, signal.SIGCONT)
+    status, output = finish(first)
+    assert status == 0, output
+    # Two attacks on each model, with one for both gradients under BP; and all of the rules that are new.
+    assert "22 jobs to run (2 finetune, 20 attack)" in output
+    kept = finished[finished["cell"].isin(before["cell"])].reset_index(drop=True)
     assert kept.equals(before)
-    new = after[~after["cell"].isin(before["cell"])]
-    assert set(new["epsilon"]) == {0.2}
-    assert len(new) == 3 * 4
+    new = finished[~finished["cell"].isin(before["cell"])]
+    added = new["rule"].isin(["fa", "frsf"])
+    assert set(new[~added]["epsilon"]) == {0.2}
+    assert (len(new[~added]), added.sum()) == (3 * 4, 2 * (1 + 3 * 4))
+    assert table(storage).equals(finished)
+    # All was done when it woke, so it began nothing; only what ran when it was stopped may have been done by both.
+    assert jobs(logs(storage)[earlier], "job_started") == jobs(asleep, "job_started")
+    assert set(jobs(asleep, "job_started")) & set(jobs(logs(storage)[-1], "job_started")) <= running
+    assert len(running) >= min(SLOTS, 2)
+    changed = {path for path, stamp in stamps(storage).items() if done.get(path) != stamp}
+    assert changed <= {storage / f"models/{job}/record.json" for job in running} | {
+        storage / f"results/{job}.parquet" for job in running
+    }
 
 
 #: Asks for a GPU, for a tracker, and for data that are not there.
@@ -171,6 +212,14 @@ class Failed:
     status_then: tuple[int, str]
 
 
+def typed(*words):
+    """Exit status and output of a command that starts nothing, run in this process."""
+    with contextlib.redirect_stdout(io.StringIO()) as output, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.engine.sweep.prepare_apart", prepare)
+        status = main([str(word) for word in words])
+    return status, output.getvalue()
+
+
 @pytest.fixture(scope="module")
 def failed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("failed")
@@ -182,15 +231,14 @@ def failed(tmp_path_factory):
     on_cpu = finish(sweep(*words))
     failures = Store(str(storage)).table("failures", tables.FAILURES).to_pylist()
     results = table(storage)
-    status = finish(start("-m", "orchestrator.commands.cli", "status", storage))
-    again = finish(sweep(*words))
+    status, again = typed("status", storage), typed("sweep", *words)
     for split in ("train", "test"):
         for label, shade in (("dark", 20), ("light", 230)):
             (folder / "not-there" / split / label).mkdir(parents=True)
             for at in range(4):
                 Image.new("RGB", (8, 8), (shade + at,) * 3).save(folder / "not-there" / split / label / f"{at}.png")
     retried = finish(sweep(*words, "--retry-failed"))
-    status_then = finish(start("-m", "orchestrator.commands.cli", "status", storage))
+    status_then = typed("status", storage)
     return Failed(folder, on_gpu, on_cpu, failures, results, status, again, retried, status_then)
 
 
@@ -246,7 +294,9 @@ class Interrupted:
 
 @dataclasses.dataclass(frozen=True)
 class Disturbed:
-    """One store's sweeps: three that were told to stop, one that lost workers, Ray and its driver, and the last."""
+    """One store's sweeps: three that were told to stop, one that lost workers, Ray and its driver, and two that took
+    over what it ran.
+    """
 
     storage: Path
     interrupted: dict[int, Interrupted]
@@ -262,7 +312,8 @@ class Disturbed:
     #: What was finished when it was killed, and that after the last.
     before: dict[Path, int]
     after: dict[Path, int]
-    last: tuple[int, str]
+    last: list[tuple[int, str]]
+    logs: list[list[dict]]
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +340,10 @@ def disturbed(undisturbed, tmp_path_factory):
     gate.until_waiting(SLOTS, beside=workers)
     gate.close("attack")
     gate.open("training")
-    gate.until_waiting(work="attack")
+    attacks = gate.until_waiting(SLOTS, "attack")
+    # It works beside the other, and takes over what that one ran when it was killed.
+    heir = sweep(*words, env=gate.environment)
+    until(lambda: works(storage, 5))
     processes = list(_carrying(folder).values())
     # python -I watch.py MARK FOLDER
     (rays,) = {command.split(b"\0")[4].decode() for command in processes if b"watch.py" in command}
@@ -300,10 +354,14 @@ def disturbed(undisturbed, tmp_path_factory):
     left, folder_left = _left(folder, Path(rays))
     killed, _ = process.communicate()
     before = stamps(storage)
+    gate.until_waiting(SLOTS, "attack", beside=attacks)
+    third = sweep(*words, env=gate.environment)
+    until(lambda: works(storage, 6))
     gate.open("attack")
-    last = finish(sweep(*words, env=gate.environment))
+    last = [finish(heir), finish(third)]
     after = stamps(storage)
-    return Disturbed(storage, interrupted, shown, killed, processes, mode, left, folder_left, before, after, last)
+    seen = (interrupted, shown, killed, processes, mode, left, folder_left, before, after, last, logs(storage))
+    return Disturbed(storage, *seen)
 
 
 def _interrupted(storage, status, output):
@@ -369,8 +427,8 @@ def test_a_killed_driver_leaves_no_process_and_no_folder(disturbed):
 
 
 def test_a_disturbed_sweep_computes_nothing_again_and_gives_the_table_of_an_undisturbed_one(undisturbed, disturbed):
-    status, output = disturbed.last
-    assert status == 0, output
+    for status, output in disturbed.last:
+        assert status == 0, output
     assert table(disturbed.storage).equals(undisturbed.table)
     # The pre-training and the fine-tunes at least.
     assert len(disturbed.before) >= 2
@@ -378,56 +436,18 @@ def test_a_disturbed_sweep_computes_nothing_again_and_gives_the_table_of_an_undi
     assert not list(disturbed.storage.rglob("progress.safetensors"))
 
 
-def test_a_killed_sweeps_jobs_are_taken_over_and_two_that_live_do_none_twice(undisturbed, tmp_path):
-    storage, gate = tmp_path / "store", Gate(tmp_path / "gate")
-    words = (undisturbed.grid, "--storage", storage)
-    gate.close()
-    first = sweep(*words, env=gate.environment)
-    gate.until_waiting(SLOTS)
-    second = sweep(*words, env=gate.environment)
-    until(lambda: len(logs(storage)) == 2 and jobs(logs(storage)[1], "job_elsewhere"))
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
-    gate.until_waiting(SLOTS)
-    third = sweep(*words, env=gate.environment)
-    until(lambda: len(logs(storage)) == 3 and jobs(logs(storage)[2], "job_elsewhere"))
-    gate.open()
-    for process in (second, third):
-        status, output = finish(process)
-        assert status == 0, output
-    assert table(storage).equals(undisturbed.table)
-    begun = [job for log in logs(storage)[1:] for job in jobs(log, "job_started")]
-    assert len(begun) == len(set(begun)) == 16
-    assert len(Store(str(storage)).names("results", ".parquet")) == 13
-
-
-def test_a_sweep_that_is_stopped_until_another_took_over_doubles_nothing_when_it_wakes(undisturbed, tmp_path):
-    storage, gate = tmp_path / "store", Gate(tmp_path / "gate")
-    words = (undisturbed.grid, "--storage", storage)
-    gate.close()
-    first = sweep(*words, env=gate.environment)
-    gate.until_waiting(SLOTS)
-    os.kill(first.pid, signal.SIGSTOP)
-    until(lambda: Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
-    (asleep,) = logs(storage)
-    running = set(jobs(asleep, "job_started")) - set(jobs(asleep, "job_finished"))
-    second = sweep(*words, env=gate.environment)
-    until(lambda: len(logs(storage)) == 2 and jobs(logs(storage)[1], "job_elsewhere"))
-    gate.open()
-    status, output = finish(second)
-    assert status == 0, output
-    done = stamps(storage)
-    os.kill(first.pid, signal.SIGCONT)
-    status, output = finish(first)
-    assert status == 0, output
-    assert table(storage).equals(undisturbed.table)
-    # All was done when it woke, so it began nothing; only what ran when it was stopped may have been done by both.
-    assert jobs(logs(storage)[0], "job_started") == jobs(asleep, "job_started")
-    assert set(jobs(asleep, "job_started")) & set(jobs(logs(storage)[1], "job_started")) <= running
-    assert len(running) == SLOTS
-    assert {path for path, stamp in stamps(storage).items() if done.get(path) != stamp} <= {
-        storage / "models" / job / "record.json" for job in running
-    }
+def test_a_killed_sweeps_jobs_are_taken_over_and_two_that_live_do_none_twice(disturbed):
+    earlier, living = disturbed.logs[:4], disturbed.logs[4:]
+    begun = [job for log in living for job in jobs(log, "job_started")]
+    assert len(begun) == len(set(begun))
+    assert not set(begun) & {job for log in earlier for job in jobs(log, "job_finished")}
+    # Result files are named by their jobs, and models lie in folders of that name.
+    done = {path.stem if path.suffix == ".parquet" else path.parent.name for path in disturbed.before}
+    running = set(jobs(earlier[3], "job_started")) - done
+    assert len(running) >= SLOTS
+    assert running <= set(begun)
+    assert len(done | set(begun)) == 17
+    assert len(Store(str(disturbed.storage)).names("results", ".parquet")) == 13
 
 
 def _carrying(mark):
