@@ -71,7 +71,7 @@ def test_prepare_decodes_once_and_check_sees_it(root, data, monkeypatch):
     assert "cache: 14 of 14 images decoded, 0 broken" in said
     assert "to decode" not in said
     # Whatever decodes again would fail.
-    monkeypatch.setattr("signsym_core.datasets.cache.decoded", None)
+    monkeypatch.setattr("signsym_core.datasets.decode.decoded", None)
     assert data("prepare", "imagefolder", "--data-root", root, "--set", "size=8")[0] == 0
 
 
