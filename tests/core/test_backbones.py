@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import pickle
 from urllib.error import URLError
@@ -17,6 +19,16 @@ from signsym_core.backbones.weights import WeightsError, load_file, load_publish
 RESNET = ss.BACKBONES.build("resnet18")
 
 
+@functools.cache
+def drawn(outputs, seed):
+    return RESNET.build(outputs, size=32, seed=seed)
+
+
+def resnet(outputs, seed=0):
+    """A new ResNet-18 for small images: drawing its weights takes longer than most tests."""
+    return copy.deepcopy(drawn(outputs, seed))
+
+
 @pytest.fixture(scope="module")
 def published():
     """A state dict as torchvision publishes it, with a head of 1,000 classes."""
@@ -28,7 +40,7 @@ def published():
 def test_a_local_file_fills_the_body_and_leaves_the_head_fresh(tmp_path, published, suffix):
     file = tmp_path / f"weights{suffix}"
     torch.save(published, file) if suffix == ".pth" else save_file(published, file)
-    model = RESNET.build(7, size=32, seed=3)
+    model = resnet(7, seed=3)
     head = model.network.fc.weight.clone()
     load_file(model, file)
     assert torch.equal(model.network.layer4[0].conv1.weight, published["layer4.0.conv1.weight"])
@@ -37,9 +49,9 @@ def test_a_local_file_fills_the_body_and_leaves_the_head_fresh(tmp_path, publish
 
 
 def test_a_model_of_ours_fits_too_also_when_it_was_converted(tmp_path):
-    trained = ss.convert(RESNET.build(5, size=32, seed=1), "frsf")
+    trained = ss.convert(resnet(5, seed=1), "frsf")
     save_file(trained.state_dict(), tmp_path / "model.safetensors")
-    model = RESNET.build(7, size=32, seed=3)
+    model = resnet(7, seed=3)
     load_file(model, tmp_path / "model.safetensors")
     assert torch.equal(model.network.conv1.weight, trained.network.conv1.weight)
 
@@ -69,16 +81,16 @@ class Evil:
 def test_files_that_are_not_the_networks_weights_are_refused(tmp_path, content, words, capsys):
     (tmp_path / "weights.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=words):
-        load_file(RESNET.build(5, size=32), tmp_path / "weights.pth")
+        load_file(resnet(5), tmp_path / "weights.pth")
     assert "this ran" not in capsys.readouterr().out
 
 
 def test_a_missing_file_and_a_wrong_shape_are_named(tmp_path, published):
     with pytest.raises(WeightsError, match="does not exist"):
-        load_file(RESNET.build(5, size=32), tmp_path / "none.pth")
+        load_file(resnet(5), tmp_path / "none.pth")
     torch.save(published | {"conv1.weight": torch.zeros(1, 3, 7, 7)}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"conv1\.weight has shape \[1, 3, 7, 7\] instead of \[64, 3, 7, 7\]"):
-        load_file(RESNET.build(5, size=32), tmp_path / "w.pth")
+        load_file(resnet(5), tmp_path / "w.pth")
 
 
 def test_published_weights_without_a_network_name_the_file_and_its_place(monkeypatch, tmp_path):
@@ -88,7 +100,7 @@ def test_published_weights_without_a_network_name_the_file_and_its_place(monkeyp
     monkeypatch.setattr("torch.hub.download_url_to_file", refused)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     with pytest.raises(WeightsError, match=f"{tmp_path}/checkpoints/resnet18-.*pth"):
-        load_published(RESNET.build(5, size=32), RESNET, "IMAGENET1K_V1")
+        load_published(resnet(5), RESNET, "IMAGENET1K_V1")
 
 
 @pytest.mark.parametrize(("backbone", "name"), [("resnet18", "IMAGENET1K_V9"), ("smallcnn", "IMAGENET1K_V1")])
@@ -127,21 +139,21 @@ def test_files_from_before_batch_counters_fit_as_they_do_in_torchvision(tmp_path
     old = {name: tensor for name, tensor in published.items() if not name.endswith("num_batches_tracked")}
     models.resnet18().load_state_dict(old)
     torch.save(old, tmp_path / "old.pth")
-    model = RESNET.build(7, size=32)
+    model = resnet(7)
     load_file(model, tmp_path / "old.pth")
     assert torch.equal(model.network.bn1.running_var, published["bn1.running_var"])
 
 
 def test_a_checkpoint_that_wraps_its_state_dict_fits(tmp_path, published):
     torch.save({"epoch": 90, "state_dict": published}, tmp_path / "checkpoint.pth")
-    model = RESNET.build(7, size=32)
+    model = resnet(7)
     load_file(model, tmp_path / "checkpoint.pth")
     assert torch.equal(model.network.conv1.weight, published["conv1.weight"])
 
 
 def test_every_weight_but_the_heads_is_that_of_the_file(tmp_path, published):
     torch.save(published, tmp_path / "w.pth")
-    model = RESNET.build(7, size=32)
+    model = resnet(7)
     load_file(model, tmp_path / "w.pth")
     body = {name: tensor for name, tensor in model.network.state_dict().items() if not name.startswith("fc.")}
     assert len(body) == len(published) - 2
@@ -150,7 +162,7 @@ def test_every_weight_but_the_heads_is_that_of_the_file(tmp_path, published):
 
 def test_a_refused_file_changes_no_weight(tmp_path, published):
     torch.save(published | {"layer4.1.bn2.weight": torch.zeros(3)}, tmp_path / "w.pth")
-    model = RESNET.build(7, size=32)
+    model = resnet(7)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(WeightsError, match=r"layer4\.1\.bn2\.weight"):
         load_file(model, tmp_path / "w.pth")
@@ -171,7 +183,7 @@ def test_a_refused_file_changes_no_weight(tmp_path, published):
 def test_names_that_do_not_fit_are_told(tmp_path, published, change, words):
     torch.save(change(dict(published)), tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=words):
-        load_file(RESNET.build(5, size=32), tmp_path / "w.pth")
+        load_file(resnet(5), tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -180,7 +192,7 @@ def test_a_truncated_file_is_refused_with_its_place(tmp_path, published, suffix)
     torch.save(published, file) if suffix == ".pth" else save_file(published, file)
     file.write_bytes(file.read_bytes()[:100_000])
     with pytest.raises(WeightsError, match=f"{file} cannot be read"):
-        load_file(RESNET.build(5, size=32), file)
+        load_file(resnet(5), file)
 
 
 def test_published_weights_fill_the_body(monkeypatch, tmp_path, published):
@@ -189,7 +201,7 @@ def test_published_weights_fill_the_body(monkeypatch, tmp_path, published):
 
     monkeypatch.setattr("torch.hub.download_url_to_file", arrived)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    model = RESNET.build(5, size=32, seed=2)
+    model = resnet(5, seed=2)
     head = model.network.fc.weight.clone()
     load_published(model, RESNET, "IMAGENET1K_V1")
     assert torch.equal(model.network.conv1.weight, published["conv1.weight"])
@@ -212,7 +224,7 @@ def test_the_message_without_a_network_has_the_file_of_each_backbone(monkeypatch
 
 def test_unknown_published_weights_come_with_the_known_ones():
     with pytest.raises(WeightsError, match=r"'IMAGENET1K_V9'; torchvision has: IMAGENET1K_V1"):
-        load_published(RESNET.build(5, size=32), RESNET, "IMAGENET1K_V9")
+        load_published(resnet(5), RESNET, "IMAGENET1K_V9")
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "smallcnn"])
@@ -225,7 +237,7 @@ def test_one_seed_gives_one_body_whatever_the_number_of_classes(backbone):
 
 
 def test_normalisation_is_part_of_the_model():
-    model = RESNET.build(4, size=32).eval()
+    model = resnet(4).eval()
     images = torch.rand(2, 3, 32, 32)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = model.network((images - mean.view(3, 1, 1)) / std.view(3, 1, 1))
@@ -233,7 +245,7 @@ def test_normalisation_is_part_of_the_model():
 
 
 def test_a_grey_image_is_its_own_colour_image():
-    model = RESNET.build(4, size=32).eval()
+    model = resnet(4).eval()
     grey = torch.rand(2, 1, 32, 32)
     assert torch.allclose(model(grey), model(grey.expand(2, 3, 32, 32)), atol=1e-5)
 
@@ -244,13 +256,13 @@ def test_numbers_of_another_kind_are_refused_by_name(tmp_path, published, dtype,
     file, changed = tmp_path / f"w{suffix}", published | {"conv1.weight": published["conv1.weight"].to(dtype)}
     torch.save(changed, file) if suffix == ".pth" else save_file(changed, file)
     with pytest.raises(WeightsError, match=rf"conv1\.weight has {dtype} instead of floats .1 problems"):
-        load_file(RESNET.build(5, size=32), file)
+        load_file(resnet(5), file)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_floats_of_another_size_fit(tmp_path, published, dtype):
     torch.save({n: t.to(dtype) if t.is_floating_point() else t for n, t in published.items()}, tmp_path / "w.pth")
-    model = RESNET.build(5, size=32)
+    model = resnet(5)
     load_file(model, tmp_path / "w.pth")
     assert torch.equal(model.network.conv1.weight, published["conv1.weight"].to(dtype).float())
 
@@ -258,7 +270,7 @@ def test_floats_of_another_size_fit(tmp_path, published, dtype):
 def test_a_counter_of_batches_that_is_a_float_is_refused(tmp_path, published):
     torch.save(published | {"bn1.num_batches_tracked": torch.tensor(3.0)}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"bn1\.num_batches_tracked has torch\.float32 instead of whole numbers"):
-        load_file(RESNET.build(5, size=32), tmp_path / "w.pth")
+        load_file(resnet(5), tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
@@ -267,4 +279,4 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, published, va
     broken[0, 0, 0, :2] = value
     torch.save(published | {"layer1.0.conv1.weight": broken}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"layer1\.0\.conv1\.weight has 2 of 36864 entries that are not finite"):
-        load_file(RESNET.build(5, size=32), tmp_path / "w.pth")
+        load_file(resnet(5), tmp_path / "w.pth")
