@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-KINDS = ["folder", "file", "s3", "memory"]
+KINDS = ["folder", "file", pytest.param("s3", marks=pytest.mark.slow), "memory"]
 SECRET = "not-a-real-secret-0815"
 
 

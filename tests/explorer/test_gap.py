@@ -44,6 +44,7 @@ def test_the_answer_does_not_depend_on_the_gradient_that_is_shown(tmp_path, filt
     assert "the exact gradient" in answers(data)[0]
 
 
+@pytest.mark.slow
 def test_no_part_of_the_page_asks_for_an_attack_that_another_part_shows(tmp_path):
     data = many(tmp_path / "store", 20)
     parts = int(re.search(r"of ([\d,]+) panels", turning(data, "?p=gap&rows=gradient"))[1]) // 18 + 1
@@ -55,6 +56,7 @@ def test_no_part_of_the_page_asks_for_an_attack_that_another_part_shows(tmp_path
     assert answers(data, "?p=gap&rows=gradient")[-2].startswith("These are the first 12 of 18 comparisons")
 
 
+@pytest.mark.slow
 def test_a_part_has_only_panels_that_can_be_compared(tmp_path):
     data = many(tmp_path / "store", 20)
     for part in (1, 2):
@@ -63,6 +65,7 @@ def test_a_part_has_only_panels_that_can_be_compared(tmp_path):
     assert "of 20 panels" in turning(data, "?p=gap&vs=exact")
 
 
+@pytest.mark.slow
 def test_a_heat_map_has_every_line_and_names_how_many_it_leaves_out(tmp_path, monkeypatch):
     data = many(tmp_path / "store", 20)
     found = page(data, "?p=gap&as=heat&e=0.1")
