@@ -11,7 +11,7 @@ from orchestrator.results.live_store import LiveStore, Snapshot
 #: Points of curves that are computed in advance: some 2 kB each.
 AHEAD = 50_000
 #: Bytes of the files of outcomes that one step reads.
-BYTES = 1 << 22
+BYTES = 1 << 19
 #: Seconds without a request before this work goes on.
 CALM = 0.3
 #: Seconds before a store that could not be read is tried once more.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from orchestrator.store.apart import apart, pays
+from orchestrator.store.apart import apart
 from orchestrator.store.folder import ReadFiles
 from orchestrator.store.store import open_store
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from orchestrator.results.live_store import LiveStore
 
 HOST = "127.0.0.1"
+#: Files of results from which on another process reads them, which takes 0.4 s to start.
+MANY = 2_000
 
 
 def explore(storage: str, port: int, console: Console) -> None:
@@ -38,9 +40,11 @@ def explore(storage: str, port: int, console: Console) -> None:
             f"port {port} of {HOST} {reason}; choose another: --port {port + 1 if port < 65535 else 8050}"
         ) from None
     with contextlib.ExitStack() as stack, console.status(f"reading {storage} ..."):
-        # The store is read while the libraries of the page are imported, which takes as long; a large one in another
-        # process, since Python reads files and imports modules with one processor.
-        results = stack.enter_context(apart(_read, storage)) if pays(open_store(storage), "results") else lambda: None
+        store = open_store(storage)
+        # The store is read while the libraries of the page are imported, which takes as long; one of many files in
+        # another process, since Python opens files and imports modules with one processor.
+        many = store.folder is not None and len(store.names("results", ".parquet")) >= MANY
+        results = stack.enter_context(apart(_read, storage)) if many else lambda: None
         reading = stack.enter_context(ThreadPoolExecutor(1)).submit(_opened, storage, results)
         from werkzeug.serving import make_server
 

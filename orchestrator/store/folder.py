@@ -23,8 +23,9 @@ from signsym_core import seal
 
 #: Files that are read concurrently from a store that is not local.
 THREADS = 16
-#: Files, and their bytes, that are read together where not all can be in memory. Many small files at once cost less.
-AT_ONCE, BYTES_AT_ONCE = 512, 1 << 26
+#: Files, and their bytes, that are read together where not all can be in memory. Many small files at once cost less; in
+#: memory outcomes may take a hundred times the bytes of their file.
+AT_ONCE, BYTES_AT_ONCE = 512, 1 << 20
 #: Bytes of a file whose size is unknown.
 USUAL = BYTES_AT_ONCE // 64
 #: Small files that are read by one task.
