@@ -50,9 +50,9 @@ class ProgressDisplay:
     """Shows done / total, the running trials, the last failures and an estimate of the time left.
 
     The time left is the remaining jobs' time divided by the number of slots, the most trials that ran at once. A job
-    whose kind was measured in this sweep counts with the median of its kind; any other with its estimate, times the
-    median ratio of measured to estimated seconds. The first job of each slot is not measured, since it includes the
-    start of its worker. There is no estimate until kinds with half of the remaining seconds were measured.
+    counts with its estimate, times the median ratio of measured to estimated seconds: that of its kind where this sweep
+    has measured it, else the median over kinds. The first job of each slot is not measured, since it includes the start
+    of its worker. There is no estimate until kinds with half of the remaining seconds were measured.
     """
 
     def __init__(self, jobs: Mapping[str, Job], seconds: Mapping[str, float], console: Console | None = None) -> None:
@@ -67,13 +67,12 @@ class ProgressDisplay:
         self.done: Counter[str] = Counter()
         self.failures: list[str] = []
         self._said: set[str] = set()
-        #: By kind of job: how many are left, their estimated seconds, and of finished ones the seconds and their ratio
-        #: to the estimate.
+        #: By kind of job: how many are left, their estimated seconds, and of finished ones the ratios of the seconds
+        #: that they took to the estimate.
         self._left = Counter(job.group for job in jobs.values())
         self._estimated: dict[tuple[str, ...], float] = dict.fromkeys(self._left, 0.0)
         for key, job in jobs.items():
             self._estimated[job.group] += seconds[key]
-        self._durations: dict[tuple[str, ...], list[float]] = {}
         self._ratios: dict[tuple[str, ...], list[float]] = {}
         self._slots = 1
         self._started = time.monotonic()
@@ -105,9 +104,8 @@ class ProgressDisplay:
         self._remove(key)
         began = self.running.pop(key, None)
         if began is not None and sum(self.done.values()) >= self._slots:
-            duration = time.monotonic() - began
-            self._durations.setdefault(job.group, []).append(duration)
-            self._ratios.setdefault(job.group, []).append(duration / max(self.seconds[key], 1e-3))
+            ratio = (time.monotonic() - began) / max(self.seconds[key], 1e-3)
+            self._ratios.setdefault(job.group, []).append(ratio)
         if "gpu_peak" in report:
             self.memory[job.group] = max(self.memory.get(job.group, 0.0), report["gpu_peak"] / 2**30)
         self.done[job.kind] += 1
@@ -160,14 +158,12 @@ class ProgressDisplay:
     def eta(self) -> float | None:
         """Estimated seconds until the end; None before enough kinds of jobs were measured."""
         estimated = {group: max(0.0, self._estimated[group]) for group, count in self._left.items() if count > 0}
-        measured = sum(seconds for group, seconds in estimated.items() if group in self._durations)
-        if not self._durations or measured < sum(estimated.values()) / 2:
+        measured = sum(seconds for group, seconds in estimated.items() if group in self._ratios)
+        if not self._ratios or measured < sum(estimated.values()) / 2:
             return None
-        slower = median(median(ratios) for ratios in self._ratios.values())
-        left = sum(
-            self._left[group] * median(self._durations[group]) if group in self._durations else seconds * slower
-            for group, seconds in estimated.items()
-        )
+        slower = {group: median(ratios) for group, ratios in self._ratios.items()}
+        usual = median(slower.values())
+        left = sum(seconds * slower.get(group, usual) for group, seconds in estimated.items())
         return left / self._slots
 
     def _remove(self, key: str) -> None:

@@ -13,6 +13,10 @@ STAGES: tuple[Stage, ...] = ("pretrain", "finetune", "attack")
 #: One cell of an attack job: gradient, epsilon and the epsilon's label.
 Point = tuple[str, float, str]
 
+#: Jobs that take about the same multiple of their estimate: "training" or "attack", device, precision, backbone, and
+#: the name of the rule or of the attack.
+Pace = tuple[str, ...]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resources:
@@ -41,8 +45,12 @@ class Job:
     title: str
     #: Jobs that should take equally long: kind, backbone, data set and, for an attack, its name.
     group: tuple[str, ...]
-    #: Stated seconds, until a job of its group was measured.
+    #: Estimated seconds, to be multiplied by what jobs of its pace were measured to take; its device is "cpu", or the
+    #: kind of GPU that it asks for, or "" for any.
     default_seconds: float = 60.0
+    pace: Pace = ()
+    #: Seconds more for decoding images that no job before it decodes.
+    loading: float = 0.0
     #: Estimated bytes of its tensors on a GPU, until a job of its group was measured; 0: unknown.
     memory: float = 0.0
     #: Position in the grid of the first experiment that contains it.

@@ -18,6 +18,7 @@ from orchestrator.jobs.job import Job, Point, Stage
 from orchestrator.plan import cost
 from signsym_core import seal
 from signsym_core.attacks import GRADIENTS
+from signsym_core.datasets import DataSource
 from signsym_core.registry import Member, identity
 from signsym_core.rules.bp import BP
 from signsym_core.tasks import Task
@@ -71,6 +72,8 @@ class _Planner:
         self.finetunes: set[str] = set()
         #: Equal points of all jobs are one object: a grid has millions of cells and few epsilons.
         self._shared: dict[tuple[Point, ...], tuple[Point, ...]] = {}
+        #: Data sets that a job of the plan decodes.
+        self._decoded: set[DataSource] = set()
         #: What keys hold of each object of the grid, which is one for all models that have it.
         self._identities: dict[int, tuple[object, dict[str, Any]]] = {}
 
@@ -117,22 +120,35 @@ class _Planner:
         before = _before(model)
         if before is not None:
             self._need(self._trained(*before, training.experiment), before[1])
-        self.jobs[training.key] = training
+        self.jobs[training.key] = dataclasses.replace(training, loading=self._loading(model))
+
+    def _loading(self, model: ModelChoice) -> float:
+        if model.dataset in self._decoded:
+            return 0.0
+        self._decoded.add(model.dataset)
+        return cost.decoding(model.dataset, model.resources.finetune)
 
     def _attack(self, attack: _MissingAttack, finetune: Job, model: ModelChoice) -> None:
         spec, points = attack.spec, tuple(attack.points)
         key = keys.key(spec | {"cells": sorted(attack.cells)})
-        name = spec["attack"]["name"]
+        name, resources = spec["attack"]["name"], model.resources.attack
+        epsilons = {epsilon for _, epsilon, _ in points}
+        above = sum(epsilon > 0 for epsilon in epsilons)
+        passes = cost.passes(attack.choice.attack, spec["gradient"], above, len(epsilons) > above)
+        network, images = cost.network_at(model.backbone, model.dataset), cost.attacked(spec["images"], model.dataset)
+        device, precision = cost.device_of(resources), attack.choice.attack.precision
+        seconds = cost.attacking(network, passes, images, precision, device)
         self.jobs[key] = Job(
             key=key,
             kind="attack",
             parents=tuple(dict.fromkeys((finetune.key, spec.get("surrogate", finetune.key)))),
             spec=spec | {"points": self._shared.setdefault(points, points)},
-            resources=model.resources.attack,
+            resources=resources,
             title=f"attack {name} {spec['gradient']}: {finetune.title.removeprefix('finetune ')}",
             group=("attack", model.backbone.name, model.dataset.name, name),
-            default_seconds=cost.attacking(attack.choice, len(points), model),
-            memory=cost.attack_memory(model.backbone, model.dataset, model.resources.attack),
+            default_seconds=seconds / cost.part(resources),
+            pace=cost.pace("attack", resources, precision, model.backbone.name, name),
+            memory=cost.attack_memory(model.backbone, model.dataset, resources),
             experiment=attack.experiment,
         )
 
@@ -147,7 +163,8 @@ class _Planner:
         rule = "" if kind == "pretrain" and model.rule == BP() else f"{model.rule.name} "
         spec |= {"rule": self._described(model.rule)} if rule else {}
         spec |= {"weights": weights} if kind == "finetune" or weights is not None else {}
-        resources = model.resources.of(kind)
+        resources, precision = model.resources.of(kind), model.finetune.precision
+        seconds = cost.training(model.task, model.backbone, model.dataset, model.finetune, cost.device_of(resources))
         return Job(
             key=keys.key(spec | ({"weights": content} if "weights" in spec else {})),
             kind=kind,
@@ -156,7 +173,8 @@ class _Planner:
             resources=resources,
             title=f"{kind} {rule}{model.backbone.name} {model.dataset.name} seed {model.seed}",
             group=(kind, model.backbone.name, model.dataset.name),
-            default_seconds=cost.training(model.backbone, model.dataset, model.finetune, resources),
+            default_seconds=seconds / cost.part(resources),
+            pace=cost.pace("training", resources, precision, model.backbone.name, model.rule.name),
             memory=cost.training_memory(model.backbone, model.dataset, model.finetune, resources),
             experiment=experiment,
         )

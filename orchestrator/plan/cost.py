@@ -1,62 +1,120 @@
-"""How long a job takes before a similar one was measured: stated defaults, from the arithmetic that it needs.
+"""How long a job takes, and how much memory: what it has to compute, over the rates of a device.
 
-A training step costs three forward passes, and so does a step of an attack; a forward pass costs the backbone's
-multiply-adds at 224 x 224 pixels, in proportion to the pixels. The speeds below are stated, not measured: they tell
-whether a grid takes hours or weeks, not whether it takes four hours or five.
+Passes are counted as they are made: a gradient with respect to the pixels is two forward passes, a training step three.
+Attacks that leave out lost images are counted as if none were lost. The first training on image files decodes them.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 
-import torch
-from torch import nn
-
-from orchestrator.gridfile.cells import AttackChoice, ModelChoice
-from orchestrator.jobs.job import Resources
+from orchestrator.jobs.job import Pace, Resources
+from orchestrator.plan.rates import Device, Network, network_of
+from signsym_core.arithmetic import Precision
+from signsym_core.attacks import Attack
+from signsym_core.attacks.base import Cost
 from signsym_core.attacks.gradients import EOT
 from signsym_core.backbones import Backbone
 from signsym_core.datasets import DataSource
+from signsym_core.datasets.files import FileSource
 from signsym_core.evaluate import BLOCK
 from signsym_core.finetune import FineTune
+from signsym_core.tasks import Task
 
-#: Multiply-adds per second of one GPU, and of one CPU core, in such networks.
-GPU, CORE = 8e12, 2e10
-#: Cost of a source of gradients relative to the feedback: two gradients, draws of B, the attacks that a hybrid runs.
-GRADIENT_COST = {"mixed": 2, "eot": EOT.DRAWS, "hybrid": 3}
-#: Seconds of a job beside its arithmetic: loading and saving.
-START = 3.0
-
-
-def training(backbone: Backbone, dataset: DataSource, settings: FineTune, resources: Resources) -> float:
-    """Seconds of a pre-training or a fine-tune."""
-    return START + 3 * settings.images_seen(dataset.counts[0]) * _forward(backbone, dataset) / _speed(resources)
+#: Gradients that are made for one of a source.
+DRAWS = {"mixed": 2, "eot": EOT.DRAWS}
+#: Bytes a second that are read from the store, and written to it with their digest; a training writes its weights, two
+#: moments and B after each epoch.
+READ, WRITTEN, COPIES = 1e9, 7e8, 4
+#: Seconds in which a core decodes an image file, and more for each pixel that is kept.
+DECODED, PIXEL = 5e-4, 7e-8
 
 
-def attacking(choice: AttackChoice, epsilons: int, model: ModelChoice) -> float:
-    """Seconds of an attack job over `epsilons` radii."""
-    _, images = model.dataset.counts
-    if choice.images is not None:
-        images = min(images, choice.images)
-    passes = choice.attack.cost(epsilons) * GRADIENT_COST.get(choice.gradient, 1)
-    return START + passes * images * _forward(model.backbone, model.dataset) / _speed(model.resources.attack)
+def training(task: Task, backbone: Backbone, dataset: DataSource, settings: FineTune, device: Device) -> float:
+    """Seconds of a pre-training or a fine-tune on `device` alone, the decoding of its images left out."""
+    network, (images, tests) = network_at(backbone, dataset), dataset.counts
+    batch = max(1, min(settings.batch_size, images))
+    epochs = settings.epochs if settings.steps is None else settings.steps / max(1, settings.batches(images))
+    seconds = settings.images_seen(images) / batch * device.step(network, settings.precision, batch)
+    looked = epochs * (dataset.validation_images or 0) if settings.validates else 0
+    # The codes of the images that are retrieved.
+    looked += images + tests if task.retrieves else 0
+    seconds += device.passes(network, settings.precision, 1, 0, math.ceil(looked)) if looked else 0.0
+    return device.rates.training + seconds + (1 + epochs) * COPIES * 4 * network.weights / WRITTEN
+
+
+def decoding(dataset: DataSource, resources: Resources) -> float:
+    """Seconds of the first job of a machine that reads a data set of image files."""
+    if not isinstance(dataset, FileSource):
+        return 0.0
+    sides = _sides(dataset) if dataset.resize is None else (dataset.resize, dataset.resize)
+    return sum(dataset.counts) * (DECODED + PIXEL * math.prod(sides)) / max(1.0, resources.cpu)
+
+
+def attacking(network: Network, cost: Cost, images: int, precision: Precision, device: Device) -> float:
+    """Seconds of an attack job on `device` alone, of `cost` for each image."""
+    seconds = device.passes(network, precision, cost.forwards, cost.gradients, images)
+    return device.rates.attack + 4 * network.weights / READ + seconds
+
+
+def passes(attack: Attack, gradient: str, above: int, clean: bool) -> Cost:
+    """The passes for each image of an attack that follows the source `gradient`, if no image is left out.
+
+    It has so many epsilons above 0 and, with `clean`, 0 too.
+    """
+    cost = attack.cost(above, clean)
+    if gradient == "hybrid":
+        # The surrogate's example, the attack from its usual start and, where it can, from there; each is scored once
+        # more, and only the best of them is judged.
+        runs, judged = 3 if attack.goes_on else 2, above + clean
+        inner = max(0, cost.forwards - judged) * (runs - 1)
+        return Cost(forwards=cost.forwards + inner + runs * above, gradients=runs * cost.gradients)
+    extra = cost.gradients * (DRAWS.get(gradient, 1) - 1)
+    return Cost(forwards=cost.forwards, gradients=cost.gradients + extra)
+
+
+def attacked(images: int | None, dataset: DataSource) -> int:
+    """The test images that a job attacks where the grid allows at most `images`."""
+    return dataset.counts[1] if images is None else min(images, dataset.counts[1])
+
+
+def device_of(resources: Resources) -> Device:
+    """The device that `resources` describe, as if the job had it alone."""
+    return Device(gpu=bool(resources.gpu), cores=max(resources.cpu, 1e-3))
+
+
+def part(resources: Resources) -> float:
+    """The part of its GPU that a job has; 1 for one that counts as alone, under "auto" too."""
+    return resources.gpu if resources.gpu != "auto" and 0 < resources.gpu < 1 else 1.0
+
+
+def pace(kind: str, resources: Resources, precision: Precision, *names: str) -> Pace:
+    """The pace of a job with these resources: see `orchestrator.jobs.job`."""
+    if not resources.gpu:
+        # A CPU has no TF32.
+        return (kind, "cpu", "float32" if precision == "tf32" else precision, *names)
+    return (kind, resources.accelerator_type or "", precision, *names)
+
+
+def network_at(backbone: Backbone, dataset: DataSource) -> Network:
+    """What the backbone asks of a device for images of the data set."""
+    return network_of(backbone, _sides(dataset))
 
 
 def training_memory(backbone: Backbone, dataset: DataSource, settings: FineTune, resources: Resources) -> float:
     """Bytes of tensors of a training: weights, gradients, two moments and B, the saved activations, the images."""
     if resources.gpu != "auto":
         return 0.0
-    weights, activations = _footprint(backbone, _sides(dataset))
-    return 6 * weights + 2 * activations * settings.batch_size + _data(dataset)
+    network = network_at(backbone, dataset)
+    return 4 * (6 * network.weights + 2 * network.activations * settings.batch_size) + _data(dataset)
 
 
 def attack_memory(backbone: Backbone, dataset: DataSource, resources: Resources) -> float:
     """Bytes of tensors of an attack: weights and B of two models, activations of a block of images, the images."""
     if resources.gpu != "auto":
         return 0.0
-    weights, activations = _footprint(backbone, _sides(dataset))
-    return 4 * weights + 2 * activations * BLOCK + _data(dataset)
+    network = network_at(backbone, dataset)
+    return 4 * (4 * network.weights + 2 * network.activations * BLOCK) + _data(dataset)
 
 
 def _data(dataset: DataSource) -> float:
@@ -65,34 +123,5 @@ def _data(dataset: DataSource) -> float:
 
 
 def _sides(dataset: DataSource) -> tuple[int, int]:
-    """Height and width of an image; 224 x 224 where only the data know them."""
-    return dataset.sides or (224, 224)
-
-
-@functools.cache
-def _footprint(backbone: Backbone, sides: tuple[int, int]) -> tuple[float, float]:
-    """Bytes of a network's weights, and of all layers' outputs for one image, from their shapes only."""
-    activations = 0
-
-    def count(_module: nn.Module, _inputs: object, output: object) -> None:
-        nonlocal activations
-        activations += output.numel() * 4 if isinstance(output, torch.Tensor) else 0
-
-    with torch.device("meta"):
-        model = backbone.build(10, channels=3, size=sides).eval()
-        for module in model.modules():
-            if not list(module.children()):
-                module.register_forward_hook(count)
-        model(torch.empty(1, 3, *sides))
-    return 4.0 * sum(parameter.numel() for parameter in model.parameters()), float(activations)
-
-
-def _forward(backbone: Backbone, dataset: DataSource) -> float:
-    """Multiply-adds of one image."""
-    return backbone.multiply_adds * math.prod(_sides(dataset)) / 224**2
-
-
-def _speed(resources: Resources) -> float:
-    if resources.gpu == "auto":
-        return GPU
-    return GPU * resources.gpu if resources.gpu else CORE * resources.cpu
+    """Height and width of an image; 224 x 224 where nothing says them."""
+    return dataset.sides or dataset.stated_sides or (224, 224)

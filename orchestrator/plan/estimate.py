@@ -6,13 +6,13 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
-from orchestrator.jobs.job import Job
+from orchestrator.jobs.job import Job, Pace
 from orchestrator.plan.packing import Memory
 from orchestrator.store.apart import apart, pays
 from orchestrator.store.arrays import single, to_arrow, to_numpy
@@ -21,51 +21,78 @@ from orchestrator.store.trusted import sound_results
 
 if TYPE_CHECKING:
     from orchestrator.plan.compile import Plan
+    from orchestrator.plan.measured import Speeds
 
 #: Kind, backbone, data set and, for an attack, its name: jobs that should take equally long.
 Group = tuple[str, ...]
 
+_TIMED = ("seconds", "device", "precision", "gpu_share", "finished_at")
+_TRAINED = (*_TIMED, "spec", "train_images")
+_ATTACKED = ["job", "finetune_job", "backbone", "dataset", "attack", "attack_params", "gradient", "n", "forwards"]
+_ATTACKED += ["backwards", "gpu_peak", "gpu_total", *_TIMED]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoreSurvey:
-    """The cells and models that are done in a store, and the measured time and memory by the group of the job."""
+    """The cells and models that are done in a store, and how long and how large its jobs were."""
 
     done_cells: set[str] = dataclasses.field(default_factory=set)
     done_models: set[str] = dataclasses.field(default_factory=set)
     #: Models with a record but without weights.
     bare_models: set[str] = dataclasses.field(default_factory=set)
-    #: The median of seconds, and the peak of GPU memory with the GPU's own, both in bytes.
-    seconds: dict[Group, float] = dataclasses.field(default_factory=dict)
+    #: Of each finished training's record, by its key, and of a row of each finished attack job, what its time is about.
+    trained: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    attacked: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    #: The peak of GPU memory with the GPU's own, both in bytes.
     memory: dict[Group, Memory] = dataclasses.field(default_factory=dict)
 
     def estimates(self, jobs: Iterable[Job]) -> dict[str, float]:
-        """Seconds of each job by its key: the measured median of its group, else the job's stated default."""
-        return {job.key: self.seconds.get(job.group, job.default_seconds) for job in jobs}
+        """Seconds of each job by its key: its stated ones, times the ratio of the most similar jobs of the store."""
+        return {job.key: job.loading + job.default_seconds * self.ratio(job) for job in jobs}
+
+    def ratio(self, job: Job) -> float:
+        """Measured over stated seconds of the store's jobs that are most similar; 1 where there is none."""
+        return self.speeds.ratios.get(self.similar(job), 1.0)
+
+    def similar(self, job: Job) -> Pace:
+        """The longest beginning of the job's pace that was measured, on its kind of device; () where none was."""
+        return self.speeds.similar(job.pace)
+
+    @functools.cached_property
+    def speeds(self) -> Speeds:
+        """How fast the store's jobs were."""
+        # Imports torch, which what only reads a store does without.
+        from orchestrator.plan.measured import speeds
+
+        return speeds(self.trained, self.attacked)
 
 
 def survey_store(store: Store) -> StoreSurvey:
     """Read `store` once. A file that cannot be trusted counts as not done and is named in `store.skipped`."""
     records, done = store.models()
     survey = StoreSurvey(done_models=done, bare_models=set(records) - done)
-    times: dict[Group, list[float]] = {}
-    for record in records.values():
+    for key, record in records.items():
         spec = record["spec"]
-        group: Group = (spec["kind"], spec["backbone"]["name"], spec["dataset"]["name"])
-        times.setdefault(group, []).append(record["seconds"])
-        _peak(survey.memory, group, record.get("gpu_peak"), record.get("gpu_total"))
-    columns = ["job", "backbone", "dataset", "attack", "seconds", "gpu_peak", "gpu_total"]
-    for rows in sound_results(store, ["cell", *columns]):
+        _peak(survey.memory, (spec["kind"], spec["backbone"]["name"], spec["dataset"]["name"]), record)
+        survey.trained[key] = {name: record.get(name) for name in _TRAINED}
+    for rows in sound_results(store, ["cell", "epsilon", *_ATTACKED]):
         survey.done_cells.update(rows["cell"].to_pylist())
         # All rows of a job have the same time.
         jobs = to_numpy(pc.dictionary_encode(single(rows["job"])).indices)
-        firsts = to_arrow(np.unique(jobs, return_index=True)[1])
-        for row in rows.select(columns).take(firsts).to_pylist():
-            group = ("attack", row["backbone"], row["dataset"], row["attack"])
-            if row["seconds"] is not None:
-                times.setdefault(group, []).append(row["seconds"])
-            _peak(survey.memory, group, row["gpu_peak"], row["gpu_total"])
-    survey.seconds.update({group: median(seconds) for group, seconds in times.items()})
+        firsts = np.unique(jobs, return_index=True)[1]
+        above, clean = _epsilons(jobs, to_numpy(single(rows["epsilon"])), len(firsts))
+        for number, row in enumerate(rows.select(_ATTACKED).take(to_arrow(firsts)).to_pylist()):
+            _peak(survey.memory, ("attack", row["backbone"], row["dataset"], row["attack"]), row)
+            survey.attacked.append(row | {"above": int(above[number]), "clean": bool(clean[number])})
     return survey
+
+
+def _epsilons(jobs: npt.NDArray[Any], epsilons: npt.NDArray[Any], count: int) -> tuple[npt.NDArray[Any], ...]:
+    """For each of `count` jobs the number of different epsilons above 0, and whether there is 0."""
+    values, places = np.unique(epsilons, return_inverse=True)
+    pairs = np.unique(jobs.astype(np.int64) * len(values) + places)
+    owners, above = pairs // len(values), values[pairs % len(values)] > 0
+    return np.bincount(owners[above], minlength=count), np.bincount(owners[~above], minlength=count) > 0
 
 
 @contextlib.contextmanager
@@ -114,7 +141,8 @@ def unshared(plan: Plan, seconds: Mapping[str, float], survey: StoreSurvey) -> f
     for job in plan.jobs.values():
         if job.kind == "attack":
             model = models.get(job.spec["model"])
-            duration = seconds[model.key] if model else survey.seconds.get(("finetune", *job.group[1:3]), 0.0)
+            done = survey.trained.get(job.spec["model"], {"seconds": 0.0})
+            duration = seconds[model.key] if model else done["seconds"]
             amount = model.resources.gpu or model.resources.cpu if model else 1.0
             added += len(job.spec["points"]) * duration * (1.0 if amount == "auto" else amount)
     for model in models.values():
@@ -123,7 +151,8 @@ def unshared(plan: Plan, seconds: Mapping[str, float], survey: StoreSurvey) -> f
     return max(0.0, added) / 3600
 
 
-def _peak(memory: dict[Group, Memory], group: Group, peak: int | None, total: int | None) -> None:
+def _peak(memory: dict[Group, Memory], group: Group, job: Mapping[str, Any]) -> None:
+    peak, total = job.get("gpu_peak"), job.get("gpu_total")
     if peak and total:
         before = memory.get(group, (0, total))
         memory[group] = (max(peak, before[0]), min(total, before[1]))

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.jobs.job import STAGES
+from orchestrator.jobs.job import STAGES, Job
 from orchestrator.plan.compile import Plan
-from orchestrator.plan.cost import CORE, GPU
 from orchestrator.plan.estimate import StoreSurvey, hours, longest_chain, unshared
 
 
 def show(plan: Plan, survey: StoreSurvey, console: Console) -> None:
     """Print cells and jobs, done and missing, and the hours of the missing jobs with the source of the estimates."""
-    seconds = survey.estimates(plan.jobs.values())
-    table = Table("", "jobs", "GPU hours", "CPU hours", title=f"{plan.grid}: {len(plan.cells)} cells")
+    seconds, every = survey.estimates(plan.jobs.values()), list(plan.jobs.values())
+    columns = ("", "jobs", "GPU hours", "CPU hours", "measured")
+    table = Table(*columns, title=f"{plan.grid}: {len(plan.cells)} cells")
+
+    def line(name: str, jobs: Sequence[Job]) -> None:
+        amounts = (f"{hours(jobs, seconds, resource):.2f}" for resource in ("gpu", "cpu"))
+        table.add_row(name, str(len(jobs)), *amounts, _measured(jobs, seconds, survey))
+
     for stage in STAGES:
-        jobs = [job for job in plan.jobs.values() if job.kind == stage]
-        table.add_row(stage, str(len(jobs)), f"{hours(jobs, seconds, 'gpu'):.2f}", f"{hours(jobs, seconds, 'cpu'):.2f}")
+        line(stage, [job for job in every if job.kind == stage])
     table.add_section()
     for position, name in enumerate(plan.experiments):
-        jobs = [job for job in plan.jobs.values() if job.experiment == position]
-        gpu, cpu = hours(jobs, seconds, "gpu"), hours(jobs, seconds, "cpu")
-        table.add_row(f"experiment {name}", str(len(jobs)), f"{gpu:.2f}", f"{cpu:.2f}")
+        line(f"experiment {name}", [job for job in every if job.experiment == position])
     table.add_section()
-    every = list(plan.jobs.values())
-    gpu, cpu = hours(every, seconds, "gpu"), hours(every, seconds, "cpu")
-    table.add_row("all", str(len(every)), f"{gpu:.2f}", f"{cpu:.2f}")
+    line("all", every)
     console.print(table)
     say = console.print
     say(f"done already: {len(plan.done)} cells; missing: {plan.missing} cells, {len(plan.jobs)} jobs", highlight=False)
@@ -37,10 +39,37 @@ def show(plan: Plan, survey: StoreSurvey, console: Console) -> None:
     )
     chain = longest_chain(plan, seconds)
     say(f"longest chain of dependent jobs: {chain / 3600:.2f} hours, on any number of GPUs")
-    guessed = [job for job in every if job.group not in survey.seconds]
-    say(f"times: {len(every) - len(guessed)} jobs from measurements in this store, {len(guessed)} from stated defaults")
-    if guessed:
-        say(
-            f"the defaults count multiply-adds, {GPU:.0e} a second on a GPU and {CORE:.0e} on a core; they are no "
-            f"measurements: plan again after the first jobs of each kind"
+    _say_sources(every, seconds, survey, console)
+
+
+def _measured(jobs: Sequence[Job], seconds: Mapping[str, float], survey: StoreSurvey) -> str:
+    """The part of the jobs' time that jobs of the same network, precision, and rule or attack were measured for."""
+    total = sum(seconds[job.key] for job in jobs)
+    known = sum(seconds[job.key] for job in jobs if len(survey.similar(job)) == len(job.pace) > 0)
+    return f"{known / total:.0%}" if total else ""
+
+
+def _say_sources(jobs: Sequence[Job], seconds: Mapping[str, float], survey: StoreSurvey, console: Console) -> None:
+    """Print where the times come from, and what they are by precision and device."""
+    assumed = [job for job in jobs if not survey.similar(job)]
+    known = [job for job in jobs if len(survey.similar(job)) == len(job.pace) > 0]
+    alike = len(jobs) - len(assumed) - len(known)
+    words = f"times: {len(known)} jobs from measurements in this store, {alike} from those of another network, rule or "
+    console.print(f"{words}attack, {len(assumed)} assumed", highlight=False)
+    by_kind: dict[str, list[Job]] = {}
+    for job in jobs:
+        kind, wanted, precision, *_ = job.pace
+        measured = survey.similar(job)
+        device = measured[1] if measured else "a core" if wanted == "cpu" else "an H100, assumed"
+        device += f" in the place of {wanted}" if device.startswith("an ") and wanted not in ("", "H100") else ""
+        by_kind.setdefault(f"{kind} in {precision} on {device}", []).append(job)
+    for kind, alike_jobs in by_kind.items():
+        resource = "cpu" if alike_jobs[0].pace[1] == "cpu" else "gpu"
+        amount = hours(alike_jobs, seconds, resource)
+        console.print(f"  {amount:.2f} {resource.upper()} hours: {kind}", highlight=False)
+    if assumed:
+        console.print(
+            "assumed speeds are those of an H100 and of cores of one cloud CPU (docs/performance.md), and no image is "
+            "taken to be lost early: plan again after the first jobs of each kind",
+            highlight=False,
         )

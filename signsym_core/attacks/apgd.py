@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from signsym_core.attacks.ball import projected, within_ball
-from signsym_core.attacks.base import Attack
+from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.margins import dlr, runners_up, targeted_dlr
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import require
@@ -145,6 +145,11 @@ class APGD(Attack):
     def step(self, epsilon: float) -> float:
         """The first step; later ones are shorter."""
         return 2 * epsilon
+
+    def cost(self, epsilons: int, clean: bool) -> Cost:
+        # A run looks at its start too; the clean outputs say which images are lost already.
+        runs = self.steps_taken() // self.steps
+        return Cost(forwards=1 + epsilons, gradients=epsilons * (self.steps_taken() + runs))
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from signsym_core.attacks.apgd import APGD
 from signsym_core.attacks.ball import within_ball
-from signsym_core.attacks.base import Attack
+from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.fab import FAB
 from signsym_core.attacks.margins import margin
 from signsym_core.attacks.problem import Problem
@@ -77,5 +77,8 @@ class AutoAttack(Attack):
         """The first step of APGD; later ones are shorter."""
         return 2 * epsilon
 
-    def cost(self, epsilons: int) -> float:
-        return super().cost(epsilons) + epsilons * self.queries + FAB(steps=self.steps, targets=self.targets).cost(0)
+    def cost(self, epsilons: int, clean: bool) -> Cost:
+        # Of a model with four classes and more. Members share the clean outputs, and their proposals are scored.
+        costs = [member.cost(epsilons, clean) for member in self.members(4)]
+        forwards = 1 + sum(cost.forwards - 1 for cost in costs) + epsilons
+        return Cost(forwards=forwards, gradients=sum(cost.gradients for cost in costs))

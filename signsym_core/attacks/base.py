@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -15,6 +15,15 @@ from signsym_core.arithmetic import Precision
 from signsym_core.attacks.ball import Norm
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import Member, neutral
+
+
+class Cost(NamedTuple):
+    """Passes of one image through the model."""
+
+    #: Forward passes, beside those of the gradients.
+    forwards: float
+    #: Gradients, each a forward and a backward pass.
+    gradients: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +62,9 @@ class Attack(Member, ABC):
         """Length of one step, L∞, in the [0, 1] pixel range; 0 where there is none."""
         return 0.0
 
-    def cost(self, epsilons: int) -> float:
-        """Forward passes per image for so many epsilons, a backward pass counting as two; used to estimate time."""
-        return epsilons * (1 + 3 * self.steps_taken())
+    def cost(self, epsilons: int, clean: bool) -> Cost:
+        """The passes of an image that is never lost, for so many epsilons above 0 and, with `clean`, for 0 too.
+
+        The scoring of each epsilon's image is among them. Used to estimate time.
+        """
+        return Cost(forwards=epsilons + clean, gradients=epsilons * self.steps_taken())

@@ -89,10 +89,9 @@ class Boundary(MinimisationAttack):
             length *= factor
         record[factor != 1] = torch.nan
 
-    def cost(self, epsilons: int) -> float:
+    def needed(self) -> float:
         # A start takes up to fifty decisions.
-        needed = 50 + self.steps * (1 + 1 / _EVERY)
-        return epsilons + (needed if self.queries is None else min(needed, self.queries))
+        return 50 + self.steps * (1 + 1 / _EVERY)
 
 
 def _proposals(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from signsym_core.attacks.ball import sizes
-from signsym_core.attacks.base import Attack
+from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.margins import gap, runners_up
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import require
@@ -91,8 +91,10 @@ class FAB(Attack):
         """NaN: the step length is the distance to the boundary."""
         return math.nan
 
-    def cost(self, epsilons: int) -> float:
-        return epsilons + 4 * self.steps_taken()
+    def cost(self, epsilons: int, clean: bool) -> Cost:
+        # A walk for all epsilons, which looks at the image after each step.
+        steps = self.steps_taken() if epsilons else 0
+        return Cost(forwards=1 + steps + epsilons, gradients=steps)
 
 
 def onto_plane(x: Tensor, slope: Tensor, missing: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import Tensor
 
-from signsym_core.attacks.base import Attack
+from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.problem import Problem
 
 
@@ -27,3 +27,7 @@ class FGSM(Attack):
 
     def step(self, epsilon: float) -> float:
         return epsilon
+
+    def cost(self, epsilons: int, clean: bool) -> Cost:
+        # The pass of the gradient has the clean outputs too.
+        return Cost(forwards=epsilons or int(clean), gradients=min(epsilons, 1))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from signsym_core import seeds
 from signsym_core.attacks import foolboxclasses
 from signsym_core.attacks.ball import Norm, sizes
-from signsym_core.attacks.base import Attack
+from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.foolboxclasses import BY_GRADIENT, DETERMINISTIC, PREFIX, STARTS, classes, library, minimises
 from signsym_core.attacks.problem import Problem, Told
 from signsym_core.registry import UnknownNameError, coerce, neutral, require, unknown
@@ -144,7 +144,7 @@ class FoolboxAttack(Attack):
             return float(absolute)
         return epsilon * (float(relative) if relative is not None else self.steps_taken())
 
-    def cost(self, epsilons: int) -> float:
+    def cost(self, epsilons: int, clean: bool) -> Cost:
         rounds = self._value("steps") or self._value("repeats") or 1
         if self._value("initial_const"):
             rounds *= self._value("binary_search_steps")
@@ -153,8 +153,10 @@ class FoolboxAttack(Attack):
             rounds = self._value("initial_gradient_eval_steps") * rounds**1.5 * 2 / 3
         if "candidates" in self.parameters():
             rounds *= max(1, (self._value("candidates") or 10) - 1)
-        passes = float(rounds * (3 if "white-box" in self.tags else 1))
-        return epsilons + passes if minimises(self.foolbox) else epsilons * (1 + passes)
+        runs = min(epsilons, 1) if minimises(self.foolbox) else epsilons
+        passes, follows = float(runs * rounds), "white-box" in self.tags
+        forwards = (0 if follows else passes) + epsilons + clean
+        return Cost(forwards=forwards, gradients=passes if follows else 0)
 
     def _value(self, name: str) -> Any:
         """The parameter `name`; None where the attack has none of that name."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from signsym_core.attacks.ball import projected
-from signsym_core.attacks.base import Attack
+from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.signsteps import SignSteps
 from signsym_core.registry import require
@@ -75,6 +75,10 @@ class HAG(SignSteps):
 
         return -problem.gradient_of(loss, current)
 
+    def cost(self, epsilons: int, clean: bool) -> Cost:
+        # The loss compares with the clean outputs.
+        return super().cost(epsilons, clean=True)
+
 
 #: tanh's slope over ten equal parts of the iterations.
 SCHEDULE = (0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -129,6 +133,10 @@ class HAGSAAT(Attack):
     def step(self, epsilon: float) -> float:
         """NaN: the step length depends on the gradient."""
         return math.nan
+
+    def cost(self, epsilons: int, clean: bool) -> Cost:
+        # The loss compares with the clean outputs.
+        return super().cost(epsilons, clean=True)
 
 
 def schedule(steps: int) -> list[float]:

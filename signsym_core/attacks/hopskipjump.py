@@ -80,10 +80,9 @@ class HopSkipJump(MinimisationAttack):
             best, least = torch.where(_column(nearer, best), current, best), torch.where(nearer, distances, least)
         return best
 
-    def cost(self, epsilons: int) -> float:
+    def needed(self) -> float:
         # A start and a search for the boundary take up to fifty decisions each.
-        needed = 50 + sum(self._evaluations(step) + 50 for step in range(self.steps))
-        return epsilons + (needed if self.queries is None else min(needed, self.queries))
+        return 50 + sum(self._evaluations(step) + 50 for step in range(self.steps))
 
     def _evaluations(self, step: int) -> int:
         return int(min(self.first_evaluations * math.sqrt(step + 1), self.most_evaluations))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from signsym_core.attacks.ball import sizes
-from signsym_core.attacks.base import Attack
+from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.problem import Problem, Told
 from signsym_core.registry import require
 
@@ -74,6 +74,14 @@ class MinimisationAttack(Attack):
 
         `originals` are the clean images, `places` [m] their positions in the oracle's block.
         """
+
+    @abstractmethod
+    def needed(self) -> float:
+        """Queries of an image that no budget ends."""
+
+    def cost(self, epsilons: int, clean: bool) -> Cost:
+        needed = self.needed() if self.queries is None else min(self.needed(), self.queries)
+        return Cost(forwards=epsilons + (needed if epsilons else 1), gradients=0)
 
     def minimise(self, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
         """The adversarial images, their distances float64 [n], and the queries int64 [n] of each."""

@@ -7,7 +7,7 @@ import dataclasses
 from torch import Tensor
 
 from signsym_core.attacks.ball import within_ball
-from signsym_core.attacks.base import Attack
+from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import require
 
@@ -52,5 +52,6 @@ class Noise(Attack):
             scores = scores.index_copy(0, places[better], new_scores[better])
         return best
 
-    def cost(self, epsilons: int) -> float:
-        return epsilons * self.draws
+    def cost(self, epsilons: int, clean: bool) -> Cost:
+        draws = self.draws if self.draws > 1 else 0
+        return Cost(forwards=epsilons * (1 + draws) + clean, gradients=0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from signsym_core.attacks.ball import projected
-from signsym_core.attacks.base import Attack
+from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.hag import schedule, slopes
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.signsteps import SignSteps
@@ -82,6 +82,10 @@ class SDHA(SignSteps):
             return sdha_distance(smooth, problem.labels[places], train, self.sharpness, self.power).sum()
 
         return problem.gradient_of(loss, current)
+
+    def cost(self, epsilons: int, clean: bool) -> Cost:
+        # The loss is scaled by the clean outputs.
+        return super().cost(epsilons, clean=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from signsym_core.attacks.base import Attack
+from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.margins import margin
 from signsym_core.attacks.problem import Problem, Told
 from signsym_core.registry import require
@@ -97,8 +97,9 @@ class Square(Attack):
         share = self.first_share / 2 ** sum(position > after for after in _HALVINGS)
         return min(max(round(math.sqrt(share * height * width)), 1), height, width)
 
-    def cost(self, epsilons: int) -> float:
-        return epsilons * self.queries
+    def cost(self, epsilons: int, clean: bool) -> Cost:
+        # The clean images are the first query of every epsilon.
+        return Cost(forwards=1 + epsilons * self.queries, gradients=0)
 
 
 def _signs(uniform: Tensor) -> Tensor:

@@ -20,10 +20,6 @@ class AlexNet(Backbone):
     head = "classifier.6"
     published = "AlexNet_Weights"
 
-    @property
-    def multiply_adds(self) -> float:
-        return 0.71e9
-
     def network(self, channels: int) -> nn.Module:
         from torchvision import models
 

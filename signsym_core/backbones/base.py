@@ -64,11 +64,6 @@ class Backbone(Member, ABC):
     #: Prefix of the names of torchvision's published weights, such as "ResNet18_Weights"; None where there are none.
     published: ClassVar[str | None] = None
 
-    @property
-    def multiply_adds(self) -> float:
-        """Multiply-adds of a forward pass of one image of 224 x 224 pixels, used only to estimate time."""
-        return 1e9
-
     @abstractmethod
     def network(self, channels: int) -> nn.Module:
         """The network with its last layer as published, for images of so many channels.

@@ -20,10 +20,6 @@ class ConvNeXtTiny(Backbone):
     head = "classifier.2"
     published = "ConvNeXt_Tiny_Weights"
 
-    @property
-    def multiply_adds(self) -> float:
-        return 4.46e9
-
     def network(self, channels: int) -> nn.Module:
         from torchvision import models
 

@@ -67,9 +67,5 @@ class LSTM(Backbone):
     def __post_init__(self) -> None:
         require(1 <= self.hidden <= 4096, "hidden", "a whole number in 1 .. 4096", self.hidden)
 
-    @property
-    def multiply_adds(self) -> float:
-        return 224.0 * 4 * self.hidden * (3 * 224 + self.hidden)
-
     def network(self, channels: int) -> LongShortTermMemory:
         return LongShortTermMemory(channels, self.hidden)

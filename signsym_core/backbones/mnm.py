@@ -136,10 +136,5 @@ class MNM(Backbone):
         require(1 <= self.layers <= 16, "layers", "a whole number in 1 .. 16", self.layers)
         require(self.consistency >= 0, "consistency", "a number, at least 0", self.consistency)
 
-    @property
-    def multiply_adds(self) -> float:
-        controller = 4 * self.hidden * (3 * 224 + self.width + self.hidden) + self.hidden * (3 * self.width + 1)
-        return 224.0 * (controller + self.layers * self.width**2 * 3)
-
     def network(self, channels: int) -> MemoryNetwork:
         return MemoryNetwork(channels, self.hidden, self.width, self.layers, self.consistency)

@@ -20,10 +20,6 @@ class ResNet18(Backbone):
     head = "fc"
     published = "ResNet18_Weights"
 
-    @property
-    def multiply_adds(self) -> float:
-        return 1.81e9
-
     def network(self, channels: int) -> nn.Module:
         from torchvision import models
 

@@ -20,10 +20,6 @@ class ResNet50(Backbone):
     head = "fc"
     published = "ResNet50_Weights"
 
-    @property
-    def multiply_adds(self) -> float:
-        return 4.09e9
-
     def network(self, channels: int) -> nn.Module:
         from torchvision import models
 

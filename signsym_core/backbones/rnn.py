@@ -63,9 +63,5 @@ class RNN(Backbone):
     def __post_init__(self) -> None:
         require(1 <= self.hidden <= 4096, "hidden", "a whole number in 1 .. 4096", self.hidden)
 
-    @property
-    def multiply_adds(self) -> float:
-        return 224.0 * self.hidden * (3 * 224 + self.hidden)
-
     def network(self, channels: int) -> Recurrence:
         return Recurrence(channels, self.hidden)

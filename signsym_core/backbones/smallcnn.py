@@ -33,10 +33,6 @@ class SmallCNN(Backbone):
     def __post_init__(self) -> None:
         require(1 <= self.width <= 1024, "width", "a whole number in 1 .. 1024", self.width)
 
-    @property
-    def multiply_adds(self) -> float:
-        return 4.8e8 * (self.width / 16) ** 2
-
     def network(self, channels: int) -> nn.Module:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = channels

@@ -82,10 +82,5 @@ class SNN(Backbone):
         require(0 <= self.beta <= 1, "beta", "a number in [0, 1]", self.beta)
         require(self.slope > 0, "slope", "a number above 0", self.slope)
 
-    @property
-    def multiply_adds(self) -> float:
-        w = self.width
-        return self.steps * 224.0**2 * 9 * (3 * w + w * w + (2 * w * w + 4 * w * w) / 4)
-
     def network(self, channels: int) -> SpikingNetwork:
         return SpikingNetwork(channels, self.width, self.steps, self.beta, self.slope)

@@ -20,10 +20,6 @@ class VGG16(Backbone):
     head = "classifier.6"
     published = "VGG16_Weights"
 
-    @property
-    def multiply_adds(self) -> float:
-        return 15.5e9
-
     def network(self, channels: int) -> nn.Module:
         from torchvision import models
 

@@ -21,10 +21,6 @@ class ViTB16(Backbone):
     head = "heads.head"
     published = "ViT_B_16_Weights"
 
-    @property
-    def multiply_adds(self) -> float:
-        return 17.6e9
-
     def network(self, channels: int) -> nn.Module:
         from torchvision import models
 

@@ -130,6 +130,9 @@ class DataSource(Member, ABC):
 
     #: Expected numbers of training and test images, known without reading the data.
     stated: ClassVar[tuple[int, int]] = (50_000, 10_000)
+    #: How many classes they have, and height and width of an image, where these are known without reading the data.
+    stated_classes: ClassVar[int | None] = None
+    stated_sides: ClassVar[tuple[int, int] | None] = None
     #: Splits that the parameter `split` may name, each with its numbers of training and test images; `load` makes them.
     named_splits: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType({})
     #: Where its files come from; the default is for the user's files.
@@ -203,6 +206,14 @@ class DataSource(Member, ABC):
     def counts(self) -> tuple[int, int]:
         """Approximate numbers of training and test images, used only to estimate time."""
         train, test = self.named_splits.get(self.split or "", self.stated)
+        classes = self.stated_classes if self.classes is None else len(self.classes)
+        drawn = per_class(self.split or "")
+        if drawn is not None and classes is not None:
+            train, test = (count * classes for count in drawn)
+        elif self.classes is not None and self.stated_classes is not None:
+            train, test = (round(count * len(self.classes) / self.stated_classes) for count in (train, test))
+        if self.validation_images is not None and self.split not in self.named_splits:
+            train = max(1, train - self.validation_images)
         return min(train, self.train_images or train), min(test, self.test_images or test)
 
     @property

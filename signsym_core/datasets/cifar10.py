@@ -27,6 +27,8 @@ class CIFAR10(DataSource):
     label = "CIFAR-10"
     citation = "Krizhevsky 2009, Learning multiple layers of features from tiny images"
     stated = (50_000, 10_000)
+    stated_classes = 10
+    stated_sides = (32, 32)
     origin = Origin(
         url="https://www.cs.toronto.edu/~kriz/cifar.html (downloaded automatically where the network allows)",
         licence="none stated; its author asks for a citation",

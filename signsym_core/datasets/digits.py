@@ -23,6 +23,8 @@ class Digits(DataSource):
     citation = "Alpaydin, Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository"
     tags = frozenset({"offline"})
     stated = (1_348, 449)
+    stated_classes = 10
+    stated_sides = (8, 8)
     origin = Origin(
         url="https://archive.ics.uci.edu/dataset/80 (a part of it comes with scikit-learn)",
         licence="CC BY 4.0",

@@ -22,6 +22,7 @@ class ImageNet(FileSource):
     label = "ImageNet"
     citation = "Russakovsky et al. 2015, ImageNet Large Scale Visual Recognition Challenge, 1409.0575"
     stated = (1_281_167, 50_000)
+    stated_classes = 1_000
     origin = Origin(
         url="https://image-net.org/challenges/LSVRC/2012 (an account is needed)",
         licence="for non-commercial research and teaching, by ImageNet's terms of access",

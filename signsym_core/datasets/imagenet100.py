@@ -52,6 +52,7 @@ class ImageNet100(FileSource):
     label = "ImageNet-100"
     citation = "Cao, Long, Wang, Yu 2017, HashNet: deep learning to hash by continuation, 1702.00758"
     stated = (13_000, 5_000)
+    stated_classes = 100
     origin = ImageNet.origin
     named_splits = MappingProxyType({authors_2024.NAME: (13_000, 2_500)})
 

@@ -159,20 +159,30 @@ def row(output, kind):
 
 
 def test_the_plans_table_has_jobs_and_hours_of_each_kind(tiny, tmp_path, capsys):
-    settings = ["--set", "experiments.0.resources={gpu: 0.5, cpu: 2}"]
+    # Fine-tunes that take hours, on half a GPU.
+    sets = ["experiments.0.resources={gpu: 0.5, cpu: 2}", "experiments.0.finetune.epochs=2000000"]
+    settings = [word for value in sets for word in ("--set", value)]
     assert main(["plan", str(tiny), "--storage", str(tmp_path / "store"), *settings]) == 0
     output = capsys.readouterr().out
-    plan = compile_plan(load(tiny), set(), set())
+    plan = compile_plan(load(tiny, sets), set(), set())
     for kind, jobs in (("pretrain", 1), ("finetune", 3), ("attack", 13)):
-        # So little work takes the stated 3 s that every job takes.
-        hours = jobs * 3 / 3600
-        assert row(output, kind) == [jobs, pytest.approx(0.5 * hours, abs=0.006), pytest.approx(2 * hours, abs=0.006)]
+        hours = sum(job.default_seconds for job in plan.jobs.values() if job.kind == kind) / 3600
+        assert row(output, kind) == [
+            jobs,
+            pytest.approx(0.5 * hours, abs=0.006),
+            pytest.approx(2 * hours, abs=0.006),
+            0,
+        ]
+    assert row(output, "finetune")[1] > 1
     assert row(output, "experiment 1: classification, digits")[1:] == row(output, "all")
     assert len(plan.jobs) == row(output, "all")[0] == 17
-    # Three fine-tunes for 27 cells: 24 more of 3 s on half a GPU each.
-    assert "would take 0.0 hours more" in output
+    # Three fine-tunes for 27 cells: 24 more.
+    saved = float(re.search(r"would take ([\d.]+) hours more", output)[1])
+    assert saved == pytest.approx(8 * row(output, "finetune")[1], abs=0.1)
     assert "done already: 0 cells; missing: 27 cells, 17 jobs" in output
-    assert "times: 0 jobs from measurements in this store, 17 from stated defaults" in output
+    assert "times: 0 jobs from measurements in this store" in output
+    assert "17 assumed" in output
+    assert f"{row(output, 'finetune')[1]:.2f} GPU hours: training in tf32 on an H100, assumed" in output
 
 
 @pytest.mark.parametrize(

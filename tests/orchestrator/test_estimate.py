@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 
 import pytest
 import storerows
+from torch import nn
 
 from orchestrator.gridfile.cells import Stages
 from orchestrator.gridfile.grid import load
 from orchestrator.jobs.job import STAGES, Resources
-from orchestrator.plan import cost
+from orchestrator.plan import cost, measured
 from orchestrator.plan.compile import compile_plan
-from orchestrator.plan.estimate import hours, longest_chain, survey_store, surveying, unshared
-from orchestrator.store import Store
+from orchestrator.plan.estimate import StoreSurvey, hours, longest_chain, survey_store, surveying, unshared
+from orchestrator.plan.rates import CORE, H100, Device, Network, network_of
+from orchestrator.store import Store, tables
 from orchestrator.store.apart import apart
+from signsym_core.attacks import ATTACKS
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
 from signsym_core.finetune import FineTune
+from signsym_core.tasks.classification import Classification
 
 
 @pytest.fixture
@@ -26,30 +31,111 @@ def plan(tiny):
     return compile_plan(load(tiny), set(), set())
 
 
-def put(store, plan, seconds):
-    """Results of the plan's attack jobs, and the records of its models, that took so long."""
-    for key, job in plan.jobs.items():
-        if job.kind == "attack":
-            more = {"backbone": job.group[1], "dataset": job.group[2], "attack": job.group[3]}
-            storerows.put(store, key, key, seconds=seconds["attack"], gpu_peak=5, gpu_total=10, **more)
-        else:
-            store.save_model(key, {}, storerows.record(key, dict(job.spec), seconds[job.kind]))
+def put(store, jobs, slower, device="cpu x 1", **more):
+    """Finished jobs that took `slower(job)` times as long as was stated."""
+    for key, job in jobs.items():
+        ran = {"device": device, "precision": job.pace[2], "seconds": job.default_seconds * slower(job)} | more
+        if job.kind != "attack":
+            store.save_model(key, {}, storerows.record(key, dict(job.spec)) | ran)
+            continue
+        _, backbone, dataset, attack = job.group
+        epsilons = {epsilon for _, epsilon, _ in job.spec["points"]}
+        above = sum(epsilon > 0 for epsilon in epsilons)
+        made = cost.passes(ATTACKS.build(attack), job.spec["gradient"], above, len(epsilons) > above)
+        ran |= {"backbone": backbone, "dataset": dataset, "attack": attack, "finetune_job": job.spec["model"]}
+        ran |= {"n": 60, "forwards": int(60 * sum(made)), "backwards": int(60 * made.gradients)}
+        ran |= {"gpu_peak": 5, "gpu_total": 10, "job": key, "hits": 30}
+        cells = {f"{key} {epsilon}": epsilon for epsilon in epsilons}
+        outcomes = [row for cell in cells for row in storerows.outcomes(cell, 60, 30)]
+        store.write_table("outcomes", key, outcomes, tables.OUTCOMES)
+        rows = [
+            storerows.result(cell, epsilon=epsilon, gradient=job.spec["gradient"], **ran)
+            for cell, epsilon in cells.items()
+        ]
+        store.write_table("results", key, rows, tables.RESULTS)
 
 
-def test_what_was_measured_goes_before_what_is_stated(plan, tmp_path):
-    store = Store(str(tmp_path))
-    before = survey_store(store).estimates(plan.jobs.values())
-    assert before == {key: job.default_seconds for key, job in plan.jobs.items()}
-    put(store, plan, {"pretrain": 7.0, "finetune": 5.0, "attack": 2.0})
+def slowly(job):
+    """How many times slower than stated each kind of job was."""
+    return {"training": 7.0, "attack": 2.0}[job.pace[0]] * (1.5 if job.pace[-1] == "pgd" else 1)
+
+
+def test_a_plan_is_what_was_stated_times_how_much_slower_the_store_was(plan, tmp_path):
+    store, jobs = Store(str(tmp_path)), plan.jobs.values()
+    stated = {key: job.default_seconds for key, job in plan.jobs.items()}
+    assert survey_store(store).estimates(jobs) == stated
+    put(store, plan.jobs, slowly)
     found = survey_store(store)
-    assert set(found.estimates(plan.jobs.values()).values()) == {7.0, 5.0, 2.0}
+    assert found.estimates(jobs) == pytest.approx({job.key: slowly(job) * stated[job.key] for job in jobs})
     assert found.memory["attack", "smallcnn", "digits", "pgd"] == (5, 10)
     assert found.done_models == {key for key, job in plan.jobs.items() if job.kind != "attack"}
 
 
+def test_a_measured_size_says_how_fast_another_one_is(tiny, plan, tmp_path):
+    """Twice the side, other epsilons and steps, an attack and a rule that were not measured; not another device."""
+    store = Store(str(tmp_path))
+    put(store, plan.jobs, slowly)
+    found = survey_store(store)
+    attacks = "[{name: [fgsm, bim], epsilon: [0.1, 0.2]}, {name: pgd, steps: 50, epsilon: 0.1}]"
+    sets = ["experiments.0.dataset.size=16", f"experiments.0.attacks={attacks}", "experiments.0.rule=[usf, fa]"]
+    larger = compile_plan(load(tiny, sets), set(), set()).jobs.values()
+    for job in larger:
+        # Of an attack without measurements: the median of all attacks on the network.
+        expected = 2.0 if job.pace[-1] == "bim" else slowly(job)
+        assert found.ratio(job) == pytest.approx(expected), job.title
+        assert (len(found.similar(job)) == len(job.pace)) == (job.pace[-1] not in ("bim", "fa"))
+    for setting in ("gpu: 1", "gpu: 1, accelerator_type: A100"):
+        on_gpu = compile_plan(load(tiny, [f"experiments.0.resources={{{setting}}}"]), set(), set()).jobs.values()
+        assert {found.similar(job) for job in on_gpu} == {()}
+
+
+def test_the_gpu_that_was_measured_is_the_one_that_is_asked_for(tiny, tmp_path):
+    store = Store(str(tmp_path))
+
+    def jobs(resources):
+        return compile_plan(load(tiny, [f"experiments.0.resources={{{resources}}}"]), set(), set()).jobs
+
+    put(store, jobs("gpu: 1"), lambda job: 3.0, "NVIDIA A100-SXM4-80GB", gpu_share=1.0)
+    found = survey_store(store)
+    for resources in ("gpu: 1", "gpu: auto", "gpu: 1, accelerator_type: A100-80G", "gpu: 1, accelerator_type: A100"):
+        assert all(found.ratio(job) == pytest.approx(3.0) for job in jobs(resources).values())
+    half = jobs("gpu: 0.5")
+    for key, job in jobs("gpu: 1").items():
+        assert half[key].default_seconds == pytest.approx(2 * job.default_seconds)
+    assert {found.ratio(job) for job in jobs("gpu: 1, accelerator_type: H100").values()} == {1.0}
+    assert not measured.is_kind("NVIDIA A100-SXM4-80GB", "A10")
+
+
+def took(seconds, share, end, planned=10.0):
+    return measured.Took(pace=("a", "b", "c"), seconds=seconds, share=share, end=end, planned=planned, made=planned)
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        # Four at once on a quarter each; one alone with a quarter of the memory; one that had the GPU.
+        [took(40, 0.25, 40)] * 4,
+        [took(10, 0.25, 40)],
+        [took(10, 1.0, 40)],
+        # Two at once, then the longer one alone for as long again: 10 s of 20, and all of 10 s.
+        [took(20, 0.5, 20), took(30, 0.5, 30, planned=20.0)],
+        # Without a time when it ended: as if it had been given all of the GPU.
+        [took(10, 0.5, float("nan"))],
+        [took(10, 0.0, 40)] * 2,
+    ],
+)
+def test_a_job_beside_others_counts_with_its_part_of_the_gpu(jobs):
+    assert measured.ratios(jobs)["a", "b", "c"] == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_long_job_weighs_more_than_many_short_ones():
+    jobs = [took(5, 0, 0, planned=1.0)] * 9 + [took(20, 0, 0, planned=10.0)]
+    assert measured.ratios(jobs) == {("a", "b", "c"): 2.0}
+
+
 def test_a_large_store_is_surveyed_in_another_process_with_what_cannot_be_used(plan, tmp_path, monkeypatch):
     store = Store(str(tmp_path))
-    put(store, plan, {"pretrain": 7.0, "finetune": 5.0, "attack": 2.0})
+    put(store, plan.jobs, slowly)
     (tmp_path / "results/torn.parquet").write_bytes(b"PAR1")
     with surveying(store) as survey_of_store:
         here = survey_of_store()
@@ -73,41 +159,117 @@ def test_what_happens_in_another_process_is_told_in_this_one():
         1 / 0  # noqa: B018
 
 
-def test_hours_chain_and_saving_by_hand(plan, tmp_path):
-    store = Store(str(tmp_path))
-    put(store, plan, {"pretrain": 3600.0, "finetune": 1800.0, "attack": 900.0})
-    found = survey_store(store)
-    seconds = found.estimates(plan.jobs.values())
+def test_hours_chain_and_saving_by_hand(plan):
+    seconds = {
+        key: {"pretrain": 3600.0, "finetune": 1800.0, "attack": 900.0}[job.kind] for key, job in plan.jobs.items()
+    }
     # One pre-training, three fine-tunes and 13 attack jobs, a core each.
     assert hours(plan.jobs.values(), seconds, "cpu") == pytest.approx(1 + 3 * 0.5 + 13 * 0.25)
     assert hours(plan.jobs.values(), seconds, "gpu") == 0
     assert longest_chain(plan, seconds) == pytest.approx(3600 + 1800 + 900)
-    # 27 cells would need 27 fine-tunes: 24 more.
-    assert unshared(plan, seconds, found) == pytest.approx(24 * 0.5)
+    # 27 cells would need 27 fine-tunes: 24 more, or all of them where the three are done.
+    assert unshared(plan, seconds, StoreSurvey()) == pytest.approx(24 * 0.5)
+    models = {key: {"seconds": 1800.0} for key, job in plan.jobs.items() if job.kind == "finetune"}
+    left = dataclasses.replace(plan, jobs={key: job for key, job in plan.jobs.items() if job.kind == "attack"})
+    assert unshared(left, seconds, StoreSurvey(trained=models)) == pytest.approx(27 * 0.5)
 
 
 def test_a_stated_time_is_its_arithmetic():
+    """ResNet-18 at 224 pixels: 1.81e9 multiply-adds, 60 layers with 7.48 million outputs, 11.2 million weights."""
     backbone, dataset = BACKBONES.build("resnet18"), DATASETS.build("cifar10", size=224)
-    settings, whole = FineTune(epochs=20), Resources(gpu=1)
-    seconds = cost.training(backbone, dataset, settings, whole) - cost.START
-    assert seconds == pytest.approx(3 * 20 * 50_000 * 1.81e9 / cost.GPU)
-    half = DATASETS.build("cifar10", size=112, train_images=25_000)
-    quarter = cost.training(backbone, half, settings, Resources(gpu=0.5)) - cost.START
-    assert quarter == pytest.approx(seconds / 4)
+    settings, rates = FineTune(epochs=20, batch_size=50, precision="tf32"), H100
+    step = 50 * (3 * 1.8136e9 / rates.products["tf32"] + 5 * 4 * 7.4767e6 / rates.bandwidth) + 60 * rates.step
+    step += 11.18e6 * rates.weight
+    expected = rates.training + 20 * 1000 * step + 21 * 4 * 4 * 11.18e6 / cost.WRITTEN
+    task = Classification()
+    assert cost.training(task, backbone, dataset, settings, Device(gpu=True)) == pytest.approx(expected, rel=1e-3)
+    short = dataclasses.replace(settings, steps=500)
+    expected = rates.training + 500 * step + 1.5 * 4 * 4 * 11.18e6 / cost.WRITTEN
+    assert cost.training(task, backbone, dataset, short, Device(gpu=True)) == pytest.approx(expected, rel=1e-3)
+    # PGD with 5 steps at three epsilons and at 0, 1,000 images: 15 gradients of two passes, four forward passes.
+    network, passes = network_of(backbone, (224, 224)), cost.passes(ATTACKS.build("pgd"), "feedback", 3, clean=True)
+    products = (15 * 2 + 4) * 1.8136e9 / CORE.products["float32"]
+    traffic = (15 * 5 + 4 * 1.5) * 4 * 7.4767e6 / CORE.bandwidth
+    expected = CORE.attack + 1000 * (products + traffic) / 4 + 4 * 11.18e6 / cost.READ
+    found = cost.attacking(network, passes, 1000, "float32", Device(gpu=False, cores=4))
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.slow
-def test_multiply_adds_are_those_that_torch_counts():
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
+#: Images a second of docs/performance.md, in bf16, TF32 and float32: training with batches of 32, gradients of 256.
+TRAINED = [("resnet18", 224, 8107, 5893, None), ("vgg16", 224, 2313, 1354, None), ("alexnet", 224, 12495, 9621, None)]
+TRAINED += [("resnet18", 64, 19623, 17355, 7472)]
+DIFFERENTIATED = [("resnet18", 224, 10200, 7400, 3250), ("resnet18", 64, 37900, 37700, 21000)]
 
-    for name in BACKBONES.names:
-        backbone = BACKBONES.build(name)
-        # Shapes are enough. Where gradients are recorded, since nothing is counted inside torch's fused attention.
-        with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            model = backbone.build(1000, size=224).eval()
-            model(torch.rand(1, 3, 224, 224))
-        assert counter.get_total_flops() / 2 == pytest.approx(backbone.multiply_adds, rel=0.05), name
+
+def test_the_h100_is_stated_within_a_factor_of_what_was_measured_on_it():
+    device, ratios = Device(gpu=True), {}
+    for training, rows in ((True, TRAINED), (False, DIFFERENTIATED)):
+        for name, side, *speeds in rows:
+            network = network_of(BACKBONES.build(name), (side, side))
+            for precision, speed in zip(("bf16", "tf32", "float32"), speeds, strict=True):
+                step, once = (
+                    device.step(network, precision, 32) / 32,
+                    device.passes(network, precision, 0, 1, 256) / 256,
+                )
+                ratios[name, side, precision, training] = (step if training else once) * (speed or 1 / once)
+    far = {what: ratio for what, ratio in ratios.items() if what[2] != "float32" and not 1 / 1.35 < ratio < 1.35}
+    assert not far
+    known = [
+        ratios["resnet18", 64, "float32", True],
+        *(ratios["resnet18", side, "float32", False] for side in (64, 224)),
+    ]
+    assert all(1 / 1.5 < ratio < 1.5 for ratio in known)
+
+
+def test_products_are_the_published_ones():
+    published = {"alexnet": 0.71e9, "vgg16": 15.47e9, "resnet18": 1.81e9, "vit_b_16": 17.56e9}
+    for name, products in published.items():
+        network = network_of(BACKBONES.build(name), (224, 224))
+        assert network.convolved + network.multiplied == pytest.approx(products, rel=0.01), name
+        assert (network.convolved > network.multiplied) == (name != "vit_b_16")
+
+
+def test_a_network_that_only_runs_on_real_tensors_is_measured_on_one_image():
+    class Host(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, images):
+            images = self.conv(images)
+            return self.head(images.mean((2, 3)) if float(images.detach().sum()) > -1e9 else images)
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Odd(type(BACKBONES.build("smallcnn"))):
+        head = "head"
+
+        def network(self, channels):
+            return Host()
+
+    shape = {"weights": 3 * 4 * 9 + 4 + 40 + 10, "activations": 4 * 36 + 10, "layers": 2}
+    assert network_of(Odd(), (8, 8)) == Network(convolved=108 * 36, multiplied=40, **shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "counts"),
+    [
+        ("digits", {"classes": (0, 1, 2)}, (404, 135)),
+        ("digits", {"classes": (0, 1, 2), "train_images": 100, "validation_images": 300}, (100, 135)),
+        ("cifar10", {"validation_images": 5000}, (45_000, 10_000)),
+        ("cifar10", {"split": "500/100/rest"}, (5_000, 1_000)),
+        ("cifar10", {"split": "500/100/rest", "classes": (0, 1)}, (1_000, 200)),
+        ("coco", {"classes": ("dog", "cat")}, (10_000, 5_000)),
+    ],
+)
+def test_classes_and_splits_decide_how_many_images_a_plan_counts(name, parameters, counts):
+    assert DATASETS.build(name, **parameters).counts == counts
+
+
+def test_only_the_first_training_on_image_files_decodes_them(tiny):
+    files = "{name: imagefolder, path: x, size: 16, train_images: 900, test_images: 100}"
+    settings = [f"experiments.0.dataset={files}", "experiments.0.resources.cpu=2"]
+    jobs = compile_plan(load(tiny, settings), set(), set()).jobs.values()
+    assert [job.loading for job in jobs if job.loading] == [pytest.approx(1000 * (cost.DECODED + 256 * cost.PIXEL) / 2)]
 
 
 def test_resources_of_a_plan_are_those_of_the_stage(tiny):
