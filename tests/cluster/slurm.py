@@ -192,7 +192,7 @@ class Job:
         end = time.monotonic() + WATCHDOG
         while self.running:
             assert time.monotonic() < end, self.output
-            time.sleep(0.3)
+            time.sleep(1)
         return int(self.facts()["ExitCode"].split(":")[0])
 
 

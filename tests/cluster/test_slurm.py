@@ -64,9 +64,12 @@ def events(storage):
 
 def until(happened, job):
     """Wait for what `happened` returns; what the job has printed is the error where it ends before."""
-    end = time.monotonic() + WATCHDOG
+    end, asked = time.monotonic() + WATCHDOG, 0.0
     while not (result := happened()):
-        assert job.running, job.output
+        # To ask SLURM starts programs.
+        if time.monotonic() - asked > 3:
+            assert job.running, job.output
+            asked = time.monotonic()
         assert time.monotonic() < end, job.output
         time.sleep(0.3)
     return result
