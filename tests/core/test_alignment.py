@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import signsym_core as ss
-from signsym_core.alignment import epoch_alignment
+from signsym_core.alignment import _row, epoch_alignment, layer_alignment
 from signsym_core.tasks import Objective
 
 SOURCE = ss.DATASETS.build("digits", train_images=40, test_images=10, classes=[0, 1, 2], size=8)
@@ -66,7 +66,7 @@ def test_angles_and_ratios_are_those_of_closed_forms():
     model = nn.Sequential(nn.Linear(6, 5, bias=False), nn.Linear(5, 4, bias=False))
     ss.convert(model, "frsf", seed=2)
     images = torch.rand(10, 6)
-    few = epoch_alignment(model, Sum(), images, torch.zeros(10), images_of_epoch=2800)
+    few = epoch_alignment(model, Sum(), images, torch.zeros(10), images_of_epoch=7000)
     weights, matrices = [layer.weight.detach().double() for layer in model], list(ss.feedback(model).values())
     for row, weight, matrix in zip(few, weights, matrices, strict=True):
         cosine = float((weight * matrix).sum() / (weight.norm() * matrix.double().norm()))
@@ -78,3 +78,23 @@ def test_angles_and_ratios_are_those_of_closed_forms():
     assert few[0]["cosine"] == pytest.approx(float((own * true).sum() / own.norm() / true.norm()), rel=1e-4)
     assert few[0]["ratio"] == pytest.approx(float(own.norm() / true.norm()), rel=1e-4)
     assert few[1]["cosine"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rule", ["usf", "kp", "lowrank"])
+def test_both_gradients_are_those_of_passes_of_their_own(rule):
+    model = ss.convert(ss.BACKBONES.build("smallcnn", width=2).build(3, channels=1, size=8), rule, seed=1)
+    objective, labels = TASK.objective(3, 0), torch.tensor([0, 1, 2, 0])
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    weights = [p for n, p in model.named_parameters() if p.ndim > 1 and n.endswith(".weight") and "held" not in n]
+    rows = layer_alignment(model, objective, images, labels)
+    own = torch.autograd.grad(objective(model(images), labels), weights)
+    with ss.exact_gradient(model):
+        exact = torch.autograd.grad(objective(model(images), labels), weights)
+    for row, g, g_bp in zip(rows, own, exact, strict=True):
+        assert (row.norm, row.norm_bp) == (pytest.approx(float(g.norm())), pytest.approx(float(g_bp.norm())))
+        assert row.cosine == pytest.approx(float((g * g_bp).sum() / (g.norm() * g_bp.norm())), abs=1e-5)
+
+
+def test_a_number_that_is_not_finite_is_no_cosine():
+    row = _row("layer", torch.tensor([1.0, math.inf]), torch.tensor([1.0, 2.0]))
+    assert math.isnan(row.cosine)
