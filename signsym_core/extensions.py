@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import traceback
 
 VARIABLE = "SIGNSYM_EXTENSIONS"
 
@@ -39,6 +40,21 @@ def load() -> None:
         except Exception as error:
             _loaded.discard(name)
             raise ExtensionError(
-                f"{VARIABLE}: the module {name!r} cannot be imported ({type(error).__name__}: {error}); its folder "
-                f"must be on PYTHONPATH, or its package installed"
+                f"{VARIABLE}: the module {name!r} cannot be imported ({type(error).__name__}: {error}); "
+                f"{_next_step(name, error)}"
             ) from error
+
+
+def _next_step(name: str, error: Exception) -> str:
+    """What to do about an import that failed: where the module is, or the line of the user's file that raised."""
+    if name.endswith(".py") or os.sep in name:
+        module = os.path.basename(name).removesuffix(".py")
+        return f"expected the name of a module, not a path: {VARIABLE}={module}, with its folder on PYTHONPATH"
+    if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{name}.".startswith(f"{error.name}."):
+        return "its folder must be on PYTHONPATH, or its package installed"
+    # The last line of a file that is neither ours nor the import system's.
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = os.path.dirname(__file__)
+    lines = [f"{f.filename}:{f.lineno}" for f in frames if not f.filename.startswith(("<", ours))]
+    lines = [line for line in lines if not line.startswith(os.path.dirname(importlib.__file__))]
+    return f"mend it at {lines[-1]}" if lines else "mend the module"

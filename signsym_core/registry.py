@@ -72,7 +72,11 @@ class Registry(Generic[M]):
             raise ValueError(f"two members of the family {family!r} have one name: {[m.name for m in members]}")
 
     def register(self, member: type[M]) -> type[M]:
-        """Add a member of one's own after ours, as a decorator too. Raises ValueError where its name is taken."""
+        """Add a member of one's own after ours, as a decorator too.
+
+        Raises TypeError for a class that is no complete member, and ValueError where its name is taken.
+        """
+        _refuse_incomplete(self.family, member)
         known = self._members.setdefault(member.name, member)
         if known is not member:
             owner = f"{known.__module__}.{known.__qualname__}"
@@ -121,6 +125,20 @@ class Registry(Generic[M]):
         """The member of a stored description, {"name": ..., "parameters": ...}: see `rebuild`."""
         name = described["name"]
         return rebuild(self[name], f"{self.family} {name!r}", described["parameters"])
+
+
+def _refuse_incomplete(family: str, member: type[Member]) -> None:
+    """Raise TypeError for a class that lacks a name, a label, a source, a method or what makes parameters of fields."""
+    what = f"the {family} {member.__qualname__}"
+    lacking = [f"{a} = a text" for a in ("name", "label", "citation") if not isinstance(getattr(member, a, None), str)]
+    lacking += [f"a method {method}" for method in sorted(getattr(member, "__abstractmethods__", ()))]
+    if lacking:
+        raise TypeError(f"{what} is not complete: it lacks {', '.join(lacking)}")
+    if "__dataclass_fields__" not in vars(member):
+        raise TypeError(
+            f"{what} is no dataclass, so that its fields are no parameters: expected "
+            f"@dataclasses.dataclass(frozen=True, kw_only=True) directly above the class, and register above that"
+        )
 
 
 D = TypeVar("D")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,12 +21,15 @@ from torch import Tensor, nn
 from signsym_core.attacks import Attack
 from signsym_core.attacks.ball import sizes
 from signsym_core.backbones import Backbone
+from signsym_core.datachecks import check_data
+from signsym_core.datasets import DataSource
 from signsym_core.evaluate import WeakAttackWarning
 from signsym_core.evaluate import attack as run_attack
 from signsym_core.learnedchecks import assembled, check_learned
 from signsym_core.registry import Member
 from signsym_core.retrieval import Codes, Gallery, signs
-from signsym_core.rules import LearnedRule, Rule
+from signsym_core.rules import LearnedRule, Rule, ScaledRule
+from signsym_core.rules.base import Scale
 from signsym_core.rules.convert import convert, feedback, revert
 from signsym_core.rules.held import weights_of
 from signsym_core.rules.whole import WholeRule
@@ -77,6 +81,13 @@ def _check_matrices(rule: Rule) -> None:
     assert _equal(feedback(repeated), feedback(first)), f"{rule.name}: the same seed must give the same B"
     if rule.random:
         assert not _equal(feedback(repeated), feedback(other)), f"{rule.name}: another seed must give another B"
+    if isinstance(rule, ScaledRule) and not isinstance(rule, LearnedRule):
+        scales: tuple[Scale, Scale] = ("unit", "he_fanout")
+        one, two = (feedback(convert(_network(), dataclasses.replace(rule, scale=s), seed=3)) for s in scales)
+        assert not _equal(one, two), (
+            f"{rule.name}: its parameter 'scale' changes nothing, so that cells of two scales would be one: build must "
+            f"use `size`, or the rule derives from Rule, which has no scale"
+        )
     revert(network)
     assert type(network[0]) is nn.Conv2d, f"{rule.name} must be undone by revert"
     assert network.state_dict().keys() == before.keys(), f"{rule.name}: revert must leave no trace"
@@ -279,6 +290,12 @@ def _setting(name: str, network: nn.Module, gallery_images: Tensor) -> dict[str,
         outputs = network(gallery_images)
     codes = Codes(signs=signs(outputs), labels=outputs.argmax(dim=1))
     return {"task": TASKS.build(name, bits=5, zeta=0.0), "gallery": Gallery(database=codes, train=codes)}
+
+
+def check_dataset(source: DataSource, root: Path) -> None:
+    """The promises of a data set below the data root `root`: types, labels, the same images twice, choices."""
+    check_member(source)
+    check_data(source, root)
 
 
 def check_backbone(backbone: Backbone) -> None:

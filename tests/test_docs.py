@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import signsym_core as ss
+from orchestrator.commands.arguments import parser
 from orchestrator.gridfile.grid import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,8 +30,26 @@ def test_python_runs(page, monkeypatch):
     # Dataclasses look up their module, so the code gets one.
     module = types.ModuleType(f"page_{page.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    # What a page registers is gone with its test.
+    for registry in (ss.ATTACKS, ss.BACKBONES, ss.DATASETS, ss.RULES, ss.TASKS):
+        monkeypatch.setattr(registry, "_members", dict(registry._members))
     for code in blocks(page, "python"):
         exec(compile(code, str(page), "exec"), module.__dict__)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.stem.startswith("add-a")], ids=lambda p: p.stem)
+def test_a_guide_puts_all_that_it_shows_through_the_suite(page):
+    code = "\n".join(blocks(page, "python"))
+    shown = set(re.findall(r"^class (\w+)\((?:\w*Rule|Attack|DataSource|Backbone)\):", code, re.M))
+    assert shown
+    assert shown == set(re.findall(r"^ *check_\w+\((\w+)\(", code, re.M))
+
+
+def test_commands_that_pages_name_exist():
+    known = set(re.search(r"\{([\w,]+)\}", parser().format_usage())[1].split(","))
+    for page in PAGES:
+        named = set(re.findall(r"(?:`|^)signsym ([a-z]+)", page.read_text(), re.M))
+        assert named <= known, (page.name, named - known)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "yaml")], ids=lambda p: p.stem)

@@ -103,8 +103,14 @@ class Backbone(Member, ABC):
         with seeds.seeded_globally(seed, "network"):
             network = self.network(entries)
         path, _, last = self.head.rpartition(".")
-        replaced = network.get_submodule(self.head)
-        assert isinstance(replaced, nn.Linear)
+        replaced = dict(network.named_modules()).get(self.head)
+        if not isinstance(replaced, nn.Linear):
+            layers = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+            kind = "no module" if replaced is None else f"a {type(replaced).__name__}"
+            raise TypeError(
+                f"backbone {self.name!r}: head expects the full name of the last Linear layer, got {self.head!r}, "
+                f"which is {kind} of the network; its Linear layers: {', '.join(layers) or 'none'}"
+            )
         with seeds.seeded_globally(seed, "head"):
             setattr(network.get_submodule(path), last, nn.Linear(replaced.in_features, outputs))
         return Model(network, self.head, self.mean, self.std)

@@ -10,10 +10,12 @@ from targets import QUICK
 
 from signsym_core import ATTACKS, BACKBONES, DATASETS, RULES, TASKS
 from signsym_core.attacks import Attack
+from signsym_core.backbones.smallcnn import SmallCNN
+from signsym_core.datasets import DataSource
 from signsym_core.rules import ScaledRule, record
 from signsym_core.rules.snapshot import Snapshot
 from signsym_core.rules.usf import USF
-from signsym_core.testing import check_attack, check_backbone, check_member, check_rule
+from signsym_core.testing import check_attack, check_backbone, check_dataset, check_member, check_rule
 
 
 def recurrent():
@@ -54,6 +56,95 @@ def test_backbone(backbone):
 @pytest.mark.parametrize("member", [*DATASETS, *TASKS], ids=[*DATASETS.names, *TASKS.names])
 def test_member(member):
     check_member(member())
+
+
+def test_the_suite_fails_a_rule_whose_scale_changes_nothing():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Sized(ScaledRule):
+        """B = sign(W), whatever the scale."""
+
+        name, label, citation = "sized", "sized", "none"
+
+        def build(self, weight, draw, size, out):
+            torch.sign(weight, out=out)
+
+    with pytest.raises(AssertionError, match="sized: its parameter 'scale' changes nothing"):
+        check_rule(Sized())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stripes(DataSource):
+    """Eight images of each of three classes, every fourth to test."""
+
+    name, label, citation = "stripes", "stripes", "none"
+    stated = (18, 6)
+
+    def load(self, root):
+        labels = torch.arange(24) % 3
+        images = (labels * 80).to(torch.uint8).view(24, 1, 1, 1).expand(24, 1, 4, 4)
+        at = torch.arange(24)
+        members = {"train": at[at % 4 > 0], "test": at[at % 4 == 0]}
+        return self.assemble("abc", self.choose("abc", labels, members), lambda rows: images[rows])
+
+
+def changed(data, **values):
+    return dataclasses.replace(data, train=dataclasses.replace(data.train, **values))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda data: changed(data, labels=torch.randint(3, (len(data.train),))),
+            "loaded twice, train has other labels",
+        ),
+        (lambda data: changed(data, images=data.train.images / 255), "images must be uint8"),
+        (lambda data: changed(data, images=torch.randint_like(data.train.images, 256)), "has other pixels"),
+        (lambda data: changed(data, labels=data.train.labels + 1), "labels must lie in 0 .. 2, got 3"),
+        (lambda data: changed(data, indices=data.train.indices * 0), "the number of an image occurs twice"),
+        (
+            lambda data: dataclasses.replace(data, train=data.train.take(torch.arange(12))),
+            "stated says 18 .* expected 12",
+        ),
+    ],
+)
+def test_the_suite_fails_a_data_set_that_breaks_a_promise(change, words, tmp_path):
+    check_dataset(Stripes(), tmp_path)
+
+    class Broken(Stripes):
+        """Stripes, but for one promise."""
+
+        def load(self, root):
+            return change(super().load(root))
+
+    with pytest.raises(AssertionError, match=words):
+        check_dataset(Broken(), tmp_path)
+
+
+def test_the_suite_fails_a_data_set_whose_parameters_do_nothing(tmp_path):
+    class Whole(Stripes):
+        """All stripes, whatever the parameters."""
+
+        def load(self, root):
+            return Stripes().load(root)
+
+    with pytest.raises(AssertionError, match=r"train_images 9 gives 18 images: choose with self.choose"):
+        check_dataset(Whole(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["digits", "recall"])
+def test_data_sets_that_read_nothing(name, tmp_path):
+    check_dataset(DATASETS.build(name), tmp_path)
+
+
+def test_a_head_that_is_no_linear_layer_is_named_with_those_that_are():
+    class Headless(SmallCNN):
+        """A small CNN that names another module as its head."""
+
+        head = "features"
+
+    with pytest.raises(TypeError, match=r"'smallcnn': head expects .*, got 'features', .*; its Linear layers: \w+"):
+        check_backbone(Headless())
 
 
 def test_the_suite_fails_a_rule_with_wrong_signs():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from orchestrator.commands.cli import main
 from orchestrator.engine import connection
 from orchestrator.store import Store
 from signsym_core import extensions
+from signsym_core.attacks import Attack
 from signsym_core.attacks.noise import Noise
 from signsym_core.registry import Registry
 
@@ -67,10 +69,42 @@ def test_a_module_that_cannot_be_imported_is_named(package):
     assert "ExtensionError: SIGNSYM_EXTENSIONS: the module 'theirs' cannot be imported" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import nowhere", r"No module named 'nowhere'\); mend it at .*broken.py:1$"),
+        ("import torch\n\ntorch.zeros(2, 3) @ torch.zeros(2)", r"RuntimeError: .*; mend it at .*broken.py:3$"),
+    ],
+)
+def test_a_module_that_raises_is_told_where(tmp_path, monkeypatch, text, words):
+    (tmp_path / "broken.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SIGNSYM_EXTENSIONS", "broken")
+    with pytest.raises(extensions.ExtensionError, match=words):
+        extensions.load()
+    sys.modules.pop("broken", None)
+
+
+@pytest.mark.parametrize("name", ["mine.py", "/home/me/mine.py"])
+def test_a_path_in_the_place_of_a_module_is_told_its_module(monkeypatch, name):
+    monkeypatch.setenv("SIGNSYM_EXTENSIONS", name)
+    with pytest.raises(extensions.ExtensionError, match="not a path: SIGNSYM_EXTENSIONS=mine, with its folder on PYTH"):
+        extensions.load()
+
+
+def test_a_class_that_is_no_complete_member_is_refused():
+    registry = Registry("attack", [])
+    with pytest.raises(TypeError, match=r"the attack Bare is not complete: it lacks label = a text, a method run$"):
+        registry.register(type("Bare", (Attack,), {"name": "bare", "citation": "none"}))
+    with pytest.raises(TypeError, match=r"the attack Plain is no dataclass, .* expected @dataclasses.dataclass\("):
+        registry.register(type("Plain", (Noise,), {"name": "plain"}))
+    assert list(registry) == []
+
+
 def test_a_name_that_is_taken_is_refused():
     registry = Registry("attack", [Noise])
     assert registry.register(Noise) is Noise
-    other = type("Noise", (Noise,), {"name": "noise"})
+    other = dataclasses.dataclass(frozen=True, kw_only=True)(type("Noise", (Noise,), {"name": "noise"}))
     with pytest.raises(ValueError, match=r"attack 'noise' is taken by signsym_core.attacks.noise.Noise"):
         registry.register(other)
 

@@ -1,0 +1,79 @@
+"""The promises of data sets, which `check_dataset` checks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from signsym_core.datasets.base import Data, DataSource, Split
+
+
+def check_data(source: DataSource, root: Path) -> None:
+    """The promises of `source` on its data below `root`; AssertionError says what was expected and came."""
+    name, data = source.name, source.load(root)
+    parts = _parts(data)
+    for part, split in parts.items():
+        _check_split(f"{name}, {part}", split, len(data.classes), data)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(torch.initial_seed() % 2**31) + 1)
+        again = _parts(source.load(root))
+    for part, split in parts.items():
+        for what in ("indices", "labels"):
+            same = torch.equal(getattr(split, what), getattr(again[part], what))
+            assert same, f"{name}: loaded twice, {part} has other {what}: draw from a generator with a fixed seed"
+        assert torch.equal(_some(split), _some(again[part])), f"{name}: loaded twice, {part} has other pixels"
+    if source.known_training_images is not None and source.train_images is None:
+        held = len(data.train) + len(data.validation or ())
+        assert held == source.known_training_images, (
+            f"{name}: stated says {source.known_training_images} training images, expected {held}, as loaded"
+        )
+    _check_choices(source, root, data)
+
+
+def _check_split(what: str, split: Split, classes: int, data: Data) -> None:
+    images, labels = _some(split), split.labels
+    assert len(split) > 0, f"{what} has no images"
+    assert images.dtype == torch.uint8, f"{what}: images must be uint8 [n, channels, height, width], got {images.dtype}"
+    assert images.ndim == 4, f"{what}: images must be uint8 [n, channels, height, width], got {list(images.shape)}"
+    assert len(split.images) == len(labels) == len(split.indices), (
+        f"{what}: images, labels and indices differ in number"
+    )
+    assert images.shape[1:] == _some(data.train).shape[1:], f"{what}: images have another shape than those of train"
+    assert len(split.indices.unique()) == len(split), f"{what}: the number of an image occurs twice"
+    if data.multi_label:
+        good = labels.dtype == torch.uint8 and labels.shape == (len(split), classes) and int(labels.max()) <= 1
+        assert good, f"{what}: several labels must be uint8 0/1 [n, {classes}], got {labels.dtype} {list(labels.shape)}"
+        return
+    assert labels.dtype == torch.int64, f"{what}: labels must be int64 [n], got {labels.dtype}"
+    assert int(labels.min()) >= 0, f"{what}: labels must lie in 0 .. {classes - 1}, got {int(labels.min())}"
+    assert int(labels.max()) < classes, f"{what}: labels must lie in 0 .. {classes - 1}, got {int(labels.max())}"
+
+
+def _check_choices(source: DataSource, root: Path, data: Data) -> None:
+    """The parameters that every data set has do what they say."""
+    few = max(len(data.train) // 2, 1)
+    fewer = dataclasses.replace(source, train_images=few, validation_images=None).load(root).train
+    assert len(fewer) == few, f"{source.name}: train_images {few} gives {len(fewer)} images: choose with self.choose"
+    if source.train_images is None and source.validation_images is None:
+        part = set(fewer.indices.tolist()) <= set(data.train.indices.tolist())
+        assert part, f"{source.name}: a smaller choice of training images must be part of all"
+    if len(data.classes) > 2 and source.classes is None:
+        two = tuple(reversed(data.classes[:2]))
+        chosen = dataclasses.replace(source, classes=two, validation_images=None).load(root)
+        came = chosen.classes
+        assert came == two, (
+            f"{source.name}: classes {two} gives {came}: choose and assemble with self.choose and .assemble"
+        )
+
+
+def _parts(data: Data) -> dict[str, Split]:
+    named = {"train": data.train, "test": data.test, "database": data.database, "validation": data.validation}
+    return {name: split for name, split in named.items() if split is not None}
+
+
+def _some(split: Split) -> Tensor:
+    """The pixels of the first images."""
+    return split.take(torch.arange(min(len(split), 256))).images  # type: ignore[return-value]
