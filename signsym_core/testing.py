@@ -309,6 +309,22 @@ def check_backbone(backbone: Backbone) -> None:
     body = list(model.body_parameters())
     assert len(head) + len(body) == len(list(model.parameters())), f"{backbone.name}: head and body must be all"
     convert(model, "usf")
+    _check_grey(backbone)
+
+
+def _check_grey(backbone: Backbone) -> None:
+    """Grey images go through, by shapes alone."""
+    side = backbone.min_size
+    with torch.device("meta"):
+        model = backbone.build(7, channels=1, size=side, seed=1).eval()
+        try:
+            shape = list(model(torch.empty(2, 1, side, side)).shape)
+        except RuntimeError as error:
+            raise AssertionError(
+                f"{backbone.name} fails on grey images ({error}): a network made for `channels` needs a mean and a std "
+                f"of one value, since one of three values makes three channels of a grey image"
+            ) from error
+    assert shape == [2, 7], f"{backbone.name} must give [n, outputs] for grey images too, got {shape}"
 
 
 def _network(like: nn.Module | None = None) -> nn.Sequential:

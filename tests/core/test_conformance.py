@@ -147,6 +147,16 @@ def test_a_head_that_is_no_linear_layer_is_named_with_those_that_are():
         check_backbone(Headless())
 
 
+def test_the_suite_fails_a_backbone_that_takes_no_grey_images():
+    class Coloured(SmallCNN):
+        """A small CNN whose normalisation makes three channels of one."""
+
+        mean, std = (0.5,) * 3, (0.25,) * 3
+
+    with pytest.raises(AssertionError, match="smallcnn fails on grey images .* needs a mean and a std of one value"):
+        check_backbone(Coloured())
+
+
 def test_the_suite_fails_a_rule_with_wrong_signs():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Flipped(USF):
