@@ -23,6 +23,14 @@ class ExtensionError(ValueError):
     """A module that SIGNSYM_EXTENSIONS names cannot be imported."""
 
 
+def hint() -> str:
+    """What an unknown name may be: a member of a module that is not named, or of none of those that are."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return f"None of the modules in {VARIABLE} ({named}) registers it"
+    return f"Members of your own are known where {VARIABLE} names their module"
+
+
 #: Modules that this process has imported, or is about to.
 _loaded: set[str] = set()
 

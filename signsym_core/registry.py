@@ -12,12 +12,16 @@ import dataclasses
 import difflib
 import math
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from signsym_core import extensions
+
+#: Characters of a value, and of a list of names, beyond which an error shortens them.
+_SHOWN, _LISTED = 60, 300
 
 
 class UnknownNameError(ValueError):
@@ -105,9 +109,8 @@ class Registry(Generic[M]):
         library = name.partition(":")[0] if isinstance(name, str) else None
         if library in self.libraries and name != library:
             return self.libraries[library](name)
-        raise UnknownNameError(
-            unknown(self.family, name, [*self.names, *(f"{prefix}:NAME" for prefix in self.libraries)])
-        )
+        known = [*self.names, *(f"{prefix}:NAME" for prefix in self.libraries)]
+        raise UnknownNameError(f"{unknown(self.family, name, known)}. {extensions.hint()}")
 
     @property
     def names(self) -> list[str]:
@@ -207,9 +210,8 @@ def build(cls: type[D], what: str, parameters: dict[str, Any]) -> D:
         try:
             values[name] = coerce(hints[name], value)
         except TypeError:
-            raise ParameterError(
-                f"{what}: parameter {name!r} expects {describe(hints[name])}, got {value!r} ({type(value).__name__})"
-            ) from None
+            expected = f"{what}: parameter {name!r} expects {describe(hints[name])}, got {shown(value)}"
+            raise ParameterError(expected) from None
     try:
         return cls(**values)
     except ParameterError as error:
@@ -218,10 +220,25 @@ def build(cls: type[D], what: str, parameters: dict[str, Any]) -> D:
 
 def unknown(kind: str, name: object, known: Sequence[str]) -> str:
     """The message for an unknown name: the nearest known one, then all of them."""
+    folded = {other.casefold(): other for other in reversed(known)}
     near = difflib.get_close_matches(str(name), known, n=1)
+    near = near or [folded[other] for other in difflib.get_close_matches(str(name).casefold(), folded, n=1)]
     hint = f", did you mean {near[0]!r}?" if near else ";"
-    listed = ", ".join(known) if known else "none"
-    return f"unknown {kind}: {name!r}{hint} known: {listed}"
+    listed = textwrap.shorten(", ".join(known) or "none", _LISTED, placeholder=f" ... ({len(known)} in all)")
+    return f"unknown {kind}: {shown(name)}{hint} known: {listed}"
+
+
+def shown(value: object) -> str:
+    """A value as a grid file writes it, for an error message; long ones are shortened."""
+    if isinstance(value, list | tuple):
+        text = f"[{', '.join(map(shown, value))}]"
+    elif isinstance(value, Mapping):
+        text = f"{{{', '.join(f'{key}: {shown(inner)}' for key, inner in value.items())}}}"
+    elif value is None or isinstance(value, bool):
+        text = {None: "null", True: "true", False: "false"}[value]
+    else:
+        text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]} ... {text[-10:]} ({len(text) - 2} characters)"
 
 
 def coerce(hint: Any, value: Any) -> Any:
@@ -271,4 +288,4 @@ def describe(hint: Any) -> str:
 def require(condition: bool, name: str, expected: str, value: object) -> None:
     """Raise ParameterError unless `condition`: for the range checks of a member's `__post_init__`."""
     if not condition:
-        raise ParameterError(f"parameter {name!r} expects {expected}, got {value!r}")
+        raise ParameterError(f"parameter {name!r} expects {expected}, got {shown(value)}")

@@ -166,7 +166,7 @@ def _node(text: str, option: str) -> Node:
 
 
 def _member(text: str, option: str, registry: Registry[M]) -> M:
-    members = values.members(_node(text, option), registry)
+    members = list(values.members(_node(text, option), registry))
     if len(members) != 1:
         raise ValueError(f"{option}: expected one {registry.family}, got {len(members)}")
     return members[0]

@@ -56,6 +56,8 @@ class Weights:
     """Weights to start from: the name of torchvision's published ones, or the path of a file."""
 
     source: str
+    #: The place in the grid file, for an error about the file.
+    where: str = dataclasses.field(default="", compare=False)
 
     @property
     def published(self) -> bool:

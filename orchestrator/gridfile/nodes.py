@@ -6,10 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from signsym_core.registry import unknown
-
-#: Longer texts are shortened in an error.
-_SHOWN = 60
+from signsym_core.registry import shown, unknown
 
 
 class GridError(ValueError):
@@ -100,18 +97,14 @@ class Node:
     def mapping(self, kind: str, known: Sequence[str] | None = None) -> dict[str, Node]:
         """The mapping, called `kind` in errors; with `known`, every key must be one of these."""
         if not isinstance(self.value, dict):
-            raise self.expected(kind)
+            # Some kinds name the keys themselves.
+            keys = [key for key in known or () if key not in kind]
+            of = f": it is a mapping of {', '.join(known or ())}" if keys else ""
+            raise self.error(f"expected {kind}, got {self.shown}{of}")
         problems = Problems()
         for key, node in self.value.items():
             with problems.kept():
                 if known is not None and key not in known:
-                    raise node.error(unknown(f"key of {kind}", key, known))
+                    raise node.error(unknown(f"key of {kind.partition(':')[0]}", key, known))
         problems.check()
         return self.value
-
-
-def shown(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]} ... {text[-10:]} ({len(text) - 2} characters)"

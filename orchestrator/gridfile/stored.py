@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 #: Marks a --set value of a stored grid.
 SET_MARK = "# --set "
-EXTENSIONS = "SIGNSYM_EXTENSIONS"
 
 
 def keep_grid(store: Store, grid: str, text: str, sets: Sequence[str]) -> None:
@@ -50,13 +48,7 @@ def stored_grid(store: Store, name: str) -> Grid:
 
     text = grid_text(store, f"grids/{name}.yaml")
     sets = [line.removeprefix(SET_MARK) for line in text.splitlines() if line.startswith(SET_MARK)]
-    try:
-        return grid_of(text, Path(f"{name}.yaml"), sets)
-    except ValueError as error:
-        words = str(error)
-        if not os.environ.get(EXTENSIONS) and "unknown " in words:
-            words = f"{words.splitlines()[0]}. Members of your own are known where {EXTENSIONS} names their module"
-        raise ValueError(words) from None
+    return grid_of(text, Path(f"{name}.yaml"), sets)
 
 
 def grid_text(store: Store, path: str) -> str:

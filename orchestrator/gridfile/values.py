@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -21,7 +22,7 @@ from signsym_core.attacks.ball import Norm
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
 from signsym_core.finetune import FineTune
-from signsym_core.registry import Member, Registry, UnknownNameError, build, unknown
+from signsym_core.registry import Member, ParameterError, Registry, UnknownNameError, build, unknown
 from signsym_core.rules import RULES
 from signsym_core.tasks import TASKS
 from signsym_core.validation import fraction
@@ -39,6 +40,9 @@ Amounts = dict[tuple[str | None, str], Any]
 
 #: The keys of a pre-training beside the settings of a fine-tune.
 PRETRAIN_KEYS = ("dataset", "seed", "rule", "head", "weights")
+#: Settings of a fine-tune that decide whether it fits a rule, or a data set.
+OPTIMIZER_KEYS = ("optimizer", "weight_decay")
+VALIDATION_KEYS = ("keep", "patience")
 _FINETUNE_KEYS = [field.name for field in dataclasses.fields(FineTune)]
 
 
@@ -91,12 +95,13 @@ def built(cls: type[T], what: str, nodes: Mapping[str, Node], owner: Node) -> T:
                 # A wrong key fails with the same error without the other keys.
                 if str(error_of_key) == str(error):
                     raise node.error(str(error)) from None
-        raise owner.error(str(error)) from None
+        named = [node.where for key, node in nodes.items() if f"parameter {key!r}" in str(error)]
+        raise dataclasses.replace(owner, where=named[0] if named else owner.where).error(str(error)) from None
 
 
-def members(node: Node, registry: Registry[M]) -> tuple[M, ...]:
-    """The members that an axis lists, each once: names, or mappings with a name and parameters."""
-    return tuple(distinct(node.entries(), lambda entry: _member(entry, registry)[0]))
+def members(node: Node, registry: Registry[M]) -> dict[M, Node]:
+    """The members that an axis lists, each once and with its node: names, or mappings with a name and parameters."""
+    return distinct(node.entries(), lambda entry: _member(entry, registry)[0])
 
 
 def _member(node: Node, registry: Registry[M]) -> tuple[M, list[str]]:
@@ -112,23 +117,38 @@ def _member(node: Node, registry: Registry[M]) -> tuple[M, list[str]]:
 
 
 def registered(node: Node, registry: Registry[M]) -> type[M]:
-    name = node.text(f"the name of a {registry.family}")
+    name = node.text(_name_of(registry.family))
     try:
         return registry[name]
     except UnknownNameError as error:
         raise node.error(str(error)) from None
 
 
-def seeds(node: Node) -> tuple[int, ...]:
+def seeds(node: Node) -> dict[int, Node]:
     """The seeds of a list. A single number is refused: it could mean one seed, or so many seeds."""
+    if isinstance(node.value, str):
+        raise node.error(f"expected a list of seeds, got {node.shown}: {_meant(node.value) or '[0, 1, 2]'}?")
     if not isinstance(node.value, list):
         only = _seed(node)
         several = f"[0, 1, ..., {only - 1}]" if only > 5 else str(list(range(max(only, 1))))
         raise node.error(f"expected a list of seeds, got {only}: {several}? The one seed {only} is [{only}]")
-    return tuple(distinct(node.entries(), _seed))
+    return distinct(node.entries(), _seed)
+
+
+def _meant(text: str) -> str | None:
+    """The list of seeds that a text such as "0-2" or "0, 1, 2" may mean; None for another text."""
+    if span := re.fullmatch(r"([0-9]{1,3}) *(?:-|:|\.{2,3}|to) *([0-9]{1,3})", text):
+        numbers = [*range(int(span[1]), int(span[2]) + 1)]
+    elif re.fullmatch(r"[0-9]{1,9}([ ,;]+[0-9]{1,9})*", text):
+        numbers = [int(number) for number in re.split(r"[ ,;]+", text)]
+    else:
+        return None
+    return str(numbers) if len(numbers) <= 6 else f"[{numbers[0]}, {numbers[1]}, ..., {numbers[-1]}]"
 
 
 def _seed(node: Node) -> int:
+    if isinstance(node.value, str) and (meant := _meant(node.value)) is not None:
+        raise node.error(f"expected a whole number, at least 0, got {node.shown}: {meant}?")
     return node.integer(0)
 
 
@@ -150,17 +170,21 @@ def epsilon(node: Node, norm: Norm = "linf") -> Epsilon:
 
 
 def one_of(node: Node, kind: str, known: list[str]) -> str:
-    name = node.text(f"the name of a {kind}")
+    name = node.text(_name_of(kind))
     if name not in known:
         raise node.error(unknown(kind, name, known))
     return name
+
+
+def _name_of(kind: str) -> str:
+    return f"the name of {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def weights(node: Node) -> Weights | Pretrain | None:
     if node.value is None or node.value == "none":
         return None
     if isinstance(node.value, str):
-        return Weights(source=node.text("weights: a name, a path, or null"))
+        return Weights(source=node.text("weights: a name, a path, or null"), where=f"{node.where}: {node.path}")
     inner = required(node.mapping("weights: a name, a path, null or {pretrain: ...}", ["pretrain"]), "pretrain", node)
     settings = dict(inner.mapping("pretrain", [*PRETRAIN_KEYS, *_FINETUNE_KEYS]))
     required(settings, "dataset", inner)
@@ -186,15 +210,35 @@ def weights(node: Node) -> Weights | Pretrain | None:
     pretrain = Pretrain(**values)
     reason = pretrain.rule.misfit(pretrain.settings.optimizer, pretrain.settings.weight_decay)
     if reason is not None:
-        raise node.error(f"pretrain does not fit rule {pretrain.rule.name!r}: {reason}")
+        place = first_of(settings, OPTIMIZER_KEYS, before.get("rule", node))
+        raise place.error(f"pretrain does not fit rule {pretrain.rule.name!r}: {reason}")
     if (problem := pretrain.settings.misfit(pretrain.dataset)) is not None:
-        raise node.error(f"pretrain: {problem}")
+        raise first_of(settings, VALIDATION_KEYS, node).error(f"pretrain: {problem}")
     return pretrain
 
 
+def first_of(nodes: Mapping[str, Node], keys: Sequence[str], otherwise: Node) -> Node:
+    """The node of the first of `keys` that `nodes` states, which an error about these keys names."""
+    return next((nodes[key] for key in keys if key in nodes), otherwise)
+
+
 def finetune(node: Node) -> dict[str, Node]:
-    """The settings that one place states; they are checked together with those that it inherits."""
-    return node.mapping("finetune", _FINETUNE_KEYS)
+    """The settings that one place states, each checked by itself, in case that another place replaces it.
+
+    They are checked together with those that the place inherits.
+    """
+    settings = node.mapping("finetune", _FINETUNE_KEYS)
+    problems = Problems()
+    for key, place in settings.items():
+        with problems.kept():
+            try:
+                build(FineTune, "finetune", {key: place.plain})
+            except ParameterError as error:
+                # What another setting has to be beside this one may be stated elsewhere.
+                if f"parameter {key!r}" in str(error):
+                    raise place.error(str(error)) from None
+    problems.check()
+    return settings
 
 
 def resources(node: Node) -> Amounts:

@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from orchestrator.gridfile.nodes import GridError, Node, shown
+from orchestrator.gridfile.nodes import GridError, Node
+from signsym_core.registry import shown
 
 #: Nesting beyond this is no grid; bounds the recursion.
 _DEEPEST = 20
@@ -115,11 +116,24 @@ class _Builder:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1
             context = f" {error.context}" if error.context else ""
-            raise GridError(f"{self._where(line)}: expected YAML, got a fault{context}: {error.problem}") from None
+            raise GridError(
+                f"{self._where(line)}: expected YAML, got a fault{context}: {error.problem}{self._cause(error)}"
+            ) from None
         except (ValueError, OverflowError) as error:
             # PyYAML does not catch Python's error for an escape such as "\UFFFFFFFF".
             line = self._loader.get_mark().line + 1
             raise GridError(f"{self._where(line)}: expected YAML, got a fault: {error}") from None
+
+    def _cause(self, error: yaml.MarkedYAMLError) -> str:
+        """Where the reason of a fault may be, when that is a line before the one in which the parser stops."""
+        begun = error.context_mark.line + 1 if error.context_mark else 0
+        if error.problem_mark and 0 < begun <= error.problem_mark.line:
+            for word in ("quoted scalar", "flow sequence", "flow mapping", "simple key"):
+                if word in str(error.context):
+                    return f"; it begins at {self._where(begun)}"
+        if error.problem == "mapping values are not allowed here":
+            return "; a key needs ': ' after it, in the line before too, and a text with ': ' in it needs quotes"
+        return ""
 
     def _error(self, event: Any, path: str, message: str) -> GridError:
         return Node(where=self._where(event.start_mark.line + 1), path=path, value=None).error(message)

@@ -189,7 +189,7 @@ class _Planner:
             if model.weights.published:
                 return {"published": model.weights.source}, None
             path = Path(model.weights.source).expanduser().resolve()
-            return {"file": str(path), "sha256": _digest(path)}, None
+            return {"file": str(path), "sha256": _digest(path, model.weights.where)}, None
         return None, None
 
     def _learned(self, task: Task) -> dict[str, Any]:
@@ -241,12 +241,14 @@ def _before(model: ModelChoice) -> tuple[Stage, ModelChoice] | None:
     return "pretrain", dataclasses.replace(model, task=Classification(), **settings)
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, where: str) -> str:
+    place = f"{where}: " if where else ""
     try:
         data = path.read_bytes()
         seal.check(data)
         return hashlib.sha256(data).hexdigest()
     except seal.DamagedError as error:
-        raise PlanError(f"weights file {path} is {error}; copy or export it anew") from None
+        raise PlanError(f"{place}weights file {path} is {error}; copy or export it anew") from None
     except OSError as error:
-        raise PlanError(f"weights file {path} cannot be read ({error.strerror}); name a file that exists") from None
+        expected = "name a file that exists, one of torchvision's published weights in capitals, or null"
+        raise PlanError(f"{place}weights file {path} cannot be read ({error.strerror}); {expected}") from None

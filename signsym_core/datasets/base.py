@@ -18,7 +18,7 @@ from torch import Tensor
 from signsym_core import seeds
 from signsym_core.datasets.choice import draw, nested, per_class
 from signsym_core.datasets.mapped import Mapped
-from signsym_core.registry import Member, ParameterError, neutral, require
+from signsym_core.registry import Member, ParameterError, neutral, require, shown
 
 
 class DataNotFoundError(FileNotFoundError):
@@ -135,6 +135,8 @@ class DataSource(Member, ABC):
     stated_sides: ClassVar[tuple[int, int] | None] = None
     #: Splits that the parameter `split` may name, each with its numbers of training and test images; `load` makes them.
     named_splits: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType({})
+    #: The names of all classes in order, where they are known without reading the data.
+    class_names: ClassVar[tuple[str, ...] | None] = None
     #: Where its files come from; the default is for the user's files.
     origin: ClassVar[Origin] = Origin(url="files of your own", licence="that of your files", size="that of your files")
 
@@ -165,6 +167,12 @@ class DataSource(Member, ABC):
         if self.classes is not None:
             require(len(self.classes) >= 2, "classes", "at least two classes", self.classes)
             require(len(set(self.classes)) == len(self.classes), "classes", "each class once", self.classes)
+            names = self.class_names
+            known = names is None or all(
+                c in names if isinstance(c, str) else 0 <= c < len(names) for c in self.classes
+            )
+            words = f"names or numbers below {len(names or ())} of: {', '.join((names or ())[:20])}"
+            require(known, "classes", words, self.classes)
         form = "null, or T/Q/rest with whole numbers of images per class, such as 500/100/rest"
         form += "".join(f", or {name}" for name in self.named_splits)
         known = self.split is None or self.split in self.named_splits or per_class(self.split) is not None
@@ -176,6 +184,11 @@ class DataSource(Member, ABC):
         few = self.validation_images is None or most is None or self.validation_images < most
         held = f"fewer than the {most} training images that they are held out of"
         require(few, "validation_images", held, self.validation_images)
+
+    @property
+    def class_count(self) -> int | None:
+        """The number of classes, where it is known without reading the data."""
+        return self.stated_classes if self.classes is None else len(self.classes)
 
     @property
     def has_database(self) -> bool:
@@ -236,7 +249,9 @@ class DataSource(Member, ABC):
         defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(self)}
         for name in names:
             usual, value = defaults[name], getattr(self, name)
-            require(value == usual, name, f"its default, {usual!r}, with split {self.split}, which ignores it", value)
+            require(
+                value == usual, name, f"its default, {shown(usual)}, with split {self.split}, which ignores it", value
+            )
 
     @abstractmethod
     def load(self, root: Path) -> Data:

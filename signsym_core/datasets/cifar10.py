@@ -29,6 +29,7 @@ class CIFAR10(DataSource):
     stated = (50_000, 10_000)
     stated_classes = 10
     stated_sides = (32, 32)
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     origin = Origin(
         url="https://www.cs.toronto.edu/~kriz/cifar.html (downloaded automatically where the network allows)",
         licence="none stated; its author asks for a citation",

@@ -25,6 +25,7 @@ class Digits(DataSource):
     stated = (1_348, 449)
     stated_classes = 10
     stated_sides = (8, 8)
+    class_names = tuple(map(str, range(10)))
     origin = Origin(
         url="https://archive.ics.uci.edu/dataset/80 (a part of it comes with scikit-learn)",
         licence="CC BY 4.0",

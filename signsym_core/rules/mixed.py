@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from signsym_core.registry import ParameterError, UnknownNameError, identity, unknown
+from signsym_core.registry import ParameterError, UnknownNameError, identity, shown, unknown
 from signsym_core.rules.base import RULES, Rule
 
 
@@ -46,7 +46,9 @@ def _rule(pattern: str, plain: object) -> Rule:
     name = parameters.pop("name", None)
     try:
         if not isinstance(name, str):
-            raise ParameterError(f"expects the name of a rule, or a mapping with 'name' and parameters, got {plain!r}")
+            raise ParameterError(
+                f"expects the name of a rule, or a mapping with 'name' and parameters, got {shown(plain)}"
+            )
         rule = RULES.build(name, **parameters)
         if not rule.by_layer:
             raise ParameterError(f"expects a rule that serves a layer by itself, got {name!r}")

@@ -193,10 +193,10 @@ def test_every_second_line_of_imagenet100s_test_list_validates(tmp_path):
     ("name", "parameters", "words"),
     [
         ("coco", {"year": "2017"}, "'year' expects null or 2014 with split authors-2024"),
-        ("coco", {"lists": "x"}, "'lists' expects its default, None, with split authors-2024, which ignores it"),
+        ("coco", {"lists": "x"}, "'lists' expects its default, null, with split authors-2024, which ignores it"),
         ("coco", {"train_draw": 5}, "'train_draw' expects its default, 10000"),
         ("nuswide", {"database": None}, r"'database' expects its default, 'database\.txt'"),
-        ("imagenet100", {}, "'lists' expects a folder with split authors-2024: HashNet's lists, got None"),
+        ("imagenet100", {}, "'lists' expects a folder with split authors-2024: HashNet's lists, got null"),
         ("digits", {}, "'split' expects null, or T/Q/rest .*, such as 500/100/rest, got 'authors-2024'"),
     ],
 )

@@ -9,7 +9,17 @@ from typing import Literal
 import pytest
 
 from signsym_core import ATTACKS, BACKBONES, DATASETS, RULES, TASKS
-from signsym_core.registry import Member, ParameterError, Registry, UnknownNameError, build, coerce, require
+from signsym_core.registry import (
+    Member,
+    ParameterError,
+    Registry,
+    UnknownNameError,
+    build,
+    coerce,
+    require,
+    shown,
+    unknown,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,7 +229,7 @@ def test_values_that_do_not_fit_are_refused_with_what_would(hint, value, words):
     Thing.__annotations__["value"] = hint
     with pytest.raises(ParameterError) as caught:
         build(Thing, "thing 'one'", {"value": value})
-    assert f"thing 'one': parameter 'value' expects {words}, got {value!r}" in str(caught.value)
+    assert f"thing 'one': parameter 'value' expects {words}, got {shown(value)}" in str(caught.value)
 
 
 def test_a_member_that_does_not_exist_is_not_in_the_family():
@@ -232,3 +242,31 @@ def test_a_member_that_does_not_exist_is_not_in_the_family():
 def test_a_family_without_members_says_so():
     with pytest.raises(UnknownNameError, match="known: none"):
         Registry("drink", []).build("tea")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (False, "false"),
+        ((1, None, "a"), "[1, null, 'a']"),
+        ({"name": "usf", "on": [True]}, "{name: 'usf', on: [true]}"),
+        ("x" * 99, "'" + "x" * 39 + " ... " + "x" * 9 + "' (99 characters)"),
+    ],
+)
+def test_a_value_is_shown_as_a_grid_writes_it(value, text):
+    assert shown(value) == text
+
+
+def test_an_unknown_name_is_near_in_any_case_and_a_long_list_is_cut():
+    names = [f"name{number}" for number in range(60)]
+    assert unknown("rule", "BP", ["usf", "bp"]) == "unknown rule: 'BP', did you mean 'bp'? known: usf, bp"
+    assert unknown("drink", "?", names).endswith(", name35, ... (60 in all)")
+
+
+def test_an_unknown_member_may_be_one_of_an_extension(monkeypatch):
+    with pytest.raises(UnknownNameError, match="Members of your own are known where SIGNSYM_EXTENSIONS names"):
+        DRINKS["mate"]
+    monkeypatch.setenv("SIGNSYM_EXTENSIONS", "json")
+    with pytest.raises(UnknownNameError, match=r"None of the modules in SIGNSYM_EXTENSIONS \(json\) registers it"):
+        DRINKS["mate"]

@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_refused():
         train(model(), settings={"keep": "best"}, validation=None)
     for settings, words in (
         ({"keep": "best", "steps": 3}, "'steps' expects null where epochs are validated"),
-        ({"min_delta": 0.1}, r"'patience' expects a whole number beside min_delta 0\.1, got None"),
+        ({"min_delta": 0.1}, r"'patience' expects a whole number beside min_delta 0\.1, got null"),
         ({"patience": 0}, "'patience' expects null or a whole number, at least 1"),
         ({"patience": 1, "min_delta": -1.0}, "'min_delta' expects a number, at least 0"),
     ):

@@ -43,6 +43,13 @@ BEYOND_SHAPE = {
     *("resources_of_one_model", "rule_layers_absent", "seeds_in_two_places", "weights_not_published"),
     *("coupled_decay", "coupled_decay_before", "rule_points_absent"),
     *("split_named", "validation_all", "validation_none", "validation_none_before", "validation_steps"),
+    *("classes_one", "classes_unknown", "coupled_decay_stated"),
+    *("foolbox_step", "foolbox_unknown", "idle_exclusion_beside_a_misfit"),
+    *("keep_in_an_override", "min_delta_alone", "pretrain_another_backbone"),
+    *("pretrain_other_classes", "pretrain_too_small", "resize_below_size"),
+    *("rule_layers_uncovered", "rule_needs_another_backbone", "rule_points_empty"),
+    *("sequences_too_small", "spike_slope_without_spikes", "spike_slope_zero"),
+    "steps_beside_keep",
 }
 
 
