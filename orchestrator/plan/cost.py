@@ -98,7 +98,10 @@ def pace(kind: str, resources: Resources, precision: Precision, *names: str) -> 
 
 def network_at(backbone: Backbone, dataset: DataSource) -> Network:
     """What the backbone asks of a device for images of the data set."""
-    return network_of(backbone, _sides(dataset))
+    # Where nothing says the size of the images, one that the network takes.
+    largest = max(_sides(dataset)) if backbone.max_size is None else backbone.max_size
+    height, width = (min(max(side, backbone.min_size), largest) for side in _sides(dataset))
+    return network_of(backbone, (height, width))
 
 
 def training_memory(backbone: Backbone, dataset: DataSource, settings: FineTune, resources: Resources) -> float:

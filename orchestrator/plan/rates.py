@@ -13,7 +13,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from signsym_core.arithmetic import Precision
 from signsym_core.backbones import Backbone
@@ -132,26 +131,33 @@ def network_of(backbone: Backbone, sides: tuple[int, int]) -> Network:
 
 def _counted(backbone: Backbone, sides: tuple[int, int], device: str) -> Network:
     activations = layers = 0
+    convolved = multiplied = 0.0
 
-    def count(_module: nn.Module, _inputs: object, output: object) -> None:
-        nonlocal activations, layers
+    def count(module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal activations, layers, convolved, multiplied
         layers += 1
-        activations += output.numel() if isinstance(output, torch.Tensor) else 0
+        numbers = output.numel() if isinstance(output, torch.Tensor) else 0
+        activations += numbers
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            convolved += numbers * module.weight[0].numel()
+        elif isinstance(module, nn.Linear):
+            multiplied += numbers * module.in_features
 
-    # Gradients are recorded, since nothing is counted inside torch's fused attention otherwise.
-    with torch.enable_grad(), torch.device(device):
+    def attend(module: nn.Module, _inputs: object, output: tuple[torch.Tensor, object]) -> None:
+        # Four projections of every token, and every token against every other one, twice.
+        nonlocal multiplied
+        tokens, width = output[0].shape[-2:]
+        multiplied += 4 * tokens * width**2 + 2 * tokens**2 * width
+
+    # Not by torch's counter of operations, whose first use imports its compiler.
+    with torch.no_grad(), torch.device(device):
         model = backbone.build(10, channels=3, size=sides).eval()
         for module in model.modules():
-            if not list(module.children()):
+            if isinstance(module, nn.MultiheadAttention):
+                module.register_forward_hook(attend)
+            elif not list(module.children()):
                 module.register_forward_hook(count)
-        with FlopCounterMode(display=False) as counter:
-            model(torch.zeros(1, 3, *sides))
-    operations = counter.get_flop_counts()["Global"].items()
-    convolved = sum(flops for operation, flops in operations if "convolution" in str(operation)) / 2
-    return Network(
-        weights=sum(parameter.numel() for parameter in model.parameters()),
-        activations=activations,
-        layers=layers,
-        convolved=convolved,
-        multiplied=counter.get_total_flops() / 2 - convolved,
-    )
+        model(torch.empty(1, 3, *sides).zero_())
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    shape = {"weights": weights, "activations": activations, "layers": layers}
+    return Network(convolved=convolved, multiplied=multiplied, **shape)
