@@ -153,7 +153,7 @@ def test_the_suite_fails_a_backbone_that_takes_no_grey_images():
 
         mean, std = (0.5,) * 3, (0.25,) * 3
 
-    with pytest.raises(AssertionError, match="smallcnn fails on grey images .* needs a mean and a std of one value"):
+    with pytest.raises(AssertionError, match=r"smallcnn fails on grey images .* needs a mean and a std of one value"):
         check_backbone(Coloured())
 
 
