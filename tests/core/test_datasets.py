@@ -124,15 +124,15 @@ def test_cifar10_reads_the_official_files(tmp_path, monkeypatch):
     def part(n):
         return {"data": generator.integers(0, 256, (n, 3072), dtype=np.uint8), "labels": [at % 10 for at in range(n)]}
 
-    names = [f"class{at}" for at in range(10)]
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     monkeypatch.setattr(TorchvisionCIFAR10, "train_list", [put("data_batch_1", part(30))])
     monkeypatch.setattr(TorchvisionCIFAR10, "test_list", [put("test_batch", part(20))])
     name, digest = put("batches.meta", {"label_names": names})
     monkeypatch.setattr(TorchvisionCIFAR10, "meta", {"filename": name, "key": "label_names", "md5": digest})
-    data = load("cifar10", tmp_path, classes=["class3", "class4"], test_images=3)
+    data = load("cifar10", tmp_path, classes=["cat", "deer"], test_images=3)
     assert data.train.images.shape == (6, 3, 32, 32)
     assert len(data.test) == 3
-    assert data.classes == ("class3", "class4")
+    assert data.classes == ("cat", "deer")
 
 
 def test_cifar10_without_files_or_network_says_where_to_put_them(tmp_path, monkeypatch):

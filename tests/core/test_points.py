@@ -313,7 +313,7 @@ def test_what_has_no_point_or_no_such_point_is_refused_and_stays_as_it_was():
     assert type(network[0]) is nn.Linear
     with pytest.raises(ValueError, match=r"unknown module in points: 'relu1_9', did you mean 'relu"):
         ss.convert(small(), "dfa", points=("relu1_9",))
-    with pytest.raises(ValueError, match=r"'points' expects the name of a module, at least one, got \(\)"):
+    with pytest.raises(ValueError, match=r"'points' expects the name of a module, at least one, got \[\]"):
         ss.RULES.build("local", points=())
     with pytest.raises(ValueError, match=r"'bp_layers' expects nothing: rule 'dfa' serves no single layers"):
         ss.RULES.build("dfa", bp_layers=("head",))
