@@ -52,7 +52,7 @@ def shared(folder: Path) -> Iterator[bool]:
     if FOLDERS[0] in os.environ:
         yield True
         return
-    places = {name: str(folder / name.split("_")[2].lower()) for name in FOLDERS}
+    places = _places(folder)
     for place in places.values():
         os.mkdir(place, 0o700)
     before = {name: os.environ.get(name) for name in FOLDERS}
@@ -63,6 +63,10 @@ def shared(folder: Path) -> Iterator[bool]:
     finally:
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _places(folder: Path) -> dict[str, str]:
+    return {name: str(folder / name.split("_")[2].lower()) for name in FOLDERS}
 
 
 def _started(places: dict[str, str]) -> bool:
@@ -88,7 +92,7 @@ def _succeeds(command: list[str], environment: dict[str, str]) -> bool:
 
 def end(folder: Path) -> None:
     """End the service with files in `folder`, where one was started."""
-    places = {name: str(folder / name.split("_")[2].lower()) for name in FOLDERS}
+    places = _places(folder)
     if os.path.isdir(places[FOLDERS[0]]) and shutil.which(PROGRAM):
         _quit(dict(os.environ) | places)
 

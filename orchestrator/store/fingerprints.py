@@ -21,8 +21,8 @@ from orchestrator.jobs import keys
 from orchestrator.store import tables
 from orchestrator.store.store import Store, sealed_table
 from signsym_core.datasets import Data, DataSource, DataWarning
+from signsym_core.datasets.decode import DIGEST
 from signsym_core.datasets.fingerprint import Fingerprint, Images, Place, differences, fingerprint, nowhere
-from signsym_core.datasets.marks import DIGEST
 
 #: Creates the function that gives the place of an image, for which a data set must be listed.
 Places = Callable[[], Place]

@@ -173,6 +173,8 @@ class DataSource(Member, ABC):
             )
             words = f"names or numbers below {len(names or ())} of: {', '.join((names or ())[:20])}"
             require(known, "classes", words, self.classes)
+        fits = self.crop_from is None or (self.size is not None and self.crop_from >= self.size)
+        require(fits, "resize", "null, or at least the parameter 'size'", self.crop_from)
         form = "null, or T/Q/rest with whole numbers of images per class, such as 500/100/rest"
         form += "".join(f", or {name}" for name in self.named_splits)
         known = self.split is None or self.split in self.named_splits or per_class(self.split) is not None

@@ -12,7 +12,7 @@ import torch
 
 from signsym_core.datasets import authors_2024
 from signsym_core.datasets.base import Data, DataNotFoundError, DataSource, Origin
-from signsym_core.registry import neutral, require
+from signsym_core.registry import neutral
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,6 @@ class CIFAR10(DataSource):
 
     #: Side in pixels that images are resized to before a crop of `size` is cut (256 with size 224); null: no crop.
     resize: int | None = neutral(None)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fits = self.resize is None or (self.size is not None and self.resize >= self.size)
-        require(fits, "resize", "null, or at least the parameter 'size'", self.resize)
 
     @property
     def crop_from(self) -> int | None:

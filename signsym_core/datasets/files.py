@@ -24,7 +24,6 @@ from signsym_core.datasets.base import Choice, Data, DataNotFoundError, DataSour
 from signsym_core.datasets.cache import Cache, Progress, cache_folder, open_cache
 from signsym_core.datasets.marks import BROKEN
 from signsym_core.datasets.survey import Survey, survey
-from signsym_core.registry import require
 
 #: Bytes of a split that are held in memory, unless SIGNSYM_RESIDENT_BYTES is set.
 RESIDENT = 4 * 2**30
@@ -65,11 +64,6 @@ class FileSource(DataSource):
     resize: int | None = None
     #: What to do about images that cannot be decoded: stop the run, or leave them out with a warning that counts them.
     broken: Literal["stop", "skip"] = "stop"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fits = self.resize is None or (self.size is not None and self.resize >= self.size)
-        require(fits, "resize", "null, or at least the parameter 'size'", self.resize)
 
     @property
     def crop_from(self) -> int | None:

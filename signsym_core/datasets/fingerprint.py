@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from signsym_core.datasets.base import Data, Split
-from signsym_core.datasets.marks import DIGEST
+from signsym_core.datasets.decode import DIGEST
 
 #: Most images that a message about a difference names.
 NAMED = 3

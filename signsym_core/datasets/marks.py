@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from signsym_core.datasets.decode import DIGEST as DIGEST
+from signsym_core.datasets.decode import DIGEST
 
 MISSING, READY, BROKEN = 0, 1, 2
 
