@@ -35,7 +35,9 @@ def run_compact(store: Store, console: Console) -> int:
             f"merged {result.files:,} files of {result.jobs:,} jobs; {result.merged_files:,} files hold their results"
         )
         console.print(words, highlight=False)
-    else:
+    if result.alignments:
+        console.print(f"merged {result.alignments:,} files of alignment", highlight=False)
+    if not result.files and not result.alignments:
         console.print("Nothing to merge: no two jobs that can be trusted have small files.", highlight=False)
     return COMPLETE
 

@@ -13,6 +13,7 @@ from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, stored_grid
 from orchestrator.plan.estimate import surveying
 from orchestrator.store import tables
+from orchestrator.store.alignment import alignment_folder, iter_trainings
 from orchestrator.store.claims import alive
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
@@ -33,12 +34,23 @@ def show_status(store: Store, console: Console) -> int:
         console.print("failed jobs of no readable grid:", highlight=False)
         for failure in unplanned:
             _show_failure(failure, console)
+    _show_alignment(store, console)
     show_skipped(store.skipped, console)
     if store.unsealed:
         words = f"{len(store.unsealed):,} files were written before files had digests, so that damage to them may pass"
         console.print(f"{words}: signsym status {store.uri} --verify names them", highlight=False, soft_wrap=True)
     suggest(store, console)
     return FAILED if any(plan.missing for _, plan in plans) else COMPLETE
+
+
+def _show_alignment(store: Store, console: Console) -> None:
+    """Print how many trainings have a table of alignment, if any has one; unreadable files go to `store.skipped`."""
+    folder = alignment_folder(store)
+    count = sum(len(table["job"].unique()) for table in iter_trainings(folder))
+    store.skipped |= folder.skipped
+    if count:
+        words = f"alignment of B with W and of gradients with BP's: {count:,} trainings; as a table: signsym export "
+        console.print(f"{words}{store.uri} --what alignment --out alignment.csv", highlight=False, soft_wrap=True)
 
 
 def stored_plans(store: Store) -> list[tuple[str, Plan]]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from orchestrator.results.line import LINE
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store import tables
+from orchestrator.store.alignment import alignment_folder, iter_trainings
 from orchestrator.store.store import Store
 
 _ENDS = {"": "value", "_lo": "lo", "_hi": "hi"}
@@ -71,10 +72,14 @@ def _alignment(store: Store) -> Iterator[pa.Table]:
     schema = pa.schema([tables.RESULTS.field(name) for name in names])
     frame = store.results(names).drop_duplicates("finetune_job")
     models = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-    for table in store.iter_tables("alignment", tables.ALIGNMENT):
+    folder = alignment_folder(store)
+    for table in iter_trainings(folder):
         joined = table.join(models, "job", "finetune_job", join_type="inner")
         if len(joined):
-            yield joined.select([*tables.ALIGNMENT.names, *_MODEL]).sort_by([("epoch", "ascending")])
+            yield joined.select([*tables.ALIGNMENT.names, *_MODEL]).sort_by(
+                [("job", "ascending"), ("epoch", "ascending")]
+            )
+    store.skipped |= folder.skipped
 
 
 def _curves(store: Store) -> Iterator[pa.Table]:

@@ -1,4 +1,4 @@
-"""`signsym compact`: small files of results, outcomes and examples become few large ones.
+"""`signsym compact`: small files of results, outcomes, examples and alignment become few large ones.
 
 Killed at any instant it loses and duplicates nothing, and sweeps and readers may run beside it. Batches of jobs are
 merged one after the other: outcomes and examples are written first and results last, as an attack job writes them; all
@@ -6,7 +6,7 @@ are read back; the list of the jobs is written; only then the small files are re
 cell once, since equal rows of a cell count as one. The next compaction completes what a killed one has begun.
 
 Only trusted files are merged: results with all their outcomes, in files without columns of a newer version. All other
-files stay as they are.
+files stay as they are. Alignment is of trainings and has files of its own: see `store.merge_alignment`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.store import merged, tables
+from orchestrator.store import alignment, merge_alignment, merged, tables
 from orchestrator.store.arrays import single
 from orchestrator.store.claims import Claims
 from orchestrator.store.folder import THREADS, Folder
@@ -61,6 +61,8 @@ class Compaction:
     files: int = 0
     jobs: int = 0
     merged_files: int = 0
+    #: Number of merged files of alignment.
+    alignments: int = 0
     #: Removed files that killed compactions and sweeps had left behind.
     leftovers: int = 0
 
@@ -86,10 +88,12 @@ class _Candidate:
 
 
 def small_files(store: Store) -> int:
-    """The number of small files of results and outcomes."""
+    """The number of small files of results, outcomes and alignment."""
+    sizes = {folder: SMALL[folder] for folder in ("results", "outcomes")}
+    sizes[alignment.FOLDER] = merge_alignment.SMALL
     return sum(
-        entry.size < SMALL[folder] and entry.name.endswith(".parquet") and not merged.is_merged(_stem(entry.name))
-        for folder in ("results", "outcomes")
+        entry.size < small and entry.name.endswith(".parquet") and not merged.is_merged(_stem(entry.name))
+        for folder, small in sizes.items()
         for entry in store.entries(folder)
         if not entry.reason and not entry.name.startswith(".")
     )
@@ -112,7 +116,8 @@ def compact(store: Store, progress: Callable[[int, int], None] = lambda done, of
         leftovers = remove_leftovers(store, frozenset()) + _remove_temporary(store) + _finish_killed(store, folders)
         batches = list(_batches(sorted(_candidates(store, folders), key=lambda candidate: candidate.place)))
         total = sum(len(candidate.jobs) for batch in batches for candidate in batch)
-        done = Compaction(leftovers=leftovers)
+        alignments, repeated = merge_alignment.merge_alignment(store)
+        done = Compaction(leftovers=leftovers + repeated, alignments=alignments)
         for batch in batches:
             if CLAIM not in claims.held:
                 raise StoreError(
@@ -133,7 +138,11 @@ def compact(store: Store, progress: Callable[[int, int], None] = lambda done, of
 
 def _remove_temporary(store: Store) -> int:
     """Remove the temporary files of killed compactions, without waiting: only one compaction runs."""
-    paths = [f"{folder}/{entry.name}" for folder in (*SCHEMAS, merged.FOLDER) for entry in store.entries(folder)]
+    paths = [
+        f"{folder}/{entry.name}"
+        for folder in (*SCHEMAS, alignment.FOLDER, merged.FOLDER)
+        for entry in store.entries(folder)
+    ]
     return _remove(store, [path for path in paths if _TEMPORARY.fullmatch(path.rpartition("/")[2])])
 
 
@@ -145,7 +154,8 @@ def _finish_killed(store: Store, folders: Mapping[str, Folder]) -> int:
         # Merged files whose results never came. They are kept where results lack outcomes, which may be among them.
         unfinished = {folder: filter(merged.is_merged, names[folder] - results) for folder in ("outcomes", "examples")}
         removed += _remove(store, [_path(folder, name) for folder, few in unfinished.items() for name in few])
-    _remove(store, [f"{merged.FOLDER}/{name}.json" for name in lists - results])
+    of_alignment = {_stem(name) for name in store.names(alignment.FOLDER, ".parquet")}
+    _remove(store, [f"{merged.FOLDER}/{name}.json" for name in lists - results - of_alignment])
     for name in filter(merged.is_merged, results - lists):
         if (held := _read(folders, [name]).get(name)) is not None:
             merged.write_jobs(store, name, held["results"]["job"].to_pylist())

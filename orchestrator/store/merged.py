@@ -48,7 +48,7 @@ def finished(store: Files, paths: Sequence[str]) -> set[str]:
     """The paths among `paths`, the results of jobs, that exist: as a file, or in the list of a merged file."""
     loose = store.exists(paths)
     jobs = {_job(path): path for path in paths if path not in loose and path.startswith("results/")}
-    return loose | {jobs[job] for name in (lists(store) if jobs else ()) for job in jobs.keys() & _jobs(store, name)}
+    return loose | {jobs[job] for name in (lists(store) if jobs else ()) for job in jobs.keys() & jobs_of(store, name)}
 
 
 def forget_results(store: Files, paths: Iterable[str]) -> None:
@@ -62,7 +62,7 @@ def forget_results(store: Files, paths: Iterable[str]) -> None:
         store.remove(path)
         jobs.add(_job(path))
     for name in lists(store) if jobs else ():
-        if jobs & _jobs(store, name):
+        if jobs & jobs_of(store, name):
             store.remove(f"{FOLDER}/{name}.json")
 
 
@@ -71,7 +71,7 @@ def check_list(store: Files, path: str) -> None:
     _parsed(store.read_sealed(path))
 
 
-def _jobs(store: Files, name: str) -> frozenset[str]:
+def jobs_of(store: Files, name: str) -> frozenset[str]:
     """The jobs of a list; none where it cannot be read, so that they are computed again at worst."""
     place = (store.uri, name)
     if place not in _KNOWN:
