@@ -22,6 +22,7 @@ from signsym_core.datasets import DataSource, Split, augmented, inputs
 from signsym_core.datasets.batches import brought
 from signsym_core.datasets.mapped import Mapped
 from signsym_core.health import Health, refuse_broken_outputs
+from signsym_core.optimizers import eager
 from signsym_core.registry import neutral, require
 from signsym_core.replay import one_ahead
 from signsym_core.rules.convert import BypassedLayerError, converted, unserved
@@ -279,7 +280,7 @@ def _classes(labels: Tensor) -> int:
 
 
 def _optimizer(model: Model, objective: Objective, settings: FineTune) -> torch.optim.Optimizer:
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    kind: Any = eager({"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer])
     groups = parameter_groups(model, list(model.body_parameters()), lr=settings.lr)
     groups += parameter_groups(model, list(model.head_parameters()), lr=settings.head_lr)
     learned = list(objective.parameters())

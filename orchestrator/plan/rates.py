@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 
 import torch
@@ -122,21 +123,27 @@ class Device:
 @functools.cache
 def network_of(backbone: Backbone, sides: tuple[int, int]) -> Network:
     """What the backbone with ten outputs asks of a device for images of these sides."""
+    # On the device "meta" no weight is initialised. It imports torch's compiler, as torchvision has done by then.
+    with torch.device("meta" if backbone.published else "cpu"):
+        model = backbone.build(10, channels=3, size=sides)
+    if backbone.published:
+        model.to_empty(device="cpu")
     try:
-        return _counted(backbone, sides, "meta")
-    except (RuntimeError, NotImplementedError):
-        # Its code looks at values, which tensors without memory do not have.
-        return _counted(backbone, sides, "cpu")
+        # Layers compute nothing for no images, and their outputs have a shape all the same.
+        return _counted(model, torch.empty(0, 3, *sides))
+    except RuntimeError:
+        # Its code needs an image, such as to infer a size.
+        return _counted(model, torch.zeros(1, 3, *sides))
 
 
-def _counted(backbone: Backbone, sides: tuple[int, int], device: str) -> Network:
+def _counted(model: nn.Module, images: torch.Tensor) -> Network:
     activations = layers = 0
     convolved = multiplied = 0.0
 
     def count(module: nn.Module, _inputs: object, output: object) -> None:
         nonlocal activations, layers, convolved, multiplied
         layers += 1
-        numbers = output.numel() if isinstance(output, torch.Tensor) else 0
+        numbers = math.prod(filter(None, output.shape)) if isinstance(output, torch.Tensor) else 0
         activations += numbers
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             convolved += numbers * module.weight[0].numel()
@@ -150,14 +157,13 @@ def _counted(backbone: Backbone, sides: tuple[int, int], device: str) -> Network
         multiplied += 4 * tokens * width**2 + 2 * tokens**2 * width
 
     # Not by torch's counter of operations, whose first use imports its compiler.
-    with torch.no_grad(), torch.device(device):
-        model = backbone.build(10, channels=3, size=sides).eval()
-        for module in model.modules():
-            if isinstance(module, nn.MultiheadAttention):
-                module.register_forward_hook(attend)
-            elif not list(module.children()):
-                module.register_forward_hook(count)
-        model(torch.empty(1, 3, *sides).zero_())
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            module.register_forward_hook(attend)
+        elif not list(module.children()):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        model.eval()(images)
     weights = sum(parameter.numel() for parameter in model.parameters())
     shape = {"weights": weights, "activations": activations, "layers": layers}
     return Network(convolved=convolved, multiplied=multiplied, **shape)
