@@ -17,7 +17,8 @@ from signsym_core.registry import Member, identity
 
 #: Version of what each kind of job computes. Raised when the same description gives other numbers.
 SEMANTICS = {"pretrain": 1, "finetune": 1, "attack": 1}
-
+#: By how much the version of single attacks is above that of their kind: their numbers moved, and no other's.
+RAISED = {"boundary": 1}
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -30,6 +31,11 @@ def canonical(value: Any) -> str:
 def key(value: Any) -> str:
     """The sha256 of `canonical(value)`, in hexadecimal."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def attack_semantics(name: str) -> int:
+    """The version of what attacks of this name compute."""
+    return SEMANTICS["attack"] + RAISED.get(name, 0)
 
 
 def described(member: Member) -> dict[str, Any]:

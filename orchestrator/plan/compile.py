@@ -88,7 +88,8 @@ class _Planner:
             # the twin that was fine-tuned with BP is the attacked model, so that a transfer attack is a white-box one.
             source = GRADIENTS.get(choice.gradient)
             computed = choice.gradient if source is None else source.computed(model.rule)
-            spec: dict[str, Any] = {"kind": "attack", "semantics": keys.SEMANTICS["attack"], "model": finetune.key}
+            version = keys.attack_semantics(choice.attack.name)
+            spec: dict[str, Any] = {"kind": "attack", "semantics": version, "model": finetune.key}
             spec |= {"attack": self._described(choice.attack), "gradient": computed, "images": choice.images}
             spec |= {"seed": model.seed} | _score(model.task)
             if computed in GRADIENTS and GRADIENTS[computed].twin:

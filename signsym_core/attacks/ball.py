@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import torch
@@ -37,13 +38,19 @@ def within_ball(images: Tensor, proposed: Tensor, epsilon: float, norm: Norm = "
 
 
 def _clipped(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:
-    radius = torch.tensor(epsilon, dtype=images.dtype)
-    if float(radius) > epsilon:
-        radius = torch.nextafter(radius, torch.zeros_like(radius))
-    bound = float(radius)
+    bound = _bound(epsilon, images.dtype)
     clipped = (images + (proposed - images).clamp(-bound, bound)).clamp(0, 1)
     outside = (clipped.double() - images.double()).abs() > epsilon
     return torch.where(outside, torch.nextafter(clipped, images), clipped)
+
+
+@functools.cache
+def _bound(epsilon: float, dtype: torch.dtype) -> float:
+    """The largest number of the type `dtype` that is at most `epsilon`."""
+    radius = torch.tensor(epsilon, dtype=dtype)
+    if float(radius) > epsilon:
+        radius = torch.nextafter(radius, torch.zeros_like(radius))
+    return float(radius)
 
 
 def _shortened(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:

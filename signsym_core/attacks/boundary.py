@@ -21,9 +21,10 @@ class Boundary(MinimisationAttack):
     and nearer. δ and ε grow where more than half (a quarter) of the moves along the sphere (of the steps) stay lost,
     and shrink where fewer than a fifth (a tenth) do.
 
-    Minimises the L2 distance by Foolbox's version of the algorithm, with the same numbers as Foolbox for a batch of
-    one. In Foolbox a whole batch shares each random direction; here each image has separate directions. A few thousand
-    steps hardly improve on the start; the published comparison takes 25,000.
+    Minimises the L2 distance by Foolbox's version of the algorithm: with the same random numbers it gives Foolbox's
+    image for a batch of one. In Foolbox a whole batch shares each random direction; here each image has separate
+    directions, drawn for all images at once (`streams.Counted`). A few thousand steps hardly improve on the start; the
+    published comparison takes 25,000.
     """
 
     name = "boundary"
@@ -58,23 +59,24 @@ class Boundary(MinimisationAttack):
         # NaN: no decision yet.
         spheres = best.new_full((len(best), _SPHERICAL_RECORD), torch.nan)
         moves = best.new_full((len(best), _STEP_RECORD), torch.nan)
+        noise, going = oracle.problem.counted, torch.arange(len(best), device=best.device)
         for step in range(1, self.steps + 1):
-            going = ((source >= self.convergence) & oracle.affords(places)).nonzero().flatten()
-            if len(going) == 0:
-                break
+            active = (source[going] >= self.convergence) & oracle.affords(places[going])
+            if (step - 1) % oracle.problem.looks_every == 0:
+                going, active = going[active], active[active]
+                if len(going) == 0:
+                    break
             going_places, here, x = places[going], best[going], clean[going]
-            noise = oracle.streams.normal(going_places, clean.shape[1])
-            on_sphere, proposed, distance = _proposals(x, here, noise, spherical[going], source[going])
-            lost = oracle.lost(proposed.view(-1, *shape), going_places)
-            if step % _EVERY == 0:
-                record = step // _EVERY - 1
-                spheres[going, record % _SPHERICAL_RECORD] = oracle.lost(on_sphere.view(-1, *shape), going_places).to(
-                    x.dtype
-                )
-                moves[going, record % _STEP_RECORD] = lost.to(x.dtype)
+            direction = noise.normal(going_places, step - 1, clean.shape[1])
+            on_sphere, proposed, distance = _proposals(x, here, direction, spherical[going], source[going])
+            lost = oracle.lost(proposed.view(-1, *shape), going_places, active)
             nearer = lost & ((x - proposed).norm(dim=1) < distance)
-            best[going[nearer]] = proposed[nearer]
+            best.index_copy_(0, going, torch.where(nearer[:, None], proposed, here))
             if step % _EVERY == 0:
+                sphere_lost = oracle.lost(on_sphere.view(-1, *shape), going_places, active)
+                for record, decisions in ((spheres, sphere_lost), (moves, lost)):
+                    column = record[:, (step // _EVERY - 1) % record.shape[1]]
+                    column.index_copy_(0, going, torch.where(active, decisions.to(x.dtype), column[going]))
                 self._adapt(spheres, (spherical, source), 0.5, 0.2)
                 self._adapt(moves, (source,), 0.25, 0.1)
         return best.view(originals.shape)
@@ -82,12 +84,11 @@ class Boundary(MinimisationAttack):
     def _adapt(self, record: Tensor, lengths: tuple[Tensor, ...], many: float, few: float) -> None:
         """Scale the `lengths` of images whose record is full by the share of its ones, and begin their record anew."""
         share = record.mean(dim=1)
-        factor = torch.ones_like(share)
-        factor[share > many] = self.adaptation
-        factor[share < few] = 1 / self.adaptation
+        shorter = torch.where(share < few, 1 / self.adaptation, torch.ones_like(share))
+        factor = torch.where(share > many, self.adaptation, shorter)
         for length in lengths:
             length *= factor
-        record[factor != 1] = torch.nan
+        record.masked_fill_((factor != 1)[:, None], torch.nan)
 
     def needed(self) -> float:
         # A start takes up to fifty decisions.

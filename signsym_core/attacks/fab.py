@@ -54,15 +54,22 @@ class FAB(Attack):
         if len(subset.images):
             targets = runners_up(subset.clean_outputs, subset.labels, self.targets)
             best, least = subset.images, torch.full_like(subset.images.flatten(1)[:, 0], math.inf)
-            for target in targets.unbind(dim=1):
-                best, least = self._walk(subset, target, best, least)
+            # As many targets at once as one pass has room for: a batch of few images leaves a device idle.
+            for group in targets.split(max(1, problem.micro_batch // len(subset.images)), dim=1):
+                walks = self._walk(subset.copies(group.shape[1]), group.t().flatten())
+                pieces = (tensor.split(len(best)) for tensor in walks)
+                for images, distances in zip(*pieces, strict=True):
+                    nearer = distances < least
+                    best = torch.where(nearer.view(-1, *[1] * (best.ndim - 1)), images, best)
+                    least = torch.where(nearer, distances, least)
             nearest[alive] = best
         return (nearest,)
 
-    def _walk(self, problem: Problem, target: Tensor, best: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
-        """Towards the classes `target`; returns the nearest lost images yet and their distances."""
+    def _walk(self, problem: Problem, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Towards the classes `target`: the nearest lost images and their distances, infinite where there is none."""
         clean, labels = problem.images, problem.labels
         x, current = clean.flatten(1), clean.flatten(1)
+        best, least = clean, torch.full_like(x[:, 0], math.inf)
 
         def total(outputs: Tensor, places: Tensor) -> Tensor:
             return gap(outputs, labels[places], target[places]).sum()

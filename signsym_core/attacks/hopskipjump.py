@@ -141,10 +141,23 @@ class HopSkipJump(MinimisationAttack):
         piece = max(1, min(evaluations, _NUMBERS // here[0].numel()))
         group = max(1, oracle.micro_batch // piece)
         groups = zip(here.split(group), places.split(group), delta.split(group), strict=True)
-        return torch.cat([self._group_normal(oracle, *tensors, evaluations, piece) for tensors in groups])
+        # On the host once for all draws.
+        listed = places.tolist()
+        estimates = []
+        for number, tensors in enumerate(groups):
+            drawn_for = listed[number * group : (number + 1) * group]
+            estimates.append(self._group_normal(oracle, drawn_for, *tensors, evaluations, piece))
+        return torch.cat(estimates)
 
     def _group_normal(
-        self, oracle: Oracle, here: Tensor, places: Tensor, delta: Tensor, evaluations: int, piece: int
+        self,
+        oracle: Oracle,
+        drawn_for: list[int],
+        here: Tensor,
+        places: Tensor,
+        delta: Tensor,
+        evaluations: int,
+        piece: int,
     ) -> Tensor:
         signed, plain, shape = torch.zeros_like(here), torch.zeros_like(here), here.shape[1:]
         total = torch.zeros(len(here), dtype=here.dtype, device=here.device)
@@ -152,7 +165,7 @@ class HopSkipJump(MinimisationAttack):
         for begin in range(0, evaluations, piece):
             count = min(piece, evaluations - begin)
             draw = oracle.streams.uniform if self.constraint == "linf" else oracle.streams.normal
-            vectors = draw(places, count, *shape)
+            vectors = draw(drawn_for, count, *shape)
             if self.constraint == "linf":
                 vectors = 2 * vectors - 1
             lengths = vectors.flatten(2).norm(dim=2).view(len(here), count, *[1] * len(shape))

@@ -39,14 +39,21 @@ class Oracle:
         """bool: the images at `places` have so many queries left."""
         return self.used[places] + queries <= self.budget
 
-    def lost(self, images: Tensor, places: Tensor) -> Tensor:
-        """bool [m]: whether each of `images`, made for the image of the block at its place, is lost."""
+    def lost(self, images: Tensor, places: Tensor, active: Tensor | None = None) -> Tensor:
+        """bool [m]: whether each of `images`, made for the image of the block at its place, is lost.
+
+        Where the mask `active` [m] is False nobody asks: no query is counted, and the answer is False. On a GPU images
+        that are not asked about may pass through the model with the others.
+        """
+        queried = self.affords(places) if active is None else active & self.affords(places)
+        if self.problem.looks_every > 1:
+            self.used.index_add_(0, places, queried.long())
+            return self.problem.lost(self.problem.outputs(images), places) & queried
         result = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        affordable = self.affords(places).nonzero().flatten()
-        if len(affordable):
-            self.used.index_add_(0, places[affordable], torch.ones_like(affordable))
-            outputs = self.problem.outputs(images[affordable])
-            result[affordable] = self.problem.lost(outputs, places[affordable])
+        rows = queried.nonzero().flatten()
+        if len(rows):
+            self.used.index_add_(0, places[rows], torch.ones_like(rows))
+            result[rows] = self.problem.lost(self.problem.outputs(images[rows]), places[rows])
         return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 
 from signsym_core.attacks.ball import within_ball
@@ -38,18 +39,20 @@ class Noise(Attack):
         if self.draws == 1:
             return best
         scores, streams = problem.scores(best), problem.streams
-        for _ in range(self.draws - 1):
-            alive = scores > 0
-            if not alive.any():
-                break
-            places = alive.nonzero().flatten()
-            subset = problem.only(alive)
-            noise = 2 * streams.uniform(places, *images.shape[1:]) - 1
+        for draw in range(self.draws - 1):
+            if draw % problem.looks_every == 0:
+                alive = scores > 0
+                places = alive.nonzero().flatten()
+                subset, listed = problem.only(alive), places.tolist()
+                if not listed:
+                    break
+            noise = 2 * streams.uniform(listed, *images.shape[1:]) - 1
             candidates = within_ball(subset.images, subset.images + noise * epsilon, epsilon)
-            new_scores = subset.scores(candidates)
-            better = new_scores < scores[alive]
-            best = best.index_copy(0, places[better], candidates[better])
-            scores = scores.index_copy(0, places[better], new_scores[better])
+            before, after = scores[places], subset.scores(candidates)
+            # Nothing is lower than the score of an image that is lost.
+            lower = (after < before).view(-1, *[1] * (images.ndim - 1))
+            best = best.index_copy(0, places, torch.where(lower, candidates, best[places]))
+            scores = scores.index_copy(0, places, torch.minimum(after, before))
         return best
 
     def cost(self, epsilons: int, clean: bool) -> Cost:

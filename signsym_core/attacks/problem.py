@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from signsym_core.attacks.finite import Tally, mended
 from signsym_core.attacks.module import ProblemModule, Pullback
 from signsym_core.attacks.passes import Passes, gradient_of
-from signsym_core.attacks.streams import Streams
+from signsym_core.attacks.streams import Counted, Streams
 from signsym_core.outputs import outputs_of
 from signsym_core.retrieval import Gallery
 from signsym_core.rules.points import readouts, summed
 from signsym_core.tasks import Task
+
+#: Steps between two looks at which images an attack has still to work on, on a GPU.
+LOOK_EVERY = 20
 
 #: A loss to lower or raise: (outputs of some images, their positions in the block) to a scalar, a sum over images.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -115,6 +118,20 @@ class Problem:
         """`streams`, drawn on the CPU and then copied to the device: the same numbers on every device."""
         return Streams(self.seeds, self.images, torch.device("cpu"))
 
+    @property
+    def counted(self) -> Counted:
+        """Normal numbers for all images at once, each image's from its seed and the number of the draw alone."""
+        return Counted(self.seeds, self.images)
+
+    @property
+    def looks_every(self) -> int:
+        """Steps from one look at which images are left to the next.
+
+        A look makes the host wait for a GPU, where images that are done stay in the batch for some steps; their results
+        are not used.
+        """
+        return LOOK_EVERY if self.images.is_cuda else 1
+
     def once(self, key: Hashable, make: Callable[[Problem], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """The result of `make`, tensors with an entry for each image, computed once for all epsilons and subsets."""
         results, entries = self._computed_once((self.tally.careful, key), make)
@@ -206,17 +223,26 @@ class Problem:
 
     def only(self, chosen: Tensor) -> Problem:
         """The same problem for the images where the mask `chosen` [n] is True."""
-        noise = None if self.noise is None else self.noise[chosen]
-        images, labels = self.images[chosen], self.labels[chosen]
         seeds = [seed for seed, selected in zip(self.seeds, chosen.tolist(), strict=True) if selected]
-        twin = None if self.twin is None else self.twin.only(chosen)
-        shared = (self.views, self.passes, self.micro_batch, self.tally, self.gallery, twin)
-        subset = Problem(self.model, self.task, images, labels, noise, seeds, *shared)
-        subset.start = None if self.start is None else self.start[chosen]
-        subset.judges, subset.dtype, subset.numbers = self.judges, self.dtype, self.numbers[chosen]
-        subset.seed, subset.join = self.seed, self.join
+        subset = self._of(chosen, seeds)
+        subset.twin = None if self.twin is None else self.twin.only(chosen)
         subset._parent = (self, chosen)
         return subset
+
+    def copies(self, count: int) -> Problem:
+        """The same problem with `count` copies of its images, one after the other, which an attack moves apart."""
+        rows = torch.arange(len(self.images), device=self.images.device).repeat(count)
+        return self._of(rows, list(self.seeds) * count)
+
+    def _of(self, rows: Tensor, seeds: Sequence[int]) -> Problem:
+        """The same problem for the images that the mask or positions `rows` choose, which have these seeds."""
+        noise = None if self.noise is None else self.noise[rows]
+        shared = (self.views, self.passes, self.micro_batch, self.tally, self.gallery)
+        chosen = Problem(self.model, self.task, self.images[rows], self.labels[rows], noise, seeds, *shared)
+        chosen.start = None if self.start is None else self.start[rows]
+        chosen.judges, chosen.dtype, chosen.numbers = self.judges, self.dtype, self.numbers[rows]
+        chosen.seed, chosen.join, chosen._checked = self.seed, self.join, self._checked
+        return chosen
 
     def _attack_loss(self, outputs: Tensor, places: Tensor) -> Tensor:
         return self.task.attack_loss(outputs, self.labels[places])

@@ -14,8 +14,8 @@ from signsym_core.attacks.margins import margin
 from signsym_core.attacks.problem import Problem, Told
 from signsym_core.registry import require
 
-#: Queries between two checks of which images remain, on a GPU; and queries whose random numbers are drawn together.
-LOOK_EVERY, DRAWN_AT_ONCE = 20, 100
+#: Queries whose random numbers are drawn together.
+DRAWN_AT_ONCE = 100
 
 #: Moves after which the share p of the pixels that a square covers is halved, out of 10,000.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -61,8 +61,7 @@ class Square(Attack):
         active = problem.alive.nonzero().flatten()
         done = torch.zeros(len(active), dtype=torch.bool, device=images.device)
         for number in range(self.queries - 1):
-            if number % (LOOK_EVERY if images.is_cuda else 1) == 0:
-                # This synchronises with the device, so on a GPU lost images stay in the batch for some queries.
+            if number % problem.looks_every == 0:
                 active = active[~done]
                 done = torch.zeros(len(active), dtype=torch.bool, device=images.device)
                 if len(active) == 0:

@@ -71,6 +71,22 @@ def test_one_run_serves_every_epsilon_and_is_about_as_strong_as_apgd():
     assert (outcome.robust[:-1].int() >= outcome.robust[1:].int()).all()
 
 
+def test_targets_share_passes_where_there_is_room_and_no_image_notices():
+    model = small("usf").double()
+    images, labels = right(small("usf"), 6)
+    labels[2] = (labels[2] + 1) % 5
+    given = {"steps": 6, "targets": 4, "keep": 6}
+    together = ss.attack("fab", model, images.double(), labels, [0.01, 0.1], **given)
+    by_two = ss.attack("fab", model, images.double(), labels, [0.01, 0.1], micro_batch=14, **given)
+    in_turn = ss.attack("fab", model, images.double(), labels, [0.01, 0.1], micro_batch=5, **given)
+    for outcome in (by_two, in_turn):
+        assert torch.allclose(outcome.adversarial, together.adversarial, atol=1e-12)
+        assert torch.equal(outcome.robust, together.robust)
+        assert outcome.images_backward == together.images_backward == 5 * 6 * 4
+    # Two passes a step: the gradient, and the look at the new image.
+    assert [outcome.backwards for outcome in (together, by_two, in_turn)] == [6, 12, 24]
+
+
 def test_an_image_that_is_lost_already_and_one_without_a_gradient_stay_as_they_are():
     class Flat(nn.Module):
         def forward(self, x):
