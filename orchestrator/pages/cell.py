@@ -8,6 +8,7 @@ import numpy as np
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Facts, Link, Links, Page, Words
+from orchestrator.pages.alignment import layers
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.curves import table
 from orchestrator.pages.pictures import pictures
@@ -49,7 +50,7 @@ def page(context: PageContext) -> Page:
     blocks.append(pictures(context, line, epsilon))
     if curves:
         blocks.append(table(curves, {}, name="cell-line", title="Its whole line"))
-    blocks += [provenance(context, row), jobs(context, rows)]
+    blocks += [provenance(context, row), jobs(context, rows), *layers(context, row)]
     blocks.append(_rerun(context, str(index.value("cell", row))))
     return context.finished(_title(index, line, row), blocks)
 

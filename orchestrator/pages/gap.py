@@ -11,6 +11,7 @@ from orchestrator.drawing.blocks import Block, Column, Figure, Link, Links, Page
 from orchestrator.drawing.facets import Facets, arranged
 from orchestrator.drawing.figure_data import of_gaps
 from orchestrator.drawing.gap_figures import OVER, gap_figure, heat_figure
+from orchestrator.pages.alignment import survival
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.sentences import at_epsilon, finding
 from orchestrator.results.gaps import GapLine, gap_lines
@@ -55,8 +56,9 @@ def page(context: PageContext) -> Page:
     twins = {other.number: other for line in shown if (other := twin(line)) is not None}
     context.curves([*shown, *twins.values()])
     gaps = gap_lines(context.query, shown, view.minus)
+    by_angle = survival(context, lines, epsilon, label)
     if not gaps:
-        return context.finished("Gap", [_nothing(view.minus)])
+        return context.finished("Gap", [_nothing(view.minus), *by_angle])
     title = f"Is a rule more robust than BP at ε = {label}?"
     blocks: list[Block] = [*finding(context.query, shown, epsilon, label, title), *_shortcuts(context, lines, label)]
     if facets is None:
@@ -66,7 +68,7 @@ def page(context: PageContext) -> Page:
         blocks.append(_heat(gaps, epsilon, label, view.minus))
     else:
         blocks += [*context.turning(*facets.turning, "panels"), _over_epsilon(facets, gaps, view)]
-    return context.finished("Gap", [*blocks, Words(title="How to read", sentences=_READING)])
+    return context.finished("Gap", [*blocks, *by_angle, Words(title="How to read", sentences=_READING)])
 
 
 def _shortcuts(context: PageContext, lines: Sequence[Line], label: str) -> list[Links]:

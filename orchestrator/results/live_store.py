@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.results import members
+from orchestrator.results.alignment import Alignment
 from orchestrator.results.evidence import Models
 from orchestrator.results.examples import Example
 from orchestrator.results.flags import Flags
@@ -91,6 +92,8 @@ class LiveStore:
         self._lock = threading.Lock()
         self._examples = Folder(self.store, "examples", tables.EXAMPLES, tables.EXAMPLES.names)
         self._reach = Folder(self.store, "outcomes", tables.OUTCOMES, ("cell", "image", "linf"))
+        #: The alignment of the trainings.
+        self.alignment = Alignment(self.store)
         self._status_reader = StatusReader(self.store)
         self._planning = threading.Lock()
         #: When the last request came, by the monotonic clock.
@@ -198,7 +201,8 @@ class LiveStore:
     @property
     def skipped(self) -> dict[str, str]:
         """Files that could not be read, with the reason."""
-        return {**self._results.skipped, **self.outcomes.folder.skipped, **self.status.skipped, **self._unknown_members}
+        files = {**self._results.skipped, **self.outcomes.folder.skipped, **self.alignment.skipped}
+        return {**files, **self.status.skipped, **self._unknown_members}
 
     def rows(self, index: Index, rows: Sequence[int]) -> list[Mapping[str, Any]]:
         """Every column of some rows of results; an empty mapping for a row whose file is gone."""

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, spearmanr, t
 
 from benchmarks.coverage import coverage, satterthwaite
-from signsym_core.stats import gap, gaps, interval, intervals, wilson
+from signsym_core.stats import gap, gaps, interval, intervals, rank_correlation, wilson
 
 
 @pytest.mark.parametrize(
@@ -172,3 +172,20 @@ def test_bad_outcomes_are_refused(bad, words):
 def test_a_gap_of_different_shapes_is_refused():
     with pytest.raises(ValueError, match="one shape"):
         gap([[1, 0]], [[1, 0, 1]])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12))
+def test_a_rank_correlation_is_that_of_scipy_ties_included(pairs):
+    x, y = zip(*pairs, strict=True)
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        assert math.isnan(rank_correlation(x, y))
+    else:
+        assert rank_correlation(x, y) == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
+
+
+def test_a_rank_correlation_of_a_monotone_relation_is_one_and_different_lengths_are_refused():
+    assert rank_correlation([0, 30, 85], [0.1, 0.2, 0.9]) == 1
+    assert rank_correlation([0, 30, 85], [3, 2, 1]) == -1
+    assert math.isnan(rank_correlation([1], [2]))
+    with pytest.raises(ValueError, match="same length"):
+        rank_correlation([1, 2], [1])

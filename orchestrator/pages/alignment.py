@@ -1,0 +1,124 @@
+"""Blocks about alignment: the layers of one training over epochs, and models by the angle of B to W."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from orchestrator.drawing import style
+from orchestrator.drawing.alignment_figures import gradient_angle, layer_figure, survival_figure
+from orchestrator.drawing.blocks import Block, Column, Figure, Table, Value, Words
+from orchestrator.pages.context import PageContext
+from orchestrator.results.angles import AnglePanel, angle_panels
+from orchestrator.results.line import Line
+
+_LAYERS = (
+    Column(key="layer", label="layer"),
+    Column(key="epoch", label="epoch", kind="number"),
+    Column(key="angle", label="B to W, degrees", kind="number"),
+    Column(key="feedback_ratio", label="|B| / |W|", kind="number"),
+    Column(key="gradient", label="gradient to BP's, degrees", kind="number"),
+    Column(key="cosine", label="its cosine", kind="number"),
+    Column(key="ratio", label="|gradient| / |BP's|", kind="number"),
+    Column(key="sign_agreement", label="equal signs", kind="percent"),
+)
+_MODELS = (
+    Column(key="panel", label="attack"),
+    Column(key="rule", label="rule"),
+    Column(key="angle", label="angle, degrees", kind="number"),
+    Column(key="feedback", label="own feedback", kind="percent"),
+    Column(key="lo", label="from", kind="percent"),
+    Column(key="hi", label="to", kind="percent"),
+    Column(key="exact", label="exact gradient", kind="percent"),
+    Column(key="images", label="images", kind="number"),
+    Column(key="seeds", label="seeds", kind="number"),
+)
+#: Panels at most, and of one row.
+MOST, COLUMNS = 12, 2
+
+
+def layers(context: PageContext, row: int) -> list[Block]:
+    """The alignment of the training behind a cell, layer by layer; nothing where the store has none."""
+    index = context.snapshot.index
+    rows = context.data.alignment.rows(str(index.value("finetune_job", row)))
+    if not rows:
+        return []
+    title = f"How near the rule is to backpropagation, layer by layer (seed {index.seed[row]})"
+    if all(each["angle"] == 0 for each in rows):
+        return [Words(title=title, sentences=["B is W in every layer and epoch: these are BP's gradients."])]
+    table_rows: list[Mapping[str, Value]] = [
+        {**{column.key: each.get(column.key) for column in _LAYERS}, "gradient": gradient_angle(each["cosine"])}
+        for each in rows
+    ]
+    note = "Degrees, white is 0: the angle of B to W, and that of the rule's gradient of the weights to BP's, on a few "
+    note += "images of each epoch's last step but one. No angle where no matrix stands for W."
+    columns = [column for column in _LAYERS if any(each[column.key] is not None for each in table_rows)]
+    return [
+        Figure(
+            name="alignment",
+            title=title,
+            described=f"{title}, over {len({each['epoch'] for each in rows})} epochs. The table below has the numbers.",
+            figure=layer_figure(rows),
+            table=Table(
+                name="alignment", title="The same numbers as a table", columns=columns, rows=table_rows, note=note
+            ),
+        )
+    ]
+
+
+def survival(context: PageContext, lines: Sequence[Line], epsilon: float, label: str) -> list[Block]:
+    """Whether what survives along the own feedback grows with the angle of B to W; nothing without FEW models."""
+    panels = angle_panels(context.query, lines, epsilon, context.data.alignment.angles())
+    if not panels:
+        return []
+    shown, title = panels[:MOST], f"What survives along the own feedback, by the angle of B to W, at ε = {label}"
+    figure = Figure(
+        name="angles",
+        title=title,
+        described=f"{title}. The table below has the numbers.",
+        figure=survival_figure(shown, min(COLUMNS, len(shown))),
+        table=Table(
+            name="angles",
+            title="The same numbers as a table",
+            columns=_MODELS,
+            rows=[row for panel in shown for row in _rows(panel)],
+        ),
+    )
+    sentences = [_sentence(panel) for panel in shown]
+    if len(panels) > MOST:
+        sentences.append(f"{len(panels) - MOST} more attacks are not shown; narrow the filter.")
+    sentences.append(
+        "Filled: along the model's own backward pass; hollow: under the exact gradient. The angle is the mean over "
+        "layers after the last epoch. Rules without a matrix in the place of W (dfa, local, and those with a step of "
+        "their own) have none."
+    )
+    return [figure, Words(title="Does it grow with the angle?", sentences=sentences, tone="finding")]
+
+
+def _sentence(panel: AnglePanel) -> str:
+    text = f"{panel.title}: rank correlation (Spearman) of the angle with what survives along the own feedback "
+    text += f"{_number(panel.correlation)}, over {style.counted(len(panel.members), 'model')}"
+    exact = panel.exact_correlation
+    return text + ("." if math.isnan(exact) else f"; with what survives the exact gradient {_number(exact)}.")
+
+
+def _number(correlation: float) -> str:
+    return "undefined (all are equal)" if math.isnan(correlation) else f"{correlation:+.2f}"
+
+
+def _rows(panel: AnglePanel) -> list[Mapping[str, Value]]:
+    return [
+        {
+            "panel": panel.title,
+            "rule": style.label(member.curve.rule_label),
+            "angle": round(member.angle, 2),
+            "feedback": member.point.score.value,
+            "lo": member.point.score.lo,
+            "hi": member.point.score.hi,
+            "exact": None if member.exact is None else member.exact.score.value,
+            "images": member.point.score.n,
+            "seeds": member.point.score.seeds,
+            "cell": member.point.cell,
+        }
+        for member in sorted(panel.members, key=lambda member: member.angle)
+    ]

@@ -1,0 +1,62 @@
+"""The alignment of trainings as pages show it: the rows of one, and the mean angle of B to W of all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.store import merged
+from orchestrator.store.alignment import alignment_folder, iter_trainings
+from orchestrator.store.files import Files
+
+
+class Alignment:
+    """The alignment of the trainings of a store, read when a page needs it."""
+
+    def __init__(self, store: Files) -> None:
+        self._store = store
+        self._folder = alignment_folder(store, ("job", "epoch", "angle"))
+        self._lock = threading.Lock()
+        #: For each file that was read the mean angle of each of its trainings; None where no matrix stands for W.
+        self._angles: dict[str, dict[str, float | None]] = {}
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Files that could not be read, with the reason."""
+        return self._folder.skipped
+
+    def rows(self, job: str) -> list[dict[str, Any]]:
+        """The rows of one training; empty where it has none."""
+        folder = alignment_folder(self._store)
+        return [row for table in iter_trainings(folder, [job]) for row in table.to_pylist()]
+
+    def angles(self) -> Mapping[str, float]:
+        """The angle of B to W in degrees after the last epoch, mean over layers, for each training that has one.
+
+        Layers without a matrix that stands for W are left out.
+        """
+        with self._lock:
+            for _ in range(merged.LOOKS):
+                names = self._folder.names()
+                self._folder.vanished.clear()
+                for batch in self._folder.batches(name for name in names if name not in self._angles):
+                    self._angles |= {name: _last(table) for name, table in self._folder.read(batch).items()}
+                if not self._folder.vanished:
+                    break
+            self._angles = {name: self._angles[name] for name in names if name in self._angles}
+            # A training's own file counts more than a merged one: see `store.alignment`.
+            order = sorted(self._angles, key=lambda name: not merged.is_merged(name))
+            by_job = {job: angle for name in order for job, angle in self._angles[name].items()}
+        return {job: angle for job, angle in by_job.items() if angle is not None}
+
+
+def _last(table: pa.Table) -> dict[str, float | None]:
+    columns = (table[name].to_pylist() for name in ("job", "epoch", "angle"))
+    angles: dict[str, dict[int, list[float]]] = {}
+    for job, epoch, angle in zip(*columns, strict=True):
+        angles.setdefault(job, {}).setdefault(epoch, []).extend([] if angle is None else [angle])
+    last = {job: by_epoch[max(by_epoch)] for job, by_epoch in angles.items()}
+    return {job: sum(few) / len(few) if few else None for job, few in last.items()}
