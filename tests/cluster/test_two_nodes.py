@@ -14,7 +14,7 @@ from gate import HELD, Gate
 from nodes import FAR, JOINED, NEAR, ROOT, TWO_MACHINES, inside, why_not
 from pictures import draw
 from places import SECRET
-from sweeps import TINY, finish, start
+from sweeps import finish, start
 
 from orchestrator.store import Store
 
@@ -97,16 +97,6 @@ sweep &
 sweep=$!
 """
 
-#: The sweep as it was while Tune saved a checkpoint at each trial's end, in the driver's own temporary folder.
-SAVING = f"""
-import runpy
-from ray import tune
-if __name__ == "__main__":
-    config = tune.CheckpointConfig
-    tune.CheckpointConfig = lambda checkpoint_at_end: config(checkpoint_at_end=True)
-    runpy.run_path("{ROOT}/orchestrator/sweep.py", run_name="__main__")
-"""
-
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
@@ -127,7 +117,7 @@ def table(storage):
     return frame.sort_values("cell").reset_index(drop=True)
 
 
-def run(folder, size, grid=GRID, strike="", script=ROOT / "orchestrator/sweep.py", bucket=False):
+def run(folder, size, grid=GRID, strike="", bucket=False):
     """Run the grid on both machines and return what was printed; the store's files are in FOLDER/store."""
     (folder / "grid.yaml").write_text(grid)
     (folder / "joined.py").write_text(JOINED)
@@ -135,7 +125,7 @@ def run(folder, size, grid=GRID, strike="", script=ROOT / "orchestrator/sweep.py
     if strike:
         gate.close(host="near")
         gate.close(host="far")
-    places = {"folder": folder, "root": ROOT, "near": NEAR, "far": FAR, "script": script}
+    places = {"folder": folder, "root": ROOT, "near": NEAR, "far": FAR, "script": ROOT / "orchestrator/sweep.py"}
     places |= size | {
         "token": "0123456789abcdef" * 4,
         "secret": SECRET,
@@ -185,11 +175,23 @@ def _by_the_worker_alone(undisturbed, storage):
     assert {event["gpu"] for event in events(storage) if event["event"] == "job_started"} == {1.0}
 
 
-def test_the_test_can_fail(tmp_path):
-    (tmp_path / "saving.py").write_text(SAVING)
-    grid = ON_GPUS + TINY.replace("rule: [bp, usf, brsf]", "rule: [usf]")
-    output = run(tmp_path, HEAD_WITHOUT_GPU, grid, script=tmp_path / "saving.py")
-    assert disturbances(tmp_path / "store"), output
+#: Events of one thing each that did not go well.
+NOT_WELL = {
+    "a failed job": [{"event": "job_failed", "title": "a", "error": "its file is on another machine"}],
+    "a death": [{"event": "job_started", "title": "a"}, {"event": "job_finished", "title": "a", "death": "killed"}],
+    "a second start": [{"event": "job_started", "title": "a"}] * 2,
+}
+
+
+@pytest.mark.parametrize("what", NOT_WELL)
+def test_what_is_not_well_is_seen(tmp_path, what):
+    (tmp_path / "events").mkdir()
+    log = tmp_path / "events/sweep.jsonl"
+    well = [{"event": "job_started", "title": "b"}, {"event": "job_finished", "title": "b"}]
+    log.write_text("".join(f"{json.dumps(event)}\n" for event in well))
+    assert disturbances(tmp_path) == []
+    log.write_text("".join(f"{json.dumps(event)}\n" for event in well + NOT_WELL[what]))
+    assert len(disturbances(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("how", LOST)
