@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import time
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -14,8 +13,6 @@ from storerows import outcomes, put, result
 from sweeps import finish, start
 
 from orchestrator.commands.cli import main
-from orchestrator.gridfile.grid import load
-from orchestrator.plan.compile import compile_plan
 from orchestrator.plan.estimate import survey_store as survey
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, StoreError, compact, merged, tables
@@ -352,24 +349,3 @@ def test_the_commands_say_what_they_do(tmp_path, capsys, monkeypatch):
     assert "4 files read: 0 damaged" in said
     assert main(["status", str(tmp_path)]) == 0
     assert "compact" not in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_sweep_that_is_merged_while_it_runs_does_each_job_once(tmp_path, tiny, planned_here, capsys):
-    storage = tmp_path / "store"
-    process = start("orchestrator/sweep.py", tiny, "--storage", storage)
-    merged_jobs = 0
-    while process.poll() is None:
-        if (storage / "grids").is_dir():
-            merged_jobs += compact.compact(Store(str(storage))).jobs
-        # The sweep needs the processor too.
-        time.sleep(0.1)
-    status, output = finish(process)
-    assert status == 0, output
-    assert merged_jobs > 0
-    plan = compile_plan(load(tiny), set(), set())
-    assert sorted(Store(str(storage)).results()["cell"]) == sorted(plan.cells)
-    log = "".join(path.read_text() for path in (storage / "events").glob("*.jsonl"))
-    assert log.count('"job_started"') == log.count('"job_finished"') == len(plan.jobs)
-    assert main(["sweep", str(tiny), "--storage", str(storage)]) == 0
-    assert "Nothing to do" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A member of one's own, from one's own package: in the registry, the conformance suite, a grid and its workers."""
+"""A member of one's own, from one's own package: in the registry, the conformance suite, and a sweep on a bucket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import subprocess
 import sys
 
 import pytest
-from sweeps import ROOT, TINY, finish, start
+from places import SECRET
+from sweeps import ROOT, TINY
 
 import signsym_core as ss
 from orchestrator.commands.cli import main
@@ -23,17 +24,18 @@ from signsym_core.registry import Registry
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def package(tmp_path):
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
     """A package with the attack of the guide, and the environment that names it."""
+    folder = tmp_path_factory.mktemp("package")
     text = (ROOT / "docs/add-an-attack.md").read_text()
     code = re.search(r"```python\n(.*?)```", text, re.S)[1]
     code = code.replace("@dataclasses", "@ss.ATTACKS.register\n@dataclasses")
     code = code.replace("from torch import Tensor\n", "from torch import Tensor\n\nimport signsym_core as ss\n")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/__init__.py").write_text("from mine.grey import Grey\n")
-    (tmp_path / "mine/grey.py").write_text(code)
-    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    (folder / "mine").mkdir()
+    (folder / "mine/__init__.py").write_text("from mine.grey import Grey\n")
+    (folder / "mine/grey.py").write_text(code)
+    path = os.pathsep.join([str(ROOT), str(folder)])
     return {**os.environ, "SIGNSYM_EXTENSIONS": "mine", "PYTHONPATH": path}
 
 
@@ -49,23 +51,48 @@ def test_it_is_in_the_registry_and_passes_the_conformance_suite(package):
     assert (done.returncode, done.stdout) == (0, "grey\n"), done.stderr
 
 
-def test_its_cells_are_swept_by_workers_that_know_it_and_shown_by_those_that_do_not(package, tmp_path):
-    grid = TINY.replace("name: [fgsm, pgd], gradient: [feedback, exact]", "name: grey, level: 0.4")
-    (tmp_path / "grid.yaml").write_text(grid)
-    words = ("orchestrator/sweep.py", tmp_path / "grid.yaml", "--storage", tmp_path / "store")
-    status, output = finish(start(*words, env={name: package[name] for name in ("SIGNSYM_EXTENSIONS", "PYTHONPATH")}))
-    assert status == 0, output
-    results = Store(str(tmp_path / "store")).results()
+@pytest.fixture(scope="module")
+def swept(package, bucket, tmp_path_factory):
+    """The place of a sweep of its cells on a bucket, what the sweep printed, and how its server is reached."""
+    grid = tmp_path_factory.mktemp("swept") / "grid.yaml"
+    text = TINY.replace("name: [fgsm, pgd], gradient: [feedback, exact]", "name: grey, level: 0.4")
+    grid.write_text(text.replace("rule: [bp, usf, brsf]", "rule: [usf]"))
+    server = {"AWS_ENDPOINT_URL": bucket, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": SECRET}
+    server |= {"AWS_DEFAULT_REGION": "us-east-1"}
+    words = [sys.executable, "orchestrator/sweep.py", grid, "--storage", "s3://sweeps/extended"]
+    # On the host's own network: the server is there. Ray asks for its token as in every local sweep.
+    done = subprocess.run(words, cwd=ROOT, env=package | server, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return "s3://sweeps/extended", done.stdout, server
+
+
+def test_its_cells_are_swept_by_workers_that_know_it_and_shown_by_those_that_do_not(swept, tmp_path, monkeypatch):
+    place, _, server = swept
+    for name, value in server.items():
+        monkeypatch.setenv(name, value)
+    results = Store(place).results()
     assert set(results["attack"]) == {"none", "grey"}
-    assert len(results) == 9
+    assert len(results) == 3
     assert "grey" not in ss.ATTACKS.names
-    assert main(["report", str(tmp_path / "store"), "--out", str(tmp_path / "out")]) == 0
+    assert main(["report", place, "--out", str(tmp_path / "out")]) == 0
     assert "grey" in (tmp_path / "out/index.html").read_text()
 
 
+def test_a_sweep_on_a_bucket_leaves_no_secret(swept):
+    place, output, server = swept
+    assert "Complete: all 3 cells have a result." in output
+    boto3 = pytest.importorskip("boto3")
+    keys = {"aws_access_key_id": server["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": SECRET}
+    client = boto3.client("s3", endpoint_url=server["AWS_ENDPOINT_URL"], **keys)
+    listed = client.list_objects_v2(Bucket="sweeps", Prefix=place.rpartition("/")[2])["Contents"]
+    assert {entry["Key"].split("/")[1] for entry in listed} >= {"results", "outcomes", "models", "grids", "events"}
+    for entry in listed:
+        body = client.get_object(Bucket="sweeps", Key=entry["Key"])["Body"].read()
+        assert SECRET.encode() not in body, entry["Key"]
+
+
 def test_a_module_that_cannot_be_imported_is_named(package):
-    package["SIGNSYM_EXTENSIONS"] = "mine, theirs"
-    done = python("import signsym_core as ss; ss.RULES.names", package)
+    done = python("import signsym_core as ss; ss.RULES.names", package | {"SIGNSYM_EXTENSIONS": "mine, theirs"})
     assert "ExtensionError: SIGNSYM_EXTENSIONS: the module 'theirs' cannot be imported" in done.stderr
 
 

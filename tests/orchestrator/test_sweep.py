@@ -25,7 +25,7 @@ from sweeps import TINY, WATCHDOG, finish, start
 
 from orchestrator.commands.cli import main
 from orchestrator.engine.prepare import prepare
-from orchestrator.store import Store, tables
+from orchestrator.store import Store, compact, tables
 
 pytestmark = pytest.mark.slow
 
@@ -49,10 +49,14 @@ def sweep(*arguments, **options):
 
 @dataclasses.dataclass(frozen=True)
 class Undisturbed:
-    """A grid whose jobs can be held by a gate, and one sweep of it that nothing disturbed."""
+    """A grid whose jobs can be held by a gate, and one sweep of it that nothing disturbed; its files were merged while
+    it ran.
+    """
 
     grid: Path
     storage: Path
+    #: How many jobs' files were merged before it ended.
+    merged: int
     #: The results as that sweep left them.
     table: pandas.DataFrame
 
@@ -62,9 +66,15 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     grid, storage = folder / "held.yaml", folder / "store"
     grid.write_text(HELD)
-    status, output = finish(sweep(grid, "--storage", storage, env=Gate(folder / "gate").environment))
+    process, merged = sweep(grid, "--storage", storage, env=Gate(folder / "gate").environment), 0
+    while process.poll() is None:
+        # One that was merged, and more.
+        if len(list(storage.glob("results/*.parquet"))) > 2:
+            merged += compact.compact(Store(str(storage))).jobs
+        time.sleep(0.1)
+    status, output = finish(process)
     assert status == 0, output
-    return Undisturbed(grid, storage, table(storage))
+    return Undisturbed(grid, storage, merged, table(storage))
 
 
 def logs(storage):
@@ -107,6 +117,13 @@ def test_every_cell_has_a_result_and_its_outcomes(undisturbed):
     assert (means["mean"].to_numpy() == results["value"].to_numpy()).all()
     assert (means["size"].to_numpy() == results["n"].to_numpy()).all()
     assert not store.skipped
+
+
+def test_a_sweep_that_is_merged_while_it_runs_does_each_job_once(undisturbed):
+    assert undisturbed.merged > 0
+    (log,) = logs(undisturbed.storage)
+    assert len(jobs(log, "job_started")) == len(jobs(log, "job_finished")) == len(set(jobs(log, "job_started"))) == 17
+    assert undisturbed.table["cell"].is_unique
 
 
 def test_under_bp_both_gradients_are_one_job(undisturbed):
