@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
 from signsym_core import __version__
 
@@ -13,81 +14,91 @@ def parser() -> argparse.ArgumentParser:
     root_parser = argparse.ArgumentParser(prog="signsym", description="Sweeps over sign-symmetry rules and attacks.")
     root_parser.add_argument("--version", action="version", version=f"signsym {__version__}")
     commands = root_parser.add_subparsers(dest="command", required=True)
-
-    plan = commands.add_parser("plan", help="the jobs that a grid needs, and those that are done; nothing runs")
-    _grid_arguments(plan)
-
-    sweep = commands.add_parser("sweep", help="run the jobs that a grid still lacks")
-    _grid_arguments(sweep)
+    # Arguments that several commands have.
+    grid, store, data_root = _grid(), argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
+    store.add_argument("storage", metavar="STORAGE")
     root = os.environ.get("SIGNSYM_DATA_ROOT", "data")
-    sweep.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
+    words = f"where data sets lie (default: {root})"
+    data_root.add_argument("--data-root", type=Path, default=root, metavar="DIR", help=words)
+
+    what = "the jobs that a grid needs, and those that are done; nothing runs"
+    commands.add_parser("plan", parents=[grid], help=what)
+
+    what = "run the jobs that a grid still lacks"
+    sweep = commands.add_parser("sweep", parents=[grid, data_root], help=what)
     sweep.add_argument("--address", help="Ray cluster to join, such as auto; default: a local Ray on this machine")
     where = "where the grid's callbacks write (default: ray_results)"
-    sweep.add_argument("--trackers", default="ray_results", metavar="DIR", help=where)
+    sweep.add_argument("--trackers", type=Path, default="ray_results", metavar="DIR", help=where)
     sweep.add_argument("--dashboard", action="store_true", help="start Ray's dashboard with a local Ray")
     sweep.add_argument("--plan", action="store_true", help="only print the plan")
     sweep.add_argument("--retry-failed", action="store_true", help="try jobs again that failed for good before")
 
-    status = commands.add_parser("status", help="done, running, failed, blocked and missing jobs of a store")
-    status.add_argument("storage", metavar="STORAGE")
+    what = "done, running, failed, blocked and missing jobs of a store"
+    status = commands.add_parser("status", parents=[store], help=what)
     what = "read every file and name each that is damaged, foreign, torn or missing, or that has no digest"
     status.add_argument("--verify", action="store_true", help=what)
 
     what = "merge small files, so that a store of many jobs is read faster; safe at any instant and beside sweeps"
-    compact = commands.add_parser("compact", help=what, description=f"{what[0].upper()}{what[1:]}.")
-    compact.add_argument("storage", metavar="STORAGE")
+    commands.add_parser("compact", parents=[store], help=what, description=f"{what[0].upper()}{what[1:]}.")
 
-    explore = commands.add_parser("explore", help="look at a store in the browser, also while a sweep writes to it")
-    explore.add_argument("storage", metavar="STORAGE")
+    what = "look at a store in the browser, also while a sweep writes to it"
+    explore = commands.add_parser("explore", parents=[store], help=what)
     explore.add_argument("--port", type=int, default=8050, help="port of 127.0.0.1 (default: 8050)")
 
-    report = commands.add_parser("report", help="static pages with curves, tables and provenance")
-    report.add_argument("storage", metavar="STORAGE")
-    report.add_argument("--out", required=True, metavar="DIR")
+    what = "static pages with curves, tables and provenance"
+    report = commands.add_parser("report", parents=[store], help=what)
+    report.add_argument("--out", type=Path, required=True, metavar="DIR")
     what = "also save each figure as it looks on screen, which takes Kaleido and Chrome or Chromium"
     report.add_argument("--screen-figures", action="store_true", help=what)
 
-    audit = commands.add_parser(
-        "audit", help="a verdict for each model: sound, weak attack, masked gradient, undecided"
+    what = "one view of the explorer as a file for a paper"
+    figure = commands.add_parser("figure", parents=[store], help=what)
+    what = (
+        'what follows the port in the address of a page of the explorer, such as "?p=gap&g=exact"; "" is its first page'
     )
-    audit.add_argument("storage", metavar="STORAGE")
-    audit.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
+    figure.add_argument("address", metavar="ADDRESS", help=what)
+    what = "ends with .pdf, .svg or .png; with .tex for the view's tables; or with .html for an interactive figure"
+    figure.add_argument("--out", type=Path, required=True, metavar="FILE", help=what)
+    what = "inches: 3.3 for one column of a paper, 6.75 for two (default: 6.75)"
+    figure.add_argument("--width", type=float, choices=(3.3, 6.75), default=6.75, help=what)
+
+    what = "a verdict for each model: sound, weak attack, masked gradient, undecided"
+    audit = commands.add_parser("audit", parents=[store, data_root], help=what)
     audit.add_argument("--no-probes", action="store_true", help="do not load the models and their data")
-    audit.add_argument("--grid", metavar="FILE", help="write the grid that supplies what is missing")
+    audit.add_argument("--grid", type=Path, metavar="FILE", help="write the grid that supplies what is missing")
     audit.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
-    attack = commands.add_parser("attack", help="attack one checkpoint of yours and judge it")
-    attack.add_argument("--weights", required=True, metavar="FILE", help="a state dict: .safetensors, or torch's")
+    attack = commands.add_parser("attack", parents=[data_root], help="attack one checkpoint of yours and judge it")
+    what = "a state dict: .safetensors, or torch's"
+    attack.add_argument("--weights", type=Path, required=True, metavar="FILE", help=what)
     attack.add_argument("--backbone", required=True, help='a name, or "{name: smallcnn, width: 8}"')
     attack.add_argument("--dataset", required=True, help='likewise: "{name: cifar10, size: 64}"; its test images')
     attack.add_argument("--rule", default="bp", help="the learning rule whose backward pass it has (default: bp)")
     attack.add_argument("--attack", action="append", default=[], help="likewise, repeatable; default: what checks need")
     attack.add_argument("--gradient", action="append", default=[], help="repeatable: feedback, exact, transfer")
     attack.add_argument("--epsilon", nargs="+", default=["2/255", "8/255", "0.1", "0.5"], metavar="E", help="L∞ radii")
-    attack.add_argument("--twin", metavar="FILE", help="weights of a network trained by backpropagation, for transfer")
+    what = "weights of a network trained by backpropagation, for transfer"
+    attack.add_argument("--twin", type=Path, metavar="FILE", help=what)
     attack.add_argument("--images", type=int, metavar="N", help="the first N test images (default: all)")
     attack.add_argument("--seed", type=int, default=0, help="of the attacks, and of the rule (default: 0)")
-    attack.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
-    attack.add_argument("--out", metavar="FILE.csv", help="write the rows there")
+    attack.add_argument("--out", type=Path, metavar="FILE.csv", help="write the rows there")
 
-    export = commands.add_parser("export", help="a tidy table for your own analysis, as CSV or Parquet")
-    export.add_argument("storage", metavar="STORAGE")
-    export.add_argument("--out", required=True, metavar="FILE", help="ends with .csv or .parquet")
+    what = "a tidy table for your own analysis, as CSV or Parquet"
+    export = commands.add_parser("export", parents=[store], help=what)
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends with .csv or .parquet")
     what = "a row per cell, image of each cell, point of a curve, or layer and epoch of each model (default: results)"
     export.add_argument("--what", choices=("results", "outcomes", "curves", "alignment"), default="results", help=what)
 
     data = commands.add_parser("data", help="check a data set, and decode its images before a sweep")
     actions = data.add_subparsers(dest="action", required=True)
-    check = actions.add_parser(
-        "check", help="which files exist, which are missing and where they come from; nothing is written"
-    )
-    check.add_argument(
-        "--sample", type=int, default=200, metavar="N", help="images to decode as a sample (default: 200)"
-    )
-    prepare = actions.add_parser("prepare", help="decode the images into the cache that all trials share")
+    what = "which files exist, which are missing and where they come from; nothing is written"
+    check = actions.add_parser("check", parents=[data_root], help=what)
+    what = "images to decode as a sample (default: 200)"
+    check.add_argument("--sample", type=int, default=200, metavar="N", help=what)
+    what = "decode the images into the cache that all trials share"
+    prepare = actions.add_parser("prepare", parents=[data_root], help=what)
     for action in (check, prepare):
         action.add_argument("dataset", metavar="NAME", help="the data set, as a grid calls it")
-        action.add_argument("--data-root", default=root, metavar="DIR", help=f"where data sets lie (default: {root})")
         what = "a parameter of the data set, such as size=64 or split=500/100/rest"
         action.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help=what)
 
@@ -100,13 +111,15 @@ def parser() -> argparse.ArgumentParser:
     return root_parser
 
 
-def _grid_arguments(parser: argparse.ArgumentParser) -> None:
+def _grid() -> argparse.ArgumentParser:
+    """The arguments of plan and sweep."""
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("grid", metavar="GRID", help="a grid file, or the name of one that `signsym grids` lists")
     storage = os.environ.get("SIGNSYM_STORAGE", "runs")
     # The variable's name, not its value: a URI with a secret in it is refused, but only after --help is printed.
     default = "$SIGNSYM_STORAGE" if "SIGNSYM_STORAGE" in os.environ else storage
     what = f"where results are kept: a folder or a bucket such as s3://bucket/sweeps (default: {default})"
     parser.add_argument("--storage", default=storage, metavar="URI", help=what)
-    parser.add_argument(
-        "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="put a value over the grid's"
-    )
+    what = "put a value over the grid's"
+    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help=what)
+    return parser

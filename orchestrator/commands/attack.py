@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from rich.table import Table
 
 import signsym_core as ss
 from orchestrator.commands import audit_grid
-from orchestrator.engine.sweep import COMPLETE
 from orchestrator.gridfile import attacks as gridattacks
 from orchestrator.gridfile import values, yamlfile
 from orchestrator.gridfile.cells import AttackChoice
@@ -37,81 +35,38 @@ from signsym_core.verdict import Verdict, judge
 M = TypeVar("M", bound=Member)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
-    """The options of the command; members as a grid writes them, such as "pgd" or "{name: pgd, steps: 40}"."""
+def run(parsed: argparse.Namespace, console: Console) -> None:
+    """Attack the checkpoint, print a row for each attack and ε and the verdict, and write the rows to `--out`.
 
-    weights: Path
-    backbone: str
-    dataset: str
-    rule: str
-    attacks: Sequence[str]
-    gradients: Sequence[str]
-    epsilons: Sequence[str]
-    #: A checkpoint of the same backbone that was trained by backpropagation, for gradient "transfer".
-    twin: Path | None
-    images: int | None
-    seed: int
-    data_root: Path
-    out: Path | None
-
-
-def run(parsed: argparse.Namespace, console: Console) -> int:
-    """Run the command with its parsed options and return the exit status."""
-    run_attacks(
-        Request(
-            weights=Path(parsed.weights),
-            backbone=parsed.backbone,
-            dataset=parsed.dataset,
-            rule=parsed.rule,
-            attacks=parsed.attack,
-            gradients=parsed.gradient,
-            epsilons=parsed.epsilon,
-            twin=Path(parsed.twin) if parsed.twin else None,
-            images=parsed.images,
-            seed=parsed.seed,
-            data_root=Path(parsed.data_root),
-            out=Path(parsed.out) if parsed.out else None,
-        ),
-        console,
-    )
-    return COMPLETE
-
-
-def run_attacks(request: Request, console: Console) -> None:
-    """Attack the checkpoint, print a row for each attack and ε and the verdict, and write the rows to `request.out`.
-
-    All inputs are read and checked before the first attack. Raises ValueError for names, parameters and weights
-    that do not fit, and DataNotFoundError.
+    Members are written as in a grid: "pgd" or "{name: pgd, steps: 40}". All inputs are read and checked before the
+    first attack. Raises ValueError for names, parameters and weights that do not fit, and DataNotFoundError.
     """
-    backbone = _member(request.backbone, "--backbone", ss.BACKBONES)
-    source = _member(request.dataset, "--dataset", ss.DATASETS)
-    rule = _member(request.rule, "--rule", ss.RULES)
-    requested = _requested_attacks(request)
-    if request.images is not None and request.images < 1:
-        raise ValueError(f"--images: expected a whole number, at least 1, got {request.images}")
-    if request.out is not None and not request.out.parent.is_dir():
-        raise ValueError(
-            f"--out: expected a file in an existing folder, got {request.out.parent}, which does not exist"
-        )
-    data = source.load(request.data_root)
-    fingerprints.compare_beside(request.weights, source, data, request.data_root)
+    backbone = _member(parsed.backbone, "--backbone", ss.BACKBONES)
+    source = _member(parsed.dataset, "--dataset", ss.DATASETS)
+    rule = _member(parsed.rule, "--rule", ss.RULES)
+    requested = _requested_attacks(parsed)
+    if parsed.images is not None and parsed.images < 1:
+        raise ValueError(f"--images: expected a whole number, at least 1, got {parsed.images}")
+    if parsed.out is not None and not parsed.out.parent.is_dir():
+        raise ValueError(f"--out: expected a file in an existing folder, got {parsed.out.parent}, which does not exist")
+    data = source.load(parsed.data_root)
+    fingerprints.compare_beside(parsed.weights, source, data, parsed.data_root)
     data = data.to(device())
-    test = data.test.take(torch.arange(min(request.images or len(data.test), len(data.test))))
+    test = data.test.take(torch.arange(min(parsed.images or len(data.test), len(data.test))))
     assert isinstance(test.images, torch.Tensor)
     pixels, labels = inputs(test.images, source), test.labels
 
     def loaded(path: Path, rule: ss.rules.Rule) -> Model:
         size = source.sides or data.sides
-        model = backbone.build(len(data.classes), channels=data.channels, size=size, seed=request.seed)
-        load_whole_file(ss.convert(model, rule, seed=request.seed), path)  # type: ignore[arg-type]
+        model = backbone.build(len(data.classes), channels=data.channels, size=size, seed=parsed.seed)
+        load_whole_file(ss.convert(model, rule, seed=parsed.seed), path)  # type: ignore[arg-type]
         broken = broken_layers(model)
         if broken:
             raise ValueError(f"{path} holds NaN or infinity in {', '.join(broken[:3])}: no model that can be attacked")
         return model.to(device()).eval()
 
-    model = loaded(request.weights, rule)
-    twin = None if request.twin is None else loaded(request.twin, ss.RULES.build("bp"))
+    model = loaded(parsed.weights, rule)
+    twin = None if parsed.twin is None else loaded(parsed.twin, ss.RULES.build("bp"))
     runs: list[Run] = []
     reaches: list[float] = []
     computed: dict[Any, ss.Outcome] = {}
@@ -122,29 +77,29 @@ def run_attacks(request: Request, console: Console) -> None:
         if key not in computed:
             settings: dict[str, Any] = {} if gradient == "none" else {"gradient": gradient}
             settings |= {"surrogate": twin} if gradient == "transfer" else {}
-            computed[key] = ss.attack(choice.attack, model, pixels, labels, epsilons, seed=request.seed, **settings)
-        runs += as_runs(computed[key], choice.attack, choice.gradient, seed=request.seed, images=test.indices)
+            computed[key] = ss.attack(choice.attack, model, pixels, labels, epsilons, seed=parsed.seed, **settings)
+        runs += as_runs(computed[key], choice.attack, choice.gradient, seed=parsed.seed, images=test.indices)
         reaches += computed[key].reach
     chance = ss.TASKS.build("classification").chance(labels, None)
     probe = measure(model, pixels[:PROBED], labels[:PROBED])
     verdict = judge(Evidence(runs=tuple(runs), chance=chance, probes=(probe,)))
     rows = [_row(run, reach) for run, reach in zip(runs, reaches, strict=True)]
     _print(rows, verdict, console)
-    if request.out is not None:
-        pd.DataFrame(rows).to_csv(request.out, index=False)
-        console.print(f"rows: {request.out.resolve()}", highlight=False, soft_wrap=True)
+    if parsed.out is not None:
+        pd.DataFrame(rows).to_csv(parsed.out, index=False)
+        console.print(f"rows: {parsed.out.resolve()}", highlight=False, soft_wrap=True)
 
 
-def _requested_attacks(request: Request) -> dict[AttackChoice, list[float]]:
+def _requested_attacks(parsed: argparse.Namespace) -> dict[AttackChoice, list[float]]:
     """The requested attacks with their epsilons, read by the grid file's rules."""
-    gradients = list(request.gradients) or ["feedback", "exact", *([] if request.twin is None else ["transfer"])]
-    if ("transfer" in gradients) != (request.twin is not None):
+    gradients = list(parsed.gradient) or ["feedback", "exact", *([] if parsed.twin is None else ["transfer"])]
+    if ("transfer" in gradients) != (parsed.twin is not None):
         raise ValueError(
             "--gradient transfer needs --twin FILE, the checkpoint that makes the images; others need none"
         )
-    epsilons = [_node(text, "--epsilon").plain for text in request.epsilons]
+    epsilons = [_node(text, "--epsilon").plain for text in parsed.epsilon]
     items: list[dict[str, Any]] = []
-    for text in request.attacks:
+    for text in parsed.attack:
         node = _node(text, "--attack")
         items.append({"name": node.plain} if isinstance(node.value, str) else dict(node.mapping("an attack")))
         items[-1] = {key: value.plain if isinstance(value, Node) else value for key, value in items[-1].items()}
@@ -152,7 +107,7 @@ def _requested_attacks(request: Request) -> dict[AttackChoice, list[float]]:
     for item in items:
         item.setdefault("epsilon", epsilons)
         white = item["name"] in ss.ATTACKS and "white-box" in ss.ATTACKS[item["name"]].tags
-        if white and (request.gradients or "gradient" not in item or request.twin is None):
+        if white and (parsed.gradient or "gradient" not in item or parsed.twin is None):
             item["gradient"] = gradients
     cells = gridattacks.attacks(_node(json.dumps(items), "--attack")).cells
     for choice in cells:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import shlex
@@ -17,7 +18,7 @@ from rich.text import Text
 from orchestrator.results.evidence import SETTING, AttackScore, Judgement, ModelEvidence
 from orchestrator.results.labels import words
 from orchestrator.results.live_store import LiveStore
-from orchestrator.store.store import Store, StoreError
+from orchestrator.store.store import Store, StoreError, open_store
 from signsym_core.checks import MODEL
 
 if TYPE_CHECKING:
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
 _COLOURS = {"sound": "green", "weak attack": "yellow", "masked gradient": "red", "undecided": "cyan"}
 
 
-def run_audit(store: Store, data_root: Path | None, grid: Path | None, as_json: bool, console: Console) -> None:
-    """Audit every model of `store`; without `data_root` no model is loaded and probed.
+def run(parsed: argparse.Namespace, console: Console) -> None:
+    """Audit every model of a store; with `--no-probes` no model is loaded.
 
-    With `grid` a grid file for the missing attacks is written there. Raises StoreError for a store without results.
+    With `--grid` a grid file for the missing attacks is written. Raises StoreError for a store without results.
     """
+    store, grid = open_store(parsed.storage), parsed.grid
+    data_root = None if parsed.no_probes else parsed.data_root
     data = LiveStore(store.uri, at_once=True)
     data.check()
     models = list(data.snapshot.models(data.snapshot.query()).known())
@@ -53,7 +56,7 @@ def run_audit(store: Store, data_root: Path | None, grid: Path | None, as_json: 
 
         grid.write_text(audit_grid(models, store, name="audit"))
     commands = _commands(store, grid, data_root)
-    if as_json:
+    if parsed.json:
         sys.stdout.write(json.dumps(_json(store, judgements, notes, commands), indent=1, ensure_ascii=False) + "\n")
         return
     _print(judgements, notes, commands, console)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 
 from rich.console import Console
 
-from orchestrator.engine.sweep import COMPLETE, show_skipped
+from orchestrator.engine.sweep import show_skipped
 from orchestrator.store.compact import MANY, compact, small_files
-from orchestrator.store.store import Store
+from orchestrator.store.store import Store, open_store
 
 #: Seconds between two progress lines.
 PERIOD = 10.0
 
 
-def run_compact(store: Store, console: Console) -> int:
-    """Merge the small files of `store` and print the counts."""
+def run(parsed: argparse.Namespace, console: Console) -> None:
+    """Merge the small files of a store and print the counts."""
+    store = open_store(parsed.storage)
     printed_at = time.monotonic()
 
     def progress(done: int, total: int) -> None:
@@ -39,7 +41,6 @@ def run_compact(store: Store, console: Console) -> int:
         console.print(f"merged {result.alignments:,} files of alignment", highlight=False)
     if not result.files and not result.alignments:
         console.print("Nothing to merge: no two jobs that can be trusted have small files.", highlight=False)
-    return COMPLETE
 
 
 def suggest(store: Store, console: Console) -> None:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 
 import shtab
+from rich.console import Console
 
 from orchestrator.commands.arguments import parser
 from orchestrator.gridfile.shipped import shipped_grids
@@ -15,6 +16,11 @@ _GRIDS = {
     "bash": '_signsym_grids() {{ compgen -W "{names}" -- "$1"; _shtab_compgen_files "$1"; }}',
     "zsh": "_signsym_grids() {{ _alternative 'grids:grid:({names})' 'files:file:_files' }}",
 }
+
+
+def run(parsed: argparse.Namespace, console: Console) -> None:
+    """Print the script."""
+    print(completion(parsed.shell))
 
 
 def completion(shell: str) -> str:

@@ -39,13 +39,18 @@ NAMED = 20
 CHANGED = "changed:"
 
 
-def check(parsed: argparse.Namespace, console: Console) -> int:
+def run(parsed: argparse.Namespace, console: Console) -> int:
+    """Check or prepare a data set."""
+    source, root = _source(parsed), parsed.data_root
+    return _check(source, root, parsed.sample, console) if parsed.action == "check" else _prepare(source, root, console)
+
+
+def _check(source: DataSource, root: Path, sample: int, console: Console) -> int:
     """Print which files exist, which are missing and where they come from; 0 where a sweep could start, else 1."""
-    source, root = _source(parsed), Path(parsed.data_root)
     _say_origin(source, console)
     try:
         if isinstance(source, FileSource):
-            return _check_files(source, root, parsed.sample, console)
+            return _check_files(source, root, sample, console)
         absent = source.absent(root)
         if absent is not None:
             console.print(f"missing: {absent}. Get it with: signsym data prepare {source.name} --data-root {root}")
@@ -57,9 +62,8 @@ def check(parsed: argparse.Namespace, console: Console) -> int:
         return FAILED
 
 
-def prepare(parsed: argparse.Namespace, console: Console) -> int:
+def _prepare(source: DataSource, root: Path, console: Console) -> int:
     """Decode the images that no cache holds; 0 where a sweep could start, 1 where images are missing or broken."""
-    source, root = _source(parsed), Path(parsed.data_root)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         # The bar goes to standard error, so that the output can be piped.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from orchestrator.commands.compact import suggest
+from orchestrator.commands.verify import verify
 from orchestrator.engine.frontier import children_of, descendants
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, stored_grid
@@ -16,10 +18,16 @@ from orchestrator.store import tables
 from orchestrator.store.alignment import alignment_folder, iter_trainings
 from orchestrator.store.claims import alive
 from orchestrator.store.reasons import reason_of
-from orchestrator.store.store import Store
+from orchestrator.store.store import Store, open_store
 
 if TYPE_CHECKING:
     from orchestrator.plan.compile import Plan
+
+
+def run(parsed: argparse.Namespace, console: Console) -> int:
+    """Print the state of a store, or verify its files."""
+    store = open_store(parsed.storage)
+    return verify(store, console) if parsed.verify else show_status(store, console)
 
 
 def show_status(store: Store, console: Console) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,27 +42,33 @@ def save(drawing: Drawing, stem: Path, search: str) -> list[Path]:
 
     Returns the paths in this order. Text is never parsed as a formula, whatever names the store holds.
     """
+    written = {
+        stem.with_name(f"{stem.name}-{width:g}in.{kind}"): drawn(drawing, width, kind)
+        for width in WIDTHS
+        for kind in ("svg", "pdf")
+    }
+    address = {"view": drawing.view or search, "widths_in": WIDTHS}
+    written[stem.with_name(f"{stem.name}.csv")] = drawing.as_csv().encode()
+    written[stem.with_name(f"{stem.name}.json")] = json.dumps(address, indent=1).encode()
+    for path, content in written.items():
+        write_file(path, content)
+    return list(written)
+
+
+def drawn(drawing: Drawing, width: float, kind: str) -> bytes:
+    """The figure, `width` inches wide, as "svg", "pdf" or "png"."""
     import matplotlib as mpl
 
-    written = []
+    # Without a date the same numbers give the same file.
+    without_date = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}}
+    settings: dict[str, Any] = without_date.get(kind, {"dpi": 300})
+    sink = io.BytesIO()
     with mpl.rc_context(_SETTINGS):
-        for width in WIDTHS:
-            figure = _drawn(drawing, width)
-            for kind in ("svg", "pdf"):
-                path = stem.with_name(f"{stem.name}-{width:g}in.{kind}")
-                # Without a date the same numbers give the same file.
-                stamp = {"Date": None} if kind == "svg" else {"CreationDate": None}
-                figure.savefig(path, metadata=stamp)
-                written.append(path)
-    address = {"view": drawing.view or search, "widths_in": WIDTHS}
-    beside = {"csv": drawing.as_csv(), "json": json.dumps(address, indent=1)}
-    for kind, text in beside.items():
-        written.append(stem.with_name(f"{stem.name}.{kind}"))
-        write_file(written[-1], text.encode())
-    return written
+        _figure(drawing, width).savefig(sink, format=kind, **settings)
+    return sink.getvalue()
 
 
-def _drawn(drawing: Drawing, width: float) -> Figure:
+def _figure(drawing: Drawing, width: float) -> Figure:
     from matplotlib.figure import Figure
 
     columns = 1 if width < 5 else min(drawing.columns, 3)

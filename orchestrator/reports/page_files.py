@@ -62,7 +62,6 @@ class PageWriter:
             if isinstance(block, Matrix) and block.rows:
                 write_file(self.out / "tables" / f"{stem}-{block.name}.tex", latex(block).encode())
             if isinstance(block, Figure) and block.drawing is not None:
-                (self.out / "figures").mkdir(parents=True, exist_ok=True)
                 files = save(block.drawing, self.out / "figures" / f"{stem}-{block.name}", search)
                 drawn[block.name] = [(_words(path), f"{root}figures/{path.name}") for path in files]
             if isinstance(block, Figure) and self.screen is not None:

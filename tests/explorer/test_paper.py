@@ -26,7 +26,7 @@ def curves(folder):
 def plots(drawing, width=6.75):
     """The axes of the panels."""
     with mpl.rc_context(paper._SETTINGS):
-        figure = paper._drawn(drawing, width)
+        figure = paper._figure(drawing, width)
         figure.canvas.draw()
     return [plot for plot in figure.axes if plot.get_visible()]
 

@@ -1,0 +1,14 @@
+"""`signsym explore`: a store in the browser."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from orchestrator.explorer.server import explore
+
+
+def run(parsed: argparse.Namespace, console: Console) -> None:
+    """Serve the explorer until Ctrl-C."""
+    explore(parsed.storage, parsed.port, console)

@@ -1,0 +1,36 @@
+"""`signsym plan`: the jobs that a grid needs, and those that are done; nothing runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.engine.prepare import sound_plan
+from orchestrator.engine.sweep import show_skipped
+from orchestrator.gridfile.shipped import grid_path
+from orchestrator.plan.estimate import surveying
+from orchestrator.store.store import Store
+
+
+def run(parsed: argparse.Namespace, console: Console) -> None:
+    """Print the plan of a grid against a store."""
+    path, store = file_of(parsed.grid, console), Store(parsed.storage)
+    with surveying(store) as survey_of_store:
+        # These import torch, while a large store is read in another process; a sweep's process has none.
+        from orchestrator.gridfile.grid import load
+        from orchestrator.plan.summary import show
+
+        grid = load(path, parsed.sets)
+        survey = survey_of_store()
+    show(sound_plan(grid, survey, store), survey, console)
+    show_skipped(store.skipped, console)
+
+
+def file_of(grid: str, console: Console) -> Path:
+    """The file of a grid; it is printed where the command line names the grid otherwise."""
+    path = grid_path(grid)
+    if str(path) != grid:
+        console.print(f"grid: {path}", highlight=False, soft_wrap=True)
+    return path
