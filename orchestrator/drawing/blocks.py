@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from orchestrator.drawing.figure_data import Drawing
+from orchestrator.drawing.figure_data import Drawing, csv_text
 from orchestrator.drawing.panels import Spec
 
 Value = str | float | int | None
@@ -158,9 +156,6 @@ def shown(value: Value, kind: Kind) -> str:
 
 def as_csv(table: Table) -> str:
     """The table's rows with full precision, as CSV with its labels as header."""
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow([column.label for column in table.columns])
-    for row in table.rows:
-        writer.writerow(["" if row.get(c.key) is None else row.get(c.key) for c in table.columns])
-    return sink.getvalue()
+    header = [column.label for column in table.columns]
+    # None is written as nothing.
+    return csv_text([header, *([row.get(column.key) for column in table.columns] for row in table.rows)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.drawing import style
 from orchestrator.results.curve import Curve
@@ -56,20 +56,24 @@ class Drawing:
 
     def as_csv(self) -> str:
         """Every number of the figure as CSV."""
-        sink = io.StringIO()
-        writer = csv.writer(sink, lineterminator="\n")
         header = ("panel", "rule", "epsilon", "value", "lo", "hi", "method", "images", "seeds", "by_seed", "filled")
-        writer.writerow([*header, "flags"])
+        rows: list[list[object]] = [[*header, "flags"]]
         for title, strokes in self.panels:
             for stroke in strokes:
                 for dot in stroke.dots:
                     score = dot.score
                     numbers = (score.value, score.lo, score.hi, score.method, score.n, score.seeds)
                     by_seed = "; ".join(f"{seed}: {value}" for seed, value in dot.by_seed.items())
-                    writer.writerow(
-                        [title, stroke.label, dot.label, *numbers, by_seed, dot.filled, ", ".join(dot.flags)]
-                    )
-        return sink.getvalue()
+                    flags = ", ".join(dot.flags)
+                    rows.append([title, stroke.label, dot.label, *numbers, by_seed, dot.filled, flags])
+        return csv_text(rows)
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV, the first of them the header."""
+    sink = io.StringIO()
+    csv.writer(sink, lineterminator="\n").writerows(rows)
+    return sink.getvalue()
 
 
 def of_curves(

@@ -9,22 +9,13 @@ from orchestrator.drawing.blocks import Column, Figure, Page, Table, Value, Word
 from orchestrator.drawing.facets import arranged
 from orchestrator.drawing.figure_data import of_curves
 from orchestrator.drawing.figures import Rings, curve_figure
+from orchestrator.pages.columns import POINT, SCORE, point_of, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
 
 COLUMNS = (
-    Column(key="backbone", label="backbone"),
-    Column(key="dataset", label="data set"),
-    Column(key="attack", label="attack"),
-    Column(key="gradient", label="gradient"),
-    Column(key="rule", label="rule"),
-    Column(key="epsilon", label="ε"),
-    Column(key="value", label="score", kind="percent"),
-    Column(key="lo", label="from", kind="percent"),
-    Column(key="hi", label="to", kind="percent"),
-    Column(key="method", label="interval"),
-    Column(key="images", label="images", kind="number"),
-    Column(key="seeds", label="seeds", kind="number"),
+    *POINT,
+    *SCORE,
     Column(key="by_seed", label="each seed, %"),
     Column(key="gap", label="gap to BP", kind="points"),
     Column(key="gap_lo", label="gap from", kind="points"),
@@ -92,21 +83,11 @@ def table(
     rows: list[Mapping[str, Value]] = []
     for curve in curves:
         for point in curve.points:
-            gap, score = point.over_bp, point.score
+            gap = point.over_bp
             rows.append(
                 {
-                    "backbone": curve.backbone_label,
-                    "dataset": curve.dataset_label,
-                    "attack": curve.attack_label,
-                    "gradient": curve.gradient,
-                    "rule": style.label(curve.rule_label),
-                    "epsilon": point.label,
-                    "value": score.value,
-                    "lo": score.lo,
-                    "hi": score.hi,
-                    "method": score.method,
-                    "images": score.n,
-                    "seeds": score.seeds,
+                    **point_of(curve, point.label),
+                    **score_of(point.score),
                     "by_seed": ", ".join(f"{seed}: {100 * value:.1f}" for seed, value in point.by_seed.items()),
                     "gap": None if gap is None else gap.value,
                     "gap_lo": None if gap is None else gap.lo,

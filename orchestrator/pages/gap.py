@@ -12,31 +12,22 @@ from orchestrator.drawing.facets import Facets, arranged
 from orchestrator.drawing.figure_data import of_gaps
 from orchestrator.drawing.gap_figures import OVER, gap_figure, heat_figure
 from orchestrator.pages.alignment import survival
+from orchestrator.pages.columns import BASIS, POINT, point_of, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.sentences import at_epsilon, finding
 from orchestrator.results.gaps import GapLine, gap_lines
-from orchestrator.results.line import ATTACK, LINE, RULE, Line
+from orchestrator.results.line import Line
 from orchestrator.results.view import PageView, format_view
 
 _COLUMNS = (
-    Column(key="backbone", label="backbone"),
-    Column(key="dataset", label="data set"),
-    Column(key="attack", label="attack"),
-    Column(key="gradient", label="gradient"),
-    Column(key="rule", label="rule"),
-    Column(key="epsilon", label="ε"),
+    *POINT,
     Column(key="gap", label="gap", kind="points"),
     Column(key="lo", label="from", kind="points"),
     Column(key="hi", label="to", kind="points"),
     Column(key="clear", label="after Holm"),
     Column(key="family", label="comparisons", kind="number"),
-    Column(key="method", label="interval"),
-    Column(key="images", label="images", kind="number"),
-    Column(key="seeds", label="seeds", kind="number"),
+    *BASIS,
 )
-
-
-_GRADIENT, _RULE = LINE.index(ATTACK[2]), LINE.index(RULE[0])
 #: Links to other epsilons, or to backbones, at most.
 SHORTCUTS = 14
 #: Lines of a heat map, which has no portions.
@@ -101,10 +92,10 @@ def _compared(context: PageContext, lines: Sequence[Line]) -> list[Line]:
     """The lines that have a counterpart; a portion without any would say that nothing can be compared."""
     query, index = context.query, context.snapshot.index
     if context.view.minus == "exact":
-        return [line for line in lines if line.key[_GRADIENT] == "feedback" and query.exact(line) is not None]
+        return [line for line in lines if line.gradient == "feedback" and query.exact(line) is not None]
     # By position and not by name: there may be 100,000.
-    with_bp = {line.key[:_RULE] for line in index.chosen(rule=("bp",))}
-    return [line for line in lines if line.key[_RULE] != "bp" and line.key[:_RULE] in with_bp]
+    with_bp = {line.panel for line in index.chosen(rule=("bp",))}
+    return [line for line in lines if line.rule != "bp" and line.panel in with_bp]
 
 
 def _over_epsilon(facets: Facets, gaps: Sequence[GapLine], view: PageView) -> Figure:
@@ -156,20 +147,10 @@ def table(gaps: Sequence[GapLine]) -> Table:
     """The gaps, a row for each."""
     rows = [
         {
-            "backbone": line.curve.backbone_label,
-            "dataset": line.curve.dataset_label,
-            "attack": line.curve.attack_label,
-            "gradient": line.curve.gradient,
-            "rule": style.label(line.curve.rule_label),
-            "epsilon": gap_point.point.label,
-            "gap": gap_point.gap.value,
-            "lo": gap_point.gap.lo,
-            "hi": gap_point.gap.hi,
+            **point_of(line.curve, gap_point.point.label),
+            **score_of(gap_point.gap, "gap"),
             "clear": "excludes zero" if gap_point.clear else "does not exclude zero",
             "family": line.family,
-            "method": gap_point.gap.method,
-            "images": gap_point.gap.n,
-            "seeds": gap_point.gap.seeds,
             "cell": gap_point.point.cell,
         }
         for line in gaps

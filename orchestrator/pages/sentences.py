@@ -13,7 +13,7 @@ from orchestrator.results.curve import FEW_IMAGES, FEW_SEEDS
 from orchestrator.results.epsilons import matching
 from orchestrator.results.gaps import GapLine, GapPoint, gap_lines
 from orchestrator.results.index import Index
-from orchestrator.results.line import ATTACK, LINE, RULE, Line
+from orchestrator.results.line import RULE, Line
 from orchestrator.results.query import Query
 
 #: Where both scores are at most this, there is nothing left to compare.
@@ -22,7 +22,6 @@ FLOOR = 0.02
 MOST = 12
 _DEMONSTRATION = "Some of these rest on fewer than 1,000 images or 3 seeds: a demonstration, not evidence."
 _MASKING = "; it looks more robust only where the attack follows the model's own feedback, which is masking"
-_GRADIENT, _RULE = LINE.index(ATTACK[2]), LINE.index(RULE[0])
 
 #: A gap at one epsilon, with its line.
 _Gap = tuple[GapLine, GapPoint]
@@ -107,12 +106,12 @@ class _Baselines:
     def __init__(self, index: Index) -> None:
         numbers: dict[tuple[str, ...], int] = {}
         #: The figure and attack of each line, as a number.
-        self.family = np.array([numbers.setdefault(line.key[:_GRADIENT], len(numbers)) for line in index.lines], int)
+        self.family = np.array([numbers.setdefault(line.attacked, len(numbers)) for line in index.lines], int)
         baselines: dict[int, tuple[tuple[bool, bool], Line]] = {}
         for line, family in zip(
             index.ordered, self.family[[line.number for line in index.ordered]].tolist(), strict=True
         ):
-            rank = (line.key[_RULE] != "bp", line.key[_GRADIENT] != "exact")
+            rank = (line.rule != "bp", line.gradient != "exact")
             if family not in baselines or rank < baselines[family][0]:
                 baselines[family] = rank, line
         self._lines = [baselines[family][1] for family in range(len(baselines))]
@@ -133,7 +132,7 @@ _KNOWN: WeakKeyDictionary[Index, _Baselines] = WeakKeyDictionary()
 def _groups(query: Query, lines: Sequence[Line]) -> list[list[Line]]:
     """For each of `lines` that can be compared with BP, the lines under every gradient."""
     index, gradients = query.index, query.index.choices("gradient")
-    keys = [(line.key[:_GRADIENT], line.key[_RULE:]) for line in lines if line.key[_RULE] != "bp"]
+    keys = [(line.attacked, line.key[-len(RULE) :]) for line in lines if line.rule != "bp"]
     groups = [
         [line for gradient in gradients if (line := index.named((*attack, gradient, *rule))) is not None]
         for attack, rule in dict.fromkeys(keys)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Column, Matrix, MatrixCell, Page, Table, Value, Words
+from orchestrator.pages.columns import POINT, SCORE, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.paper_tables import PRESETS, PaperTable, Preset, TableCell, TableRow, paper_table, preset_of
 from orchestrator.pages.sentences import halving
@@ -14,19 +15,9 @@ from orchestrator.results.line import Line, grid_key_value
 from orchestrator.results.view import format_view
 
 _COLUMNS = (
-    Column(key="backbone", label="backbone"),
-    Column(key="dataset", label="data set"),
-    Column(key="attack", label="attack"),
-    Column(key="gradient", label="gradient"),
-    Column(key="rule", label="rule"),
-    Column(key="epsilon", label="ε"),
+    *POINT,
     Column(key="state", label="state"),
-    Column(key="value", label="score", kind="percent"),
-    Column(key="lo", label="from", kind="percent"),
-    Column(key="hi", label="to", kind="percent"),
-    Column(key="method", label="interval"),
-    Column(key="images", label="images", kind="number"),
-    Column(key="seeds", label="seeds", kind="number"),
+    *SCORE,
     Column(key="best", label="best"),
     Column(key="paper", label="paper prints, %"),
     Column(key="paper_lo", label="paper from", kind="percent"),
@@ -139,14 +130,8 @@ def _row(row: TableRow, rule: str, score: TableCell, label: str) -> Mapping[str,
     if score.reason:
         values["state"] = f"{score.state}: {score.reason}"
     if score.point is not None:
-        interval = score.point.score
-        values |= {"value": interval.value, "lo": interval.lo, "hi": interval.hi, "method": interval.method}
-        values |= {
-            "images": interval.n,
-            "seeds": interval.seeds,
-            "best": "best" if score.best else "",
-            "cell": score.point.cell,
-        }
+        values |= score_of(score.point.score)
+        values |= {"best": "best" if score.best else "", "cell": score.point.cell}
     if score.printed is not None:
         values["paper"] = score.printed.text
         if score.printed.interval is not None:

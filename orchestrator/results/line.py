@@ -46,6 +46,11 @@ class Line:
         return self.key[: -len(RULE)]
 
     @property
+    def attacked(self) -> tuple[str, ...]:
+        """Values of FIGURE's columns, and the attack with its parameters: what its gradients and rules share."""
+        return self.key[: len(FIGURE) + ATTACK.index("gradient")]
+
+    @property
     def model(self) -> tuple[str, ...]:
         """What was fine-tuned: the key without its attack."""
         return tuple(value for name, value in zip(LINE, self.key, strict=True) if name not in ATTACK)

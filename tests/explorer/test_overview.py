@@ -104,12 +104,12 @@ def test_the_epsilon_is_where_the_gradients_differ_most_over_all_models():
     two = Evidence(
         runs=(run("feedback", 0.1, 4), run("exact", 0.1, 4), run("feedback", 0.2, 9), run("exact", 0.2, 1)), chance=0.1
     )
-    assert overview.telling_epsilon([one]) == 0.1
-    assert overview.telling_epsilon([one, two]) == 0.2
+    assert overview.common_epsilon([one]) == 0.1
+    assert overview.common_epsilon([one, two]) == 0.2
     # Where no two gradients can be compared, the middle of the curve.
     bare = Evidence(runs=tuple(run("feedback", epsilon, 5) for epsilon in (0.1, 0.2, 0.3, 0.5)), chance=0.1)
-    assert overview.telling_epsilon([bare]) == 0.2
-    assert overview.telling_epsilon([Evidence(runs=(run("none", 0.1, 5),), chance=0.1)]) is None
+    assert overview.common_epsilon([bare]) == 0.2
+    assert overview.common_epsilon([Evidence(runs=(run("none", 0.1, 5),), chance=0.1)]) is None
 
 
 def test_it_stands_first_on_the_reports_index_and_fits_a_screen(store, tmp_path, chromium):

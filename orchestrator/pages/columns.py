@@ -1,0 +1,44 @@
+"""The columns that the tables of several pages have, with their values."""
+
+from __future__ import annotations
+
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Column, Value
+from orchestrator.results.curve import Curve
+from signsym_core.stats import Interval
+
+#: The point that a row is about.
+POINT = (
+    Column(key="backbone", label="backbone"),
+    Column(key="dataset", label="data set"),
+    Column(key="attack", label="attack"),
+    Column(key="gradient", label="gradient"),
+    Column(key="rule", label="rule"),
+    Column(key="epsilon", label="ε"),
+)
+#: What an interval rests on.
+BASIS = (
+    Column(key="method", label="interval"),
+    Column(key="images", label="images", kind="number"),
+    Column(key="seeds", label="seeds", kind="number"),
+)
+#: A score with its interval.
+SCORE = (
+    Column(key="value", label="score", kind="percent"),
+    Column(key="lo", label="from", kind="percent"),
+    Column(key="hi", label="to", kind="percent"),
+    *BASIS,
+)
+
+
+def point_of(curve: Curve, epsilon: str) -> dict[str, Value]:
+    """The values of POINT, for a point of a curve."""
+    names: dict[str, Value] = {"backbone": curve.backbone_label, "dataset": curve.dataset_label}
+    names |= {"attack": curve.attack_label, "gradient": curve.gradient, "rule": style.label(curve.rule_label)}
+    return names | {"epsilon": epsilon}
+
+
+def score_of(score: Interval, value: str = "value") -> dict[str, Value]:
+    """The values of SCORE; `value` is the key of the score itself."""
+    numbers: dict[str, Value] = {value: score.value, "lo": score.lo, "hi": score.hi, "method": score.method}
+    return numbers | {"images": score.n, "seeds": score.seeds}
