@@ -20,7 +20,7 @@ from orchestrator.gridfile import values, yamlfile
 from orchestrator.gridfile.cells import AttackChoice
 from orchestrator.gridfile.nodes import Node
 from orchestrator.store import fingerprints
-from orchestrator.work.execute import device
+from orchestrator.work.device import device
 from signsym_core.auditing import PROBED, as_runs
 from signsym_core.backbones import Model
 from signsym_core.backbones.weights import load_whole_file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import shlex
 import sys
@@ -23,8 +22,6 @@ from signsym_core.checks import MODEL
 
 if TYPE_CHECKING:
     # torch is imported only where models are probed: its import takes longer than the audit.
-    from signsym_core.datasets import Data as Images
-    from signsym_core.datasets import DataSource
     from signsym_core.probes import Probe
 
 _COLOURS = {"sound": "green", "weak attack": "yellow", "masked gradient": "red", "undecided": "cyan"}
@@ -70,8 +67,10 @@ def _probes(model: ModelEvidence, store: Store, done: set[str], root: Path, note
         return ()
     import torch
 
+    from orchestrator.jobs import keys
     from orchestrator.jobs.setting import task_of
-    from orchestrator.work.execute import device
+    from orchestrator.work.data import data_set
+    from orchestrator.work.device import device
     from orchestrator.work.models import rebuilt
     from signsym_core.auditing import PROBED
     from signsym_core.datasets import inputs
@@ -81,7 +80,8 @@ def _probes(model: ModelEvidence, store: Store, done: set[str], root: Path, note
     try:
         for key in model.jobs.values():
             network, record = rebuilt(store, key)
-            source, data = _data(json.dumps(record["spec"]["dataset"], sort_keys=True), root, store.uri)
+            described = keys.canonical(record["spec"]["dataset"])
+            source, data = data_set(described, str(root), store.uri, records=False)
             test = data.test.take(torch.arange(min(PROBED, len(data.test))))
             assert isinstance(test.images, torch.Tensor)
             task = task_of(record["spec"])
@@ -90,20 +90,6 @@ def _probes(model: ModelEvidence, store: Store, done: set[str], root: Path, note
         notes.append(f"{_model_name(model)}: not probed: {error}")
         return ()
     return tuple(probes)
-
-
-@functools.lru_cache(maxsize=2)
-def _data(dataset_json: str, root: Path, storage: str) -> tuple[DataSource, Images]:
-    """A data set on this machine's device; raises OtherImagesError where the store's results used other images."""
-    import signsym_core as ss
-    from orchestrator.store import fingerprints
-    from orchestrator.work.execute import device
-
-    description = json.loads(dataset_json)
-    source = ss.DATASETS.rebuild(description)
-    data = source.load(root)
-    fingerprints.compare(Store(storage), description, data, functools.partial(source.places, root))
-    return source, data.to(device())
 
 
 def _commands(store: Store, grid: Path | None, root: Path | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,34 @@ import torch
 import signsym_core as ss
 from orchestrator.jobs.setting import task_of
 from orchestrator.store.store import DamagedError, Store
+from orchestrator.work.device import device
 from signsym_core import seeds
 from signsym_core.backbones import Backbone, Model
+
+#: Models that a worker keeps loaded.
+KEPT = 4
+#: The models that this worker used last, on its device, with their records, by store and key.
+_loaded: OrderedDict[tuple[str, str], tuple[Model, dict[str, Any]]] = OrderedDict()
+
+
+def loaded(store: Store, key: str) -> tuple[Model, dict[str, Any]]:
+    """The fine-tuned model `key` on this worker's device, and its record, read once while it is among the last used."""
+    if (store.uri, key) not in _loaded:
+        model, record = rebuilt(store, key)
+        keep(store.uri, key, model.to(device()).eval(), record)
+    _loaded.move_to_end((store.uri, key))
+    return _loaded[store.uri, key]
+
+
+def keep(storage: str, key: str, model: Model, record: dict[str, Any]) -> None:
+    """Keep a model on this worker's device for the jobs to come."""
+    if device().type == "cuda":
+        # Adaptive pooling has deterministic kernels only in this format; loaded and just trained models have the
+        # same format.
+        model.to(memory_format=torch.channels_last)
+    _loaded[storage, key] = (model, record)
+    while len(_loaded) > KEPT:
+        _loaded.popitem(last=False)
 
 
 def rebuilt(store: Store, key: str) -> tuple[Model, dict[str, Any]]:

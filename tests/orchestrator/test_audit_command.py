@@ -129,10 +129,10 @@ def test_without_probes_or_without_data_what_the_rows_do_not_say_is_undecided(st
     assert models["bp"]["words"] == "sound (not probed)"
     assert models["fa"]["verdict"] == "masked gradient"
 
-    def gone(described, root, storage):
+    def gone(described, root, storage, records):
         raise FileNotFoundError(f"no images below {root}")
 
-    monkeypatch.setattr("orchestrator.commands.audit._data", gone)
+    monkeypatch.setattr("orchestrator.work.data.data_set", gone)
     models, found = by_rule(capsys, folder / "full", "--data-root", "nowhere")
     assert models["bp"]["words"] == "sound (not probed)"
     assert found["notes"][0].endswith("not probed: no images below nowhere")

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 import signsym_core as ss
-from orchestrator.commands.audit import _data as audit_data
 from orchestrator.commands.cli import main
 from orchestrator.gridfile.grid import load as load_grid
 from orchestrator.jobs import keys
@@ -24,6 +23,7 @@ from orchestrator.jobs.job import JobContext
 from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store, fingerprints, tables
 from orchestrator.work import execute
+from orchestrator.work.data import data_set
 from signsym_core.datasets import DataWarning
 
 SOURCE = ss.DATASETS.build("digits", split="20/10/rest")
@@ -246,12 +246,12 @@ def tuned(tmp_path):
     context = JobContext(storage=str(tmp_path / "store"), data_root=str(tmp_path), git="", versions="{}")
     (tune,) = [job for job in plan.jobs.values() if job.kind == "finetune"]
     (attack,) = [job for job in plan.jobs.values() if "attack" in job.spec and job.spec["attack"]["name"] == "fgsm"]
-    execute._data.cache_clear()
+    data_set.cache_clear()
     execute.execute(tune.key, dict(tune.spec), context)
     # Another worker, on another day.
-    execute._data.cache_clear()
+    data_set.cache_clear()
     yield tmp_path / "photos", context, tune, attack
-    execute._data.cache_clear()
+    data_set.cache_clear()
 
 
 def test_data_that_did_not_change_is_attacked(tuned):
@@ -298,7 +298,7 @@ def test_jobs_on_changed_files_fail_before_anything_is_stored(tuned, change, wor
     with pytest.raises(fingerprints.OtherImagesError, match=words):
         execute.execute(keys.key(again), again, context)
     with pytest.raises(fingerprints.OtherImagesError, match=words):
-        audit_data(keys.canonical(tune.spec["dataset"]), photos.parent, store.uri)
+        data_set(keys.canonical(tune.spec["dataset"]), str(photos.parent), store.uri, records=False)
     assert sorted(store.folder.rglob("*")) == before
 
 

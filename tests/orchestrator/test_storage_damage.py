@@ -29,7 +29,7 @@ from orchestrator.plan.compile import compile_plan
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.view import PAGES
 from orchestrator.store import Store, leftovers, tables
-from orchestrator.work import execute
+from orchestrator.work import execute, models
 from orchestrator.work.models import rebuilt
 from signsym_core import seal
 from signsym_core.seal import DamagedError
@@ -59,7 +59,7 @@ def whole(tmp_path_factory):
     context = JobContext(storage=store.uri, data_root=str(folder), git="0", versions="{}")
     for key, job in compile_plan(grid, set(), set()).jobs.items():
         execute.execute(key, dict(job.spec), context)
-    execute._Models._loaded.clear()
+    models._loaded.clear()
     return folder
 
 

@@ -1,0 +1,109 @@
+"""Pre-trainings and fine-tunes: a spec in, a model with its record in the store out."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import signsym_core as ss
+from orchestrator.jobs import keys
+from orchestrator.jobs.job import JobContext
+from orchestrator.jobs.setting import task_of
+from orchestrator.store import tables
+from orchestrator.store.store import Store
+from orchestrator.work import device, hash_codes, models
+from orchestrator.work.data import data_set, sides
+from signsym_core.backbones import Backbone, Model
+from signsym_core.backbones.weights import load_body, load_file, load_published, load_whole
+from signsym_core.checkpoint import Checkpoint
+from signsym_core.datasets import Data, DataSource
+from signsym_core.registry import rebuild
+from signsym_core.selection import kept_epoch
+
+
+def train(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float]:
+    """Train the model of `spec`, or go on from its last epoch, and save it under `key`."""
+    store, started = Store(context.storage), time.monotonic()
+    backbone = ss.BACKBONES.rebuild(spec["backbone"])
+    source, data = data_set(keys.canonical(spec["dataset"]), context.data_root, context.storage)
+    model = _started(spec, context, source, backbone, data)
+    model.to(device.device())
+    progress = store.load_progress(key)
+    resume = None
+    alignment: list[dict[str, Any]] = []
+    if progress is not None:
+        tensors, state = progress
+        alignment = state.get("alignment", [])
+        resume = Checkpoint(epoch=state["epoch"], tensors=tensors, history=state["history"])
+
+    def save(checkpoint: Checkpoint) -> None:
+        state = {"epoch": checkpoint.epoch, "history": checkpoint.history, "alignment": alignment}
+        store.save_progress(key, checkpoint.tensors, state)
+
+    settings = rebuild(ss.FineTune, "finetune", spec["finetune"])
+    task = task_of(spec)
+    micro_batch = max(1, settings.batch_size >> context.halvings) if context.halvings else None
+    history = ss.fine_tune(
+        model,
+        data.train,
+        source,
+        task,
+        settings,
+        seed=spec["seed"],
+        classes=len(data.classes),
+        resume=resume,
+        on_epoch=save,
+        micro_batch=micro_batch,
+        alignment=alignment,
+        validation=data.validation,
+    )
+    record = {"job": key, "spec": spec, "history": history, "classes": list(data.classes), "channels": data.channels}
+    record |= {"kept_epoch": kept_epoch(history, settings.keep), "sides": list(sides(source, data))}
+    record |= {"train_images": len(data.train), "seconds": time.monotonic() - started, "device": device.name()}
+    record |= device.kernels(settings.precision, settings.deterministic)
+    record |= {"micro_batch": micro_batch, "gpu_share": context.gpu_share, **device.memory()}
+    record |= {"git": context.git, "versions": context.versions, "finished_at": datetime.now(UTC).isoformat()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if task.retrieves:
+        store.save_codes(key, hash_codes.encoded(model, data, source))
+    if alignment:
+        store.write_table("alignment", key, [{"job": key} | row for row in alignment], tables.ALIGNMENT)
+    store.save_model(key, tensors, record)
+    store.drop_progress(key)
+    models.keep(context.storage, key, model.eval(), record)
+    return {"loss": history[-1]["loss"]} if history and "loss" in history[-1] else {}
+
+
+def _started(spec: dict[str, Any], context: JobContext, source: DataSource, backbone: Backbone, data: Data) -> Model:
+    """The model of a pre-training or a fine-tune before its first step."""
+    model = models.fresh(spec, backbone, len(data.classes), data.channels, sides(source, data))
+    weights = spec.get("weights") or {}
+    if "pretrain" in weights:
+        return _going_on(spec, context, model)
+    if "published" in weights:
+        load_published(model, backbone, weights["published"])
+    elif "file" in weights:
+        load_file(model, Path(weights["file"]), sha256=weights["sha256"])
+    return _converted(spec, model)
+
+
+def _converted(spec: dict[str, Any], model: Model) -> Model:
+    if "rule" in spec:
+        ss.convert(model, ss.RULES.rebuild(spec["rule"]), seed=spec["seed"])
+    return model
+
+
+def _going_on(spec: dict[str, Any], context: JobContext, model: Model) -> Model:
+    """`model` with the weights of the training before, and with its feedback where the rule is the same."""
+    weights = spec["weights"]
+    tensors, record = Store(context.storage).load_model(weights["pretrain"])
+    source = f"training {weights['pretrain'][:12]}"
+    rules = [ss.RULES.rebuild(one["rule"]) if "rule" in one else None for one in (record["spec"], spec)]
+    same_rule = rules[0] is not None and rules[0] == rules[1]
+    if same_rule:
+        _converted(spec, model)
+    load = load_whole if weights.get("head") == "keep" else load_body
+    load(model, tensors, source, feedback=same_rule)
+    return model if same_rule else _converted(spec, model)
