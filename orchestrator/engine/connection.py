@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from orchestrator.engine import gpus, machine, registration
-from orchestrator.jobs.job import Resources
 
 #: Settings that Ray reads when a sweep starts. Automatic loggers import torch into the driver and write five files a
 #: trial; snapshots of all trials are never read; more than one trial must be able to wait for a free slot; a worker
@@ -56,10 +54,6 @@ class OpenDoorError(ValueError):
 
 class JoinError(ValueError):
     """A cluster that cannot be joined, with Ray's reason."""
-
-
-class NoResourcesError(ValueError):
-    """A job that requests more than the machine has."""
 
 
 #: The folder and environment of the local Ray, while one runs; and whether its workers run on a GPU at once.
@@ -183,66 +177,6 @@ def gpu_memory() -> int | None:
 def shares_gpus() -> bool:
     """Whether workers run on a GPU at once, by CUDA's Multi-Process Service, instead of taking turns."""
     return _shared
-
-
-def bundle(gpu: float, cpu: float, accelerator_type: str | None) -> dict[str, float]:
-    """The resources that a trial requests of one node, by Ray's names."""
-    amounts = {"CPU": cpu, "GPU": gpu}
-    if accelerator_type is not None:
-        amounts[f"accelerator_type:{accelerator_type}"] = 0.001
-    return {name: amount for name, amount in amounts.items() if amount}
-
-
-def nodes() -> list[dict[str, float]]:
-    """The resources of each living node, by Ray's names."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def hosts() -> dict[str, str]:
-    """The host name of each node, dead or alive, by its address; none where Ray does not answer."""
-    try:
-        return {node["NodeManagerAddress"]: node["NodeManagerHostname"] for node in ray.nodes()}
-    except Exception:
-        # Ray raises various exceptions when its control store has ended.
-        return {}
-
-
-def address_of(actor: str | None) -> str:
-    """The address of the node that an actor ran on; "" where Ray does not know it."""
-    try:
-        return str(ray._private.state.actors(actor)["Address"]["IPAddress"]) if actor else ""
-    except Exception:
-        # As above; or the actor never started.
-        return ""
-
-
-def fits(nodes: Iterable[dict[str, float]], bundle: dict[str, float]) -> int:
-    """How many trials that request `bundle` the nodes can run at once."""
-    return sum(int(min(node.get(name, 0.0) / amount for name, amount in bundle.items())) for node in nodes)
-
-
-def check_fits(needs: Iterable[Resources]) -> None:
-    """Raise NoResourcesError where the local Ray's node can never run one of the jobs."""
-    (node,) = nodes()
-    for need in needs:
-        gpu = 0.0 if need.gpu == "auto" else need.gpu
-        for name, amount in bundle(gpu, need.cpu, need.accelerator_type).items():
-            if node.get(name, 0.0) < amount:
-                what = {"CPU": "CPUs", "GPU": "GPUs"}.get(name)
-                requested = f"{amount:g} {what}" if what else f"GPUs of kind {need.accelerator_type!r}"
-                available = f"{node.get(name, 0.0):g} {what}" if what else "none of them"
-                raise NoResourcesError(
-                    f"expected jobs that fit this machine, got one that asks for {requested}; the machine has "
-                    f"{available}. Put other resources over the grid's, such as --set defaults.resources.gpu=auto, or "
-                    f"join a cluster that has them with --address"
-                )
-
-
-def request(bundles: list[dict[str, float]]) -> None:
-    """Request nodes from the cluster's autoscaler, where there is one, that can run all `bundles` at once."""
-    from ray.autoscaler.sdk import request_resources
-
-    request_resources(bundles=bundles)
 
 
 def _has_outside_address() -> bool:

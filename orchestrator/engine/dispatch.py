@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.engine import connection, deaths
+from orchestrator.engine import cluster, connection, deaths
 from orchestrator.engine.frontier import Cause, Frontier
 from orchestrator.engine.progress import Watcher
 from orchestrator.jobs.job import Job
@@ -33,17 +32,6 @@ AHEAD, MOST_AHEAD = 2.0, 32
 Bundle = tuple[tuple[str, float], ...]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A job that failed for good."""
-
-    job: Job
-    attempts: int
-    error: str
-    traceback: str
-    host: str
-
-
 class Feed(Searcher):
     """Ray Tune's search algorithm: gives Tune the frontier's next job, and tells the frontier how it ended."""
 
@@ -54,7 +42,7 @@ class Feed(Searcher):
         claims: Claims,
         store: Store,
         watchers: Sequence[Watcher],
-        on_failure: Callable[[Failure], None],
+        on_failure: Callable[[dict[str, Any]], None],
         autoscaled: bool = False,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -63,7 +51,9 @@ class Feed(Searcher):
         #: inside Ray's callbacks may be swallowed there.
         self.stopped = stopped
         self.frontier, self.packing, self.claims, self.store = frontier, packing, claims, store
-        self.watchers, self.on_failure, self.autoscaled = watchers, on_failure, autoscaled
+        self.watchers, self.autoscaled = watchers, autoscaled
+        #: Takes the row of the store's failures of each job that failed for good.
+        self.on_failure = on_failure
         #: The job of each live trial, and the resources that it requests.
         self.job_of: dict[str, str] = {}
         self.bundle_of: dict[str, Bundle] = {}
@@ -86,7 +76,7 @@ class Feed(Searcher):
     def __exit__(self, *_: object) -> None:
         if self.autoscaled and not self.lost:
             # The nodes that were requested may be released.
-            connection.request([])
+            cluster.request([])
 
     # Calls from Tune
 
@@ -121,8 +111,8 @@ class Feed(Searcher):
 
     def on_trial_death(self, trial_id: str, error: Exception) -> None:
         """The trial ended with an error of Ray's; Tune calls `on_trial_complete` next."""
-        hosts = connection.hosts()
-        host = hosts.get(connection.address_of(getattr(error, "actor_id", None)), "")
+        hosts = cluster.hosts()
+        host = hosts.get(cluster.address_of(getattr(error, "actor_id", None)), "")
         killed = deaths.kernel_kills() > self.kills.get(trial_id, math.inf)
         self.deaths[trial_id] = deaths.account(error, hosts, host, killed)
 
@@ -231,9 +221,9 @@ class Feed(Searcher):
             # Not the job's fault: no other job could store its results either.
             self.store_error = f"{report['error']} (on {report.get('host') or 'this machine'})"
             return
-        job, attempts = self.frontier.jobs[key], self.frontier.attempts(key)
-        failure = {"error": report["error"], "traceback": report["traceback"], "host": report.get("host", "")}
-        self.on_failure(Failure(job=job, attempts=attempts, **failure))
+        row: dict[str, Any] = {"job": key, "title": self.frontier.jobs[key].title}
+        row |= {"attempt": self.frontier.attempts(key), "error": report["error"], "traceback": report["traceback"]}
+        self.on_failure(row | {"host": report.get("host", ""), "failed_at": datetime.now(UTC)})
 
     def _look_at_claims(self) -> None:
         """Record the end of jobs that other sweeps had claimed, and make those ready again that they did not finish."""
@@ -248,42 +238,19 @@ class Feed(Searcher):
         if time.monotonic() - self._looked_at_cluster < LOOK_AT_CLUSTER:
             return
         self._looked_at_cluster = time.monotonic()
-        self._nodes = connection.nodes()
+        self._nodes = cluster.nodes()
         self._room.clear()
         bundles = [self._bundle(job) for job in itertools.islice(self.frontier.startable(), DEMAND)]
         self._slots = max([1, *(self._fits(bundle) for bundle in {tuple(bundle.items()) for bundle in bundles})])
         if self.autoscaled:
-            connection.request(bundles)
+            cluster.request(bundles)
 
     def _fits(self, bundle: Bundle) -> int:
         """How many such trials fit on the present nodes at once; at least 1, since a missing node may still join."""
         if bundle not in self._room:
-            self._room[bundle] = max(1, connection.fits(self._nodes, dict(bundle)))
+            self._room[bundle] = max(1, cluster.fits(self._nodes, dict(bundle)))
         return self._room[bundle]
 
     def _bundle(self, job: Job) -> dict[str, float]:
         share = self.packing.share(job, self.frontier.halvings(job.key))
-        return connection.bundle(share, job.resources.cpu, job.resources.accelerator_type)
-
-
-class NewestFirst(FIFOScheduler):
-    """Gives a free actor to the newest waiting trial.
-
-    Tune's default is the oldest, whose actor is about to start; it would take the free actor and end the starting one,
-    so that jobs shorter than the start of a process would always run one at a time. At most as many trials wait as
-    there are slots, so none waits long.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.count = itertools.count()
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        trial.place = next(self.count)
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        # Tune calls this several times a second, so it is also where a dead Ray is noticed.
-        if connection.ended():
-            raise connection.ClusterLostError("Ray's own processes died")
-        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
-        return max(waiting, key=lambda trial: trial.place, default=None)
+        return cluster.bundle(share, job.resources.cpu, job.resources.accelerator_type)

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.engine.environment import variables
+
 #: Set to "off" where MPS must not be used.
 SWITCH = "SIGNSYM_MPS"
 PROGRAM, FOLDERS = "nvidia-cuda-mps-control", ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
@@ -55,14 +57,9 @@ def shared(folder: Path) -> Iterator[bool]:
     places = _places(folder)
     for place in places.values():
         os.mkdir(place, 0o700)
-    before = {name: os.environ.get(name) for name in FOLDERS}
     works = _started(places)
-    os.environ.update(places if works else {})
-    try:
+    with variables(places if works else {}):
         yield works
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def _places(folder: Path) -> dict[str, str]:

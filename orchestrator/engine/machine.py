@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.engine import watch
+from orchestrator.engine.environment import variables
 
 #: Bytes of a unix socket's path at most, and of what Ray and this module add to the folder's: a session's name and a
 #: socket's. macOS allows 103.
@@ -61,24 +62,15 @@ class RayFolder:
 
         Raises MachineError where no token can be written.
         """
-        changed = {watch.VARIABLE: self.mark, "PYTHONUTF8": "1"} | PATIENCE | token(self.folder, os.environ)
+        # This process needs the token as well, also afterwards.
+        os.environ.update(token(self.folder, os.environ))
+        changed = {watch.VARIABLE: self.mark, "PYTHONUTF8": "1"} | PATIENCE
         proxied = any(name.lower() in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy") for name in os.environ)
         for name in ("no_proxy", "NO_PROXY") if proxied else ():
             # Messages between Ray's processes must not leave the machine.
             changed[name] = ",".join(filter(None, [os.environ.get(name, ""), "127.0.0.1,localhost"]))
-        before = {name: os.environ.get(name) for name in changed}
-        os.environ.update(changed)
-        try:
+        with variables(changed):
             yield
-        finally:
-            for name, value in before.items():
-                if name == "RAY_AUTH_TOKEN_PATH":
-                    # This process needs the token as well.
-                    continue
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
 
     def leave(self) -> None:
         """End the remaining processes of that Ray and remove the folder."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from statistics import median
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.engine.time_left import TimeLeft
 from orchestrator.jobs.job import Job
 
 #: Seconds between two plain lines.
@@ -47,17 +47,11 @@ class Watcher(Protocol):
 
 
 class ProgressDisplay:
-    """Shows done / total, the running trials, the last failures and an estimate of the time left.
-
-    The time left is the remaining jobs' time divided by the number of slots, the most trials that ran at once. A job
-    counts with its estimate, times the median ratio of measured to estimated seconds: that of its kind where this sweep
-    has measured it, else the median over kinds. The first job of each slot is not measured, since it includes the start
-    of its worker. There is no estimate until kinds with half of the remaining seconds were measured.
-    """
+    """Shows done / total, the running trials, the last failures and an estimate of the time left."""
 
     def __init__(self, jobs: Mapping[str, Job], seconds: Mapping[str, float], console: Console | None = None) -> None:
         self.console = console or Console()
-        self.jobs, self.seconds = jobs, seconds
+        self.jobs, self.seconds, self.time_left = jobs, seconds, TimeLeft(jobs, seconds)
         self.running: dict[str, float] = {}
         #: GPUs of each running trial, the memory that jobs of its kind needed, and jobs that other sweeps run.
         self.gpu: dict[str, float] = {}
@@ -67,14 +61,6 @@ class ProgressDisplay:
         self.done: Counter[str] = Counter()
         self.failures: list[str] = []
         self._said: set[str] = set()
-        #: By kind of job: how many are left, their estimated seconds, and of finished ones the ratios of the seconds
-        #: that they took to the estimate.
-        self._left = Counter(job.group for job in jobs.values())
-        self._estimated: dict[tuple[str, ...], float] = dict.fromkeys(self._left, 0.0)
-        for key, job in jobs.items():
-            self._estimated[job.group] += seconds[key]
-        self._ratios: dict[tuple[str, ...], list[float]] = {}
-        self._slots = 1
         self._started = time.monotonic()
         #: When the last jobs ended.
         self._ends: deque[float] = deque(maxlen=50)
@@ -96,16 +82,15 @@ class ProgressDisplay:
         """A trial of the job began."""
         self.running[key] = time.monotonic()
         self.gpu[key] = gpu
-        self._slots = max(self._slots, len(self.running))
+        self.time_left.started(len(self.running))
 
     def finished(self, key: str, report: Mapping[str, Any] = MappingProxyType({})) -> None:
         """The job is done."""
         job = self.jobs[key]
-        self._remove(key)
+        self.time_left.removed(key)
         began = self.running.pop(key, None)
-        if began is not None and sum(self.done.values()) >= self._slots:
-            ratio = (time.monotonic() - began) / max(self.seconds[key], 1e-3)
-            self._ratios.setdefault(job.group, []).append(ratio)
+        if began is not None and sum(self.done.values()) >= self.time_left.slots:
+            self.time_left.measured(key, time.monotonic() - began)
         if "gpu_peak" in report:
             self.memory[job.group] = max(self.memory.get(job.group, 0.0), report["gpu_peak"] / 2**30)
         self.done[job.kind] += 1
@@ -120,7 +105,7 @@ class ProgressDisplay:
         # Text, not markup: errors may contain brackets.
         self.console.print(Text.assemble((words, "red"), f": {self.jobs[key].title}: {error}"), soft_wrap=True)
         if not retried:
-            self._remove(key)
+            self.time_left.removed(key)
 
     def said(self, key: str, words: str) -> None:
         """Print a note, once, however many trials report it."""
@@ -135,7 +120,7 @@ class ProgressDisplay:
     def settled(self, key: str) -> None:
         """Another sweep has ended the job."""
         self.away.discard(key)
-        self._remove(key)
+        self.time_left.removed(key)
         self.done[self.jobs[key].kind] += 1
         self._tick()
 
@@ -154,24 +139,6 @@ class ProgressDisplay:
             return None
         return 60 * (len(self._ends) - 1) / max(1e-9, time.monotonic() - self._ends[0])
 
-    @property
-    def eta(self) -> float | None:
-        """Estimated seconds until the end; None before enough kinds of jobs were measured."""
-        estimated = {group: max(0.0, self._estimated[group]) for group, count in self._left.items() if count > 0}
-        measured = sum(seconds for group, seconds in estimated.items() if group in self._ratios)
-        if not self._ratios or measured < sum(estimated.values()) / 2:
-            return None
-        slower = {group: median(ratios) for group, ratios in self._ratios.items()}
-        usual = median(slower.values())
-        left = sum(seconds * slower.get(group, usual) for group, seconds in estimated.items())
-        return left / self._slots
-
-    def _remove(self, key: str) -> None:
-        """Remove the job from those that are left."""
-        group = self.jobs[key].group
-        self._left[group] -= 1
-        self._estimated[group] -= self.seconds[key]
-
     def _tick(self) -> None:
         if not self.console.is_terminal and time.monotonic() - self._last_line >= QUIET:
             self._line()
@@ -180,7 +147,7 @@ class ProgressDisplay:
         self._last_line = time.monotonic()
         counts = [f"{kind} {self.done[kind]}/{total}" for kind, total in self.totals.items()]
         elapsed = f"{time.monotonic() - self._started:.0f} s"
-        eta = self.eta
+        eta = self.time_left.seconds
         done, total = sum(self.done.values()), len(self.jobs)
         words = "" if done == total else ", no estimate of the time left yet"
         words = f", about {_duration(eta)} left" if eta else words
@@ -204,7 +171,8 @@ class ProgressDisplay:
             table.add_row(self.jobs[key].title, *cells, f"{now - since:.0f}")
         if len(self.running) > 12:
             table.add_row(f"... and {len(self.running) - 12} more")
-        eta = _duration(self.eta) if self.eta is not None else "no estimate yet"
+        left = self.time_left.seconds
+        eta = "no estimate yet" if left is None else _duration(left)
         facts = [f"{_duration(now - self._started)} passed, time left: {eta}, failures: {len(self.failures)}"]
         if self.rate is not None:
             facts.append(f"{self.rate:.3g} jobs a minute")
@@ -214,9 +182,7 @@ class ProgressDisplay:
         return Group(bars, table, ", ".join(facts), *last)
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
+def _duration(seconds: float) -> str:
     total = round(seconds)
     hours, minutes = total // 3600, total // 60 % 60
     if hours:

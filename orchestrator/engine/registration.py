@@ -36,8 +36,8 @@ def awaited(mark: str, folder: str) -> Iterator[int]:
     """
     module: Any = parameter
     params = module.RayParams
-    export, *others = free_ports(1 + len(PORTS))
-    ports = dict(zip(PORTS, others, strict=True))
+    export, *agent_ports = free_ports(1 + len(PORTS))
+    ports = dict(zip(PORTS, agent_ports, strict=True))
     get_node: Callable[[str, str], dict[str, Any] | None] = services.get_node
 
     def patient(gcs_address: str, node_id: str) -> dict[str, Any] | None:
@@ -65,9 +65,9 @@ def free_ports(count: int) -> list[int]:
     """Ports of loopback that nothing listens on, all different."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        for bound in sockets:
+            bound.bind(("127.0.0.1", 0))
+        return [bound.getsockname()[1] for bound in sockets]
 
 
 def _node_lives(mark: str, folder: str) -> bool:

@@ -7,15 +7,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from orchestrator.engine import connection, schedule
+from orchestrator.engine import cluster, connection, schedule
 from orchestrator.engine.connection import ClusterLostError as ClusterLostError
-from orchestrator.engine.dispatch import Failure, Feed
+from orchestrator.engine.dispatch import Feed
 from orchestrator.engine.frontier import Frontier
 from orchestrator.engine.prepare import PreparedSweep
 from orchestrator.engine.progress import ProgressDisplay
@@ -54,17 +53,19 @@ def run_jobs(
             events.write("sweep_started", grid=prepared.grid, sweep=claims.id, storage=store.uri, jobs=len(jobs))
             context = _context(store, settings, claims)
 
+            def record(failure: dict[str, Any]) -> None:
+                store.write_table("failures", failure["job"], [failure], tables.FAILURES)
+
             def run_once() -> None:
                 packing = Packing(
                     prepared.memory,
-                    gpus=any(node.get("GPU") for node in connection.nodes()),
+                    gpus=any(node.get("GPU") for node in cluster.nodes()),
                     total=connection.gpu_memory(),
                     most=MOST_AT_ONCE if connection.shares_gpus() else MOST_IN_TURNS,
                 )
-                on_failure = _recorder(store)
                 autoscaled = settings.address is not None
                 watchers = (display, events)
-                feed = Feed(frontier, packing, claims, store, watchers, on_failure, autoscaled, lambda: stop.requested)
+                feed = Feed(frontier, packing, claims, store, watchers, record, autoscaled, lambda: stop.requested)
                 with display:
                     schedule.run(feed, context, _execute, trackers, settings.trackers if trackers else None)
 
@@ -104,15 +105,6 @@ def _execute(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, f
     return execute(key, spec, context)
 
 
-def _recorder(store: Store) -> Callable[[Failure], None]:
-    def record(failure: Failure) -> None:
-        row: dict[str, Any] = {"job": failure.job.key, "title": failure.job.title, "attempt": failure.attempts}
-        row |= {"error": failure.error, "traceback": failure.traceback, "host": failure.host}
-        store.write_table("failures", failure.job.key, [row | {"failed_at": datetime.now(UTC)}], tables.FAILURES)
-
-    return record
-
-
 def _with_ray(
     run: Callable[[], None], stop: _Stop, frontier: Frontier, events: Events, settings: Settings, console: Console
 ) -> None:
@@ -127,7 +119,7 @@ def _with_ray(
             # Set again, since Ray replaces it by a handler that aborts the process.
             signal.signal(signal.SIGTERM, stop)
             if settings.address is None:
-                connection.check_fits({job.resources for job in frontier.jobs.values()})
+                cluster.check_fits({job.resources for job in frontier.jobs.values()})
             run()
             return
         except connection.StartError:

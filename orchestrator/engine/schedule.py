@@ -6,6 +6,7 @@ Which jobs are done is read from the store, never from Ray Tune's state, which i
 from __future__ import annotations
 
 import functools
+import itertools
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ from typing import Any
 
 import ray.tune.tune
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 
-from orchestrator.engine.connection import ClusterLostError, bundle
+from orchestrator.engine import connection
+from orchestrator.engine.cluster import bundle
 from orchestrator.engine.controller import Controller
-from orchestrator.engine.dispatch import Feed, NewestFirst
+from orchestrator.engine.dispatch import Feed
 from orchestrator.engine.trial import Trial
 from orchestrator.jobs.job import Execute, JobContext
 from orchestrator.store.store import StoreError
@@ -33,6 +36,29 @@ class _Starts(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self.feed.on_trial_start(trial.trial_id, trial.config["gpu"])
+
+
+class NewestFirst(FIFOScheduler):
+    """Gives a free actor to the newest waiting trial.
+
+    Tune's default is the oldest, whose actor is about to start; it would take the free actor and end the starting one,
+    so that jobs shorter than the start of a process would always run one at a time. At most as many trials wait as
+    there are slots, so none waits long.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = itertools.count()
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        trial.place = next(self.count)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        # Tune calls this several times a second, so it is also where a dead Ray is noticed.
+        if connection.ended():
+            raise connection.ClusterLostError("Ray's own processes died")
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == trial.PENDING]
+        return max(waiting, key=lambda trial: trial.place, default=None)
 
 
 def run(
@@ -67,17 +93,17 @@ def run(
                     callbacks=watching,
                 ),
             ).fit()
-    except ClusterLostError:
+    except connection.ClusterLostError:
         feed.lost = True
     except Exception as error:
         # No job's fault: a job's error ends its trial only. Tune wraps the cause into text.
         feed.frontier.interrupted()
         _check_disk(error)
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise ClusterLostError(f"Ray Tune ended with an error: {last[0]}") from error
+        raise connection.ClusterLostError(f"Ray Tune ended with an error: {last[0]}") from error
     if feed.lost:
         feed.frontier.interrupted()
-        raise ClusterLostError("Ray's own processes died")
+        raise connection.ClusterLostError("Ray's own processes died")
     if feed.store_error is not None:
         raise StoreError(feed.store_error)
 

@@ -102,7 +102,7 @@ def main(folder, jobs, gpus, cpus, deaths="6"):
     connection.connect(None, slots=int(cpus), num_gpus=float(gpus))
     view = ProgressDisplay(table, seconds, Console(file=open(os.devnull, "w")))  # noqa: SIM115
     with Claims(store, view.trials) as claims, Events(store, claims.id, table) as events:
-        record = lambda failure: blamed.__setitem__(failure.job.key, failure.error)  # noqa: E731
+        record = lambda failure: blamed.__setitem__(failure["job"], failure["error"])  # noqa: E731
         feed = Feed(frontier, Packing({}, gpus=float(gpus) > 0), claims, store, (view, events), record)
         context = JobContext(storage=folder, data_root="", git="", versions="", sign=claims.path)
         schedule.run(feed, context, execute)

@@ -8,7 +8,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
 from ray.tune.search import Searcher
 
-from orchestrator.engine import connection, schedule
+from orchestrator.engine import cluster, connection, schedule
 from orchestrator.engine.controller import EndedError
 from orchestrator.engine.dispatch import Feed
 from orchestrator.engine.frontier import Frontier, Retries
@@ -38,9 +38,9 @@ class Log:
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """Makes a feed of jobs, without a cluster."""
-    monkeypatch.setattr(connection, "nodes", lambda: [dict(NODE)])
+    monkeypatch.setattr(cluster, "nodes", lambda: [dict(NODE)])
     monkeypatch.setattr(connection, "alive", lambda: True)
-    monkeypatch.setattr(connection, "hosts", lambda: {"10.0.0.2": "far"})
+    monkeypatch.setattr(cluster, "hosts", lambda: {"10.0.0.2": "far"})
 
     def make(*jobs, retries=None, measured=None):
         table = {j.key: j for j in jobs}
@@ -103,7 +103,7 @@ def test_an_exception_is_retried_and_then_recorded_with_its_traceback(feed):
         assert feed.suggest(trial)["key"] == "parent"
         feed.on_trial_complete(trial, told)
     (failure,) = feed.blamed
-    assert (failure.error, failure.traceback, failure.attempts) == ("ValueError: no", "Traceback ...", 2)
+    assert (failure["error"], failure["traceback"], failure["attempt"]) == ("ValueError: no", "Traceback ...", 2)
     assert feed.suggest("t3") == Searcher.FINISHED
     assert feed.frontier.state["child"] == "blocked"
 
@@ -213,7 +213,7 @@ def test_what_another_sweep_finished_meanwhile_is_not_done_again(made, tmp_path)
 
 def test_what_is_not_on_any_node_yet_is_still_asked_for(made, monkeypatch):
     asked = []
-    monkeypatch.setattr(connection, "request", asked.append)
+    monkeypatch.setattr(cluster, "request", asked.append)
     feed = made(job("a", gpu=1), job("b", gpu=1, accelerator_type="H200"), job("c", "a"))
     feed.autoscaled = True
     with feed:
@@ -225,10 +225,10 @@ def test_what_is_not_on_any_node_yet_is_still_asked_for(made, monkeypatch):
 
 def test_nodes_that_join_get_trials_while_the_first_still_waits(made, monkeypatch):
     feed = made(*(job(f"j{at}", gpu=1, cpu=1) for at in range(6)))
-    monkeypatch.setattr(connection, "nodes", lambda: [{"CPU": 4.0}])
+    monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 4.0}])
     assert feed.suggest("t0") is not None
     assert feed.suggest("t1") is None
-    monkeypatch.setattr(connection, "nodes", lambda: [{"CPU": 4.0}, dict(NODE), dict(NODE), dict(NODE)])
+    monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 4.0}, dict(NODE), dict(NODE), dict(NODE)])
     feed._looked_at_cluster = float("-inf")
     assert [feed.suggest(f"t{at}") is not None for at in range(1, 5)] == [True, True, False, False]
 
