@@ -2,82 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import torch
-
-from orchestrator.gridfile.attacks import Attacks, refuse_twice
-from orchestrator.gridfile.cells import AttackChoice, Epsilon, Groups, ModelChoice, Pretrain, Stages, Weights
+from orchestrator.gridfile.attacks import refuse_twice
+from orchestrator.gridfile.cells import AttackChoice, Epsilon, Groups, ModelChoice, Stages
+from orchestrator.gridfile.conditions import Condition
+from orchestrator.gridfile.experiment import Experiment
+from orchestrator.gridfile.fits import refuse_idle_slopes, refuse_misfit
 from orchestrator.gridfile.nodes import Node, Problems
-from orchestrator.gridfile.values import (
-    MODEL_AXES,
-    OPTIMIZER_KEYS,
-    VALIDATION_KEYS,
-    Amounts,
-    Condition,
-    built,
-    first_of,
-)
+from orchestrator.gridfile.training import Amounts, Training
+from orchestrator.gridfile.values import MODEL_AXES, built
 from orchestrator.jobs.job import STAGES, Resources
-from signsym_core.backbones import Backbone
-from signsym_core.datasets import DataSource
 from signsym_core.finetune import FineTune
-from signsym_core.registry import ParameterError, UnknownNameError
-from signsym_core.rules import Rule
-from signsym_core.rules.convert import UnservedLayerError, layer_rules
 
 H = TypeVar("H", bound=Hashable)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
-    """The training settings that one place of the file states."""
-
-    finetune: dict[str, Node] = dataclasses.field(default_factory=dict)
-    #: The weights and the node that states them; None where none does.
-    weights: tuple[Weights | Pretrain | None, Node] | None = None
-    resources: Amounts = dataclasses.field(default_factory=dict)
-
-    def under(self, override: Training) -> Training:
-        """These settings, replaced by those that `override` states."""
-        return Training(
-            finetune={**self.finetune, **override.finetune},
-            weights=override.weights or self.weights,
-            resources={**self.resources, **override.resources},
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Override:
-    """Other training settings for some of an experiment's models."""
-
-    when: Condition
-    training: Training
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """A product of axes with one set of attacks."""
-
-    node: Node
-    #: The values of each of MODEL_AXES, in this order, with their nodes.
-    axes: dict[str, dict[Any, Node]]
-    attacks: Attacks
-    training: Training
-    overrides: list[Override]
-
-    def has_models(self, condition: Condition) -> bool:
-        """Whether the product has a model that the condition admits."""
-        return all(any(condition.admits(axis, value) for value in values) for axis, values in self.axes.items())
-
-    def has_cells(self, condition: Condition) -> bool:
-        """Whether the product has a cell that the condition admits."""
-        cells = ((choice, epsilon) for choice, epsilons in self.attacks.cells.items() for epsilon in epsilons)
-        return self.has_models(condition) and any(condition.admits_cell(*cell) for cell in cells)
 
 
 class Expanded(NamedTuple):
@@ -160,8 +100,8 @@ class _Expansion:
             groups = self._left(point["task"].name, excludes)
             if groups:
                 training, finetune, resources = self._training(point)
-                _refuse_misfit(point, training, finetune, self.experiment)
-                _refuse_idle_slopes(point["backbone"], groups, self.experiment)
+                refuse_misfit(point, training, finetune, self.experiment)
+                refuse_idle_slopes(point["backbone"], groups, self.experiment)
                 weights = self._share(training.weights[0]) if training.weights else None
                 yield ModelChoice(**point, weights=weights, finetune=finetune, resources=resources), groups
 
@@ -225,94 +165,6 @@ def _matching(conditions: Sequence[Condition], point: Mapping[str, Any]) -> tupl
         for position, condition in enumerate(conditions)
         if all(condition.admits(axis, value) for axis, value in point.items())
     )
-
-
-def _refuse_misfit(point: Mapping[str, Any], training: Training, finetune: FineTune, experiment: Experiment) -> None:
-    backbone, dataset, rule = point["backbone"], point["dataset"], point["rule"]
-    places = {axis: experiment.axes[axis][value] for axis, value in point.items()}
-    if (problem := _missized(backbone, dataset)) is not None:
-        where = f"dataset: {places['dataset'].where}, backbone: {places['backbone'].where}"
-        raise experiment.node.error(f"{problem} ({where})")
-    if (problem := _untrained(backbone, rule) or _misnamed_layers(backbone, rule)) is not None:
-        raise places["rule"].error(problem)
-    reason = rule.misfit(finetune.optimizer, finetune.weight_decay)
-    if reason is not None:
-        place = first_of(training.finetune, OPTIMIZER_KEYS, places["rule"])
-        raise place.error(f"finetune does not fit rule {rule.name!r}: {reason}")
-    if (problem := finetune.misfit(dataset)) is not None:
-        raise first_of(training.finetune, VALIDATION_KEYS, experiment.node).error(f"finetune: {problem}")
-    if training.weights is not None:
-        weights, node = training.weights
-        while isinstance(weights, Pretrain):
-            if weights.head == "keep" and list(point["task"].objective(2, 0).parameters()):
-                raise node.error(
-                    f"expected head: fresh for task {point['task'].name!r}, whose loss has parameters of its own that "
-                    f"are not kept beside the model, got head: keep"
-                )
-            problem = _missized(backbone, weights.dataset) or _untrained(backbone, weights.rule)
-            if (problem := problem or _misnamed_layers(backbone, weights.rule)) is not None:
-                raise node.error(f"pretrain: {problem}")
-            if weights.head == "keep" and (problem := _other_classes(weights.dataset, dataset)) is not None:
-                raise node.error(problem)
-            weights = weights.weights
-        if isinstance(weights, Weights) and weights.published and backbone.published is None:
-            raise node.error(
-                f"expected a path, pretrain or null for backbone {backbone.name!r}, which has no published weights, "
-                f"got {weights.source!r}"
-            )
-
-
-def _missized(backbone: Backbone, dataset: DataSource) -> str | None:
-    """Why the images of `dataset`, where their size is known, are none for `backbone`; None where they are."""
-    if dataset.sides is None or all(backbone.admits(side) for side in dataset.sides):
-        return None
-    height, width = dataset.sides
-    size = f"images of {height} x {width}" if dataset.size is None else f"size {dataset.size}"
-    return (
-        f"expected images of {backbone.sizes} for backbone {backbone.name!r}, got data set {dataset.name!r} with {size}"
-    )
-
-
-def _untrained(backbone: Backbone, rule: Rule) -> str | None:
-    """Why `rule` does not train `backbone`; None where it does."""
-    if rule.backbones is None or backbone.name in rule.backbones:
-        return None
-    trained = ", ".join(sorted(rule.backbones))
-    return f"expected a backbone that rule {rule.name!r} trains ({trained}), got {backbone.name!r}"
-
-
-def _other_classes(before: DataSource, dataset: DataSource) -> str | None:
-    """Why a head of the classes of `before` is none for `dataset`; None where it is, or where they are not known."""
-    counts = [source.class_count for source in (before, dataset)]
-    if None in counts or counts[0] == counts[1]:
-        return None
-    return (
-        f"expected head: fresh, or the classes of the fine-tune, which head: keep goes on with, got data set "
-        f"{before.name!r} with {counts[0]} classes before {dataset.name!r} with {counts[1]}"
-    )
-
-
-def _refuse_idle_slopes(backbone: Backbone, groups: Groups, experiment: Experiment) -> None:
-    for choice, _ in groups:
-        slope = choice.attack.spike_slope
-        if slope is not None and not backbone.spiking:
-            raise experiment.attacks.named[choice].error(
-                f"expected spike_slope null for backbone {backbone.name!r}, which has no units that spike, got {slope}"
-            )
-
-
-@functools.lru_cache(maxsize=64)
-def _misnamed_layers(backbone: Backbone, rule: Rule) -> str | None:
-    """Why the layers that `rule` names are not those of `backbone`; None where they are."""
-    if rule.by_layer and not rule.bp_layers:
-        return None
-    try:
-        # On this device tensors have shapes and no numbers.
-        with torch.device("meta"):
-            layer_rules(backbone.build(2, size=backbone.min_size), rule)
-    except (UnknownNameError, ParameterError, UnservedLayerError) as error:
-        return f"rule {rule.name!r} on backbone {backbone.name!r}: {error}"
-    return None
 
 
 def _joined(requests: Sequence[_ModelRequest]) -> Groups:

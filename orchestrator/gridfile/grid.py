@@ -15,9 +15,12 @@ from orchestrator.gridfile import values
 from orchestrator.gridfile.attacks import CLEAN_ONLY, attacks
 from orchestrator.gridfile.callbacks import CallbackChoice
 from orchestrator.gridfile.cells import Grid
-from orchestrator.gridfile.expand import Experiment, Override, Training, expand
+from orchestrator.gridfile.conditions import Condition, condition
+from orchestrator.gridfile.expand import expand
+from orchestrator.gridfile.experiment import Experiment, Override
 from orchestrator.gridfile.nodes import GridError as GridError
 from orchestrator.gridfile.nodes import Node, Problems
+from orchestrator.gridfile.training import training
 from orchestrator.gridfile.values import ATTACK_AXES, MODEL_AXES, NAMED_AXES
 from orchestrator.gridfile.yamlfile import parse, put, read
 
@@ -50,7 +53,7 @@ def grid_of(text: str, source: Path, sets: Sequence[str] = ()) -> Grid:
     problems = Problems()
     with problems.kept():
         top.mapping("a grid", GRID_KEYS)
-    name, experiments, excludes = "", list[tuple[Node, dict[str, Any]]](), list[values.Condition]()
+    name, experiments, excludes = "", list[tuple[Node, dict[str, Any]]](), list[Condition]()
     defaults: dict[str, Any] = {}
     with problems.kept():
         name = _name(values.required(mapping, "name", top))
@@ -66,7 +69,7 @@ def grid_of(text: str, source: Path, sets: Sequence[str] = ()) -> Grid:
     with problems.kept():
         for node in _list(mapping["exclude"]) if "exclude" in mapping else []:
             with problems.kept():
-                excludes.append(values.condition(node, [*MODEL_AXES, *ATTACK_AXES]))
+                excludes.append(condition(node, [*MODEL_AXES, *ATTACK_AXES]))
     callbacks: tuple[CallbackChoice, ...] = ()
     with problems.kept():
         if "callbacks" in mapping:
@@ -142,7 +145,7 @@ def _settings(node: Node, kind: str, known: Sequence[str]) -> dict[str, Any]:
         if "attacks" in mapping:
             settings["attacks"] = attacks(mapping["attacks"])
     with problems.kept():
-        settings["training"] = _training(mapping)
+        settings["training"] = training(mapping)
     with problems.kept():
         if "overrides" in mapping:
             settings["overrides"] = [_override(entry) for entry in _list(mapping["overrides"])]
@@ -150,29 +153,12 @@ def _settings(node: Node, kind: str, known: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _training(mapping: dict[str, Node]) -> Training:
-    problems = Problems()
-    training = Training()
-    with problems.kept():
-        if "finetune" in mapping:
-            training = training.under(Training(finetune=values.finetune(mapping["finetune"])))
-    with problems.kept():
-        if "weights" in mapping:
-            weights = (values.weights(mapping["weights"]), mapping["weights"])
-            training = training.under(Training(weights=weights))
-    with problems.kept():
-        if "resources" in mapping:
-            training = training.under(Training(resources=values.resources(mapping["resources"])))
-    problems.check()
-    return training
-
-
 def _override(node: Node) -> Override:
     mapping = node.mapping("an override", ["when", *TRAINING_KEYS])
-    when = values.condition(values.required(mapping, "when", node), MODEL_AXES)
+    when = condition(values.required(mapping, "when", node), MODEL_AXES)
     if len(mapping) == 1:
         raise node.error(f"expected one or more of {', '.join(TRAINING_KEYS)} beside 'when', got none")
-    return Override(when=when, training=_training(mapping))
+    return Override(when=when, training=training(mapping))
 
 
 def _merged(node: Node, experiment_settings: dict[str, Any], defaults: dict[str, Any]) -> Experiment:
@@ -185,11 +171,11 @@ def _merged(node: Node, experiment_settings: dict[str, Any], defaults: dict[str,
                 key = "seeds" if axis == "seed" else axis
                 raise node.error(f"expected the key {key!r} here or in defaults, got neither")
     problems.check()
-    training = experiment_settings["training"]
+    stated = experiment_settings["training"]
     return Experiment(
         node=node,
         axes={axis: settings[axis] for axis in MODEL_AXES},
         attacks=settings.get("attacks", CLEAN_ONLY),
-        training=defaults["training"].under(training) if "training" in defaults else training,
+        training=defaults["training"].under(stated) if "training" in defaults else stated,
         overrides=settings.get("overrides", []),
     )
