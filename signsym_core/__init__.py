@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from signsym_core.attacks import GRADIENTS as GRADIENTS
     from signsym_core.auditing import audit as audit
     from signsym_core.backbones import BACKBONES as BACKBONES
+    from signsym_core.codes import Codes as Codes
+    from signsym_core.codes import Gallery as Gallery
+    from signsym_core.codes import encode as encode
     from signsym_core.datasets import DATASETS as DATASETS
     from signsym_core.evaluate import Outcome as Outcome
     from signsym_core.evaluate import attack as attack
     from signsym_core.finetune import FineTune as FineTune
     from signsym_core.finetune import fine_tune as fine_tune
-    from signsym_core.retrieval import Codes as Codes
-    from signsym_core.retrieval import Gallery as Gallery
-    from signsym_core.retrieval import encode as encode
     from signsym_core.retrieval import mean_average_precision as mean_average_precision
     from signsym_core.rules import RULES as RULES
     from signsym_core.rules.convert import convert as convert
@@ -35,9 +35,16 @@ _HOMES = {
     **dict.fromkeys(("ATTACKS", "GRADIENTS"), "attacks"),
     **dict.fromkeys(("Outcome", "attack"), "evaluate"),
     **dict.fromkeys(("FineTune", "fine_tune"), "finetune"),
-    **dict.fromkeys(("Codes", "Gallery", "encode", "mean_average_precision"), "retrieval"),
+    **dict.fromkeys(("Codes", "Gallery", "encode"), "codes"),
     **dict.fromkeys(("convert", "exact_gradient", "feedback", "revert"), "rules.convert"),
-    **{"audit": "auditing", "BACKBONES": "backbones", "DATASETS": "datasets", "RULES": "rules", "TASKS": "tasks"},
+    **{
+        "audit": "auditing",
+        "mean_average_precision": "retrieval",
+        "BACKBONES": "backbones",
+        "DATASETS": "datasets",
+        "RULES": "rules",
+        "TASKS": "tasks",
+    },
 }
 
 

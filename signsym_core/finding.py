@@ -19,3 +19,12 @@ class Finding:
     seeds: int
     #: The evidence in a sentence.
     words: str
+
+
+def finding(
+    flag: str, raised: bool, numbers: tuple[float, float], names: tuple[str, str], words: str, *, n: int, seeds: int
+) -> Finding:
+    """A finding on n images of each of some seeds, which its words say at their end."""
+    words += f" ({seeds} seed{'s' * (seeds > 1)} × {n:,} images)"
+    first, second = numbers
+    return Finding(flag=flag, raised=raised, first=first, second=second, names=names, n=n, seeds=seeds, words=words)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from signsym_core.finding import Finding
+from signsym_core.finding import Finding, finding
 
 #: Bounds of the median of ρ, and the share of images where it may be 0 or negative.
 RHO_LO, RHO_HI, RHO_SHARE = 0.9, 1.1, 0.05
@@ -105,7 +105,4 @@ def _finding(
     words: str,
 ) -> Finding:
     seeds, n = values.shape
-    words += f" ({seeds} seed{'s' * (seeds > 1)} × {n:,} images)"
-    return Finding(
-        flag=flag, raised=raised, first=numbers[0], second=numbers[1], names=names, n=n, seeds=seeds, words=words
-    )
+    return finding(flag, raised, numbers, names, words, n=n, seeds=seeds)

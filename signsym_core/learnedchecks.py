@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from signsym_core.conformance import assert_close, small_images
 from signsym_core.rules.convert import convert, converted, feedback
 from signsym_core.rules.held import LearnedState, held_parameters, parameter_groups, weights_of
 from signsym_core.rules.learned import LearnedRule
@@ -54,13 +55,9 @@ def _optimizer(model: nn.Module, **options: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameter_groups(model, list(model.parameters())), **settings)
 
 
-def _images(number: int) -> Tensor:
-    return torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(number))
-
-
 def _step(rule: LearnedRule, model: nn.Module, optimizer: torch.optim.Optimizer, number: int, pieces: int = 1) -> None:
     optimizer.zero_grad()
-    for images in _images(number).chunk(pieces):
+    for images in small_images(number).chunk(pieces):
         model(images).square().sum().backward()
     try:
         optimizer.step()
@@ -72,26 +69,20 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _close(one: dict[str, Tensor], other: dict[str, Tensor], what: str, tolerance: float = 0.0) -> None:
-    for name, tensor in one.items():
-        error = float((tensor - other[name]).norm() / tensor.norm().clamp_min(1e-12))
-        assert error <= tolerance, f"{what}: {name} differs by {error:.2e} of its norm, expected {tolerance:g}"
-
-
 def _check_lessons(rule: LearnedRule, model: Callable[[], nn.Module]) -> None:
     """Nothing but a step of the optimiser teaches, and one step teaches once."""
     undivided, divided = model(), model()
     before = _tensors(undivided)
     for mode in (True, False):
-        images = _images(1).requires_grad_()
+        images = small_images(1).requires_grad_()
         undivided.train(mode)(images).square().sum().backward()
-    _close(before, _tensors(undivided), f"{rule.name}: a pass without a step must change nothing")
+    assert_close(before, _tensors(undivided), f"{rule.name}: a pass without a step must change nothing", 0)
     undivided = model()
     # Plain steps, so that rounding is not blown up by moments.
     for network, pieces in ((undivided, 1), (divided, 2)):
         groups = parameter_groups(network, list(network.parameters()))
         _step(rule, network, torch.optim.SGD(groups, lr=1e-3, weight_decay=0.1), 1, pieces)
-    _close(_tensors(undivided), _tensors(divided), f"{rule.name}: pieces of a batch must be one lesson", 1e-5)
+    assert_close(_tensors(undivided), _tensors(divided), f"{rule.name}: pieces of a batch must be one lesson", 1e-5)
 
 
 def _check_continuation(rule: LearnedRule, model: Callable[[], nn.Module]) -> None:
@@ -102,15 +93,15 @@ def _check_continuation(rule: LearnedRule, model: Callable[[], nn.Module]) -> No
         _step(rule, network, optimizer, number)
     twin, loaded = copy.deepcopy(network), model()
     loaded.load_state_dict(_tensors(network))
-    others = [("a copy", twin, _optimizer(twin)), ("a checkpoint", loaded, _optimizer(loaded))]
+    successors = [("a copy", twin, _optimizer(twin)), ("a checkpoint", loaded, _optimizer(loaded))]
     moments = copy.deepcopy(optimizer.state_dict())
     for number in range(3, 6):
         _step(rule, network, optimizer, number)
-    for what, other, its_optimizer in others:
+    for what, other, its_optimizer in successors:
         its_optimizer.load_state_dict(copy.deepcopy(moments))
         for number in range(3, 6):
             _step(rule, other, its_optimizer, number)
-        _close(_tensors(network), _tensors(other), f"{rule.name}: {what} must go on as the original")
+        assert_close(_tensors(network), _tensors(other), f"{rule.name}: {what} must go on as the original", 0)
 
 
 def _check_kernels(rule: LearnedRule, model: Callable[[], nn.Module]) -> None:
@@ -118,14 +109,18 @@ def _check_kernels(rule: LearnedRule, model: Callable[[], nn.Module]) -> None:
     fused, looped = model(), model()
     for network, options in ((fused, {"fused": True}), (looped, {"foreach": False})):
         _step(rule, network, _optimizer(network, **options), 1)
-    _close(_tensors(fused), _tensors(looped), f"{rule.name}: fused and other kernels of the optimiser must agree", 1e-3)
+    assert_close(
+        _tensors(fused), _tensors(looped), f"{rule.name}: fused and other kernels of the optimiser must agree", 1e-3
+    )
 
 
 def _check_plain_checkpoint(rule: LearnedRule, model: nn.Module, plain: nn.Module) -> None:
     """Weights of the plain network fit, and leave the held tensors alone."""
     held = {name: parameter.detach().clone() for name, parameter, _ in held_parameters(model)}
     model.load_state_dict(plain.state_dict())
-    _close(held, _tensors(model), f"{rule.name}: a checkpoint of the plain network must leave the held tensors alone")
+    assert_close(
+        held, _tensors(model), f"{rule.name}: a checkpoint of the plain network must leave the held tensors alone", 0
+    )
 
 
 def _check_alignment(rule: LearnedRule, model: nn.Module) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from signsym_core.finding import Finding as Finding
+from signsym_core.finding import finding
 from signsym_core.stats import gap, gaps, interval
 
 #: Tolerated difference of two scores that should be equal: one point; two points where they estimate a gradient's
@@ -163,10 +164,7 @@ def nonfinite_gradient(share: float, n: int, seeds: int) -> Finding:
     """Entries of the gradient were NaN or infinite at some image and counted as 0: `share` of n images of each seed."""
     names = ("share of images with such entries", "allowed")
     words = f"entries of the gradient that are NaN or infinite, and counted as 0, at {100 * share:.1f} % of the images"
-    words += f" ({seeds} seed{'s' * (seeds > 1)} × {n:,} images)"
-    return Finding(
-        flag="nonfinite_gradient", raised=share > 0, first=share, second=0.0, names=names, n=n, seeds=seeds, words=words
-    )
+    return finding("nonfinite_gradient", share > 0, (share, 0.0), names, words, n=n, seeds=seeds)
 
 
 def not_monotone(by_epsilon: Sequence[ArrayLike]) -> Finding:
@@ -175,7 +173,7 @@ def not_monotone(by_epsilon: Sequence[ArrayLike]) -> Finding:
     `by_epsilon` holds the outcomes at ascending epsilons. The numbers shown are those of the steepest rise.
     """
     findings = [_pair("not_monotone", later, earlier) for earlier, later in pairwise(by_epsilon)]
-    return max(findings, key=lambda finding: (finding.raised, finding.first - finding.second))
+    return max(findings, key=lambda rise: (rise.raised, rise.first - rise.second))
 
 
 def random_forward(first: ArrayLike, second: ArrayLike) -> Finding:
@@ -259,7 +257,4 @@ def _score_finding(
     flag: str, raised: bool, numbers: tuple[float, float], names: tuple[str, str], n: int, seeds: int
 ) -> Finding:
     words = f"{names[0]} {100 * numbers[0]:.1f} %, {names[1]} {100 * numbers[1]:.1f} %"
-    words += f" ({seeds} seed{'s' * (seeds > 1)} × {n:,} images)"
-    return Finding(
-        flag=flag, raised=raised, first=numbers[0], second=numbers[1], names=names, n=n, seeds=seeds, words=words
-    )
+    return finding(flag, raised, numbers, names, words, n=n, seeds=seeds)

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from signsym_core import seeds
+from signsym_core.codes import signs
 from signsym_core.frozen import frozen
 from signsym_core.gradientchecks import ALIGNED, wrong_direction, wrong_gradient
 from signsym_core.outputs import outputs_of, refuse_non_finite
-from signsym_core.retrieval import signs
 from signsym_core.rules.convert import converted, exact_gradient
 from signsym_core.rules.points import readouts, summed
 from signsym_core.tasks import TASKS, Task

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from signsym_core.conformance import Network, assert_close, equal
 from signsym_core.microbatch import backward
 from signsym_core.outputs import outputs_of
 from signsym_core.rules.convert import convert, converted, exact_gradient, revert
@@ -15,7 +15,6 @@ from signsym_core.rules.points import PointRule, readouts, summed
 from signsym_core.rules.whole import WholeRule
 from signsym_core.tasks.classification import CrossEntropy
 
-Network = Callable[[], nn.Module]
 #: Steps, and their size, in which a rule has to lower the loss.
 STEPS, RATE = 40, 0.01
 
@@ -69,23 +68,23 @@ def _check_gradients(rule: WholeRule, network: Network, images: Tensor, labels: 
     except ValueError:
         # A rule may refuse to divide a batch.
         return
-    _close(pieces, _stepped(rule, model, images, labels), f"{rule.name}: a batch in pieces must be the same step")
+    assert_close(pieces, _stepped(rule, model, images, labels), f"{rule.name}: a batch in pieces must be the same step")
 
 
 def _check_same(rule: WholeRule, network: Network, images: Tensor, labels: Tensor) -> None:
     """One seed gives one step, also in copies and after a load; nothing of earlier batches stays, but the labels."""
     model = convert(network(), rule, seed=3)
     expected = _stepped(rule, model, images, labels)
-    others = labels.roll(1)
-    other_labels = _stepped(rule, model, images[1:], others[1:])
-    assert not _equal(other_labels, expected), f"{rule.name}: other labels must give other gradients"
-    assert _equal(_stepped(rule, model, images, labels), expected), f"{rule.name}: a step must not depend on earlier"
-    assert _equal(_stepped(rule, copy.deepcopy(model), images, labels), expected), f"{rule.name}: a copy differs"
-    again = convert(network(), rule, seed=3)
-    assert _equal(_stepped(rule, again, images, labels), expected), f"{rule.name}: one seed must give one step"
+    other_labels = labels.roll(1)
+    by_other_labels = _stepped(rule, model, images[1:], other_labels[1:])
+    assert not equal(by_other_labels, expected), f"{rule.name}: other labels must give other gradients"
+    assert equal(_stepped(rule, model, images, labels), expected), f"{rule.name}: a step must not depend on earlier"
+    assert equal(_stepped(rule, copy.deepcopy(model), images, labels), expected), f"{rule.name}: a copy differs"
+    repeated = convert(network(), rule, seed=3)
+    assert equal(_stepped(rule, repeated, images, labels), expected), f"{rule.name}: one seed must give one step"
     loaded = convert(network(), rule, seed=4)
     loaded.load_state_dict(model.state_dict())
-    assert _equal(_stepped(rule, loaded, images, labels), expected), f"{rule.name}: a loaded model differs"
+    assert equal(_stepped(rule, loaded, images, labels), expected), f"{rule.name}: a loaded model differs"
 
 
 def _check_descent(rule: WholeRule, network: Network, images: Tensor, labels: Tensor) -> None:
@@ -106,9 +105,9 @@ def _check_points(rule: PointRule, network: Network, images: Tensor, labels: Ten
     head = converted(model)[-1][0]
     weight = head + ".weight"
     assert torch.equal(actual[weight], exact[weight]), f"{rule.name}: above the points it must be exact"
-    assert not _equal(actual, exact), f"{rule.name}: no gradient differs from BP's"
+    assert not equal(actual, exact), f"{rule.name}: no gradient differs from BP's"
     with exact_gradient(model):
-        assert _equal(_backward(model, images, labels), exact), f"{rule.name}: the exact gradient must be BP's"
+        assert equal(_backward(model, images, labels), exact), f"{rule.name}: the exact gradient must be BP's"
     down = _at_images(model, images, labels)
     assert not torch.allclose(down, _at_images(model, images, labels.roll(1))), f"{rule.name}: labels must matter"
     _stepped(rule, model.train(), images[3:], labels.roll(1)[3:])
@@ -118,7 +117,7 @@ def _check_points(rule: PointRule, network: Network, images: Tensor, labels: Ten
     if rule.cuts:
         with torch.no_grad():
             model.get_parameter(weight).mul_(-2)
-        assert _equal(_stepped(rule, model, images, labels), actual, skip=head), f"{rule.name}: a block follows later"
+        assert equal(_stepped(rule, model, images, labels), actual, skip=head), f"{rule.name}: a block follows later"
         assert torch.equal(_at_images(model, images, labels), down), f"{rule.name}: the pixels follow later weights"
 
 
@@ -150,14 +149,3 @@ def _at_images(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     with readouts(model) as read:
         total = summed(loss(outputs_of(model, variable)), loss, read)
     return torch.autograd.grad(total, variable)[0]
-
-
-def _equal(one: dict[str, Tensor], other: dict[str, Tensor], skip: str = "") -> bool:
-    names = [name for name in one if not skip or not name.startswith(skip + ".")]
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in names)
-
-
-def _close(one: dict[str, Tensor], other: dict[str, Tensor], what: str) -> None:
-    for name, gradient in one.items():
-        error = float((gradient - other[name]).norm() / other[name].norm().clamp(min=1e-30))
-        assert error < 1e-5, f"{what}: relative error {error:.2e} in {name}, expected below 1e-5"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import nn
-
-from signsym_core.backbones.base import Backbone
+from signsym_core.backbones.published import PublishedBackbone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AlexNet(Backbone):
+class AlexNet(PublishedBackbone):
     """AlexNet (one tower, no normalisation layers), with dropout before its two hidden Linear layers."""
 
     name = "alexnet"
@@ -19,9 +17,3 @@ class AlexNet(Backbone):
     min_size = 63
     head = "classifier.6"
     published = "AlexNet_Weights"
-
-    def network(self, channels: int) -> nn.Module:
-        from torchvision import models
-
-        network: nn.Module = models.alexnet()
-        return network

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import nn
-
-from signsym_core.backbones.base import Backbone
+from signsym_core.backbones.published import PublishedBackbone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvNeXtTiny(Backbone):
+class ConvNeXtTiny(PublishedBackbone):
     """ConvNeXt-T: depthwise 7 x 7 convolutions, layer normalisation, and a learnt scale of each block."""
 
     name = "convnext_tiny"
@@ -19,9 +17,3 @@ class ConvNeXtTiny(Backbone):
     min_size = 32
     head = "classifier.2"
     published = "ConvNeXt_Tiny_Weights"
-
-    def network(self, channels: int) -> nn.Module:
-        from torchvision import models
-
-        network: nn.Module = models.convnext_tiny()
-        return network

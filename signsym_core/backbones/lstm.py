@@ -7,9 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from signsym_core.backbones.base import Backbone
-from signsym_core.backbones.rnn import rows_of
-from signsym_core.registry import require
+from signsym_core.backbones.rnn import RowReader, rows_of
 
 
 class Cell(nn.Module):
@@ -49,23 +47,14 @@ class LongShortTermMemory(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LSTM(Backbone):
+class LSTM(RowReader):
     """A layer of LSTM units that reads an image row by row, and a Linear layer on its last state."""
 
     name = "lstm"
     label = "LSTM"
     citation = "Hochreiter, Schmidhuber 1997, Long short-term memory; with the forget gate of Gers et al. 2000"
-    min_size = 2
-    head = "head"
-    reads_rows = True
-    mean = (0.0,)
-    std = (1.0,)
 
-    #: Units of the layer.
     hidden: int = 64
-
-    def __post_init__(self) -> None:
-        require(1 <= self.hidden <= 4096, "hidden", "a whole number in 1 .. 4096", self.hidden)
 
     def network(self, channels: int) -> LongShortTermMemory:
         return LongShortTermMemory(channels, self.hidden)

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from signsym_core.backbones.base import Backbone
 from signsym_core.backbones.lstm import Cell
-from signsym_core.backbones.rnn import rows_of
+from signsym_core.backbones.rnn import RowReader, rows_of
 from signsym_core.registry import require
 
 
@@ -101,7 +100,7 @@ class MemoryNetwork(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MNM(Backbone):
+class MNM(RowReader):
     """MNM-p: an LSTM reads an image row by row, writes into a memory network and reads from it, once each step.
 
     A write moves W_l by -(2 β / d) (a_l - t_l) a_{l-1}ᵀ, with the activations a of the write key before the write and
@@ -116,11 +115,6 @@ class MNM(Backbone):
         "Munkhdalai, Sordoni, Wang, Trischler 2019, Metalearned neural memory, arXiv 1907.09720; details after "
         "models/MNM.py of taylorwwebb/emergent_symbols, but for the initial memory, which is trained and saved here"
     )
-    min_size = 2
-    head = "head"
-    reads_rows = True
-    mean = (0.0,)
-    std = (1.0,)
 
     #: Units of the controller, and width and layers of the memory.
     hidden: int = 48
@@ -130,9 +124,8 @@ class MNM(Backbone):
     consistency: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "width"):
-            value = getattr(self, name)
-            require(1 <= value <= 4096, name, "a whole number in 1 .. 4096", value)
+        super().__post_init__()
+        require(1 <= self.width <= 4096, "width", "a whole number in 1 .. 4096", self.width)
         require(1 <= self.layers <= 16, "layers", "a whole number in 1 .. 16", self.layers)
         require(self.consistency >= 0, "consistency", "a number, at least 0", self.consistency)
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import nn
-
-from signsym_core.backbones.base import Backbone
+from signsym_core.backbones.published import PublishedBackbone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ResNet18(Backbone):
+class ResNet18(PublishedBackbone):
     """ResNet-18 with batch normalisation."""
 
     name = "resnet18"
@@ -19,9 +17,3 @@ class ResNet18(Backbone):
     min_size = 32
     head = "fc"
     published = "ResNet18_Weights"
-
-    def network(self, channels: int) -> nn.Module:
-        from torchvision import models
-
-        network: nn.Module = models.resnet18()
-        return network

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import nn
-
-from signsym_core.backbones.base import Backbone
+from signsym_core.backbones.published import PublishedBackbone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ResNet50(Backbone):
+class ResNet50(PublishedBackbone):
     """ResNet-50: bottleneck blocks with batch normalisation."""
 
     name = "resnet50"
@@ -19,9 +17,3 @@ class ResNet50(Backbone):
     min_size = 32
     head = "fc"
     published = "ResNet50_Weights"
-
-    def network(self, channels: int) -> nn.Module:
-        from torchvision import models
-
-        network: nn.Module = models.resnet50()
-        return network

@@ -41,7 +41,24 @@ class Recurrence(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RNN(Backbone):
+class RowReader(Backbone):
+    """A recurrent network that reads an image row by row, as the time steps of a sequence."""
+
+    min_size = 2
+    head = "head"
+    reads_rows = True
+    mean = (0.0,)
+    std = (1.0,)
+
+    #: Units of the layer.
+    hidden: int
+
+    def __post_init__(self) -> None:
+        require(1 <= self.hidden <= 4096, "hidden", "a whole number in 1 .. 4096", self.hidden)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RNN(RowReader):
     """A layer of tanh units that reads an image row by row, and a Linear layer on its last state.
 
     h_t = W_hh z_{t-1} + W_xh x_t + b_h and z_t = tanh h_t, with z_0 = 0; W_hh and W_xh orthogonal at first, b_h 0. With
@@ -51,17 +68,8 @@ class RNN(Backbone):
     name = "rnn"
     label = "RNN"
     citation = "Elman 1990, Finding structure in time; as in Manchev, Garcia-Peraza-Herrera 2025, arXiv 2504.13531"
-    min_size = 2
-    head = "head"
-    reads_rows = True
-    mean = (0.0,)
-    std = (1.0,)
 
-    #: Units of the layer.
     hidden: int = 100
-
-    def __post_init__(self) -> None:
-        require(1 <= self.hidden <= 4096, "hidden", "a whole number in 1 .. 4096", self.hidden)
 
     def network(self, channels: int) -> Recurrence:
         return Recurrence(channels, self.hidden)

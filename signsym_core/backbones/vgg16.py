@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import nn
-
-from signsym_core.backbones.base import Backbone
+from signsym_core.backbones.published import PublishedBackbone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VGG16(Backbone):
+class VGG16(PublishedBackbone):
     """VGG-16 without batch normalisation."""
 
     name = "vgg16"
@@ -19,9 +17,3 @@ class VGG16(Backbone):
     min_size = 32
     head = "classifier.6"
     published = "VGG16_Weights"
-
-    def network(self, channels: int) -> nn.Module:
-        from torchvision import models
-
-        network: nn.Module = models.vgg16()
-        return network

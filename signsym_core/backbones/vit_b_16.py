@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import nn
-
-from signsym_core.backbones.base import Backbone
+from signsym_core.backbones.published import PublishedBackbone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ViTB16(Backbone):
+class ViTB16(PublishedBackbone):
     """ViT-B/16: twelve blocks of attention and MLP on 196 patches of 16 x 16 pixels and a class token."""
 
     name = "vit_b_16"
@@ -20,9 +18,3 @@ class ViTB16(Backbone):
     max_size = 224
     head = "heads.head"
     published = "ViT_B_16_Weights"
-
-    def network(self, channels: int) -> nn.Module:
-        from torchvision import models
-
-        network: nn.Module = models.vit_b_16()
-        return network

@@ -119,9 +119,9 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 def load_whole(model: Model, state: dict[str, Tensor], source: str, *, feedback: bool = False) -> None:
     """Load `state` into the network of `model`, head included, with the state of its feedback where `feedback`."""
-    whole = _network_state(state, extra=feedback)
-    _refuse_misfit(model, whole, "", source)
-    model.network.load_state_dict(whole, strict=False)
+    network_state = _network_state(state, extra=feedback)
+    _refuse_misfit(model, network_state, "", source)
+    model.network.load_state_dict(network_state, strict=False)
 
 
 def load_body(model: Model, state: dict[str, Tensor], source: str, *, feedback: bool = False) -> None:
@@ -149,10 +149,10 @@ def _held(state: Mapping[str, object]) -> set[str]:
 
 def _refuse_misfit(model: Model, state: dict[str, Tensor], head: str, source: str) -> None:
     """Raise WeightsError unless `state` has the tensors of the network, but those of `head`: shapes, kinds, finite."""
-    whole = model.network.state_dict()
+    network_state = model.network.state_dict()
     # Without a record of their feedback, layers keep the one that they have.
-    left_out = set() if _held(state) else _held(whole)
-    expected = {n: t for n, t in whole.items() if not n.endswith("_extra_state") and n not in left_out}
+    left_out = set() if _held(state) else _held(network_state)
+    expected = {n: t for n, t in network_state.items() if not n.endswith("_extra_state") and n not in left_out}
     loaded = {name: tensor for name, tensor in state.items() if not name.endswith("_extra_state")}
     needed = {name for name in expected if not head or not name.startswith(head)}
     # Files older than batch normalisation's counter of batches lack it; it plays no part in the network's outputs.

@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from signsym_core.codes import Codes, Gallery, signs
 from signsym_core.registry import neutral, require
-from signsym_core.retrieval import Codes, Gallery, Ties, average_precision, chance, nearest, signs
+from signsym_core.retrieval import Ties, average_precision, chance, nearest
 from signsym_core.tasks.base import Task
 from signsym_core.tasks.hyp2 import DISTANCES, HyP2, threshold
 

@@ -12,8 +12,9 @@ from sklearn.metrics import average_precision_score
 
 import signsym_core as ss
 from signsym_core import retrieval
+from signsym_core.codes import Codes, pack, signs, unpack
 from signsym_core.outputs import NonFiniteOutputError
-from signsym_core.retrieval import Codes, average_precision, chance, nearest, pack, signs, unpack
+from signsym_core.retrieval import average_precision, chance, nearest
 
 
 def made(rng, queries, items, bits, classes, several=False):
