@@ -8,23 +8,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from signsym_core.datasets.base import Data, DataSource, Split
+from signsym_core.datasets.base import DataSource
+from signsym_core.datasets.splits import Data, Split
 
 
 def check_data(source: DataSource, root: Path) -> None:
     """The promises of `source` on its data below `root`; AssertionError says what was expected and came."""
     name, data = source.name, source.load(root)
-    parts = _parts(data)
-    for part, split in parts.items():
-        _check_split(f"{name}, {part}", split, len(data.classes), data)
+    splits = _splits(data)
+    for kind, split in splits.items():
+        _check_split(f"{name}, {kind}", split, len(data.classes), data)
     with torch.random.fork_rng():
         torch.manual_seed(int(torch.initial_seed() % 2**31) + 1)
-        again = _parts(source.load(root))
-    for part, split in parts.items():
+        reloaded = _splits(source.load(root))
+    for kind, split in splits.items():
+        twice = f"{name}: loaded twice, {kind} has other"
         for what in ("indices", "labels"):
-            same = torch.equal(getattr(split, what), getattr(again[part], what))
-            assert same, f"{name}: loaded twice, {part} has other {what}: draw from a generator with a fixed seed"
-        assert torch.equal(_some(split), _some(again[part])), f"{name}: loaded twice, {part} has other pixels"
+            same = torch.equal(getattr(split, what), getattr(reloaded[kind], what))
+            assert same, f"{twice} {what}: draw from a generator with a fixed seed"
+        assert torch.equal(_first_images(split), _first_images(reloaded[kind])), f"{twice} pixels"
     if source.known_training_images is not None and source.train_images is None:
         held = len(data.train) + len(data.validation or ())
         assert held == source.known_training_images, (
@@ -34,14 +36,16 @@ def check_data(source: DataSource, root: Path) -> None:
 
 
 def _check_split(what: str, split: Split, classes: int, data: Data) -> None:
-    images, labels = _some(split), split.labels
+    images, labels = _first_images(split), split.labels
     assert len(split) > 0, f"{what} has no images"
     assert images.dtype == torch.uint8, f"{what}: images must be uint8 [n, channels, height, width], got {images.dtype}"
     assert images.ndim == 4, f"{what}: images must be uint8 [n, channels, height, width], got {list(images.shape)}"
     assert len(split.images) == len(labels) == len(split.indices), (
         f"{what}: images, labels and indices differ in number"
     )
-    assert images.shape[1:] == _some(data.train).shape[1:], f"{what}: images have another shape than those of train"
+    assert images.shape[1:] == _first_images(data.train).shape[1:], (
+        f"{what}: images have another shape than those of train"
+    )
     assert len(split.indices.unique()) == len(split), f"{what}: the number of an image occurs twice"
     if data.multi_label:
         good = labels.dtype == torch.uint8 and labels.shape == (len(split), classes) and int(labels.max()) <= 1
@@ -58,8 +62,8 @@ def _check_choices(source: DataSource, root: Path, data: Data) -> None:
     fewer = dataclasses.replace(source, train_images=few, validation_images=None).load(root).train
     assert len(fewer) == few, f"{source.name}: train_images {few} gives {len(fewer)} images: choose with self.choose"
     if source.train_images is None and source.validation_images is None:
-        part = set(fewer.indices.tolist()) <= set(data.train.indices.tolist())
-        assert part, f"{source.name}: a smaller choice of training images must be part of all"
+        contained = set(fewer.indices.tolist()) <= set(data.train.indices.tolist())
+        assert contained, f"{source.name}: a smaller choice of training images must be part of all"
     if len(data.classes) > 2 and source.classes is None:
         two = tuple(reversed(data.classes[:2]))
         chosen = dataclasses.replace(source, classes=two, validation_images=None).load(root)
@@ -69,11 +73,11 @@ def _check_choices(source: DataSource, root: Path, data: Data) -> None:
         )
 
 
-def _parts(data: Data) -> dict[str, Split]:
+def _splits(data: Data) -> dict[str, Split]:
     named = {"train": data.train, "test": data.test, "database": data.database, "validation": data.validation}
     return {name: split for name, split in named.items() if split is not None}
 
 
-def _some(split: Split) -> Tensor:
+def _first_images(split: Split) -> Tensor:
     """The pixels of the first images."""
     return split.take(torch.arange(min(len(split), 256))).images  # type: ignore[return-value]

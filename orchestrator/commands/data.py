@@ -26,12 +26,12 @@ from signsym_core.datasets import (
     DataSource,
     Split,
 )
-from signsym_core.datasets.base import Choice
 from signsym_core.datasets.cache import Cache
 from signsym_core.datasets.decode import DIGEST, BrokenImageError, decoded, opened
 from signsym_core.datasets.files import FileSource, Listing, cache_places, pooled
 from signsym_core.datasets.fingerprint import fingerprint
 from signsym_core.datasets.marks import BROKEN, MISSING, READY
+from signsym_core.datasets.splits import Choice
 
 #: At most this many broken images are named; the rest are counted.
 NAMED = 20

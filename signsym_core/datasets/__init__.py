@@ -1,10 +1,6 @@
 """Data sets: images decoded once, kept as uint8, turned into inputs in batches on the device."""
 
-from signsym_core.datasets.base import Data as Data
-from signsym_core.datasets.base import DataNotFoundError as DataNotFoundError
 from signsym_core.datasets.base import DataSource as DataSource
-from signsym_core.datasets.base import DataWarning as DataWarning
-from signsym_core.datasets.base import Split as Split
 from signsym_core.datasets.batches import augmented as augmented
 from signsym_core.datasets.batches import inputs as inputs
 from signsym_core.datasets.cifar10 import CIFAR10
@@ -19,6 +15,10 @@ from signsym_core.datasets.lists import Lists
 from signsym_core.datasets.nuswide import NUSWIDE
 from signsym_core.datasets.permutation import Permutation
 from signsym_core.datasets.recall import Recall
+from signsym_core.datasets.splits import Data as Data
+from signsym_core.datasets.splits import DataNotFoundError as DataNotFoundError
+from signsym_core.datasets.splits import DataWarning as DataWarning
+from signsym_core.datasets.splits import Split as Split
 from signsym_core.datasets.temporal_order import TemporalOrder
 from signsym_core.datasets.temporal_order_3bit import TemporalOrder3Bit
 from signsym_core.registry import Registry

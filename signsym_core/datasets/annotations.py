@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signsym_core.datasets.base import DataWarning
-from signsym_core.datasets.cache import write_whole
+from signsym_core.datasets.cachefolder import write_whole
+from signsym_core.datasets.splits import DataWarning
 
 #: Increased when the same file gives another table.
 VERSION = 2

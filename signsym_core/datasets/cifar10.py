@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from signsym_core.datasets import authors_2024
-from signsym_core.datasets.base import Data, DataNotFoundError, DataSource, Origin
+from signsym_core.datasets.base import DataSource, Origin
+from signsym_core.datasets.splits import Data, DataNotFoundError
 from signsym_core.registry import neutral
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from signsym_core.datasets.base import DataNotFoundError
 from signsym_core.datasets.decode import SUFFIXES
 from signsym_core.datasets.files import Listing
+from signsym_core.datasets.splits import DataNotFoundError
 
 
 def of_classes(tree: Path, train: str, test: str) -> Listing:

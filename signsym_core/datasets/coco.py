@@ -16,10 +16,11 @@ from torch import Tensor
 from signsym_core import seeds
 from signsym_core.datasets import authors_2024
 from signsym_core.datasets.annotations import Annotated, read_annotations
-from signsym_core.datasets.base import DataNotFoundError, Origin
+from signsym_core.datasets.base import Origin
 from signsym_core.datasets.files import FileSource, Listing, cache_places
 from signsym_core.datasets.listfile import Tree
 from signsym_core.datasets.lists import find_lists, from_lists
+from signsym_core.datasets.splits import DataNotFoundError
 from signsym_core.registry import require
 
 #: The folders of a release; both releases hold the same 123,287 images under the same numbers.

@@ -1,4 +1,4 @@
-"""One image file as uint8 pixels. A change here that changes pixels must increase cache.VERSION.
+"""One image file as uint8 pixels. A change here that changes pixels must increase cachefolder.VERSION.
 
 Formats, recognised by content, not by name: JPEG, PNG, BMP, WebP, TIFF and PPM/PGM/PBM; of a file with several pictures
 the first. Pillow tries no other format, so that no file can start another program.

@@ -36,13 +36,13 @@ class Decoders:
 
     def extents(self, files: Sequence[str]) -> Iterator[tuple[int, int] | None]:
         """`decode.extent` of each file."""
-        return self._each("extent", files)
+        return self._results("extent", files)
 
     def contents(self, files: Sequence[str], side: int | None) -> Iterator[decode.Content]:
         """`decode.content` of each file."""
-        return self._each("content", files, side)
+        return self._results("content", files, side)
 
-    def _each(self, name: decode.Reading, files: Sequence[str], side: int | None = None) -> Iterator[Any]:
+    def _results(self, name: decode.Reading, files: Sequence[str], side: int | None = None) -> Iterator[Any]:
         messages = [(name, side, files[start : start + MESSAGE]) for start in range(0, len(files), MESSAGE)]
         answers = self._threads.map(self._ask, messages) if self._threads else (decode.answer(m) for m in messages)
         for answer in answers:
@@ -70,7 +70,9 @@ class Decoders:
     def __enter__(self) -> Decoders:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for process in self._processes:
             # A thread may wait for its answer: it would not end otherwise.
             process.kill()
@@ -79,7 +81,7 @@ class Decoders:
         for process in self._processes:
             # Closing writes what could not be written to a process that was dead already.
             with contextlib.suppress(BrokenPipeError):
-                process.__exit__(kind, error, at)
+                process.__exit__(kind, error, trace)
             process.wait()
 
 

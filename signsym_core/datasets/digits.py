@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 
 from signsym_core import seeds
-from signsym_core.datasets.base import Data, DataSource, Origin
+from signsym_core.datasets.base import DataSource, Origin
+from signsym_core.datasets.splits import Data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from signsym_core.datasets.base import Choice, Data, DataNotFoundError, DataSource, DataWarning
-from signsym_core.datasets.cache import Cache, Progress, cache_folder, open_cache
+from signsym_core.datasets.base import DataSource
+from signsym_core.datasets.cache import Cache, Progress, open_cache
+from signsym_core.datasets.cachefolder import cache_folder
 from signsym_core.datasets.marks import BROKEN
+from signsym_core.datasets.splits import Choice, Data, DataNotFoundError, DataWarning
 from signsym_core.datasets.survey import Survey, survey
 
 #: Bytes of a split that are held in memory, unless SIGNSYM_RESIDENT_BYTES is set.

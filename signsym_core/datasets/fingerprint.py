@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signsym_core.datasets.base import Data, Split
 from signsym_core.datasets.decode import DIGEST
+from signsym_core.datasets.splits import Data, Split
 
 #: Most images that a message about a difference names.
 NAMED = 3

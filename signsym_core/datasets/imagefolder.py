@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from signsym_core import seeds
-from signsym_core.datasets.base import DataNotFoundError
 from signsym_core.datasets.classfolders import class_files, class_names, folders, of_classes, refuse_empty
 from signsym_core.datasets.files import FileSource, Listing
+from signsym_core.datasets.splits import DataNotFoundError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

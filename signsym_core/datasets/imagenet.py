@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from signsym_core.datasets.base import DataNotFoundError, Origin
+from signsym_core.datasets.base import Origin
 from signsym_core.datasets.classfolders import of_classes
 from signsym_core.datasets.files import FileSource, Listing
+from signsym_core.datasets.splits import DataNotFoundError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from signsym_core import seeds
 from signsym_core.datasets import authors_2024
-from signsym_core.datasets.base import DataNotFoundError
 from signsym_core.datasets.choice import nested
 from signsym_core.datasets.classfolders import class_files
 from signsym_core.datasets.files import FileSource, Listing
 from signsym_core.datasets.imagenet import ImageNet, imagenet_tree
 from signsym_core.datasets.lists import find_lists, from_lists
+from signsym_core.datasets.splits import DataNotFoundError
 from signsym_core.registry import require
 
 #: The classes in the order of the list files' columns, which is alphabetical.

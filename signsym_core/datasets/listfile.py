@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signsym_core.datasets.base import DataNotFoundError
+from signsym_core.datasets.splits import DataNotFoundError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from signsym_core.datasets.base import DataNotFoundError
 from signsym_core.datasets.files import FileSource, Listing
 from signsym_core.datasets.listfile import Elsewhere, ImageList, Tree, located, read_list
+from signsym_core.datasets.splits import DataNotFoundError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

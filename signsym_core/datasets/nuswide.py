@@ -11,10 +11,11 @@ import numpy.typing as npt
 import torch
 
 from signsym_core.datasets import authors_2024
-from signsym_core.datasets.base import DataNotFoundError, Origin
+from signsym_core.datasets.base import Origin
 from signsym_core.datasets.files import Listing
 from signsym_core.datasets.listfile import Tree
 from signsym_core.datasets.lists import Lists
+from signsym_core.datasets.splits import DataNotFoundError
 
 #: Images of each split of the authors' code; the rest are the database.
 AUTHORS_COUNTS = MappingProxyType({"train": 10_500, "test": 2_100, "validation": 2_100})
@@ -81,8 +82,8 @@ def _as_the_authors(tree: Path) -> Listing:
     frequent = dict(sorted(frequent.items(), key=lambda item: -int(item[1].sum(dtype=np.int64))))
     labels = torch.from_numpy(np.stack(list(frequent.values()), axis=1))
     inside = Tree(tree)
-    there = torch.tensor([f"images/{name}" in inside for name in listed])
-    kept = (there & labels.any(1)).nonzero().flatten()
+    stored = torch.tensor([f"images/{name}" in inside for name in listed])
+    kept = (stored & labels.any(1)).nonzero().flatten()
     try:
         members = authors_2024.folds(len(kept), AUTHORS_COUNTS)
     except ValueError as error:

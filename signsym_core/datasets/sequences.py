@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from signsym_core import seeds
-from signsym_core.datasets.base import Data, DataSource, Origin
+from signsym_core.datasets.base import DataSource, Origin
+from signsym_core.datasets.splits import Data
 from signsym_core.registry import require
 
 

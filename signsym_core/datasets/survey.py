@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from signsym_core.datasets.base import DataNotFoundError
 from signsym_core.datasets.decode import irregular
+from signsym_core.datasets.splits import DataNotFoundError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

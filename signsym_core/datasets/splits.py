@@ -1,0 +1,106 @@
+"""A loaded data set: its splits with their images and labels.
+
+Legend: images uint8 [n, channels, height, width].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from signsym_core.datasets.mapped import Mapped
+
+
+class DataNotFoundError(FileNotFoundError):
+    """A data set's files are missing; the message says where to put them."""
+
+
+class DataWarning(UserWarning):
+    """A problem with a data set that does not stop the run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """Images and their labels, on one device."""
+
+    #: uint8 [n, channels, height, width]; mapped from a file where they do not fit into memory.
+    images: Tensor | Mapped
+    #: int64 [n], or uint8 0/1 [n, classes] where an image has several labels.
+    labels: Tensor
+    #: Number of each image in the data set's order, on the CPU. It is unique in a split, pairs outcomes across models,
+    #: and is all that has to be stored to know which images a split held.
+    indices: Tensor
+    #: uint8 [n, 16], on the CPU: digest of each image's file; null where images do not come from files.
+    digests: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the labels, and of the images that `take` returns."""
+        return self.labels.device
+
+    def to(self, device: torch.device | str) -> Split:
+        """The split on `device`; mapped images stay in their file until `take` reads them."""
+        images = self.images if isinstance(self.images, Mapped) else self.images.to(device)
+        return dataclasses.replace(self, images=images, labels=self.labels.to(device))
+
+    def take(self, positions: Tensor) -> Split:
+        """The images at the positions `positions`, in that order, on the split's device."""
+        rows = positions.to(self.device)
+        # Not self.images[rows]: on a CPU that copies byte by byte, index_select copies whole images.
+        images = self.images[rows] if isinstance(self.images, Mapped) else self.images.index_select(0, rows)
+        indices, digests = (
+            self.indices[positions.cpu()],
+            None if self.digests is None else self.digests[positions.cpu()],
+        )
+        return Split(images=images.to(self.device), labels=self.labels[rows], indices=indices, digests=digests)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """A loaded data set: its splits and the names of its classes."""
+
+    train: Split
+    #: The images that scores are computed on; in retrieval the queries.
+    test: Split
+    classes: tuple[str, ...]
+    #: The images that retrieval searches; null: the training split.
+    database: Split | None = None
+    #: The images that choose among the epochs of a training, neither trained on nor tested; null: there are none.
+    validation: Split | None = None
+
+    @property
+    def channels(self) -> int:
+        return int(self.train.images.shape[1])
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the images as they are stored."""
+        height, width = self.train.images.shape[2:]
+        return int(height), int(width)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether labels are 0/1 [n, classes] instead of one class per image."""
+        return self.train.labels.dim() == 2
+
+    def to(self, device: torch.device | str) -> Data:
+        splits = {"train": self.train, "test": self.test, "database": self.database, "validation": self.validation}
+        moved = {name: split.to(device) for name, split in splits.items() if split is not None}
+        return dataclasses.replace(self, **moved)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The images of a split, before they are decoded."""
+
+    #: Position of each image in the pool of all images of the source.
+    positions: Tensor
+    #: Labels after `classes` has been applied.
+    labels: Tensor
+    #: As in `Split`.
+    indices: Tensor
