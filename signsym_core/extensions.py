@@ -62,7 +62,7 @@ def _next_step(name: str, error: Exception) -> str:
         return "its folder must be on PYTHONPATH, or its package installed"
     # The last line of a file that is neither ours nor the import system's.
     frames = traceback.extract_tb(error.__traceback__)
-    ours = os.path.dirname(__file__)
-    lines = [f"{f.filename}:{f.lineno}" for f in frames if not f.filename.startswith(("<", ours))]
+    package = os.path.dirname(__file__)
+    lines = [f"{f.filename}:{f.lineno}" for f in frames if not f.filename.startswith(("<", package))]
     lines = [line for line in lines if not line.startswith(os.path.dirname(importlib.__file__))]
     return f"mend it at {lines[-1]}" if lines else "mend the module"

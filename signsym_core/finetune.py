@@ -83,8 +83,8 @@ class FineTune:
         require(self.min_delta >= 0, "min_delta", "a number, at least 0", self.min_delta)
         idle = self.min_delta > 0 and self.patience is None
         require(not idle, "patience", f"a whole number beside min_delta {self.min_delta}", self.patience)
-        whole = self.steps is None or not self.validates
-        require(whole, "steps", "null where epochs are validated (keep: best, or patience)", self.steps)
+        unvalidated = self.steps is None or not self.validates
+        require(unvalidated, "steps", "null where epochs are validated (keep: best, or patience)", self.steps)
 
     @property
     def validates(self) -> bool:
@@ -197,15 +197,15 @@ def _fine_tune(
         first, history = resume.epoch, list(resume.history)
         best = best_in(resume, settings.keep)
         restore(model, objective, optimizer, resume)
-    whole = settings.batches(len(train))
-    epochs = settings.epochs if settings.steps is None else -(-settings.steps // whole)
+    per_epoch = settings.batches(len(train))
+    epochs = settings.epochs if settings.steps is None else -(-settings.steps // per_epoch)
     health = Health(model, objective, optimizer)
     take_step = Step(model, objective, optimizer, health, settings.precision, micro_batch, device)
     model.train()
     for epoch in range(first, epochs):
         if stops(validation_scores(history), settings.patience, settings.min_delta):
             break
-        steps = whole if settings.steps is None else min(whole, settings.steps - epoch * whole)
+        steps = per_epoch if settings.steps is None else min(per_epoch, settings.steps - epoch * per_epoch)
         started = time.monotonic()
         losses: list[Tensor] = []
         with seeds.seeded_globally(seed, "dropout", epoch, device=device):
@@ -238,7 +238,7 @@ def _fine_tune(
             history[-1]["validation"] = score(epoch=epoch)
         if settings.keep == "best" and kept_epoch(history, "best") == epoch + 1:
             best = copies(model)
-        if on_epoch is not None and steps == whole:
+        if on_epoch is not None and steps == per_epoch:
             tensors = tensors_of(model, objective, optimizer)
             if settings.keep == "best" and kept_epoch(history, "best") <= epoch:
                 tensors |= {f"best/{name}": tensor for name, tensor in best.items()}

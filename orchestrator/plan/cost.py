@@ -83,7 +83,7 @@ def device_of(resources: Resources) -> Device:
     return Device(gpu=bool(resources.gpu), cores=max(resources.cpu, 1e-3))
 
 
-def part(resources: Resources) -> float:
+def gpu_fraction(resources: Resources) -> float:
     """The part of its GPU that a job has; 1 for one that counts as alone, under "auto" too."""
     return resources.gpu if resources.gpu != "auto" and 0 < resources.gpu < 1 else 1.0
 

@@ -32,7 +32,7 @@ LEAST = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Took:
+class JobTime:
     """The time of one finished job."""
 
     pace: Pace
@@ -42,7 +42,7 @@ class Took:
     end: float
     #: The estimate for it as it was planned, and from the passes that it made.
     planned: float
-    made: float
+    counted: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,9 +55,9 @@ class Speeds:
 
     def similar(self, pace: Pace) -> Pace:
         """The longest beginning of `pace` that was measured, on its kind of device; () where none was."""
-        kind, wanted, *names = pace or ("", "")
+        kind, requested, *names = pace or ("", "")
         for device in self.devices:
-            if device == wanted or ("cpu" not in (device, wanted) and is_kind(device, wanted)):
+            if device == requested or ("cpu" not in (device, requested) and is_kind(device, requested)):
                 measured = (kind, device, *names)
                 for length in range(len(measured), LEAST - 1, -1):
                     if measured[:length] in self.ratios:
@@ -75,12 +75,12 @@ def speeds(trained: Mapping[str, Mapping[str, Any]], attacked: Iterable[Mapping[
     jobs = [_training(record) for record in trained.values()]
     models = {key: record["spec"] for key, record in trained.items()}
     jobs += [_attacking(row, models[row["finetune_job"]]) for row in attacked if row["finetune_job"] in models]
-    took = [job for job in jobs if job is not None]
-    devices = Counter(job.pace[1] for job in took).most_common()
-    return Speeds(ratios=ratios(took), devices=tuple(name for name, _ in devices))
+    times = [job for job in jobs if job is not None]
+    devices = Counter(job.pace[1] for job in times).most_common()
+    return Speeds(ratios=ratios(times), devices=tuple(name for name, _ in devices))
 
 
-def _training(record: Mapping[str, Any]) -> Took | None:
+def _training(record: Mapping[str, Any]) -> JobTime | None:
     """The time of a finished training; None where its device or its spec says too little."""
     spec, device = record["spec"], _device(record["device"])
     if device is None:
@@ -94,16 +94,16 @@ def _training(record: Mapping[str, Any]) -> Took | None:
     except (ValueError, KeyError, TypeError):
         return None
     pace = ("training", *_done_on(record, device), backbone.name, spec.get("rule", {}).get("name", "bp"))
-    return _took(record, pace, expected, expected)
+    return _job_time(record, pace, expected, expected)
 
 
-def _attacking(row: Mapping[str, Any], spec: Mapping[str, Any]) -> Took | None:
+def _attacking(row: Mapping[str, Any], spec: Mapping[str, Any]) -> JobTime | None:
     """The time of a finished attack job on a model of this spec; None where too little is known.
 
     `row` is one of its rows of results, with the number of its epsilons `above` 0 and whether it has the `clean` one.
     """
-    device, made = _device(row["device"]), row["forwards"]
-    if device is None or row["seconds"] is None or made is None:
+    device, forwards = _device(row["device"]), row["forwards"]
+    if device is None or row["seconds"] is None or forwards is None:
         return None
     try:
         dataset, backbone, _ = _setting(keys.canonical({name: spec[name] for name in _SETTING}))
@@ -113,9 +113,9 @@ def _attacking(row: Mapping[str, Any], spec: Mapping[str, Any]) -> Took | None:
     except (ValueError, KeyError, TypeError):
         return None
     n, gradients = max(1, row["n"]), row["backwards"]
-    actual, pace = Cost((made - gradients) / n, gradients / n), _done_on(row, device)
+    actual, pace = Cost((forwards - gradients) / n, gradients / n), _done_on(row, device)
     planned, needed = (cost.attacking(network, passes, n, pace[1], device) for passes in (expected, actual))
-    return _took(row, ("attack", *pace, backbone.name, row["attack"]), planned, needed)
+    return _job_time(row, ("attack", *pace, backbone.name, row["attack"]), planned, needed)
 
 
 def _done_on(job: Mapping[str, Any], device: Device) -> tuple[str, Precision]:
@@ -123,26 +123,26 @@ def _done_on(job: Mapping[str, Any], device: Device) -> tuple[str, Precision]:
     return _name(job["device"]), job["precision"] or ("tf32" if device.gpu else "float32")
 
 
-def _took(job: Mapping[str, Any], pace: Pace, planned: float, made: float) -> Took:
+def _job_time(job: Mapping[str, Any], pace: Pace, planned: float, counted: float) -> JobTime:
     end, share = _moment(job["finished_at"]), job["gpu_share"] or 0.0
-    return Took(pace=pace, seconds=job["seconds"], share=share, end=end, planned=planned, made=made)
+    return JobTime(pace=pace, seconds=job["seconds"], share=share, end=end, planned=planned, counted=counted)
 
 
-def ratios(jobs: Sequence[Took]) -> dict[Pace, float]:
+def ratios(jobs: Sequence[JobTime]) -> dict[Pace, float]:
     """Measured over estimated seconds by pace and by its beginnings, each a median in which long jobs weigh more.
 
     Under its whole pace an attack is compared with what was planned, lost images included; under a shorter one with
     the passes that it made, which say how fast the device is.
     """
     compared: dict[Pace, list[tuple[float, float]]] = {}
-    for job, seconds in zip(jobs, _alone(jobs), strict=True):
+    for job, seconds in zip(jobs, _undisturbed(jobs), strict=True):
         for length in range(LEAST, len(job.pace) + 1):
-            estimate = job.planned if length == len(job.pace) else job.made
+            estimate = job.planned if length == len(job.pace) else job.counted
             compared.setdefault(job.pace[:length], []).append((seconds / estimate, estimate))
     return {pace: _median(pairs) for pace, pairs in compared.items()}
 
 
-def _alone(jobs: Sequence[Took]) -> npt.NDArray[np.float64]:
+def _undisturbed(jobs: Sequence[JobTime]) -> npt.NDArray[np.float64]:
     """Seconds that each job would have taken alone: on a shared GPU its part of what ran there meanwhile.
 
     A job is taken to have its share of what was given to all jobs that ran at the time, of one GPU at least.
@@ -158,8 +158,8 @@ def _alone(jobs: Sequence[Took]) -> npt.NDArray[np.float64]:
     times = np.concatenate([starts[shared], ends[shared]])
     order = np.argsort(times)
     times = times[order]
-    given = np.concatenate([shares[shared], -shares[shared]])[order].cumsum()[:-1]
-    inverse = np.where(given > 1e-6, 1 / np.clip(given, 1e-6, 1.0), 0.0)
+    total_share = np.concatenate([shares[shared], -shares[shared]])[order].cumsum()[:-1]
+    inverse = np.where(total_share > 1e-6, 1 / np.clip(total_share, 1e-6, 1.0), 0.0)
     integral = np.concatenate([[0.0], (inverse * np.diff(times)).cumsum()])
     seconds[shared] = shares[shared] * (
         np.interp(ends[shared], times, integral) - np.interp(starts[shared], times, integral)

@@ -111,8 +111,8 @@ class Device:
         size = 2 if precision == "bf16" else 4
         rates = self.rates
         # Linear layers are float32 where convolutions are TF32: see `signsym_core.arithmetic`.
-        others = rates.products["float32" if precision == "tf32" else precision]
-        work = passes * (network.convolved / rates.products[precision] + network.multiplied / others)
+        linear_products = rates.products["float32" if precision == "tf32" else precision]
+        work = passes * (network.convolved / rates.products[precision] + network.multiplied / linear_products)
         return self._spread(work + traffic * size * network.activations / rates.bandwidth)
 
     def _spread(self, seconds: float) -> float:

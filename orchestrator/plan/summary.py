@@ -58,10 +58,10 @@ def _say_sources(jobs: Sequence[Job], seconds: Mapping[str, float], survey: Stor
     console.print(f"{words}attack, {len(assumed)} assumed", highlight=False)
     by_kind: dict[str, list[Job]] = {}
     for job in jobs:
-        kind, wanted, precision, *_ = job.pace
+        kind, requested, precision, *_ = job.pace
         measured = survey.similar(job)
-        device = measured[1] if measured else "a core" if wanted == "cpu" else "an H100, assumed"
-        device += f" in the place of {wanted}" if device.startswith("an ") and wanted not in ("", "H100") else ""
+        device = measured[1] if measured else "a core" if requested == "cpu" else "an H100, assumed"
+        device += f" in the place of {requested}" if device.startswith("an ") and requested not in ("", "H100") else ""
         by_kind.setdefault(f"{kind} in {precision} on {device}", []).append(job)
     for kind, alike_jobs in by_kind.items():
         resource = "cpu" if alike_jobs[0].pace[1] == "cpu" else "gpu"

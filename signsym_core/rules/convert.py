@@ -152,18 +152,18 @@ def feedback(model: nn.Module) -> dict[str, Tensor]:
 def exact_gradient(model: nn.Module) -> Iterator[nn.Module]:
     """Inside the block, forward passes are recorded by ordinary autograd on the same weights, as if never converted."""
     layers, points = [layer for _, layer in converted(model)], points_of(model)
-    before, were_on = [layer.plain for layer in layers], [each.on for each in points]
+    before, were_on = [layer.plain for layer in layers], [point.on for point in points]
     try:
         for layer in layers:
             layer.plain = True
-        for each in points:
-            each.on = False
+        for point in points:
+            point.on = False
         yield model
     finally:
         for layer, plain in zip(layers, before, strict=True):
             layer.plain = plain
-        for each, was_on in zip(points, were_on, strict=True):
-            each.on = was_on
+        for point, was_on in zip(points, were_on, strict=True):
+            point.on = was_on
 
 
 def stepping_rule(model: nn.Module) -> Rule | None:

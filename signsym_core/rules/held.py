@@ -115,9 +115,9 @@ class LearnedState(FeedbackState):
         if out.is_contiguous() and (out.dtype, out.device) == (kind.dtype, kind.device):
             self.rule.assemble(held, out)
         else:
-            made = torch.empty(out.shape, dtype=kind.dtype, device=kind.device)
-            self.rule.assemble(held, made)
-            out.copy_(made)
+            assembled = torch.empty(out.shape, dtype=kind.dtype, device=kind.device)
+            self.rule.assemble(held, assembled)
+            out.copy_(assembled)
 
     @torch.no_grad()
     def observe(self, delta: Tensor) -> None:

@@ -109,7 +109,9 @@ def test_the_gpu_that_was_measured_is_the_one_that_is_asked_for(tiny, tmp_path):
 
 
 def took(seconds, share, end, planned=10.0):
-    return measured.Took(pace=("a", "b", "c"), seconds=seconds, share=share, end=end, planned=planned, made=planned)
+    return measured.JobTime(
+        pace=("a", "b", "c"), seconds=seconds, share=share, end=end, planned=planned, counted=planned
+    )
 
 
 @pytest.mark.parametrize(
