@@ -15,6 +15,7 @@ from rich.table import Table
 
 import signsym_core as ss
 from orchestrator.commands import audit_grid
+from orchestrator.commands.verdict import show_missing, show_raised
 from orchestrator.gridfile import attacks as gridattacks
 from orchestrator.gridfile import values, yamlfile
 from orchestrator.gridfile.cells import AttackChoice
@@ -146,8 +147,5 @@ def _print(rows: Sequence[dict[str, Any]], verdict: Verdict, console: Console) -
         )
     console.print(table)
     console.print(f"verdict: {verdict.words}", highlight=False)
-    for result in verdict.made:
-        if result.finding.raised:
-            console.print(f"  {result.check.id} {result.check.flag}: {result.words}", highlight=False, soft_wrap=True)
-    for check in verdict.missing:
-        console.print(f"  {check.id} {check.flag}: needs {check.needs}", highlight=False)
+    show_raised(verdict, console)
+    show_missing(verdict.missing, console)

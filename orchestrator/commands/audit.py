@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.commands.verdict import show_missing, show_raised
 from orchestrator.results.evidence import SETTING, AttackScore, Judgement, ModelEvidence
 from orchestrator.results.labels import words
 from orchestrator.results.live_store import LiveStore
@@ -116,18 +117,15 @@ def _print(
         "n: images × seeds. Scores in %, with 95 % intervals; the exact gradient is the result.", highlight=False
     )
     for model, judgement in judgements:
-        raised = [result for result in judgement.verdict.made if result.finding.raised]
-        if raised:
+        if any(result.finding.raised for result in judgement.verdict.made):
             console.print(f"{_model_name(model)}:", highlight=False, soft_wrap=True)
-        for result in raised:
-            console.print(f"  {result.check.id} {result.check.flag}: {result.words}", highlight=False, soft_wrap=True)
+        show_raised(judgement.verdict, console)
     for note in notes:
         console.print(note, highlight=False, soft_wrap=True)
     lacking = {check.id: check for _, judgement in judgements for check in judgement.verdict.missing}
     if lacking:
         console.print("Missing for a verdict:", highlight=False)
-    for check in lacking.values():
-        console.print(f"  {check.id} {check.flag}: needs {check.needs}", highlight=False)
+    show_missing(lacking.values(), console)
     if any(check.needs == MODEL for check in lacking.values()):
         console.print("To probe the models, name their data: --data-root DIR, without --no-probes.", highlight=False)
     if any(check.needs != MODEL for check in lacking.values()):

@@ -117,21 +117,11 @@ class Query:
         scores, by_seed = self._scores(samples, [sample for _, _, sample in needed])
         gaps = samples.gaps(pairs)
         points: dict[int, dict[float, Point]] = {}
-        reach = self.index.numbers("reach")
         for position, (line, epsilon, sample) in enumerate(needed):
             rows = samples.rows[sample.first : sample.first + len(sample.seeds)]
-            moved = reach[rows]
-            moved = moved[~np.isnan(moved)]
-            points.setdefault(line.number, {})[epsilon] = Point(
-                epsilon=epsilon,
-                label=str(self.index.value("epsilon_label", rows[0])),
-                score=scores[position],
-                by_seed=by_seed[position],
-                over_bp=gaps.get((position, 0)),
-                over_exact=gaps.get((position, 1)),
-                reach=float(moved.mean()) if len(moved) else float("nan"),
-                cell=str(self.index.value("cell", rows[0])),
-            )
+            over_bp, over_exact = gaps.get((position, 0)), gaps.get((position, 1))
+            point = self._point(epsilon, rows, scores[position], by_seed[position], over_bp, over_exact)
+            points.setdefault(line.number, {})[epsilon] = point
         for line in lines:
             self._curves[line.number] = self._curve(line, points.get(line.number, {}))
 
@@ -193,13 +183,26 @@ class Query:
             return None
         lo, hi = wilson(round(float(value) * int(n)), int(n))
         score = Interval(value=float(value), lo=lo, hi=hi, n=int(n), seeds=1, method="wilson")
+        return self._point(epsilon, rows, score, {int(self.index.seed[rows[0]]): float(value)})
+
+    def _point(
+        self,
+        epsilon: float,
+        rows: Sequence[int] | NDArray[np.int64],
+        score: Interval,
+        by_seed: dict[int, float],
+        over_bp: Interval | None = None,
+        over_exact: Interval | None = None,
+    ) -> Point:
+        moved = self.index.numbers("reach")[rows]
+        moved = moved[~np.isnan(moved)]
         return Point(
             epsilon=epsilon,
             label=str(self.index.value("epsilon_label", rows[0])),
             score=score,
-            by_seed={int(self.index.seed[rows[0]]): float(value)},
-            over_bp=None,
-            over_exact=None,
-            reach=float(self.index.numbers("reach")[rows[0]]),
+            by_seed=by_seed,
+            over_bp=over_bp,
+            over_exact=over_exact,
+            reach=float(moved.mean()) if len(moved) else float("nan"),
             cell=str(self.index.value("cell", rows[0])),
         )

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Literal
 
 from orchestrator.gridfile.stored import grid_names
-from orchestrator.jobs.job import Job
 from orchestrator.results.planned_cells import PlannedCells, planned_cells, planned_jobs
 from orchestrator.results.rerun import one_cell
 from orchestrator.store import tables
@@ -106,7 +105,7 @@ class StatusReader:
         for name in self._names():
             if name not in self._grids:
                 try:
-                    self._grids[name] = planned_cells(name, self._jobs(name))
+                    self._grids[name] = planned_cells(name, planned_jobs(self.store, name))
                 except (ValueError, OSError) as error:
                     self._skipped[f"grids/{name}.yaml"] = reason_of(error)
 
@@ -128,10 +127,7 @@ class StatusReader:
 
     def rerun_grid(self, planned: PlannedCells, cell: str) -> str | None:
         """The grid that reruns one cell of a stored grid."""
-        return one_cell(self._jobs(planned.grid), cell)
+        return one_cell(planned_jobs(self.store, planned.grid), cell)
 
     def _names(self) -> list[str]:
         return [name for name in grid_names(self.store) if f"grids/{name}.yaml" not in self._skipped]
-
-    def _jobs(self, name: str) -> dict[str, Job]:
-        return planned_jobs(self.store, name)
