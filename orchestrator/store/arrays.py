@@ -5,7 +5,6 @@ Arrow's conversions import pandas first, which takes longer than the conversions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,32 +12,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 
-def to_arrow(numbers: NDArray[np.int64]) -> pa.Array:
-    """An int64 array as an arrow array, without a copy where it is contiguous."""
+def to_arrow(numbers: NDArray[np.int64], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    """An int64 array as an arrow array, without a copy where it is contiguous; null where it is not `valid`."""
     contiguous = np.ascontiguousarray(numbers, dtype=np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(contiguous), [None, pa.py_buffer(contiguous)])
+    known = None if valid is None else _bits(valid)
+    return pa.Array.from_buffers(pa.int64(), len(contiguous), [known, pa.py_buffer(contiguous)])
 
 
 def flags(values: NDArray[np.bool_]) -> pa.Array:
     """Truth values as an arrow array."""
     return pa.Array.from_buffers(pa.bool_(), len(values), [None, _bits(values)])
-
-
-def from_values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Texts, numbers, truth values, or timestamps as whole numbers, as an arrow array; None is null.
-
-    Raises TypeError, ValueError or OverflowError for a value that is none of `kind`.
-    """
-    if pa.types.is_string(kind):
-        builder = pa.lib.StringBuilder()
-        builder.append_values(values)
-        return builder.finish()
-    known = np.fromiter((value is not None for value in values), np.bool_, len(values))
-    is_flag = pa.types.is_boolean(kind)
-    number = np.int64 if pa.types.is_timestamp(kind) else np.bool_ if is_flag else kind.to_pandas_dtype()
-    numbers = np.fromiter((0 if value is None else value for value in values), number, len(values))
-    valid = None if known.all() else _bits(known)
-    return pa.Array.from_buffers(kind, len(values), [valid, _bits(numbers) if is_flag else pa.py_buffer(numbers)])
 
 
 def _bits(values: NDArray[np.bool_]) -> pa.Buffer:

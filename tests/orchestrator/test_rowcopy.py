@@ -29,11 +29,12 @@ KINDS = pa.schema(
 
 def rows_of(generator, count, nulls):
     """Rows of every kind of column, some of them null, with long runs of text and floats of every kind."""
-    special = [0.0, -0.0, math.inf, math.nan, 5e-324, 1 / 3]
+    # JSON has no word for what is not finite, and bytes none for null.
+    special = [0.0, -0.0, 5e-324, 1 / 3, *([] if nulls else [math.inf, math.nan])]
     rows = [
         {
             "text": f"ε {number // 50}\n\0",
-            "number": special[number % 6] if number % 7 else float(generator.normal()),
+            "number": special[number % len(special)] if number % 7 else float(generator.normal()),
             "short": float(np.float32(generator.normal())),
             "count": int(generator.integers(-(2**63), 2**63)),
             "flag": bool(generator.random() < 0.5),
@@ -67,55 +68,65 @@ def test_what_a_copy_cannot_hold_is_left_to_the_columns():
     assert rowcopy.written(KINDS.empty_table()) == ""
     assert rowcopy.written(pa.table({"image": [b"bytes"]})) == ""
     assert rowcopy.written(pa.table({"labels": [[1, 2]]})) == ""
+    assert rowcopy.written(pa.table({"distance": [1.0, math.inf, None]})) == ""
     noise = np.random.default_rng(0).random(9000)
     assert rowcopy.written(pa.table({"number": noise})) == ""
 
 
 @pytest.fixture
 def copy_of():
-    """Makes the copy of a line and bytes, for rows of outcomes."""
+    """Makes the copy of an object, or of a text in its place, and of bytes, for rows of outcomes."""
 
-    def make(line, content=b""):
-        if isinstance(line, list):
-            line = [*line[:1], rowcopy.described(tables.OUTCOMES), *line[1:]]
-        packed = base64.b64encode(zlib.compress(json.dumps(line).encode() + b"\n" + content)).decode()
-        return f" runs:{len(packed):08}{packed}"
+    def make(line, content=b"", rows=4, numbers=""):
+        text = line if isinstance(line, str) else json.dumps(line)
+        first = f"{rows} {numbers} {rowcopy.described(tables.OUTCOMES)}"
+        packed = base64.b64encode(zlib.compress(f"{first}\n{text}\n".encode() + content)).decode()
+        return f" rows:{len(packed):08}{packed}"
 
     return make
 
 
-#: The columns after the cell and the image, all of one value.
-REST = [True, None, 0.1, None, None, False, None]
+#: The columns but the cell and the image, all of one value.
+REST = {"robust": [True], "linf": [0.1], "zero_grad": [False]}
 
 
 @pytest.mark.parametrize(
-    ("line", "content"),
+    ("line", "options"),
     [
-        ([4, "b", [[0, 1, 2], [1, 1, 1]], *REST], b""),
-        ([4, "b", [[0, 1, 2, 3], [1, 1, 2]], *REST], b""),
-        ([4, "b", [[0, 1, 2], [1, 4, -1]], *REST], b""),
-        ([4, "b", [[0, 1], [2.5, 1.5]], *REST], b""),
-        ([4, "b", [[0, 1], ["2", "2"]], *REST], b""),
-        ([4, "b", [[0, "b"], [2, 2]], *REST], b""),
-        ([4, "b", {}, *REST], bytes(31)),
-        ([4, "b", {}, *REST], bytes(33)),
-        ([4, {}, 0, *REST], b""),
-        ([4, "b", 2**31, *REST], b""),
-        ([4, None, 0, *REST], b""),
-        ([4, "b", *REST], b""),
-        ([10**12, "b", 0, *REST], b""),
-        ([0, "b", 0, *REST], b""),
-        (["4", "b", 0, *REST], b""),
-        ({"rows": 4}, b""),
-        (4, b""),
+        ({"cell": ["b"], "image": [0, 1, 2], "image*": [1, 1, 1]}, {}),
+        ({"cell": ["b"], "image": [0, 1, 2, 3], "image*": [1, 1, 2]}, {}),
+        ({"cell": ["b"], "image": [0, 1, 2], "image*": [1, 4, -1]}, {}),
+        ({"cell": ["b"], "image": [0, 1, 2], "image*": [2, 2, 0]}, {}),
+        ({"cell": ["b"], "image": [0, 1, 2], "image*": [2, None, 2]}, {}),
+        ({"cell": ["b"], "image": [0, 1]}, {}),
+        ({"cell": ["b"], "image": [0, 1], "image*": [2.5, 1.5]}, {}),
+        ({"cell": ["b"], "image": [0, 1], "image*": ["2", "2"]}, {}),
+        ({"cell": ["b"], "image": [0, "b"], "image*": [2, 2]}, {}),
+        ({"cell": ["b"], "image": 0}, {}),
+        ({"cell": ["b"]}, {"content": bytes(31), "numbers": "image"}),
+        ({"cell": ["b"]}, {"content": bytes(33), "numbers": "image"}),
+        ({"cell": ["b"]}, {"content": bytes(32), "numbers": "pixel"}),
+        ({"image": [0]}, {"content": bytes(4), "numbers": "cell"}),
+        ({"cell": ["b"], "image": [2**31]}, {}),
+        ({"cell": [None], "image": [0]}, {}),
+        ({"cell": ["b"]}, {}),
+        ({"cell": ["b"], "image": [0]}, {"rows": 10**12}),
+        ({"cell": ["b"], "image": [0]}, {"rows": 0}),
+        ({"cell": ["b"], "image": [0]}, {"rows": "four"}),
+        ('{"cell": ["b"], "image": [0]} {"cell": ["b"], "image": [0]}', {}),
+        ("", {}),
+        ("4", {}),
+        ("[4]", {}),
+        ("{", {}),
     ],
 )
-def test_a_false_copy_is_named_and_harms_no_other_file(tmp_path, copy_of, line, content):
+def test_a_false_copy_is_named_and_harms_no_other_file(tmp_path, copy_of, line, options):
     store = Store(str(tmp_path))
     for name in "abc":
         put(store, name, name)
     table = pa.Table.from_pylist(outcomes("b"), tables.OUTCOMES)
-    store.write("outcomes/b.parquet", sealed_table(table, tables.OUTCOMES, copy=copy_of(line, content)))
+    line = line | REST if isinstance(line, dict) else line
+    store.write("outcomes/b.parquet", sealed_table(table, tables.OUTCOMES, copy=copy_of(line, **options)))
     folder = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
     read = folder.read("abc")
     assert folder.broken.keys() == {"b"}
@@ -126,7 +137,7 @@ def test_a_copy_made_by_hand_is_read(tmp_path, copy_of):
     store = Store(str(tmp_path))
     table = pa.Table.from_pylist(outcomes("b"), tables.OUTCOMES)
     numbers = np.array([7, 8, 9, 10], dtype="<i8").tobytes()
-    copy = copy_of([4, [["b", "c"], [1, 3]], {}, *REST], numbers)
+    copy = copy_of({"cell": ["b", "c"], "cell*": [1, 3], **REST}, numbers, numbers="image")
     store.write("outcomes/b.parquet", sealed_table(table, tables.OUTCOMES, copy=copy))
     rows = store.table("outcomes", tables.OUTCOMES, ["cell", "image"]).to_pylist()
     assert [(row["cell"], row["image"]) for row in rows] == [("b", 7), ("c", 8), ("c", 9), ("c", 10)]
