@@ -28,6 +28,11 @@ class Block:
     zero_gradient: Tensor | None = None
     nonfinite_gradient: Tensor
 
+    def on_host(self) -> Block:
+        """The same, on the CPU."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Block(**{name: None if tensor is None else tensor.cpu() for name, tensor in fields.items()})
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Proposal:
@@ -46,14 +51,15 @@ def run_block(
 
     With `carry`, an image that is lost at one epsilon counts as lost at every larger one and is not attacked again.
     """
-    count, shape = len(problem.images), (len(epsilons), len(problem.images))
+    count, shape, device = len(problem.images), (len(epsilons), len(problem.images)), problem.images.device
+    # On the device until the end: each copy to the host would wait for what was launched before.
     result = Block(
-        scores=torch.zeros(shape, dtype=torch.float64),
-        linf=torch.zeros(shape, dtype=torch.float32),
-        sizes=torch.zeros(shape, dtype=torch.float64),
-        predictions=torch.full(shape, -1, dtype=torch.int64),
-        nonfinite_gradient=torch.zeros(shape, dtype=torch.int64),
-        adversarial=problem.images[:keep].cpu().repeat(len(epsilons), 1, 1, 1, 1),
+        scores=torch.zeros(shape, dtype=torch.float64, device=device),
+        linf=torch.zeros(shape, dtype=torch.float32, device=device),
+        sizes=torch.zeros(shape, dtype=torch.float64, device=device),
+        predictions=torch.full(shape, -1, dtype=torch.int64, device=device),
+        nonfinite_gradient=torch.zeros(shape, dtype=torch.int64, device=device),
+        adversarial=problem.images[:keep].repeat(len(epsilons), 1, 1, 1, 1),
     )
     waiting: list[tuple[int, Proposal]] = []
 
@@ -68,18 +74,20 @@ def run_block(
     def record(row: int, proposal: Proposal, outputs: Tensor, where: slice | Tensor) -> None:
         images = proposal.images
         labels, task, gallery = problem.labels[where], problem.task, problem.gallery
-        task.check(outputs, labels)
+        problem.check(outputs)
         problem.tally.refuse()
-        result.scores[row, where] = task.score(outputs, labels, gallery).cpu()
-        result.predictions[row, where] = task.predict(outputs, gallery).cpu()
+        result.scores[row, where] = task.score(outputs, labels, gallery)
+        result.predictions[row, where] = task.predict(outputs, gallery)
         if proposal.nonfinite is not None:
-            result.nonfinite_gradient[row, where] = proposal.nonfinite.cpu()
+            result.nonfinite_gradient[row, where] = proposal.nonfinite
         change = images - problem.images[where]
-        result.linf[row, where] = sizes(change).float().cpu()
-        result.sizes[row, where] = sizes(change, attack.norm).cpu()
-        positions = torch.arange(count)[where]
-        kept = positions < keep
-        result.adversarial[row, positions[kept]] = images[kept.to(images.device)].cpu()
+        result.linf[row, where] = sizes(change).float()
+        result.sizes[row, where] = sizes(change, attack.norm)
+        if isinstance(where, slice):
+            result.adversarial[row] = images[:keep]
+        elif keep:
+            kept = where < keep
+            result.adversarial[row, where[kept]] = images[kept]
 
     def proposed(row: int, subset: Problem, where: slice | Tensor) -> Proposal:
         epsilon = float(epsilons[row])
@@ -97,15 +105,15 @@ def run_block(
         reported = source.followed(subset).told
         if reported is not None:
             if result.queries is None:
-                result.queries = torch.zeros(shape, dtype=torch.int64)
-            result.queries[row, where] = reported.queries.cpu()
+                result.queries = torch.zeros(shape, dtype=torch.int64, device=device)
+            result.queries[row, where] = reported.queries
         if reported is not None and reported.distances is not None:
             if result.distances is None:
-                result.distances = torch.zeros(count, dtype=torch.float64)
-            result.distances[where] = reported.distances.cpu()
+                result.distances = torch.zeros(count, dtype=torch.float64, device=device)
+            result.distances[where] = reported.distances
         return Proposal(images=images, nonfinite=tally.entries[subset.numbers])
 
-    alive = torch.ones(count, dtype=torch.bool)
+    alive = torch.ones(count, dtype=torch.bool, device=device)
     previous: int | None = None
     ascending = sorted(range(len(epsilons)), key=lambda row: epsilons[row])
     # Epsilon 0 comes last where nothing is carried: a gradient pass may have computed its outputs already.
@@ -123,14 +131,15 @@ def run_block(
             inherited = (result.linf, result.sizes, result.predictions, result.adversarial, result.nonfinite_gradient)
             for kept in inherited:
                 kept[row] = kept[previous]
-        if epsilon and carry and alive.any():
-            subset = problem.only(alive.to(problem.images.device))
-            proposal = proposed(row, subset, alive.clone())
-            record(row, proposal, problem.outputs(proposal.images), alive.clone())
+        if epsilon and carry:
+            places = alive.nonzero().flatten()
+            if len(places):
+                proposal = proposed(row, problem.only(alive.clone()), places)
+                record(row, proposal, problem.outputs(proposal.images), places)
         if carry:
             alive &= result.scores[row] > 0
             previous = row
     judge_waiting()
     zero = source.followed(problem).zero_gradient
-    result.zero_gradient = None if zero is None else zero.cpu()
-    return result
+    result.zero_gradient = zero
+    return result.on_host()

@@ -203,7 +203,7 @@ class Problem:
             self._clean_outputs = parent.clean_outputs[chosen]
         elif self._clean_outputs is None:
             self._clean_outputs = self.outputs(self.images)
-            self.task.check(self._clean_outputs, self.labels)
+            self.check(self._clean_outputs)
             self.tally.refuse()
         assert self._clean_outputs is not None
         return self._clean_outputs
@@ -269,7 +269,7 @@ class Problem:
             with torch.enable_grad(), view, readouts(self.model) as read:
                 variable = images.detach().clone().requires_grad_()
                 outputs = self._outputs(variable)
-                self._check(outputs)
+                self.check(outputs)
                 total = summed(loss(outputs, places), lambda outputs: loss(outputs, places), read)
                 if self.tally.careful:
                     mended(total)
@@ -281,7 +281,7 @@ class Problem:
             return self.join(gradients), outputs.detach()
         return (gradients[0] if len(views) == 1 else gradients[0] / len(views)), outputs.detach()
 
-    def _check(self, outputs: Tensor) -> None:
+    def check(self, outputs: Tensor) -> None:
         """Check once for the block that the labels fit, since reading them synchronises with the device."""
         if not self._checked:
             self.task.check(outputs[:1].expand(len(self.labels), -1), self.labels)
@@ -305,7 +305,7 @@ class Problem:
             self.micro_batch = max(1, len(images) // 2)
             torch.cuda.empty_cache()
             return self._recorded(images)
-        self._check(outputs)
+        self.check(outputs)
         if self.tally.careful:
             mended(followed)
 

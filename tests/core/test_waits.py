@@ -63,6 +63,13 @@ def test_more_images_are_no_more_waits(name, more):
     assert waits(name, images=2, **more) == waits(name, images=9, **more)
 
 
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+def test_an_epsilon_waits_twice(name):
+    # Whether a gradient was not finite, and whether an output was not.
+    one, four = waits(name, epsilons=[0.001]), waits(name, epsilons=[0.001, 0.002, 0.003, 0.004])
+    assert four - one == 2 * 3
+
+
 def test_an_estimate_of_hopskipjump_waits_once_however_many_decisions_it_takes():
     model = small("bp")
     pixels, labels = right(model, 5)
