@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,8 +31,9 @@ class Block:
 
     def on_host(self) -> Block:
         """The same, on the CPU."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return Block(**{name: None if tensor is None else tensor.cpu() for name, tensor in fields.items()})
+        tensors = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        here: dict[str, Any] = {name: None if tensor is None else tensor.cpu() for name, tensor in tensors.items()}
+        return Block(**here)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,6 +142,5 @@ def run_block(
             alive &= result.scores[row] > 0
             previous = row
     judge_waiting()
-    zero = source.followed(problem).zero_gradient
-    result.zero_gradient = zero
+    result.zero_gradient = source.followed(problem).zero_gradient
     return result.on_host()
