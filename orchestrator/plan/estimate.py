@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.jobs.job import Job, Pace
 from orchestrator.plan.packing import Memory
 from orchestrator.store.apart import apart, pays
-from orchestrator.store.arrays import single, to_arrow, to_numpy
+from orchestrator.store.arrays import flags, single, to_arrow, to_numpy
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import sound_results
 
@@ -42,7 +44,7 @@ class StoreSurvey:
     bare_models: set[str] = dataclasses.field(default_factory=set)
     #: Of each finished training's record, by its key, and of a row of each finished attack job, what its time is about.
     trained: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    attacked: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    attacked: list[pa.Table] = dataclasses.field(default_factory=list)
     #: The peak of GPU memory with the GPU's own, both in bytes.
     memory: dict[Group, Memory] = dataclasses.field(default_factory=dict)
 
@@ -64,7 +66,7 @@ class StoreSurvey:
         # Imports torch, which what only reads a store does without.
         from orchestrator.plan.measured import speeds
 
-        return speeds(self.trained, self.attacked)
+        return speeds(self.trained, itertools.chain.from_iterable(table.to_pylist() for table in self.attacked))
 
 
 def survey_store(store: Store) -> StoreSurvey:
@@ -81,9 +83,11 @@ def survey_store(store: Store) -> StoreSurvey:
         jobs = to_numpy(pc.dictionary_encode(single(rows["job"])).indices)
         firsts = np.unique(jobs, return_index=True)[1]
         above, clean = _epsilons(jobs, to_numpy(single(rows["epsilon"])), len(firsts))
-        for number, row in enumerate(rows.select(_ATTACKED).take(to_arrow(firsts)).to_pylist()):
+        # As columns: rows of ten thousand jobs would take as long to make and to pass on as files do to read.
+        columns = rows.select(_ATTACKED).take(to_arrow(firsts)).append_column("above", to_arrow(above))
+        survey.attacked.append(columns.append_column("clean", flags(clean)))
+        for row in columns.filter(pc.is_valid(columns["gpu_peak"])).to_pylist():
             _peak(survey.memory, ("attack", row["backbone"], row["dataset"], row["attack"]), row)
-            survey.attacked.append(row | {"above": int(above[number]), "clean": bool(clean[number])})
     return survey
 
 
