@@ -14,19 +14,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from signsym_core import conformance
-from signsym_core.attackchecks import check_tasks
 from signsym_core.attacks import Attack
 from signsym_core.backbones import Backbone
-from signsym_core.conformance import Network
-from signsym_core.datachecks import check_data
+from signsym_core.conformance.attacks import check_tasks
+from signsym_core.conformance.data import check_data
+from signsym_core.conformance.matrices import check_matrices
+from signsym_core.conformance.network import Network, small_images, small_network
+from signsym_core.conformance.whole import check_whole
 from signsym_core.datasets import DataSource
-from signsym_core.matrixchecks import check_matrices
 from signsym_core.registry import Member
 from signsym_core.rules import Rule
 from signsym_core.rules.convert import convert
 from signsym_core.rules.whole import WholeRule
-from signsym_core.wholechecks import check_whole
 
 
 def check_member(member: Member) -> None:
@@ -46,9 +45,7 @@ def check_rule(rule: Rule, network: Network | None = None, images: Tensor | None
     """
     check_member(rule)
     if isinstance(rule, WholeRule):
-        check_whole(
-            rule, network or conformance.small_network, conformance.small_images() if images is None else images
-        )
+        check_whole(rule, network or small_network, small_images() if images is None else images)
     else:
         check_matrices(rule)
 

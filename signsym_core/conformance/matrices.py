@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from signsym_core.conformance import assert_close, equal, small_images, small_network
-from signsym_core.learnedchecks import assembled, check_learned
+from signsym_core.conformance.learned import assembled, check_learned
+from signsym_core.conformance.network import assert_close, equal, small_images, small_network
 from signsym_core.rules import LearnedRule, Rule, ScaledRule
 from signsym_core.rules.base import Scale
 from signsym_core.rules.convert import convert, feedback, revert

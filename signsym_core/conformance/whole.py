@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from signsym_core.conformance import Network, assert_close, equal
+from signsym_core.conformance.network import Network, assert_close, equal
 from signsym_core.microbatch import backward
 from signsym_core.outputs import outputs_of
 from signsym_core.rules.convert import convert, converted, exact_gradient, revert

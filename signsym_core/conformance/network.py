@@ -1,4 +1,4 @@
-"""What the conformance suites share: a small network, and comparisons of tensors by their names."""
+"""What the suites share: a small network with its images, and comparisons of tensors by their names."""
 
 from __future__ import annotations
 

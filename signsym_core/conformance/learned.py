@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from signsym_core.conformance import assert_close, small_images
+from signsym_core.conformance.network import assert_close, small_images
 from signsym_core.rules.convert import convert, converted, feedback
 from signsym_core.rules.held import LearnedState, held_parameters, parameter_groups, weights_of
 from signsym_core.rules.learned import LearnedRule
