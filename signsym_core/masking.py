@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from signsym_core.finding import Finding as Finding
-from signsym_core.finding import finding
+from signsym_core.finding import Finding, finding
 from signsym_core.stats import gap, gaps, interval
 
 #: Tolerated difference of two scores that should be equal: one point; two points where they estimate a gradient's
@@ -98,49 +96,6 @@ def grey_limit(outcomes: ArrayLike, chance: float) -> Finding:
     return _finding("grey_limit", raised, (score.value, chance), names, outcomes)
 
 
-def exact_gradient_breaks(feedback: ArrayLike, exact: ArrayLike) -> Finding:
-    """The exact gradient of the same weights breaks more than the model's own feedback does: by more than 0.02."""
-    return _pair("exact_gradient_breaks", feedback, exact)
-
-
-def one_step_stronger(one_step: ArrayLike, iterated: ArrayLike) -> Finding:
-    """One step breaks more than the iterated attack at the same ε does: by more than 0.01."""
-    return _pair("one_step_stronger", iterated, one_step)
-
-
-def more_steps_help(fewer: ArrayLike, more: ArrayLike) -> Finding:
-    """The same attack with more steps breaks more: by more than 0.01, so fewer steps were too few."""
-    return _pair("more_steps_help", fewer, more)
-
-
-def black_box_stronger(white_box: ArrayLike, black_box: ArrayLike) -> Finding:
-    """A black-box attack of the same norm and ε breaks images that no white-box attack breaks: over 0.01 of all.
-
-    `white_box` is the lowest outcome of each image over the white-box attacks.
-    """
-    return _pair("black_box_stronger", white_box, black_box)
-
-
-def transfer_stronger(white_box: ArrayLike, transfer: ArrayLike) -> Finding:
-    """Examples made on the BP twin break images that the white-box attack does not break: over 0.01 of all."""
-    return _pair("transfer_stronger", white_box, transfer)
-
-
-def black_box_wins(white_box: ArrayLike, black_box: ArrayLike) -> Finding:
-    """A black-box attack of the same norm and ε keeps less than the white-box attacks together: by more than 0.01."""
-    return _pair("black_box_wins", white_box, black_box)
-
-
-def transfer_wins(white_box: ArrayLike, transfer: ArrayLike) -> Finding:
-    """Examples made on the BP twin keep less than the white-box attacks together: by more than 0.01."""
-    return _pair("transfer_wins", white_box, transfer)
-
-
-def eot_wins(white_box: ArrayLike, averaged: ArrayLike) -> Finding:
-    """Following the gradient averaged over the model's own draws keeps less than following single draws: over 0.01."""
-    return _pair("eot_wins", white_box, averaged)
-
-
 def noise_as_strong(attack: Sequence[ArrayLike], noise: Sequence[ArrayLike]) -> Finding:
     """At no ε does the attack break more than uniform noise of the same ε does (interval of the gap above 0).
 
@@ -165,15 +120,6 @@ def nonfinite_gradient(share: float, n: int, seeds: int) -> Finding:
     names = ("share of images with such entries", "allowed")
     words = f"entries of the gradient that are NaN or infinite, and counted as 0, at {100 * share:.1f} % of the images"
     return finding("nonfinite_gradient", share > 0, (share, 0.0), names, words, n=n, seeds=seeds)
-
-
-def not_monotone(by_epsilon: Sequence[ArrayLike]) -> Finding:
-    """The score rises from one ε to the next by more than 0.01, and the paired interval excludes no rise.
-
-    `by_epsilon` holds the outcomes at ascending epsilons. The numbers shown are those of the steepest rise.
-    """
-    findings = [_pair("not_monotone", later, earlier) for earlier, later in pairwise(by_epsilon)]
-    return max(findings, key=lambda rise: (rise.raised, rise.first - rise.second))
 
 
 def random_forward(first: ArrayLike, second: ArrayLike) -> Finding:
@@ -215,11 +161,6 @@ def unbounded_survives(outcomes: ArrayLike) -> Finding:
     )
 
 
-def noise_breaks(attack: ArrayLike, noise: ArrayLike) -> Finding:
-    """Uniform noise breaks more than 0.01 of all that the attack of the same ε does not break, image by image."""
-    return _pair("noise_breaks", attack, noise)
-
-
 def small_n(n: int, seeds: int) -> Finding:
     """Fewer than 1,000 images or fewer than 3 seeds: a demonstration, not evidence."""
     raised = n < FEW_IMAGES or seeds < FEW_SEEDS
@@ -235,15 +176,6 @@ def _over_seeds(outcomes: ArrayLike) -> NDArray[np.float64]:
 
 def _mean(outcomes: ArrayLike) -> float:
     return float(np.asarray(outcomes, dtype=np.float64).mean())
-
-
-def _pair(flag: str, claimed: ArrayLike, stronger: ArrayLike) -> Finding:
-    """The check on one pair of outcomes [seeds, images]; ValueError where they are not of one shape."""
-    first, second = (np.atleast_2d(np.asarray(outcomes)) for outcomes in (claimed, stronger))
-    if first.shape != second.shape:
-        shapes = f"{list(first.shape)} and {list(second.shape)}"
-        raise ValueError(f"{flag} expects the outcomes of one set of seeds and images, got shapes {shapes}")
-    return compared(flag, first[None], second[None])[0]
 
 
 def _finding(

@@ -30,11 +30,6 @@ class Interval:
     #: p-value: probability of a gap at least this far from 0 where the true gap is 0; 1 where it was not computed.
     p: float = 1.0
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether 0 lies outside the interval."""
-        return self.lo > 0 or self.hi < 0
-
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a share of `successes` in `n` independent trials.

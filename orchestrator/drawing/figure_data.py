@@ -18,9 +18,8 @@ class Dot:
     """One point of a line."""
 
     epsilon: float
-    #: The epsilon as the grid wrote it, and as axes print it.
+    #: The epsilon as the grid wrote it.
     label: str
-    tick: str
     score: Interval
     #: The score of each seed; none in a figure of differences.
     by_seed: Mapping[int, float]
@@ -98,7 +97,6 @@ def _scores(curve: Curve, rings: Mapping[tuple[int, float], Sequence[str]]) -> S
         Dot(
             epsilon=point.epsilon,
             label=point.label,
-            tick=style.epsilon(point),
             score=point.score,
             by_seed=point.by_seed,
             flags=tuple(rings.get((curve.line, point.epsilon), ())),
@@ -113,7 +111,6 @@ def _differences(line: GapLine) -> Stroke:
         Dot(
             epsilon=gap_point.point.epsilon,
             label=gap_point.point.label,
-            tick=style.epsilon(gap_point.point),
             score=gap_point.gap,
             by_seed={},
             filled=gap_point.clear,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from orchestrator.drawing import style
 from orchestrator.drawing.panels import Spec, looks
-from orchestrator.results.evidence import AttackScore
+from orchestrator.results.judgements import AttackScore
 from signsym_core.verdict import Verdict
 
 #: Heights in pixels: of a model's row, and above and below all rows.

@@ -127,16 +127,3 @@ def method(score: Interval) -> str:
 def escape(text: str) -> str:
     """A name of the store, escaped for plotly's subset of HTML."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance of "#rrggbb", 0 .. 1. Source: WCAG 2.1."""
-    channels = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    """Contrast of two colours, 1 .. 21. Source: WCAG 2.1."""
-    dark, light = sorted((luminance(one), luminance(other)))
-    return (light + 0.05) / (dark + 0.05)

@@ -8,9 +8,11 @@ from typing import TypeVar
 from signsym_core.stats import Interval
 
 K = TypeVar("K")
+#: The chance of any false one.
+ALPHA = 0.05
 
 
-def holm(comparisons: Mapping[K, Interval], alpha: float = 0.05) -> set[K]:
+def holm(comparisons: Mapping[K, Interval]) -> set[K]:
     """Those of a family of m gaps that exclude zero after Holm's correction.
 
     Step down: in the order of their p, the k-th gap (from 0) holds while p < α / (m - k), which is while its interval
@@ -19,7 +21,7 @@ def holm(comparisons: Mapping[K, Interval], alpha: float = 0.05) -> set[K]:
     """
     held: set[K] = set()
     for key, gap in sorted(comparisons.items(), key=lambda pair: pair[1].p):
-        if gap.p >= alpha / (len(comparisons) - len(held)):
+        if gap.p >= ALPHA / (len(comparisons) - len(held)):
             break
         held.add(key)
     return held
