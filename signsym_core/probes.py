@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,36 +18,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from signsym_core import seeds
 from signsym_core.codes import signs
+from signsym_core.differences import (
+    BATCH,
+    Differences,
+    Loss,
+    as_numpy,
+    cosine_of,
+    length_of,
+    one_draw,
+    outputs_in_batches,
+)
 from signsym_core.frozen import frozen
-from signsym_core.gradientchecks import ALIGNED, wrong_direction, wrong_gradient
+from signsym_core.gradientchecks import ALIGNED
 from signsym_core.outputs import outputs_of, refuse_non_finite
 from signsym_core.rules.convert import converted, exact_gradient
 from signsym_core.rules.points import readouts, summed
 from signsym_core.tasks import TASKS, Task
 from signsym_core.validation import check_images, check_labels, check_module
 
-#: Half the distance of the two points of a finite difference, L∞ in [0, 1] pixels; and larger ones, up to a sixteenth,
-#: for a model that rounds its input.
+#: Half the distance of the two points of a finite difference, L∞ in [0, 1] pixels.
 STEP = 1e-3
-LARGER = (1 / 256, 1 / 128, 1 / 64, 1 / 32, 1 / 16)
 #: Outputs that differ by no more than this count as equal, as in AutoAttack: rounding is not randomness. The second is
 #: relative to the largest output, whose rounding is larger.
 JITTER, ROUNDING = 1e-4, 1e-5
 #: Additional forward passes of the same images that test whether outputs are random.
 REPEATS = 4
-#: Values of a pixel between 0 and 1 that are tried to detect a model that rounds its input: 8 bits have 256.
-VALUES = 1025
-#: Random directions of `Probe.direction`.
-DIRECTIONS = 4
-#: Images in one pass.
-BATCH = 64
-
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-#: (outputs [n, k], targets) to a loss [n] that a single image's attack would raise.
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,9 +102,9 @@ def measure(
     if not len(images):
         raise ValueError("a probe needs at least one image with a label, got none")
     with frozen(model):
-        outputs = _outputs(model, images)
+        outputs = outputs_in_batches(model, images)
         judge.check(outputs, labels)
-        repeats = [_outputs(model, images) for _ in range(REPEATS)]
+        repeats = [outputs_in_batches(model, images) for _ in range(REPEATS)]
         refuse_non_finite(torch.cat([outputs, *repeats]), what="images, each shown again")
         targets = signs(outputs) if judge.retrieves else labels
         loss: Loss = away_from_code if judge.retrieves else log_odds
@@ -115,15 +113,15 @@ def measure(
     double, x = _in_double(model, images)
     with frozen(double):
         gradient = _gradient(double, x, targets, loss)
-        repeat = _cosine(gradient, _gradient(double, x, targets, loss))
+        repeat = cosine_of(gradient, _gradient(double, x, targets, loss))
         efficiency = cosine = ratio = None
         if converted(double):
             exact = _gradient(double, x, targets, loss, exact_gradient)
-            efficiency = _numpy((exact * gradient.sign()).sum(1) / exact.abs().sum(1))
-            cosine, ratio = _numpy(_cosine(gradient, exact)), _numpy(_length(gradient) / _length(exact))
-        with _one_draw(x.device):
+            efficiency = as_numpy((exact * gradient.sign()).sum(1) / exact.abs().sum(1))
+            cosine, ratio = as_numpy(cosine_of(gradient, exact)), as_numpy(length_of(gradient) / length_of(exact))
+        with one_draw(x.device):
             gradient = _gradient(double, x, targets, loss)
-        differences = _Differences(double, x, targets, loss, gradient)
+        differences = Differences(double, x, targets, loss, gradient)
         # Where the exact gradient is known to have another direction, no step size can change the result.
         other = cosine is not None and not np.nanmedian(cosine) >= ALIGNED
         step, rho, direction = differences.first_fitting(step, only_this_step=other)
@@ -131,9 +129,9 @@ def measure(
     limit = JITTER + ROUNDING * outputs.abs().amax(dim=1)
     unsteady = torch.stack([(outputs - other).abs().amax(dim=1) for other in repeats]).amax(dim=0) > limit
     return Probe(
-        rho=_numpy(rho),
-        direction=_numpy(direction),
-        repeat=_numpy(repeat),
+        rho=as_numpy(rho),
+        direction=as_numpy(direction),
+        repeat=as_numpy(repeat),
         broken=(~finite | (attacked == 0).all(dim=1)).cpu().numpy(),
         unsteady=unsteady.cpu().numpy(),
         efficiency=efficiency,
@@ -162,111 +160,11 @@ def _in_double(model: nn.Module, images: Tensor) -> tuple[nn.Module, Tensor]:
     try:
         double, x = copy.deepcopy(model).double(), images.double()
         with frozen(double):
-            _outputs(double, x[:1])
+            outputs_in_batches(double, x[:1])
     except (RuntimeError, TypeError, ValueError):
         # It cannot be copied, or some of its layers always compute in single precision.
         return model, images
     return double, x
-
-
-@contextlib.contextmanager
-def _one_draw(device: torch.device) -> Iterator[None]:
-    """Inside the block torch's global random numbers are those of one seed; the previous state is restored after it."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(0)
-        yield
-
-
-@dataclasses.dataclass(frozen=True)
-class _Differences:
-    """Finite differences of a model's loss at images, compared with a gradient [n, pixels] of it."""
-
-    model: nn.Module
-    images: Tensor
-    targets: Tensor
-    loss: Loss
-    gradient: Tensor
-
-    def first_fitting(self, step: float, only_this_step: bool) -> tuple[float, Tensor, Tensor]:
-        """The first step at which ρ and the correlation are a gradient's, with both; `step` where there is none.
-
-        With `only_this_step` no other step is tried.
-        """
-        first = self._agreement(step, inside=False)
-        if only_this_step or _fits(*first):
-            return step, *first
-        for larger in (step, *self._quanta(step), *LARGER):
-            for inside in (True, False):
-                rho, direction = self._agreement(larger, inside)
-                if _fits(rho, direction):
-                    return larger, rho, direction
-        return step, *first
-
-    def _agreement(self, step: float, inside: bool) -> tuple[Tensor, Tensor]:
-        """ρ [n] and the correlation [n]; with `inside`, pixels that a step would move out of [0, 1] stay fixed.
-
-        A model may clip its input to [0, 1], where the difference of the two sides is half the slope.
-        """
-        x = self.images.flatten(1)
-        free = ((x >= step) & (x <= 1 - step)).to(x.dtype) if inside else torch.ones_like(x)
-        along = self.gradient.sign() * free
-        promised = (self.gradient * along).sum(dim=1)
-        # Where the gradient is 0 or NaN, ρ is 0: nothing is predicted, whatever the loss does.
-        kept = promised.isfinite() & (promised > 0)
-        slope = self._slope(along, step)
-        rho = torch.where(kept, slope / torch.where(kept, promised, torch.ones_like(promised)), 0.0)
-        generator = seeds.generator(0, "probe", device=x.device)
-        measured, expected = [], []
-        for _ in range(DIRECTIONS):
-            ups = torch.randint(2, x.shape, generator=generator, device=x.device).to(x.dtype) * 2 - 1
-            measured.append(self._slope(ups * free, step))
-            expected.append((self.gradient * ups * free).sum(dim=1))
-        return rho, _cosine(torch.stack(measured, dim=1), torch.stack(expected, dim=1))
-
-    def _slope(self, directions: Tensor, step: float) -> Tensor:
-        moved = step * directions.view_as(self.images)
-        sides = []
-        for images in (self.images + moved, self.images - moved):
-            with _one_draw(images.device):
-                sides.append(self.loss(_outputs(self.model, images), self.targets))
-        return (sides[0] - sides[1]) / (2 * step)
-
-    def _quanta(self, step: float) -> tuple[float, ...]:
-        """The quantum of a model that rounds its input, and twice that; empty where it is finer than `step`.
-
-        One pixel takes `VALUES` values, and the outputs of such a model change in as many jumps as it has levels.
-        """
-        pixel = int(torch.nan_to_num(self.gradient[0]).abs().argmax())
-        images = self.images[:1].flatten(1).repeat(VALUES, 1)
-        images[:, pixel] = torch.linspace(0, 1, VALUES, dtype=images.dtype, device=images.device)
-        with _one_draw(images.device):
-            outputs = _outputs(self.model, images.view(-1, *self.images.shape[1:]))
-        change = (outputs[1:] - outputs[:-1]).abs().amax(dim=1)
-        # Ignoring the rounding of the model's arithmetic, which differs between positions of a batch.
-        jumps = int((change > 1e-3 * change.max()).sum()) if change.max() > 0 else 0
-        quantum = 1 / jumps if jumps else 0.0
-        return (quantum, 2 * quantum) if step <= quantum <= 0.25 else ()
-
-
-def _fits(rho: Tensor, direction: Tensor) -> bool:
-    """Whether the checks of a backward pass accept these values as a gradient's."""
-    checks = (wrong_gradient(_numpy(rho)), wrong_direction(_numpy(direction)))
-    return not any(finding.raised for finding in checks)
-
-
-def _cosine(one: Tensor, other: Tensor) -> Tensor:
-    # Normalised first, since the product of two lengths may overflow. NaN for a vector of zeros.
-    return (one / _length(one).unsqueeze(1) * (other / _length(other).unsqueeze(1))).sum(dim=1)
-
-
-def _length(vectors: Tensor) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1)
-    return lengths
-
-
-def _outputs(model: nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([outputs_of(model, batch) for batch in images.split(BATCH)])
 
 
 def _gradient(
@@ -290,8 +188,3 @@ def _gradient(
                 gradient = torch.zeros_like(variable)
         gradients.append(gradient.flatten(1))
     return torch.cat(gradients)
-
-
-def _numpy(values: Tensor) -> Array:
-    array: Array = values.detach().double().cpu().numpy()
-    return array

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.commands.verdict import show_missing, show_raised
-from orchestrator.results.evidence import SETTING, AttackScore, Judgement, ModelEvidence
+from orchestrator.results.judgements import SETTING, AttackScore, Judgement, ModelEvidence
 from orchestrator.results.labels import words
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store.store import Store, StoreError, open_store

@@ -15,7 +15,7 @@ import yaml
 
 import signsym_core as ss
 from orchestrator.jobs.setting import Setting
-from orchestrator.results.evidence import ModelEvidence
+from orchestrator.results.judgements import ModelEvidence
 from orchestrator.store.store import Store
 from signsym_core.masking import GREY
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,21 +14,17 @@ from ray.tune.search import Searcher
 from orchestrator.engine import cluster, connection, deaths
 from orchestrator.engine.frontier import Cause, Frontier
 from orchestrator.engine.progress import Watcher
+from orchestrator.engine.room import Bundle, Room
 from orchestrator.jobs.job import Job
 from orchestrator.plan.packing import Packing
 from orchestrator.store import merged
 from orchestrator.store.claims import Claims
 from orchestrator.store.store import Store
 
-#: Seconds between two reads of the cluster's resources, and of the claims of other sweeps.
-LOOK_AT_CLUSTER, LOOK_AT_CLAIMS = 5.0, 2.0
-#: Most jobs for which an autoscaler is asked to provide nodes at once.
-DEMAND = 1000
+#: Seconds between two reads of the claims of other sweeps.
+LOOK_AT_CLAIMS = 2.0
 #: Seconds of work for each slot that are claimed in advance, and at most this many jobs.
 AHEAD, MOST_AHEAD = 2.0, 32
-
-#: The resources that a trial requests of one node: Ray's names and amounts.
-Bundle = tuple[tuple[str, float], ...]
 
 
 class Feed(Searcher):
@@ -51,7 +46,7 @@ class Feed(Searcher):
         #: inside Ray's callbacks may be swallowed there.
         self.stopped = stopped
         self.frontier, self.packing, self.claims, self.store = frontier, packing, claims, store
-        self.watchers, self.autoscaled = watchers, autoscaled
+        self.watchers, self.room = watchers, Room(frontier, packing, autoscaled)
         #: Takes the row of the store's failures of each job that failed for good.
         self.on_failure = on_failure
         #: The job of each live trial, and the resources that it requests.
@@ -65,18 +60,14 @@ class Feed(Searcher):
         self.lost = False
         self.store_error: str | None = None
         self._reports: dict[str, dict[str, Any]] = {}
-        self._nodes: list[dict[str, float]] = []
-        self._room: dict[Bundle, int] = {}
-        self._slots = 1
-        self._looked_at_cluster = self._looked_at_claims = float("-inf")
+        self._looked_at_claims = float("-inf")
 
     def __enter__(self) -> Feed:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.autoscaled and not self.lost:
-            # The nodes that were requested may be released.
-            cluster.request([])
+        if not self.lost:
+            self.room.release()
 
     # Calls from Tune
 
@@ -84,14 +75,14 @@ class Feed(Searcher):
         self._stop_if_requested()
         if self.lost or self.store_error is not None or self.frontier.exhausted:
             return Searcher.FINISHED
-        self._look_at_cluster()
+        self.room.look()
         # A trial that does not fit would wait for a slot while more important jobs become ready.
-        if sum(1 / self._fits(bundle) for bundle in self.bundle_of.values()) > 1 - 1e-9:
+        if self.room.full(self.bundle_of.values()):
             return None
         job = self._next()
         if job is None:
             return Searcher.FINISHED if self.frontier.exhausted else None
-        bundle = self._bundle(job)
+        bundle = self.room.bundle(job)
         self.job_of[trial_id] = job.key
         self.bundle_of[trial_id] = tuple(bundle.items())
         need = job.resources
@@ -176,11 +167,11 @@ class Feed(Searcher):
     def _next(self) -> Job | None:
         """Claim and return the next job that is not done; None where no job is ready."""
         self._look_at_claims()
-        while (job := self.frontier.next(time.monotonic(), self._slots)) is not None:
+        while (job := self.frontier.next(time.monotonic(), self.room.slots)) is not None:
             if self.claims.holds(job.key):
                 return job
             # Short jobs are claimed in batches; a long job singly, so that another sweep can claim the next one.
-            in_advance = int(AHEAD * self._slots / max(self.frontier.estimates[job.key], 0.01))
+            in_advance = int(AHEAD * self.room.slots / max(self.frontier.estimates[job.key], 0.01))
             keys = [job.key, *self.frontier.ahead(min(in_advance, MOST_AHEAD))]
             claimed = self.claims.take(keys)
             for key in keys:
@@ -232,25 +223,3 @@ class Feed(Searcher):
         self._looked_at_claims = time.monotonic()
         for key in self._settle(self.frontier.claimed - self.claims.claimed_elsewhere()):
             self.frontier.released(key)
-
-    def _look_at_cluster(self) -> None:
-        """Read the nodes of the cluster, and tell its autoscaler which jobs can start."""
-        if time.monotonic() - self._looked_at_cluster < LOOK_AT_CLUSTER:
-            return
-        self._looked_at_cluster = time.monotonic()
-        self._nodes = cluster.nodes()
-        self._room.clear()
-        bundles = [self._bundle(job) for job in itertools.islice(self.frontier.startable(), DEMAND)]
-        self._slots = max([1, *(self._fits(bundle) for bundle in {tuple(bundle.items()) for bundle in bundles})])
-        if self.autoscaled:
-            cluster.request(bundles)
-
-    def _fits(self, bundle: Bundle) -> int:
-        """How many such trials fit on the present nodes at once; at least 1, since a missing node may still join."""
-        if bundle not in self._room:
-            self._room[bundle] = max(1, cluster.fits(self._nodes, dict(bundle)))
-        return self._room[bundle]
-
-    def _bundle(self, job: Job) -> dict[str, float]:
-        share = self.packing.share(job, self.frontier.halvings(job.key))
-        return cluster.bundle(share, job.resources.cpu, job.resources.accelerator_type)

@@ -9,7 +9,7 @@ from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Figure, Matrix, MatrixCell, State, Table, Value
 from orchestrator.drawing.model_figure import ModelRow, model_figure
 from orchestrator.pages.context import PageContext
-from orchestrator.results.evidence import AttackScore, ModelEvidence, score_of
+from orchestrator.results.judgements import AttackScore, ModelEvidence, score_of
 from orchestrator.results.labels import score_name
 from orchestrator.results.members import SPIKING
 from signsym_core.evidence import Evidence

@@ -215,7 +215,7 @@ def test_what_is_not_on_any_node_yet_is_still_asked_for(made, monkeypatch):
     asked = []
     monkeypatch.setattr(cluster, "request", asked.append)
     feed = made(job("a", gpu=1), job("b", gpu=1, accelerator_type="H200"), job("c", "a"))
-    feed.autoscaled = True
+    feed.room.autoscaled = True
     with feed:
         feed.suggest("t1")
         # What waits for another job needs no room yet.
@@ -229,7 +229,7 @@ def test_nodes_that_join_get_trials_while_the_first_still_waits(made, monkeypatc
     assert feed.suggest("t0") is not None
     assert feed.suggest("t1") is None
     monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 4.0}, dict(NODE), dict(NODE), dict(NODE)])
-    feed._looked_at_cluster = float("-inf")
+    feed.room._looked = float("-inf")
     assert [feed.suggest(f"t{at}") is not None for at in range(1, 5)] == [True, True, False, False]
 
 
