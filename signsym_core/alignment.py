@@ -23,6 +23,8 @@ from signsym_core.tasks import Objective
 LEAST, SHARE = 2, 1000
 #: Entries of a gradient or a matrix that are looked at together.
 PIECE = 1 << 16
+#: The cosine from which on an angle is not taken from it: 0.003 degrees.
+CLOSE = 1 - 1e-9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,18 +74,25 @@ def _beside_weights(model: nn.Module) -> dict[str, tuple[float, float]]:
         if matrix is weight:
             measured[name] = (0.0, 1.0)
             continue
-        b_norm, w_norm = (float(torch.linalg.vector_norm(each, dtype=torch.float64)) for each in (matrix, weight))
+        b_square, product, w_square = _products(matrix, weight)
+        b_norm, w_norm = math.sqrt(b_square), math.sqrt(w_square)
         if not (b_norm and w_norm):
             measured[name] = (math.nan, b_norm / w_norm if w_norm else math.nan)
             continue
-        difference = total = torch.zeros((), dtype=torch.float64, device=weight.device)
-        for few_b, few_w in _pieces(matrix, weight):
-            b, w = few_b / b_norm, few_w / w_norm
-            difference, total = difference + (b - w).square().sum().double(), total + (b + w).square().sum().double()
-        # 2 atan(|b - w| / |b + w|), which is exact for small angles, where the cosine is not.
-        angle = math.degrees(2 * math.atan2(math.sqrt(float(difference)), math.sqrt(float(total))))
+        cosine = product / b_norm / w_norm
+        # The cosine of a tiny angle has lost it.
+        angle = math.degrees(math.acos(max(-1.0, cosine))) if cosine < CLOSE else _tiny(matrix, b_norm, weight, w_norm)
         measured[name] = (angle, b_norm / w_norm)
     return measured
+
+
+def _tiny(matrix: Tensor, b_norm: float, weight: Tensor, w_norm: float) -> float:
+    """The angle in degrees, exact where it is small: 2 atan(|b - w| / |b + w|) of b = B / |B| and w = W / |W|."""
+    difference = total = torch.zeros((), dtype=torch.float64, device=weight.device)
+    for few_b, few_w in _pieces(matrix, weight):
+        b, w = few_b.double() / b_norm, few_w.double() / w_norm
+        difference, total = difference + (b - w).square().sum(), total + (b + w).square().sum()
+    return math.degrees(2 * math.atan2(math.sqrt(float(difference)), math.sqrt(float(total))))
 
 
 def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor) -> list[LayerAlignment]:
@@ -133,23 +142,21 @@ def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labe
 
 @contextlib.contextmanager
 def _replaceable(model: nn.Module) -> Iterator[Callable[[], None] | None]:
-    """Inside the block forward passes keep copies of B, which the given function overwrites with W; None under BP."""
+    """Inside the block forward passes keep B in tensors to which the given function gives W instead; None under BP."""
     layers = [layer for _, layer in converted(model) if not layer.plain]
     before = [layer.state.stand_in for layer in layers]
     with torch.no_grad():
-        # Layers that share a weight and its state share the copy.
-        copies = [
-            torch.empty_like(layer.weight).copy_(layer.state.peek(layer.weight, layer.training)) for layer in layers
-        ]
+        # A tensor of its own for what the pass keeps, but the numbers of B.
+        views = [layer.state.peek(layer.weight, layer.training).detach() for layer in layers]
 
     def put_weights() -> None:
-        for layer, copy in zip(layers, copies, strict=True):
+        for layer, view in zip(layers, views, strict=True):
             # Through `data`: autograd would refuse a saved tensor that has changed, and here it is meant to.
-            copy.data.copy_(layer.weight.detach())
+            view.data = layer.weight.detach()
 
     try:
-        for layer, copy in zip(layers, copies, strict=True):
-            layer.state.stand_in = copy
+        for layer, view in zip(layers, views, strict=True):
+            layer.state.stand_in = view
         yield put_weights if layers else None
     finally:
         for layer, matrix in zip(layers, before, strict=True):
@@ -174,13 +181,11 @@ def _of_step(
 
 
 def _row(name: str, gradient: Tensor, exact: Tensor) -> LayerAlignment:
-    products = torch.zeros(2, 2, dtype=torch.float64, device=gradient.device)
+    # In double: the squares of a feedback gradient of an unscaled rule leave float32.
+    square, product, square_bp = _products(gradient, exact)
     same = torch.zeros((), dtype=torch.int64, device=gradient.device)
-    for pair in _pieces(gradient, exact):
-        # In double: the squares of a feedback gradient of an unscaled rule leave float32.
-        both = torch.stack(pair).double()
-        products, same = products + both @ both.T, same + (pair[0].sign() == pair[1].sign()).count_nonzero()
-    (square, product), (_, square_bp) = products.tolist()
+    for few, few_bp in _pieces(gradient, exact):
+        same = same + (few.sign() == few_bp.sign()).count_nonzero()
     norm, norm_bp = math.sqrt(square), math.sqrt(square_bp)
     # NaN where an entry is not finite, which `min` and `max` would hide.
     cosine = product / norm / norm_bp if norm and norm_bp else math.nan
@@ -191,6 +196,17 @@ def _row(name: str, gradient: Tensor, exact: Tensor) -> LayerAlignment:
         cosine=cosine if math.isnan(cosine) else min(1.0, max(-1.0, cosine)),
         sign_agreement=int(same) / gradient.numel(),
     )
+
+
+def _products(one: Tensor, other: Tensor) -> tuple[float, float, float]:
+    """<a, a>, <a, b> and <b, b> in double precision; one transfer from a GPU."""
+    sums = torch.zeros(3, dtype=torch.float64, device=one.device)
+    for few, few_other in _pieces(one, other):
+        # Of vectors: as a product of matrices it takes several times as long.
+        a, b = few.double(), few_other.double()
+        sums = sums + torch.stack((a.dot(a), a.dot(b), b.dot(b)))
+    square, product, square_other = sums.tolist()
+    return square, product, square_other
 
 
 def _pieces(one: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
