@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import Tensor
-
-from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.signsteps import SignSteps
 
 
@@ -23,9 +20,6 @@ class BIM(SignSteps):
 
     steps: int = 10
     random_start: bool = False
-
-    def direction(self, problem: Problem, current: Tensor) -> Tensor:
-        return problem.gradient(current)
 
     def usual_step(self) -> float:
         return 0.2

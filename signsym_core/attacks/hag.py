@@ -77,7 +77,7 @@ class HAG(SignSteps):
 
     def cost(self, epsilons: int, clean: bool) -> Cost:
         # The loss compares with the clean outputs.
-        return super().cost(epsilons, clean=True)
+        return Attack.cost(self, epsilons, clean=True)
 
 
 #: tanh's slope over ten equal parts of the iterations.

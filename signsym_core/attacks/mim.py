@@ -6,7 +6,6 @@ import dataclasses
 
 from torch import Tensor
 
-from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.signsteps import SignSteps
 from signsym_core.registry import require
 
@@ -31,9 +30,6 @@ class MIM(SignSteps):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.momentum >= 0, "momentum", "a number, at least 0", self.momentum)
-
-    def direction(self, problem: Problem, current: Tensor) -> Tensor:
-        return problem.gradient(current)
 
     def accumulated(self, total: Tensor | None, direction: Tensor) -> Tensor:
         norms = direction.abs().flatten(1).sum(dim=1).view(-1, *[1] * (direction.ndim - 1))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import Tensor
-
-from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.signsteps import SignSteps
 
 
@@ -23,6 +20,3 @@ class PGD(SignSteps):
     name = "pgd"
     label = "PGD"
     citation = "Madry et al. 2018, Towards deep learning models resistant to adversarial attacks, arXiv 1706.06083"
-
-    def direction(self, problem: Problem, current: Tensor) -> Tensor:
-        return problem.gradient(current)

@@ -150,8 +150,11 @@ class Problem:
         return self._results[key]
 
     def gradient(self, images: Tensor) -> Tensor:
-        """The gradient of the task's attack loss at `images`, one for each image of the block."""
-        return self.gradient_of(self._attack_loss, images)
+        """The gradient of the task's attack loss at `images`, one for each image of the block.
+
+        At the clean images themselves it is `clean_gradient`, which all epsilons share.
+        """
+        return self.clean_gradient if images is self.images else self.gradient_of(self._attack_loss, images)
 
     def gradient_of(self, loss: Loss, images: Tensor) -> Tensor:
         """The gradient of the attack's `loss` at `images`, one for each image of the block."""

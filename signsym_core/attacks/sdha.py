@@ -85,7 +85,7 @@ class SDHA(SignSteps):
 
     def cost(self, epsilons: int, clean: bool) -> Cost:
         # The loss is scaled by the clean outputs.
-        return super().cost(epsilons, clean=True)
+        return Attack.cost(self, epsilons, clean=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from abc import abstractmethod
 
 from torch import Tensor
 
 from signsym_core.attacks.ball import projected
-from signsym_core.attacks.base import Attack
+from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import require
 
@@ -19,7 +18,7 @@ class SignSteps(Attack):
 
     The step α is `step_size` (in pixels of [0, 1]) or `relative_step` · ε; by default 2.5 · ε / `steps`, Madry's
     rule of thumb, where a member has no other. The random start is drawn once and scaled by each epsilon, so a result
-    never depends on the other epsilons of the call.
+    never depends on the other epsilons of the call. Without it all epsilons share the first gradient.
     """
 
     tags = frozenset({"white-box", "linf", "random"})
@@ -37,9 +36,9 @@ class SignSteps(Attack):
         both = self.step_size is not None and self.relative_step is not None
         require(not both, "relative_step", "null where step_size is given", self.relative_step)
 
-    @abstractmethod
     def direction(self, problem: Problem, current: Tensor) -> Tensor:
-        """d(x): the direction to follow from `current`; only its signs count."""
+        """d(x): the direction to follow from `current`; only its signs count. Here the gradient of the task's loss."""
+        return problem.gradient(current)
 
     def accumulated(self, total: Tensor | None, direction: Tensor) -> Tensor:
         """What to follow, after the steps that `total` comes from (None before the first) and this direction."""
@@ -65,6 +64,12 @@ class SignSteps(Attack):
 
     def steps_taken(self) -> int:
         return self.steps
+
+    def cost(self, epsilons: int, clean: bool) -> Cost:
+        if self.random_start or not epsilons:
+            return super().cost(epsilons, clean)
+        # The first gradient, at the clean images, serves every epsilon and has their outputs too.
+        return Cost(forwards=epsilons, gradients=1 + epsilons * (self.steps - 1))
 
     def step(self, epsilon: float) -> float:
         if self.step_size is not None:
