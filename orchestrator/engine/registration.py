@@ -1,4 +1,4 @@
-"""Lets a local Ray's node register however long that takes, as on a machine that is busy with other work.
+"""Starts a local Ray with what a sweep needs, and waits for its node however busy the machine is.
 
 Two waits of Ray are constants. Its node gives its agents, two Python programs that take three seconds of CPU to start,
 15 seconds to say their ports and then ends itself (ray-project/ray issue 65983): here the ports are chosen and said
@@ -22,6 +22,8 @@ from orchestrator.engine import watch
 
 #: Seconds after which a node that has not registered is given up, though its process lives.
 LONGEST = 600.0
+#: Programs of Ray's that nothing here uses, a second of CPU each: they resize clusters, and pass workers' output on.
+UNUSED = {"no_monitor": True, "include_log_monitor": False}
 #: The ports of a node's agents that `ray.init` does not let choose.
 PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
@@ -54,7 +56,7 @@ def awaited(mark: str, folder: str) -> Iterator[int]:
             time.sleep(0.1)
 
     services.get_node = patient
-    module.RayParams = functools.partial(params, **ports)
+    module.RayParams = functools.partial(params, **ports, **UNUSED)
     try:
         yield export
     finally:
