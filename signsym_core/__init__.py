@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from signsym_core.codes import Gallery as Gallery
     from signsym_core.codes import encode as encode
     from signsym_core.datasets import DATASETS as DATASETS
-    from signsym_core.evaluate import Outcome as Outcome
     from signsym_core.evaluate import attack as attack
     from signsym_core.finetune import FineTune as FineTune
     from signsym_core.finetune import fine_tune as fine_tune
+    from signsym_core.outcome import Outcome as Outcome
     from signsym_core.retrieval import mean_average_precision as mean_average_precision
     from signsym_core.rules import RULES as RULES
     from signsym_core.rules.convert import convert as convert
@@ -33,12 +33,13 @@ __version__ = "0.1.0"
 #: The module of each public name.
 _HOMES = {
     **dict.fromkeys(("ATTACKS", "GRADIENTS"), "attacks"),
-    **dict.fromkeys(("Outcome", "attack"), "evaluate"),
     **dict.fromkeys(("FineTune", "fine_tune"), "finetune"),
     **dict.fromkeys(("Codes", "Gallery", "encode"), "codes"),
     **dict.fromkeys(("convert", "exact_gradient", "feedback", "revert"), "rules.convert"),
     **{
+        "attack": "evaluate",
         "audit": "auditing",
+        "Outcome": "outcome",
         "mean_average_precision": "retrieval",
         "BACKBONES": "backbones",
         "DATASETS": "datasets",

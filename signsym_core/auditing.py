@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from signsym_core import gradientchecks, validation
 from signsym_core.attacks import ATTACKS, Attack
 from signsym_core.attacks.passes import NoGradientWarning
-from signsym_core.evaluate import Outcome
 from signsym_core.evaluate import attack as run_attack
 from signsym_core.evidence import Evidence, Run
 from signsym_core.finding import Finding
 from signsym_core.masking import GREY
+from signsym_core.outcome import Outcome
 from signsym_core.outputs import outputs_of
 from signsym_core.probes import Probe, measure
 from signsym_core.rules.convert import converted

@@ -36,6 +36,16 @@ class Block:
         return Block(**here)
 
 
+def joined(blocks: Sequence[Block]) -> dict[str, Any]:
+    """The fields of `Block` for the images of all blocks, one after the other; None where no block has any."""
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(Block):
+        tensors = [tensor for block in blocks if (tensor := getattr(block, field.name)) is not None]
+        # [n], or [epsilons, n] and [epsilons, kept, ...].
+        fields[field.name] = torch.cat(tensors, dim=min(1, tensors[0].ndim - 1)) if tensors else None
+    return fields
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Proposal:
     """Images within the ball, and for each the number of non-finite gradient entries (int64), on the device."""

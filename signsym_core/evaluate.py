@@ -6,8 +6,6 @@ the attack's norm, which is L∞ for most.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -18,18 +16,18 @@ from torch import Tensor, nn
 from signsym_core import seeds
 from signsym_core.arithmetic import arithmetic
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
-from signsym_core.attacks.ball import Norm
 from signsym_core.attacks.ball import within_ball as within_ball
 from signsym_core.attacks.finite import Tally
 from signsym_core.attacks.gradients import Exact
 from signsym_core.attacks.passes import Passes
 from signsym_core.attacks.problem import Problem
 from signsym_core.backbones.lif import refuse_slope_without_spikes, surrogate_slope
-from signsym_core.block import run_block
+from signsym_core.block import joined, run_block
 from signsym_core.codes import Gallery
 from signsym_core.datasets.batches import Prepared
 from signsym_core.frozen import frozen
 from signsym_core.health import refuse_broken
+from signsym_core.outcome import Outcome
 from signsym_core.outputs import NonFiniteOutputError, outputs_of, refuse_non_finite
 from signsym_core.registry import UnknownNameError, unknown
 from signsym_core.rules.convert import refuse_bypassed
@@ -42,63 +40,6 @@ BLOCK = 256
 
 class WeakAttackWarning(UserWarning):
     """An attack whose steps cannot reach the border of the ball: its robust accuracy says little."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What an attack did to each image, on the CPU."""
-
-    epsilons: tuple[float, ...]
-    #: The norm that the epsilons are radii of.
-    norm: Norm
-    #: float64 [e, n], 0 .. 1: how well the model handles the adversarial image; in classification 1 or 0.
-    scores: Tensor
-    #: float32 [e, n]: the largest change of a pixel that was made.
-    linf: Tensor
-    #: float64 [e, n]: the size of the change in the attack's norm.
-    sizes: Tensor
-    #: int64 [e, n]: how often the model was asked about the image; None for an attack that does not count.
-    queries: Tensor | None
-    #: float64 [n]: size of the smallest perturbation that was found, in the attack's norm, for an attack that looks for
-    #: it: 0 where the clean image is lost already, infinity where none was found.
-    distances: Tensor | None
-    #: bool [n]: the loss had no gradient at all at the clean image; None where the attack did not ask for one.
-    zero_gradient: Tensor | None
-    #: int64 [e, n]: how many entries of the image's gradient were NaN or infinite and so taken for 0: of the worst one
-    #: of all gradients that the attack followed. What an attack proposes and is NaN counts too. None where no gradient
-    #: was asked for.
-    nonfinite_gradient: Tensor | None
-    #: int64 [e, n]: the class that the model sees.
-    predictions: Tensor
-    #: float [e, kept, channels, height, width]: the first adversarial images, as many as were asked for.
-    adversarial: Tensor
-    #: Calls of the model, forward and backward.
-    forwards: int
-    backwards: int
-    #: The same in images.
-    images_forward: int
-    images_backward: int
-
-    @property
-    def robust(self) -> Tensor:
-        """bool [e, n]: the model still handles the adversarial image rightly; in retrieval, at all."""
-        return self.scores > 0
-
-    @property
-    def accuracy(self) -> list[float]:
-        """The task's metric for each epsilon: the share of images still handled rightly, or mAP."""
-        return [float(row.mean()) for row in self.scores]
-
-    @property
-    def reach(self) -> list[float]:
-        """Mean size of the change over epsilon, for each epsilon: 1 is the border of the ball; NaN at epsilon 0."""
-        means = self.sizes.mean(dim=1).tolist()
-        return [mean / epsilon if epsilon else math.nan for mean, epsilon in zip(means, self.epsilons, strict=True)]
-
-    @property
-    def failed_starts(self) -> int | None:
-        """Images that no perturbation was found for, which count as not broken; None where the attack seeks none."""
-        return None if self.distances is None else int(self.distances.isinf().sum())
 
 
 def attack(
@@ -224,22 +165,14 @@ def attack(
                     _refuse_on_clean_images(shown_to, images, dtype, problem.micro_batch, who)
                 raise
             followed |= tally.followed
-    zero = [block.zero_gradient for block in blocks if block.zero_gradient is not None]
-    nonfinite = torch.cat([block.nonfinite_gradient for block in blocks], dim=1)
-    queries = [block.queries for block in blocks if block.queries is not None]
-    distances = [block.distances for block in blocks if block.distances is not None]
+    results = joined(blocks)
+    results["adversarial"] = results["adversarial"].to(dtype)
+    if not followed and not results["nonfinite_gradient"].any():
+        results["nonfinite_gradient"] = None
     return Outcome(
         epsilons=radius,
         norm=chosen.norm,
-        scores=torch.cat([block.scores for block in blocks], dim=1),
-        linf=torch.cat([block.linf for block in blocks], dim=1),
-        sizes=torch.cat([block.sizes for block in blocks], dim=1),
-        queries=torch.cat(queries, dim=1) if queries else None,
-        distances=torch.cat(distances) if distances else None,
-        zero_gradient=torch.cat(zero) if zero else None,
-        nonfinite_gradient=nonfinite if followed or nonfinite.any() else None,
-        predictions=torch.cat([block.predictions for block in blocks], dim=1),
-        adversarial=torch.cat([block.adversarial for block in blocks], dim=1).to(dtype),
+        **results,
         forwards=passes.forwards,
         backwards=passes.backwards,
         images_forward=passes.images_forward,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.drawing.alignment_figures import gradient_angle, layer_figure, survival_figure
 from orchestrator.drawing.blocks import Block, Column, Figure, Table, Value, Words
+from orchestrator.pages.columns import score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.angles import AnglePanel, angle_panels
 from orchestrator.results.line import Line
@@ -44,20 +45,21 @@ def layers(context: PageContext, row: int) -> list[Block]:
     if not rows:
         return []
     title = f"How near the rule is to backpropagation, layer by layer (seed {index.seed[row]})"
-    if all(each["angle"] == 0 for each in rows):
+    if all(layer["angle"] == 0 for layer in rows):
         return [Words(title=title, sentences=["B is W in every layer and epoch: these are BP's gradients."])]
     table_rows: list[Mapping[str, Value]] = [
-        {**{column.key: each.get(column.key) for column in _LAYERS}, "gradient": gradient_angle(each["cosine"])}
-        for each in rows
+        {**{column.key: layer.get(column.key) for column in _LAYERS}, "gradient": gradient_angle(layer["cosine"])}
+        for layer in rows
     ]
     note = "Degrees, white is 0: the angle of B to W, and that of the rule's gradient of the weights to BP's, on a few "
     note += "images of each epoch's last step but one. No angle where no matrix stands for W."
-    columns = [column for column in _LAYERS if any(each[column.key] is not None for each in table_rows)]
+    epochs = len({layer["epoch"] for layer in rows})
+    columns = [column for column in _LAYERS if any(table_row[column.key] is not None for table_row in table_rows)]
     return [
         Figure(
             name="alignment",
             title=title,
-            described=f"{title}, over {len({each['epoch'] for each in rows})} epochs. The table below has the numbers.",
+            described=f"{title}, over {epochs} epochs. The table below has the numbers.",
             figure=layer_figure(rows),
             table=Table(
                 name="alignment", title="The same numbers as a table", columns=columns, rows=table_rows, note=note
@@ -112,12 +114,8 @@ def _rows(panel: AnglePanel) -> list[Mapping[str, Value]]:
             "panel": panel.title,
             "rule": style.label(member.curve.rule_label),
             "angle": round(member.angle, 2),
-            "feedback": member.point.score.value,
-            "lo": member.point.score.lo,
-            "hi": member.point.score.hi,
+            **score_of(member.point.score, "feedback"),
             "exact": None if member.exact is None else member.exact.score.value,
-            "images": member.point.score.n,
-            "seeds": member.point.score.seeds,
             "cell": member.point.cell,
         }
         for member in sorted(panel.members, key=lambda member: member.angle)

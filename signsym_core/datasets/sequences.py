@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -72,6 +73,30 @@ class Sequences(DataSource):
         pool = torch.arange(train + test)
         chosen = self.choose(self.names(), labels, {"train": pool[:train], "test": pool[train:]})
         return self.assemble(self.names(), chosen, lambda positions: one_hot(symbols[positions], self.symbols))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfLength(Sequences):
+    """A task whose number of time steps is its only parameter."""
+
+    #: The fewest steps.
+    shortest: ClassVar[int]
+
+    #: L, the time steps of a sequence.
+    length: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = self.shortest <= self.length <= 1000
+        require(known, "length", f"a whole number in {self.shortest} .. 1000", self.length)
+
+    @property
+    def steps(self) -> int:
+        return self.length
+
+    @property
+    def stream(self) -> tuple[int, ...]:
+        return (self.length,)
 
 
 def one_hot(symbols: Tensor, count: int) -> Tensor:
