@@ -7,26 +7,18 @@ the store are left out, so resuming, extending and retrying a grid are one opera
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Set
-from pathlib import Path
 from typing import Any
 
-from orchestrator.gridfile.cells import AttackChoice, Grid, ModelAttacks, ModelChoice, Pretrain, Weights
+from orchestrator.gridfile.cells import AttackChoice, Grid, ModelAttacks, ModelChoice
 from orchestrator.jobs import keys
-from orchestrator.jobs.job import Job, Point, Stage
+from orchestrator.jobs.job import Job, Point
 from orchestrator.plan import cost
-from signsym_core import seal
+from orchestrator.plan.trainings import Trainings, before
 from signsym_core.attacks import GRADIENTS
 from signsym_core.datasets import DataSource
-from signsym_core.registry import Member, identity
 from signsym_core.rules.bp import BP
 from signsym_core.tasks import Task
-from signsym_core.tasks.classification import Classification
-
-
-class PlanError(ValueError):
-    """A valid grid that cannot be run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,12 +66,11 @@ class _Planner:
         self._shared: dict[tuple[Point, ...], tuple[Point, ...]] = {}
         #: Data sets that a job of the plan decodes.
         self._decoded: set[DataSource] = set()
-        #: What keys hold of each object of the grid, which is one for all models that have it.
-        self._identities: dict[int, tuple[object, dict[str, Any]]] = {}
+        self._trainings = Trainings()
 
     def add(self, request: ModelAttacks) -> None:
         model = request.model
-        finetune = self._trained("finetune", model, request.origins[0])
+        finetune = self._trainings.job("finetune", model, request.origins[0])
         self.finetunes.add(finetune.key)
         twin: Job | None = None
         attacks: dict[str, _MissingAttack] = {}
@@ -90,10 +81,10 @@ class _Planner:
             computed = choice.gradient if source is None else source.computed(model.rule)
             version = keys.attack_semantics(choice.attack.name)
             spec: dict[str, Any] = {"kind": "attack", "semantics": version, "model": finetune.key}
-            spec |= {"attack": self._described(choice.attack), "gradient": computed, "images": choice.images}
+            spec |= {"attack": self._trainings.described(choice.attack), "gradient": computed, "images": choice.images}
             spec |= {"seed": model.seed} | _score(model.task)
             if computed in GRADIENTS and GRADIENTS[computed].twin:
-                twin = twin or self._trained("finetune", dataclasses.replace(model, rule=BP()), origin)
+                twin = twin or self._trainings.job("finetune", dataclasses.replace(model, rule=BP()), origin)
                 spec |= {"surrogate": twin.key}
             base = keys.canonical(spec)
             cell_key = keys.cell_keys(base)
@@ -118,9 +109,9 @@ class _Planner:
         """Add a fine-tune and the trainings before it, unless they are done or planned already."""
         if training.key in self.done_models or training.key in self.jobs:
             return
-        before = _before(model)
-        if before is not None:
-            self._need(self._trained(*before, training.experiment), before[1])
+        earlier = before(model)
+        if earlier is not None:
+            self._need(self._trainings.job(*earlier, training.experiment), earlier[1])
         self.jobs[training.key] = dataclasses.replace(training, loading=self._loading(model))
 
     def _loading(self, model: ModelChoice) -> float:
@@ -153,63 +144,6 @@ class _Planner:
             experiment=attack.experiment,
         )
 
-    def _trained(self, kind: Stage, model: ModelChoice, experiment: int) -> Job:
-        """The job that trains `model`: a fine-tune, or a pre-training, whose keys lack what it lacked once."""
-        weights, parent = self._weights(model)
-        # A weights file is identified by its content, not by its path.
-        content = None if weights is None else {name: value for name, value in weights.items() if name != "file"}
-        spec: dict[str, Any] = {"kind": kind, "semantics": keys.SEMANTICS[kind]}
-        spec |= {name: self._described(getattr(model, name)) for name in ("dataset", "backbone")}
-        spec |= {"task": self._learned(model.task), "seed": model.seed, "finetune": self._identity(model.finetune)}
-        rule = "" if kind == "pretrain" and model.rule == BP() else f"{model.rule.name} "
-        spec |= {"rule": self._described(model.rule)} if rule else {}
-        spec |= {"weights": weights} if kind == "finetune" or weights is not None else {}
-        resources, precision = model.resources.of(kind), model.finetune.precision
-        seconds = cost.training(model.task, model.backbone, model.dataset, model.finetune, cost.device_of(resources))
-        return Job(
-            key=keys.key(spec | ({"weights": content} if "weights" in spec else {})),
-            kind=kind,
-            parents=() if parent is None else (parent,),
-            spec=spec,
-            resources=resources,
-            title=f"{kind} {rule}{model.backbone.name} {model.dataset.name} seed {model.seed}",
-            group=(kind, model.backbone.name, model.dataset.name),
-            default_seconds=seconds / cost.gpu_fraction(resources),
-            pace=cost.pace("training", resources, precision, model.backbone.name, model.rule.name),
-            memory=cost.training_memory(model.backbone, model.dataset, model.finetune, resources),
-            experiment=experiment,
-        )
-
-    def _weights(self, model: ModelChoice) -> tuple[dict[str, Any] | None, str | None]:
-        """The description of the weights for a key, and the key of the job that trains them."""
-        before = _before(model)
-        if before is not None:
-            parent = self._trained(*before, 0).key
-            return {"pretrain": parent} | ({"head": "keep"} if before[0] == "finetune" else {}), parent
-        if isinstance(model.weights, Weights):
-            if model.weights.published:
-                return {"published": model.weights.source}, None
-            path = Path(model.weights.source).expanduser().resolve()
-            return {"file": str(path), "sha256": _digest(path, model.weights.where)}, None
-        return None, None
-
-    def _learned(self, task: Task) -> dict[str, Any]:
-        """The task as a fine-tune depends on it: without the parameters that only decide a score."""
-        described = self._described(task)
-        kept = {name: value for name, value in described["parameters"].items() if name not in task.scoring}
-        return {"name": task.name, "parameters": kept}
-
-    def _described(self, member: Member) -> dict[str, Any]:
-        """`keys.described`."""
-        return {"name": member.name, "parameters": self._identity(member)}
-
-    def _identity(self, settings: object) -> dict[str, Any]:
-        """`identity`, computed once for each object."""
-        if id(settings) not in self._identities:
-            # The object is kept, so that no other one gets its number.
-            self._identities[id(settings)] = settings, identity(settings)
-        return self._identities[id(settings)][1]
-
 
 def _score(task: Task) -> dict[str, Any]:
     """The parameters of the task that only decide a score, for an attack's key; empty where there are none."""
@@ -225,31 +159,3 @@ class _MissingAttack:
     experiment: int
     cells: list[str] = dataclasses.field(default_factory=list)
     points: list[Point] = dataclasses.field(default_factory=list)
-
-
-def _before(model: ModelChoice) -> tuple[Stage, ModelChoice] | None:
-    """What is trained before `model`, and as which kind of job; None where nothing is."""
-    before = model.weights
-    if not isinstance(before, Pretrain):
-        return None
-    seed = model.seed if before.seed is None else before.seed
-    settings: dict[str, Any] = {"dataset": before.dataset, "rule": before.rule, "seed": seed, "weights": before.weights}
-    settings |= {"finetune": before.settings}
-    if before.head == "keep":
-        # The same job as that of the row that attacks it.
-        return "finetune", dataclasses.replace(model, **settings)
-    # Whatever the fine-tune's task, a body is pre-trained on classification.
-    return "pretrain", dataclasses.replace(model, task=Classification(), **settings)
-
-
-def _digest(path: Path, where: str) -> str:
-    place = f"{where}: " if where else ""
-    try:
-        data = path.read_bytes()
-        seal.check(data)
-        return hashlib.sha256(data).hexdigest()
-    except seal.DamagedError as error:
-        raise PlanError(f"{place}weights file {path} is {error}; copy or export it anew") from None
-    except OSError as error:
-        expected = "name a file that exists, one of torchvision's published weights in capitals, or null"
-        raise PlanError(f"{place}weights file {path} cannot be read ({error.strerror}); {expected}") from None

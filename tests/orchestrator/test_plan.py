@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from orchestrator.gridfile.grid import load
 from orchestrator.jobs import keys
-from orchestrator.plan.compile import PlanError, compile_plan
+from orchestrator.plan.compile import compile_plan
+from orchestrator.plan.trainings import PlanError
 
 TEXT = """
 name: small
