@@ -17,8 +17,8 @@ from orchestrator.store import merged, tables
 from orchestrator.store.leftovers import remove_leftovers
 from orchestrator.store.store import Store, StoreError
 
-#: Exit statuses: every cell has a result; some failed; the request was wrong; interrupted.
-COMPLETE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+#: Exit statuses: every cell has a result; some failed; interrupted. A wrong request is 2.
+COMPLETE, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console) -> int:

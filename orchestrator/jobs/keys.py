@@ -43,11 +43,6 @@ def described(member: Member) -> dict[str, Any]:
     return {"name": member.name, "parameters": identity(member)}
 
 
-def cell_key(base: str, gradient: str, epsilon: float) -> str:
-    """The key of one cell: `base` is the canonical JSON of its attack on its model."""
-    return cell_keys(base)(gradient, epsilon)
-
-
 def cells(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, float, str]]:
     """The cells of an attack job's spec: each cell's key, gradient, epsilon and the epsilon's label."""
     find = cell_keys(canonical({name: value for name, value in spec.items() if name != "points"}))
@@ -56,7 +51,7 @@ def cells(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, float, str]]:
 
 
 def cell_keys(base: str) -> Callable[[str, float], str]:
-    """`cell_key` for many cells of one attack on one model, which is hashed once."""
+    """From gradient and epsilon to a cell's key; `base`, hashed once, is the canonical JSON of attack and model."""
     base_digest = hashlib.sha256(f"{base}|".encode())
 
     def key(gradient: str, epsilon: float) -> str:

@@ -153,12 +153,6 @@ class LRA(StepRule):
         return torch.nan_to_num(2 * self.alpha * (1 / before.square() - 1 / (before * size)), 0.0, 0.0, 0.0)
 
 
-def omega(delta: Tensor, weight: Tensor, h: Tensor) -> Tensor:
-    """Ω = (|δ W ⊙ tanh'(h)| / |δ| - 1)², norms over the batch."""
-    ratio: Tensor = (delta @ weight * (1 - torch.tanh(h).square())).norm() / delta.norm()
-    return (ratio - 1).square()
-
-
 def _loss_and_delta(objective: Objective, outputs: Tensor, labels: Tensor, *, learn: bool) -> tuple[Tensor, Tensor]:
     """The task's loss and its gradient by the outputs; with `learn` the objective's parameters get theirs."""
     with torch.enable_grad():
