@@ -88,8 +88,8 @@ def run_block(
         labels, task, gallery = problem.labels[where], problem.task, problem.gallery
         problem.check(outputs)
         problem.tally.refuse()
-        result.scores[row, where] = task.score(outputs, labels, gallery)
-        result.predictions[row, where] = task.predict(outputs, gallery)
+        result.scores[row, where] = task.score(outputs, labels, gallery).to(device)
+        result.predictions[row, where] = task.predict(outputs, gallery).to(device)
         if proposal.nonfinite is not None:
             result.nonfinite_gradient[row, where] = proposal.nonfinite
         change = images - problem.images[where]
@@ -118,11 +118,11 @@ def run_block(
         if reported is not None:
             if result.queries is None:
                 result.queries = torch.zeros(shape, dtype=torch.int64, device=device)
-            result.queries[row, where] = reported.queries
+            result.queries[row, where] = reported.queries.to(device)
         if reported is not None and reported.distances is not None:
             if result.distances is None:
                 result.distances = torch.zeros(count, dtype=torch.float64, device=device)
-            result.distances[where] = reported.distances
+            result.distances[where] = reported.distances.to(device)
         return Proposal(images=images, nonfinite=tally.entries[subset.numbers])
 
     alive = torch.ones(count, dtype=torch.bool, device=device)
