@@ -13,6 +13,9 @@ sweep: $(VENV)/.installed
 	$(BIN)/signsym report $(STORAGE) --out $(STORAGE)/report
 	@echo "to filter, compare and doubt: $(BIN)/signsym explore $(STORAGE)"
 
+# Tests start hundreds of processes, each of which would compile the same files where the environment forbids to keep them.
+test test-fast: export PYTHONDONTWRITEBYTECODE =
+
 # More processes than two cores: those that sweep spend much of their time waiting for Ray.
 test: $(VENV)/.installed-test browser machines
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder

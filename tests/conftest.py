@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -19,6 +20,14 @@ STARTING = {"chromium", "bucket", "run"}
 
 #: The files that take minutes, most of them waiting, in the order in which they are begun: before everything else.
 LONGEST = ("test_sweep.py", "test_two_nodes.py", "test_slurm.py", "test_scheduling.py", "test_ssh.py")
+
+
+# Until all tests are collected nothing is garbage, and to look through it again and again takes seconds.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.enable()
 
 
 def pytest_configure():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jsonschema
@@ -25,8 +26,6 @@ from signsym_core.registry import build, require
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKEN = sorted((Path(__file__).parent / "broken_grids").glob("*.yaml"))
-SCHEMA = grid_schema()
-VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 #: Broken grids whose shape is right: their fault is a cell, a model or a value that two places make together.
 BEYOND_SHAPE = {
@@ -53,6 +52,11 @@ BEYOND_SHAPE = {
 }
 
 
+@functools.cache
+def validator():
+    return jsonschema.Draft202012Validator(grid_schema())
+
+
 def plain(path):
     """A grid file as an editor has it; None where it is no YAML of the kind that grids are."""
     try:
@@ -63,7 +67,7 @@ def plain(path):
 
 @pytest.mark.slow
 def test_the_schema_is_one_and_the_file_is_what_the_command_prints(capsys):
-    VALIDATOR.check_schema(SCHEMA)
+    validator().check_schema(validator().schema)
     assert main(["schema"]) == 0
     assert capsys.readouterr().out == (ROOT / "docs/grid.schema.json").read_text(), (
         "signsym schema > docs/grid.schema.json"
@@ -72,7 +76,7 @@ def test_the_schema_is_one_and_the_file_is_what_the_command_prints(capsys):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "grids").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_grid_is_valid_and_names_the_schema(path):
-    VALIDATOR.validate(plain(path))
+    validator().validate(plain(path))
     first = path.read_text().partition("\n")[0]
     named = first.removeprefix("# yaml-language-server: $schema=")
     assert (path.parent / named).resolve() == ROOT / "docs/grid.schema.json"
@@ -82,7 +86,7 @@ def test_a_shipped_grid_is_valid_and_names_the_schema(path):
 def test_a_broken_grid_is_refused_where_its_fault_is_one_of_shape(path):
     grid = plain(path)
     if grid is not None:
-        assert VALIDATOR.is_valid(grid) == (path.stem in BEYOND_SHAPE)
+        assert validator().is_valid(grid) == (path.stem in BEYOND_SHAPE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,7 +175,7 @@ def test_resources_are_those_that_jobs_have():
 )
 def test_values_in_an_experiment(tmp_path, change, valid):
     path = written(tmp_path, {**BASE, "experiments": [{**BASE["experiments"][0], **change}]})
-    assert VALIDATOR.is_valid(plain(path)) is valid
+    assert validator().is_valid(plain(path)) is valid
     if valid:
         load(path)
     else:
