@@ -5,6 +5,7 @@ from signsym_core.backbones.base import Backbone as Backbone
 from signsym_core.backbones.base import Model as Model
 from signsym_core.backbones.convnext_tiny import ConvNeXtTiny
 from signsym_core.backbones.lstm import LSTM
+from signsym_core.backbones.mlp import MLP
 from signsym_core.backbones.mnm import MNM
 from signsym_core.backbones.resnet18 import ResNet18
 from signsym_core.backbones.resnet50 import ResNet50
@@ -17,5 +18,5 @@ from signsym_core.registry import Registry
 
 #: Every backbone: those of the paper in the order of its tables, then others, small ones last.
 BACKBONES: Registry[Backbone] = Registry(
-    "backbone", [AlexNet, VGG16, ResNet18, ResNet50, ConvNeXtTiny, ViTB16, SmallCNN, SNN, RNN, LSTM, MNM]
+    "backbone", [AlexNet, VGG16, ResNet18, ResNet50, ConvNeXtTiny, ViTB16, SmallCNN, MLP, SNN, RNN, LSTM, MNM]
 )

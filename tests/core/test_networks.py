@@ -32,6 +32,28 @@ def gradients(model, images, labels=None):
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
+# A perceptron
+
+
+def test_a_perceptron_is_two_matrices_and_feedback_alignment_sends_b_through_the_second():
+    model = built("mlp", size=6, side=6, hidden=9)
+    images, labels = torch.rand(5, 1, 6, 6, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 3, 0])
+    hidden, head = model.network.hidden, model.network.head
+    x = (images.flatten(1) - 0.5) / 0.5
+    z = torch.sigmoid(x @ hidden.weight.t() + hidden.bias)
+    outputs = z @ head.weight.t() + head.bias
+    assert torch.allclose(model(images), outputs, atol=1e-6)
+    ss.convert(model, "fa", seed=1)
+    e = (outputs.softmax(1) - F.one_hot(labels, 4)) / 5
+    delta = (e @ ss.feedback(model)["network.head"]) * z * (1 - z)
+    assert torch.allclose(gradients(model, images, labels)["network.hidden.weight"], delta.t() @ x, atol=1e-6)
+
+
+def test_a_perceptron_averages_images_of_another_size():
+    model, images = built("mlp", size=8, side=4, hidden=3), torch.rand(2, 1, 8, 8)
+    assert torch.allclose(model(images), model(F.avg_pool2d(images, 2)), atol=1e-6)
+
+
 # Spikes
 
 
@@ -317,6 +339,7 @@ def test_a_fine_tune_goes_on_with_the_numbers_of_an_undisturbed_one(name):
         ("snn", {"beta": 1.5}, "'beta' expects"),
         ("snn", {"slope": 0}, "'slope' expects"),
         ("rnn", {"hidden": 0}, "'hidden' expects"),
+        ("mlp", {"side": 1}, "'side' expects"),
         ("mnm", {"layers": 0}, "'layers' expects"),
         ("mnm", {"consistency": -1}, "'consistency' expects"),
     ],

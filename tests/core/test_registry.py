@@ -128,7 +128,7 @@ def test_the_families_have_their_members_in_the_order_of_tables(family):
             ],
             "backbone": [
                 *("alexnet", "vgg16", "resnet18", "resnet50", "convnext_tiny", "vit_b_16", "smallcnn"),
-                *("snn", "rnn", "lstm", "mnm"),
+                *("mlp", "snn", "rnn", "lstm", "mnm"),
             ],
             "data set": [
                 *("digits", "cifar10", "coco", "nuswide", "imagenet", "imagenet100", "imagefolder", "lists"),
