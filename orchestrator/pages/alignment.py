@@ -70,7 +70,7 @@ def layers(context: PageContext, row: int) -> list[Block]:
 
 def survival(context: PageContext, lines: Sequence[Line], epsilon: float, label: str) -> list[Block]:
     """Whether what survives along the own feedback grows with the angle of B to W; nothing without FEW models."""
-    panels = angle_panels(context.query, lines, epsilon, context.data.alignment.angles())
+    panels = angle_panels(context.query, lines, epsilon, context.data.alignment)
     if not panels:
         return []
     shown, title = panels[:MOST], f"What survives along the own feedback, by the angle of B to W, at ε = {label}"

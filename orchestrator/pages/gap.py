@@ -47,7 +47,7 @@ def page(context: PageContext) -> Page:
     twins = {other.number: other for line in shown if (other := twin(line)) is not None}
     context.curves([*shown, *twins.values()])
     gaps = gap_lines(context.query, shown, view.minus)
-    by_angle = survival(context, lines, epsilon, label)
+    by_angle = survival(context, _beside(context, shown), epsilon, label)
     if not gaps:
         return context.finished("Gap", [_nothing(view.minus), *by_angle])
     title = f"Is a rule more robust than BP at ε = {label}?"
@@ -96,6 +96,13 @@ def _compared(context: PageContext, lines: Sequence[Line]) -> list[Line]:
     # By position and not by name: there may be 100,000.
     with_bp = {line.panel for line in index.chosen(rule=("bp",))}
     return [line for line in lines if line.rule != "bp" and line.panel in with_bp]
+
+
+def _beside(context: PageContext, shown: Sequence[Line]) -> list[Line]:
+    """The lines of the filter in the panels of `shown`: these, and their counterparts."""
+    panels, rules = context.snapshot.index.panels, context.view.rule
+    names = dict.fromkeys(line.panel for line in shown)
+    return [line for name in names for line in panels[name] if not rules or line.rule in rules]
 
 
 def _over_epsilon(facets: Facets, gaps: Sequence[GapLine], view: PageView) -> Figure:

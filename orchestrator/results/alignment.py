@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from orchestrator.store import merged
-from orchestrator.store.alignment import alignment_folder, iter_trainings
+from orchestrator.store.alignment import alignment_folder, iter_trainings, may_have
 from orchestrator.store.files import Files
 
 
@@ -33,24 +33,26 @@ class Alignment:
         folder = alignment_folder(self._store)
         return [row for table in iter_trainings(folder, [job]) for row in table.to_pylist()]
 
-    def angles(self) -> Mapping[str, float]:
-        """The angle of B to W in degrees after the last epoch, mean over layers, for each training that has one.
+    def angles(self, jobs: Collection[str]) -> Mapping[str, float]:
+        """The angle of B to W in degrees after the last epoch, mean over layers, of those trainings that have one.
 
         Layers without a matrix that stands for W are left out.
         """
         with self._lock:
             for _ in range(merged.LOOKS):
-                names = self._folder.names()
+                present = self._folder.names()
+                # What is gone was merged, and may come again with other rows.
+                self._angles = {name: self._angles[name] for name in present if name in self._angles}
+                names = [name for name in present if may_have(self._store, name, jobs)]
                 self._folder.vanished.clear()
                 for batch in self._folder.batches(name for name in names if name not in self._angles):
                     self._angles |= {name: _last(table) for name, table in self._folder.read(batch).items()}
                 if not self._folder.vanished:
                     break
-            self._angles = {name: self._angles[name] for name in names if name in self._angles}
             # A training's own file counts more than a merged one: see `store.alignment`.
-            order = sorted(self._angles, key=lambda name: not merged.is_merged(name))
+            order = sorted(set(names) & set(self._angles), key=lambda name: not merged.is_merged(name))
             by_job = {job: angle for name in order for job, angle in self._angles[name].items()}
-        return {job: angle for job, angle in by_job.items() if angle is not None}
+        return {job: angle for job in jobs if (angle := by_job.get(job)) is not None}
 
 
 def _last(table: pa.Table) -> dict[str, float | None]:

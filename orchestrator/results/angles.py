@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from orchestrator.results.alignment import Alignment
 from orchestrator.results.curve import Curve, Point
 from orchestrator.results.line import Line
 from orchestrator.results.query import Query
@@ -49,34 +50,36 @@ class AnglePanel:
         return rank_correlation([member.angle for member in self.members], scores)
 
 
-def angle_panels(query: Query, lines: Sequence[Line], epsilon: float, angles: Mapping[str, float]) -> list[AnglePanel]:
+def angle_panels(query: Query, lines: Sequence[Line], epsilon: float, alignment: Alignment) -> list[AnglePanel]:
     """The attacks along the own feedback among `lines`, at an epsilon, that FEW models or more with an angle have.
 
-    `angles` are those of trainings, by key. A model counts where each seed of its point has one.
+    A model counts where each seed of its point has an angle.
     """
-    by_panel: dict[tuple[str, ...], list[Line]] = {}
-    for line in lines:
-        if line.gradient == "feedback" and line.attack != "none":
-            by_panel.setdefault(line.panel, []).append(line)
-    panels = []
-    for panel_lines in by_panel.values():
-        members = [member for line in panel_lines if (member := _survivor(query, line, epsilon, angles)) is not None]
-        if len(members) >= FEW:
-            curve = members[0].curve
-            panels.append(AnglePanel(title=f"{curve.title} / {curve.attack_label}", members=tuple(members)))
-    return panels
+    along = [line for line in lines if line.gradient == "feedback" and line.attack != "none"]
+    jobs = {
+        line.number: [str(query.index.value("finetune_job", row)) for row in query.rows_by_seed(line, epsilon).values()]
+        for line in along
+    }
+    angles = alignment.angles({job for of_line in jobs.values() for job in of_line})
+    by_panel: dict[tuple[str, ...], list[Survivor]] = {}
+    for line in along:
+        known = [angles[job] for job in jobs[line.number] if job in angles]
+        if known and len(known) == len(jobs[line.number]):
+            members = by_panel.setdefault(line.panel, [])
+            survivor = _survivor(query, line, epsilon, sum(known) / len(known))
+            members += [] if survivor is None else [survivor]
+    return [
+        AnglePanel(title=f"{members[0].curve.title} / {members[0].curve.attack_label}", members=tuple(members))
+        for members in by_panel.values()
+        if len(members) >= FEW
+    ]
 
 
-def _survivor(query: Query, line: Line, epsilon: float, angles: Mapping[str, float]) -> Survivor | None:
-    rows = query.rows_by_seed(line, epsilon)
-    of_seeds = [angles.get(str(query.index.value("finetune_job", row))) for row in rows.values()]
-    known = [angle for angle in of_seeds if angle is not None]
-    if not known or len(known) < len(of_seeds):
-        return None
+def _survivor(query: Query, line: Line, epsilon: float, angle: float) -> Survivor | None:
     curve = next(iter(query.curves([line])), None)
     point = None if curve is None else curve.point(epsilon)
     if curve is None or point is None:
         return None
     twin = query.exact(line)
     exact = next((other.point(epsilon) for other in query.curves([] if twin is None else [twin])), None)
-    return Survivor(curve=curve, point=point, exact=exact, angle=sum(known) / len(known))
+    return Survivor(curve=curve, point=point, exact=exact, angle=angle)

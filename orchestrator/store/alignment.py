@@ -29,7 +29,9 @@ def iter_trainings(folder: Folder, only: Collection[str] | None = None) -> Itera
     read: set[str] = set()
     known: set[str] = set()
     for _ in range(merged.LOOKS):
-        names = [name for name in folder.names() if name not in read and _may_have(folder.store, name, only)]
+        names = [
+            name for name in folder.names() if name not in read and (only is None or may_have(folder.store, name, only))
+        ]
         read.update(names)
         folder.vanished.clear()
         for batch in folder.batches(sorted(names, key=lambda name: (merged.is_merged(name), name))):
@@ -45,11 +47,10 @@ def iter_trainings(folder: Folder, only: Collection[str] | None = None) -> Itera
             return
 
 
-def _may_have(store: Files, name: str, only: Collection[str] | None) -> bool:
-    if only is None or name in only:
-        return True
-    if not merged.is_merged(name):
-        return False
-    jobs = merged.jobs_of(store, name)
+def may_have(store: Files, name: str, jobs: Collection[str]) -> bool:
+    """Whether the file of this name may have rows of one of the trainings `jobs`."""
+    if name in jobs or not merged.is_merged(name):
+        return name in jobs
+    of_file = merged.jobs_of(store, name)
     # A merged file whose list is not written yet may have any training.
-    return not jobs or not jobs.isdisjoint(only)
+    return not of_file or not of_file.isdisjoint(jobs)
