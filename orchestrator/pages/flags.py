@@ -8,7 +8,8 @@ from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Page, State, Table, Value, Words
 from orchestrator.drawing.facets import portion
 from orchestrator.pages.context import PageContext
-from orchestrator.results.flags import CHECKS, LineFinding
+from orchestrator.results.flags import CHECKS
+from orchestrator.results.judgements import LineFinding
 from orchestrator.results.labels import gradient
 from orchestrator.results.line import Line
 from orchestrator.results.view import format_view

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from orchestrator.results.curve import Curve
 from orchestrator.results.evidence import Models
+from orchestrator.results.judgements import LineFinding
 from orchestrator.results.line import Line
 from signsym_core.checks import CHECKS as ALL_CHECKS
 from signsym_core.checks import MODEL
-from signsym_core.finding import Finding
 
 #: The checks that need only outcomes, with what each needs. Checks of the model belong to the audit alone.
 CHECKS = {check.flag: check.needs for check in ALL_CHECKS if check.needs != MODEL}
 _FLAGS = {check.id: check.flag for check in ALL_CHECKS}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LineFinding:
-    """A finding at an epsilon; None where it is about the whole line."""
-
-    finding: Finding
-    epsilon: float | None = None
 
 
 class Flags:
@@ -44,7 +35,7 @@ class Flags:
         for number, line in new.items():
             for judgement in judged[line.model]:
                 for name, members in judgement.findings.items():
-                    here = [LineFinding(finding=f, epsilon=e) for place, e, f in members if place in (None, number)]
+                    here = [line_finding for line_finding in members if line_finding.line in (None, number)]
                     if here:
                         by_line[number].setdefault(_FLAGS[name], []).extend(here)
         self._findings |= by_line

@@ -35,6 +35,15 @@ class AttackScore:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LineFinding:
+    """A finding on a line, by its number, at an epsilon; None where it is about the model, or about the whole line."""
+
+    line: int | None
+    epsilon: float | None
+    finding: Finding
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Judgement:
     """One model in numbers: a row of the table rule | clean | own feedback | exact gradient | verdict."""
 
@@ -50,8 +59,8 @@ class Judgement:
     exact: AttackScore | None
     #: Its `kind` and its `words`.
     verdict: Verdict
-    #: The findings of each check, by its id, with the number of the line in question; None where it is the model.
-    findings: Mapping[str, Sequence[tuple[int | None, float | None, Finding]]]
+    #: The findings of each check, by its id.
+    findings: Mapping[str, Sequence[LineFinding]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,12 +97,13 @@ class ModelEvidence:
             exact=score_of(exact),
             verdict=judge(evidence, findings_by_check),
             findings={
-                name: [
-                    (None if f.run is None else self.lines[_named(f.run)].number, f.epsilon, f.finding) for f in members
-                ]
+                name: [LineFinding(line=self._line(f.run), epsilon=f.epsilon, finding=f.finding) for f in members]
                 for name, members in findings_by_check.items()
             },
         )
+
+    def _line(self, run: Run | None) -> int | None:
+        return None if run is None else self.lines[_named(run)].number
 
 
 def score_of(run: Run | None) -> AttackScore | None:
