@@ -192,7 +192,8 @@ class LiveStore:
         if self.snapshot.index.known:
             return
         try:
-            members.learn()
+            if not members.learn():
+                return
         except ValueError as error:
             self._unknown_members["SIGNSYM_EXTENSIONS"] = str(error)
         with self._lock:

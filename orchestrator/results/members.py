@@ -6,6 +6,8 @@ source text; user-defined members are read from the registries, in the backgroun
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 
 from orchestrator.results.declared import declared
@@ -17,7 +19,7 @@ DEFAULT_K = {str(task["name"]): task["k"] for task in declared("tasks/__init__.p
 SPIKING = frozenset(str(kind["name"]) for kind in declared("backbones/__init__.py", "BACKBONES") if kind.get("spiking"))
 
 _labels: dict[str, dict[str, str]] = {
-    "rule": {str(rule["name"]): str(rule.get("label", "")) for rule in declared("rules/__init__.py", "RULES")},
+    "rule": {str(rule["name"]): str(rule.get("label", "")) for rule in declared("rules/__init__.py", "SHIPPED")},
     "attack": {str(attack["name"]): str(attack["name"]) for attack in declared("attacks/__init__.py", "ATTACKS")},
     "gradient": {str(kind["name"]): str(kind["name"]) for kind in declared("attacks/gradients.py", "GRADIENTS")},
 }
@@ -41,8 +43,14 @@ def knows(family: str, name: str) -> bool:
     return name in _ranks[family] or (family, name) == ("gradient", "none") or (family == "attack" and ":" in name)
 
 
-def learn() -> None:
-    """Read the registries, which imports torch and the modules of SIGNSYM_EXTENSIONS. Raises ExtensionError."""
+def learn() -> bool:
+    """Read the registries, which imports torch and the modules of SIGNSYM_EXTENSIONS. Raises ExtensionError.
+
+    False, and nothing is imported, where they say no more than their source: without such modules, in a process that
+    does not use the registries.
+    """
+    if not os.environ.get("SIGNSYM_EXTENSIONS") and "signsym_core.rules" not in sys.modules:
+        return False
     from signsym_core.attacks import ATTACKS, GRADIENTS
     from signsym_core.rules import RULES
 
@@ -55,3 +63,4 @@ def learn() -> None:
         for family, labels in registered.items():
             _labels[family] = labels
             _ranks[family] = {name: rank for rank, name in enumerate(labels)}
+    return True

@@ -24,5 +24,6 @@ from signsym_core.rules.whole import StepRule as StepRule
 from signsym_core.rules.wm import WeightMirror
 
 # In the order of tables and legends.
-for _rule in (BP, FA, USF, FRSF, BRSF, KP, WeightMirror, LowRank, SymmetricAlignment, DFA, Local, Pepita, LRA, Mixed):
+SHIPPED = (BP, FA, USF, FRSF, BRSF, KP, WeightMirror, LowRank, SymmetricAlignment, DFA, Local, Pepita, LRA, Mixed)
+for _rule in SHIPPED:
     RULES.register(_rule)

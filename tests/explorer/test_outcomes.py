@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,12 +17,13 @@ from stores import block, fill, keep_grid, page
 
 from orchestrator.drawing.blocks import Figure
 from orchestrator.explorer import precompute
-from orchestrator.results import members, outcome_file, outcomes
+from orchestrator.results import outcome_file, outcomes
 from orchestrator.results.declared import declared
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
 from orchestrator.store.folder import Folder
 from signsym_core.attacks import ATTACKS, GRADIENTS
+from signsym_core.backbones import BACKBONES
 from signsym_core.rules import RULES
 from signsym_core.stats import gap, interval
 from signsym_core.tasks import TASKS
@@ -133,10 +137,22 @@ def test_a_cell_that_two_sweeps_computed_counts_once_and_the_first_one_does(tmp_
 
 
 def test_what_is_known_of_names_without_torch_is_what_the_registries_say():
-    shipped = {family: list(known) for family, known in members._labels.items()}
-    assert shipped == {"rule": RULES.names, "attack": ATTACKS.names, "gradient": list(GRADIENTS)}
-    assert members._labels["rule"] == {rule.name: rule.label for rule in RULES}
-    assert {t.name: t().k for t in TASKS if "k" in t.__dataclass_fields__} == members.DEFAULT_K
+    # In a fresh process: what one test has read of the registries, this one has too.
+    code = (
+        "import json, sys; from orchestrator.results import members\n"
+        "print(json.dumps([members._labels, members.DEFAULT_K, sorted(members.SPIKING), 'torch' in sys.modules]))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
+    labels, default_k, spiking, torch_imported = json.loads(printed)
+    assert {family: list(known) for family, known in labels.items()} == {
+        "rule": RULES.names,
+        "attack": ATTACKS.names,
+        "gradient": list(GRADIENTS),
+    }
+    assert labels["rule"] == {rule.name: rule.label for rule in RULES}
+    assert default_k == {t.name: t().k for t in TASKS if "k" in t.__dataclass_fields__}
+    assert spiking == [backbone.name for backbone in BACKBONES if backbone.spiking]
+    assert not torch_imported
 
 
 def test_what_is_computed_ahead_is_what_pages_show(tmp_path):
