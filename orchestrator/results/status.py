@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Literal
 
@@ -11,6 +12,7 @@ from orchestrator.gridfile.stored import grid_names
 from orchestrator.results.planned_cells import PlannedCells, planned_cells, planned_jobs
 from orchestrator.results.rerun import one_cell
 from orchestrator.store import tables
+from orchestrator.store.apart import apart
 from orchestrator.store.claims import alive
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
@@ -98,16 +100,21 @@ class StatusReader:
         self._skipped: dict[str, str] = {}
 
     def plan(self) -> None:
-        """Plan the grids that are not planned yet. The first time this takes seconds, to import torch.
+        """Plan the grids that are not planned yet, which takes seconds where torch has to be imported.
 
         A grid that this version cannot read is reported and does not hide the others.
         """
-        for name in self._names():
-            if name not in self._grids:
-                try:
-                    self._grids[name] = planned_cells(name, planned_jobs(self.store, name))
-                except (ValueError, OSError) as error:
-                    self._skipped[f"grids/{name}.yaml"] = reason_of(error)
+        names = [name for name in self._names() if name not in self._grids]
+        if "torch" in sys.modules or self.store.folder is None:
+            grids, skipped = _planned(self.store.uri, names)
+        elif names:
+            # A server without torch stays so: it has half the memory, and answers while another process imports it.
+            with apart(_planned, self.store.uri, names) as result:
+                grids, skipped = result()
+        else:
+            return
+        self._grids |= grids
+        self._skipped |= skipped
 
     def status(self) -> Status:
         """The status now, with the cells of the grids that were planned."""
@@ -131,3 +138,16 @@ class StatusReader:
 
     def _names(self) -> list[str]:
         return [name for name in grid_names(self.store) if f"grids/{name}.yaml" not in self._skipped]
+
+
+def _planned(uri: str, names: Sequence[str]) -> tuple[dict[str, Sequence[PlannedCells]], dict[str, str]]:
+    """The planned cells of grids by their names, and why some cannot be read, by their path below the store."""
+    store = Store(uri)
+    grids: dict[str, Sequence[PlannedCells]] = {}
+    skipped: dict[str, str] = {}
+    for name in names:
+        try:
+            grids[name] = planned_cells(name, planned_jobs(store, name))
+        except (ValueError, OSError) as error:
+            skipped[f"grids/{name}.yaml"] = reason_of(error)
+    return grids, skipped

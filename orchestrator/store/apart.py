@@ -31,7 +31,8 @@ def apart(function: Callable[..., R], *arguments: object) -> Iterator[Callable[[
     # A pipe instead of a pool: a pool's locks need /dev/shm, which not every container has.
     fresh = multiprocessing.get_context("spawn")
     receiver, sender = fresh.Pipe(duplex=False)
-    process = fresh.Process(target=_call, args=(sender, function, *arguments))
+    # A daemon: a program that ends meanwhile does not wait for it.
+    process = fresh.Process(target=_call, args=(sender, function, *arguments), daemon=True)
     process.start()
     sender.close()
 
