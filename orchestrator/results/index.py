@@ -253,7 +253,7 @@ class Index:
             where = f"rule {line.rule}, attack {line.attack}, gradient {line.gradient}, "
             where += f"seed {seed[twice[0]]}, epsilon {epsilon[twice[0]]:g}"
             raise AmbiguousCurveError(
-                f"two results for {where} (jobs {jobs}): they differ in a setting that is not shown, or in the version of "
-                f"signsym that computed them; use another --storage for the new ones, or remove the older job's files "
-                f"from results/ and outcomes/"
+                f"two results for {where} (jobs {jobs}): they differ in a setting that is not shown, or in the version "
+                f"of signsym that computed them; use another --storage for the new ones, or remove the older job's "
+                f"files from results/ and outcomes/"
             )
