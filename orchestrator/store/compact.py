@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,7 +23,7 @@ import pyarrow.compute as pc
 from orchestrator.store import alignment, merge_alignment, merged, tables
 from orchestrator.store.arrays import single
 from orchestrator.store.claims import Claims
-from orchestrator.store.folder import THREADS, Folder
+from orchestrator.store.folder import Folder
 from orchestrator.store.leftovers import remove_leftovers
 from orchestrator.store.store import Store, StoreError, sealed_table
 from orchestrator.store.trusted import expected, misfit, places, tally
@@ -143,7 +141,7 @@ def _remove_temporary(store: Store) -> int:
         for folder in (*SCHEMAS, alignment.FOLDER, merged.FOLDER)
         for entry in store.entries(folder)
     ]
-    return _remove(store, [path for path in paths if _TEMPORARY.fullmatch(path.rpartition("/")[2])])
+    return merged.remove(store, [path for path in paths if _TEMPORARY.fullmatch(path.rpartition("/")[2])])
 
 
 def _finish_killed(store: Store, folders: Mapping[str, Folder]) -> int:
@@ -153,9 +151,9 @@ def _finish_killed(store: Store, folders: Mapping[str, Folder]) -> int:
     if results <= names["outcomes"]:
         # Merged files whose results never came. They are kept where results lack outcomes, which may be among them.
         unfinished = {folder: filter(merged.is_merged, names[folder] - results) for folder in ("outcomes", "examples")}
-        removed += _remove(store, [_path(folder, name) for folder, few in unfinished.items() for name in few])
+        removed += merged.remove(store, [_path(folder, name) for folder, few in unfinished.items() for name in few])
     of_alignment = {_stem(name) for name in store.names(alignment.FOLDER, ".parquet")}
-    _remove(store, [f"{merged.FOLDER}/{name}.json" for name in lists - results - of_alignment])
+    merged.remove(store, [f"{merged.FOLDER}/{name}.json" for name in lists - results - of_alignment])
     for name in filter(merged.is_merged, results - lists):
         if (held := _read(folders, [name]).get(name)) is not None:
             merged.write_jobs(store, name, held["results"]["job"].to_pylist())
@@ -189,7 +187,7 @@ def _remove_merged(
                 those = {holder_of.get(cell, "") for cell in table["cell"].unique().to_pylist()}
                 holder = those.pop() if len(those) == 1 else ""
                 if holder and name not in folders[folder].newer and _has(held(holder).get(folder), table):
-                    removed += _remove(store, [_path(folder, name)])
+                    removed += merged.remove(store, [_path(folder, name)])
                     names[folder].discard(name)
     return removed
 
@@ -290,21 +288,16 @@ def _merge(store: Store, folders: Mapping[str, Folder], batch: Sequence[_Candida
             unsealed = any(_path(folder, name) in folders[folder].unsealed for name in names)
             footer = {merged.UNSEALED.decode(): "yes"} if unsealed else {}
             data[folder] = sealed_table(pa.concat_tables(held[n][folder].cast(schema) for n in names), schema, **footer)
-    name = f"merged-{hashlib.sha256(b''.join(data.values())).hexdigest()[:32]}"
-    for folder, content in data.items():
-        store.write(_path(folder, name), content)
-    for folder, content in data.items():
-        if store.read(_path(folder, name)) != content:
-            raise StoreError(f"{_path(folder, name)} is not what was written to {store.uri}; nothing was removed")
+    name = merged.write_files(store, data)
     jobs = frozenset(itertools.chain.from_iterable(candidate.jobs for candidate in members))
     merged.write_jobs(store, name, jobs)
     # Results first: none are ever without their outcomes.
     removed = 0
     for folder in ("results", "outcomes", "examples"):
-        removed += _remove(
+        removed += merged.remove(
             store, [_path(folder, candidate.name) for candidate in members if folder in held[candidate.name]]
         )
-    _remove(
+    merged.remove(
         store, [f"{merged.FOLDER}/{candidate.name}.json" for candidate in members if merged.is_merged(candidate.name)]
     )
     return removed, len(jobs)
@@ -338,12 +331,6 @@ def _sound(tables_of: Tables) -> bool:
 def _sizes(store: Store) -> dict[str, dict[str, int]]:
     """Bytes of the files, by folder and name."""
     return {folder: {_stem(entry.name): entry.size for entry in store.entries(folder)} for folder in SCHEMAS}
-
-
-def _remove(store: Store, paths: Sequence[str]) -> int:
-    # In threads, since a bucket's latency dominates.
-    with ThreadPoolExecutor(THREADS) as pool:
-        return len(list(pool.map(store.remove, paths)))
 
 
 def _path(folder: str, name: str) -> str:

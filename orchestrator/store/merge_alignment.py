@@ -7,15 +7,14 @@ the next compaction removes it.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.store import merged, tables
 from orchestrator.store.alignment import FOLDER, alignment_folder
-from orchestrator.store.store import Store, StoreError, sealed_table
+from orchestrator.store.store import Store, sealed_table
 
 #: Files of fewer bytes are merged.
 SMALL = 1 << 20
@@ -43,14 +42,13 @@ def merge_alignment(store: Store) -> tuple[int, int]:
         # Written by a compaction that was killed before it wrote the list.
         merged.write_jobs(store, name, _jobs(read[name]))
     repeated = _repeated(read)
+    _remove(store, repeated)
     for name in repeated:
-        _remove(store, name)
         del read[name]
     files = 0
     for members in _batches(read):
         _write(store, pa.concat_tables(members.values()))
-        for name in members:
-            _remove(store, name)
+        _remove(store, members)
         files += len(members)
     return files, len(repeated)
 
@@ -101,18 +99,12 @@ def _batches(read: Mapping[str, pa.Table]) -> Iterator[dict[str, pa.Table]]:
 
 def _write(store: Store, table: pa.Table) -> None:
     content = sealed_table(table.cast(tables.ALIGNMENT), tables.ALIGNMENT)
-    name = f"merged-{hashlib.sha256(content).hexdigest()[:32]}"
-    path = f"{FOLDER}/{name}.parquet"
-    store.write(path, content)
-    if store.read(path) != content:
-        raise StoreError(f"{path} is not what was written to {store.uri}; nothing was removed")
-    merged.write_jobs(store, name, _jobs(table))
+    merged.write_jobs(store, merged.write_files(store, {FOLDER: content}), _jobs(table))
 
 
-def _remove(store: Store, name: str) -> None:
-    store.remove(f"{FOLDER}/{name}.parquet")
-    if merged.is_merged(name):
-        store.remove(f"{merged.FOLDER}/{name}.json")
+def _remove(store: Store, names: Collection[str]) -> None:
+    merged.remove(store, [f"{FOLDER}/{name}.parquet" for name in names])
+    merged.remove(store, [f"{merged.FOLDER}/{name}.json" for name in names if merged.is_merged(name)])
 
 
 def _jobs(table: pa.Table) -> frozenset[str]:

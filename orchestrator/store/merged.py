@@ -8,12 +8,14 @@ and has been read back, and before any small file is removed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator.store import records
-from orchestrator.store.files import Files
+from orchestrator.store.files import Files, StoreError
 from signsym_core import seal
 
 #: The folder of the lists of jobs, and the names of merged files.
@@ -26,6 +28,8 @@ _KNOWN: dict[tuple[str, str], frozenset[str]] = {}
 KEPT = 256
 #: Most listings of a store that changes while it is listed.
 LOOKS = 20
+#: Files that are removed concurrently.
+THREADS = 16
 
 
 def is_merged(name: str) -> bool:
@@ -36,6 +40,27 @@ def is_merged(name: str) -> bool:
 def lists(store: Files) -> list[str]:
     """The names of the present lists of jobs."""
     return [name for file in store.names(FOLDER, ".json") if is_merged(name := file.removesuffix(".json"))]
+
+
+def write_files(store: Files, contents: Mapping[str, bytes | bytearray]) -> str:
+    """Write a merged file into each folder, all of one name, which this returns: that of their contents.
+
+    Raises StoreError where what is read back is not what was written.
+    """
+    name = f"merged-{hashlib.sha256(b''.join(contents.values())).hexdigest()[:32]}"
+    for folder, content in contents.items():
+        store.write(f"{folder}/{name}.parquet", content)
+    for folder, content in contents.items():
+        if store.read(path := f"{folder}/{name}.parquet") != content:
+            raise StoreError(f"{path} is not what was written to {store.uri}; nothing was removed")
+    return name
+
+
+def remove(store: Files, paths: Sequence[str]) -> int:
+    """Remove files; returns their number."""
+    # In threads, since a bucket's latency dominates.
+    with ThreadPoolExecutor(THREADS) as pool:
+        return len(list(pool.map(store.remove, paths)))
 
 
 def write_jobs(store: Files, name: str, jobs: Iterable[str]) -> None:

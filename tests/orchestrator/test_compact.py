@@ -99,7 +99,7 @@ def _strike(monkeypatch, number, meanwhile=lambda: None):
     monkeypatch.setattr(Store, "write", before(Store.write))
     monkeypatch.setattr(Store, "remove", before(Store.remove))
     # One after the other, so that each number is one place.
-    monkeypatch.setattr(compact, "THREADS", 1)
+    monkeypatch.setattr(merged, "THREADS", 1)
     return count
 
 
@@ -188,13 +188,13 @@ def test_a_reader_whose_listing_is_old_reads_the_merged_files(tmp_path, monkeypa
 def test_a_process_that_is_killed_while_it_removes_files(tmp_path):
     before = rows(fill(Store(str(tmp_path))))
     words = (
-        "import sys, time; from orchestrator.store import Store, compact\n"
+        "import sys, time; from orchestrator.store import Store, compact, merged\n"
         "remove, left = Store.remove, [3]\n"
         "def slow(store, path):\n"
         "    left[0] -= 1\n"
         "    if left[0] < 0: print('now', flush=True); time.sleep(3600)\n"
         "    remove(store, path)\n"
-        "Store.remove, compact.THREADS = slow, 1\n"
+        "Store.remove, merged.THREADS = slow, 1\n"
         "compact.compact(Store(sys.argv[1]))\n"
     )
     process = start("-c", words, tmp_path)

@@ -71,6 +71,8 @@ def test_killed_between_any_two_changes_nothing_is_lost_or_doubled_and_the_next_
         with monkeypatch.context() as patch:
             patch.setattr(Store, "write", lambda *arguments: step(write, *arguments))
             patch.setattr(Store, "remove", lambda *arguments: step(remove, *arguments))
+            # One after the other, so that each number is one place.
+            patch.setattr(merged, "THREADS", 1)
             try:
                 merge_alignment.merge_alignment(store)
                 last = True
