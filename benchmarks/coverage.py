@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from signsym_core.stats import gaps
+from signsym_core.statistics.intervals import gaps
 
 #: Half the width of the interval of each gap, from differences [runs, seeds, images].
 Widths = Callable[[NDArray[np.int8]], NDArray[np.float64]]

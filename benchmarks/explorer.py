@@ -114,7 +114,7 @@ def compared(store: Path) -> None:
     """The intervals and gaps of a page, all at once and point by point."""
     from orchestrator.results.live_store import LiveStore
     from orchestrator.results.query import Query
-    from signsym_core.stats import gap, interval
+    from signsym_core.statistics.intervals import gap, interval
 
     data = LiveStore(str(store), at_once=True)
     index = data.snapshot.index

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import in_turn, line, ratio
-from signsym_core.retrieval import Codes, average_precision
+from signsym_core.retrieval.ranking import Codes, average_precision
 
 
 def codes(items: int, classes: int, bits: int, seed: int) -> Codes:

@@ -17,8 +17,8 @@ from torchvision import models
 
 import signsym_core as ss
 from benchmarks.measure import in_turn, line, ratio
-from signsym_core.alignment import epoch_alignment
 from signsym_core.rules.held import parameter_groups
+from signsym_core.training.alignment import epoch_alignment
 
 BARS = {"usf": "at most 1.05", "frsf": "at most 1.05", "brsf": "at most 1.10", "dfa": "at most 1.10"}
 #: Steps of an epoch over the digits.

@@ -10,37 +10,37 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from signsym_core.attacks import ATTACKS as ATTACKS
     from signsym_core.attacks import GRADIENTS as GRADIENTS
-    from signsym_core.auditing import audit as audit
+    from signsym_core.auditing.audit import audit as audit
     from signsym_core.backbones import BACKBONES as BACKBONES
-    from signsym_core.codes import Codes as Codes
-    from signsym_core.codes import Gallery as Gallery
-    from signsym_core.codes import encode as encode
     from signsym_core.datasets import DATASETS as DATASETS
-    from signsym_core.evaluate import attack as attack
-    from signsym_core.finetune import FineTune as FineTune
-    from signsym_core.finetune import fine_tune as fine_tune
-    from signsym_core.outcome import Outcome as Outcome
-    from signsym_core.retrieval import mean_average_precision as mean_average_precision
+    from signsym_core.evaluation.attack import attack as attack
+    from signsym_core.evaluation.outcome import Outcome as Outcome
+    from signsym_core.retrieval.codes import Codes as Codes
+    from signsym_core.retrieval.codes import Gallery as Gallery
+    from signsym_core.retrieval.codes import encode as encode
+    from signsym_core.retrieval.ranking import mean_average_precision as mean_average_precision
     from signsym_core.rules import RULES as RULES
     from signsym_core.rules.convert import convert as convert
     from signsym_core.rules.convert import exact_gradient as exact_gradient
     from signsym_core.rules.convert import feedback as feedback
     from signsym_core.rules.convert import revert as revert
     from signsym_core.tasks import TASKS as TASKS
+    from signsym_core.training.finetune import FineTune as FineTune
+    from signsym_core.training.finetune import fine_tune as fine_tune
 
 __version__ = "0.1.0"
 
 #: The module of each public name.
 _HOMES = {
     **dict.fromkeys(("ATTACKS", "GRADIENTS"), "attacks"),
-    **dict.fromkeys(("FineTune", "fine_tune"), "finetune"),
-    **dict.fromkeys(("Codes", "Gallery", "encode"), "codes"),
+    **dict.fromkeys(("FineTune", "fine_tune"), "training.finetune"),
+    **dict.fromkeys(("Codes", "Gallery", "encode"), "retrieval.codes"),
     **dict.fromkeys(("convert", "exact_gradient", "feedback", "revert"), "rules.convert"),
     **{
-        "attack": "evaluate",
-        "audit": "auditing",
-        "Outcome": "outcome",
-        "mean_average_precision": "retrieval",
+        "attack": "evaluation.attack",
+        "audit": "auditing.audit",
+        "Outcome": "evaluation.outcome",
+        "mean_average_precision": "retrieval.ranking",
         "BACKBONES": "backbones",
         "DATASETS": "datasets",
         "RULES": "rules",

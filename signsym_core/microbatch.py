@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 
-from signsym_core.outputs import outputs_of
-from signsym_core.penalty import has_penalty, penalised
+from signsym_core.models.outputs import outputs_of
+from signsym_core.models.penalty import has_penalty, penalised
 from signsym_core.registry import require
 from signsym_core.tasks import Objective
 
@@ -30,9 +30,9 @@ def backward(model: nn.Module, objective: Objective, images: Tensor, labels: Ten
     """Add the gradient of `objective` on a batch to the parameters', its own too, and return the loss, detached.
 
     At most `micro_batch` images [n, channels, height, width] are in the network at once; None: all of them. Dropout
-    draws the masks of the whole batch. What modules add to the loss by themselves counts (see `signsym_core.penalty`).
-    A network with batch normalisation needs the whole batch for its statistics: it gets it, and what its backward pass
-    will need waits in the host's memory instead.
+    draws the masks of the whole batch. What modules add to the loss by themselves counts (see
+    `signsym_core.models.penalty`). A network with batch normalisation needs the whole batch for its statistics: it gets
+    it, and what its backward pass will need waits in the host's memory instead.
 
     Raises ValueError for a micro-batch below 1, for a network with a penalty whose batch is larger than that, and where
     dropout is applied to something that has no row for each image. Dropout that a network applies without a layer of

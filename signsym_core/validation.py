@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from signsym_core.outputs import listed
+from signsym_core.models.outputs import listed
 
 if TYPE_CHECKING:
     from signsym_core.attacks.ball import Norm

@@ -22,16 +22,16 @@ from orchestrator.gridfile.cells import AttackChoice
 from orchestrator.gridfile.nodes import Node
 from orchestrator.store import fingerprints
 from orchestrator.work.device import device
-from signsym_core.auditing import PROBED, as_runs
+from signsym_core.auditing.audit import PROBED, as_runs
+from signsym_core.auditing.evidence import Evidence, Run
+from signsym_core.auditing.probes import measure
+from signsym_core.auditing.verdict import Verdict, judge
 from signsym_core.backbones import Model
 from signsym_core.backbones.weights import load_whole_file
 from signsym_core.datasets import inputs
-from signsym_core.evidence import Evidence, Run
-from signsym_core.health import broken_layers
-from signsym_core.probes import measure
 from signsym_core.registry import Member, Registry
-from signsym_core.stats import interval
-from signsym_core.verdict import Verdict, judge
+from signsym_core.statistics.intervals import interval
+from signsym_core.training.health import broken_layers
 
 M = TypeVar("M", bound=Member)
 

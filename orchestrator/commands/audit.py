@@ -19,11 +19,11 @@ from orchestrator.results.judgements import SETTING, AttackScore, Judgement, Mod
 from orchestrator.results.labels import words
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store.store import Store, StoreError, open_store
-from signsym_core.checks import MODEL
+from signsym_core.auditing.checks import MODEL
 
 if TYPE_CHECKING:
     # torch is imported only where models are probed: its import takes longer than the audit.
-    from signsym_core.probes import Probe
+    from signsym_core.auditing.probes import Probe
 
 _COLOURS = {"sound": "green", "weak attack": "yellow", "masked gradient": "red", "undecided": "cyan"}
 
@@ -73,9 +73,9 @@ def _probes(model: ModelEvidence, store: Store, done: set[str], root: Path, note
     from orchestrator.work.data import data_set
     from orchestrator.work.device import device
     from orchestrator.work.models import rebuilt
-    from signsym_core.auditing import PROBED
+    from signsym_core.auditing.audit import PROBED
+    from signsym_core.auditing.probes import measure
     from signsym_core.datasets import inputs
-    from signsym_core.probes import measure
 
     probes = []
     try:

@@ -17,7 +17,7 @@ import signsym_core as ss
 from orchestrator.jobs.setting import Setting
 from orchestrator.results.judgements import ModelEvidence
 from orchestrator.store.store import Store
-from signsym_core.masking import GREY
+from signsym_core.auditing.masking import GREY
 
 #: Steps of the iterated attack.
 STEPS = 20

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from rich.console import Console
 
-from signsym_core.checks import Check
-from signsym_core.verdict import Verdict
+from signsym_core.auditing.checks import Check
+from signsym_core.auditing.verdict import Verdict
 
 
 def show_raised(verdict: Verdict, console: Console) -> None:

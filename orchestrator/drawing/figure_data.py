@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.results.curve import Curve
 from orchestrator.results.gaps import GapLine
-from signsym_core.stats import Interval
+from signsym_core.statistics.intervals import Interval
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

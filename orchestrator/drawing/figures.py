@@ -10,7 +10,7 @@ from orchestrator.drawing import style
 from orchestrator.drawing.axes import Axes, Axis
 from orchestrator.drawing.panels import PanelCurves, Panels, Spec, Trace
 from orchestrator.results.curve import Curve
-from signsym_core.stats import Interval
+from signsym_core.statistics.intervals import Interval
 
 #: Flags of a point, by its line and epsilon.
 Rings = Mapping[tuple[int, float], Sequence[str]]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from orchestrator.drawing import style
 from orchestrator.drawing.panels import Spec, looks
 from orchestrator.results.judgements import AttackScore
-from signsym_core.verdict import Verdict
+from signsym_core.auditing.verdict import Verdict
 
 #: Heights in pixels: of a model's row, and above and below all rows.
 ROW, ABOVE, BELOW = 30, 26, 78

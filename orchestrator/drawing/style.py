@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.results import members
 from orchestrator.results.curve import Curve, Point
-from signsym_core.stats import Interval
+from signsym_core.statistics.intervals import Interval
 
 #: Used by every graph: nothing leaves the page, and pictures are saved as SVG.
 GRAPH_CONFIG: dict[str, Any] = {

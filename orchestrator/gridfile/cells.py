@@ -17,10 +17,10 @@ from orchestrator.jobs.job import Resources, Stage
 from signsym_core.attacks import Attack
 from signsym_core.backbones import Backbone
 from signsym_core.datasets import DataSource
-from signsym_core.finetune import FineTune
 from signsym_core.rules import Rule
 from signsym_core.rules.bp import BP
 from signsym_core.tasks import Task
+from signsym_core.training.finetune import FineTune
 
 #: The gradient of an attack that uses none.
 NO_GRADIENT = "none"

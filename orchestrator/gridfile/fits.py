@@ -13,10 +13,10 @@ from orchestrator.gridfile.experiment import Experiment
 from orchestrator.gridfile.training import OPTIMIZER_KEYS, VALIDATION_KEYS, Training, first_of
 from signsym_core.backbones import Backbone
 from signsym_core.datasets import DataSource
-from signsym_core.finetune import FineTune
 from signsym_core.registry import ParameterError, UnknownNameError
 from signsym_core.rules import Rule
 from signsym_core.rules.convert import UnservedLayerError, layer_rules
+from signsym_core.training.finetune import FineTune
 
 
 def refuse_misfit(point: Mapping[str, Any], training: Training, finetune: FineTune, experiment: Experiment) -> None:

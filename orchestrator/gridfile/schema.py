@@ -19,8 +19,8 @@ from orchestrator.gridfile.values import ATTACK_AXES, MODEL_AXES, NAMED_AXES
 from orchestrator.jobs.job import STAGES
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
 from signsym_core.attacks.none import NoAttack
-from signsym_core.finetune import FineTune
 from signsym_core.registry import Member, Registry
+from signsym_core.training.finetune import FineTune
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

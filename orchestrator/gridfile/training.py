@@ -12,9 +12,9 @@ from orchestrator.gridfile.nodes import Node, Problems
 from orchestrator.gridfile.values import built, member, one_of, required, seed
 from orchestrator.jobs.job import STAGES, Resources
 from signsym_core.datasets import DATASETS
-from signsym_core.finetune import FineTune
 from signsym_core.registry import ParameterError, build
 from signsym_core.rules import RULES
+from signsym_core.training.finetune import FineTune
 
 #: Resources that one place states: by the stage, None for all stages, and the key.
 Amounts = dict[tuple[str | None, str], Any]

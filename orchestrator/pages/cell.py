@@ -19,7 +19,7 @@ from orchestrator.results.labels import gradient, score_name
 from orchestrator.results.line import Line
 from orchestrator.results.pairing import matrix
 from orchestrator.results.view import format_view
-from signsym_core.stats import interval
+from signsym_core.statistics.intervals import interval
 
 _HOW = "Click a marker of a figure or a row of a table, or open one of these"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Column, Value
 from orchestrator.results.curve import Curve
-from signsym_core.stats import Interval
+from signsym_core.statistics.intervals import Interval
 
 #: The point that a row is about.
 POINT = (

@@ -12,9 +12,9 @@ from orchestrator.pages.context import PageContext
 from orchestrator.results.judgements import AttackScore, ModelEvidence, score_of
 from orchestrator.results.labels import score_name
 from orchestrator.results.members import SPIKING
-from signsym_core.evidence import Evidence
-from signsym_core.masking import GREY
-from signsym_core.verdict import Verdict
+from signsym_core.auditing.evidence import Evidence
+from signsym_core.auditing.masking import GREY
+from signsym_core.auditing.verdict import Verdict
 
 #: Models of one screen at most.
 MOST = 12

@@ -17,9 +17,9 @@ from signsym_core.attacks.gradients import EOT
 from signsym_core.backbones import Backbone
 from signsym_core.datasets import DataSource
 from signsym_core.datasets.files import FileSource
-from signsym_core.evaluate import BLOCK
-from signsym_core.finetune import FineTune
+from signsym_core.evaluation.attack import BLOCK
 from signsym_core.tasks import Task
+from signsym_core.training.finetune import FineTune
 
 #: Gradients that are made for one of a source.
 DRAWS = {"mixed": 2, "eot": EOT.DRAWS}

@@ -17,7 +17,7 @@ from torch import nn
 
 from signsym_core.arithmetic import Precision
 from signsym_core.backbones import Backbone
-from signsym_core.evaluate import BLOCK
+from signsym_core.evaluation.attack import BLOCK
 
 #: How often the outputs of all layers cross the memory's bandwidth: in a training step and in a gradient with respect
 #: to the pixels, and in a forward pass that keeps nothing.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from signsym_core.stats import Interval
+from signsym_core.statistics.intervals import Interval
 
 #: A result with fewer images or seeds is called small.
 FEW_IMAGES, FEW_SEEDS = 1000, 3

@@ -1,7 +1,7 @@
 """From the store's outcomes to the evidence on each model, and the verdict on it.
 
 `signsym audit`, the Flags page and the report all use this module, with the checks of `ss.audit`
-(`signsym_core.checks`).
+(`signsym_core.auditing.checks`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from orchestrator.results.judgements import SETTING, Judgement, ModelEvidence
 from orchestrator.results.line import LINE, Line
 from orchestrator.results.query import Query
 from orchestrator.results.samples import Sample, Samples
-from signsym_core.evidence import NULL, Evidence, Run
+from signsym_core.auditing.evidence import NULL, Evidence, Run
 
 #: Rows of one batch of evidence.
 AT_ONCE = 5_000

@@ -8,8 +8,8 @@ from orchestrator.results.curve import Curve
 from orchestrator.results.evidence import Models
 from orchestrator.results.judgements import LineFinding
 from orchestrator.results.line import Line
-from signsym_core.checks import CHECKS as ALL_CHECKS
-from signsym_core.checks import MODEL
+from signsym_core.auditing.checks import CHECKS as ALL_CHECKS
+from signsym_core.auditing.checks import MODEL
 
 #: The checks that need only outcomes, with what each needs. Checks of the model belong to the audit alone.
 CHECKS = {check.flag: check.needs for check in ALL_CHECKS if check.needs != MODEL}

@@ -9,7 +9,7 @@ from orchestrator.results.curve import Curve, Point
 from orchestrator.results.holm import holm
 from orchestrator.results.line import Line
 from orchestrator.results.query import Query
-from signsym_core.stats import Interval
+from signsym_core.statistics.intervals import Interval
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

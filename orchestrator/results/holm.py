@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from signsym_core.stats import Interval
+from signsym_core.statistics.intervals import Interval
 
 K = TypeVar("K")
 #: The chance of any false one.

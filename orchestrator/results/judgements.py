@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.results.line import Line
-from signsym_core.checks import findings
-from signsym_core.evidence import Evidence, Run
-from signsym_core.finding import Finding
-from signsym_core.stats import Interval, interval
-from signsym_core.verdict import Verdict, judge, telling_epsilon
+from signsym_core.auditing.checks import findings
+from signsym_core.auditing.evidence import Evidence, Run
+from signsym_core.auditing.finding import Finding
+from signsym_core.auditing.verdict import Verdict, judge, telling_epsilon
+from signsym_core.statistics.intervals import Interval, interval
 
 if TYPE_CHECKING:
     # Probes need a model and torch; outcomes are judged without them.
-    from signsym_core.probes import Probe
+    from signsym_core.auditing.probes import Probe
 
 #: Columns that make one setting, beside the seed.
 SETTING = (

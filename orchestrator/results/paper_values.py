@@ -11,7 +11,7 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from signsym_core.stats import wilson
+from signsym_core.statistics.intervals import wilson
 
 #: Every percentage of Tables 1, 3 and 4 is a multiple of 1/32, cut or rounded to one or two digits: the digits of one
 #: batch of 32 images.

@@ -18,7 +18,7 @@ from orchestrator.results.line import LINE, Line
 from orchestrator.results.outcomes import CellOutcomes, Outcomes
 from orchestrator.results.pairing import matrix, paired
 from orchestrator.results.samples import Sample, Samples, chunks
-from signsym_core.stats import Interval, interval, intervals, wilson
+from signsym_core.statistics.intervals import Interval, interval, intervals, wilson
 
 
 class Query:

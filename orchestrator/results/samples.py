@@ -16,7 +16,7 @@ from orchestrator.results.index import Index
 from orchestrator.results.line import Line
 from orchestrator.results.outcomes import CellOutcomes, FileOutcomes, Outcomes
 from orchestrator.results.pairing import matrix, paired, shared_images
-from signsym_core.stats import Interval, gap, gaps
+from signsym_core.statistics.intervals import Interval, gap, gaps
 
 #: From this number of images on, rows are copied one by one: faster, and without an index eight times as large.
 LONG = 256

@@ -22,7 +22,7 @@ from orchestrator.work import device, hash_codes, models
 from orchestrator.work.data import data_set
 from signsym_core.datasets import Data
 from signsym_core.datasets.batches import Prepared
-from signsym_core.evaluate import BLOCK
+from signsym_core.evaluation.attack import BLOCK
 
 #: Adversarial images that are stored for each epsilon.
 EXAMPLES = 4

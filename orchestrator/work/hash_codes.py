@@ -7,8 +7,8 @@ from torch import Tensor
 import signsym_core as ss
 from orchestrator.store.store import Store
 from signsym_core.backbones import Model
-from signsym_core.codes import pack, unpack
 from signsym_core.datasets import Data, DataSource
+from signsym_core.retrieval.codes import pack, unpack
 
 
 def encoded(model: Model, data: Data, source: DataSource) -> dict[str, Tensor]:

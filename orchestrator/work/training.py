@@ -17,10 +17,10 @@ from orchestrator.work import device, hash_codes, models
 from orchestrator.work.data import data_set, sides
 from signsym_core.backbones import Backbone, Model
 from signsym_core.backbones.weights import load_body, load_file, load_published, load_whole
-from signsym_core.checkpoint import Checkpoint
 from signsym_core.datasets import Data, DataSource
 from signsym_core.registry import rebuild
-from signsym_core.selection import kept_epoch
+from signsym_core.training.checkpoint import Checkpoint
+from signsym_core.training.selection import kept_epoch
 
 
 def train(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float]:

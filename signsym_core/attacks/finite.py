@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from signsym_core.outputs import ADVICE, NonFiniteOutputError, broken_for
+from signsym_core.models.outputs import ADVICE, NonFiniteOutputError, broken_for
 
 T = TypeVar("T")
 

@@ -57,7 +57,7 @@ class InitialMemory(nn.Module):
 class MemoryNetwork(nn.Module):
     """LSTM controller and memory over the rows of images; outputs are a Linear layer's on the last state and reading.
 
-    `penalty` is set by a forward pass in training: see `signsym_core.penalty`.
+    `penalty` is set by a forward pass in training: see `signsym_core.models.penalty`.
     """
 
     penalty: Tensor | None = None

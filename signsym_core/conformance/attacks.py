@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from signsym_core.attacks import Attack
 from signsym_core.attacks.ball import sizes
-from signsym_core.codes import Codes, Gallery, signs
 from signsym_core.conformance.network import small_network
-from signsym_core.evaluate import WeakAttackWarning
-from signsym_core.evaluate import attack as run_attack
+from signsym_core.evaluation.attack import WeakAttackWarning
+from signsym_core.evaluation.attack import attack as run_attack
+from signsym_core.retrieval.codes import Codes, Gallery, signs
 from signsym_core.rules.convert import convert
 from signsym_core.tasks import TASKS
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from signsym_core.conformance.network import Network, assert_close, equal
 from signsym_core.microbatch import backward
-from signsym_core.outputs import outputs_of
+from signsym_core.models.outputs import outputs_of
 from signsym_core.rules.convert import convert, converted, exact_gradient, revert
 from signsym_core.rules.points import PointRule, readouts, summed
 from signsym_core.rules.whole import WholeRule

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from signsym_core.outputs import outputs_of
+from signsym_core.models.outputs import outputs_of
 from signsym_core.rules import RULES
 from signsym_core.rules.attention import close_attentions, open_attentions
 from signsym_core.rules.base import Rule

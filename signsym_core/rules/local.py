@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from signsym_core.microbatch import backward
-from signsym_core.outputs import outputs_of
+from signsym_core.models.outputs import outputs_of
 from signsym_core.rules.points import PointRule, readouts, summed
 from signsym_core.tasks import Objective
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core import seeds
-from signsym_core.outputs import outputs_of
+from signsym_core.models.outputs import outputs_of
 from signsym_core.registry import ParameterError, require
 from signsym_core.rules.base import LEVELS, fill_levels
 from signsym_core.rules.feedback import FeedbackLayer

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from signsym_core import seeds
-from signsym_core.outputs import logits_in
+from signsym_core.models.outputs import logits_in
 from signsym_core.registry import ParameterError, UnknownNameError, require, unknown
 from signsym_core.rules.base import LEVELS, fill_levels
 from signsym_core.rules.state import FeedbackState

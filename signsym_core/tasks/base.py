@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from signsym_core.codes import Gallery
 from signsym_core.registry import Member
+from signsym_core.retrieval.codes import Gallery
 
 
 class Objective(nn.Module, ABC):

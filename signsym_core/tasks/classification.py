@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from signsym_core.codes import Gallery
+from signsym_core.retrieval.codes import Gallery
 from signsym_core.tasks.base import Objective, Task
 
 

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from signsym_core.codes import Codes, Gallery, signs
 from signsym_core.registry import neutral, require
-from signsym_core.retrieval import Ties, average_precision, chance, nearest
+from signsym_core.retrieval.codes import Codes, Gallery, signs
+from signsym_core.retrieval.ranking import Ties, average_precision, chance, nearest
 from signsym_core.tasks.base import Task
 from signsym_core.tasks.hyp2 import DISTANCES, HyP2, threshold
 
@@ -22,8 +22,8 @@ DRAWS, DRAWN, ASKS = 5, 1000, 0.1
 class Hashing(Task):
     """The code of an image is the sign of the head's K outputs; an image is scored by its AP@k as a query.
 
-    The score of `k` and `ties` is `signsym_core.retrieval.average_precision`'s. HashNet's protocol, which the paper
-    cites, has k = 1,000 for ImageNet100 and 5,000 for the other data sets.
+    The score of `k` and `ties` is `signsym_core.retrieval.ranking.average_precision`'s. HashNet's protocol, which the
+    paper cites, has k = 1,000 for ImageNet100 and 5,000 for the other data sets.
     """
 
     name = "hashing"

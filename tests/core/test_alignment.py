@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import signsym_core as ss
-from signsym_core.alignment import _row, epoch_alignment, layer_alignment
 from signsym_core.tasks import Objective
+from signsym_core.training.alignment import _row, epoch_alignment, layer_alignment
 
 SOURCE = ss.DATASETS.build("digits", train_images=40, test_images=10, classes=[0, 1, 2], size=8)
 DATA = SOURCE.load(Path())

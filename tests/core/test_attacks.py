@@ -17,12 +17,12 @@ from targets import QUICK
 from torch import nn
 
 import signsym_core as ss
-from signsym_core import evaluate
 from signsym_core.attacks import Attack
 from signsym_core.datasets import inputs
 from signsym_core.datasets.batches import Prepared
-from signsym_core.evaluate import WeakAttackWarning, within_ball
-from signsym_core.retrieval import signs
+from signsym_core.evaluation import attack as evaluation
+from signsym_core.evaluation.attack import WeakAttackWarning, within_ball
+from signsym_core.retrieval.ranking import signs
 
 EPSILONS = [0.0, 0.002, 0.01, 8 / 255, 0.1, 0.5]
 #: For tests over every attack, some of which take 100 steps and more for the largest of the radii above.
@@ -156,9 +156,9 @@ def test_carried_outcomes_never_rise_take_fewer_passes_and_agree_for_one_epsilon
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
-@pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
+@pytest.mark.filterwarnings("ignore::signsym_core.evaluation.attack.WeakAttackWarning")
 def test_results_do_not_depend_on_the_micro_batch_or_on_the_order_of_epsilons(name, monkeypatch):
-    monkeypatch.setattr(evaluate, "BLOCK", 4)
+    monkeypatch.setattr(evaluation, "BLOCK", 4)
     model = network("frsf")
     images, labels = batch(model, n=10)
     fits = fitting(name, model)
@@ -407,7 +407,7 @@ def test_carried_predictions_are_classes():
 
 
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
-@pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
+@pytest.mark.filterwarnings("ignore::signsym_core.evaluation.attack.WeakAttackWarning")
 def test_no_outcome_depends_on_which_other_epsilons_there_are(name):
     model = network("frsf")
     images, labels = batch(model, n=16)
@@ -421,26 +421,26 @@ def test_no_outcome_depends_on_which_other_epsilons_there_are(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
-@pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
+@pytest.mark.filterwarnings("ignore::signsym_core.evaluation.attack.WeakAttackWarning")
 def test_a_batch_larger_than_a_block_gives_each_image_what_it_gets_in_a_smaller_one(name, monkeypatch):
-    monkeypatch.setattr(evaluate, "BLOCK", 12)
+    monkeypatch.setattr(evaluation, "BLOCK", 12)
     model = network()
-    images, labels = batch(model, n=evaluate.BLOCK + 6)
+    images, labels = batch(model, n=evaluation.BLOCK + 6)
     fits = fitting(name, model)
     whole = ss.attack(name, model, images, labels, FEWER, keep=len(images), **fits)
-    assert whole.scores.shape == (len(FEWER), evaluate.BLOCK + 6)
+    assert whole.scores.shape == (len(FEWER), evaluation.BLOCK + 6)
     assert whole.adversarial.shape[:2] == whole.scores.shape
-    first = ss.attack(name, model, images[: evaluate.BLOCK], labels[: evaluate.BLOCK], FEWER, **fits)
-    assert torch.equal(whole.scores[:, : evaluate.BLOCK], first.scores)
+    first = ss.attack(name, model, images[: evaluation.BLOCK], labels[: evaluation.BLOCK], FEWER, **fits)
+    assert torch.equal(whole.scores[:, : evaluation.BLOCK], first.scores)
     tiny = ss.attack(name, model, images, labels, FEWER, micro_batch=5, **fits)
     assert torch.equal(whole.scores, tiny.scores)
 
 
 def test_images_beyond_the_first_block_get_noise_of_their_own():
     model = network()
-    images, labels = batch(model, n=evaluate.BLOCK)
-    twice = ss.attack("pgd", model, images.repeat(2, 1, 1, 1), labels.repeat(2), [0.1], keep=2 * evaluate.BLOCK)
-    first, second = twice.adversarial[0].split(evaluate.BLOCK)
+    images, labels = batch(model, n=evaluation.BLOCK)
+    twice = ss.attack("pgd", model, images.repeat(2, 1, 1, 1), labels.repeat(2), [0.1], keep=2 * evaluation.BLOCK)
+    first, second = twice.adversarial[0].split(evaluation.BLOCK)
     assert not torch.equal(first, second)
 
 
@@ -585,7 +585,7 @@ def test_attacks_that_need_no_gradient_of_the_clean_image_flag_none():
 
 @pytest.mark.parametrize(("keep", "kept"), [(0, 0), (7, 7), (16, 16), (20, 20), (1000, 40)])
 def test_as_many_adversarial_images_come_back_as_were_asked_for(monkeypatch, keep, kept):
-    monkeypatch.setattr(evaluate, "BLOCK", 16)
+    monkeypatch.setattr(evaluation, "BLOCK", 16)
     model = network()
     images, labels = batch(model, n=40)
     every = ss.attack("fgsm", model, images, labels, EPSILONS, keep=40).adversarial

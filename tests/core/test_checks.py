@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from signsym_core import checks, masking
-from signsym_core.checks import CHECKS
-from signsym_core.evidence import Evidence, Run, paired
-from signsym_core.probes import Probe
-from signsym_core.verdict import judge
+from signsym_core.auditing import checks, masking
+from signsym_core.auditing.checks import CHECKS
+from signsym_core.auditing.evidence import Evidence, Run, paired
+from signsym_core.auditing.probes import Probe
+from signsym_core.auditing.verdict import judge
 
 IMAGES = 400
 

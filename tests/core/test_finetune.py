@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import signsym_core as ss
-from signsym_core.alignment import layer_alignment
 from signsym_core.backbones import Model
 from signsym_core.datasets import inputs
-from signsym_core.finetune import Checkpoint
-from signsym_core.health import NonFiniteGradientError
+from signsym_core.training.alignment import layer_alignment
+from signsym_core.training.finetune import Checkpoint
+from signsym_core.training.health import NonFiniteGradientError
 
 TASK = ss.TASKS.build("classification")
 SOURCE = ss.DATASETS.build("digits", train_images=50, test_images=20, classes=[0, 1, 2])

@@ -12,10 +12,10 @@ from targets import QUICK, right, small
 from torch import nn
 
 import signsym_core as ss
-from signsym_core import evaluate
 from signsym_core.attacks.finite import Tally
-from signsym_core.outputs import NonFiniteOutputError
-from signsym_core.retrieval import signs
+from signsym_core.evaluation import attack as evaluation
+from signsym_core.models.outputs import NonFiniteOutputError
+from signsym_core.retrieval.ranking import signs
 
 #: Each attack with a task that it fits.
 PAIRS = [(cls.name, task) for cls in ss.ATTACKS for task in sorted(cls.tasks)]
@@ -84,7 +84,7 @@ def test_nor_gradients_of_a_surrogate_whose_outputs_are_not_finite(name, gradien
 
 
 def test_the_images_are_counted_over_all_blocks(monkeypatch):
-    monkeypatch.setattr(evaluate, "BLOCK", 8)
+    monkeypatch.setattr(evaluation, "BLOCK", 8)
     network = small()
     images, labels = right(network, n=30)
     chosen = images[[5, 17, 29], 0, 0, 0]

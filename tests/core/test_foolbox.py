@@ -82,7 +82,7 @@ NETWORKS = dict(networks())
 QUICKEST = "two convolutions"
 
 
-@pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
+@pytest.mark.filterwarnings("ignore::signsym_core.evaluation.attack.WeakAttackWarning")
 @pytest.mark.parametrize(
     ("name", "network"),
     [(name, network) for name in SERVED for network in NETWORKS if name != "PointwiseAttack" or network == QUICKEST],
@@ -124,7 +124,7 @@ def test_brendel_and_bethges_attack_is_foolboxs_too(interpreted):
     assert not torch.equal(exact.adversarial, feedback.adversarial)
 
 
-@pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
+@pytest.mark.filterwarnings("ignore::signsym_core.evaluation.attack.WeakAttackWarning")
 @pytest.mark.parametrize("name", sorted(BY_GRADIENT - COMPILED))
 def test_feedback_gives_other_images_where_b_is_not_w(name):
     model, same = small("fa"), small("bp")
@@ -142,7 +142,7 @@ def test_the_conformance_suite(name):
     check_attack(built(name))
 
 
-@pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
+@pytest.mark.filterwarnings("ignore::signsym_core.evaluation.attack.WeakAttackWarning")
 @pytest.mark.parametrize("name", SERVED)
 def test_global_randomness_is_drawn_from_only_where_the_tags_say_so_and_put_back(name, monkeypatch):
     attack, model = built(name), small("usf")

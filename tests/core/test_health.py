@@ -12,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import signsym_core as ss
 from signsym_core.backbones import Model
-from signsym_core.health import (
+from signsym_core.training.health import (
     Health,
     NonFiniteGradientError,
     NonFiniteLossError,

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import nn
 
 import signsym_core as ss
-from signsym_core.alignment import layer_alignment
 from signsym_core.backbones.weights import WeightsError, load_body, load_whole_file
 from signsym_core.datasets import Split
 from signsym_core.rules import LearnedRule, Lesson, lowrank
@@ -23,6 +22,7 @@ from signsym_core.rules.kp import KP
 from signsym_core.rules.state import ZeroFeedbackError
 from signsym_core.rules.together import Together
 from signsym_core.testing import check_rule
+from signsym_core.training.alignment import layer_alignment
 
 TASK = ss.TASKS.build("classification")
 SOURCE = ss.DATASETS.build("digits")

@@ -13,9 +13,10 @@ from targets import right, small
 from torch import nn
 
 import signsym_core as ss
-from signsym_core import evaluate, seeds
+from signsym_core import seeds
 from signsym_core.attacks.ball import sizes, within_ball
 from signsym_core.attacks.streams import Counted
+from signsym_core.evaluation import attack as evaluation
 
 #: The first image of a block.
 ONE = torch.zeros(1, dtype=torch.int64)
@@ -231,7 +232,7 @@ def test_an_l2_radius_is_a_finite_number(epsilon):
 
 
 def test_images_of_a_later_block_have_streams_of_their_own(monkeypatch):
-    monkeypatch.setattr(evaluate, "BLOCK", 3)
+    monkeypatch.setattr(evaluation, "BLOCK", 3)
     model = small("bp")
     images, labels = right(model, n=3)
     twice = run("hopskipjump", model, images.repeat(2, 1, 1, 1), labels.repeat(2), steps=1)

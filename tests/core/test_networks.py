@@ -14,7 +14,7 @@ import signsym_core as ss
 from signsym_core.backbones.lif import LIF, surrogate_slope
 from signsym_core.backbones.mnm import activations, written
 from signsym_core.microbatch import backward
-from signsym_core.penalty import penalised
+from signsym_core.models.penalty import penalised
 from signsym_core.registry import ParameterError
 
 SEQUENCES = torch.rand(5, 1, 7, 6, generator=torch.Generator().manual_seed(0))

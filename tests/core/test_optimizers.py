@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from signsym_core.optimizers import eager
+from signsym_core.training.optimizers import eager
 
 KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 

@@ -14,8 +14,8 @@ from torch import nn
 
 import signsym_core as ss
 from signsym_core.attacks.passes import NoGradientWarning
+from signsym_core.auditing.probes import STEP, measure
 from signsym_core.datasets import inputs
-from signsym_core.probes import STEP, measure
 
 pytestmark = pytest.mark.slow
 

@@ -13,13 +13,13 @@ from torch import nn
 from torchvision import models
 
 import signsym_core as ss
-from signsym_core.alignment import layer_alignment
 from signsym_core.attacks import GRADIENTS
 from signsym_core.rules.dfa import DFA
 from signsym_core.rules.local import Local
 from signsym_core.rules.points import PointRule, Points, PointsError, UnreadWarning
 from signsym_core.tasks.classification import CrossEntropy
 from signsym_core.testing import check_rule
+from signsym_core.training.alignment import layer_alignment
 
 SOURCE = ss.DATASETS.build("digits", train_images=48, test_images=20, classes=[0, 1, 2])
 TASK = ss.TASKS.build("classification")

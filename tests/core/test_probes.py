@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import signsym_core as ss
-from signsym_core.probes import away_from_code, log_odds, measure
+from signsym_core.auditing.probes import away_from_code, log_odds, measure
 
 
 class _Scaled(torch.autograd.Function):

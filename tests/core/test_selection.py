@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 import signsym_core as ss
 from signsym_core.datasets import inputs
-from signsym_core.finetune import Checkpoint
-from signsym_core.selection import kept_epoch, stops, validation_score
+from signsym_core.training.finetune import Checkpoint
+from signsym_core.training.selection import kept_epoch, stops, validation_score
 
 SOURCE = ss.DATASETS.build("digits", train_images=32, validation_images=30, test_images=10, classes=[0, 1, 2])
 DATA = SOURCE.load(Path())
@@ -37,7 +37,7 @@ def same(one, other):
 
 def scored(monkeypatch, curve):
     """From now on each epoch has its score in the curve."""
-    monkeypatch.setattr("signsym_core.finetune.validation_score", lambda *_, epoch, **__: curve[epoch])
+    monkeypatch.setattr("signsym_core.training.finetune.validation_score", lambda *_, epoch, **__: curve[epoch])
 
 
 #: Scores, patience, least difference, and the epoch after which training stops; null: it does not.

@@ -11,7 +11,6 @@ from torch import nn
 from torchvision import models
 
 import signsym_core as ss
-from signsym_core.alignment import layer_alignment
 from signsym_core.attacks import GRADIENTS
 from signsym_core.backbones import Model
 from signsym_core.microbatch import backward
@@ -19,6 +18,7 @@ from signsym_core.registry import ParameterError
 from signsym_core.rules.convert import stepping_rule
 from signsym_core.rules.whole import StepRule, add_gradient
 from signsym_core.testing import check_rule
+from signsym_core.training.alignment import layer_alignment
 
 TASK = ss.TASKS.build("classification")
 SOURCE = ss.DATASETS.build("digits", train_images=50, test_images=20, classes=[0, 1, 2])

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import signsym_core as ss
-from signsym_core import replay, step
 from signsym_core.datasets import Split
-from signsym_core.health import Health
 from signsym_core.rules.together import Together
 from signsym_core.rules.usf import USF
-from signsym_core.shadows import Shadows
+from signsym_core.training import replay, step
+from signsym_core.training.health import Health
+from signsym_core.training.shadows import Shadows
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 TASK = ss.TASKS.build("classification")

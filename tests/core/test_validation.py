@@ -14,10 +14,10 @@ from targets import QUICK, right, small
 from torch import nn
 
 import signsym_core as ss
-from signsym_core import probes
 from signsym_core.attacks.ball import representable, sizes
-from signsym_core.health import NonFiniteWeightsError
-from signsym_core.outputs import as_outputs
+from signsym_core.auditing import probes
+from signsym_core.models.outputs import as_outputs
+from signsym_core.training.health import NonFiniteWeightsError
 from signsym_core.validation import fraction, radii, whole_number
 
 CLASSIFYING = [cls.name for cls in ss.ATTACKS if "classification" in cls.tasks]

@@ -50,7 +50,7 @@ def test_every_attack_that_makes_steps_is_counted():
     assert {name.split("-")[0] for name in STEPS} | {"fgsm", "none", "hopskipjump"} == attacks
 
 
-@pytest.mark.filterwarnings("ignore::signsym_core.evaluate.WeakAttackWarning")
+@pytest.mark.filterwarnings("ignore::signsym_core.evaluation.attack.WeakAttackWarning")
 @pytest.mark.parametrize("case", STEPS)
 def test_more_steps_are_no_more_waits(case):
     parameter, few, many, more = STEPS[case]

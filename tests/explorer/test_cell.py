@@ -12,7 +12,7 @@ from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Facts, Links, Pictures, Table
 from orchestrator.pages.provenance import settings
 from orchestrator.results.live_store import LiveStore
-from signsym_core.stats import wilson
+from signsym_core.statistics.intervals import wilson
 
 CELL = "job-usf-exact-1-0-0.1"
 

@@ -16,7 +16,7 @@ from orchestrator.results.gaps import gap_lines
 from orchestrator.results.line import LINE
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
-from signsym_core.stats import gap, interval
+from signsym_core.statistics.intervals import gap, interval
 
 
 @pytest.fixture

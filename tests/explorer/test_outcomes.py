@@ -25,7 +25,7 @@ from orchestrator.store.folder import Folder
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.backbones import BACKBONES
 from signsym_core.rules import RULES
-from signsym_core.stats import gap, interval
+from signsym_core.statistics.intervals import gap, interval
 from signsym_core.tasks import TASKS
 
 

@@ -14,8 +14,8 @@ from orchestrator.pages.context import context_of
 from orchestrator.reports.static import write_report
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
-from signsym_core.evidence import Evidence, Run
-from signsym_core.stats import interval
+from signsym_core.auditing.evidence import Evidence, Run
+from signsym_core.statistics.intervals import interval
 
 #: Of each rule under two attacks the share of robust images at ε = 0.1, along each gradient.
 STRONG, WEAK = {"bp": (0.4, 0.4), "usf": (0.8, 0.3)}, {"bp": (0.6, 0.6), "usf": (0.9, 0.5)}

@@ -17,7 +17,7 @@ from orchestrator.results.flags import CHECKS
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.paper_values import printed
 from orchestrator.results.rerun import one_cell
-from signsym_core.stats import wilson
+from signsym_core.statistics.intervals import wilson
 
 
 def test_the_papers_values_stand_with_the_interval_of_32_images_which_is_said_to_be_inferred(tmp_path):

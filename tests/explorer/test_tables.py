@@ -12,7 +12,7 @@ from orchestrator.results.live_store import LiveStore
 from orchestrator.results.paper_values import printed
 from orchestrator.results.query import Query
 from orchestrator.results.scores import KEPT, best, points_at
-from signsym_core.stats import gap
+from signsym_core.statistics.intervals import gap
 
 EPSILONS = {"0": 0.0, "0.02": 0.02, "8/255": 8 / 255, "0.3": 0.3}
 

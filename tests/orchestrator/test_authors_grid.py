@@ -13,9 +13,9 @@ from orchestrator.gridfile.grid import load
 from orchestrator.jobs.setting import Setting
 from orchestrator.plan.compile import compile_plan
 from signsym_core.datasets import Split, inputs
-from signsym_core.finetune import _batches
-from signsym_core.retrieval import average_precision
+from signsym_core.retrieval.ranking import average_precision
 from signsym_core.tasks.hyp2 import hyp2_loss
+from signsym_core.training.finetune import _batches
 
 PLAN = compile_plan(load(ROOT / "grids/authors-2024.yaml"), set(), set())
 TUNES = [job for job in PLAN.jobs.values() if job.kind == "finetune"]

@@ -15,7 +15,7 @@ from orchestrator.jobs.job import JobContext
 from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store
 from orchestrator.work import execute, models
-from signsym_core.retrieval import average_precision
+from signsym_core.retrieval.ranking import average_precision
 
 DATA = {"name": "digits", "size": 8, "split": "20/5/rest", "classes": [0, 1, 2]}
 TASK = {"name": "hashing", "bits": 12, "k": 50, "head_std": 0.01}
@@ -66,7 +66,7 @@ class Killed(Exception):
 
 def test_a_killed_fine_tune_goes_on_to_the_same_best_epoch_and_the_same_end(tmp_path, monkeypatch):
     curve = [0.25, 0.75, 0.5, 0.625, 1.0, 1.0]
-    monkeypatch.setattr("signsym_core.finetune.validation_score", lambda *_, epoch, **__: curve[epoch])
+    monkeypatch.setattr("signsym_core.training.finetune.validation_score", lambda *_, epoch, **__: curve[epoch])
     jobs = validated(tmp_path, {"epochs": 6, "keep": "best", "patience": 2}).jobs
 
     def run(storage, job):

@@ -24,8 +24,8 @@ from orchestrator.store.apart import apart
 from signsym_core.attacks import ATTACKS
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
-from signsym_core.finetune import FineTune
 from signsym_core.tasks.classification import Classification
+from signsym_core.training.finetune import FineTune
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from orchestrator.jobs.job import STAGES, Resources
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
-from signsym_core.finetune import FineTune
 from signsym_core.rules import RULES
 from signsym_core.tasks import TASKS
+from signsym_core.training.finetune import FineTune
 
 GRIDS = sorted((Path(__file__).parents[2] / "grids").glob("*.yaml"))
 FAMILIES = {"task": TASKS, "dataset": DATASETS, "backbone": BACKBONES, "rule": RULES}

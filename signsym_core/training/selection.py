@@ -8,8 +8,8 @@ from typing import Any, Literal
 from torch import nn
 
 from signsym_core import seeds
-from signsym_core.codes import evaluated
 from signsym_core.datasets import DataSource, Split
+from signsym_core.retrieval.codes import evaluated
 from signsym_core.rules.convert import exact_gradient
 from signsym_core.tasks import Task
 

@@ -1,6 +1,6 @@
 """Checks whether a model's backward pass is its gradient: each a pure function from measured numbers to a finding.
 
-Legend: the numbers of `signsym_core.probes`, one for each image, [seeds, images] or [images].
+Legend: the numbers of `signsym_core.auditing.probes`, one for each image, [seeds, images] or [images].
 
 Sources: Athalye, Carlini, Wagner 2018 (1802.00420), section 3: shattered, stochastic and vanishing gradients; Croce and
 Hein 2020 (2003.01690), whose reference implementation looks for gradients that are exactly 0.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from signsym_core.finding import Finding, finding
+from signsym_core.auditing.finding import Finding, finding
 
 #: Bounds of the median of ρ, and the share of images where it may be 0 or negative.
 RHO_LO, RHO_HI, RHO_SHARE = 0.9, 1.1, 0.05

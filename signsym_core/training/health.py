@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from signsym_core.outputs import outputs_of
+from signsym_core.models.outputs import outputs_of
 from signsym_core.rules.held import Held
 
 #: Steps between two checks of the gradients; a check synchronises with the device.

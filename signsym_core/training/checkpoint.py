@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from signsym_core.selection import Keep, kept_epoch
 from signsym_core.tasks import Objective
+from signsym_core.training.selection import Keep, kept_epoch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

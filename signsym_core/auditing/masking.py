@@ -2,8 +2,8 @@
 
 Legend: outcomes [seeds, images], each in [0, 1] (robust or not, or an average precision). Two outcomes of one check
 hold the same seeds and images in the same order. A check that needs an interval takes the 95 % one of
-`signsym_core.stats`, paired where two outcomes are compared, so that chance alone rarely raises it. The interval is
-over images, of the mean over seeds: a finding is about these models, not about other seeds.
+`signsym_core.statistics.intervals`, paired where two outcomes are compared, so that chance alone rarely raises it. The
+interval is over images, of the mean over seeds: a finding is about these models, not about other seeds.
 
 Sources: Carlini et al. 2019 (1902.06705), section 3; Athalye, Carlini, Wagner 2018 (1802.00420), section 3.1; Croce and
 Hein 2020 (2003.01690) and the flags of its reference implementation.
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from signsym_core.finding import Finding, finding
-from signsym_core.stats import gap, gaps, interval
+from signsym_core.auditing.finding import Finding, finding
+from signsym_core.statistics.intervals import gap, gaps, interval
 
 #: Tolerated difference of two scores that should be equal: one point; two points where they estimate a gradient's
 #: strength or a constant prediction.

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from signsym_core.outputs import outputs_of
-from signsym_core.penalty import penalised
+from signsym_core.models.outputs import outputs_of
+from signsym_core.models.penalty import penalised
 from signsym_core.rules.base import Rule
 from signsym_core.rules.convert import converted, exact_gradient, stepping_rule
 from signsym_core.rules.held import unobserved, weights_of

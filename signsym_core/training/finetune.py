@@ -13,23 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core import seeds
-from signsym_core.alignment import LayerAlignment, epoch_alignment, layer_alignment
 from signsym_core.arithmetic import Precision, arithmetic
 from signsym_core.backbones import Model
-from signsym_core.checkpoint import Checkpoint as Checkpoint
-from signsym_core.checkpoint import best_in, copies, restore, tensors_of
 from signsym_core.datasets import DataSource, Split, augmented, inputs
 from signsym_core.datasets.batches import brought
 from signsym_core.datasets.mapped import Mapped
-from signsym_core.health import Health, refuse_broken_outputs
-from signsym_core.optimizers import eager
 from signsym_core.registry import neutral, require
-from signsym_core.replay import one_ahead
 from signsym_core.rules.convert import BypassedLayerError, converted, unserved
 from signsym_core.rules.held import parameter_groups
-from signsym_core.selection import Keep, kept_epoch, stops, validation_score, validation_scores
-from signsym_core.step import Step
 from signsym_core.tasks import Objective, Task
+from signsym_core.training.alignment import LayerAlignment, epoch_alignment, layer_alignment
+from signsym_core.training.checkpoint import Checkpoint as Checkpoint
+from signsym_core.training.checkpoint import best_in, copies, restore, tensors_of
+from signsym_core.training.health import Health, refuse_broken_outputs
+from signsym_core.training.optimizers import eager
+from signsym_core.training.replay import one_ahead
+from signsym_core.training.selection import Keep, kept_epoch, stops, validation_score, validation_scores
+from signsym_core.training.step import Step
 from signsym_core.validation import check_labels, check_module
 
 #: Validation images that are in the network at once, where the device holds so many.
@@ -133,9 +133,9 @@ def fine_tune(
     `resume` gives the numbers of an uninterrupted one. `on_epoch` receives a checkpoint after every whole epoch.
     `micro_batch` bounds the images that are in the network at once, with the result of whole batches up to rounding
     (see `signsym_core.microbatch`). A list `alignment` receives for each epoch a row for each layer, at its last step
-    but one (see `signsym_core.alignment.epoch_alignment`); no number of the training depends on it. `validation` are
+    but one (see `alignment.epoch_alignment` in this package); no number of the training depends on it. `validation` are
     images on the same device that score every epoch where the settings ask for it (`keep`, `patience`): their rows of
-    the history have it as "validation", and `signsym_core.selection.kept_epoch` says which epoch `model` is of. Raises
+    the history have it as "validation", and `selection.kept_epoch` says which epoch `model` is of. Raises
     NonFiniteGradientError or NonFiniteLossError, naming the layer and the step;
     NonFiniteWeightsError, naming the first parameter, buffer or moment of the optimiser that is not finite after an
     epoch, before `on_epoch` is called; and ValueError where a converted layer takes no part in the forward pass, where

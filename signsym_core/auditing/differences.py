@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from signsym_core import seeds
-from signsym_core.gradientchecks import wrong_direction, wrong_gradient
-from signsym_core.outputs import outputs_of
+from signsym_core.auditing.gradientchecks import wrong_direction, wrong_gradient
+from signsym_core.models.outputs import outputs_of
 
 #: Larger steps than the usual one, up to a sixteenth, for a model that rounds its input.
 LARGER = (1 / 256, 1 / 128, 1 / 64, 1 / 32, 1 / 16)

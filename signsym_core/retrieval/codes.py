@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from signsym_core.arithmetic import arithmetic
 from signsym_core.datasets import DataSource, Split, inputs
-from signsym_core.outputs import outputs_of, refuse_non_finite
+from signsym_core.models.outputs import outputs_of, refuse_non_finite
 from signsym_core.validation import binary_codes, check_code_labels, shown
 
 

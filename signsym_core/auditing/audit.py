@@ -12,19 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from signsym_core import gradientchecks, validation
+from signsym_core import validation
 from signsym_core.attacks import ATTACKS, Attack
 from signsym_core.attacks.passes import NoGradientWarning
-from signsym_core.evaluate import attack as run_attack
-from signsym_core.evidence import Evidence, Run
-from signsym_core.finding import Finding
-from signsym_core.masking import GREY
-from signsym_core.outcome import Outcome
-from signsym_core.outputs import outputs_of
-from signsym_core.probes import Probe, measure
+from signsym_core.auditing import gradientchecks
+from signsym_core.auditing.evidence import Evidence, Run
+from signsym_core.auditing.finding import Finding
+from signsym_core.auditing.masking import GREY
+from signsym_core.auditing.probes import Probe, measure
+from signsym_core.auditing.verdict import Verdict, judge
+from signsym_core.evaluation.attack import attack as run_attack
+from signsym_core.evaluation.outcome import Outcome
+from signsym_core.models.outputs import outputs_of
 from signsym_core.rules.convert import converted
 from signsym_core.tasks import TASKS
-from signsym_core.verdict import Verdict, judge
 
 #: Images at which a model is probed.
 PROBED = 100

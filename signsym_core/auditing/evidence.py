@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     # Probes need torch; the evidence of a store's outcomes is judged without it.
-    from signsym_core.probes import Probe
+    from signsym_core.auditing.probes import Probe
 
 Array = NDArray[np.float64]
 

@@ -22,16 +22,16 @@ from signsym_core.attacks.gradients import Exact
 from signsym_core.attacks.passes import Passes
 from signsym_core.attacks.problem import Problem
 from signsym_core.backbones.lif import refuse_slope_without_spikes, surrogate_slope
-from signsym_core.block import joined, run_block
-from signsym_core.codes import Gallery
 from signsym_core.datasets.batches import Prepared
-from signsym_core.frozen import frozen
-from signsym_core.health import refuse_broken
-from signsym_core.outcome import Outcome
-from signsym_core.outputs import NonFiniteOutputError, outputs_of, refuse_non_finite
+from signsym_core.evaluation.block import joined, run_block
+from signsym_core.evaluation.outcome import Outcome
+from signsym_core.models.frozen import frozen
+from signsym_core.models.outputs import NonFiniteOutputError, outputs_of, refuse_non_finite
 from signsym_core.registry import UnknownNameError, unknown
+from signsym_core.retrieval.codes import Gallery
 from signsym_core.rules.convert import refuse_bypassed
 from signsym_core.tasks import TASKS, Task
+from signsym_core.training.health import refuse_broken
 from signsym_core.validation import check_images, check_labels, check_module, radii, whole_number
 
 #: Images that share one draw of noise. Fixed, so that no result depends on how many images the device can hold.

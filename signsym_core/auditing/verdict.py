@@ -1,7 +1,7 @@
 """From findings to a verdict in words: sound, weak attack, masked gradient, or undecided.
 
 A verdict is about the given models on these images; an interval over images says how certain it is. What other seeds
-would give is covered by a gap's interval (`signsym_core.stats`).
+would give is covered by a gap's interval (`signsym_core.statistics.intervals`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from signsym_core.checks import CHECKS, Check, CheckFinding, findings
-from signsym_core.evidence import Evidence
-from signsym_core.finding import Finding
-from signsym_core.masking import GREY, TWO_POINTS
-from signsym_core.stats import interval
+from signsym_core.auditing.checks import CHECKS, Check, CheckFinding, findings
+from signsym_core.auditing.evidence import Evidence
+from signsym_core.auditing.finding import Finding
+from signsym_core.auditing.masking import GREY, TWO_POINTS
+from signsym_core.statistics.intervals import interval
 
 Kind = Literal["sound", "weak attack", "masked gradient", "undecided"]
 

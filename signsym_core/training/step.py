@@ -9,23 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core.arithmetic import Precision
-from signsym_core.health import Health
 from signsym_core.microbatch import backward
-from signsym_core.outputs import outputs_of
-from signsym_core.penalty import penalised
-from signsym_core.replay import Replay
+from signsym_core.models.outputs import outputs_of
+from signsym_core.models.penalty import penalised
 from signsym_core.rules.convert import stepping_rule
 from signsym_core.rules.together import Together
-from signsym_core.shadows import Shadows
 from signsym_core.tasks import Objective
+from signsym_core.training.health import Health
+from signsym_core.training.replay import Replay
+from signsym_core.training.shadows import Shadows
 
 
 class Step:
     """Training steps of `model` on `objective`; the results do not depend on how a step is executed.
 
     On a GPU, B of all layers is computed before the backward pass, and a step whose batch is not divided is recorded
-    and replayed (see `signsym_core.replay`). The step of a rule that has one of its own runs as it is: what it does on
-    the host cannot be replayed.
+    and replayed (see `signsym_core.training.replay`). The step of a rule that has one of its own runs as it is: what
+    it does on the host cannot be replayed.
     """
 
     def __init__(

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from signsym_core.codes import Codes as Codes
-from signsym_core.codes import Gallery as Gallery
-from signsym_core.codes import signs as signs
+from signsym_core.retrieval.codes import Codes as Codes
+from signsym_core.retrieval.codes import Gallery as Gallery
+from signsym_core.retrieval.codes import signs as signs
 from signsym_core.validation import binary_codes, check_code_labels, shown, whole_number
 
 #: How the order of items at one distance is decided.

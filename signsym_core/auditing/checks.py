@@ -1,9 +1,9 @@
 """Which check applies to which runs of a model, and what a raised check means.
 
 A check is made at every ε for which its runs exist; two attacks are compared only below ε = 0.5. The check functions
-are in `signsym_core.masking` and `gradientchecks`; the order is that of tables. Audits, pages and reports all use this
-module, so that they agree. Source of the list: Carlini et al. 2019 (1902.06705), plus the comparison of two gradients,
-which only a model with a separate backward pass allows.
+are in `masking` and `gradientchecks` beside this module; the order is that of tables. Audits, pages and reports all use
+this module, so that they agree. Source of the list: Carlini et al. 2019 (1902.06705), plus the comparison of two
+gradients, which only a model with a separate backward pass allows.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from signsym_core import gradientchecks, masking
-from signsym_core.evidence import Array, Evidence, Run, paired
-from signsym_core.finding import Finding
+from signsym_core.auditing import gradientchecks, masking
+from signsym_core.auditing.evidence import Array, Evidence, Run, paired
+from signsym_core.auditing.finding import Finding
 
 #: The meaning of a raised check: "masked", an attack breaks more than the reported one; "sign", the gradient may be
 #: wrong, which an attack must confirm; "weak", the attack was too weak; "told", information that decides nothing.

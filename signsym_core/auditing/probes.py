@@ -18,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from signsym_core.codes import signs
-from signsym_core.differences import (
+from signsym_core.auditing.differences import (
     BATCH,
     Differences,
     Loss,
@@ -29,9 +28,10 @@ from signsym_core.differences import (
     one_draw,
     outputs_in_batches,
 )
-from signsym_core.frozen import frozen
-from signsym_core.gradientchecks import ALIGNED
-from signsym_core.outputs import outputs_of, refuse_non_finite
+from signsym_core.auditing.gradientchecks import ALIGNED
+from signsym_core.models.frozen import frozen
+from signsym_core.models.outputs import outputs_of, refuse_non_finite
+from signsym_core.retrieval.codes import signs
 from signsym_core.rules.convert import converted, exact_gradient
 from signsym_core.rules.points import readouts, summed
 from signsym_core.tasks import TASKS, Task

@@ -1,0 +1,1 @@
+"""What any network is asked for here: outputs, its own penalty, a state without gradients."""

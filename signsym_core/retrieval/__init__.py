@@ -1,0 +1,1 @@
+"""Binary codes of a network, and the score of a ranking by their Hamming distance."""

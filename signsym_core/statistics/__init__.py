@@ -1,0 +1,1 @@
+"""Intervals for means over images and seeds, and rank correlation."""
