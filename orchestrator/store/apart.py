@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import TypeVar
@@ -31,8 +32,10 @@ def apart(function: Callable[..., R], *arguments: object) -> Iterator[Callable[[
     # A pipe instead of a pool: a pool's locks need /dev/shm, which not every container has.
     fresh = multiprocessing.get_context("spawn")
     receiver, sender = fresh.Pipe(duplex=False)
-    # A daemon: a program that ends meanwhile does not wait for it.
-    process = fresh.Process(target=_call, args=(sender, function, *arguments), daemon=True)
+    # The main thread ends it with the context, and it may start another one itself, as a sweep's plan does for a large
+    # store. A daemon may not, but a program that ends does not wait for what its other threads began.
+    daemon = threading.current_thread() is not threading.main_thread()
+    process = fresh.Process(target=_call, args=(sender, function, *arguments), daemon=daemon)
     process.start()
     sender.close()
 

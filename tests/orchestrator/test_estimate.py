@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from orchestrator.engine.prepare import prepare_apart
 from orchestrator.gridfile.cells import Stages
 from orchestrator.gridfile.grid import load
 from orchestrator.jobs.job import STAGES, Resources
@@ -20,7 +21,7 @@ from orchestrator.plan.compile import compile_plan
 from orchestrator.plan.estimate import StoreSurvey, hours, longest_chain, survey_store, surveying, unshared
 from orchestrator.plan.rates import CORE, H100, Device, Network, network_of
 from orchestrator.store import Store, tables
-from orchestrator.store.apart import apart
+from orchestrator.store.apart import LARGE, apart
 from signsym_core.attacks import ATTACKS
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
@@ -149,6 +150,15 @@ def test_a_large_store_is_surveyed_in_another_process_with_what_cannot_be_used(p
         assert survey_of_store() == here
     assert other.skipped.keys() == store.skipped.keys() == {"results/torn.parquet"}
     assert other.unsealed == store.unsealed == {"results/torn.parquet"}
+
+
+def test_a_sweep_into_a_large_store_is_planned(tiny, tmp_path):
+    # Its process starts another one for the store.
+    (tmp_path / "results").mkdir()
+    with (tmp_path / "results/foreign.parquet").open("wb") as file:
+        file.truncate(LARGE)
+    prepared = prepare_apart(tiny, [], str(tmp_path))
+    assert prepared.jobs and prepared.skipped.keys() == {"results/foreign.parquet"}
 
 
 def test_what_happens_in_another_process_is_told_in_this_one():
