@@ -158,7 +158,8 @@ def test_a_sweep_into_a_large_store_is_planned(tiny, tmp_path):
     with (tmp_path / "results/foreign.parquet").open("wb") as file:
         file.truncate(LARGE)
     prepared = prepare_apart(tiny, [], str(tmp_path))
-    assert prepared.jobs and prepared.skipped.keys() == {"results/foreign.parquet"}
+    assert prepared.jobs
+    assert prepared.skipped.keys() == {"results/foreign.parquet"}
 
 
 def test_what_happens_in_another_process_is_told_in_this_one():
