@@ -22,7 +22,7 @@ import torch.nn.functional as F
 
 import signsym_core as ss
 from signsym_core.datasets import Split
-from signsym_core.training.finetune import FineTune
+from signsym_core.training.settings import FineTune
 
 #: Floating-point operations that an H100 does in a second in bfloat16 at most.
 PEAK = 989e12

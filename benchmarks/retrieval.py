@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import in_turn, line, ratio
-from signsym_core.retrieval.ranking import Codes, average_precision
+from signsym_core.retrieval.codes import Codes
+from signsym_core.retrieval.ranking import average_precision
 
 
 def codes(items: int, classes: int, bits: int, seed: int) -> Codes:

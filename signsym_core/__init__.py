@@ -25,20 +25,21 @@ if TYPE_CHECKING:
     from signsym_core.rules.convert import feedback as feedback
     from signsym_core.rules.convert import revert as revert
     from signsym_core.tasks import TASKS as TASKS
-    from signsym_core.training.finetune import FineTune as FineTune
     from signsym_core.training.finetune import fine_tune as fine_tune
+    from signsym_core.training.settings import FineTune as FineTune
 
 __version__ = "0.1.0"
 
 #: The module of each public name.
 _HOMES = {
     **dict.fromkeys(("ATTACKS", "GRADIENTS"), "attacks"),
-    **dict.fromkeys(("FineTune", "fine_tune"), "training.finetune"),
     **dict.fromkeys(("Codes", "Gallery", "encode"), "retrieval.codes"),
     **dict.fromkeys(("convert", "exact_gradient", "feedback", "revert"), "rules.convert"),
     **{
         "attack": "evaluation.attack",
         "audit": "auditing.audit",
+        "fine_tune": "training.finetune",
+        "FineTune": "training.settings",
         "Outcome": "evaluation.outcome",
         "mean_average_precision": "retrieval.ranking",
         "BACKBONES": "backbones",

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import re
-import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,10 +12,7 @@ from torch import Tensor, nn
 from signsym_core.models.outputs import listed
 
 if TYPE_CHECKING:
-    from signsym_core.attacks.ball import Norm
     from signsym_core.datasets.batches import Prepared
-
-_FRACTION = re.compile("([0-9]{1,15})/([0-9]{1,15})")
 
 
 def check_module(model: object, name: str = "model") -> None:
@@ -32,41 +26,6 @@ def whole_number(name: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name} must be a whole number, at least {least}, got {shown(value)}")
     return int(value)
-
-
-def fraction(text: str) -> float | None:
-    """The value of a text such as "8/255", of two whole numbers; None for any other text and for one over 0."""
-    match = _FRACTION.fullmatch(text)
-    return int(match[1]) / int(match[2]) if match and int(match[2]) else None
-
-
-def radii(epsilons: object, norm: Norm = "linf") -> tuple[float, ...]:
-    """Epsilons as floats, in their order: a list, tuple, array or tensor of numbers or of texts such as "8/255".
-
-    At least one; in L∞ each in [0, 1], in L2 finite and from 0 on.
-    """
-    if isinstance(epsilons, (Tensor, np.ndarray)):
-        epsilons = epsilons.tolist()
-    if not isinstance(epsilons, Sequence) or isinstance(epsilons, (str, bytes)):
-        raise ValueError(f"epsilons must be a list of radii, such as [0.1], got {shown(epsilons)}")
-    if len(epsilons) == 0:
-        raise ValueError("epsilons must hold at least one number")
-    return tuple(_radius(epsilon, number, norm) for number, epsilon in enumerate(epsilons))
-
-
-def _radius(epsilon: object, number: int, norm: Norm) -> float:
-    value: object = fraction(epsilon) if isinstance(epsilon, str) else epsilon
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    largest, where = (1.0, "an L∞ radius in [0, 1]")
-    if norm == "l2":
-        largest, where = (sys.float_info.max, "an L2 radius, a finite number from 0 on")
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= largest:  # type: ignore[operator]
-        got = value if is_number else shown(epsilon)
-        raise ValueError(f'epsilons[{number}] must be a number or a fraction such as "8/255", {where}, got {got}')
-    # The sum turns -0.0 into 0.0.
-    return float(value) + 0.0  # type: ignore[arg-type]
 
 
 def check_images(images: object) -> None:
@@ -108,44 +67,6 @@ def check_labels(labels: object, images: Tensor | Prepared | None = None, classe
         raise ValueError(
             f"labels must be in 0 .. {classes - 1}, the classes, got {int(labels.min())} .. {int(labels.max())}"
         )
-
-
-def binary_codes(codes: object, name: str) -> Tensor:
-    """Codes as int8 of -1 and +1 [n, bits], from bool, or from numbers that are exactly -1 and +1.
-
-    0 and 1 are refused, because they are ambiguous: a sign function maps both to +1.
-    """
-    expected = f"{name} must be [n, bits], n and bits at least 1, bool or exactly -1 and +1"
-    if not isinstance(codes, Tensor):
-        raise ValueError(f"{expected}, a torch tensor, got {shown(codes)}")
-    if codes.ndim != 2 or codes.numel() == 0 or codes.is_complex():
-        raise ValueError(f"{expected}, got {codes.dtype}{list(codes.shape)}")
-    if codes.dtype == torch.bool:
-        return codes.to(torch.int8) * 2 - 1
-    # In an unsigned type -1 would be its largest number.
-    binary = (codes == 1) | (codes == -1) if codes.dtype.is_signed else codes == 1
-    strange = codes[~binary]
-    if len(strange):
-        advice = "; of real outputs take the signs first, of bits codes.bool()"
-        raise ValueError(f"{expected}, got {codes.dtype} with {strange[0].item()} in it{advice}")
-    return codes.to(torch.int8)
-
-
-def check_code_labels(labels: object, count: int, device: torch.device, name: str) -> None:
-    """int64 [count] from 0 on, or 0/1 [count, classes], on the device of the codes."""
-    expected = f"{name} must be int64[{count}] from 0 on, or 0/1 [{count}, classes]"
-    if not isinstance(labels, Tensor):
-        raise ValueError(f"{expected}, a torch tensor, got {shown(labels)}")
-    strange = f"{expected}, got {labels.dtype}{list(labels.shape)}"
-    if labels.ndim not in (1, 2) or len(labels) != count or labels.is_complex():
-        raise ValueError(strange)
-    if labels.device != device:
-        raise ValueError(f"{name} must be on the device of the codes, {device}, got {labels.device}")
-    if labels.ndim == 1 and labels.dtype != torch.int64:
-        raise ValueError(strange)
-    fitting = labels >= 0 if labels.ndim == 1 else (labels == 0) | (labels == 1)
-    if not fitting.all():
-        raise ValueError(f"{strange} with {labels[~fitting][0].item()} in it")
 
 
 def shown(value: object) -> str:

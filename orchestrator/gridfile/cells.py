@@ -20,7 +20,7 @@ from signsym_core.datasets import DataSource
 from signsym_core.rules import Rule
 from signsym_core.rules.bp import BP
 from signsym_core.tasks import Task
-from signsym_core.training.finetune import FineTune
+from signsym_core.training.settings import FineTune
 
 #: The gradient of an attack that uses none.
 NO_GRADIENT = "none"

@@ -15,7 +15,7 @@ from orchestrator.gridfile.nodes import Node, Problems
 from orchestrator.gridfile.training import Amounts, Training
 from orchestrator.gridfile.values import MODEL_AXES, built
 from orchestrator.jobs.job import STAGES, Resources
-from signsym_core.training.finetune import FineTune
+from signsym_core.training.settings import FineTune
 
 H = TypeVar("H", bound=Hashable)
 

@@ -16,7 +16,7 @@ from signsym_core.datasets import DataSource
 from signsym_core.registry import ParameterError, UnknownNameError
 from signsym_core.rules import Rule
 from signsym_core.rules.convert import UnservedLayerError, layer_rules
-from signsym_core.training.finetune import FineTune
+from signsym_core.training.settings import FineTune
 
 
 def refuse_misfit(point: Mapping[str, Any], training: Training, finetune: FineTune, experiment: Experiment) -> None:

@@ -20,7 +20,7 @@ from orchestrator.jobs.job import STAGES
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
 from signsym_core.attacks.none import NoAttack
 from signsym_core.registry import Member, Registry
-from signsym_core.training.finetune import FineTune
+from signsym_core.training.settings import FineTune
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -14,7 +14,7 @@ from orchestrator.jobs.job import STAGES, Resources
 from signsym_core.datasets import DATASETS
 from signsym_core.registry import ParameterError, build
 from signsym_core.rules import RULES
-from signsym_core.training.finetune import FineTune
+from signsym_core.training.settings import FineTune
 
 #: Resources that one place states: by the stage, None for all stages, and the key.
 Amounts = dict[tuple[str | None, str], Any]

@@ -19,7 +19,7 @@ from signsym_core.datasets import DataSource
 from signsym_core.datasets.files import FileSource
 from signsym_core.evaluation.attack import BLOCK
 from signsym_core.tasks import Task
-from signsym_core.training.finetune import FineTune
+from signsym_core.training.settings import FineTune
 
 #: Gradients that are made for one of a source.
 DRAWS = {"mixed": 2, "eot": EOT.DRAWS}

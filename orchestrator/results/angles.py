@@ -9,7 +9,7 @@ from orchestrator.results.alignment import Alignment
 from orchestrator.results.curve import Curve, Point
 from orchestrator.results.line import Line
 from orchestrator.results.query import Query
-from signsym_core.statistics.intervals import rank_correlation
+from signsym_core.statistics.correlation import rank_correlation
 
 #: Models from which on a rank correlation says anything.
 FEW = 3

@@ -31,7 +31,8 @@ def declared(module: str, registry: str, root: Traversable | None = None) -> Ite
             body = _class(tree, name)
         elif source.startswith(f"{_PACKAGE}."):
             path = source.removeprefix(f"{_PACKAGE}.").replace(".", "/")
-            body = _class(_parsed(root, f"{path}.py"), name)
+            file = f"{path}.py" if root.joinpath(f"{path}.py").is_file() else f"{path}/__init__.py"
+            body = _class(_parsed(root, file), name)
         else:
             continue
         variables = _literals(body)

@@ -16,7 +16,7 @@ from signsym_core.attacks.module import ProblemModule, Pullback
 from signsym_core.attacks.passes import Passes, gradient_of
 from signsym_core.attacks.streams import Counted, Streams
 from signsym_core.models.outputs import outputs_of
-from signsym_core.retrieval.ranking import Gallery
+from signsym_core.retrieval.codes import Gallery
 from signsym_core.rules.points import readouts, summed
 from signsym_core.tasks import Task
 

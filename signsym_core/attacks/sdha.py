@@ -16,7 +16,8 @@ from signsym_core.attacks.hag import schedule, slopes
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.signsteps import SignSteps
 from signsym_core.registry import require
-from signsym_core.retrieval.ranking import Codes, relevance, signs
+from signsym_core.retrieval.codes import Codes, signs
+from signsym_core.retrieval.ranking import relevance
 
 _CITATION = "Lu et al. 2021, Smart Adversarial Attack on Deep Hashing Retrieval; as re-implemented by Yuan et al. 2023"
 

@@ -23,6 +23,7 @@ from signsym_core.auditing.probes import Probe, measure
 from signsym_core.auditing.verdict import Verdict, judge
 from signsym_core.evaluation.attack import attack as run_attack
 from signsym_core.evaluation.outcome import Outcome
+from signsym_core.evaluation.radii import radii
 from signsym_core.models.outputs import outputs_of
 from signsym_core.rules.convert import converted
 from signsym_core.tasks import TASKS
@@ -67,7 +68,7 @@ def audit(
     """
     validation.check_images(images)
     validation.check_labels(labels, images)
-    requested, steps = validation.radii(epsilons), validation.whole_number("steps", steps, 1)
+    requested, steps = radii(epsilons), validation.whole_number("steps", steps, 1)
     queries, seed = validation.whole_number("queries", queries, 2), validation.whole_number("seed", seed, 0)
     if not isinstance(model, (nn.Module, list, tuple)) or not isinstance(twin, (nn.Module, list, tuple, type(None))):
         wrong = validation.shown(twin if isinstance(model, (nn.Module, list, tuple)) else model)
@@ -80,7 +81,7 @@ def audit(
         raise ValueError(f"expected a twin for each model or none at all, got {len(models)} models, {len(twins)} twins")
     for module in [*models, *(other_twin for other_twin in twins if other_twin is not None)]:
         validation.check_module(module, "each model and twin")
-    radii = [*sorted(set(requested) - {0.0}), *({GREY} - set(requested))]
+    attacked = [*sorted(set(requested) - {0.0}), *({GREY} - set(requested))]
     # What does not fit is refused before anything is computed.
     probes = [measure(network, images[:PROBED], labels[:PROBED]) for network in models]
     is_converted = any(converted(network) for network in models)
@@ -88,7 +89,7 @@ def audit(
     by_seed: list[dict[tuple[str, str, float], Run]] = []
     for number, (network, paired_twin) in enumerate(zip(models, twins, strict=True)):
         plan = _plan(network, paired_twin, is_converted=is_converted, random=random, steps=steps, queries=queries)
-        runs = _runs(plan, network, images, labels, radii, seed=seed + number)
+        runs = _runs(plan, network, images, labels, attacked, seed=seed + number)
         by_seed.append({(run.attack, run.gradient, run.epsilon): run for run in runs})
     stacked = [_stacked([runs[key] for runs in by_seed]) for key in by_seed[0]]
     chance = TASKS.build("classification").chance(labels, None)
@@ -148,15 +149,15 @@ def _runs(
     for planned in plan:
         attack, surrogate = planned.attack, planned.surrogate
         # At ε ≥ 0.5, where every image can be made grey, attacks without a gradient and EOT add no information.
-        radii = [e for e in epsilons if e < GREY or planned.recorded_gradient not in ("none", "eot")]
-        radii = [0.0] if attack.name == "none" else radii
-        if not radii:
+        fitting = [e for e in epsilons if e < GREY or planned.recorded_gradient not in ("none", "eot")]
+        fitting = [0.0] if attack.name == "none" else fitting
+        if not fitting:
             continue
         with warnings.catch_warnings():
             # Without a gradient there is a finding that says so.
             warnings.simplefilter("ignore", NoGradientWarning)
             outcome = run_attack(
-                attack, model, images, labels, radii, gradient=planned.gradient, seed=seed, surrogate=surrogate
+                attack, model, images, labels, fitting, gradient=planned.gradient, seed=seed, surrogate=surrogate
             )
         yield from as_runs(outcome, attack, planned.recorded_gradient, seed=seed, images=torch.arange(len(images)))
 

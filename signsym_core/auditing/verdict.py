@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from signsym_core.auditing.checks import CHECKS, Check, CheckFinding, findings
+from signsym_core.auditing.checks import CHECKS, Check, findings
+from signsym_core.auditing.comparisons import CheckFinding
 from signsym_core.auditing.evidence import Evidence
 from signsym_core.auditing.finding import Finding
 from signsym_core.auditing.masking import GREY, TWO_POINTS

@@ -7,7 +7,8 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from signsym_core.backbones.rnn import RowReader, rows_of
+from signsym_core.backbones.rnn import RowReader
+from signsym_core.models.recurrence import rows_of
 
 
 class Cell(nn.Module):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core.backbones.lstm import Cell
-from signsym_core.backbones.rnn import RowReader, rows_of
+from signsym_core.backbones.rnn import RowReader
+from signsym_core.models.recurrence import rows_of
 from signsym_core.registry import require
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from signsym_core import seeds
 from signsym_core.arithmetic import arithmetic
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
-from signsym_core.attacks.ball import within_ball as within_ball
 from signsym_core.attacks.finite import Tally
 from signsym_core.attacks.gradients import Exact
 from signsym_core.attacks.passes import Passes
@@ -25,6 +24,7 @@ from signsym_core.backbones.lif import refuse_slope_without_spikes, surrogate_sl
 from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluation.block import joined, run_block
 from signsym_core.evaluation.outcome import Outcome
+from signsym_core.evaluation.radii import radii
 from signsym_core.models.frozen import frozen
 from signsym_core.models.outputs import NonFiniteOutputError, outputs_of, refuse_non_finite
 from signsym_core.registry import UnknownNameError, unknown
@@ -32,7 +32,7 @@ from signsym_core.retrieval.codes import Gallery
 from signsym_core.rules.convert import refuse_bypassed
 from signsym_core.tasks import TASKS, Task
 from signsym_core.training.health import refuse_broken
-from signsym_core.validation import check_images, check_labels, check_module, radii, whole_number
+from signsym_core.validation import check_images, check_labels, check_module, whole_number
 
 #: Images that share one draw of noise. Fixed, so that no result depends on how many images the device can hold.
 BLOCK = 256

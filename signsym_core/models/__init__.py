@@ -1,1 +1,1 @@
-"""What any network is asked for here: outputs, its own penalty, a state without gradients."""
+"""What any network is asked for: its outputs, its own penalty, a state without gradients; and a recurrent network."""

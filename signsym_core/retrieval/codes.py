@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from signsym_core.arithmetic import arithmetic
 from signsym_core.datasets import DataSource, Split, inputs
 from signsym_core.models.outputs import outputs_of, refuse_non_finite
-from signsym_core.validation import binary_codes, check_code_labels, shown
+from signsym_core.retrieval.validation import binary_codes, check_code_labels
+from signsym_core.validation import shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

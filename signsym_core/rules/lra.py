@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from signsym_core.backbones.rnn import Recurrence, rows_of
+from signsym_core.models.recurrence import Recurrence, rows_of
 from signsym_core.registry import require
 from signsym_core.rules.lra_code import code_step
 from signsym_core.rules.whole import StepRule, add_gradient

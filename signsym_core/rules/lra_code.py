@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
-from signsym_core.backbones.rnn import Recurrence
+from signsym_core.models.recurrence import Recurrence
 from signsym_core.rules.whole import add_gradient
 from signsym_core.tasks import Objective
 

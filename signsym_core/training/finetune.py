@@ -6,109 +6,31 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from signsym_core import seeds
-from signsym_core.arithmetic import Precision, arithmetic
+from signsym_core.arithmetic import arithmetic
 from signsym_core.backbones import Model
-from signsym_core.datasets import DataSource, Split, augmented, inputs
-from signsym_core.datasets.batches import brought
-from signsym_core.datasets.mapped import Mapped
-from signsym_core.registry import neutral, require
+from signsym_core.datasets import DataSource, Split
 from signsym_core.rules.convert import BypassedLayerError, converted, unserved
-from signsym_core.rules.held import parameter_groups
 from signsym_core.tasks import Objective, Task
 from signsym_core.training.alignment import LayerAlignment, epoch_alignment, layer_alignment
-from signsym_core.training.checkpoint import Checkpoint as Checkpoint
-from signsym_core.training.checkpoint import best_in, copies, restore, tensors_of
+from signsym_core.training.batches import epoch_batches, first_images
+from signsym_core.training.checkpoint import Checkpoint, best_in, copies, restore, tensors_of
 from signsym_core.training.health import Health, refuse_broken_outputs
-from signsym_core.training.optimizers import eager
+from signsym_core.training.optimizers import optimizer_of
 from signsym_core.training.replay import one_ahead
-from signsym_core.training.selection import Keep, kept_epoch, stops, validation_score, validation_scores
+from signsym_core.training.selection import kept_epoch, stops, validation_score, validation_scores
+from signsym_core.training.settings import FineTune
 from signsym_core.training.step import Step
 from signsym_core.validation import check_labels, check_module
 
 #: Validation images that are in the network at once, where the device holds so many.
 BATCH = 256
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FineTune:
-    """Settings of a fine-tune; the defaults are the paper's where its text kept them (see docs/protocol.md)."""
-
-    epochs: int = 20
-    batch_size: int = 32
-    #: Learning rate of the body, and of the fresh head.
-    lr: float = 1e-5
-    head_lr: float = 1e-4
-    weight_decay: float = 5e-4
-    #: Adam couples weight decay with its moments, AdamW does not.
-    optimizer: Literal["adam", "adamw"] = "adam"
-    beta1: float = 0.9
-    beta2: float = 0.999
-    #: Whether training images are cropped and mirrored as the data set allows.
-    augment: bool = True
-    #: Steps between two logs of each layer's alignment with BP; 0: never.
-    log_alignment: int = 0
-    #: Arithmetic of a step; weights, feedback matrices, loss and optimiser are always float32.
-    precision: Precision = neutral("tf32")
-    #: Whether a GPU uses only deterministic kernels.
-    deterministic: bool = neutral(True)
-    #: Steps of the optimiser in all, in as many epochs as they take, the last of which may end early; `epochs` plays no
-    #: part then. null: whole epochs.
-    steps: int | None = neutral(None)
-    #: The epoch whose model is kept: the last, or the one with the best score on the data set's validation images, the
-    #: first of several.
-    keep: Keep = neutral("last")
-    #: Epochs in a row without a better validation score after which training ends; null: it goes on to the last.
-    patience: int | None = neutral(None)
-    #: By how much a score must exceed that of the last better epoch to end such a row.
-    min_delta: float = neutral(0.0)
-
-    def __post_init__(self) -> None:
-        require(self.epochs >= 0, "epochs", "a whole number, at least 0", self.epochs)
-        require(self.batch_size >= 1, "batch_size", "a whole number, at least 1", self.batch_size)
-        for name in ("lr", "head_lr", "weight_decay"):
-            require(getattr(self, name) >= 0, name, "a number, at least 0", getattr(self, name))
-        for name in ("beta1", "beta2"):
-            require(0 <= getattr(self, name) < 1, name, "a number in [0, 1)", getattr(self, name))
-        require(self.steps is None or self.steps >= 0, "steps", "null or a whole number, at least 0", self.steps)
-        require(self.log_alignment >= 0, "log_alignment", "a whole number of steps, at least 0", self.log_alignment)
-        patient = self.patience is None or self.patience >= 1
-        require(patient, "patience", "null or a whole number, at least 1", self.patience)
-        require(self.min_delta >= 0, "min_delta", "a number, at least 0", self.min_delta)
-        idle = self.min_delta > 0 and self.patience is None
-        require(not idle, "patience", f"a whole number beside min_delta {self.min_delta}", self.patience)
-        unvalidated = self.steps is None or not self.validates
-        require(unvalidated, "steps", "null where epochs are validated (keep: best, or patience)", self.steps)
-
-    @property
-    def validates(self) -> bool:
-        """Whether each epoch is scored on validation images."""
-        return self.keep == "best" or self.patience is not None
-
-    def misfit(self, source: DataSource) -> str | None:
-        """Why these settings do not fit a data set; None where they do."""
-        if not self.validates or source.has_validation:
-            return None
-        return (
-            f"keep: best and patience need validation images, and data set {source.name!r} has none; set its parameter "
-            f"validation_images, or a split that has some"
-        )
-
-    def batches(self, images: int) -> int:
-        """Steps of a whole epoch over `images` images."""
-        count, last = divmod(images, self.batch_size)
-        # Batch normalisation cannot train on a last batch of one image, which is left out.
-        return count + (last > 1 or (last == 1 and images == 1))
-
-    def images_seen(self, images: int) -> int:
-        """Images that go through the network in all, from a training split of `images`."""
-        return self.epochs * images if self.steps is None else self.steps * min(self.batch_size, images)
 
 
 def fine_tune(
@@ -189,7 +111,7 @@ def _fine_tune(
     if device.type == "cuda":
         # For the fast convolution kernels, and the deterministic kernels of adaptive pooling.
         model.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(model, objective, settings)
+    optimizer = optimizer_of(model, objective, settings)
     history: list[dict[str, Any]] = []
     first = 0
     best: dict[str, Tensor] = {}
@@ -209,7 +131,7 @@ def _fine_tune(
         started = time.monotonic()
         losses: list[Tensor] = []
         with seeds.seeded_globally(seed, "dropout", epoch, device=device):
-            batches = itertools.islice(_batches(train, source, settings, seed, epoch), steps)
+            batches = itertools.islice(epoch_batches(train, source, settings, seed, epoch), steps)
             seen = 0
             for images, labels in one_ahead(batches, device):
                 seen += len(images)
@@ -249,49 +171,12 @@ def _fine_tune(
         model.load_state_dict(best)
     if device.type == "cuda":
         model.to(memory_format=torch.contiguous_format)
-    refuse_broken_outputs(model, _first_images(train, source, settings))
+    refuse_broken_outputs(model, first_images(train, source, settings))
     return history
-
-
-def _first_images(train: Split, source: DataSource, settings: FineTune) -> Tensor:
-    images = train.take(torch.arange(min(settings.batch_size, len(train)))).images
-    assert isinstance(images, Tensor)
-    return inputs(images.to(train.labels.device), source)
-
-
-def _batches(
-    train: Split, source: DataSource, settings: FineTune, seed: int, epoch: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    order = torch.randperm(len(train), generator=seeds.generator(seed, "order", epoch))
-    chance = seeds.generator(seed, "augment", epoch)
-    places = order.to(train.device)
-    for chosen, here in zip(order.split(settings.batch_size), places.split(settings.batch_size), strict=True):
-        # The last batch, which `FineTune.batches` does not count either.
-        if len(chosen) == 1 and settings.batch_size > 1 and len(train) > 1:
-            continue
-        mapped = isinstance(train.images, Mapped)
-        images = brought(train.images[chosen], train.device) if mapped else train.images[here]
-        pixels = augmented(images, source, chance) if settings.augment else inputs(images, source)
-        yield pixels, train.labels[here]
 
 
 def _classes(labels: Tensor) -> int:
     return int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
-
-
-def _optimizer(model: Model, objective: Objective, settings: FineTune) -> torch.optim.Optimizer:
-    kind: Any = eager({"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer])
-    groups = parameter_groups(model, list(model.body_parameters()), lr=settings.lr)
-    groups += parameter_groups(model, list(model.head_parameters()), lr=settings.head_lr)
-    learned = list(objective.parameters())
-    if learned:
-        groups.append({"params": learned, "lr": objective.lr})
-    betas = (settings.beta1, settings.beta2)
-    recorded = next(model.parameters()).is_cuda
-    optimizer: torch.optim.Optimizer = kind(
-        groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay, fused=True, capturable=recorded
-    )
-    return optimizer
 
 
 def _refuse_misfit(model: nn.Module, settings: FineTune) -> None:

@@ -1,4 +1,4 @@
-"""Optimisers of torch without its compiler, which they import for the sake of code that is compiled."""
+"""The optimiser of a fine-tune: torch's, without the compiler that it imports for the sake of code that is compiled."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Any
 
 import torch
 from torch.optim import Optimizer
+
+from signsym_core.backbones import Model
+from signsym_core.rules.held import parameter_groups
+from signsym_core.tasks import Objective
+from signsym_core.training.settings import FineTune
 
 #: Methods that torch marks as not to be compiled; calling the mark imports torch._dynamo.
 _MARKED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
@@ -27,3 +32,19 @@ def eager(kind: type[Optimizer]) -> type[Optimizer]:
 
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in _MARKED}
     return type(kind.__name__, (kind,), {"__module__": __name__, "__doc__": kind.__doc__, "step": step, **methods})
+
+
+def optimizer_of(model: Model, objective: Objective, settings: FineTune) -> Optimizer:
+    """Adam or AdamW with the rate of the head, of the body, and of what the task learns besides."""
+    kind: Any = eager({"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer])
+    groups = parameter_groups(model, list(model.body_parameters()), lr=settings.lr)
+    groups += parameter_groups(model, list(model.head_parameters()), lr=settings.head_lr)
+    learned = list(objective.parameters())
+    if learned:
+        groups.append({"params": learned, "lr": objective.lr})
+    betas = (settings.beta1, settings.beta2)
+    recorded = next(model.parameters()).is_cuda
+    optimizer: Optimizer = kind(
+        groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay, fused=True, capturable=recorded
+    )
+    return optimizer

@@ -18,11 +18,12 @@ from torch import nn
 
 import signsym_core as ss
 from signsym_core.attacks import Attack
+from signsym_core.attacks.ball import within_ball
 from signsym_core.datasets import inputs
 from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluation import attack as evaluation
-from signsym_core.evaluation.attack import WeakAttackWarning, within_ball
-from signsym_core.retrieval.ranking import signs
+from signsym_core.evaluation.attack import WeakAttackWarning
+from signsym_core.retrieval.codes import signs
 
 EPSILONS = [0.0, 0.002, 0.01, 8 / 255, 0.1, 0.5]
 #: For tests over every attack, some of which take 100 steps and more for the largest of the radii above.

@@ -15,7 +15,7 @@ import signsym_core as ss
 from signsym_core.backbones import Model
 from signsym_core.datasets import inputs
 from signsym_core.training.alignment import layer_alignment
-from signsym_core.training.finetune import Checkpoint
+from signsym_core.training.checkpoint import Checkpoint
 from signsym_core.training.health import NonFiniteGradientError
 
 TASK = ss.TASKS.build("classification")

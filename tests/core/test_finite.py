@@ -15,7 +15,7 @@ import signsym_core as ss
 from signsym_core.attacks.finite import Tally
 from signsym_core.evaluation import attack as evaluation
 from signsym_core.models.outputs import NonFiniteOutputError
-from signsym_core.retrieval.ranking import signs
+from signsym_core.retrieval.codes import signs
 
 #: Each attack with a task that it fits.
 PAIRS = [(cls.name, task) for cls in ss.ATTACKS for task in sorted(cls.tasks)]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import signsym_core as ss
-from signsym_core.backbones.rnn import rows_of
+from signsym_core.models.recurrence import rows_of
 from signsym_core.registry import ParameterError
 from signsym_core.rules.lra import LRA
 

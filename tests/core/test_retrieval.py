@@ -11,8 +11,8 @@ import torch
 from sklearn.metrics import average_precision_score
 
 import signsym_core as ss
+from signsym_core import retrieval
 from signsym_core.models.outputs import NonFiniteOutputError
-from signsym_core.retrieval import ranking
 from signsym_core.retrieval.codes import Codes, pack, signs, unpack
 from signsym_core.retrieval.ranking import average_precision, chance, nearest
 
@@ -45,7 +45,8 @@ def test_stable_is_the_usual_loop(several, monkeypatch):
     rng = np.random.default_rng(0)
     for case in range(100):
         # Chunks of every size, so that their seams are met.
-        monkeypatch.setattr(ranking, "CHUNK", int(rng.integers(1, 500)))
+        for module in (retrieval.ranking, retrieval.ties):
+            monkeypatch.setattr(module, "CHUNK", int(rng.integers(1, 500)))
         items = int(rng.integers(1, 120))
         queries, database = made(
             rng, int(rng.integers(1, 9)), items, int(rng.choice([4, 8, 12, 32, 70, 300])), 4, several

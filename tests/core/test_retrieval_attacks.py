@@ -11,7 +11,8 @@ import signsym_core as ss
 from signsym_core.attacks.hag import hag_loss, schedule, slopes
 from signsym_core.attacks.sdha import sdha_distance
 from signsym_core.datasets import inputs
-from signsym_core.retrieval.ranking import Codes, average_precision, signs
+from signsym_core.retrieval.codes import Codes, signs
+from signsym_core.retrieval.ranking import average_precision
 
 pytestmark = pytest.mark.slow
 

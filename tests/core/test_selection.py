@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import signsym_core as ss
 from signsym_core.datasets import inputs
-from signsym_core.training.finetune import Checkpoint
+from signsym_core.training.checkpoint import Checkpoint
 from signsym_core.training.selection import kept_epoch, stops, validation_score
 
 SOURCE = ss.DATASETS.build("digits", train_images=32, validation_images=30, test_images=10, classes=[0, 1, 2])

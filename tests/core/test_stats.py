@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, spearmanr, t
 
 from benchmarks.coverage import coverage, satterthwaite
-from signsym_core.statistics.intervals import gap, gaps, interval, intervals, rank_correlation, wilson
+from signsym_core.statistics.correlation import rank_correlation
+from signsym_core.statistics.intervals import gap, gaps, interval, intervals, wilson
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from torch import nn
 import signsym_core as ss
 from signsym_core.attacks.ball import representable, sizes
 from signsym_core.auditing import probes
+from signsym_core.evaluation.radii import fraction, radii
 from signsym_core.models.outputs import as_outputs
 from signsym_core.training.health import NonFiniteWeightsError
-from signsym_core.validation import fraction, radii, whole_number
+from signsym_core.validation import whole_number
 
 CLASSIFYING = [cls.name for cls in ss.ATTACKS if "classification" in cls.tasks]
 

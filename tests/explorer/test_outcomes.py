@@ -221,9 +221,12 @@ def test_fifty_thousand_points_are_looked_through_in_a_moment(tmp_path):
 
 
 def test_a_new_member_is_listed_from_its_source_alone_and_a_computed_name_is_left_out(tmp_path):
-    (tmp_path / "rules").mkdir()
+    for package in ("rules", "registry"):
+        (tmp_path / package).mkdir()
+    (tmp_path / "registry/__init__.py").write_text("from signsym_core.registry.family import Registry as Registry")
     (tmp_path / "rules/__init__.py").write_text(
-        "from signsym_core.rules.kp import KP\nRULES: Registry = Registry('rule', [Computed, KP, Here])\n"
+        "from signsym_core.registry import Registry\nfrom signsym_core.rules.kp import KP\n"
+        "RULES: Registry = Registry('rule', [Computed, KP, Here])\n"
         "class Here:\n    name: str = 'here'\n    label = 'Here'\n\nclass Computed:\n    name = 'a' + 'b'\n"
     )
     (tmp_path / "rules/kp.py").write_text(

@@ -15,7 +15,7 @@ from orchestrator.plan.compile import compile_plan
 from signsym_core.datasets import Split, inputs
 from signsym_core.retrieval.ranking import average_precision
 from signsym_core.tasks.hyp2 import hyp2_loss
-from signsym_core.training.finetune import _batches
+from signsym_core.training.batches import epoch_batches
 
 PLAN = compile_plan(load(ROOT / "grids/authors-2024.yaml"), set(), set())
 TUNES = [job for job in PLAN.jobs.values() if job.kind == "finetune"]
@@ -109,7 +109,7 @@ def test_images_are_resized_to_256_and_cropped_to_the_middle_in_training_too(nam
     assert (source.size, source.crop_from, finetune.augment) == (224, 256, False)
     pixels = torch.randint(256, (2, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     split = Split(images=pixels, labels=torch.arange(2), indices=torch.arange(2))
-    ((images, labels),) = _batches(split, source, finetune, 0, 0)
+    ((images, labels),) = epoch_batches(split, source, finetune, 0, 0)
     middle = pixels[labels][:, :, 16:240, 16:240] / 255
     assert torch.equal(images, middle)
     assert torch.equal(inputs(pixels, source)[labels], middle)

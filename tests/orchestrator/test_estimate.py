@@ -26,7 +26,7 @@ from signsym_core.attacks import ATTACKS
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
 from signsym_core.tasks.classification import Classification
-from signsym_core.training.finetune import FineTune
+from signsym_core.training.settings import FineTune
 
 
 @pytest.fixture

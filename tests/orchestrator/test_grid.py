@@ -20,7 +20,7 @@ from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
 from signsym_core.rules import RULES
 from signsym_core.tasks import TASKS
-from signsym_core.training.finetune import FineTune
+from signsym_core.training.settings import FineTune
 
 GRIDS = sorted((Path(__file__).parents[2] / "grids").glob("*.yaml"))
 FAMILIES = {"task": TASKS, "dataset": DATASETS, "backbone": BACKBONES, "rule": RULES}

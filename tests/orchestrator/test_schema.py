@@ -22,7 +22,7 @@ from orchestrator.gridfile.yamlfile import parse, read
 from orchestrator.jobs.job import Resources
 from signsym_core.attacks import ATTACKS
 from signsym_core.registry import build, require
-from signsym_core.training.finetune import FineTune
+from signsym_core.training.settings import FineTune
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKEN = sorted((Path(__file__).parent / "broken_grids").glob("*.yaml"))

@@ -1,0 +1,17 @@
+"""The registry that every family uses, and parameters as the fields of a dataclass."""
+
+from signsym_core.registry.family import Member as Member
+from signsym_core.registry.family import Registry as Registry
+from signsym_core.registry.parameters import ParameterError as ParameterError
+from signsym_core.registry.parameters import UnknownNameError as UnknownNameError
+from signsym_core.registry.parameters import build as build
+from signsym_core.registry.parameters import changed as changed
+from signsym_core.registry.parameters import coerce as coerce
+from signsym_core.registry.parameters import describe as describe
+from signsym_core.registry.parameters import identity as identity
+from signsym_core.registry.parameters import neutral as neutral
+from signsym_core.registry.parameters import not_default as not_default
+from signsym_core.registry.parameters import rebuild as rebuild
+from signsym_core.registry.parameters import require as require
+from signsym_core.registry.parameters import shown as shown
+from signsym_core.registry.parameters import unknown as unknown
