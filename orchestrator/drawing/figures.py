@@ -82,13 +82,13 @@ def _seeds(curve: Curve, axis: Axis, lines: bool) -> Trace:
             ys += [*(_rounded(point.by_seed[seed]) for point in points), None]
     else:
         for point in curve.points:
-            values = [_rounded(value) for value in point.by_seed.values()]
-            left, right = axis.around(point.epsilon)
+            values = point.by_seed.values()
             if len(values) > MANY:
                 xs += [axis.position(point.epsilon)] * 2 + [None]
-                ys += [min(values), max(values), None]
+                ys += [_rounded(min(values)), _rounded(max(values)), None]
                 continue
-            for value in values:
+            left, right = axis.around(point.epsilon)
+            for value in map(_rounded, values):
                 xs += [left, right, None]
                 ys += [value, value, None]
     return {

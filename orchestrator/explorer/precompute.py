@@ -24,7 +24,7 @@ def follow(data: LiveStore) -> None:
         snapshot = data.snapshot
         try:
             for step in steps(data, snapshot):
-                while time.monotonic() - data.last_request < CALM:
+                while data.answering or time.monotonic() - data.last_request < CALM:
                     time.sleep(CALM / 4)
                 step()
                 if data.snapshot is not snapshot:

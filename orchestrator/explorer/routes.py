@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import threading
 import time
 
 from flask import Flask, Response, abort, request
@@ -32,13 +33,17 @@ def add(server: Flask, data: LiveStore) -> None:
 
     @server.before_request
     def _known_host() -> None:
-        data.last_request = time.monotonic()
+        data.answering.add(threading.get_ident())
         if request.host.rpartition(":")[0] not in _HOSTS and request.host not in _HOSTS:
             abort(403, "The explorer answers only this machine's own names.")
 
+    @server.teardown_request
+    def _answered(_error: BaseException | None) -> None:
+        data.last_request = time.monotonic()
+        data.answering.discard(threading.get_ident())
+
     @server.after_request
     def _closed(response: Response) -> Response:
-        data.last_request = time.monotonic()
         response.headers["Content-Security-Policy"] = (
             "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
             "script-src 'self' 'unsafe-inline' 'unsafe-eval'; connect-src 'self'; frame-ancestors 'none'"

@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +15,15 @@ from numpy.typing import NDArray
 from orchestrator.results.judgements import SETTING, Judgement, ModelEvidence
 from orchestrator.results.line import LINE, Line
 from orchestrator.results.query import Query
-from orchestrator.results.samples import Sample, Samples
+from orchestrator.results.samples import Samples
 from signsym_core.auditing.evidence import NULL, Evidence, Run
 
 #: Rows of one batch of evidence.
 AT_ONCE = 5_000
+#: The lines of a model, and their rows.
+_Rows = tuple[Sequence[Line], NDArray[np.int64]]
+#: A run, and its epsilon as the grid wrote it.
+_LabelledRun = tuple[Run, str]
 
 
 class Models:
@@ -59,109 +62,103 @@ class Models:
 
         The outcomes of AT_ONCE rows are read together and not kept.
         """
-        some: dict[tuple[str, ...], list[Line]] = {}
-        size = 0
+        some: list[_Rows] = []
         for name in self.query.index.models if names is None else names:
-            some[name] = self.query.index.models[name]
-            size += sum(line.stop - line.start for line in some[name])
-            if size >= AT_ONCE:
+            lines = self.query.index.models[name]
+            some.append((lines, self.query.rows(lines)))
+            if sum(len(rows) for _, rows in some) >= AT_ONCE:
                 yield from self._put_together(some)
-                some, size = {}, 0
+                some = []
         yield from self._put_together(some)
 
-    def _put_together(self, models: Mapping[tuple[str, ...], Sequence[Line]]) -> Iterator[ModelEvidence]:
-        rows = self.query.rows(line for lines in models.values() for line in lines)
-        jobs = np.array(self.query.index.texts("finetune_job", rows), dtype=object)
-        version = self._versions(rows, jobs)
+    def _put_together(self, models: Sequence[_Rows]) -> Iterator[ModelEvidence]:
+        rows = np.concatenate([np.zeros(0, int), *(rows for _, rows in models)])
+        model = np.repeat(np.arange(len(models)), [len(rows) for _, rows in models])
+        version = self._versions(rows, model)
         by_version = []
         for number in range(int(version.max(initial=-1)) + 1):
             chosen = version == number
-            samples = Samples(self.query.index, self.query.outcomes, rows[chosen])
-            by_version.append(
-                (self._runs(samples), dict(zip(rows[chosen].tolist(), jobs[chosen].tolist(), strict=True)))
-            )
-        for lines in models.values():
-            for runs, by_row in by_version:
+            ends = np.searchsorted(model[chosen], np.arange(1, len(models)))
+            runs = self._runs(Samples(self.query.index, self.query.outcomes, rows[chosen]))
+            by_version.append((runs, np.split(rows[chosen], ends)))
+        for position, (lines, _) in enumerate(models):
+            for runs, rows_by_model in by_version:
                 members = [run for line in lines for run in runs.get(line.number, ())]
                 if members:
-                    yield self._known(lines, members, by_row)
+                    yield self._known(lines, members, rows_by_model[position])
 
-    def _versions(self, rows: NDArray[np.int64], jobs: NDArray[np.object_]) -> NDArray[np.int64]:
+    def _versions(self, rows: NDArray[np.int64], model: NDArray[np.int64]) -> NDArray[np.int64]:
         """For each row how many other fine-tunes of its model and seed were finished before."""
         index = self.query.index
-        number = index.line_numbers(rows)
-        names: dict[tuple[str, ...], int] = {}
-        models = {line: names.setdefault(index.lines[line].model, len(names)) for line in np.unique(number).tolist()}
-        places = [(models[line], seed) for line, seed in zip(number.tolist(), index.seed[rows].tolist(), strict=True)]
+        job, seed = index.codes("finetune_job", rows), index.seed[rows]
+        order = np.lexsort((job, seed, model))
+        same = (np.diff(model[order]) == 0) & (np.diff(seed[order]) == 0)
+        if not (same & (np.diff(job[order]) != 0)).any():
+            # Each model of each seed was fine-tuned once.
+            return np.zeros(len(rows), dtype=np.int64)
+        jobs = index.texts("finetune_job", rows)
+        places = list(zip(model.tolist(), seed.tolist(), strict=True))
         first: dict[tuple[int, int], dict[str, int]] = {}
-        for place, job, row in zip(places, jobs.tolist(), rows.tolist(), strict=True):
-            first.setdefault(place, {}).setdefault(job, row)
-        order: dict[tuple[tuple[int, int], str], int] = {}
+        for place, name, row in zip(places, jobs, rows.tolist(), strict=True):
+            first.setdefault(place, {}).setdefault(name, row)
+        number_of: dict[tuple[tuple[int, int], str], int] = {}
         for place, members in first.items():
             if len(members) > 1:
                 # By the time that they were finished: names of files do not tell their order.
-                ranked = sorted((str(index.value("finished_at", row)), job) for job, row in members.items())
-                order |= {(place, job): number for number, (_, job) in enumerate(ranked)}
-        return np.array([order.get(key, 0) for key in zip(places, jobs.tolist(), strict=True)], dtype=np.int64)
+                ranked = sorted((str(index.value("finished_at", row)), name) for name, row in members.items())
+                number_of |= {(place, name): number for number, (_, name) in enumerate(ranked)}
+        return np.array([number_of.get(key, 0) for key in zip(places, jobs, strict=True)], dtype=np.int64)
 
-    def _known(self, lines: Sequence[Line], runs: Sequence[tuple[Run, int]], jobs: Mapping[int, str]) -> ModelEvidence:
+    def _known(self, lines: Sequence[Line], runs: Sequence[_LabelledRun], rows: NDArray[np.int64]) -> ModelEvidence:
         index = self.query.index
         columns = dict(zip(LINE, lines[0].key, strict=True))
-        rows = [row for line in lines for row in line.rows if row in jobs]
+        seeds, first = np.unique(index.seed[rows], return_index=True)
         chance = index.numbers("chance")[rows]
         return ModelEvidence(
             setting={name: columns[name] for name in SETTING},
-            jobs=dict(sorted({int(index.seed[row]): jobs[row] for row in reversed(rows)}.items())),
+            jobs=dict(zip(seeds.tolist(), index.texts("finetune_job", rows[first]), strict=True)),
             evidence=Evidence(
                 runs=tuple(run for run, _ in runs),
                 chance=0.0 if np.isnan(chance).all() else float(np.nanmax(chance)),
                 # Every other rule has its own backward pass.
                 autograd=columns["rule"] == "bp",
             ),
-            labels={run.epsilon: str(index.value("epsilon_label", row)) for run, row in runs},
+            labels={run.epsilon: label for run, label in runs},
             lines={(line.attack, line.attack_params, line.gradient): line for line in lines},
         )
 
-    def _runs(self, samples: Samples) -> dict[int, list[tuple[Run, int]]]:
-        """The runs of each line with their first row."""
-        index = self.query.index
-        places = samples.points()
-        regular = samples.regular(list(places))
-        steps, sizes = (np.nan_to_num(index.numbers(name)) for name in ("steps", "step_size"))
-        broken, n = index.numbers("nonfinite_grad"), index.numbers("n")
-        runs: dict[int, list[tuple[Run, int]]] = {}
-        norms: dict[int, str] = {}
-        for (number, epsilon), sample in places.items():
-            x: NDArray[Any] | None
-            if (number, epsilon) in regular:
-                images, x = samples.images(sample), regular[number, epsilon]
-            elif (shared := samples.shared(sample)) is not None:
-                images, x = shared
-            else:
+    def _runs(self, samples: Samples) -> dict[int, list[_LabelledRun]]:
+        """The runs of each line."""
+        index, places, measured = self.query.index, samples.points(), samples.measured()
+        rows = samples.rows[[sample.first for sample in places.values()]]
+        labels, norms = index.texts("epsilon_label", rows), index.texts("norm", rows)
+        steps, sizes = (np.nan_to_num(index.numbers(name)[rows]).tolist() for name in ("steps", "step_size"))
+        share = index.numbers("nonfinite_grad")[samples.rows] / index.numbers("n")[samples.rows]
+        # Most attacks do not record it.
+        unknown = np.isnan(share[[sample.first for sample in places.values()]]).tolist()
+        runs: dict[int, list[_LabelledRun]] = {}
+        norm_of_line: dict[int, str] = {}
+        for place, ((number, epsilon), sample) in enumerate(places.items()):
+            norm = norm_of_line.setdefault(number, norms[place])
+            if (number, epsilon) not in measured:
                 continue
-            rows = samples.rows[sample.first : sample.first + len(sample.seeds)]
-            row, nonfinite = int(rows[0]), float((broken[rows] / n[rows]).mean())
-            line = index.lines[number]
+            line, known = index.lines[number], measured[number, epsilon]
+            stop = sample.first + len(sample.seeds)
+            nonfinite = np.nan if unknown[place] else float(share[sample.first : stop].mean())
             run = Run(
                 attack=line.attack,
                 parameters=line.attack_params,
                 gradient=line.gradient,
                 epsilon=epsilon,
-                norm=norms.setdefault(number, str(index.value("norm", row))),
-                steps=int(steps[row]),
-                step_size=float(sizes[row]),
+                norm=norm,
+                steps=int(steps[place]),
+                step_size=sizes[place],
                 seeds=sample.seeds,
-                images=images,
-                outcomes=x,
-                moved=_moved(samples, sample, x),
-                no_gradient=None if line.attack in NULL else samples.zero(sample),
+                images=known.images,
+                outcomes=known.scores,
+                moved=known.moved,
+                no_gradient=None if line.attack in NULL else known.zero,
                 nonfinite=None if np.isnan(nonfinite) else nonfinite,
             )
-            runs.setdefault(number, []).append((run, row))
+            runs.setdefault(number, []).append((run, labels[place]))
         return runs
-
-
-def _moved(samples: Samples, sample: Sample, x: NDArray[Any]) -> NDArray[np.float64] | None:
-    """The mean change of each seed's robust images; None where it is unknown for a seed that has any."""
-    moved = samples.moved(sample)
-    return None if (np.isnan(moved) & (x > 0).any(axis=1)).any() else moved

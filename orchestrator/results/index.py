@@ -7,7 +7,7 @@ are computed from the outcomes of the lines that are shown.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -108,18 +108,20 @@ class Index:
     @functools.cached_property
     def panels(self) -> Mapping[tuple[str, ...], list[Line]]:
         """The lines of each panel, in their order."""
-        return self._grouped(lambda line: line.panel)
+        return {lines[0].panel: lines for lines in self._grouped(self.panel)}
 
     @functools.cached_property
     def models(self) -> Mapping[tuple[str, ...], list[Line]]:
         """The lines of each model, in their order."""
-        return self._grouped(lambda line: line.model)
+        number, _ = numbered([self._codes[name] for name in LINE if name not in ATTACK])
+        return {lines[0].model: lines for lines in self._grouped(number)}
 
-    def _grouped(self, by: Callable[[Line], tuple[str, ...]]) -> Mapping[tuple[str, ...], list[Line]]:
-        groups: dict[tuple[str, ...], list[Line]] = {}
-        for line in self.ordered:
-            groups.setdefault(by(line), []).append(line)
-        return groups
+    def _grouped(self, number: NDArray[np.int64]) -> list[list[Line]]:
+        """The lines of equal numbers, in their order."""
+        groups: dict[int, list[Line]] = {}
+        for line, group in zip(self.ordered, number[self._order].tolist(), strict=True):
+            groups.setdefault(group, []).append(line)
+        return list(groups.values())
 
     @property
     def known(self) -> bool:
@@ -179,13 +181,17 @@ class Index:
         value: object = self._columns[column][int(self._positions[row])].as_py()
         return value
 
+    def codes(self, column: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A column of texts at some rows as numbers that are equal where the texts are; -1 for nulls."""
+        codes = self._columns[column].indices.take(to_arrow(self._positions[rows]))
+        return np.where(to_numpy(codes.is_valid()), to_numpy(codes), -1).astype(np.int64)
+
     def texts(self, column: str, rows: NDArray[np.int64]) -> list[str]:
         """A column of texts at some rows; "" for nulls."""
         array = self._columns[column]
-        names = [name or "" for name in array.dictionary.to_pylist()]
         # Arrow's way to fill nulls in a dictionary imports pandas.
-        codes = array.indices.take(to_arrow(self._positions[rows])).to_pylist()
-        return ["" if code is None else names[code] for code in codes]
+        codes = array.indices.take(to_arrow(self._positions[rows]))
+        return [text or "" for text in array.dictionary.take(codes).to_pylist()]
 
     def numbers(self, column: str) -> NDArray[np.float64]:
         """A column of numbers by row; NaN for nulls."""

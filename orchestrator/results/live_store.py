@@ -96,7 +96,8 @@ class LiveStore:
         self.alignment = Alignment(self.store)
         self._status_reader = StatusReader(self.store)
         self._planning = threading.Lock()
-        #: When the last request came, by the monotonic clock.
+        #: The threads that answer a request, and when the last answer was finished, by the monotonic clock.
+        self.answering: set[int] = set()
         self.last_request = 0.0
         #: Why user-defined members cannot be imported.
         self._unknown_members: dict[str, str] = {}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from orchestrator.results.index import Index
 from orchestrator.results.line import Line
@@ -38,6 +38,20 @@ class Sample:
     def alike(self, other: Sample) -> bool:
         """Whether both have the same seeds and images, so that they can be paired directly."""
         return self.images == other.images >= 0 and self.seeds == other.seeds
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """All that is known of a sample, over the images that its seeds share."""
+
+    images: NDArray[np.int32]
+    #: X [seeds, images].
+    scores: NDArray[Any]
+    #: For each seed the mean change of the images that survive, see `OutcomeTable.moved`; None where it is unknown for
+    #: a seed that has any.
+    moved: NDArray[np.float64] | None
+    #: Whether the loss has no gradient at each clean image [seeds, images]; None unless it was recorded for all seeds.
+    zero: NDArray[np.bool_] | None
 
 
 class Samples:
@@ -81,30 +95,29 @@ class Samples:
 
     def stacked(self, samples: Sequence[Sample]) -> NDArray[Any]:
         """X of samples of equal shape [seeds, images]: bytes, or float64 if any has average precisions."""
-        seeds, n = len(samples[0].seeds), samples[0].n
-        chosen = (np.array([sample.first for sample in samples])[:, None] + np.arange(seeds)).ravel()
-        file_number, position = self._file[chosen], self._position[chosen]
-        files = list(_by_file(file_number))
-        all_bytes = all(self._files[number].table.scores.dtype == np.uint8 for number, _ in files)
-        x: NDArray[Any] = np.empty((len(chosen), n), dtype=np.uint8 if all_bytes else np.float64)
-        for number, chosen_rows in files:
-            table = self._files[number].table
-            starts = table.bounds[position[chosen_rows]]
-            if n < LONG:
-                x[chosen_rows] = table.scores[starts[:, None] + np.arange(n)]
-                continue
-            for row, start in zip(chosen_rows.tolist(), starts.tolist(), strict=True):
-                x[row] = table.scores[start : start + n]
-        return x.reshape(len(samples), seeds, n)
+        files = np.unique(self._file[self._rows_of(samples)]).tolist()
+        all_bytes = all(self._files[number].table.scores.dtype == np.uint8 for number in files)
+        return self._stack(samples, "scores", np.uint8 if all_bytes else np.float64)
 
-    def regular(self, points: Sequence[tuple[int, float]]) -> dict[tuple[int, float], NDArray[Any]]:
-        """X [seeds, images] of the points whose seeds all have the same images, by line number and epsilon."""
-        present = [(point, sample) for point in points if (sample := self._samples.get(point)) is not None]
-        stacks: dict[tuple[int, float], NDArray[Any]] = {}
-        for chunk in chunks([sample for _, sample in present]):
-            x = self.stacked([present[position][1] for position in chunk])
-            stacks |= {present[position][0]: x[number] for number, position in enumerate(chunk)}
-        return stacks
+    def _rows_of(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
+        """The position of each seed's row [samples, seeds], of samples with equally many seeds."""
+        return np.array([sample.first for sample in samples])[:, None] + np.arange(len(samples[0].seeds))
+
+    def _stack(self, samples: Sequence[Sample], column: str, kind: DTypeLike) -> NDArray[Any]:
+        """A column of the outcomes of samples of equal shape, [samples, seeds, images]."""
+        rows, n = self._rows_of(samples), samples[0].n
+        position = self._position[rows.ravel()]
+        stack: NDArray[Any] = np.empty((rows.size, n), dtype=kind)
+        for number, chosen in _by_file(self._file[rows.ravel()]):
+            table = self._files[number].table
+            values: NDArray[Any] = getattr(table, column)
+            starts = table.bounds[position[chosen]]
+            if n < LONG:
+                stack[chosen] = values[starts[:, None] + np.arange(n)]
+                continue
+            for row, start in zip(chosen.tolist(), starts.tolist(), strict=True):
+                stack[row] = values[start : start + n]
+        return stack.reshape(*rows.shape, n)
 
     def gaps(self, pairs: Mapping[K, tuple[Sample, Sample]]) -> dict[K, Interval]:
         """The gap of each pair, first minus second, without the pairs that share no seed or no image."""
@@ -124,27 +137,42 @@ class Samples:
         """Every sample, by the number of its line and its epsilon."""
         return self._samples
 
-    def shared(self, sample: Sample) -> tuple[NDArray[np.int32], NDArray[Any]] | None:
-        """The images that all seeds of a sample have, and X [seeds, images] over them; None where there are none."""
+    def measured(self) -> dict[tuple[int, float], Measured]:
+        """What is known of every sample, without those whose seeds share no image."""
+        moved, recorded = np.full(len(self.rows), np.nan), np.zeros(len(self.rows), dtype=bool)
+        for number, chosen in _by_file(self._file):
+            table, cells = self._files[number].table, self._position[chosen]
+            moved[chosen], recorded[chosen] = table.moved[cells], table.recorded[cells]
+        points = list(self._samples)
+        known: dict[tuple[int, float], Measured] = {}
+        for chunk in chunks([self._samples[point] for point in points]):
+            samples = [self._samples[points[position]] for position in chunk]
+            rows, x = self._rows_of(samples), self.stacked(samples)
+            changes = moved[rows]
+            with_zero: list[bool] = np.logical_and.reduce(recorded[rows], axis=1).tolist()
+            zero = self._stack(samples, "zero", np.bool_) if any(with_zero) else None
+            unknown = _unknown(changes, x)
+            for place, (position, sample) in enumerate(zip(chunk, samples, strict=True)):
+                known[points[position]] = Measured(
+                    images=self._lists[sample.images],
+                    scores=x[place],
+                    moved=None if unknown[place] else changes[place],
+                    zero=None if zero is None or not with_zero[place] else zero[place],
+                )
+        for point in points:
+            if self._samples[point].images < 0 and (shared := self._shared(self._samples[point], moved)) is not None:
+                known[point] = shared
+        return known
+
+    def _shared(self, sample: Sample, moved: NDArray[np.float64]) -> Measured | None:
+        """What is known of a sample over the images that all of its seeds have; None where there are none."""
         cells = self.outcomes(sample)
-        images = shared_images(cells.values())
-        x = matrix(cells)
-        return None if images is None or x is None else (images, x)
-
-    def zero(self, sample: Sample) -> NDArray[np.bool_] | None:
-        """Whether the loss has no gradient at each clean image [seeds, images]; None unless it was recorded for all."""
-        zeros = [outcome.zero for outcome in self.outcomes(sample).values()]
-        known = [zero for zero in zeros if zero is not None]
-        return np.array(known) if sample.images >= 0 and len(known) == len(zeros) else None
-
-    def moved(self, sample: Sample) -> NDArray[np.float64]:
-        """For each seed the mean change of the images that survive: see `OutcomeTable.moved`."""
-        rows = range(sample.first, sample.first + len(sample.seeds))
-        return np.array([self._files[int(self._file[row])].table.moved[self._position[row]] for row in rows])
-
-    def images(self, sample: Sample) -> NDArray[np.int32]:
-        """The images of a sample whose seeds have the same ones."""
-        return self._lists[sample.images]
+        images, x = shared_images(cells.values()), matrix(cells)
+        if images is None or x is None:
+            return None
+        changes = moved[self._rows_of([sample])]
+        (unknown,) = _unknown(changes, x[None])
+        return Measured(images=images, scores=x, moved=None if unknown else changes[0], zero=None)
 
     def outcomes(self, sample: Sample) -> dict[int, CellOutcomes]:
         """The outcomes of a sample by seed."""
@@ -156,6 +184,13 @@ class Samples:
         start, stop = int(table.bounds[position]), int(table.bounds[position + 1])
         zero = table.zero[start:stop] if table.recorded[position] else None
         return CellOutcomes(self._lists[int(table.lists[position])], table.scores[start:stop], zero)
+
+
+def _unknown(changes: NDArray[np.float64], x: NDArray[Any]) -> list[bool]:
+    """Of each sample whether its mean change [samples, seeds] is unknown for a seed with survivors in X."""
+    survivors: NDArray[np.bool_] = np.logical_or.reduce(x > 0, axis=2)
+    unknown: list[bool] = np.logical_or.reduce(np.isnan(changes) & survivors, axis=1).tolist()
+    return unknown
 
 
 def _by_file(file_number: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:

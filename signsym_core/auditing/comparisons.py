@@ -175,7 +175,7 @@ def beside_white_box(gradient: str, flag: str) -> Callable[[Evidence], Iterator[
     """The check on the lowest outcome of each image under the model's own gradient, and each run of `gradient`."""
 
     def ask(evidence: Evidence) -> Iterator[Pair]:
-        lowest: dict[tuple[float, tuple[int, ...], int], NDArray[Any]] = {}
+        lowest: dict[tuple[float, tuple[int, ...], int], tuple[Run, NDArray[Any]]] = {}
         for other in evidence.of(gradient=gradient, below=masking.GREY):
             white = evidence.runs_at("feedback", other.epsilon)
             # A run with fewer seeds would restrict the comparison to its seeds.
@@ -186,9 +186,9 @@ def beside_white_box(gradient: str, flag: str) -> Callable[[Evidence], Iterator[
             # Runs of one list of images and seeds have one lowest outcome, however many they are compared with.
             key = (other.epsilon, other.seeds, id(other.images))
             if key not in lowest:
-                lowest[key] = np.minimum.reduce(outcomes[1:])
-            strongest = min(white, key=lambda run: run.score)
-            yield Pair(flag=flag, epsilon=other.epsilon, run=strongest, claimed=lowest[key], stronger=outcomes[0])
+                lowest[key] = min(white, key=lambda run: run.score), np.minimum.reduce(outcomes[1:])
+            strongest, claimed = lowest[key]
+            yield Pair(flag=flag, epsilon=other.epsilon, run=strongest, claimed=claimed, stronger=outcomes[0])
 
     return ask
 

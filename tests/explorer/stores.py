@@ -45,8 +45,11 @@ def png(seed, side=8):
     return buffer.getvalue()
 
 
-def fill(folder, shares=None, seeds=(0, 1, 2), images=60, draw=0, **changes):
-    """Write a job for each rule, gradient and seed into the store at `folder`; `changes` overwrite columns."""
+def fill(folder, shares=None, seeds=(0, 1, 2), images=60, draw=0, outcome=None, **changes):
+    """Write a job for each rule, gradient and seed into the store at `folder`.
+
+    `changes` overwrite columns of results, and `outcome` those of outcomes.
+    """
     store, generator = Store(str(folder)), np.random.default_rng(draw)
     for (rule, gradient), by_epsilon in (shares or SHARES).items():
         for seed in seeds:
@@ -70,6 +73,7 @@ def fill(folder, shares=None, seeds=(0, 1, 2), images=60, draw=0, **changes):
                     {"cell": cell, "image": at, "robust": None if retrieval else bool(hit)}
                     | {"ap": float(hit) * 0.5 if retrieval else None, "linf": epsilon * (1 - at / 10_000)}
                     | {"zero_grad": False}
+                    | (outcome or {})
                     for at, hit in enumerate(robust)
                 ]
                 examples += [

@@ -173,10 +173,12 @@ def test_nothing_is_computed_ahead_while_somebody_asks_and_a_new_moment_begins_a
     monkeypatch.setattr(precompute, "CALM", 0.2)
     folder = fill(tmp_path / "store", seeds=(0,))
     data = LiveStore(str(folder), at_once=True)
-    data.last_request = time.monotonic() + 1
+    # An answer that takes longer than the pause after one.
+    data.answering.add(0)
     threading.Thread(target=precompute.follow, args=[data], daemon=True).start()
     time.sleep(0.5)
     assert not data.snapshot.query()._curves
+    data.answering.discard(0)
     for _ in range(200):
         if len(data.snapshot.query()._curves) == 4:
             break
