@@ -5,27 +5,22 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def command(
-    *added: str,
-    joined: bool = True,
-    typed: Sequence[str] | None = None,
-    environment: Mapping[str, str] = os.environ,
-) -> str:
+def command(*added: str, joined: bool = True) -> str:
     """The command that was typed, with `added` at its end.
 
     A script that starts a sweep states it in SIGNSYM_COMMAND. Inside a SLURM job it is the `sbatch` line that submits
     another job, and on a head to which `ray submit` copied the script, the line for the machine that submitted it. The
     address of a Ray is left out where that Ray belongs to the job, or has ended (`joined` is False).
     """
-    if stated := shlex.split(environment.get("SIGNSYM_COMMAND", "")):
+    if stated := shlex.split(os.environ.get("SIGNSYM_COMMAND", "")):
         return shlex.join([*(word for word in stated if word not in added), *added])
-    words = [word for word in (sys.argv if typed is None else typed) if word not in added]
+    words = [word for word in sys.argv if word not in added]
     script, arguments = words[0], [*words[1:], *added]
-    on_slurm = "SLURM_JOB_ID" in environment
+    on_slurm = "SLURM_JOB_ID" in os.environ
     if on_slurm or not joined:
         arguments = _without_address(arguments)
     if on_slurm:

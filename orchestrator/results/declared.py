@@ -5,20 +5,19 @@ from __future__ import annotations
 import ast
 import importlib.resources
 from collections.abc import Iterator
-from importlib.resources.abc import Traversable
 
 _PACKAGE = "signsym_core"
+ROOT = importlib.resources.files(_PACKAGE)
 
 
-def declared(module: str, registry: str, root: Traversable | None = None) -> Iterator[dict[str, object]]:
+def declared(module: str, registry: str) -> Iterator[dict[str, object]]:
     """The class variables of each member of a registry, in its order, as far as they are written as literals.
 
-    `registry` is the variable of `module`, a file below `root`, that holds the registry: its members are the classes
+    `registry` is the variable of `module`, a file of the package, that holds the registry: its members are the classes
     that are named in its value, each defined in the module or imported from one of signsym_core. A class without a
     literal `name` is left out.
     """
-    root = importlib.resources.files(_PACKAGE) if root is None else root
-    tree = _parsed(root, module)
+    tree = _parsed(module)
     modules = {
         alias.name: statement.module
         for statement in tree.body
@@ -31,8 +30,8 @@ def declared(module: str, registry: str, root: Traversable | None = None) -> Ite
             body = _class(tree, name)
         elif source.startswith(f"{_PACKAGE}."):
             path = source.removeprefix(f"{_PACKAGE}.").replace(".", "/")
-            file = f"{path}.py" if root.joinpath(f"{path}.py").is_file() else f"{path}/__init__.py"
-            body = _class(_parsed(root, file), name)
+            file = f"{path}.py" if ROOT.joinpath(f"{path}.py").is_file() else f"{path}/__init__.py"
+            body = _class(_parsed(file), name)
         else:
             continue
         variables = _literals(body)
@@ -40,8 +39,8 @@ def declared(module: str, registry: str, root: Traversable | None = None) -> Ite
             yield variables
 
 
-def _parsed(root: Traversable, module: str) -> ast.Module:
-    return ast.parse(root.joinpath(module).read_text(encoding="utf-8"))
+def _parsed(module: str) -> ast.Module:
+    return ast.parse(ROOT.joinpath(module).read_text(encoding="utf-8"))
 
 
 def _names(tree: ast.Module, variable: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Set
+from collections.abc import Set
 
 from orchestrator.store.store import Store, StoreError
 
@@ -19,14 +19,14 @@ FOLDERS = (
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
-def remove_leftovers(store: Store, finished: Set[str], clock: Callable[[], float] = time.time) -> int:
+def remove_leftovers(store: Store, finished: Set[str]) -> int:
     """Remove temporary files, and checkpoints of the models `finished`, older than OLD; returns their number."""
     removed = 0
     for folder in FOLDERS:
         for entry in store.entries(folder, deep=folder == "models"):
             key, _, name = f"{'' if folder == 'models' else '/'}{entry.name}".partition("/")
             over = name == "progress.safetensors" and key in finished
-            if entry.reason or not entry.modified or clock() - entry.modified < OLD:
+            if entry.reason or not entry.modified or time.time() - entry.modified < OLD:
                 continue
             if over or _TEMPORARY.fullmatch(name):
                 try:

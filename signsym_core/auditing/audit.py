@@ -99,17 +99,17 @@ def audit(
 class Averaged(nn.Module):
     """The mean of a random classifier's probabilities over draws, as logits: for expectation over transformation.
 
-    log (1/K Σ softmax f_k(x)), K draws. Source: Athalye, Carlini, Wagner 2018 (1802.00420), section 4.2.
+    log (1/K Σ softmax f_k(x)), K = DRAWS. Source: Athalye, Carlini, Wagner 2018 (1802.00420), section 4.2.
     """
 
-    def __init__(self, model: nn.Module, draws: int = DRAWS) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.draws = model, draws
+        self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
         """[n, classes]: log of the mean probabilities."""
-        log_probabilities = [outputs_of(self.model, images).log_softmax(dim=1) for _ in range(self.draws)]
-        return torch.stack(log_probabilities).logsumexp(dim=0) - math.log(self.draws)
+        log_probabilities = [outputs_of(self.model, images).log_softmax(dim=1) for _ in range(DRAWS)]
+        return torch.stack(log_probabilities).logsumexp(dim=0) - math.log(DRAWS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -222,7 +222,7 @@ def test_fifty_thousand_points_are_looked_through_in_a_moment(tmp_path):
     assert min(spent) < 0.05, spent
 
 
-def test_a_new_member_is_listed_from_its_source_alone_and_a_computed_name_is_left_out(tmp_path):
+def test_a_new_member_is_listed_from_its_source_alone_and_a_computed_name_is_left_out(tmp_path, monkeypatch):
     for package in ("rules", "registry"):
         (tmp_path / package).mkdir()
     (tmp_path / "registry/__init__.py").write_text("from signsym_core.registry.family import Registry as Registry")
@@ -234,7 +234,8 @@ def test_a_new_member_is_listed_from_its_source_alone_and_a_computed_name_is_lef
     (tmp_path / "rules/kp.py").write_text(
         "import nowhere\n\nclass KP(nowhere.Rule):\n    name, size = 'kp', 3\n    name = 'kp'\n"
     )
-    found = declared("rules/__init__.py", "RULES", tmp_path)
+    monkeypatch.setattr("orchestrator.results.declared.ROOT", tmp_path)
+    found = declared("rules/__init__.py", "RULES")
     assert [(rule["name"], rule.get("label")) for rule in found] == [("kp", None), ("here", "Here")]
 
 

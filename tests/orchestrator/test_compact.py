@@ -15,7 +15,7 @@ from sweeps import finish, start
 from orchestrator.commands.cli import main
 from orchestrator.plan.estimate import survey_store as survey
 from orchestrator.results.live_store import LiveStore
-from orchestrator.store import Store, StoreError, compact, merged, tables
+from orchestrator.store import Store, StoreError, compact, mergeable, merged, tables
 from orchestrator.store.claims import Claims
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -210,7 +210,7 @@ def test_a_process_that_is_killed_while_it_removes_files(tmp_path):
 
 
 def test_a_damaged_merged_file_costs_what_it_held_and_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(compact, "JOBS", 3)
+    monkeypatch.setattr(mergeable, "JOBS", 3)
     store = fill(Store(str(tmp_path)))
     compact.compact(store)
     assert files(tmp_path)["results"] == (2, 2)
@@ -303,7 +303,7 @@ def test_what_was_computed_again_meanwhile_counts_once(tmp_path):
 
 
 def test_large_examples_stay_and_are_found_by_their_job(tmp_path, monkeypatch):
-    monkeypatch.setitem(compact.SMALL, "examples", 100)
+    monkeypatch.setitem(mergeable.SMALL, "examples", 100)
     store = fill(Store(str(tmp_path)))
     compact.compact(store)
     assert files(tmp_path) == {"results": (1, 1), "outcomes": (1, 1), "examples": (5, 0)}

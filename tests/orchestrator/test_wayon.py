@@ -43,5 +43,10 @@ SLURM = {"SLURM_JOB_ID": "12"}
         ),
     ],
 )
-def test_the_way_on(typed, more, joined, environment, line):
-    assert command(*more, joined=joined, typed=typed, environment=environment) == line
+def test_the_way_on(typed, more, joined, environment, line, monkeypatch):
+    monkeypatch.setattr("sys.argv", typed)
+    for name in ("SIGNSYM_COMMAND", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert command(*more, joined=joined) == line
