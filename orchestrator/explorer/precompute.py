@@ -6,7 +6,8 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 
-from orchestrator.results.live_store import LiveStore, Snapshot
+from orchestrator.results.live_store import LiveStore
+from orchestrator.results.snapshot import Snapshot
 
 #: Points of curves that are computed in advance: some 2 kB each.
 AHEAD = 50_000

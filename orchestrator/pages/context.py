@@ -12,8 +12,9 @@ from orchestrator.results.curve import Curve
 from orchestrator.results.evidence import Models
 from orchestrator.results.flags import Flags
 from orchestrator.results.line import FILTERS, Line
-from orchestrator.results.live_store import LiveStore, Snapshot
+from orchestrator.results.live_store import LiveStore
 from orchestrator.results.query import Query
+from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status
 from orchestrator.results.view import PageView, format_view, parse_view
 

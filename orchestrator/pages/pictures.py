@@ -27,8 +27,8 @@ def pictures(context: PageContext, line: Line, epsilon: float) -> Pictures:
     total = 0
     rows = query.rows_by_seed(line, epsilon)
     index, every = query.index, list(rows.values())
-    examples = context.data.examples(index, every)
-    moved = context.data.reach(index, every) if examples else {}
+    examples = context.data.cells.examples(index, every)
+    moved = context.data.cells.reach(index, every) if examples else {}
     for seed, row in rows.items():
         cell = str(index.value("cell", row))
         outcome_of_rule, reach = shown.get(seed), moved.get(cell, {})

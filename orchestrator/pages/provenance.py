@@ -28,7 +28,7 @@ _STORED = ("seed", "value", "n", "job", "finetune_job", "git", "device", "cell")
 def provenance(context: PageContext, row: int) -> Facts:
     """The stored row of the cell, in words."""
     index = context.snapshot.index
-    (stored,) = context.data.rows(index, [row])
+    (stored,) = context.data.cells.rows(index, [row])
     planned = context.status.origin(str(index.value("cell", row)))
     facts = [
         (name, words(value))
@@ -47,7 +47,7 @@ def provenance(context: PageContext, row: int) -> Facts:
 def jobs(context: PageContext, rows: Mapping[int, int]) -> Table:
     """The jobs behind each seed's cell, `rows` being the rows by seed."""
     table_rows: list[Mapping[str, Value]] = []
-    for row in context.data.rows(context.snapshot.index, [rows[seed] for seed in sorted(rows)]):
+    for row in context.data.cells.rows(context.snapshot.index, [rows[seed] for seed in sorted(rows)]):
         if row:
             stored = {name: row[name] for name in _STORED}
             table_rows.append(stored | {"took": _seconds(row["seconds"]), "finished": _time(row["finished_at"])})

@@ -39,16 +39,12 @@ class Alignment:
         Layers without a matrix that stands for W are left out.
         """
         with self._lock:
-            for _ in range(merged.LOOKS):
-                present = self._folder.names()
+            for present in self._folder.listings():
                 # What is gone was merged, and may come again with other rows.
                 self._angles = {name: self._angles[name] for name in present if name in self._angles}
                 names = [name for name in present if may_have(self._store, name, jobs)]
-                self._folder.vanished.clear()
                 for batch in self._folder.batches(name for name in names if name not in self._angles):
                     self._angles |= {name: _last(table) for name, table in self._folder.read(batch).items()}
-                if not self._folder.vanished:
-                    break
             # A training's own file counts more than a merged one: see `store.alignment`.
             order = sorted(set(names) & set(self._angles), key=lambda name: not merged.is_merged(name))
             by_job = {job: angle for name in order for job, angle in self._angles[name].items()}

@@ -3,63 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.results import members
 from orchestrator.results.alignment import Alignment
-from orchestrator.results.evidence import Models
 from orchestrator.results.examples import Example
-from orchestrator.results.flags import Flags
 from orchestrator.results.index import COLUMNS, Index
 from orchestrator.results.outcomes import Outcomes
-from orchestrator.results.query import Query
+from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status, StatusReader
-from orchestrator.store import merged, tables
-from orchestrator.store.arrays import single
+from orchestrator.results.stored_cells import StoredCells
+from orchestrator.store import tables
 from orchestrator.store.folder import Folder, ReadFiles
 from orchestrator.store.store import Store
-from orchestrator.store.trusted import sharing
-
-#: Number of choices of seeds whose curves are kept.
-KEPT = 4
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class Snapshot:
-    """The results of the store at one moment."""
-
-    def __init__(self, index: Index, outcomes: Outcomes, version: int = 0) -> None:
-        self.index, self.outcomes, self.version = index, outcomes, version
-        self._queries: dict[tuple[int, ...], Query] = {}
-        self._flags: dict[frozenset[int], Flags] = {}
-        self._models: dict[frozenset[int], Models] = {}
-
-    def query(self, seeds: tuple[int, ...] = ()) -> Query:
-        """The curves over these seeds; an empty tuple stands for all seeds."""
-        return _kept(self._queries, seeds, lambda: Query(self.index, self.outcomes, seeds))
-
-    def models(self, query: Query) -> Models:
-        """The verdicts on a query's models, and the checks that they rest on."""
-        return _kept(self._models, query.seeds, lambda: Models(query))
-
-    def flags(self, query: Query) -> Flags:
-        """The same checks by line."""
-        return _kept(self._flags, query.seeds, lambda: Flags(self.models(query)))
-
-
-def _kept(known: dict[K, V], key: K, make: Callable[[], V]) -> V:
-    """The value of a key in a cache of KEPT entries; a new one takes the place of the oldest."""
-    if key not in known:
-        while len(known) >= KEPT:
-            known.pop(next(iter(known)))
-        known[key] = make()
-    return known[key]
 
 
 def _results_of(store: Store) -> Folder:
@@ -90,8 +48,8 @@ class LiveStore:
         #: The files of results that contradict their outcomes; they are not in the index.
         self._excluded: set[str] = set()
         self._lock = threading.Lock()
-        self._examples = Folder(self.store, "examples", tables.EXAMPLES, tables.EXAMPLES.names)
-        self._reach = Folder(self.store, "outcomes", tables.OUTCOMES, ("cell", "image", "linf"))
+        #: What is stored of single cells besides the index.
+        self.cells = StoredCells(self.store)
         #: The alignment of the trainings.
         self.alignment = Alignment(self.store)
         self._status_reader = StatusReader(self.store)
@@ -139,14 +97,9 @@ class LiveStore:
     def _read_new(self, suspects: set[str]) -> tuple[list[str], dict[str, pa.Table]]:
         """The names of the files of results, and the tables of those that are new or suspect."""
         new, self._read_before = self._read_before, {}
-        for _ in range(merged.LOOKS):
-            names = self._results.names()
-            self._results.vanished.clear()
+        for names in self._results.listings():
             unread = [name for name in names if name not in new and (name not in self._tables or name in suspects)]
             new |= self._results.read(unread)
-            if not self._results.vanished:
-                # Otherwise files were merged between the listing and the reading, and their rows have another name.
-                break
         present = set(names)
         return names, {name: table for name, table in new.items() if name in present}
 
@@ -206,49 +159,15 @@ class LiveStore:
         files = {**self._results.skipped, **self.outcomes.folder.skipped, **self.alignment.skipped}
         return {**files, **self.status.skipped, **self._unknown_members}
 
-    def rows(self, index: Index, rows: Sequence[int]) -> list[Mapping[str, Any]]:
-        """Every column of some rows of results; an empty mapping for a row whose file is gone."""
-        chosen = np.array(rows, dtype=np.int64)
-        names, places = (
-            [index.files[number] for number in index.file_of_row[chosen].tolist()],
-            index.row_in_file(chosen).tolist(),
-        )
-        folder = Folder(self.store, "results", tables.RESULTS, tables.RESULTS.names)
-        read = folder.read(list(dict.fromkeys(names)))
-        stored = [
-            read[name].slice(place, 1).to_pylist()[0] if name in read else {}
-            for name, place in zip(names, places, strict=True)
-        ]
-        if folder.vanished:
-            # Merged since the index was made.
-            cells = [str(index.value("cell", row)) for row in rows]
-            new_files = folder.read(set(folder.names()) - set(index.files)).values()
-            moved = [table.filter(pc.is_in(table["cell"].cast(pa.string()), pa.array(cells))) for table in new_files]
-            by_cell = {row["cell"]: row for table in moved for row in table.to_pylist()}
-            stored = [row or by_cell.get(cell, {}) for row, cell in zip(stored, cells, strict=True)]
-        return stored
-
     def all_results(self, *columns: str) -> pa.Table:
         """Some columns of all results."""
         folder = Folder(self.store, "results", tables.RESULTS, columns)
         schema = pa.schema([tables.RESULTS.field(name) for name in columns])
-        for _ in range(merged.LOOKS):
-            folder.vanished.clear()
+        for _ in folder.listings():
             read = folder.read(self.snapshot.index.files).values()
-            if not folder.vanished:
-                break
-            self.refresh()
+            if folder.vanished:
+                self.refresh()
         return pa.concat_tables([table.cast(schema) for table in read]) if read else schema.empty_table()
-
-    def examples(self, index: Index, rows: Sequence[int]) -> dict[str, list[Example]]:
-        """The adversarial images of the cells of some rows, by cell."""
-        by_cell = self._of_cells(self._examples, index, rows)
-        return {cell: [Example(**row) for row in rows_of_cell] for cell, rows_of_cell in by_cell.items()}
-
-    def reach(self, index: Index, rows: Sequence[int]) -> dict[str, dict[int, float]]:
-        """The largest change of a pixel by image, for the cells of some rows, by cell."""
-        by_cell = self._of_cells(self._reach, index, rows)
-        return {cell: {row["image"]: row["linf"] for row in rows_of_cell} for cell, rows_of_cell in by_cell.items()}
 
     def rerun_grid(self, cell: str) -> str | None:
         """The grid that reruns a cell; None where no readable stored grid has the cell."""
@@ -259,33 +178,5 @@ class LiveStore:
         """One adversarial image of a cell."""
         index = self.snapshot.index
         row = index.row_of(cell)
-        examples = {} if row is None else self.examples(index, [row])
+        examples = {} if row is None else self.cells.examples(index, [row])
         return next((example for example in examples.get(cell, ()) if example.image == image), None)
-
-    def _of_cells(self, folder: Folder, index: Index, rows: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
-        """The rows of a folder for the cells of some rows of results: from the files named like those of their results
-        or like their jobs, or else from all files that results of other names may share.
-        """
-        names_of_rows = [(index.files[index.file_of_row[row]], str(index.value("job", row))) for row in rows]
-        cells = pa.array([str(index.value("cell", row)) for row in rows])
-        by_cell: dict[str, list[dict[str, Any]]] = {}
-        for _ in range(merged.LOOKS):
-            existing = set(folder.names())
-            names = existing & {name for names_of_row in names_of_rows for name in names_of_row}
-            if any(existing.isdisjoint(names_of_row) for names_of_row in names_of_rows):
-                names |= sharing(existing, {*index.files, *index.jobs})
-            folder.vanished.clear()
-            by_cell.clear()
-            for table in folder.read(sorted(names)).values():
-                column = single(table["cell"])
-                # By the codes of the keys: the keys come once for every image.
-                codes = pc.index_in(cells, value_set=column.dictionary).drop_null().cast(column.indices.type)
-                for row in table.filter(pc.is_in(column.indices, value_set=codes)).to_pylist():
-                    by_cell.setdefault(row["cell"], []).append(row)
-            if not folder.vanished:
-                break
-        # Of an image that comes twice the first row counts.
-        return {
-            cell: list({row["image"]: row for row in reversed(rows_of_cell)}.values())[::-1]
-            for cell, rows_of_cell in by_cell.items()
-        }

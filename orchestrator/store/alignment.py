@@ -28,12 +28,9 @@ def iter_trainings(folder: Folder, only: Collection[str] | None = None) -> Itera
     """The rows of trainings, each training once and in one table: of all, or of the keys `only`."""
     read: set[str] = set()
     known: set[str] = set()
-    for _ in range(merged.LOOKS):
-        names = [
-            name for name in folder.names() if name not in read and (only is None or may_have(folder.store, name, only))
-        ]
+    for listing in folder.listings():
+        names = [name for name in listing if name not in read and (only is None or may_have(folder.store, name, only))]
         read.update(names)
-        folder.vanished.clear()
         for batch in folder.batches(sorted(names, key=lambda name: (merged.is_merged(name), name))):
             for table in folder.read(batch).values():
                 jobs = set(table["job"].unique().to_pylist())
@@ -42,9 +39,6 @@ def iter_trainings(folder: Folder, only: Collection[str] | None = None) -> Itera
                 if new:
                     chosen = pc.is_in(table["job"], value_set=pa.array(sorted(new), pa.string()))
                     yield table if new == jobs else table.filter(chosen)
-        if not folder.vanished:
-            # Otherwise files were merged meanwhile, and their rows have another name.
-            return
 
 
 def may_have(store: Files, name: str, jobs: Collection[str]) -> bool:

@@ -98,6 +98,18 @@ class Folder:
         self._sizes = {file.removesuffix(".parquet"): size for file, size in sizes.items()}
         return list(self._sizes)
 
+    def listings(self) -> Iterator[list[str]]:
+        """The present files, listed again where some of them vanished before they were read, as merged ones do.
+
+        Their rows then have another name, which a new listing has.
+        """
+        for _ in range(merged.LOOKS):
+            names = self.names()
+            self.vanished.clear()
+            yield names
+            if not self.vanished:
+                return
+
     def batches(self, names: Iterable[str], most: int = BYTES_AT_ONCE) -> Iterator[list[str]]:
         """The names in batches, in their order, whose files can be read together: of `most` bytes, or one file."""
         batch: list[str] = []
@@ -164,14 +176,11 @@ class Folder:
         Files that are merged meanwhile are read in their new form, so that some rows may be repeated.
         """
         seen: set[str] = set()
-        for _ in range(merged.LOOKS):
-            names = [name for name in self.names() if name not in seen]
+        for listing in self.listings():
+            names = [name for name in listing if name not in seen]
             seen.update(names)
-            self.vanished.clear()
             for batch in self.batches(names):
                 yield from self.read(batch).values()
-            if not self.vanished:
-                return
 
     def _place(self, name: str) -> str:
         return f"{self.name}/{name}.parquet"

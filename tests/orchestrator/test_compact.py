@@ -67,7 +67,7 @@ def test_the_same_rows_in_one_file_of_each_kind_wherever_the_store_lies(uri):
     assert again.unsealed == set()
     data = LiveStore(uri)
     assert len(data.snapshot.index) == 10
-    assert {cell for row in range(10) for cell in data.examples(data.snapshot.index, [row])} == {
+    assert {cell for row in range(10) for cell in data.cells.examples(data.snapshot.index, [row])} == {
         f"{job}-{at}" for job in JOBS for at in (0, 1)
     }
     # Merged with what came later, until a merged file is large.
@@ -144,8 +144,12 @@ def test_readers_at_every_change_see_each_cell_once(tmp_path, monkeypatch):
         assert sorted(str(index.value("cell", row)) for row in range(len(index))) == sorted(
             f"{job}-{at}" for job in JOBS for at in (0, 1)
         )
-        assert all(explorer.rows(index, range(len(index))))
-        assert len(explorer.examples(index, range(len(index)))) == len(explorer.reach(index, range(len(index)))) == 10
+        assert all(explorer.cells.rows(index, range(len(index))))
+        assert (
+            len(explorer.cells.examples(index, range(len(index))))
+            == len(explorer.cells.reach(index, range(len(index))))
+            == 10
+        )
         assert not explorer.skipped
 
     _strike(monkeypatch, -1, look)
@@ -308,7 +312,7 @@ def test_large_examples_stay_and_are_found_by_their_job(tmp_path, monkeypatch):
     compact.compact(store)
     assert files(tmp_path) == {"results": (1, 1), "outcomes": (1, 1), "examples": (5, 0)}
     data = LiveStore(str(tmp_path))
-    assert all(data.examples(data.snapshot.index, [row]) for row in range(10))
+    assert all(data.cells.examples(data.snapshot.index, [row]) for row in range(10))
 
 
 def test_two_compactions_at_once_and_a_store_that_cannot_be_written(tmp_path, capsys, monkeypatch):

@@ -1,0 +1,84 @@
+"""What is stored of single cells: every column of their results, their adversarial images, how far pixels moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.results.examples import Example
+from orchestrator.results.index import Index
+from orchestrator.store import tables
+from orchestrator.store.arrays import single
+from orchestrator.store.folder import Folder
+from orchestrator.store.store import Store
+from orchestrator.store.trusted import sharing
+
+
+class StoredCells:
+    """The files of a store, read for the cells of some rows of its index."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._examples = Folder(store, "examples", tables.EXAMPLES, tables.EXAMPLES.names)
+        self._reach = Folder(store, "outcomes", tables.OUTCOMES, ("cell", "image", "linf"))
+
+    def rows(self, index: Index, rows: Sequence[int]) -> list[Mapping[str, Any]]:
+        """Every column of some rows of results; an empty mapping for a row whose file is gone."""
+        chosen = np.array(rows, dtype=np.int64)
+        names, places = (
+            [index.files[number] for number in index.file_of_row[chosen].tolist()],
+            index.row_in_file(chosen).tolist(),
+        )
+        folder = Folder(self.store, "results", tables.RESULTS, tables.RESULTS.names)
+        read = folder.read(list(dict.fromkeys(names)))
+        stored = [
+            read[name].slice(place, 1).to_pylist()[0] if name in read else {}
+            for name, place in zip(names, places, strict=True)
+        ]
+        if folder.vanished:
+            # Merged since the index was made.
+            cells = [str(index.value("cell", row)) for row in rows]
+            new_files = folder.read(set(folder.names()) - set(index.files)).values()
+            moved = [table.filter(pc.is_in(table["cell"].cast(pa.string()), pa.array(cells))) for table in new_files]
+            by_cell = {row["cell"]: row for table in moved for row in table.to_pylist()}
+            stored = [row or by_cell.get(cell, {}) for row, cell in zip(stored, cells, strict=True)]
+        return stored
+
+    def examples(self, index: Index, rows: Sequence[int]) -> dict[str, list[Example]]:
+        """The adversarial images of the cells of some rows, by cell."""
+        by_cell = self._of_cells(self._examples, index, rows)
+        return {cell: [Example(**row) for row in rows_of_cell] for cell, rows_of_cell in by_cell.items()}
+
+    def reach(self, index: Index, rows: Sequence[int]) -> dict[str, dict[int, float]]:
+        """The largest change of a pixel by image, for the cells of some rows, by cell."""
+        by_cell = self._of_cells(self._reach, index, rows)
+        return {cell: {row["image"]: row["linf"] for row in rows_of_cell} for cell, rows_of_cell in by_cell.items()}
+
+    def _of_cells(self, folder: Folder, index: Index, rows: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
+        """The rows of a folder for the cells of some rows of results: from the files named like those of their results
+        or like their jobs, or else from all files that results of other names may share.
+        """
+        names_of_rows = [(index.files[index.file_of_row[row]], str(index.value("job", row))) for row in rows]
+        cells = pa.array([str(index.value("cell", row)) for row in rows])
+        by_cell: dict[str, list[dict[str, Any]]] = {}
+        for listing in folder.listings():
+            existing = set(listing)
+            names = existing & {name for names_of_row in names_of_rows for name in names_of_row}
+            if any(existing.isdisjoint(names_of_row) for names_of_row in names_of_rows):
+                names |= sharing(existing, {*index.files, *index.jobs})
+            by_cell.clear()
+            for table in folder.read(sorted(names)).values():
+                column = single(table["cell"])
+                # By the codes of the keys: the keys come once for every image.
+                codes = pc.index_in(cells, value_set=column.dictionary).drop_null().cast(column.indices.type)
+                for row in table.filter(pc.is_in(column.indices, value_set=codes)).to_pylist():
+                    by_cell.setdefault(row["cell"], []).append(row)
+        # Of an image that comes twice the first row counts.
+        return {
+            cell: list({row["image"]: row for row in reversed(rows_of_cell)}.values())[::-1]
+            for cell, rows_of_cell in by_cell.items()
+        }
