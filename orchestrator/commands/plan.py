@@ -10,7 +10,10 @@ from rich.console import Console
 from orchestrator.engine.prepare import sound_plan
 from orchestrator.engine.sweep import show_skipped
 from orchestrator.gridfile.shipped import grid_path
+from orchestrator.gridfile.yamlfile import read
 from orchestrator.plan.estimate import surveying
+from orchestrator.plan.grids import GridText, full_plan
+from orchestrator.plan.summary import show
 from orchestrator.store.store import Store
 
 
@@ -18,13 +21,9 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     """Print the plan of a grid against a store."""
     path, store = file_of(parsed.grid, console), Store(parsed.storage)
     with surveying(store) as survey_of_store:
-        # These import torch, while a large store is read in another process; a sweep's process has none.
-        from orchestrator.gridfile.grid import load
-        from orchestrator.plan.summary import show
-
-        grid = load(path, parsed.sets)
+        full = full_plan(GridText(read(path), str(path), tuple(parsed.sets)))
         survey = survey_of_store()
-    show(sound_plan(grid, survey, store), survey, console)
+    show(sound_plan(full, survey, store), survey, console)
     show_skipped(store.skipped, console)
 
 

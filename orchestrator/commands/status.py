@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -12,16 +12,15 @@ from orchestrator.commands.compact import suggest
 from orchestrator.commands.verify import verify
 from orchestrator.engine.frontier import children_of, descendants
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
-from orchestrator.gridfile.stored import grid_names, stored_grid
+from orchestrator.gridfile.stored import grid_names, stored_text
 from orchestrator.plan.estimate import surveying
+from orchestrator.plan.full import FullPlan, Plan
+from orchestrator.plan.grids import GridText, full_plans
 from orchestrator.store import tables
 from orchestrator.store.alignment import alignment_folder, iter_trainings
 from orchestrator.store.claims import alive
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store, open_store
-
-if TYPE_CHECKING:
-    from orchestrator.plan.compile import Plan
 
 
 def run(parsed: argparse.Namespace, console: Console) -> int:
@@ -63,20 +62,25 @@ def _show_alignment(store: Store, console: Console) -> None:
 
 def stored_plans(store: Store) -> list[tuple[str, Plan]]:
     """The plans of the stored grids, by name; a grid that cannot be read is named in `store.skipped`."""
+    grids = {}
     with surveying(store) as survey_of_store:
-        # This imports torch, while a large store is read in another process.
-        from orchestrator.plan.compile import compile_plan
-
+        for name in grid_names(store):
+            try:
+                text, sets = stored_text(store, name)
+                grids[name] = GridText(text, f"{name}.yaml", sets)
+            except FileNotFoundError:
+                continue
+            except (ValueError, OSError) as error:
+                store.skipped[f"grids/{name}.yaml"] = reason_of(error)
+        full_plans_of = full_plans([*grids.values()])
         survey = survey_of_store()
     plans = []
-    for name in grid_names(store):
-        try:
-            plans.append((name, compile_plan(stored_grid(store, name), survey.done_cells, survey.done_models)))
-        except FileNotFoundError:
-            continue
-        except (ValueError, OSError) as error:
+    for name, full in zip(grids, full_plans_of, strict=True):
+        if isinstance(full, FullPlan):
+            plans.append((name, full.left(survey.done_cells, survey.done_models)))
+        else:
             # A grid of another version of signsym must not hide the readable ones.
-            store.skipped[f"grids/{name}.yaml"] = reason_of(error)
+            store.skipped[f"grids/{name}.yaml"] = reason_of(full)
     return plans
 
 

@@ -1,7 +1,7 @@
-"""The plan of a sweep, compiled in a separate process before the first job.
+"""The plan of a sweep, made in a separate process before the first job.
 
-Reading a grid imports the registries and with them torch: half a gigabyte that the process which drives Ray for days
-does not need.
+Reading a store takes memory, and checking a model's files imports torch: half a gigabyte that the process which drives
+Ray for days does not need.
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.gridfile.callbacks import CallbackChoice
+from orchestrator.gridfile.yamlfile import read
 from orchestrator.jobs.job import Job
 from orchestrator.plan.estimate import Group, StoreSurvey, surveying
+from orchestrator.plan.full import FullPlan, Plan
+from orchestrator.plan.grids import GridText, full_plan
 from orchestrator.plan.packing import Memory
 from orchestrator.store import merged
 from orchestrator.store.apart import apart
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
-
-if TYPE_CHECKING:
-    from orchestrator.gridfile.cells import Grid
-    from orchestrator.plan.compile import Plan
 
 #: Models that are read concurrently: few, since each may have half a gigabyte.
 AT_ONCE = 4
@@ -57,18 +55,16 @@ class PreparedSweep:
 
 def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
     """Read the grid and the store, and plan. Raises GridError, PlanError and StoreError."""
-    from orchestrator.gridfile.grid import load
-
-    store = Store(storage)
+    grid, store = GridText(read(path), str(path), tuple(sets)), Store(storage)
     with surveying(store) as survey_of_store:
-        grid = load(path, sets)
+        full = full_plan(grid)
         survey = survey_of_store()
-    plan = sound_plan(grid, survey, store)
+    plan = sound_plan(full, survey, store)
     return PreparedSweep(
-        grid=grid.name,
+        grid=full.grid,
         text=grid.text,
         sets=grid.sets,
-        callbacks=grid.callbacks,
+        callbacks=full.callbacks,
         jobs=plan.jobs,
         cells=len(plan.cells),
         done=len(plan.done),
@@ -80,14 +76,12 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
     )
 
 
-def sound_plan(grid: Grid, survey: StoreSurvey, store: Store) -> Plan:
-    """The plan of `grid`; a model that its jobs need and whose files are damaged is trained again."""
-    from orchestrator.plan.compile import compile_plan
-
+def sound_plan(full: FullPlan, survey: StoreSurvey, store: Store) -> Plan:
+    """What is left of a plan; a model that its jobs need and whose files are damaged is trained again."""
     usable: set[str] = set()
     done = set(survey.done_models)
     while True:
-        plan = compile_plan(grid, survey.done_cells, done)
+        plan = full.left(survey.done_cells, done)
         needed = {parent for job in plan.jobs.values() for parent in job.parents} - set(plan.jobs) - usable
         if not needed:
             for key in survey.bare_models & set(plan.jobs):

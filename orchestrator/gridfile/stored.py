@@ -46,9 +46,18 @@ def stored_grid(store: Store, name: str) -> Grid:
     """
     from orchestrator.gridfile.grid import grid_of
 
+    text, sets = stored_text(store, name)
+    return grid_of(text, Path(f"{name}.yaml"), sets)
+
+
+def stored_text(store: Store, name: str) -> tuple[str, tuple[str, ...]]:
+    """The text of the grid that is stored under `name`, and its --set values.
+
+    Raises ValueError where it is damaged, and OSError where it is no file.
+    """
     text = grid_text(store, f"grids/{name}.yaml")
     sets = [line.removeprefix(SET_MARK) for line in text.splitlines() if line.startswith(SET_MARK)]
-    return grid_of(text, Path(f"{name}.yaml"), sets)
+    return text, tuple(sets)
 
 
 def grid_text(store: Store, path: str) -> str:

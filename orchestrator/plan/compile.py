@@ -1,79 +1,63 @@
-"""Cells to jobs: the missing jobs of a grid, each once, with their dependencies.
+"""Cells to jobs: the jobs of a grid, each once, with their dependencies.
 
-One fine-tune serves all attacks on its model; one attack job serves all epsilons of its attack. Jobs that are done in
-the store are left out, so resuming, extending and retrying a grid are one operation.
+One fine-tune serves all attacks on its model; one attack job serves all epsilons of its attack. What is done in a store
+is left out afterwards (see `orchestrator.plan.full`), so resuming, extending and retrying a grid are one operation.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Set
+import functools
+from collections.abc import Set
 from typing import Any
 
 from orchestrator.gridfile.cells import AttackChoice, Grid, ModelAttacks, ModelChoice
 from orchestrator.jobs import keys
-from orchestrator.jobs.job import Job, Point
+from orchestrator.jobs.job import Job, Point, Resources, Stage
 from orchestrator.plan import cost
+from orchestrator.plan.full import AttackCells, FullPlan, attack_key, seconds_of
+from orchestrator.plan.full import Plan as Plan
+from orchestrator.plan.rates import Network
 from orchestrator.plan.trainings import Trainings, before
-from signsym_core.attacks import GRADIENTS
-from signsym_core.datasets import DataSource
+from signsym_core.attacks import GRADIENTS, Attack
 from signsym_core.rules.bp import BP
 from signsym_core.tasks import Task
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The jobs that a grid needs and the store lacks, parents before children, and all cells and fine-tunes."""
-
-    grid: str
-    #: The names of the grid's experiments.
-    experiments: tuple[str, ...]
-    jobs: Mapping[str, Job]
-    #: Keys of all cells of the grid, and of those that the store holds.
-    cells: Set[str]
-    done: Set[str]
-    #: Keys of all fine-tunes of the grid, done or not.
-    finetunes: Set[str]
-
-    @property
-    def missing(self) -> int:
-        """Number of cells without a result."""
-        return len(self.cells) - len(self.done)
-
-
 def compile_plan(grid: Grid, done_cells: Set[str], done_models: Set[str]) -> Plan:
     """The plan of `grid` for a store that holds `done_cells` and `done_models`."""
-    planner = _Planner(done_cells, done_models)
+    return compile_full(grid).left(done_cells, done_models)
+
+
+def compile_full(grid: Grid) -> FullPlan:
+    """Every job of `grid`, as if nothing were done."""
+    planner = _Planner()
     for run in grid.runs():
         planner.add(run)
-    return Plan(
+    return FullPlan(
         grid=grid.name,
         experiments=grid.experiments,
+        callbacks=grid.callbacks,
         jobs=planner.jobs,
-        cells=planner.cells,
-        done=planner.cells & done_cells,
+        attacks=planner.attacks,
         finetunes=planner.finetunes,
     )
 
 
 class _Planner:
-    def __init__(self, done_cells: Set[str], done_models: Set[str]) -> None:
-        self.done_cells, self.done_models = done_cells, done_models
+    def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
-        self.cells: set[str] = set()
+        self.attacks: dict[str, AttackCells] = {}
         self.finetunes: set[str] = set()
         #: Equal points of all jobs are one object: a grid has millions of cells and few epsilons.
         self._shared: dict[tuple[Point, ...], tuple[Point, ...]] = {}
-        #: Data sets that a job of the plan decodes.
-        self._decoded: set[DataSource] = set()
         self._trainings = Trainings()
 
     def add(self, request: ModelAttacks) -> None:
         model = request.model
-        finetune = self._trainings.job("finetune", model, request.origins[0])
-        self.finetunes.add(finetune.key)
+        finetune = self._trained("finetune", model, request.origins[0])
         twin: Job | None = None
-        attacks: dict[str, _MissingAttack] = {}
+        attacks: dict[str, _Attack] = {}
         for (choice, epsilons), origin in zip(request.attacks, request.origins, strict=True):
             # Under some rules two sources of gradients are equal: computed once, reported under both names. Under BP
             # the twin that was fine-tuned with BP is the attacked model, so that a transfer attack is a white-box one.
@@ -84,52 +68,41 @@ class _Planner:
             spec |= {"attack": self._trainings.described(choice.attack), "gradient": computed, "images": choice.images}
             spec |= {"seed": model.seed} | _score(model.task)
             if computed in GRADIENTS and GRADIENTS[computed].twin:
-                twin = twin or self._trainings.job("finetune", dataclasses.replace(model, rule=BP()), origin)
+                twin = twin or self._trained("finetune", dataclasses.replace(model, rule=BP()), origin)
                 spec |= {"surrogate": twin.key}
             base = keys.canonical(spec)
             cell_key = keys.cell_keys(base)
-            job = attacks.setdefault(base, _MissingAttack(spec=spec, choice=choice, experiment=origin))
+            attack = attacks.setdefault(base, _Attack(spec=spec, choice=choice, experiment=origin))
             for epsilon in epsilons:
-                cell = cell_key(choice.gradient, epsilon.value)
-                self.cells.add(cell)
-                if cell not in self.done_cells:
-                    job.cells.append(cell)
-                    job.points.append((choice.gradient, epsilon.value, epsilon.label))
-        missing = [job for job in attacks.values() if job.cells]
-        if missing:
-            self._need(finetune, model)
-        if twin is not None:
-            self.finetunes.add(twin.key)
-            if any("surrogate" in job.spec for job in missing):
-                self._need(twin, model)
-        for job in missing:
-            self._attack(job, finetune, model)
+                attack.cells.append(cell_key(choice.gradient, epsilon.value))
+                attack.points.append((choice.gradient, epsilon.value, epsilon.label))
+        self.finetunes |= {finetune.key} if twin is None else {finetune.key, twin.key}
+        for attack in attacks.values():
+            self._attack(attack, finetune, model)
 
-    def _need(self, training: Job, model: ModelChoice) -> None:
-        """Add a fine-tune and the trainings before it, unless they are done or planned already."""
-        if training.key in self.done_models or training.key in self.jobs:
-            return
-        earlier = before(model)
-        if earlier is not None:
-            self._need(self._trainings.job(*earlier, training.experiment), earlier[1])
-        self.jobs[training.key] = dataclasses.replace(training, loading=self._loading(model))
+    def _trained(self, kind: Stage, model: ModelChoice, experiment: int) -> Job:
+        """The job of a training, which is added with the trainings before it unless it is there."""
+        training = self._trainings.job(kind, model, experiment)
+        if training.key not in self.jobs:
+            if (earlier := before(model)) is not None:
+                self._trained(*earlier, experiment)
+            decoding = cost.decoding(model.dataset, model.resources.finetune)
+            self.jobs[training.key] = dataclasses.replace(training, loading=decoding)
+        return training
 
-    def _loading(self, model: ModelChoice) -> float:
-        if model.dataset in self._decoded:
-            return 0.0
-        self._decoded.add(model.dataset)
-        return cost.decoding(model.dataset, model.resources.finetune)
-
-    def _attack(self, attack: _MissingAttack, finetune: Job, model: ModelChoice) -> None:
+    def _attack(self, attack: _Attack, finetune: Job, model: ModelChoice) -> None:
         spec, points = attack.spec, tuple(attack.points)
-        key = keys.key(spec | {"cells": sorted(attack.cells)})
-        name, resources = spec["attack"]["name"], model.resources.attack
-        epsilons = {epsilon for _, epsilon, _ in points}
-        above = sum(epsilon > 0 for epsilon in epsilons)
-        passes = cost.passes(attack.choice.attack, spec["gradient"], above, len(epsilons) > above)
-        network, images = cost.network_at(model.backbone, model.dataset), cost.attacked(spec["images"], model.dataset)
-        device, precision = cost.device_of(resources), attack.choice.attack.precision
-        seconds = cost.attacking(network, passes, images, precision, device)
+        key, name, resources = attack_key(spec, attack.cells), spec["attack"]["name"], model.resources.attack
+        seconds = _seconds(
+            attack.choice.attack,
+            spec["gradient"],
+            len({epsilon for _, epsilon, _ in points if epsilon > 0}),
+            any(epsilon == 0 for _, epsilon, _ in points),
+            cost.network_at(model.backbone, model.dataset),
+            cost.attacked(spec["images"], model.dataset),
+            resources,
+        )
+        self.attacks[key] = AttackCells(cells=tuple(attack.cells), seconds=seconds)
         self.jobs[key] = Job(
             key=key,
             kind="attack",
@@ -138,11 +111,26 @@ class _Planner:
             resources=resources,
             title=f"attack {name} {spec['gradient']}: {finetune.title.removeprefix('finetune ')}",
             group=("attack", model.backbone.name, model.dataset.name, name),
-            default_seconds=seconds / cost.gpu_fraction(resources),
-            pace=cost.pace("attack", resources, precision, model.backbone.name, name),
+            default_seconds=seconds_of(seconds, points),
+            pace=cost.pace("attack", resources, attack.choice.attack.precision, model.backbone.name, name),
             memory=cost.attack_memory(model.backbone, model.dataset, resources),
             experiment=attack.experiment,
         )
+
+
+@functools.lru_cache(maxsize=4096)
+def _seconds(
+    attack: Attack, gradient: str, above: int, clean: bool, network: Network, images: int, resources: Resources
+) -> tuple[tuple[float, ...], ...]:
+    """Estimated seconds of an attack job, by what is left of so many epsilons `above` 0 and, with `clean`, of 0."""
+
+    def seconds(count: int, zero: bool) -> float:
+        if not count and not zero:
+            return 0.0
+        passes, device = cost.passes(attack, gradient, count, zero), cost.device_of(resources)
+        return cost.attacking(network, passes, images, attack.precision, device) / cost.gpu_fraction(resources)
+
+    return tuple(tuple(seconds(count, zero) for count in range(above + 1)) for zero in (False, True)[: 1 + clean])
 
 
 def _score(task: Task) -> dict[str, Any]:
@@ -151,8 +139,8 @@ def _score(task: Task) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(kw_only=True)
-class _MissingAttack:
-    """One attack on one model, with the cells that the store lacks."""
+class _Attack:
+    """One attack on one model, with its cells."""
 
     spec: dict[str, Any]
     choice: AttackChoice

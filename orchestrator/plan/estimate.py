@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.jobs.job import Job, Pace
+from orchestrator.plan.full import Plan
 from orchestrator.plan.packing import Memory
+from orchestrator.plan.speeds import Speeds
+from orchestrator.plan.storespeeds import speeds_of
 from orchestrator.store.apart import apart, pays
 from orchestrator.store.arrays import flags, single, to_arrow, to_numpy
 from orchestrator.store.store import Store
-from orchestrator.store.trusted import sound_results
-
-if TYPE_CHECKING:
-    from orchestrator.plan.compile import Plan
-    from orchestrator.plan.measured import Speeds
+from orchestrator.store.trusted import SoundHalf, sound_half, sound_results
 
 #: Kind, backbone, data set and, for an attack, its name: jobs that should take equally long.
 Group = tuple[str, ...]
@@ -32,6 +30,8 @@ _TIMED = ("seconds", "device", "precision", "gpu_share", "finished_at")
 _TRAINED = (*_TIMED, "spec", "train_images")
 _ATTACKED = ["job", "finetune_job", "backbone", "dataset", "attack", "attack_params", "gradient", "n", "forwards"]
 _ATTACKED += ["backwards", "gpu_peak", "gpu_total", *_TIMED]
+#: The columns of results that a survey reads.
+READ = ["cell", "epsilon", *_ATTACKED]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,21 +63,21 @@ class StoreSurvey:
     @functools.cached_property
     def speeds(self) -> Speeds:
         """How fast the store's jobs were."""
-        # Imports torch, which what only reads a store does without.
-        from orchestrator.plan.measured import speeds
-
-        return speeds(self.trained, itertools.chain.from_iterable(table.to_pylist() for table in self.attacked))
+        return speeds_of(self.trained, self.attacked)
 
 
-def survey_store(store: Store) -> StoreSurvey:
-    """Read `store` once. A file that cannot be trusted counts as not done and is named in `store.skipped`."""
+def survey_store(store: Store, half: Callable[[], SoundHalf] | None = None) -> StoreSurvey:
+    """Read `store` once. A file that cannot be trusted counts as not done and is named in `store.skipped`.
+
+    `half` waits for what another process reads of it.
+    """
     records, done = store.models()
     survey = StoreSurvey(done_models=done, bare_models=set(records) - done)
     for key, record in records.items():
         spec = record["spec"]
         _peak(survey.memory, (spec["kind"], spec["backbone"]["name"], spec["dataset"]["name"]), record)
         survey.trained[key] = {name: record.get(name) for name in _TRAINED}
-    for rows in sound_results(store, ["cell", "epsilon", *_ATTACKED]):
+    for rows in sound_results(store, READ, half):
         survey.done_cells.update(rows["cell"].to_pylist())
         # All rows of a job have the same time.
         jobs = to_numpy(pc.dictionary_encode(single(rows["job"])).indices)
@@ -101,24 +101,16 @@ def _epsilons(jobs: npt.NDArray[Any], epsilons: npt.NDArray[Any], count: int) ->
 
 @contextlib.contextmanager
 def surveying(store: Store) -> Iterator[Callable[[], StoreSurvey]]:
-    """`survey_store`, of a large local store in a process of its own: meanwhile this one may import torch."""
+    """`survey_store`, half of a large local store in a process of its own, which begins at once."""
     if not pays(store, "results", "outcomes"):
         yield functools.partial(survey_store, store)
         return
-    with apart(_survey_of, store.uri) as result:
-
-        def survey_of_store() -> StoreSurvey:
-            survey, skipped, unsealed = result()
-            store.skipped |= skipped
-            store.unsealed |= unsealed
-            return survey
-
-        yield survey_of_store
+    with apart(_half_of, store.uri) as half:
+        yield functools.partial(survey_store, store, half)
 
 
-def _survey_of(uri: str) -> tuple[StoreSurvey, dict[str, str], set[str]]:
-    store = Store(uri)
-    return survey_store(store), store.skipped, store.unsealed
+def _half_of(uri: str) -> SoundHalf:
+    return sound_half(Store(uri), READ)
 
 
 def hours(jobs: Iterable[Job], seconds: Mapping[str, float], resource: str) -> float:

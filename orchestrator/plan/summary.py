@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.jobs.job import STAGES, Job
-from orchestrator.plan.compile import Plan
 from orchestrator.plan.estimate import StoreSurvey, hours, longest_chain, unshared
+from orchestrator.plan.full import Plan
 
 
 def show(plan: Plan, survey: StoreSurvey, console: Console) -> None:

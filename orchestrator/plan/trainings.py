@@ -11,15 +11,12 @@ from orchestrator.gridfile.cells import ModelChoice, Pretrain, Weights
 from orchestrator.jobs import keys
 from orchestrator.jobs.job import Job, Stage
 from orchestrator.plan import cost
+from orchestrator.plan.full import PlanError
 from signsym_core import seal
 from signsym_core.registry import Member, identity
 from signsym_core.rules.bp import BP
 from signsym_core.tasks import Task
 from signsym_core.tasks.classification import Classification
-
-
-class PlanError(ValueError):
-    """A valid grid that cannot be run."""
 
 
 class Trainings:

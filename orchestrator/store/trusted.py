@@ -7,7 +7,7 @@ results has.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -40,43 +40,96 @@ class OutcomeTally:
     means: NDArray[np.float64]
 
 
-def sound_results(store: Files, columns: Sequence[str]) -> Iterator[pa.Table]:
+@dataclasses.dataclass(frozen=True)
+class SoundHalf:
+    """What one process has read of a store's results for another: trusted rows, the files that they are all of, and
+    those among them that have no digest.
+    """
+
+    tables: list[pa.Table]
+    names: set[str]
+    unsealed: set[str]
+
+
+def sound_results(
+    store: Files, columns: Sequence[str], half: Callable[[], SoundHalf] | None = None
+) -> Iterator[pa.Table]:
     """Some columns of the trusted results, several files at a time; the others are named in `store.skipped`.
 
     Every file of results and of outcomes is read and checked. Files that are merged meanwhile are read in their new
-    form, so that a cell may be repeated.
+    form, so that a cell may be repeated. `half` waits for what `sound_half` has read in another process.
     """
-    # All columns are read, since only these are checked.
-    results = Folder(store, "results", tables.RESULTS, tables.RESULTS.names, plain=tables.RESULTS.names)
-    outcomes = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
+    results, outcomes = _folders(store)
     seen: set[str] = set()
     #: Cells of merged results that can be trusted.
     trusted: list[pa.Array] = []
+    listed = results.names()
+    if half is not None:
+        # The other process reads its half of them meanwhile.
+        names = [name for name in listed if not _in_half(name)]
+        yield from _sound(results, outcomes, names, listed, trusted, columns)
+        read = half()
+        seen = {*names, *read.names}
+        store.unsealed |= read.unsealed
+        yield from read.tables
     for _ in range(merged.LOOKS):
-        names = [name for name in results.names() if name not in seen]
+        names = [name for name in listed if name not in seen]
         seen.update(names)
-        results.vanished.clear()
-        for table in _sound(results, outcomes, names, trusted, columns):
-            yield table.select(columns)
+        yield from _sound(results, outcomes, names, listed, trusted, columns)
         if not results.vanished:
             break
+        results.vanished.clear()
+        listed = results.names()
     for folder in (results, outcomes):
         store.skipped |= folder.skipped
         store.unsealed |= folder.unsealed
 
 
+def sound_half(store: Files, columns: Sequence[str]) -> SoundHalf:
+    """Some columns of the trusted results among half of a store's small files: of those that are as they should be."""
+    results, outcomes = _folders(store)
+    names, half = [name for name in results.names() if _in_half(name)], SoundHalf([], set(), set())
+    outcomes.names()
+    for few in outcomes.batches(names):
+        batch, paired = results.read(few), outcomes.read(few)
+        # Whatever is wrong with the others, the other process says.
+        if len(batch) == len(few) and (sound := _sound_together(batch, paired)) is not None:
+            half.tables.append(sound.select(columns).combine_chunks())
+            half.names.update(few)
+    half.unsealed.update(results.unsealed | outcomes.unsealed)
+    return half
+
+
+def _in_half(name: str) -> bool:
+    """Whether a file belongs to the half of another process: about every second one that no merging has made."""
+    return name[-1:] in "13579bdf" and not merged.is_merged(name)
+
+
+def _folders(store: Files) -> tuple[Folder, Folder]:
+    """The folders of results and of outcomes. All columns are read, since only these are checked."""
+    results = Folder(store, "results", tables.RESULTS, tables.RESULTS.names, plain=tables.RESULTS.names)
+    return results, Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
+
+
 def _sound(
-    results: Folder, outcomes: Folder, names: list[str], trusted: list[pa.Array], columns: Sequence[str]
+    results: Folder,
+    outcomes: Folder,
+    names: Sequence[str],
+    listed: Sequence[str],
+    trusted: list[pa.Array],
+    columns: Sequence[str],
 ) -> Iterator[pa.Table]:
-    needed = list(dict.fromkeys([*columns, "cell", "n", "value"]))
+    """Some columns of the trusted results in the files `names` of those `listed`."""
+    if not names:
+        return
     outcome_names = set(outcomes.names())
     unmatched: dict[str, pa.Table] = {}
     # By the sizes of the outcomes, which are larger.
     for few in outcomes.batches(names):
         batch = results.read(few)
         paired = outcomes.read([name for name in batch if name in outcome_names])
-        if (sound := _sound_together(batch, paired, needed)) is not None:
-            yield sound
+        if (sound := _sound_together(batch, paired)) is not None:
+            yield sound.select(columns).combine_chunks()
             continue
         for name, table in batch.items():
             if name in outcomes.broken:
@@ -94,14 +147,14 @@ def _sound(
                 table = table.filter(pa.array(positions >= 0))
             if merged.is_merged(name):
                 trusted.append(single(table["cell"]))
-            yield table
+            yield table.select(columns)
     if unmatched:
-        yield from _matched_elsewhere(outcomes, unmatched, names, pa.chunked_array(trusted, pa.string()))
+        rows = _matched_elsewhere(outcomes, unmatched, listed, pa.chunked_array(trusted, pa.string()))
+        yield from (table.select(columns) for table in rows)
 
 
-def _sound_together(batch: dict[str, pa.Table], paired: dict[str, pa.Table], columns: Sequence[str]) -> pa.Table | None:
-    """Some columns of the results of small files as one table, where all have their outcomes and no others: one by one
-    takes longer.
+def _sound_together(batch: dict[str, pa.Table], paired: dict[str, pa.Table]) -> pa.Table | None:
+    """The results of small files as one table, where all have their outcomes and no others: one by one takes longer.
 
     None where that does not hold for every file of the batch.
     """
@@ -109,7 +162,8 @@ def _sound_together(batch: dict[str, pa.Table], paired: dict[str, pa.Table], col
         return None
     if any(map(merged.is_merged, batch)):
         return None
-    results = pa.concat_tables(batch.values()).select(columns).combine_chunks()
+    together = pa.concat_tables(batch.values())
+    results = together.select(["cell", "n", "value"]).combine_chunks()
     outcomes = pa.concat_tables(paired[name] for name in batch).select(_TALLIED).combine_chunks()
     if not len(results) or not len(outcomes):
         return None
@@ -127,7 +181,7 @@ def _sound_together(batch: dict[str, pa.Table], paired: dict[str, pa.Table], col
         return None
     if len(np.unique(positions)) < len(positions) or misfit(expected(results), positions, sums):
         return None
-    return results
+    return together
 
 
 def _matched_elsewhere(

@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from signsym_core import usercache
 from signsym_core.datasets.base import DataSource
 from signsym_core.datasets.cache import Cache, Progress, open_cache
 from signsym_core.datasets.cachefolder import cache_folder
@@ -180,11 +181,8 @@ def pooled(chosen: Mapping[str, Choice]) -> Tensor:
 
 def cache_places(root: Path) -> list[Path]:
     """The folders that may hold decoded images, in the order in which they are tried."""
-    folder = os.environ.get("SIGNSYM_CACHE")
-    if folder:
-        return [Path(folder)]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [root / ".signsym-cache", home / "signsym"]
+    stated = usercache.stated_cache()
+    return [root / ".signsym-cache", usercache.user_cache()] if stated is None else [stated]
 
 
 def _resident_bytes() -> int:

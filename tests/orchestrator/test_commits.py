@@ -16,6 +16,7 @@ from sweeps import TINY
 
 from orchestrator.engine.prepare import sound_plan
 from orchestrator.gridfile.grid import load
+from orchestrator.plan.compile import compile_full
 from orchestrator.plan.estimate import survey_store
 from orchestrator.store import Store
 
@@ -38,7 +39,7 @@ FRESH.set_forkserver_preload(["killed"])
 def missing(grid, storage):
     """The specs of the jobs that the store lacks, parents first."""
     store = Store(str(storage))
-    jobs = sound_plan(grid, survey_store(store), store).jobs
+    jobs = sound_plan(compile_full(grid), survey_store(store), store).jobs
     return {key: dict(job.spec) for key, job in jobs.items()}
 
 

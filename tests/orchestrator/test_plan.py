@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.gridfile.grid import load
 from orchestrator.jobs import keys
 from orchestrator.plan.compile import compile_plan
-from orchestrator.plan.trainings import PlanError
+from orchestrator.plan.full import PlanError
 
 TEXT = """
 name: small
