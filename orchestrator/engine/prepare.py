@@ -1,14 +1,12 @@
 """The plan of a sweep, made in a separate process before the first job.
 
-Reading a store takes memory, and checking a model's files imports torch: half a gigabyte that the process which drives
-Ray for days does not need.
+Reading a store takes memory that the process which drives Ray for days does not need.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from orchestrator.plan.grids import GridText, full_plan
 from orchestrator.plan.packing import Memory
 from orchestrator.store import merged
 from orchestrator.store.apart import apart
-from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
 
 #: Models that are read concurrently: few, since each may have half a gigabyte.
@@ -88,20 +85,9 @@ def sound_plan(full: FullPlan, survey: StoreSurvey, store: Store) -> Plan:
                 store.check_model(key)
             return plan
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-            checked = pool.map(functools.partial(_usable, store), needed)
+            checked = pool.map(lambda key: store.check_model(key, codes=key in full.retrieving), needed)
             usable |= {key for key, is_usable in zip(needed, checked, strict=True) if is_usable}
         done -= needed - usable
-
-
-def _usable(store: Store, key: str) -> bool:
-    """Whether a model's files are as they were saved, with the codes that an attack on retrieval needs."""
-    from orchestrator.jobs.setting import task_of
-
-    try:
-        return store.check_model(key, codes=task_of(store.record(key)["spec"]).retrieves)
-    except (OSError, ValueError) as error:
-        store.skipped[f"models/{key}/record.json"] = reason_of(error)
-        return False
 
 
 def prepare_apart(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:

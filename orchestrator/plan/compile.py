@@ -41,6 +41,7 @@ def compile_full(grid: Grid) -> FullPlan:
         jobs=planner.jobs,
         attacks=planner.attacks,
         finetunes=planner.finetunes,
+        retrieving=planner.retrieving,
     )
 
 
@@ -49,6 +50,7 @@ class _Planner:
         self.jobs: dict[str, Job] = {}
         self.attacks: dict[str, AttackCells] = {}
         self.finetunes: set[str] = set()
+        self.retrieving: set[str] = set()
         #: Equal points of all jobs are one object: a grid has millions of cells and few epsilons.
         self._shared: dict[tuple[Point, ...], tuple[Point, ...]] = {}
         self._trainings = Trainings()
@@ -86,6 +88,7 @@ class _Planner:
         if training.key not in self.jobs:
             if (earlier := before(model)) is not None:
                 self._trained(*earlier, experiment)
+            self.retrieving |= {training.key} if model.task.retrieves else set()
             decoding = cost.decoding(model.dataset, model.resources.finetune)
             self.jobs[training.key] = dataclasses.replace(training, loading=decoding)
         return training

@@ -60,7 +60,9 @@ class FullPlan:
     jobs: Mapping[str, Job]
     #: For each attack job its cells.
     attacks: Mapping[str, AttackCells]
+    #: Keys of all fine-tunes, and of the trainings whose models need codes for retrieval.
     finetunes: Set[str]
+    retrieving: Set[str]
 
     @functools.cached_property
     def cells(self) -> Set[str]:

@@ -35,7 +35,7 @@ def written(plan: FullPlan) -> bytes:
     values: dict[str, Any] = {"grid": plan.grid, "experiments": plan.experiments, "jobs": rows}
     values |= {"callbacks": [[callback.name, callback.options] for callback in plan.callbacks]}
     values |= {table: [json.loads(text) for text in texts] for table, texts in shared.items()}
-    values |= {"finetunes": sorted(plan.finetunes)}
+    values |= {"finetunes": sorted(plan.finetunes), "retrieving": sorted(plan.retrieving)}
     # The fastest compression: most of it are keys, which cannot be compressed.
     return zlib.compress(json.dumps(values, separators=(",", ":")).encode(), 1)
 
@@ -64,6 +64,7 @@ def read(content: bytes) -> FullPlan:
         jobs=jobs,
         attacks=attacks,
         finetunes=frozenset(values["finetunes"]),
+        retrieving=frozenset(values["retrieving"]),
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import safetensors
 from safetensors import SafetensorError
 
 from orchestrator.store import records
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     # Imported where tensors are read or written, so that a sweep's driver does not load torch.
     from torch import Tensor
 
+T = TypeVar("T")
 #: Files below a model's folder.
 _MODEL, _CODES, _RECORD, _PROGRESS = "model.safetensors", "codes.safetensors", "record.json", "progress.safetensors"
 
@@ -71,7 +74,7 @@ class Models(Files):
             path = f"models/{key}/{name}"
             try:
                 if name == _MODEL or codes or self.exists([path]):
-                    self._load_tensors(key, name)
+                    self._loaded(key, name, safetensors.deserialize)
             except FileNotFoundError:
                 self.skipped[path] = "missing: its model has a record and not this file"
                 return False
@@ -134,6 +137,10 @@ class Models(Files):
     def _load_tensors(self, key: str, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         from safetensors.torch import load
 
+        return self._loaded(key, name, load)
+
+    def _loaded(self, key: str, name: str, load: Callable[[bytes], T]) -> tuple[T, dict[str, str]]:
+        """What a function of safetensors makes of a model's file, and the file's metadata."""
         path = f"models/{key}/{name}"
         data = self.read_sealed(path)
         try:
