@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from signsym_core.attacks.attacked import Join
 from signsym_core.attacks.ball import within_ball
 from signsym_core.attacks.base import Attack
-from signsym_core.attacks.problem import Join, Problem
+from signsym_core.attacks.problem import Problem
 from signsym_core.rules.base import Rule
 from signsym_core.rules.convert import exact_gradient, redrawn, redraws
 

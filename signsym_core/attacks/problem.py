@@ -1,35 +1,22 @@
-"""One block of images under attack: the model as attacks may use it, with every pass counted."""
+"""One block of images under attack, and what an attack may ask of the model."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from signsym_core.attacks.finite import Tally, mended
+from signsym_core.attacks.attacked import AttackedModel, Loss
 from signsym_core.attacks.module import ProblemModule, Pullback
-from signsym_core.attacks.passes import Passes, gradient_of
 from signsym_core.attacks.streams import Counted, Streams
-from signsym_core.models.outputs import outputs_of
 from signsym_core.retrieval.codes import Gallery
-from signsym_core.rules.points import readouts, summed
 from signsym_core.tasks import Task
 
 #: Steps between two looks at which images an attack has still to work on, on a GPU.
 LOOK_EVERY = 20
-
-#: A loss to lower or raise: (outputs of some images, their positions in the block) to a scalar, a sum over images.
-Loss = Callable[[Tensor, Tensor], Tensor]
-#: The contexts that a model is differentiated in, each entered once; its gradient is the mean over them.
-Views = Callable[[nn.Module], Sequence[AbstractContextManager[Any]]]
-
-#: The gradients of all views of some images to one.
-Join = Callable[[Sequence[Tensor]], Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,49 +33,37 @@ class Told:
 class Problem:
     """Images [n, channels, height, width] in [0, 1], their labels, and the attack's access to the model.
 
-    `gallery` holds, for a task that retrieves, the database and this model's codes of the training images. `views` are
-    the contexts in which the source of gradients differentiates; `twin` is the same problem on a surrogate, for a
-    source that has one. `tally` counts non-finite values, of this model and of the surrogate.
-
-    `micro_batch` bounds the images of one pass. It is halved when the device runs out of memory: no result depends
-    on it beyond rounding, because an attack's model is in evaluation mode.
+    `gallery` holds, for a task that retrieves, the database and this model's codes of the training images. `twin` is
+    the same problem on a surrogate, for a source that has one.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        attacked: AttackedModel,
         task: Task,
         images: Tensor,
         labels: Tensor,
         noise: Tensor | None,
         seeds: Sequence[int],
-        views: Views,
-        passes: Passes,
-        micro_batch: int,
-        tally: Tally,
         gallery: Gallery | None = None,
         twin: Problem | None = None,
     ) -> None:
-        self.model, self.task, self.views, self.gallery = model, task, views, gallery
+        self.attacked, self.task, self.gallery, self.twin = attacked, task, gallery, twin
         self.images, self.labels = images, labels
+        self.model, self.tally = attacked.model, attacked.tally
+        #: Whether images are scored on this model; False for a surrogate.
+        self.judges = attacked.judges
         #: U(0, 1) of the shape of the images: the same for every epsilon, so that no epsilon depends on the others.
         self.noise = noise
         #: A seed for each image: see `streams`.
         self.seeds = seeds
         #: A seed for a library that draws from global generators.
         self.seed = seeds[0] if seeds else 0
-        self.passes, self.micro_batch, self.tally, self.twin = passes, micro_batch, tally, twin
         #: int64 [n]: which images of the block these are, for the tally.
         self.numbers = torch.arange(len(images), device=images.device)
         #: Images to start from, for an attack that can; None: the attack's default start.
         self.start: Tensor | None = None
         self.told: Told | None = None
-        #: Whether images are scored on this model; False for a surrogate.
-        self.judges = True
-        #: The type of the model's input, which may have fewer bits than `images`.
-        self.dtype = images.dtype
-        #: What makes one gradient of those of all views; None: their mean.
-        self.join: Join | None = None
         self._results: dict[Hashable, tuple[tuple[Tensor, ...], Tensor]] = {}
         #: The gradient, the outputs, and the number of non-finite gradient entries, by whether the tally was careful.
         self._clean: dict[bool, tuple[Tensor, Tensor, Tensor]] = {}
@@ -99,11 +74,16 @@ class Problem:
 
     def outputs(self, images: Tensor) -> Tensor:
         """The model's outputs [n, outputs] for any number of images."""
-        return torch.cat(self._in_pieces(self._forward, images))
+        return self.attacked.outputs(images)
 
     def scores(self, images: Tensor) -> Tensor:
         """float64 [n]: the task's score of `images`, one for each image of the block; 0 is lost."""
         return self.task.score(self.outputs(images), self.labels, self.gallery)
+
+    @property
+    def micro_batch(self) -> int:
+        """The most images of one pass."""
+        return self.attacked.micro_batch
 
     @property
     def streams(self) -> Streams:
@@ -162,9 +142,12 @@ class Problem:
 
     def gradient_and_outputs(self, loss: Loss, images: Tensor) -> tuple[Tensor, Tensor]:
         """`gradient_of`, and the outputs [n, outputs] of the same pass."""
-        run = functools.partial(self._backward, loss)
-        pieces = self._in_pieces(run, images, torch.arange(len(images), device=images.device), self.numbers)
-        return torch.cat([p[0] for p in pieces]), torch.cat([p[1] for p in pieces])
+
+        def checked(outputs: Tensor, places: Tensor) -> Tensor:
+            self.check(outputs)
+            return loss(outputs, places)
+
+        return self.attacked.gradient_and_outputs(checked, images, self.numbers)
 
     @property
     def module(self) -> ProblemModule:
@@ -240,49 +223,14 @@ class Problem:
     def _of(self, rows: Tensor, seeds: Sequence[int]) -> Problem:
         """The same problem for the images that the mask or positions `rows` choose, which have these seeds."""
         noise = None if self.noise is None else self.noise[rows]
-        shared = (self.views, self.passes, self.micro_batch, self.tally, self.gallery)
-        chosen = Problem(self.model, self.task, self.images[rows], self.labels[rows], noise, seeds, *shared)
+        images, labels = self.images[rows], self.labels[rows]
+        chosen = Problem(self.attacked, self.task, images, labels, noise, seeds, self.gallery)
         chosen.start = None if self.start is None else self.start[rows]
-        chosen.judges, chosen.dtype, chosen.numbers = self.judges, self.dtype, self.numbers[rows]
-        chosen.seed, chosen.join, chosen._checked = self.seed, self.join, self._checked
+        chosen.numbers, chosen.seed, chosen._checked = self.numbers[rows], self.seed, self._checked
         return chosen
 
     def _attack_loss(self, outputs: Tensor, places: Tensor) -> Tensor:
         return self.task.attack_loss(outputs, self.labels[places])
-
-    def _outputs(self, images: Tensor) -> Tensor:
-        """One forward pass; the model is called nowhere else."""
-        who = "the model" if self.judges else "the surrogate"
-        self.passes.forwards += 1
-        self.passes.images_forward += len(images)
-        outputs = outputs_of(self.model, images.to(self.dtype), who)
-        self.tally.saw(outputs, who)
-        return outputs
-
-    def _forward(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self._outputs(images)
-
-    def _backward(self, loss: Loss, images: Tensor, places: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        views = self.views(self.model)
-        gradients: list[Tensor] = []
-        for view in views:
-            self.passes.backwards += 1
-            self.passes.images_backward += len(images)
-            with torch.enable_grad(), view, readouts(self.model) as read:
-                variable = images.detach().clone().requires_grad_()
-                outputs = self._outputs(variable)
-                self.check(outputs)
-                total = summed(loss(outputs, places), lambda outputs: loss(outputs, places), read)
-                if self.tally.careful:
-                    mended(total)
-                gradient = gradient_of(total, variable)
-            gradient = self.tally.usable(gradient, numbers)
-            # A mean needs only the sum so far: there may be many views.
-            gradients = [*gradients, gradient] if self.join or not gradients else [gradients[0] + gradient]
-        if self.join is not None:
-            return self.join(gradients), outputs.detach()
-        return (gradients[0] if len(views) == 1 else gradients[0] / len(views)), outputs.detach()
 
     def check(self, outputs: Tensor) -> None:
         """Check once for the block that the labels fit, since reading them synchronises with the device."""
@@ -291,41 +239,9 @@ class Problem:
             self._checked = True
 
     def _recorded(self, images: Tensor) -> tuple[Tensor, Pullback]:
-        """The outputs for any number of images, and the pullback of a gradient of the outputs to the images."""
-        views = self.views(self.model)
-        if len(views) > 1 or len(images) > self.micro_batch:
-            # Too much to keep until a backward pass: the model then runs again.
-            return self.outputs(images), functools.partial(self._along, images)
-        variable = images.detach().clone().requires_grad_()
-        try:
-            with torch.enable_grad(), views[0], readouts(self.model) as read:
-                outputs = self._outputs(variable)
-                # The loss is the library's own, so the readouts of a cut model get its gradient on the outputs.
-                followed = summed(outputs, lambda outputs: outputs, read)
-        except torch.OutOfMemoryError:
-            if self.micro_batch == 1:
-                raise
-            self.micro_batch = max(1, len(images) // 2)
-            torch.cuda.empty_cache()
-            return self._recorded(images)
+        outputs, pullback = self.attacked.recorded(images, self._numbers_of(len(images)))
         self.check(outputs)
-        if self.tally.careful:
-            mended(followed)
-
-        def pullback(slope: Tensor) -> Tensor:
-            self.passes.backwards += 1
-            self.passes.images_backward += len(images)
-            return self.tally.usable(gradient_of(followed, variable, slope), self._numbers_of(len(images)))
-
-        return outputs.detach(), pullback
-
-    def _along(self, images: Tensor, slope: Tensor) -> Tensor:
-        """The gradient of `images` along the gradient `slope` [m, outputs] of their outputs."""
-
-        def run(images: Tensor, slope: Tensor, numbers: Tensor) -> Tensor:
-            return self._backward(lambda outputs, _: (outputs * slope).sum(), images, numbers, numbers)[0]
-
-        return torch.cat(self._in_pieces(run, images, slope, self._numbers_of(len(images))))
+        return outputs, pullback
 
     def _numbers_of(self, count: int) -> Tensor:
         """The numbers of `count` images in the block: [count], where they are whole copies of the problem's images.
@@ -334,19 +250,3 @@ class Problem:
         """
         n = len(self.images)
         return self.numbers.repeat(count // n) if count % n == 0 else self.numbers.expand(count, n)
-
-    def _in_pieces(self, run: Callable[..., Any], *tensors: Tensor) -> list[Any]:
-        results: list[Any] = []
-        done = 0
-        while done < len(tensors[0]):
-            piece = [tensor[done : done + self.micro_batch] for tensor in tensors]
-            try:
-                results.append(run(*piece))
-            except torch.OutOfMemoryError:
-                if self.micro_batch == 1:
-                    raise
-                self.micro_batch = max(1, self.micro_batch // 2)
-                torch.cuda.empty_cache()
-                continue
-            done += len(piece[0])
-        return results

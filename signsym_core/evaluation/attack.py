@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from signsym_core import seeds
 from signsym_core.arithmetic import arithmetic
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
+from signsym_core.attacks.attacked import AttackedModel
 from signsym_core.attacks.finite import Tally
 from signsym_core.attacks.gradients import Exact
 from signsym_core.attacks.passes import Passes
@@ -149,10 +150,11 @@ def attack(
             if surrogate is not None:
                 # Whatever rule a surrogate has, its own gradient is what it is there for.
                 codes = surrogate_gallery or gallery
-                twin = Problem(surrogate, *block, GRADIENTS["exact"].views, passes, size, tally, codes)
-                twin.judges, twin.dtype = False, dtype
-            problem = Problem(model, *block, source.views, passes, size, tally, gallery, twin)
-            problem.dtype, problem.join = dtype, source.join
+                exact = GRADIENTS["exact"]
+                helper = AttackedModel(surrogate, exact.views, None, dtype, passes, size, tally, judges=False)
+                twin = Problem(helper, *block, codes)
+            attacked = AttackedModel(model, source.views, source.join, dtype, passes, size, tally)
+            problem = Problem(attacked, *block, gallery, twin)
             if start == 0:
                 # So that what a library draws for the first block can be drawn without us too.
                 problem.seed = seed

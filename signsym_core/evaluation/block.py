@@ -113,7 +113,7 @@ def run_block(
         # A pixel whose proposal is NaN stays unchanged, like one whose gradient is NaN.
         tally.note(crafted.isnan().flatten(1).sum(dim=1), subset.numbers)
         images = within_ball(subset.images, crafted, epsilon, attack.norm)
-        images = representable(subset.images, images, subset.dtype)
+        images = representable(subset.images, images, subset.attacked.dtype)
         reported = source.followed(subset).told
         if reported is not None:
             if result.queries is None:
