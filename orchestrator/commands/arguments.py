@@ -17,6 +17,9 @@ def parser() -> argparse.ArgumentParser:
     # Arguments that several commands have.
     grid, store, data_root = _grid(), argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
     store.add_argument("storage", metavar="STORAGE")
+    what = "a store; of several the results are shown together"
+    stores = argparse.ArgumentParser(add_help=False)
+    stores.add_argument("storages", metavar="STORAGE", nargs="+", help=what)
     root = os.environ.get("SIGNSYM_DATA_ROOT", "data")
     words = f"where data sets lie (default: {root})"
     data_root.add_argument("--data-root", type=Path, default=root, metavar="DIR", help=words)
@@ -41,18 +44,18 @@ def parser() -> argparse.ArgumentParser:
     what = "merge small files, so that a store of many jobs is read faster; safe at any instant and beside sweeps"
     commands.add_parser("compact", parents=[store], help=what, description=f"{what[0].upper()}{what[1:]}.")
 
-    what = "look at a store in the browser, also while a sweep writes to it"
-    explore = commands.add_parser("explore", parents=[store], help=what)
+    what = "look at one or several stores in the browser, also while a sweep writes to it"
+    explore = commands.add_parser("explore", parents=[stores], help=what)
     explore.add_argument("--port", type=int, default=8050, help="port of 127.0.0.1 (default: 8050)")
 
     what = "static pages with curves, tables and provenance"
-    report = commands.add_parser("report", parents=[store], help=what)
+    report = commands.add_parser("report", parents=[stores], help=what)
     report.add_argument("--out", type=Path, required=True, metavar="DIR")
     what = "also save each figure as it looks on screen, which takes Kaleido and Chrome or Chromium"
     report.add_argument("--screen-figures", action="store_true", help=what)
 
     what = "one view of the explorer as a file for a paper"
-    figure = commands.add_parser("figure", parents=[store], help=what)
+    figure = commands.add_parser("figure", parents=[stores], help=what)
     what = (
         'what follows the port in the address of a page of the explorer, such as "?p=gap&g=exact"; "" is its first page'
     )

@@ -1,4 +1,4 @@
-"""`signsym explore`: a store in the browser."""
+"""`signsym explore`: stores in the browser."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ from orchestrator.explorer.server import explore
 
 def run(parsed: argparse.Namespace, console: Console) -> None:
     """Serve the explorer until Ctrl-C."""
-    explore(parsed.storage, parsed.port, console)
+    explore(parsed.storages, parsed.port, console)

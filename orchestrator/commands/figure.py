@@ -12,7 +12,7 @@ from orchestrator.drawing import paper, style
 from orchestrator.drawing.blocks import Figure, Matrix, Page
 from orchestrator.drawing.latex import latex
 from orchestrator.pages.context import context_of, settled
-from orchestrator.results.live_store import LiveStore
+from orchestrator.results.live_stores import opened
 from orchestrator.results.view import parse_view
 from orchestrator.store.files import write_file
 from orchestrator.store.store import open_store
@@ -29,10 +29,10 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     kind = parsed.out.suffix.removeprefix(".")
     if kind not in (*_IMAGES, "tex", "html"):
         raise ValueError(f"--out: expected a file that ends with .pdf, .svg, .png, .tex or .html, got {parsed.out}")
-    data = LiveStore(open_store(parsed.storage).uri)
+    data = opened([open_store(storage).uri for storage in parsed.storages])
     search = parsed.address.partition("?")[2] if "?" in parsed.address else parsed.address
     view, problems = parse_view(search)
-    problems += settled(view, data.snapshot, data.status)[1]
+    problems += settled(view, data)[2]
     if problems:
         raise ValueError(" ".join(problems))
     context = context_of(data, search)

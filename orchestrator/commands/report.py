@@ -1,4 +1,4 @@
-"""`signsym report`: the pages of a store as files."""
+"""`signsym report`: the pages of stores as files."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from rich.console import Console
 from orchestrator.commands.status import stored_plans
 from orchestrator.drawing.screen import Screen
 from orchestrator.reports.static import write_report
-from orchestrator.results.live_store import LiveStore
+from orchestrator.results.live_stores import opened
 from orchestrator.store.store import open_store
 
 
 def run(parsed: argparse.Namespace, console: Console) -> None:
     """Write the report and print where it is."""
-    plans = stored_plans(open_store(parsed.storage))
+    plans = [plan for storage in parsed.storages for plan in stored_plans(open_store(storage))]
+    data = opened(parsed.storages)
     with Screen() if parsed.screen_figures else contextlib.nullcontext() as screen:
         page = write_report(
-            LiveStore(parsed.storage),
+            data,
             parsed.out,
-            title=", ".join(plan.grid for _, plan in plans) or "signsym",
-            missing=sum(plan.missing for _, plan in plans),
-            command=f"signsym report {parsed.storage} --out {parsed.out}" + " --screen-figures" * (screen is not None),
+            title=", ".join(dict.fromkeys(plan.grid for _, plan in plans)) or "signsym",
+            missing=len(data.status.cells) - data.done if data.names else sum(plan.missing for _, plan in plans),
+            command=f"signsym report {' '.join(parsed.storages)} --out {parsed.out}"
+            + " --screen-figures" * (screen is not None),
             screen=screen,
         )
     console.print(f"report: {page.resolve()}", highlight=False)

@@ -68,6 +68,8 @@ class Triple:
     cell: str
     image: int
     caption: str
+    #: The name of its store, where several are shown together.
+    store: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

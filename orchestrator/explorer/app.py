@@ -14,14 +14,14 @@ from orchestrator.drawing import style
 from orchestrator.explorer import ASSETS, refresh, routes
 from orchestrator.explorer.controls import CONTROLS, bar, changed, navigation, options, shown, value_of
 from orchestrator.pages.context import context_of
-from orchestrator.results.live_store import LiveStore
+from orchestrator.results.live_stores import Results
 from orchestrator.results.view import PAGES, format_view, parse_view
 
 #: Milliseconds between two checks of the store.
 PERIOD = 5_000
 
 
-def make_app(data: LiveStore) -> Dash:
+def make_app(data: Results) -> Dash:
     """The application over a store. It serves all files and contacts no other host."""
     # With orjson, plotly looks at every number of a figure in Python first: seven times slower.
     plotly_json.config.default_engine = "json"
@@ -42,11 +42,11 @@ def make_app(data: LiveStore) -> Dash:
     return app
 
 
-def _layout(data: LiveStore) -> Component:
+def _layout(data: Results) -> Component:
     header = html.Header(
         [
             html.A("Skip to the results", href="#results", className="skip"),
-            html.Div([html.Strong("signsym"), html.Span(data.store.uri, className="where")], className="brand"),
+            html.Div([html.Strong("signsym"), html.Span(data.uri, className="where")], className="brand"),
             navigation(),
             html.Div(id="strip", role="status", **{"aria-live": "polite"}),
             dmc.Button("New results: show them", id="refresh", size="compact-sm", style={"display": "none"}),
@@ -76,7 +76,7 @@ def _layout(data: LiveStore) -> Component:
     return dmc.MantineProvider(components, defaultColorScheme="auto", theme={"fontFamily": style.FONT})
 
 
-def _callbacks(app: Dash, data: LiveStore) -> None:
+def _callbacks(app: Dash, data: Results) -> None:
     live = [Input("filter-live", "checked")]
     held = [Input(control.id, control.holds) for control in CONTROLS]
     offered = [control for control in CONTROLS if control.holds == "value" and control.name not in _FIXED]
@@ -99,8 +99,8 @@ def _callbacks(app: Dash, data: LiveStore) -> None:
         values = [value_of(control, view) for control in CONTROLS]
         return [
             *(no_update if value == before else value for value, before in zip(values, now, strict=True)),
-            *(options(control, view, index, data.status, epsilons) for control in offered),
-            *({} if shown(control, view) else {"display": "none"} for control in CONTROLS),
+            *(options(control, view, index, data, epsilons) for control in offered),
+            *({} if shown(control, view, data.names) else {"display": "none"} for control in CONTROLS),
             *(format_view(view.turned(name)) for name in PAGES),
             *("page current" if view.page == name else "page" for name in PAGES),
             view.live,
@@ -172,7 +172,7 @@ def _clicked(triggered: list[dict[str, Any]]) -> str:
     return ""
 
 
-def _strip(data: LiveStore) -> list[Component]:
+def _strip(data: Results) -> list[Component]:
     """The progress of the store, in one line."""
     status, index = data.status, data.snapshot.index
     done = data.done

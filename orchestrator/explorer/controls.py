@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -13,17 +14,18 @@ from orchestrator.drawing import style
 from orchestrator.pages.paper_tables import preset_of
 from orchestrator.results.index import Index
 from orchestrator.results.line import FILTERS
-from orchestrator.results.status import Status
+from orchestrator.results.live_stores import Results
 from orchestrator.results.view import AXES, FACETS, PAGES, PageView
 
 #: On which pages a control has an effect.
 _ALL = tuple(PAGES)
-_CHOSEN = ("backbone", "dataset", "attack", "gradient", "rule", "seed")
+_CHOSEN = ("backbone", "dataset", "attack", "gradient", "rule", "seed", "store")
 _LABELS = {
     "dataset": "data set",
     "gradient": "gradient source",
     "rule": "rules",
     "seed": "seeds",
+    "store": "stores",
     "rows": "rows of panels",
 }
 
@@ -57,14 +59,14 @@ CONTROLS = (
 )
 
 
-def shown(control: Control, view: PageView) -> bool:
-    """Whether the control has an effect on the view."""
-    if view.page not in control.pages:
-        return False
+def shown(control: Control, view: PageView, stores: Sequence[str] = ()) -> bool:
+    """Whether the control has an effect on the view of these stores; none where there is a single one."""
     name = control.name
+    if view.page not in control.pages or (name == "store" and not stores):
+        return False
     if view.page == "cell" and view.cell:
         # The page of one cell does not depend on the other filters.
-        return name in ("seed", "only")
+        return name in ("seed", "store", "only")
     if view.page == "tables" and preset_of(view.preset, view.task) in ("1", "2"):
         return name not in ("attack", "gradient", "epsilon")
     if view.page == "gap":
@@ -113,14 +115,16 @@ def _segments(control: Control) -> Component:
     return dmc.SegmentedControl(id=control.id, data=data, value=data[0]["value"], size="xs")
 
 
-def options(control: Control, view: PageView, index: Index, status: Status, epsilons: list[str]) -> list[Any] | None:
+def options(control: Control, view: PageView, index: Index, data: Results, epsilons: list[str]) -> list[Any] | None:
     """The choices of a control; None where they never change."""
     if control.name in FILTERS:
         return [{"value": v, "label": _option(control.name, v)} for v in index.choices(control.name)]
     if control.name == "seed":
         return [str(seed) for seed in index.seeds]
     if control.name == "grid":
-        return list(status.names)
+        return list(data.status.names)
+    if control.name == "store":
+        return list(data.names)
     if control.name == "rows":
         return [{"value": name, "label": _LABELS.get(name, name)} for name in FACETS]
     return epsilons if control.name == "epsilon" else None

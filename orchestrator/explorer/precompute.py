@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 
-from orchestrator.results.live_store import LiveStore
+from orchestrator.results.live_stores import Results
 from orchestrator.results.snapshot import Snapshot
 
 #: Points of curves that are computed in advance: some 2 kB each.
@@ -19,7 +19,7 @@ CALM = 0.3
 LATER = 10.0
 
 
-def follow(data: LiveStore) -> None:
+def follow(data: Results) -> None:
     """Run the steps for each snapshot of a store, without end; called in a separate thread."""
     while True:
         snapshot = data.snapshot
@@ -37,7 +37,7 @@ def follow(data: LiveStore) -> None:
             time.sleep(CALM)
 
 
-def steps(data: LiveStore, snapshot: Snapshot) -> Iterator[Callable[[], object]]:
+def steps(data: Results, snapshot: Snapshot) -> Iterator[Callable[[], object]]:
     """The work for a snapshot, in steps so short that a request can wait for one.
 
     Outcomes are read as far as they are kept, then grids are planned and user-defined members imported, then curves

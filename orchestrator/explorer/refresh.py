@@ -14,7 +14,7 @@ from orchestrator.drawing.blocks import Figure, Page
 from orchestrator.drawing.panels import Spec, axes_of
 from orchestrator.explorer.render import Look, drawn, rendered
 from orchestrator.pages.context import context_of
-from orchestrator.results.live_store import LiveStore
+from orchestrator.results.live_stores import Results
 from orchestrator.results.view import PageView, format_view
 
 #: What the user changed in the graph: ranges that differ from those it was sent with, and hidden rules.
@@ -42,7 +42,7 @@ _NAMED = """() => {
 }"""
 
 
-def add(app: Dash, data: LiveStore) -> None:
+def add(app: Dash, data: Results) -> None:
     """Add the two callbacks: an address draws a page, new results update its content.
 
     With new results a graph gets another figure, with the zoom and the hidden rules that the browser says it has:

@@ -150,4 +150,5 @@ def _triple(triple: Triple, gain: float) -> Component:
 
 def image_path(kind: str, triple: Triple) -> str:
     """Where an example's image is served: by the key of its cell and its number, never by a path."""
-    return f"/image/{kind}/{quote(triple.cell, safe='')}/{triple.image}.png"
+    store = f"?store={quote(triple.store, safe='')}" if triple.store else ""
+    return f"/image/{kind}/{quote(triple.cell, safe='')}/{triple.image}.png{store}"

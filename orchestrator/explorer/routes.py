@@ -13,7 +13,7 @@ from orchestrator import pages
 from orchestrator.drawing.blocks import Figure, Matrix, Page, Table, Value, as_csv
 from orchestrator.pages.context import context_of
 from orchestrator.results.examples import picture
-from orchestrator.results.live_store import LiveStore
+from orchestrator.results.live_stores import Results
 
 #: Names of this machine that a browser on it uses. A page of another host whose name resolves to this machine (DNS
 #: rebinding) sends that name and is refused.
@@ -24,10 +24,10 @@ _HOSTS = {"127.0.0.1", "localhost", "[::1]"}
 _FORMULA = re.compile(r"[=+\-@\x00-\x1f\x7f]")
 
 
-def add(server: Flask, data: LiveStore) -> None:
+def add(server: Flask, data: Results) -> None:
     """Add the routes to the application's server.
 
-    /image/KIND/CELL/NUMBER.png: an example's image, see `picture`.
+    /image/KIND/CELL/NUMBER.png?store=NAME: an example's image, see `picture`; of one of several stores.
     /table/NAME.csv?VIEW: the rows of one table of the page that the address VIEW stands for, with full precision.
     """
 
@@ -54,7 +54,7 @@ def add(server: Flask, data: LiveStore) -> None:
 
     @server.get("/image/<kind>/<cell>/<int:image>.png")
     def _image(kind: str, cell: str, image: int) -> Response:
-        image_bytes = picture(data.example(cell, image), kind)
+        image_bytes = picture(data.example(cell, image, request.args.get("store", "")), kind)
         if image_bytes is None:
             abort(404)
         return Response(image_bytes, mimetype="image/png", headers={"Cache-Control": "private, max-age=3600"})

@@ -9,7 +9,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -17,18 +17,18 @@ from rich.console import Console
 
 from orchestrator.store.apart import apart
 from orchestrator.store.folder import ReadFiles
-from orchestrator.store.store import open_store
+from orchestrator.store.store import Store, open_store
 
 if TYPE_CHECKING:
-    from orchestrator.results.live_store import LiveStore
+    from orchestrator.results.live_stores import Results
 
 HOST = "127.0.0.1"
 #: Files of results from which on another process reads them, which takes 0.4 s to start.
 MANY = 2_000
 
 
-def explore(storage: str, port: int, console: Console) -> None:
-    """Serve the explorer of a store on 127.0.0.1 until Ctrl-C. Raises OSError where the port is taken."""
+def explore(storages: Sequence[str], port: int, console: Console) -> None:
+    """Serve the explorer of one or several stores on 127.0.0.1 until Ctrl-C. Raises OSError where the port is taken."""
     started = time.monotonic()
     # The port first, so that a taken port is reported before the store is read.
     listening = socket.socket()
@@ -40,16 +40,15 @@ def explore(storage: str, port: int, console: Console) -> None:
         raise OSError(
             f"port {port} of {HOST} {reason}; choose another: --port {port + 1 if port < 65535 else 8050}"
         ) from None
-    with contextlib.ExitStack() as stack, console.status(f"reading {storage} ..."):
+    with contextlib.ExitStack() as stack, console.status(f"reading {', '.join(storages)} ..."):
         # What is imported and read here stays: a search for garbage among it is a fifth of this time and of a page's.
         gc.disable()
         stack.callback(gc.enable)
-        store = open_store(storage)
+        stores = [open_store(storage) for storage in storages]
         # The store is read while the libraries of the page are imported, which takes as long; one of many files in
         # another process, since Python opens files and imports modules with one processor.
-        many = store.folder is not None and len(store.names("results", ".parquet")) >= MANY
-        results = stack.enter_context(apart(_read, storage)) if many else lambda: None
-        reading = stack.enter_context(ThreadPoolExecutor(1)).submit(_opened, storage, results)
+        results = [stack.enter_context(apart(_read, store.uri)) if _is_large(store) else _nothing for store in stores]
+        reading = stack.enter_context(ThreadPoolExecutor(1)).submit(_opened, storages, results)
         from werkzeug.serving import make_server
 
         from orchestrator.explorer.app import make_app
@@ -65,7 +64,7 @@ def explore(storage: str, port: int, console: Console) -> None:
     # With port 0 the system chooses a free one.
     port = listening.getsockname()[1]
     read = f"{len(data.snapshot.index):,} results read in {time.monotonic() - started:.1f} s"
-    console.print(f"{data.store.uri}: {read}", highlight=False)
+    console.print(f"{data.uri}: {read}", highlight=False)
     console.print(f"explorer: http://{HOST}:{port}/  (this machine only; Ctrl-C ends it)", highlight=False)
     threading.Thread(target=follow, args=[data], name="follow", daemon=True).start()
     try:
@@ -77,18 +76,26 @@ def explore(storage: str, port: int, console: Console) -> None:
         listening.close()
 
 
+def _is_large(store: Store) -> bool:
+    return store.folder is not None and len(store.names("results", ".parquet")) >= MANY
+
+
+def _nothing() -> None:
+    """The results of a store that is not read in another process."""
+
+
 def _read(storage: str) -> ReadFiles:
     from orchestrator.results.live_store import read_results
 
     return read_results(storage)
 
 
-def _opened(storage: str, results: Callable[[], ReadFiles | None]) -> LiveStore:
-    """The data of a store, its first page computed already."""
+def _opened(storages: Sequence[str], results: Sequence[Callable[[], ReadFiles | None]]) -> Results:
+    """The data of the stores, their first page computed already."""
     from orchestrator import pages
     from orchestrator.pages.context import context_of
-    from orchestrator.results.live_store import LiveStore
+    from orchestrator.results.live_stores import opened
 
-    data = LiveStore(storage, at_once=True, results=results())
+    data = opened(storages, at_once=True, results=results)
     pages.build(context_of(data, ""))
     return data

@@ -49,7 +49,7 @@ def page(context: PageContext) -> Page:
         blocks.append(Facts(title="Result", facts=[*facts, ("flags", flags), *_counts(context, line, epsilon)]))
     blocks.append(pictures(context, line, epsilon))
     if curves:
-        blocks.append(table(curves, {}, name="cell-line", title="Its whole line"))
+        blocks.append(table(context, curves, {}, name="cell-line", title="Its whole line"))
     blocks += [provenance(context, row), jobs(context, rows), *layers(context, row)]
     blocks.append(_rerun(context, str(index.value("cell", row))))
     return context.finished(_title(index, line, row), blocks)

@@ -16,6 +16,8 @@ POINT = (
     Column(key="rule", label="rule"),
     Column(key="epsilon", label="ε"),
 )
+#: The stores that the results of a row are from, where there are several.
+STORE = Column(key="store", label="store")
 #: What an interval rests on.
 BASIS = (
     Column(key="method", label="interval"),

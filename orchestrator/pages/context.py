@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Link, Links, Page, Words
@@ -12,7 +13,7 @@ from orchestrator.results.curve import Curve
 from orchestrator.results.evidence import Models
 from orchestrator.results.flags import Flags
 from orchestrator.results.line import FILTERS, Line
-from orchestrator.results.live_store import LiveStore
+from orchestrator.results.live_stores import Results
 from orchestrator.results.query import Query
 from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status
@@ -23,10 +24,9 @@ from orchestrator.results.view import PageView, format_view, parse_view
 class PageContext:
     """A snapshot of a store, and a view whose values the store has."""
 
-    data: LiveStore
+    data: Results
     snapshot: Snapshot
     view: PageView
-    storage: str
     #: Problems to report on the page.
     problems: list[str] = dataclasses.field(default_factory=list)
 
@@ -34,6 +34,15 @@ class PageContext:
     def status(self) -> Status:
         """Planned cells without results, of all grids; the first call may take seconds."""
         return self.data.planned()
+
+    @property
+    def audit(self) -> str:
+        """The command that audits what is shown, one for each store."""
+        return " and ".join(f"signsym audit {uri}" for uri in self.data.uris)
+
+    def stores(self, rows: Iterable[int]) -> str:
+        """The names of the stores that rows are from; "" where there is one store."""
+        return ", ".join(dict.fromkeys(self.data.store_of(self.snapshot.index, row) for row in rows))
 
     @property
     def models(self) -> Models:
@@ -121,41 +130,48 @@ class PageContext:
         return [Links(title=f"{shown:,} of {total:,} {what} are here. Parts", links=links)]
 
 
-def context_of(data: LiveStore, search: str | None) -> PageContext:
+def context_of(data: Results, search: str | None) -> PageContext:
     """The context of an address."""
     view, problems = parse_view(search)
-    snapshot, status = data.snapshot, data.status
-    view, unknown = settled(view, snapshot, status)
-    context = PageContext(data=data, snapshot=snapshot, view=view, storage=data.store.uri)
+    view, snapshot, unknown = settled(view, data)
+    context = PageContext(data=data, snapshot=snapshot, view=view)
     skipped = [f"Skipped {name}: {reason}." for name, reason in sorted(data.skipped.items())]
     if len(skipped) > 10:
         names = ", ".join(sorted(data.skipped)[10:210])
         skipped = [*skipped[:10], f"Skipped as well, {len(skipped) - 10:,} files: {names}."]
-    context.problems = [*problems, *unknown, *skipped]
+    context.problems = [*problems, *unknown, *snapshot.problems, *skipped]
     return context
 
 
-def settled(view: PageView, snapshot: Snapshot, status: Status) -> tuple[PageView, list[str]]:
-    """The view without values that the store does not have, and a sentence for each of these."""
-    index, problems = snapshot.index, []
-    changes: dict[str, object] = {}
+def settled(view: PageView, data: Results) -> tuple[PageView, Snapshot, list[str]]:
+    """The view without values that no store has, the results of its stores, and a sentence for each such value."""
+    problems: list[str] = []
+    view = _without_unknown(view, "store", set(data.names), problems)
+    snapshot = data.chosen(view.store)
+    index = snapshot.index
     known = {name: set(index.choices(name)) for name in FILTERS} | {"seed": {str(seed) for seed in index.seeds}}
-    known["grid"] = set(status.names)
+    known["grid"] = set(data.status.names)
     for name, stored in known.items():
-        value = getattr(view, name)
-        values = value if isinstance(value, tuple) else ((value,) if value else ())
-        kept = tuple(text for text in values if text in stored)
-        if kept != values:
-            missing = ", ".join(f"“{text[:60]}”" for text in values if text not in stored)
-            problems.append(f"The store has no {name} {missing}: this value of the filter is ignored.")
-            changes[name] = kept if isinstance(value, tuple) else ""
-    view = dataclasses.replace(view, **changes)  # type: ignore[arg-type]
+        view = _without_unknown(view, name, stored, problems)
     if view.page == "tables" and (task := PRESETS[preset_of(view.preset, view.task)].task):
         # Each of the paper's tables is about one task, whatever the filter says.
         view = dataclasses.replace(view, task=task)
     elif not view.task and known["task"]:
         view = dataclasses.replace(view, task=index.choices("task")[0])
-    return view, problems if len(index) else []
+    return view, snapshot, problems if len(index) else []
+
+
+def _without_unknown(view: PageView, name: str, stored: set[str], problems: list[str]) -> PageView:
+    """The view without the values of a filter that are not among those `stored`, with a sentence about them."""
+    value = getattr(view, name)
+    values = value if isinstance(value, tuple) else ((value,) if value else ())
+    kept = tuple(text for text in values if text in stored)
+    if kept == values:
+        return view
+    missing = ", ".join(f"“{text[:60]}”" for text in values if text not in stored)
+    problems.append(f"The store has no {name} {missing}: this value of the filter is ignored.")
+    changes: dict[str, Any] = {name: kept if isinstance(value, tuple) else ""}
+    return dataclasses.replace(view, **changes)
 
 
 def empty(context: PageContext) -> Page:
@@ -163,10 +179,10 @@ def empty(context: PageContext) -> Page:
     words = Words(
         title="No results yet",
         sentences=[
-            f"The store {context.storage} holds no result that can be read. Run a sweep into it; this page shows its "
+            f"The store {context.data.uri} holds no result that can be read. Run a sweep into it; this page shows its "
             "results as they come:"
         ],
         tone="todo",
-        commands=[f"signsym sweep grids/quickstart.yaml --storage {context.storage}"],
+        commands=[f"signsym sweep grids/quickstart.yaml --storage {context.data.uris[0]}"],
     )
     return context.finished("No results yet", [words])

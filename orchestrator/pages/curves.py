@@ -9,7 +9,7 @@ from orchestrator.drawing.blocks import Column, Figure, Page, Table, Value, Word
 from orchestrator.drawing.facets import arranged
 from orchestrator.drawing.figure_data import of_curves
 from orchestrator.drawing.figures import Rings, curve_figure
-from orchestrator.pages.columns import POINT, SCORE, point_of, score_of
+from orchestrator.pages.columns import POINT, SCORE, STORE, point_of, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
 
@@ -42,7 +42,7 @@ def page(context: PageContext) -> Page:
         title=f"{style.heading(curves[0].score_name)} over ε",
         described=described(curves),
         figure=curve_figure(panels, facets.columns, view.x, view.seed_lines, rings),
-        table=table(curves, rings),
+        table=table(context, curves, rings),
         drawing=of_curves(panels, facets.columns, rings),
     )
     return context.finished(
@@ -77,10 +77,15 @@ def described(curves: Sequence[Curve]) -> str:
 
 
 def table(
-    curves: Sequence[Curve], rings: Rings, name: str = "curves", title: str = "The same numbers as a table"
+    context: PageContext,
+    curves: Sequence[Curve],
+    rings: Rings,
+    name: str = "curves",
+    title: str = "The same numbers as a table",
 ) -> Table:
-    """The points of curves."""
+    """The points of curves; where there are several stores, with those that the results of a point are from."""
     rows: list[Mapping[str, Value]] = []
+    lines, several = context.snapshot.index.lines, bool(context.data.names)
     for curve in curves:
         for point in curve.points:
             gap = point.over_bp
@@ -96,4 +101,7 @@ def table(
                     "cell": point.cell,
                 }
             )
-    return Table(name=name, title=title, columns=COLUMNS, rows=rows)
+            if several:
+                by_seed = context.query.rows_by_seed(lines[curve.line], point.epsilon)
+                rows[-1] = {**rows[-1], "store": context.stores(by_seed.values())}
+    return Table(name=name, title=title, columns=(*COLUMNS, STORE) if several else COLUMNS, rows=rows)

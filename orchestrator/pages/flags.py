@@ -82,14 +82,13 @@ def _verdicts(context: PageContext, shown: Sequence[Line]) -> Matrix:
             )
             rows.append({"rule": rule, "model": where, "verdict": verdict.kind, "words": verdict.words})
             rows[-1]["raised"] = raised
-    command = f"signsym audit {context.storage}"
     return Matrix(
         name="verdicts",
         title="The audit's verdict on each model",
         header=["rule", "model", "verdict", "what raised it"],
         rows=entries,
         note="From the outcomes in this store, by all attacks on the model, whatever the filter shows. “Undecided” "
-        f"names the checks that are missing; those that look at the model itself are made by: {command}",
+        f"names the checks that are missing; those that look at the model itself are made by: {context.audit}",
         table=Table(name="verdicts-rows", title="The verdicts as a table", columns=_VERDICTS, rows=rows),
     )
 

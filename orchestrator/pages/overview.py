@@ -41,7 +41,7 @@ def blocks(context: PageContext) -> list[Block]:
         table=_table(rows, label),
         shows_table=False,
     )
-    return [picture, _matrix(rows, label, several, left_out, context.storage)]
+    return [picture, _matrix(rows, label, several, left_out, context.audit)]
 
 
 def common_epsilon(models: Iterable[Evidence]) -> float | None:
@@ -125,7 +125,7 @@ def _table(rows: Sequence[ModelRow], epsilon: str) -> Table:
     return Table(name="overview-rows", title="The same numbers as a table", columns=_COLUMNS, rows=written)
 
 
-def _matrix(rows: Sequence[ModelRow], epsilon: str, several: bool, left_out: str, storage: str) -> Matrix:
+def _matrix(rows: Sequence[ModelRow], epsilon: str, several: bool, left_out: str, audit: str) -> Matrix:
     names = ("model", "rule") if several else ("rule",)
     entries = []
     for row in rows:
@@ -143,7 +143,7 @@ def _matrix(rows: Sequence[ModelRow], epsilon: str, several: bool, left_out: str
         header=[*names, "clean", "own feedback", "exact gradient", "verdict"],
         rows=entries,
         note=f"At ε = {epsilon}, with 95 % intervals over seeds and images: {rests}.{left_out} The evidence behind a "
-        f"verdict: the page Flags, and signsym audit {storage}",
+        f"verdict: the page Flags, and {audit}",
         table=_table(rows, epsilon),
     )
 

@@ -42,7 +42,7 @@ def pictures(context: PageContext, line: Line, epsilon: float) -> Pictures:
             matches.append((size, example, words))
     # Unknown changes (NaN) come last.
     matches.sort(key=lambda match: (match[0] != match[0], match[0], match[1].image))
-    chosen = [Triple(cell=example.cell, image=example.image, caption=words) for _, example, words in matches[:MOST]]
+    chosen = [_triple(example, words) for _, example, words in matches[:MOST]]
     if not total:
         note = "The store keeps no images of this point."
     elif not chosen:
@@ -54,6 +54,10 @@ def pictures(context: PageContext, line: Line, epsilon: float) -> Pictures:
         note += f" {why}, so the filter “{FILTERS[context.view.only]}” has nothing to compare with and is left out."
     over = f", {style.counted(len(rows), 'seed')} together" if len(rows) > 1 else ""
     return Pictures(title=f"Adversarial images{over}", triples=chosen, gain=GAIN, note=note)
+
+
+def _triple(example: Example, words: str) -> Triple:
+    return Triple(cell=example.cell, image=example.image, caption=words, store=example.store)
 
 
 def _score(outcome: CellOutcomes | None, image: int) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from orchestrator.drawing.blocks import Column, Facts, Table, Value
+from orchestrator.pages.columns import STORE
 from orchestrator.pages.context import PageContext
 from orchestrator.results.labels import mapping, words
 
@@ -38,6 +39,8 @@ def provenance(context: PageContext, row: int) -> Facts:
     grid = (
         "no stored grid that can be read plans it" if planned is None else f"{planned.grid}, {planned.experiment + 1}."
     )
+    if store := context.stores([row]):
+        facts.append(("store", store))
     seed = int(index.seed[row])
     return Facts(
         title=f"Where it comes from (seed {seed})", facts=[*facts, ("grid, experiment", grid.removesuffix("."))]
@@ -47,11 +50,13 @@ def provenance(context: PageContext, row: int) -> Facts:
 def jobs(context: PageContext, rows: Mapping[int, int]) -> Table:
     """The jobs behind each seed's cell, `rows` being the rows by seed."""
     table_rows: list[Mapping[str, Value]] = []
-    for row in context.data.cells.rows(context.snapshot.index, [rows[seed] for seed in sorted(rows)]):
+    numbers = [rows[seed] for seed in sorted(rows)]
+    for number, row in zip(numbers, context.data.cells.rows(context.snapshot.index, numbers), strict=True):
         if row:
-            stored = {name: row[name] for name in _STORED}
+            stored = {name: row[name] for name in _STORED} | {"store": context.stores([number])}
             table_rows.append(stored | {"took": _seconds(row["seconds"]), "finished": _time(row["finished_at"])})
-    return Table(name="cell-seeds", title="The jobs of every seed of this point", columns=_COLUMNS, rows=table_rows)
+    columns = (*_COLUMNS, STORE) if context.data.names else _COLUMNS
+    return Table(name="cell-seeds", title="The jobs of every seed of this point", columns=columns, rows=table_rows)
 
 
 def settings(text: object) -> str:

@@ -17,7 +17,7 @@ from orchestrator.drawing.latex import latex
 from orchestrator.drawing.paper import save
 from orchestrator.drawing.screen import Screen
 from orchestrator.results.examples import picture
-from orchestrator.results.live_store import LiveStore
+from orchestrator.results.live_stores import Results
 from orchestrator.results.view import parse_view
 from orchestrator.store.files import write_file
 
@@ -33,7 +33,7 @@ class PageWriter:
 
     def __init__(
         self,
-        data: LiveStore,
+        data: Results,
         out: Path,
         title: str,
         menu: Sequence[tuple[str, str]],
@@ -95,7 +95,7 @@ class PageWriter:
         write_file(self.out / "tables" / f"{stem}-{table.name}.csv", as_csv(table).encode())
 
     def _images(self, triple: Triple) -> list[tuple[str, str]]:
-        example = self.data.example(triple.cell, triple.image)
+        example = self.data.example(triple.cell, triple.image, triple.store)
         images = []
         for kind, words in (("clean", "clean"), ("difference", "difference"), ("adversarial", "adversarial")):
             image = picture(example, kind)

@@ -22,7 +22,7 @@ from orchestrator.pages.context import PageContext, context_of
 from orchestrator.pages.paper_tables import PRESETS
 from orchestrator.pages.sentences import at_epsilon, finding
 from orchestrator.reports.page_files import PageWriter
-from orchestrator.results.live_store import LiveStore
+from orchestrator.results.live_stores import Results
 from orchestrator.results.view import PAGES, PageView, format_view
 from orchestrator.store.files import write_file
 
@@ -34,7 +34,7 @@ MOST_PARTS, MOST_CELLS = 20, 48
 
 
 def write_report(
-    data: LiveStore, out: Path, *, title: str, missing: int = 0, command: str = "", screen: Screen | None = None
+    data: Results, out: Path, *, title: str, missing: int = 0, command: str = "", screen: Screen | None = None
 ) -> Path:
     """Write the pages of every task, their figures and tables, and provenance.json; the path of index.html.
 
@@ -59,12 +59,12 @@ def write_report(
         for cell in cells[task]:
             search = format_view(PageView(page="cell", task=task, cell=cell))
             writer.add(pages.build(context_of(data, search)), f"cells/{cell[:16]}", search)
-    provenance = _provenance(data) | {"command": command, "store": data.store.uri}
+    provenance = _provenance(data) | {"command": command, "store": data.uri}
     write_file(out / "provenance.json", json.dumps(provenance, indent=1).encode())
     return writer.add(_overview(data, tasks, missing, provenance), "index")
 
 
-def _page(data: LiveStore, view: PageView) -> Page:
+def _page(data: Results, view: PageView) -> Page:
     """A page with all its variants, one below the other."""
     blocks: list[Block] = []
     reading: dict[str, None] = {}
@@ -90,7 +90,7 @@ def _page(data: LiveStore, view: PageView) -> Page:
     return Page(title=f"{PAGES[view.page]}: {view.task}", blocks=blocks)
 
 
-def _variants(data: LiveStore, view: PageView) -> Iterator[PageView]:
+def _variants(data: Results, view: PageView) -> Iterator[PageView]:
     if view.page == "tables":
         for name, preset in PRESETS.items():
             if preset.task in ("", view.task):
@@ -103,12 +103,12 @@ def _variants(data: LiveStore, view: PageView) -> Iterator[PageView]:
         yield from _portions(data, view)
 
 
-def _portions(data: LiveStore, view: PageView) -> Iterator[PageView]:
+def _portions(data: Results, view: PageView) -> Iterator[PageView]:
     for portion in range(1, min(_count(data, view), MOST_PARTS) + 1):
         yield dataclasses.replace(view, portion=portion)
 
 
-def _count(data: LiveStore, view: PageView) -> int:
+def _count(data: Results, view: PageView) -> int:
     """Number of portions of a page in the explorer."""
     context = context_of(data, format_view(view))
     return {"tables": lambda _: 1, "gap": gap.portions}.get(view.page, pages.portions)(context)
@@ -145,7 +145,7 @@ def _cells(context: PageContext) -> list[str]:
     return [cell for cell in dict.fromkeys(cells) if re.fullmatch(r"[\w.-]+", cell)]
 
 
-def _overview(data: LiveStore, tasks: list[str], missing: int, provenance: dict[str, Any]) -> Page:
+def _overview(data: Results, tasks: list[str], missing: int, provenance: dict[str, Any]) -> Page:
     if not tasks:
         return pages.build(context_of(data, ""))
     blocks: list[Block] = []
@@ -176,7 +176,7 @@ def _said(context: PageContext) -> list[Words]:
     return finding(context.query, chosen, epsilon, label, title, rest="the Gap page has the others")
 
 
-def _provenance(data: LiveStore) -> dict[str, Any]:
+def _provenance(data: Results) -> dict[str, Any]:
     columns = data.all_results("finetune_job", "job", "git", "versions", "device")
 
     def distinct(column: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -49,6 +49,21 @@ class Alignment:
             order = sorted(set(names) & set(self._angles), key=lambda name: not merged.is_merged(name))
             by_job = {job: angle for name in order for job, angle in self._angles[name].items()}
         return {job: angle for job in jobs if (angle := by_job.get(job)) is not None}
+
+
+class JoinedAlignment:
+    """The alignment of the trainings of several stores: a training that two of them have is that of the first."""
+
+    def __init__(self, alignments: Sequence[Alignment]) -> None:
+        self._alignments = alignments
+
+    def rows(self, job: str) -> list[dict[str, Any]]:
+        """The rows of one training; empty where it has none."""
+        return next(filter(None, (alignment.rows(job) for alignment in self._alignments)), [])
+
+    def angles(self, jobs: Collection[str]) -> Mapping[str, float]:
+        """The angle of B to W of trainings, see `Alignment.angles`."""
+        return {job: angle for alignment in reversed(self._alignments) for job, angle in alignment.angles(jobs).items()}
 
 
 def _last(table: pa.Table) -> dict[str, float | None]:

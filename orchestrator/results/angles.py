@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from orchestrator.results.alignment import Alignment
+from orchestrator.results.alignment import Alignment, JoinedAlignment
 from orchestrator.results.curve import Curve, Point
 from orchestrator.results.line import Line
 from orchestrator.results.query import Query
@@ -50,7 +50,9 @@ class AnglePanel:
         return rank_correlation([member.angle for member in self.members], scores)
 
 
-def angle_panels(query: Query, lines: Sequence[Line], epsilon: float, alignment: Alignment) -> list[AnglePanel]:
+def angle_panels(
+    query: Query, lines: Sequence[Line], epsilon: float, alignment: Alignment | JoinedAlignment
+) -> list[AnglePanel]:
     """The attacks along the own feedback among `lines`, at an epsilon, that FEW models or more with an angle have.
 
     A model counts where each seed of its point has an angle.

@@ -25,6 +25,8 @@ class Example:
     predicted: str
     clean: bytes
     adversarial: bytes
+    #: The name of its store, where several are shown together.
+    store: str = ""
 
 
 def picture(example: Example | None, kind: str) -> bytes | None:

@@ -40,24 +40,28 @@ class Index:
     """The lines of files of results (see `orchestrator.store.tables`), in the order of registries and names.
 
     Rows are numbered by line, epsilon and seed. Of a cell that two sweeps computed, the row that was finished first
-    is the only one.
+    is the only one. Rows of the cells `without` are left out.
     """
 
-    def __init__(self, tables_by_file: Mapping[str, pa.Table]) -> None:
+    def __init__(self, tables_by_file: Mapping[str, pa.Table], without: pa.Array | None = None) -> None:
         table = joined(tables_by_file, COLUMNS)
         # Files of older versions have no parameters of the task: those were the defaults.
         codes = {n: encoded(table[n], "{}" if n.endswith("_params") else "none") for n in LINE}
-        number, first = numbered([codes[name] for name in LINE])
         epsilon, seed = encoded(table["epsilon"], 0.0), encoded(table["seed"], 0)
+        rows = np.arange(len(table))
+        if without is not None and len(without):
+            rows = rows[~to_numpy(pc.is_in(single(table["cell"]), value_set=without))]
+            codes, epsilon, seed = {n: codes[n].take(rows) for n in LINE}, epsilon.take(rows), seed.take(rows)
+        number, first = numbered([codes[name] for name in LINE])
         keys = (number * max(1, len(epsilon.values)) + epsilon.codes) * max(1, len(seed.values)) + seed.codes
         order = np.argsort(keys, kind="stable")
-        gone = superseded(table, order, keys[order])
+        gone = superseded(table, rows[order], keys[order])
         order = order if gone is None else order[~gone]
         number = number[order]
         self._columns = {name: single(table[name]) for name in COLUMNS}
         self._numbers: dict[str, NDArray[np.float64]] = {}
         #: For each row its position in the concatenated files.
-        self._positions: NDArray[np.int64] = order
+        self._positions: NDArray[np.int64] = rows[order]
         self._epsilon, self._seed = epsilon.take(order), seed.take(order)
         self.epsilon: NDArray[np.float64] = np.array(epsilon.values, dtype=np.float64)[self._epsilon.codes]
         self.seed: NDArray[np.int64] = np.array(seed.values, dtype=np.int64)[self._seed.codes]
@@ -84,7 +88,7 @@ class Index:
         #: The files by number, their bounds in the concatenation, and the number of each row's file.
         self.files: tuple[str, ...] = tuple(tables_by_file)
         self._ends = np.cumsum([0, *(len(table) for table in tables_by_file.values())], dtype=np.int64)
-        self.file_of_row: NDArray[np.int64] = np.searchsorted(self._ends[1:], order, "right")
+        self.file_of_row: NDArray[np.int64] = np.searchsorted(self._ends[1:], self._positions, "right")
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -207,8 +211,13 @@ class Index:
 
     @property
     def cells(self) -> pa.Array:
-        """The keys of all cells of all files."""
+        """The keys of all cells of all files, in the order of the files."""
         return self._columns["cell"]
+
+    def rows_of(self, cells: pa.Array) -> NDArray[np.int64]:
+        """The row of each of these cells, all of which the index has."""
+        every = self.cells.take(to_arrow(self._positions))
+        return to_numpy(pc.index_in(cells, value_set=every)).astype(np.int64)
 
     def expected(self, file_number: int) -> Expected:
         """The count and mean that the outcomes of each cell of a file must have, in the order of the file."""
@@ -233,7 +242,7 @@ class Index:
         candidates = np.flatnonzero(self._positions == position)
         if not len(candidates):
             candidates = np.flatnonzero(np.asarray(pc.equal(cells, cells[position]))[self._positions])
-        return int(candidates[0])
+        return int(candidates[0]) if len(candidates) else None
 
     def line_of(self, row: int) -> Line:
         """The line that a row belongs to."""
@@ -255,11 +264,16 @@ class Index:
         twice = np.flatnonzero((epsilon[1:] == epsilon[:-1]) & (seed[1:] == seed[:-1]))
         if len(twice):
             row = line.start + int(twice[0])
-            jobs = ", ".join(str(self.value("job", twin))[:16] for twin in (row, row + 1))
+            jobs, advice = self.twins(row, row + 1)
             where = f"rule {line.rule}, attack {line.attack}, gradient {line.gradient}, "
             where += f"seed {seed[twice[0]]}, epsilon {epsilon[twice[0]]:g}"
             raise AmbiguousCurveError(
-                f"two results for {where} (jobs {jobs}): they differ in a setting that is not shown, or in the version "
-                f"of signsym that computed them; use another --storage for the new ones, or remove the older job's "
-                f"files from results/ and outcomes/"
+                f"two results for {where} ({jobs}): they differ in a setting that is not shown, or in the version "
+                f"of signsym that computed them; {advice}"
             )
+
+    def twins(self, row: int, other: int) -> tuple[str, str]:
+        """Which two results stand for one point, and what to do about it."""
+        jobs = ", ".join(str(self.value("job", twin))[:16] for twin in (row, other))
+        advice = "use another --storage for the new ones, or remove the older job's files from results/ and outcomes/"
+        return f"jobs {jobs}", advice

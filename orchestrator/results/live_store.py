@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +12,7 @@ from orchestrator.results import members
 from orchestrator.results.alignment import Alignment
 from orchestrator.results.examples import Example
 from orchestrator.results.index import COLUMNS, Index
+from orchestrator.results.outcome_file import ImageLists
 from orchestrator.results.outcomes import Outcomes
 from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status, StatusReader
@@ -33,18 +35,31 @@ class LiveStore:
     """A store that may be written to while its results are shown.
 
     With `at_once` the planned cells and the ranks of user-defined members are left to `precompute.follow`, which reads
-    them in the background. Otherwise both are known from the beginning. `results` are those that were read already.
+    them in the background. Otherwise both are known from the beginning. `results` are those that were read already;
+    `images` are the lists of images of stores that are shown together.
     """
 
-    def __init__(self, storage: str, at_once: bool = False, results: ReadFiles | None = None) -> None:
+    #: The names of the stores that can be chosen from: none, since there is one.
+    names: Sequence[str] = ()
+
+    def __init__(
+        self,
+        storage: str,
+        at_once: bool = False,
+        results: ReadFiles | None = None,
+        images: ImageLists | None = None,
+    ) -> None:
         # Arrow's default pool takes twice the time for many files where new memory is expensive: 1.3 s, not 0.6, for a
         # million results.
         pa.set_memory_pool(pa.system_memory_pool())
         self.store = Store(storage)
         self._results = _results_of(self.store)
         self._read_before = {} if results is None else self._results.take(results)
-        self.outcomes = Outcomes(self.store)
+        self.uri, self.uris = self.store.uri, [self.store.uri]
+        self.outcomes = Outcomes(self.store, images)
         self._tables: dict[str, pa.Table] = {}
+        #: Those in the index.
+        self.indexed: dict[str, pa.Table] = {}
         #: The files of results that contradict their outcomes; they are not in the index.
         self._excluded: set[str] = set()
         self._lock = threading.Lock()
@@ -115,15 +130,16 @@ class LiveStore:
     @property
     def done(self) -> int:
         """How many planned cells have a result with its outcomes, as far as outcomes were read."""
-        index, status, lost = self.snapshot.index, self.status, list(self.outcomes.lost.values())
+        status, lost = self.status, list(self.outcomes.lost.values())
         counted = (self.snapshot.version, tuple(status.grids), sum(map(len, lost)))
         if self._done[0] != counted:
-            planned = pa.array(list(status.cells), pa.string())
-            done = pc.is_in(planned, value_set=index.cells)
-            if lost:
-                done = pc.and_not(done, pc.is_in(planned, value_set=pa.concat_arrays(lost)))
-            self._done = counted, pc.sum(done).as_py() or 0
+            self._done = counted, pc.sum(self.has(pa.array(list(status.cells), pa.string()))).as_py() or 0
         return self._done[1]
+
+    def has(self, cells: pa.Array) -> pa.Array:
+        """Whether each cell has a result with its outcomes, as far as outcomes were read."""
+        known, lost = pc.is_in(cells, value_set=self.snapshot.index.cells), list(self.outcomes.lost.values())
+        return pc.and_not(known, pc.is_in(cells, value_set=pa.concat_arrays(lost))) if lost else known
 
     def planned(self) -> Status:
         """The status with the planned cells of every grid."""
@@ -138,8 +154,16 @@ class LiveStore:
 
     def _index(self) -> None:
         self._excluded = set(self.outcomes.wrong)
-        usable = {name: table for name, table in self._tables.items() if name not in self._excluded}
-        self.snapshot = Snapshot(Index(usable), self.outcomes, self.snapshot.version + 1)
+        self.indexed = {name: table for name, table in self._tables.items() if name not in self._excluded}
+        self.snapshot = Snapshot(Index(self.indexed), self.outcomes, self.snapshot.version + 1)
+
+    def chosen(self, _stores: Sequence[str]) -> Snapshot:
+        """The results of some of the stores: of this one."""
+        return self.snapshot
+
+    def store_of(self, _index: Index, _row: int) -> str:
+        """The name of the store that a row is from; "" where there is one."""
+        return ""
 
     def learn(self) -> None:
         """Read the registries where the index has names that do not ship with signsym."""
@@ -174,7 +198,7 @@ class LiveStore:
         planned = self.status.origin(cell)
         return None if planned is None else self._status_reader.rerun_grid(planned, cell)
 
-    def example(self, cell: str, image: int) -> Example | None:
+    def example(self, cell: str, image: int, _store: str = "") -> Example | None:
         """One adversarial image of a cell."""
         index = self.snapshot.index
         row = index.row_of(cell)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,13 +23,16 @@ class ImageLists:
     def __init__(self) -> None:
         self.lists: list[NDArray[np.int32]] = []
         self._numbers: dict[bytes, int] = {}
+        #: Several stores that are shown together have the same lists, and are read at the same time.
+        self._lock = threading.Lock()
 
     def number(self, images: NDArray[np.int32]) -> int:
         """The number of an ascending list."""
-        number = self._numbers.setdefault(images.tobytes(), len(self.lists))
-        if number == len(self.lists):
-            self.lists.append(images.copy())
-        return number
+        with self._lock:
+            number = self._numbers.setdefault(images.tobytes(), len(self.lists))
+            if number == len(self.lists):
+                self.lists.append(images.copy())
+            return number
 
 
 @dataclasses.dataclass(frozen=True)

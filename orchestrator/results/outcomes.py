@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -58,12 +59,21 @@ class FileOutcomes:
         return int(self.positions.nbytes) + (0 if self.shared else self.table.nbytes)
 
 
+class OutcomeReader(Protocol):
+    """What curves and checks need: the outcomes of the files of an index."""
+
+    images: ImageLists
+
+    def by_file(self, index: Index, file_numbers: Iterable[int]) -> Mapping[int, FileOutcomes]:
+        """The outcomes of files of results, by the number of the file in the index."""
+
+
 class Outcomes:
     """The outcomes of a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, images: ImageLists | None = None) -> None:
         self.folder = Folder(store, "outcomes", tables.OUTCOMES, _COLUMNS)
-        self.images = ImageLists()
+        self.images = ImageLists() if images is None else images
         self._complete: collections.OrderedDict[str, FileOutcomes] = collections.OrderedDict()
         self._bytes = 0
         #: Files with cells that have no outcomes yet.

@@ -15,7 +15,7 @@ from orchestrator.results.curve import Curve, Point
 from orchestrator.results.index import AmbiguousCurveError, Index
 from orchestrator.results.labels import gradient, score_name
 from orchestrator.results.line import LINE, Line
-from orchestrator.results.outcomes import CellOutcomes, Outcomes
+from orchestrator.results.outcomes import CellOutcomes, OutcomeReader
 from orchestrator.results.pairing import matrix, paired
 from orchestrator.results.samples import Sample, Samples, chunks
 from signsym_core.statistics.intervals import Interval, interval, intervals, wilson
@@ -24,7 +24,7 @@ from signsym_core.statistics.intervals import Interval, interval, intervals, wil
 class Query:
     """Curves of an index, each computed once, over `seeds`; none stands for all seeds."""
 
-    def __init__(self, index: Index, outcomes: Outcomes, seeds: Sequence[int] = ()) -> None:
+    def __init__(self, index: Index, outcomes: OutcomeReader, seeds: Sequence[int] = ()) -> None:
         self.index, self.outcomes = index, outcomes
         self.seeds = frozenset(seeds)
         #: Lines without a curve because they have two values for one seed and epsilon: the reason, by line number.

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from orchestrator.results.index import Index
 from orchestrator.results.line import Line
-from orchestrator.results.outcomes import CellOutcomes, FileOutcomes, Outcomes
+from orchestrator.results.outcomes import CellOutcomes, FileOutcomes, OutcomeReader
 from orchestrator.results.pairing import matrix, paired, shared_images
 from signsym_core.statistics.intervals import Interval, gap, gaps
 
@@ -57,7 +57,7 @@ class Measured:
 class Samples:
     """The samples of some rows of an index, which are in its order."""
 
-    def __init__(self, index: Index, outcomes: Outcomes, rows: NDArray[np.int64]) -> None:
+    def __init__(self, index: Index, outcomes: OutcomeReader, rows: NDArray[np.int64]) -> None:
         self._lists = outcomes.images.lists
         file_number, row_in_file = index.file_of_row[rows], index.row_in_file(rows)
         file_numbers = np.unique(file_number).tolist()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from orchestrator.results.evidence import Models
 from orchestrator.results.flags import Flags
 from orchestrator.results.index import Index
-from orchestrator.results.outcomes import Outcomes
+from orchestrator.results.outcomes import OutcomeReader
 from orchestrator.results.query import Query
 
 #: Number of choices of seeds whose curves are kept.
@@ -18,10 +18,10 @@ V = TypeVar("V")
 
 
 class Snapshot:
-    """The results of the store at one moment."""
+    """The results of the store at one moment, and why some are left out, in sentences."""
 
-    def __init__(self, index: Index, outcomes: Outcomes, version: int = 0) -> None:
-        self.index, self.outcomes, self.version = index, outcomes, version
+    def __init__(self, index: Index, outcomes: OutcomeReader, version: int = 0, problems: Sequence[str] = ()) -> None:
+        self.index, self.outcomes, self.version, self.problems = index, outcomes, version, problems
         self._queries: dict[tuple[int, ...], Query] = {}
         self._flags: dict[frozenset[int], Flags] = {}
         self._models: dict[frozenset[int], Models] = {}

@@ -91,6 +91,22 @@ class Status:
         )
 
 
+def together(statuses: Mapping[str, Status]) -> Status:
+    """The status of several stores, by their names: a cell that two of them plan counts once."""
+    every = statuses.values()
+    return Status(
+        names=list(dict.fromkeys(name for status in every for name in status.names)),
+        grids={name: cells for status in every for name, cells in status.grids.items()},
+        running=frozenset().union(*(status.running for status in every)),
+        failed={job: error for status in every for job, error in status.failed.items()},
+        trials=sum(status.trials for status in every),
+        failures=sum(status.failures for status in every),
+        skipped={
+            f"{store}/{name}": reason for store, status in statuses.items() for name, reason in status.skipped.items()
+        },
+    )
+
+
 class StatusReader:
     """Reads the status of a store. Grids do not change under their name, so each is planned once."""
 

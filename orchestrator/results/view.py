@@ -29,6 +29,8 @@ class PageView:
     gradient: tuple[str, ...] = ()
     rule: tuple[str, ...] = ()
     seed: tuple[str, ...] = ()
+    #: Names of stores, where several are shown together.
+    store: tuple[str, ...] = ()
     grid: str = ""
     #: Scale of the epsilon axis.
     x: str = "ordinal"
@@ -78,6 +80,7 @@ _KEYS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "gradient": ("g", _any),
     "rule": ("r", _any),
     "seed": ("s", lambda value: value.isdecimal() and value.isascii()),
+    "store": ("store", _any),
     "grid": ("grid", _any),
     "x": ("x", _one_of(*AXES)),
     "rows": ("rows", _one_of(*FACETS)),

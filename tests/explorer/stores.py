@@ -14,6 +14,7 @@ from orchestrator.gridfile import stored
 from orchestrator.gridfile.grid import load
 from orchestrator.pages.context import context_of
 from orchestrator.results.live_store import LiveStore
+from orchestrator.results.live_stores import Results
 from orchestrator.store import Store, tables
 
 #: Share of robust images for each rule, gradient and epsilon.
@@ -97,8 +98,8 @@ def keep_grid(folder, text=GRID):
 
 
 def page(folder, search=""):
-    """A page of the store at `folder`."""
-    return pages.build(context_of(folder if isinstance(folder, LiveStore) else LiveStore(str(folder)), search))
+    """A page of the store at `folder`, or of stores that are open."""
+    return pages.build(context_of(folder if isinstance(folder, Results) else LiveStore(str(folder)), search))
 
 
 def block(found, kind):

@@ -1,0 +1,172 @@
+"""The results of several stores as one set, in which a cell that two of them have counts once."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.results.examples import Example
+from orchestrator.results.index import Index
+from orchestrator.results.live_store import LiveStore
+from orchestrator.results.outcome_file import ImageLists
+from orchestrator.results.outcomes import FileOutcomes
+from orchestrator.store.folder import BYTES_AT_ONCE
+
+#: Pairs of files that disagree and are named, at most.
+MOST = 5
+_SEVERAL = "what several stores hold belongs to the index of several stores"
+
+
+class JoinedIndex(Index):
+    """The index of several stores by their names. Of a cell with two values neither is taken."""
+
+    def __init__(self, stores: Mapping[str, LiveStore]) -> None:
+        #: The index of each store when this one was made, and the number of its first file here.
+        self.index_of = {name: store.snapshot.index for name, store in stores.items()}
+        starts = itertools.accumulate((len(index.files) for index in self.index_of.values()), initial=0)
+        self.firsts = dict(zip(self.index_of, starts, strict=False))
+        tables = {f"{name} {file}": table for name in stores for file, table in stores[name].indexed.items()}
+        self._uris = {name: store.uri for name, store in stores.items()}
+        #: Which files have different values of one cell, in sentences, and those cells.
+        self.problems, self.differing = _differing(self._uris, self.index_of)
+        super().__init__(tables, self.differing)
+
+    def store_of(self, row: int) -> str:
+        """The name of the store that a row is from."""
+        return self.store_of_file(int(self.file_of_row[row]))
+
+    def store_of_file(self, number: int) -> str:
+        """The name of the store that a file is from."""
+        return [name for name, first in self.firsts.items() if first <= number][-1]
+
+    def twins(self, row: int, other: int) -> tuple[str, str]:
+        """Which two results stand for one point, and what to do about it."""
+        if self.store_of(row) == self.store_of(other):
+            return super().twins(row, other)
+        paths = []
+        for twin in (row, other):
+            number = int(self.file_of_row[twin])
+            name = self.store_of_file(number)
+            paths.append(_path(self._uris[name], self.index_of[name].files[number - self.firsts[name]]))
+        return " and ".join(paths), "choose one of the stores to see its own"
+
+    def by_store(self, rows: Sequence[int]) -> dict[str, dict[int, int]]:
+        """The rows by the name of their store, with the row in the index of that store."""
+        by_store: dict[str, dict[int, int]] = {}
+        for row in rows:
+            name = self.store_of(row)
+            in_store = self.index_of[name].row_of(str(self.value("cell", row)))
+            assert in_store is not None, "the row is from this store"
+            by_store.setdefault(name, {})[row] = in_store
+        return by_store
+
+
+class JoinedOutcomes:
+    """The outcomes of several stores, which have the same lists of images."""
+
+    def __init__(self, stores: Mapping[str, LiveStore], images: ImageLists) -> None:
+        self._stores, self.images = stores, images
+
+    @property
+    def full(self) -> bool:
+        """Whether reading more would drop outcomes that are kept."""
+        return any(store.outcomes.full for store in self._stores.values())
+
+    def batches(self, index: Index, most: int = BYTES_AT_ONCE) -> Iterator[range]:
+        """The numbers of the index's files in batches whose outcomes can be read together: see `Folder.batches`."""
+        assert isinstance(index, JoinedIndex), _SEVERAL
+        for name, first in index.firsts.items():
+            for few in self._stores[name].outcomes.batches(index.index_of[name], most):
+                yield range(first + few.start, first + few.stop)
+
+    def by_file(self, index: Index, file_numbers: Iterable[int]) -> Mapping[int, FileOutcomes]:
+        """The outcomes of files of results, by the number of the file in the index."""
+        assert isinstance(index, JoinedIndex), _SEVERAL
+        by_store: dict[str, list[int]] = {}
+        for number in file_numbers:
+            name = index.store_of_file(number)
+            by_store.setdefault(name, []).append(number - index.firsts[name])
+        return {
+            index.firsts[name] + number: outcomes
+            for name, numbers in by_store.items()
+            for number, outcomes in self._stores[name].outcomes.by_file(index.index_of[name], numbers).items()
+        }
+
+
+class JoinedCells:
+    """What is stored of single cells in several stores."""
+
+    def __init__(self, stores: Mapping[str, LiveStore]) -> None:
+        self._stores = stores
+
+    def rows(self, index: Index, rows: Sequence[int]) -> list[Mapping[str, Any]]:
+        """Every column of some rows of results; an empty mapping for a row whose file is gone."""
+        by_row: dict[int, Mapping[str, Any]] = {}
+        for name, in_store, few in self._by_store(index, rows):
+            by_row |= zip(few, self._stores[name].cells.rows(in_store, list(few.values())), strict=True)
+        return [by_row[row] for row in rows]
+
+    def examples(self, index: Index, rows: Sequence[int]) -> dict[str, list[Example]]:
+        """The adversarial images of the cells of some rows, by cell."""
+        return {
+            cell: [dataclasses.replace(example, store=name) for example in examples]
+            for name, in_store, few in self._by_store(index, rows)
+            for cell, examples in self._stores[name].cells.examples(in_store, list(few.values())).items()
+        }
+
+    def reach(self, index: Index, rows: Sequence[int]) -> dict[str, dict[int, float]]:
+        """The largest change of a pixel by image, for the cells of some rows, by cell."""
+        return {
+            cell: reach
+            for name, in_store, few in self._by_store(index, rows)
+            for cell, reach in self._stores[name].cells.reach(in_store, list(few.values())).items()
+        }
+
+    def _by_store(self, index: Index, rows: Sequence[int]) -> Iterator[tuple[str, Index, dict[int, int]]]:
+        """The name of each store with its index, and the rows from it with their rows in that index."""
+        assert isinstance(index, JoinedIndex), _SEVERAL
+        for name, few in index.by_store(rows).items():
+            yield name, index.index_of[name], few
+
+
+def _path(uri: str, file: str) -> str:
+    return f"{uri}/results/{file}.parquet"
+
+
+def _differing(uris: Mapping[str, str], index_of: Mapping[str, Index]) -> tuple[list[str], pa.Array]:
+    """The cells with different values in two stores, and a sentence for each pair of files that have such cells."""
+    differing: list[pa.Array] = []
+    pairs: dict[tuple[str, str], list[str]] = {}
+    for (one, first), (other, second) in itertools.combinations(index_of.items(), 2):
+        cells = pc.unique(second.cells.filter(pc.is_in(second.cells, value_set=first.cells)))
+        if not len(cells):
+            continue
+        rows, other_rows = first.rows_of(cells), second.rows_of(cells)
+        different = np.zeros(len(cells), dtype=bool)
+        for column in ("value", "n"):
+            value, other_value = first.numbers(column)[rows], second.numbers(column)[other_rows]
+            different |= (value != other_value) & ~(np.isnan(value) & np.isnan(other_value))
+        differing.append(cells.filter(pa.array(different)))
+        for position in np.flatnonzero(different).tolist():
+            row, other_row = int(rows[position]), int(other_rows[position])
+            paths = [
+                _path(uris[store], index.files[index.file_of_row[place]])
+                for store, index, place in ((one, first, row), (other, second, other_row))
+            ]
+            values = [f"{index.value('value', place):.4g}" for index, place in ((first, row), (second, other_row))]
+            words = f"{cells[position].as_py()[:16]} ({values[0]} and {values[1]})"
+            pairs.setdefault((paths[0], paths[1]), []).append(words)
+    problems = [
+        f"{path} and {other_path} have different values of {len(words)} cell{'s' * (len(words) > 1)}, such as "
+        f"{words[0]}: neither is shown. Choose one of the stores to see its own."
+        for (path, other_path), words in itertools.islice(pairs.items(), MOST)
+    ]
+    if len(pairs) > MOST:
+        problems.append(f"... and {len(pairs) - MOST:,} more pairs of files have different values of the same cells.")
+    return problems, pa.concat_arrays(differing) if differing else pa.nulls(0, pa.string())
