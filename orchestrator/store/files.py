@@ -7,15 +7,14 @@ import errno
 import io
 import os
 import re
-import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 from pyarrow import fs
 
+from orchestrator.store.entries import FolderEntry, local_entries
 from orchestrator.store.reasons import FOLDER, printable, reason_of_mode
 from orchestrator.store.uri import UriError, check
 from signsym_core import seal
@@ -37,18 +36,6 @@ _SLIP = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 class StoreError(OSError):
     """A store that cannot be read or written."""
-
-
-class FolderEntry(NamedTuple):
-    """An entry of a folder."""
-
-    name: str
-    #: Why it is no readable file, such as that it is a folder; "" for a file.
-    reason: str
-    #: Time of the last write, in seconds since 1970; 0 where it is unknown.
-    modified: float = 0.0
-    #: Bytes; 0 where it is no file.
-    size: int = 0
 
 
 class Files:
@@ -122,7 +109,7 @@ class Files:
         A local folder that cannot be read is one entry with an empty name.
         """
         if self.folder is not None:
-            return sorted(_entries(self.folder / folder, deep), key=lambda entry: entry.name)
+            return sorted(local_entries(self.folder / folder, deep), key=lambda entry: entry.name)
         selector = fs.FileSelector(f"{self.root}/{folder}".rstrip("/"), allow_not_found=True, recursive=deep)
         above = selector.base_dir.strip("/").count("/") + 1
         entries = []
@@ -220,31 +207,6 @@ def write_file(target: Path, data: bytes | bytearray | memoryview) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-
-
-def _entries(folder: Path, deep: bool, prefix: str = "") -> Iterator[FolderEntry]:
-    try:
-        scan = os.scandir(folder)
-    except FileNotFoundError:
-        return
-    except (PermissionError, NotADirectoryError) as error:
-        yield FolderEntry(prefix, error.strerror or str(error))
-        return
-    with scan:
-        for entry in scan:
-            name = prefix + entry.name
-            try:
-                status = entry.stat()
-            except FileNotFoundError:
-                # A file that was removed after the listing is left out; a link that leads nowhere is named.
-                if entry.is_symlink():
-                    yield FolderEntry(name, "it is a link that leads nowhere")
-            except OSError as error:
-                yield FolderEntry(name, error.strerror or str(error))
-            else:
-                yield FolderEntry(name, reason_of_mode(status.st_mode), status.st_mtime, status.st_size)
-                if deep and stat.S_ISDIR(status.st_mode):
-                    yield from _entries(Path(entry.path), False, f"{name}/")
 
 
 def _opened(uri: str) -> tuple[fs.FileSystem, str]:
