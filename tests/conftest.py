@@ -1,4 +1,7 @@
-"""What every test has: an environment and threads of its own; and what tests of sweeps ask for."""
+"""What every test has: an environment and threads of its own; and what tests of sweeps ask for.
+
+The process that hands out tests reads this file too and runs none: what takes long to import is imported in fixtures.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,9 @@ import os
 import signal
 
 import pytest
-import torch
 from places import bucket as bucket
 from places import uri as uri
 from sweeps import TINY, finish, start
-
-from orchestrator.engine import sweep
-from orchestrator.engine.prepare import prepare
 
 #: Fixtures that start a browser, a server or a program: every test that has one is slow.
 STARTING = {"chromium", "bucket", "run"}
@@ -27,13 +26,17 @@ gc.disable()
 
 
 def pytest_collection_finish():
+    # What was imported and collected stays to the end: it need not be looked through whenever a test leaves garbage.
+    gc.freeze()
     gc.enable()
 
 
-def pytest_configure():
+def pytest_configure(config):
     """Under nohup and in the background of a script these signals are ignored, by what tests start as well; a handler
     ignores them here alone, since no program inherits it.
     """
+    if not config.getoption("numprocesses", None):  # this process runs tests
+        config.addinivalue_line("filterwarnings", "error::signsym_core.evaluation.attack.WeakAttackWarning")
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda number, frame: None)
@@ -66,6 +69,8 @@ def _own_environment():
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Numbers that do not depend on the machine's cores, and no fight between processes for them."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -75,6 +80,9 @@ def _one_thread():
 @pytest.fixture
 def planned_here(monkeypatch):
     """A sweep's plan is made in this process: a fresh one for each command would import torch."""
+    from orchestrator.engine import sweep
+    from orchestrator.engine.prepare import prepare
+
     monkeypatch.setattr(sweep, "prepare_apart", prepare)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from browser import browser_or_skip
 
 
 @pytest.fixture(scope="session")
 def chromium():
     """A real browser without a window."""
+    from browser import browser_or_skip
+
     path = browser_or_skip()
     from playwright.sync_api import sync_playwright
 
