@@ -230,8 +230,11 @@ class Folder:
         return tables_of
 
     def _parsed(self, name: str, data: bytes) -> pa.Table:
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=self._text, pre_buffer=False)
-        column_names = set(file.schema_arrow.names)
+        metadata = pq.read_metadata(pa.BufferReader(data))
+        column_names = set(metadata.schema.to_arrow_schema().names)
+        # Arrow refuses a dictionary for a column that an older file does not have.
+        text = [name for name in self._text if name in column_names]
+        file = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, read_dictionary=text, pre_buffer=False)
         if missing := sorted(self._required - column_names):
             raise ValueError(f"it has no column {', '.join(missing)}")
         rows.check_types(file.schema_arrow, self.columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+import pyarrow.parquet as pq
 import pytest
 from stores import SHARES, block, fill, page
 
@@ -12,6 +13,7 @@ from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Facts, Links, Pictures, Table
 from orchestrator.pages.provenance import settings
 from orchestrator.results.live_store import LiveStore
+from orchestrator.store import tables
 from signsym_core.statistics.intervals import wilson
 
 CELL = "job-usf-exact-1-0-0.1"
@@ -147,3 +149,16 @@ def test_a_filter_against_bp_hides_nothing_where_there_is_no_bp_and_is_named(fol
     kept = block(page(folder, f"?p=cell&only={only}&c={CELL}"), Pictures)
     assert len(kept.triples) < 12
     assert "left out" not in kept.note
+
+
+def test_a_file_of_an_older_version_has_its_provenance_too(tmp_path):
+    folder = fill(tmp_path / "store", {("usf", "exact"): {0.1: 0.5}}, seeds=(1,))
+    path = folder / "results/job-usf-exact-1-0.parquet"
+    older = pq.read_table(path)
+    pq.write_table(older.drop_columns([name for name in older.schema.names if name in tables.ADDED]), path)
+    data = LiveStore(str(folder))
+    assert not data.skipped
+    found = page(data, f"?p=cell&c={CELL}")
+    assert facts(found)["attack job"] == "job-usf-exact-1-0"
+    (row,) = next(each for each in found.blocks if isinstance(each, Table) and each.name == "cell-seeds").rows
+    assert row["git"] == "abc"
