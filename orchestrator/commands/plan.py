@@ -12,7 +12,7 @@ from orchestrator.engine.sweep import show_skipped
 from orchestrator.gridfile.shipped import grid_path
 from orchestrator.gridfile.yamlfile import read
 from orchestrator.plan.estimate import surveying
-from orchestrator.plan.grids import GridText, full_plan
+from orchestrator.plan.grids import GridText, planning_one
 from orchestrator.plan.summary import show
 from orchestrator.store.store import Store
 
@@ -20,9 +20,9 @@ from orchestrator.store.store import Store
 def run(parsed: argparse.Namespace, console: Console) -> None:
     """Print the plan of a grid against a store."""
     path, store = file_of(parsed.grid, console), Store(parsed.storage)
-    with surveying(store) as survey_of_store:
-        full = full_plan(GridText(read(path), str(path), tuple(parsed.sets)))
-        survey = survey_of_store()
+    grid = GridText(read(path), str(path), tuple(parsed.sets))
+    with surveying(store) as survey_of_store, planning_one(grid) as plan_of_grid:
+        survey, full = survey_of_store(), plan_of_grid()
     show(sound_plan(full, survey, store), survey, console)
     show_skipped(store.skipped, console)
 

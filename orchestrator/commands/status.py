@@ -15,7 +15,7 @@ from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, stored_text
 from orchestrator.plan.estimate import surveying
 from orchestrator.plan.full import FullPlan, Plan
-from orchestrator.plan.grids import GridText, full_plans
+from orchestrator.plan.grids import GridText, planning
 from orchestrator.store import tables
 from orchestrator.store.alignment import alignment_folder, iter_trainings
 from orchestrator.store.claims import alive
@@ -63,19 +63,18 @@ def _show_alignment(store: Store, console: Console) -> None:
 def stored_plans(store: Store) -> list[tuple[str, Plan]]:
     """The plans of the stored grids, by name; a grid that cannot be read is named in `store.skipped`."""
     grids = {}
-    with surveying(store) as survey_of_store:
-        for name in grid_names(store):
-            try:
-                text, sets = stored_text(store, name)
-                grids[name] = GridText(text, f"{name}.yaml", sets)
-            except FileNotFoundError:
-                continue
-            except (ValueError, OSError) as error:
-                store.skipped[f"grids/{name}.yaml"] = reason_of(error)
-        full_plans_of = full_plans([*grids.values()])
-        survey = survey_of_store()
+    for name in grid_names(store):
+        try:
+            text, sets = stored_text(store, name)
+            grids[name] = GridText(text, f"{name}.yaml", sets)
+        except FileNotFoundError:
+            continue
+        except (ValueError, OSError) as error:
+            store.skipped[f"grids/{name}.yaml"] = reason_of(error)
+    with surveying(store) as survey_of_store, planning([*grids.values()]) as plans_of_grids:
+        survey, full_plans = survey_of_store(), plans_of_grids()
     plans = []
-    for name, full in zip(grids, full_plans_of, strict=True):
+    for name, full in zip(grids, full_plans, strict=True):
         if isinstance(full, FullPlan):
             plans.append((name, full.left(survey.done_cells, survey.done_models)))
         else:

@@ -15,7 +15,7 @@ from orchestrator.gridfile.yamlfile import read
 from orchestrator.jobs.job import Job
 from orchestrator.plan.estimate import Group, StoreSurvey, surveying
 from orchestrator.plan.full import FullPlan, Plan
-from orchestrator.plan.grids import GridText, full_plan
+from orchestrator.plan.grids import GridText, planning_one
 from orchestrator.plan.packing import Memory
 from orchestrator.store import merged
 from orchestrator.store.apart import apart
@@ -53,9 +53,8 @@ class PreparedSweep:
 def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
     """Read the grid and the store, and plan. Raises GridError, PlanError and StoreError."""
     grid, store = GridText(read(path), str(path), tuple(sets)), Store(storage)
-    with surveying(store) as survey_of_store:
-        full = full_plan(grid)
-        survey = survey_of_store()
+    with surveying(store) as survey_of_store, planning_one(grid) as plan_of_grid:
+        survey, full = survey_of_store(), plan_of_grid()
     plan = sound_plan(full, survey, store)
     return PreparedSweep(
         grid=full.grid,

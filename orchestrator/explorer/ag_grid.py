@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import dash_ag_grid as dag
-import dash_mantine_components as dmc
 from dash import html
 from dash.development.base_component import Component
 
 from orchestrator.drawing.blocks import Column, Table
+from orchestrator.explorer.mantine import dmc
 
 #: A table of more rows has a fixed height and scrolls.
 TALL = 14

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import ALL, MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 from plotly.io import json as plotly_json
@@ -13,6 +12,7 @@ from plotly.io import json as plotly_json
 from orchestrator.drawing import style
 from orchestrator.explorer import ASSETS, refresh, routes
 from orchestrator.explorer.controls import CONTROLS, bar, changed, navigation, options, shown, value_of
+from orchestrator.explorer.mantine import dmc
 from orchestrator.pages.context import context_of
 from orchestrator.results.live_stores import Results
 from orchestrator.results.view import PAGES, format_view, parse_view

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import dash_mantine_components as dmc
 from dash import dcc, html
 from dash.development.base_component import Component
 
 from orchestrator.drawing import style
+from orchestrator.explorer.mantine import dmc
 from orchestrator.pages.paper_tables import preset_of
 from orchestrator.results.index import Index
 from orchestrator.results.line import FILTERS

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.plan import written
 from orchestrator.plan.full import FullPlan
-from orchestrator.plan.remembered import Content, Request, remembered
+from orchestrator.plan.remembered import Content, Request, remembering
 
 
 class GridText(NamedTuple):
@@ -20,21 +21,30 @@ class GridText(NamedTuple):
     sets: tuple[str, ...] = ()
 
 
-def full_plan(grid: GridText) -> FullPlan:
-    """The full plan of a grid. Raises GridError, PlanError and ExtensionError."""
-    (plan,) = full_plans([grid])
-    if isinstance(plan, Exception):
-        raise plan
-    return plan
-
-
-def full_plans(grids: Sequence[GridText]) -> list[FullPlan | ValueError | OSError]:
-    """The full plan of each grid, or the error that it has."""
+@contextlib.contextmanager
+def planning(grids: Sequence[GridText]) -> Iterator[Callable[[], list[FullPlan | ValueError | OSError]]]:
+    """Yields what waits for the full plan of each grid, or for the error that it has; another process may be at it."""
     if "torch" in sys.modules:
         # This process may have members of the user's, and needs no other one.
-        return [_plan_or_error(grid) for grid in grids]
-    results = remembered([Request(plan_as_bytes, (grid.text, list(grid.sets)), grid.source) for grid in grids])
-    return [written.read(result) if isinstance(result, bytes) else result for result in results]
+        yield lambda: [_plan_or_error(grid) for grid in grids]
+        return
+    requests = [Request(plan_as_bytes, (grid.text, list(grid.sets)), grid.source) for grid in grids]
+    with remembering(requests) as results:
+        yield lambda: [written.read(result) if isinstance(result, bytes) else result for result in results()]
+
+
+@contextlib.contextmanager
+def planning_one(grid: GridText) -> Iterator[Callable[[], FullPlan]]:
+    """`planning` of one grid. What it yields raises GridError, PlanError and ExtensionError."""
+    with planning([grid]) as plans:
+
+        def plan() -> FullPlan:
+            (result,) = plans()
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        yield plan
 
 
 def plan_as_bytes(text: str, sets: Sequence[str], source: str) -> Content:

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,20 +40,29 @@ class Request(NamedTuple):
     source: str = ""
 
 
-def remembered(requests: Sequence[Request]) -> list[bytes | ValueError | OSError]:
-    """What each function returns for its values, or the error that it raises, which is not kept.
+@contextlib.contextmanager
+def remembering(requests: Sequence[Request]) -> Iterator[Callable[[], list[bytes | ValueError | OSError]]]:
+    """Yields what waits for what each function returns for its values, or for the error that it raises.
 
-    What is not kept yet is computed by one new process, so that this one stays without torch.
+    What is not kept yet is computed by one new process, which begins at once, so that this one stays without torch.
+    Errors are not kept.
     """
     code = "" if os.environ.get(extensions.VARIABLE) else code_digest()
     names = [_name(request, code) if code else "" for request in requests]
     results: list[bytes | ValueError | OSError | None] = [_read(name) if name else None for name in names]
     missing = [number for number, result in enumerate(results) if result is None]
-    if missing:
-        with apart(_computed, [requests[number] for number in missing], [names[number] for number in missing]) as wait:
+    with contextlib.ExitStack() as stack:
+        wait: Callable[[], Sequence[bytes | ValueError | OSError]] = tuple
+        if missing:
+            arguments = [requests[number] for number in missing], [names[number] for number in missing]
+            wait = stack.enter_context(apart(_computed, *arguments))
+
+        def results_of_all() -> list[bytes | ValueError | OSError]:
             for number, result in zip(missing, wait(), strict=True):
                 results[number] = result
-    return [result for result in results if result is not None]
+            return [result for result in results if result is not None]
+
+        yield results_of_all
 
 
 def _computed(requests: Sequence[Request], names: Sequence[str]) -> list[bytes | ValueError | OSError]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.plan.remembered import Content, Request, remembered
+from orchestrator.plan.remembered import Content, Request, remembering
 from orchestrator.plan.speeds import Speeds
 
 
@@ -26,7 +26,8 @@ def speeds_of(trained: Mapping[str, Mapping[str, Any]], attacked: Sequence[pa.Ta
 
         return speeds(trained, rows)
     rows = [row | {"finished_at": row["finished_at"] and row["finished_at"].isoformat()} for row in rows]
-    (result,) = remembered([Request(speeds_as_bytes, (trained, rows))])
+    with remembering([Request(speeds_as_bytes, (trained, rows))]) as results:
+        (result,) = results()
     if isinstance(result, Exception):
         raise result
     values = json.loads(result)

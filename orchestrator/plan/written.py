@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import zlib
+from collections.abc import Hashable
 from typing import Any
 
 from orchestrator.gridfile.callbacks import CallbackChoice
@@ -18,23 +18,24 @@ _SPEC = ("model", "seed", "surrogate")
 
 def written(plan: FullPlan) -> bytes:
     """The plan as bytes, which `read` reads."""
-    shared: dict[str, dict[str, int]] = {"specs": {}, "resources": {}, "names": {}, "seconds": {}}
+    shared: dict[str, dict[Hashable, int]] = {"specs": {}, "resources": {}, "names": {}, "seconds": {}}
 
-    def number(table: str, value: Any) -> int:
-        return shared[table].setdefault(json.dumps(value), len(shared[table]))
+    def number(table: str, value: Hashable) -> int:
+        return shared[table].setdefault(value, len(shared[table]))
 
     rows = []
     for key, job in plan.jobs.items():
         unshared = {name: job.spec[name] for name in _SPEC if name in job.spec}
-        spec = number("specs", {name: value for name, value in job.spec.items() if name not in unshared})
-        numbers = [spec, number("resources", dataclasses.asdict(job.resources))]
+        rest = {name: value for name, value in job.spec.items() if name not in unshared}
+        numbers = [number("specs", json.dumps(rest)), number("resources", job.resources)]
         numbers += [number("names", job.group), number("names", job.pace)]
         attack = plan.attacks.get(key)
         cells = None if attack is None else [attack.cells, number("seconds", attack.seconds)]
         rows.append([[getattr(job, name) for name in _JOB], unshared, numbers, cells])
     values: dict[str, Any] = {"grid": plan.grid, "experiments": plan.experiments, "jobs": rows}
     values |= {"callbacks": [[callback.name, callback.options] for callback in plan.callbacks]}
-    values |= {table: [json.loads(text) for text in texts] for table, texts in shared.items()}
+    values |= {"specs": [json.loads(str(text)) for text in shared["specs"]], "names": [*shared["names"]]}
+    values |= {"resources": [vars(amounts) for amounts in shared["resources"]], "seconds": [*shared["seconds"]]}
     values |= {"finetunes": sorted(plan.finetunes), "retrieving": sorted(plan.retrieving)}
     # The fastest compression: most of it are keys, which cannot be compressed.
     return zlib.compress(json.dumps(values, separators=(",", ":")).encode(), 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.store import tables
-from orchestrator.store.arrays import single, to_arrow, to_numpy
+from orchestrator.store.arrays import single, to_arrow, to_numpy, together
 
 Numbers = NDArray[np.int64]
 
@@ -38,20 +37,12 @@ class Categories:
 def joined(tables_by_file: Mapping[str, pa.Table], columns: Sequence[str]) -> pa.Table:
     """The tables of all files as one, each column in one chunk."""
     if tables_by_file:
-        # Files that were read together have one dictionary, which is unified once for them and not for each.
-        groups = [pa.concat_tables(few) for _, few in itertools.groupby(tables_by_file.values(), _dictionary)]
-        return pa.concat_tables(few.select(columns).combine_chunks() for few in groups).combine_chunks()
+        return together([*tables_by_file.values()], columns)
     text = pa.dictionary(pa.int32(), pa.string())
     fields = [tables.RESULTS.field(name) for name in columns]
     kinds = [text if f.type == pa.string() and f.name != "cell" else f.type for f in fields]
     schema = pa.schema([pa.field(f.name, kind) for f, kind in zip(fields, kinds, strict=True)])
     return pa.Table.from_batches([], schema)
-
-
-def _dictionary(table: pa.Table) -> int:
-    """The place in memory of the dictionary of a table's jobs."""
-    texts = single(table["job"]).dictionary.buffers()[-1]
-    return texts.address if texts else 0
 
 
 def encoded(column: pa.ChunkedArray, missing: Any) -> Categories:

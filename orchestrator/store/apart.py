@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import signal
 import threading
@@ -61,6 +62,8 @@ def apart(function: Callable[..., R], *arguments: object) -> Iterator[Callable[[
 
 
 def _call(sender: Connection, function: Callable[..., R], *arguments: object) -> None:
+    # What is made here stays until the end: to search it for garbage takes a tenth of the time.
+    gc.disable()
     # Ctrl-C reaches both processes; the one that waits ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.store import merged, rowcopy, rows, tables
+from orchestrator.store.arrays import together
 from orchestrator.store.files import Files
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.rowcopy import RowCopy
@@ -153,11 +154,7 @@ class Folder:
         """All present files, as `take` takes them in another process."""
         read = self.read(self.names())
         lengths = {name: len(table) for name, table in read.items()}
-        table = (
-            pa.concat_tables([pa.Table.from_batches([], self._schema), *read.values()])
-            .unify_dictionaries()
-            .combine_chunks()
-        )
+        table = together([pa.Table.from_batches([], self._schema), *read.values()], self.columns.names)
         return ReadFiles(lengths, table, self.broken, self.unsealed, self.newer)
 
     def take(self, files: ReadFiles) -> dict[str, pa.Table]:

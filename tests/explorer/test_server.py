@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 from stores import fill, keep_grid
 
+from orchestrator import explorer
 from orchestrator.commands.cli import main
+from orchestrator.explorer import mantine
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +55,7 @@ def test_a_taken_port_is_said_in_one_line_before_anything_is_read(tmp_path, caps
     assert said == f"signsym explore: port {port} of 127.0.0.1 is taken; choose another: --port {port + 1}"
 
 
-def test_pages_come_up_without_torch_or_pandas_where_nothing_needs_them(tmp_path):
+def test_pages_come_up_without_what_nothing_needs(tmp_path):
     folder = fill(tmp_path / "store")
     code = f"""
 import sys
@@ -64,7 +67,17 @@ data = LiveStore({str(folder)!r}, at_once=True)
 make_app(data)
 for name in ("curves", "gap", "tables", "flags", "cell"):
     assert len(pages.build(context_of(data, f"?p={{name}}")).blocks) > 0
-print([name for name in ("torch", "ray", "pandas") if name in sys.modules])
+heavy = ("torch", "ray", "pandas", "dash_mantine_components.DatePicker")
+print([name for name in heavy if name in sys.modules])
+from orchestrator.explorer.mantine import dmc
+assert dmc.DatePicker is dmc.DatePicker
+assert dmc.DatePicker(id="day").id == "day", "any other component is imported when it is used"
+assert not hasattr(dmc, "Nothing")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_components_that_are_imported_at_once_are_those_that_are_used():
+    source = "".join(path.read_text() for path in Path(explorer.__file__).parent.glob("*.py"))
+    assert set(re.findall(r"\bdmc\.(\w+)", source)) == set(mantine.NAMES)

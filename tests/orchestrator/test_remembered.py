@@ -55,7 +55,8 @@ def doubled(text, source):
 
 
 def results(*texts):
-    return remembered.remembered([Request(doubled, (text,), "file") for text in texts])
+    with remembered.remembering([Request(doubled, (text,), "file") for text in texts]) as wait:
+        return wait()
 
 
 def test_what_was_computed_is_kept_by_its_values_and_errors_are_not(computed, tmp_path):
