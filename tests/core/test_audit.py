@@ -67,9 +67,9 @@ def digits():
 @functools.cache
 def trained(rule, seed):
     source, data, _, _ = digits()
-    model = ss.BACKBONES.build("smallcnn", width=8).build(10, channels=1, size=8, seed=seed)
+    model = ss.BACKBONES.build("smallcnn", width=4).build(10, channels=1, size=8, seed=seed)
     ss.convert(model, Sham() if rule == "sham" else rule, seed=seed)
-    settings = ss.FineTune(epochs=6, lr=2e-3, head_lr=2e-3, batch_size=64)
+    settings = ss.FineTune(epochs=6, lr=6e-3, head_lr=6e-3, batch_size=128)
     ss.fine_tune(model, data.train, source, ss.TASKS.build("classification"), settings, seed=seed)
     return model.eval()
 
@@ -81,7 +81,7 @@ def audited(rule):
     twins = [trained("bp", seed) for seed in SEEDS]
     if rule in ("plain", "quantised", "saturated"):
         wrap = {"plain": nn.Sequential, "quantised": Quantised, "saturated": Saturated}[rule]
-        plain = [ss.BACKBONES.build("smallcnn", width=8).build(10, channels=1, size=8, seed=seed) for seed in SEEDS]
+        plain = [ss.BACKBONES.build("smallcnn", width=4).build(10, channels=1, size=8, seed=seed) for seed in SEEDS]
         for network, twin in zip(plain, twins, strict=True):
             state = {name: value for name, value in twin.state_dict().items() if not name.endswith("_extra_state")}
             network.load_state_dict(state)
