@@ -30,6 +30,7 @@ def test_every_table_is_the_one_that_the_store_gives(page, tables):
     assert study.written(text, tables) == text, "run: python docs/study/make.py"
 
 
+@pytest.mark.slow
 def test_a_changed_digit_is_noticed(tables):
     text = study.PAGES[1].read_text()
     changed = re.sub(r"(\| uSF \| .*?)(\d)\.", lambda m: f"{m[1]}{(int(m[2]) + 1) % 10}.", text, count=1)

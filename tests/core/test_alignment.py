@@ -28,6 +28,7 @@ def trained(rule, resume=None, **more):
 RULES = [("bp", {}), ("usf", {}), ("brsf", {}), ("brsf", {"redraw": "forward"})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=["bp", "usf", "brsf", "brsf-forward"])
 def test_no_number_of_a_training_depends_on_it_and_every_epoch_and_layer_has_a_row(rule):
     rows = []
@@ -47,6 +48,7 @@ def test_no_number_of_a_training_depends_on_it_and_every_epoch_and_layer_has_a_r
             assert row["cosine"] is None or abs(row["cosine"]) <= 1 + 1e-9
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_has_the_rows_of_an_undisturbed_one():
     rows, checkpoints, kept = [], [], []
     save = lambda checkpoint: (checkpoints.append(checkpoint), kept.append(list(rows)))  # noqa: E731

@@ -30,6 +30,7 @@ class Sure(nn.Module):
         return first + images.mean((1, 2, 3))[:, None] * torch.arange(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilons", [[0.0], [0.001], [0.0, 0.001, 0.002]])
 @pytest.mark.parametrize("name", CLASSIFYING)
 def test_an_attack_that_no_image_is_lost_to_makes_the_passes_that_are_expected(name, epsilons):
@@ -44,6 +45,7 @@ def test_an_attack_that_no_image_is_lost_to_makes_the_passes_that_are_expected(n
         assert (forwards, gradients) == tuple(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFYING)
 def test_an_attack_on_a_weak_model_makes_no_more_passes(name):
     attack = ATTACKS.build(name, **QUICK.get(name, {}))

@@ -53,6 +53,7 @@ def fitting(name, model):
     return {"task": ss.TASKS.build("hashing", bits=5, zeta=0.0), "gallery": ss.Gallery(database=codes, train=codes)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["feedback", "exact"])
 @pytest.mark.parametrize(
     ("name", "theirs", "parameters"),
@@ -342,6 +343,7 @@ class Counted(nn.Module):
         self.backwards += len(gradient)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_zero", [True, False])
 @pytest.mark.parametrize(
     ("name", "theirs"),
@@ -407,6 +409,7 @@ def test_carried_predictions_are_classes():
     assert carried.predictions.min() >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ss.ATTACKS.names)
 @pytest.mark.filterwarnings("ignore::signsym_core.evaluation.attack.WeakAttackWarning")
 def test_no_outcome_depends_on_which_other_epsilons_there_are(name):
@@ -505,6 +508,7 @@ def test_gradients_of_a_training_that_goes_on_are_not_touched():
     assert all(torch.equal(p.grad, kept) for p, kept in zip(model.parameters(), before, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFYING)
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_a_value_error_under_every_attack(case, name):

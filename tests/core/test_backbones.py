@@ -48,6 +48,7 @@ def test_a_local_file_fills_the_body_and_leaves_the_head_fresh(tmp_path, publish
     assert torch.equal(model.network.fc.weight, head)
 
 
+@pytest.mark.slow
 def test_a_model_of_ours_fits_too_also_when_it_was_converted(tmp_path):
     trained = ss.convert(resnet(5, seed=1), "frsf")
     save_file(trained.state_dict(), tmp_path / "model.safetensors")
@@ -67,6 +68,7 @@ class Evil:
         return (print, ("this ran",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -134,6 +136,7 @@ def test_images_that_are_too_small_are_refused_and_grey_ones_are_taken(backbone)
     assert model(torch.rand(2, 1, chosen.min_size, chosen.min_size)).shape == (2, 4)
 
 
+@pytest.mark.slow
 def test_files_from_before_batch_counters_fit_as_they_do_in_torchvision(tmp_path, published):
     """Published ResNet files of old lack `num_batches_tracked`, which torch fills in by itself."""
     old = {name: tensor for name, tensor in published.items() if not name.endswith("num_batches_tracked")}
@@ -169,6 +172,7 @@ def test_a_refused_file_changes_no_weight(tmp_path, published):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -250,6 +254,7 @@ def test_a_grey_image_is_its_own_colour_image():
     assert torch.allclose(model(grey), model(grey.expand(2, 3, 32, 32)), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64, torch.int64])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_numbers_of_another_kind_are_refused_by_name(tmp_path, published, dtype, suffix):
@@ -259,6 +264,7 @@ def test_numbers_of_another_kind_are_refused_by_name(tmp_path, published, dtype,
         load_file(resnet(5), file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_floats_of_another_size_fit(tmp_path, published, dtype):
     torch.save({n: t.to(dtype) if t.is_floating_point() else t for n, t in published.items()}, tmp_path / "w.pth")
@@ -273,6 +279,7 @@ def test_a_counter_of_batches_that_is_a_float_is_refused(tmp_path, published):
         load_file(resnet(5), tmp_path / "w.pth")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, published, value):
     broken = published["layer1.0.conv1.weight"].double()

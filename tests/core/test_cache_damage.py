@@ -95,6 +95,7 @@ def test_one_flipped_bit_anywhere_in_the_index_is_mended_and_said(root):
         silent(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pixels", "marks"])
 @pytest.mark.parametrize("change", ["cut", "longer", "empty", "other", "gone"])
 def test_files_that_are_not_the_caches_are_mended_and_said(root, name, change):

@@ -143,6 +143,7 @@ def start(root, log, monkeypatch):
     return process
 
 
+@pytest.mark.slow
 def test_after_kills_it_goes_on_and_several_processes_share_the_work(tmp_path, monkeypatch):
     root, log = tree(tmp_path / "one"), tmp_path / "log"
     files = [file for part in ("train", "test") for file in sorted((root / part).rglob("*.png"))]
@@ -272,6 +273,7 @@ def processes(monkeypatch):
     monkeypatch.setattr(decoders, "cores", lambda: 2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("processes")
 def test_processes_read_the_same_images_in_the_same_order(tmp_path, monkeypatch):
     spoil(tree(tmp_path))

@@ -200,6 +200,7 @@ def test_training_and_test_images_stay_apart_for_every_choice():
     assert not set(data.train.indices.tolist()) & set(data.test.indices.tolist())
 
 
+@pytest.mark.slow
 def test_indices_say_which_image_it_is():
     from sklearn.datasets import load_digits
 

@@ -278,6 +278,7 @@ def test_18_attacks_in_evaluation_depend_on_the_labels():
     assert not torch.equal(*gradients)
 
 
+@pytest.mark.slow
 def test_19_gradients_keep_their_size_down_a_resnet():
     torch.manual_seed(0)
     model = models.resnet18(num_classes=10).train()

@@ -60,6 +60,7 @@ def test_a_linear_model_falls_at_its_smallest_perturbation():
     assert (found <= smallest * 1.01).all()
 
 
+@pytest.mark.slow
 def test_one_run_serves_every_epsilon_and_is_about_as_strong_as_apgd():
     model = small("bp")
     images, labels = right(model)

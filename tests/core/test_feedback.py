@@ -254,6 +254,7 @@ def test_the_scale_is_the_rms_of_b(rule, scale):
     assert matrix.square().mean().sqrt() == pytest.approx(float(expected), rel=0.02)
 
 
+@pytest.mark.slow
 def test_uniform_numbers_are_uniform_and_never_zero():
     from scipy.stats import kstest
 

@@ -56,6 +56,7 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_going_on_from_any_epoch_gives_the_numbers_of_an_undisturbed_run(rule):
     undisturbed, checkpoints = model(rule), []
@@ -103,6 +104,7 @@ def test_no_epochs_leave_the_weights_alone():
     assert same(network, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_logging_alignment_changes_no_number(rule):
     plain, logged = model(rule), model(rule)
@@ -138,6 +140,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_names_layer_and_step():
         train(network)
 
 
+@pytest.mark.slow
 def test_an_unscaled_rule_that_overflows_is_caught():
     torch.manual_seed(0)
     deep = [layer for _ in range(40) for layer in (nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())]
@@ -360,6 +363,7 @@ def test_settings_out_of_range_are_refused(settings, words):
         ss.FineTune(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["usf", "frsf"])
 def test_logging_alignment_looks_at_every_so_many_steps(rule):
     history = train(model(rule), epochs=2, settings={"log_alignment": 2})

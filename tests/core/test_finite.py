@@ -48,6 +48,7 @@ def fitting(task, model):
     return {"task": ss.TASKS.build("hashing", bits=5, zeta=0.0), "gallery": ss.Gallery(database=codes, train=codes)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("name", "task"), PAIRS)
 def test_no_attack_scores_outputs_that_are_not_finite(name, task, value):
@@ -58,6 +59,7 @@ def test_no_attack_scores_outputs_that_are_not_finite(name, task, value):
         ss.attack(name, model, images, labels, [0.0, 0.04], **fitting(task, network), **QUICK.get(name, {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "task"), [pair for pair in PAIRS if pair[0] != "none"])
 def test_nor_outputs_for_the_images_that_it_made(name, task):
     network = small()
@@ -125,6 +127,7 @@ def flat_images(n=24):
 WHITE = [cls.name for cls in ss.ATTACKS if "white-box" in cls.tags and "classification" in cls.tasks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("carry", [False, True])
 @pytest.mark.parametrize("name", WHITE)
 def test_a_root_without_a_derivative_costs_an_attack_nothing(name, carry):

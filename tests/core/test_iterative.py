@@ -13,6 +13,7 @@ import signsym_core as ss
 EPSILONS = [0.0, 0.01, 0.05, 0.2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["feedback", "exact"])
 @pytest.mark.parametrize("parameters", [{}, {"steps": 6}, {"steps": 4, "relative_step": 0.5}])
 def test_bim_is_foolboxs_image_by_image(parameters, source):

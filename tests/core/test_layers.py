@@ -107,6 +107,7 @@ def test_normalisations_and_embeddings_hold_no_matrix():
     assert model(torch.zeros(2, 3, dtype=torch.int64)).shape == (2, 3, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

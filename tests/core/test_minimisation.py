@@ -116,6 +116,7 @@ def test_the_distance_decides_every_epsilon_of_one_run(case):
     assert torch.equal(carried.distances, outcome.distances)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("budget", [1, 2, 60, 137, 400])
 def test_no_image_is_asked_about_more_often_than_its_budget(case, budget):
@@ -130,6 +131,7 @@ def test_no_image_is_asked_about_more_often_than_its_budget(case, budget):
         assert outcome.distances.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_larger_budget_finds_nearer_images(case):
     model = small("bp")
@@ -139,6 +141,7 @@ def test_a_larger_budget_finds_nearer_images(case):
     assert found[1].median() < found[0].median()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_images_without_a_start_are_counted_and_cost_the_others_nothing(case):
     class Sure(nn.Module):
@@ -180,6 +183,7 @@ def test_a_linear_model_falls_near_its_smallest_perturbation(case):
     assert (found <= smallest * factor).all(), (found / smallest).max()
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_micro_batch():
     base, largest = small("bp"), []
 

@@ -41,6 +41,7 @@ def trained(rule, **parameters):
     return model.state_dict(), ss.feedback(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", SAME, ids=["bp", "fa", "usf", "frsf", "brsf", "brsf-forward"])
 def test_one_rule_in_all_layers_is_that_rule_bit_for_bit(rule):
     plain = {"name": rule} if isinstance(rule, str) else rule
@@ -64,6 +65,7 @@ def test_each_layer_has_the_b_of_its_rule():
     assert all(torch.equal(mixed[name], of_rule[name]) for name, of_rule in alone.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "expected"),
     [

@@ -49,6 +49,7 @@ def test_hooks_are_called_and_a_step_leaves_gradients_recorded():
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.slow
 def test_neither_a_fine_tune_nor_an_attack_imports_the_compiler():
     """A worker would pay more than two seconds for it."""
     code = """

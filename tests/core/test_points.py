@@ -58,6 +58,7 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [small, resnet])
 def test_points_that_send_down_what_arrives_are_bp_to_the_last_bit(make):
     plain, network = make(), ss.convert(make(), Unchanged())
@@ -182,6 +183,7 @@ def test_a_local_block_is_independent_of_every_later_weight():
         assert all(torch.equal(before[name], after[name]) for name in names) is same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dfa", "local"])
 def test_attacks_follow_the_labels_of_their_pass_whatever_the_pieces(name):
     network, (images, labels) = ss.convert(small(), name, seed=1), batch(8)

@@ -70,6 +70,7 @@ def test_of_a_true_gradient_every_number_is_one():
     assert not probe.unsteady.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.5, 3.0, -1.0])
 def test_rho_is_the_factor_by_which_a_backward_pass_lies(factor):
     linear = nn.Sequential(nn.Flatten(), nn.Linear(300, 2))

@@ -40,6 +40,7 @@ def loss_of(module, images, labels):
     return variable.grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [256, 3])
 @pytest.mark.parametrize("rule", ["bp", "usf", "fa", "brsf"])
 @pytest.mark.parametrize("gradient", ["feedback", "exact", "mixed", "transfer", "eot", "hybrid"])

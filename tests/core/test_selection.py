@@ -80,6 +80,7 @@ def test_the_first_of_the_best_epochs_is_kept():
 RULES = [("brsf", {}), ("brsf", {"redraw": "forward"}), ("wm", {})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "parameters"), RULES)
 def test_the_kept_model_is_that_of_a_training_of_so_many_epochs(rule, parameters, monkeypatch):
     scored(monkeypatch, [0.25, 0.75, 0.5, 0.75, 0.5])
@@ -118,6 +119,7 @@ def test_validation_changes_no_number_of_the_training(rule, parameters):
     assert same(watched, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "parameters"), RULES)
 def test_going_on_from_any_epoch_keeps_the_same_epoch_and_stops_at_the_same(rule, parameters, tmp_path, monkeypatch):
     scored(monkeypatch, [0.25, 0.75, 0.5, 0.625, 1.0])

@@ -41,6 +41,7 @@ def weights(model):
     return torch.cat([parameter.detach().flatten().cpu() for parameter in model.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["fa", "usf", "frsf", "brsf"])
 def test_what_is_made_ahead_is_the_feedback_of_every_layer_step_after_step(rule):
     ours, theirs = network(rule).train(), network(rule).train()

@@ -47,6 +47,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["none", "pgd", "apgd", "square", "hopskipjump"])
 def test_logits_are_taken_from_what_holds_them(name, form):
@@ -95,6 +96,7 @@ def test_what_holds_no_logits_is_named(call, form):
     assert "the model must give" in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", CLASSIFYING)
 def test_every_attack_runs_on_models_and_images_of_16_bits(name, dtype):

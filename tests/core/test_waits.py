@@ -50,6 +50,7 @@ def test_every_attack_that_makes_steps_is_counted():
     assert {name.split("-")[0] for name in STEPS} | {"fgsm", "none", "hopskipjump"} == attacks
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::signsym_core.evaluation.attack.WeakAttackWarning")
 @pytest.mark.parametrize("case", STEPS)
 def test_more_steps_are_no_more_waits(case):
@@ -115,6 +116,7 @@ def test_a_step_that_waits_is_seen(how):
     assert waits(Asking(steps=2, how="no")) == waits(Asking(steps=5, how="no"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more"),
     [

@@ -79,6 +79,7 @@ def test_a_result_that_came_before_its_outcomes_are_read_is_not_lost(tmp_path):
     assert {row["seeds"] for row in block(page(data), Figure).table.rows} == {2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["curves", "gap", "tables", "flags", "cell"])
 @pytest.mark.parametrize(
     "rest",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from stores import fill, keep_grid, page
 
 from orchestrator.commands.cli import main
@@ -12,6 +13,7 @@ from orchestrator.results.view import PAGES
 from orchestrator.store import Store, tables
 
 
+@pytest.mark.slow
 def test_every_command_says_the_same_of_a_compacted_store(tmp_path, capsys):
     folder = fill(tmp_path / "store")
     keep_grid(folder)

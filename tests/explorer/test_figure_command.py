@@ -13,6 +13,7 @@ def folder(tmp_path_factory):
     return fill(tmp_path_factory.mktemp("figures") / "store")
 
 
+@pytest.mark.slow
 def test_the_suffix_decides_what_is_written(folder, tmp_path, capsys):
     for view, name, start in (
         ("?p=curves&r=usf", "curves.pdf", b"%PDF"),

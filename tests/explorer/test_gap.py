@@ -37,6 +37,7 @@ def many(folder, backbones):
     return LiveStore(str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filters", ["&g=feedback", "&g=feedback&a=pgd", "&g=exact", "&r=usf", "&as=heat&g=feedback"])
 def test_the_answer_does_not_depend_on_the_gradient_that_is_shown(tmp_path, filters):
     data = LiveStore(str(fill(tmp_path / "store")))
@@ -155,6 +156,7 @@ def test_without_bp_the_first_rule_stands_for_it_and_without_half_lost_the_large
     assert "at ε = 0.2" in page(fill(tmp_path / "weak", made), "?p=gap").blocks[0].title
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "taken"),
     [
@@ -168,6 +170,7 @@ def test_an_epsilon_is_found_by_its_number(tmp_path, asked, taken):
     assert found.blocks[0].title == f"Is a rule more robust than BP at ε = {taken}?"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["0.31", "0.2", "1e999", "nan", "1/0", "x", "0", "-0.3", "1e-999"])
 def test_an_epsilon_that_is_not_there_is_named_with_the_one_that_is_taken(tmp_path, asked):
     made = {line: {0.0: 1.0, 0.1: 0.6, 0.3: 0.2} for line in SHARES}

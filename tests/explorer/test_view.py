@@ -57,6 +57,7 @@ def test_no_address_raises(text):
     parse_view(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("search", "words"),
     [("?p=nowhere", "nowhere"), ("?zzz=1", "zzz"), ("?r=none-such", "none-such"), ("?s=-1", "-1"), ("?part=0", "0")],

@@ -27,6 +27,7 @@ def plan(folder, ties, epochs=1):
     return compile_plan(load(written(folder, base(**changes))), set(), set())
 
 
+@pytest.mark.slow
 def test_a_sweep_ranks_by_the_features_of_its_model_and_ties_are_no_part_of_its_training(tmp_path):
     where = JobContext(storage=str(tmp_path / "store"), data_root=str(tmp_path), git="", versions="{}")
     jobs = plan(tmp_path, "features").jobs
@@ -64,6 +65,7 @@ class Killed(Exception):
     """The worker is killed here."""
 
 
+@pytest.mark.slow
 def test_a_killed_fine_tune_goes_on_to_the_same_best_epoch_and_the_same_end(tmp_path, monkeypatch):
     curve = [0.25, 0.75, 0.5, 0.625, 1.0, 1.0]
     monkeypatch.setattr("signsym_core.training.finetune.validation_score", lambda *_, epoch, **__: curve[epoch])

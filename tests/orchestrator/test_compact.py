@@ -131,6 +131,7 @@ def test_killed_between_any_two_changes_nothing_is_lost_or_doubled_and_the_next_
     assert number == 11
 
 
+@pytest.mark.slow
 def test_readers_at_every_change_see_each_cell_once(tmp_path, monkeypatch):
     store = fill(Store(str(tmp_path)))
     before, explorer, seen = rows(store), LiveStore(str(tmp_path)), 0

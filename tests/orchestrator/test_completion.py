@@ -39,6 +39,7 @@ def test_bash_completes_commands_options_shipped_grids_and_files(completed):
     assert completed("signsym", "sweep", "nothing-of-this-name") == set()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh")
 def test_zsh_accepts_its_script(tmp_path):
     path = tmp_path / "_signsym"

@@ -139,6 +139,7 @@ def test_a_long_job_weighs_more_than_many_short_ones():
     assert measured.ratios(jobs) == {("a", "b", "c"): 2.0}
 
 
+@pytest.mark.slow
 def test_a_large_store_is_surveyed_in_another_process_with_what_cannot_be_used(plan, tmp_path, monkeypatch):
     def rows(survey):
         return sorted((row for table in survey.attacked for row in table.to_pylist()), key=lambda row: row["job"])
@@ -168,6 +169,7 @@ def test_a_sweep_into_a_large_store_is_planned(tiny, tmp_path):
     assert prepared.skipped.keys() == {"results/foreign.parquet"}
 
 
+@pytest.mark.slow
 def test_what_happens_in_another_process_is_told_in_this_one():
     with apart(sorted, (3, 1)) as result:
         assert result() == [1, 3]
@@ -242,6 +244,7 @@ def test_the_h100_is_stated_within_a_factor_of_what_was_measured_on_it():
     assert all(1 / 1.5 < ratio < 1.5 for ratio in known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES.names)
 def test_products_are_those_that_torch_counts(name):
     backbone = BACKBONES.build(name)

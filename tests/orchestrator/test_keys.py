@@ -31,6 +31,7 @@ def shuffled(value):
     return [shuffled(inner) for inner in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(VALUES)
 def test_the_order_of_a_mapping_does_not_matter(value):

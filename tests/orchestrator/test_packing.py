@@ -53,6 +53,7 @@ def test_before_anything_is_measured_an_estimate_lets_several_begin_at_once():
     assert Packing({}, gpus=True, total=80 * GIB, most=8).share(other, 0) == pytest.approx(1 / 6, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "weights"), [("resnet18", 11_181_642), ("vgg16", 134_301_514)])
 def test_an_estimate_counts_weights_and_what_a_backward_pass_keeps(name, weights):
     """For a network built and run; the peak of ResNet-18 at 64 px was measured to be 0.4 to 1.2 GiB on an H100."""

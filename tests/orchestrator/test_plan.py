@@ -110,6 +110,7 @@ def test_weights_files_count_by_content(tmp_path):
         plan(tmp_path, weights=str(tmp_path / "none.pth"))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seeds=st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True),
@@ -156,6 +157,7 @@ def listed(**axes):
     return {name: f"[{', '.join(map(str, values))}]" for name, values in axes.items()}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(axes=GRIDS, data=st.data())
 def test_a_larger_grid_only_adds(tmp_path, axes, data):

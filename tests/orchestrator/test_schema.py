@@ -74,6 +74,7 @@ def test_the_schema_is_one_and_the_file_is_what_the_command_prints(capsys):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "grids").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_grid_is_valid_and_names_the_schema(path):
     validator().validate(plain(path))

@@ -276,6 +276,7 @@ def exchange(photos):
     other.write_bytes(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -382,6 +382,7 @@ def test_a_model_that_is_damaged_is_trained_again_where_an_attack_needs_it_and_o
     assert str(model.relative_to(folder)) in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["results", "outcomes", "models"])
 def test_the_next_sweep_computes_again_what_is_damaged_and_nothing_else(folder, whole, monkeypatch, capsys, kind):
     before = Store(str(folder)).results().drop(columns=["seconds", "finished_at"])
