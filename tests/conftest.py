@@ -17,8 +17,10 @@ from sweeps import TINY, finish, start
 #: Fixtures that start a browser, a server or a program: every test that has one is slow.
 STARTING = {"chromium", "bucket", "run"}
 
-#: The files that take minutes, most of them waiting, in the order in which they are begun: before everything else.
-LONGEST = ("test_sweep.py", "test_two_nodes.py", "test_slurm.py", "test_scheduling.py", "test_ssh.py")
+#: The files that take longest, in the order in which they are begun: before everything else.
+LONGEST = ("test_sweep.py", "test_two_nodes.py", "test_slurm.py", "test_ssh.py", "test_scheduling.py")
+LONGEST += ("test_foolbox.py", "test_defects.py", "test_browser.py", "test_storage_damage.py", "test_docs.py")
+LONGEST += ("test_static.py", "test_attacks.py", "test_audit.py", "test_commits.py", "test_audit_command.py")
 
 
 # Until all tests are collected nothing is garbage, and to look through it again and again takes seconds.
