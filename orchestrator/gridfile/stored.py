@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.store.reasons import FOLDER
 from orchestrator.store.store import Store
 
 if TYPE_CHECKING:
-    from orchestrator.gridfile.cells import Grid
+    pass
 
 #: Marks a --set value of a stored grid.
 SET_MARK = "# --set "
@@ -36,18 +35,6 @@ def grid_names(store: Store) -> list[str]:
     names, strangers = store.listing("grids", ".yaml")
     store.skipped |= strangers
     return [name.removesuffix(".yaml") for name in names]
-
-
-def stored_grid(store: Store, name: str) -> Grid:
-    """The grid that is stored under `name`.
-
-    Raises ValueError where it is damaged, or where this version of signsym, with the extensions that are set here,
-    cannot read it, and OSError where it is no file.
-    """
-    from orchestrator.gridfile.grid import grid_of
-
-    text, sets = stored_text(store, name)
-    return grid_of(text, Path(f"{name}.yaml"), sets)
 
 
 def stored_text(store: Store, name: str) -> tuple[str, tuple[str, ...]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.jobs.job import Job
 from orchestrator.plan import written
 from orchestrator.plan.full import FullPlan
 from orchestrator.plan.remembered import Content, Request, remembering
@@ -50,8 +51,13 @@ def planning_one(grid: GridText) -> Iterator[Callable[[], FullPlan]]:
 def plan_as_bytes(text: str, sets: Sequence[str], source: str) -> Content:
     """The full plan of a grid as bytes; one is not kept whose keys hold the digest of a weights file."""
     plan = _plan(GridText(text, source, tuple(sets)))
-    weights = [job.spec["weights"] for job in plan.jobs.values() if job.spec.get("weights")]
-    return Content(written.written(plan), kept=not any("file" in start for start in weights))
+    return Content(written.written(plan), kept=not names_weights_files(plan.jobs))
+
+
+def names_weights_files(jobs: Mapping[str, Job]) -> bool:
+    """Whether keys of a plan hold the digest of a weights file, which may be another one the next time."""
+    weights = [job.spec["weights"] for job in jobs.values() if job.spec.get("weights")]
+    return any("file" in start for start in weights)
 
 
 def _plan_or_error(grid: GridText) -> FullPlan | ValueError | OSError:

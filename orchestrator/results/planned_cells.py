@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+import functools
+import json
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import signsym_core as ss
 from orchestrator.jobs import keys
+from orchestrator.jobs.job import Job
 from orchestrator.jobs.setting import Setting, member_columns
+from orchestrator.plan.grids import GridText, names_weights_files
+from orchestrator.plan.remembered import Content, Request, remembering
 from orchestrator.results.line import LINE
-
-if TYPE_CHECKING:
-    from orchestrator.jobs.job import Job
-    from orchestrator.store.store import Store
 
 #: A grid of more cells is not compared with the store here, only by `signsym status`.
 LARGEST = 200_000
@@ -35,19 +38,81 @@ class PlannedCells:
     jobs: tuple[tuple[str, str], ...]
 
 
-def planned_jobs(store: Store, name: str) -> dict[str, Job]:
-    """The jobs of a stored grid against an empty store. Raises ValueError where it cannot be read here."""
-    from orchestrator.gridfile.stored import stored_grid
-    from orchestrator.plan.compile import compile_plan
+def planned_cells(grids: Mapping[str, GridText]) -> dict[str, Sequence[PlannedCells] | ValueError | OSError]:
+    """The cells that each grid plans, or why it cannot be read here; another process plans where this has no torch.
 
-    grid = stored_grid(store, name)
-    if len(grid) > LARGEST:
-        raise ValueError(f"it has {len(grid):,} cells, too many to be compared here; see `signsym status`")
-    return dict(compile_plan(grid, set(), set()).jobs)
+    A server stays without it: that is half of its memory, and it answers meanwhile.
+    """
+    if "torch" in sys.modules:
+        return dict(zip(grids, map(_cells_or_error, grids, grids.values()), strict=True))
+    requests = [Request(_as_bytes, (name, grid.text, list(grid.sets)), grid.source) for name, grid in grids.items()]
+    with remembering(requests) as results:
+        return {
+            name: _read(name, result) if isinstance(result, bytes) else result
+            for name, result in zip(grids, results(), strict=True)
+        }
 
 
-def planned_cells(name: str, jobs: Mapping[str, Job]) -> list[PlannedCells]:
-    """The cells that a grid's jobs compute."""
+def planned_jobs(grid: GridText) -> Mapping[str, Job]:
+    """The jobs of a grid against an empty store. Raises ValueError where it cannot be read here."""
+    from orchestrator.gridfile.grid import grid_of
+    from orchestrator.plan.compile import compile_full
+
+    read_grid = grid_of(grid.text, Path(grid.source), grid.sets)
+    if len(read_grid) > LARGEST:
+        raise ValueError(f"it has {len(read_grid):,} cells, too many to be compared here; see `signsym status`")
+    return compile_full(read_grid).jobs
+
+
+def _cells_or_error(name: str, grid: GridText) -> Sequence[PlannedCells] | ValueError | OSError:
+    try:
+        return _cells(name, planned_jobs(grid))
+    except (ValueError, OSError) as error:
+        return error
+
+
+def _as_bytes(name: str, text: str, sets: Sequence[str], source: str) -> Content:
+    """The planned cells of a grid as bytes: JSON, in which each line stands once, compressed."""
+    jobs = planned_jobs(GridText(text, source, tuple(sets)))
+    lines: dict[tuple[str, ...], int] = {}
+    rows = [
+        [cells.experiment, lines.setdefault(cells.line, len(lines)), cells.seed, cells.cells, cells.jobs]
+        for cells in _cells(name, jobs)
+    ]
+    data = zlib.compress(json.dumps({"lines": [*lines], "rows": rows}).encode(), 1)
+    return Content(data, kept=not names_weights_files(jobs))
+
+
+def _read(name: str, data: bytes) -> list[PlannedCells]:
+    """The planned cells that `_as_bytes` wrote."""
+    values = json.loads(zlib.decompress(data))
+    lines = [tuple(line) for line in values["lines"]]
+    return [
+        PlannedCells(
+            grid=name,
+            experiment=experiment,
+            line=lines[line],
+            seed=seed,
+            cells=tuple(map(tuple, cells)),
+            jobs=tuple(map(tuple, jobs)),
+        )
+        for experiment, line, seed, cells, jobs in values["rows"]
+    ]
+
+
+# Most jobs of a grid share their model, but for its seed, and their attack; to build their members takes milliseconds.
+@functools.lru_cache(maxsize=4096)
+def _model_columns(described: str) -> dict[str, str]:
+    model, score = json.loads(described)
+    return Setting.of(model, score).columns()
+
+
+@functools.lru_cache(maxsize=4096)
+def _attack_columns(described: str) -> dict[str, str]:
+    return member_columns("attack", ss.ATTACKS.rebuild(json.loads(described)))
+
+
+def _cells(name: str, jobs: Mapping[str, Job]) -> list[PlannedCells]:
     return [planned for job in jobs.values() if job.kind == "attack" for planned in _cells_of_job(name, job, jobs)]
 
 
@@ -55,8 +120,9 @@ def _cells_of_job(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Plan
     # The model that is attacked comes first; a transfer has its BP twin after it.
     parents = [jobs[key] for key in job.parents]
     parent = parents[0]
-    columns = Setting.of(parent.spec, job.spec.get("score")).columns()
-    columns |= member_columns("attack", ss.ATTACKS.rebuild(job.spec["attack"]))
+    model = {name: value for name, value in parent.spec.items() if name != "seed"}
+    columns = _model_columns(keys.canonical([model, job.spec.get("score")]))
+    columns = columns | _attack_columns(keys.canonical(job.spec["attack"]))
     cells: dict[str, list[tuple[str, float, str]]] = {}
     for cell, gradient, epsilon, label in keys.cells(job.spec):
         cells.setdefault(gradient, []).append((cell, epsilon, label))

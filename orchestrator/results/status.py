@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Literal
 
-from orchestrator.gridfile.stored import grid_names
+from orchestrator.gridfile.stored import grid_names, stored_text
+from orchestrator.plan.grids import GridText
 from orchestrator.results.planned_cells import PlannedCells, planned_cells, planned_jobs
 from orchestrator.results.rerun import one_cell
 from orchestrator.store import tables
-from orchestrator.store.apart import apart
 from orchestrator.store.claims import alive
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
@@ -120,17 +119,18 @@ class StatusReader:
 
         A grid that this version cannot read is reported and does not hide the others.
         """
-        names = [name for name in self._names() if name not in self._grids]
-        if "torch" in sys.modules or self.store.folder is None:
-            grids, skipped = _planned(self.store.uri, names)
-        elif names:
-            # A server without torch stays so: it has half the memory, and answers while another process imports it.
-            with apart(_planned, self.store.uri, names) as result:
-                grids, skipped = result()
-        else:
-            return
-        self._grids |= grids
-        self._skipped |= skipped
+        grids = {}
+        for name in self._names():
+            if name not in self._grids:
+                try:
+                    grids[name] = self._text(name)
+                except (ValueError, OSError) as error:
+                    self._skip(name, error)
+        for name, cells in planned_cells(grids).items() if grids else ():
+            if isinstance(cells, Exception):
+                self._skip(name, cells)
+            else:
+                self._grids[name] = cells
 
     def status(self) -> Status:
         """The status now, with the cells of the grids that were planned."""
@@ -150,20 +150,14 @@ class StatusReader:
 
     def rerun_grid(self, planned: PlannedCells, cell: str) -> str | None:
         """The grid that reruns one cell of a stored grid."""
-        return one_cell(planned_jobs(self.store, planned.grid), cell)
+        return one_cell(planned_jobs(self._text(planned.grid)), cell)
+
+    def _text(self, name: str) -> GridText:
+        text, sets = stored_text(self.store, name)
+        return GridText(text, f"{name}.yaml", sets)
+
+    def _skip(self, name: str, error: Exception) -> None:
+        self._skipped[f"grids/{name}.yaml"] = reason_of(error)
 
     def _names(self) -> list[str]:
         return [name for name in grid_names(self.store) if f"grids/{name}.yaml" not in self._skipped]
-
-
-def _planned(uri: str, names: Sequence[str]) -> tuple[dict[str, Sequence[PlannedCells]], dict[str, str]]:
-    """The planned cells of grids by their names, and why some cannot be read, by their path below the store."""
-    store = Store(uri)
-    grids: dict[str, Sequence[PlannedCells]] = {}
-    skipped: dict[str, str] = {}
-    for name in names:
-        try:
-            grids[name] = planned_cells(name, planned_jobs(store, name))
-        except (ValueError, OSError) as error:
-            skipped[f"grids/{name}.yaml"] = reason_of(error)
-    return grids, skipped

@@ -23,9 +23,11 @@ from orchestrator.jobs import keys
 from orchestrator.plan import code, grids, remembered, storespeeds
 from orchestrator.plan.compile import compile_full, compile_plan
 from orchestrator.plan.estimate import survey_store
+from orchestrator.plan.grids import GridText
 from orchestrator.plan.remembered import Content, Request
 from orchestrator.plan.written import read
 from orchestrator.plan.written import written as as_bytes
+from orchestrator.results.planned_cells import planned_cells
 from orchestrator.store import Store
 
 
@@ -181,6 +183,19 @@ def test_speeds_are_the_same_when_they_are_kept(computed, tmp_path, tiny, monkey
     for _ in range(2):
         assert storespeeds.speeds_of(survey.trained, survey.attacked[::-1]) == here
     assert len(computed) == 1
+
+
+def test_planned_cells_are_the_same_when_they_are_kept(computed, monkeypatch):
+    texts = {name: GridText(shipped_grids()[name].read_text(), name) for name in ("corrective", "quickstart-hashing")}
+    texts["broken"] = GridText("name: broken", "broken.yaml")
+    here = planned_cells(texts)
+    monkeypatch.delitem(sys.modules, "torch")
+    for _ in range(2):
+        kept_cells = planned_cells(texts)
+        assert str(kept_cells.pop("broken")) == str(here["broken"])
+        assert kept_cells == {name: here[name] for name in kept_cells}
+    # What is broken is read again.
+    assert len(computed) == 3 + 1
 
 
 def test_libraries_are_all_that_planning_imports():
