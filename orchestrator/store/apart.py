@@ -66,7 +66,9 @@ def _call(sender: Connection, function: Callable[..., R], *arguments: object) ->
     gc.disable()
     # Ctrl-C reaches both processes; the one that waits ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        sender.send(function(*arguments))
-    except Exception as error:
-        sender.send(error)
+    # Whoever waits for the result may have been killed.
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            sender.send(function(*arguments))
+        except Exception as error:
+            sender.send(error)
