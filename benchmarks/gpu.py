@@ -157,6 +157,9 @@ def attacks(size: int, count: int) -> None:
         ("pgd", {"steps": 5}, {"steps": 15}),
         ("apgd", {"steps": 20}, {"steps": 40}),
         ("square", {"queries": 100}, {"queries": 200}),
+        ("noise", {"draws": 40}, {"draws": 80}),
+        ("fab", {"steps": 2}, {"steps": 4}),
+        ("boundary", {"steps": 100}, {"steps": 200}),
     ):
 
         def run(parameters: dict[str, int], name: str = name) -> None:

@@ -53,6 +53,11 @@ class Rule(Member, ABC):
     bp_layers: tuple[str, ...] = ()
 
     @property
+    def rounds(self) -> bool:
+        """Whether `build` takes an `out` of fewer bits than W and a draw of fewer bits, and rounds once."""
+        return False
+
+    @property
     def redraws(self) -> Redraw:
         """When the magnitudes are drawn again."""
         return "never"
@@ -102,12 +107,6 @@ class Rule(Member, ABC):
         `signsym_core.rules.whole.add_gradient`.
         """
         return backward(model, objective, images, labels, micro_batch)
-
-    def build_rounded(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
-        """`build`, into an `out` of fewer bits than W: rounded once."""
-        exact = torch.empty_like(weight)
-        self.build(weight, draw, size, exact)
-        out.copy_(exact)
 
 
 #: Every learning rule, as the family lists them in its `__init__`: below its members, since a mixed rule names others.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from signsym_core.rules.base import LEVELS, ScaledRule, fill_levels
+from signsym_core.rules.signed import write_signed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,13 +31,9 @@ class FRSF(ScaledRule):
     def draw(self, out: Tensor, generator: torch.Generator) -> None:
         fill_levels(out, generator)
 
-    def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
-        assert draw is not None
-        torch.sign(weight, out=out).mul_(draw).mul_(size)
+    @property
+    def rounds(self) -> bool:
+        return type(self).build is FRSF.build
 
-    def build_rounded(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
-        if type(self).build is not FRSF.build:
-            super().build_rounded(weight, draw, size, out)
-        else:
-            assert draw is not None
-            torch.mul(torch.sign(weight).mul_(draw), size, out=out)
+    def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
+        write_signed(weight, draw, size, out)

@@ -159,8 +159,10 @@ class FeedbackState:
 
     def make(self, weight: Tensor, magnitudes: Tensor | None, out: Tensor) -> None:
         """Write B of `weight` as it is now into `out`. The host waits for nothing, and no shape depends on values."""
-        build = self.rule.build if out.dtype == weight.dtype else self.rule.build_rounded
-        build(weight, magnitudes, self.size(weight), out)
+        exact = out if out.dtype == weight.dtype or self.rule.rounds else torch.empty_like(weight)
+        self.rule.build(weight, magnitudes, self.size(weight), exact)
+        if exact is not out:
+            out.copy_(exact)
 
     def magnitudes(self, weight: Tensor) -> Tensor | None:
         """The numbers of draw `draws`, drawn where they are not at hand; None for a rule without."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from signsym_core.rules.convert import converted
 from signsym_core.rules.feedback import FeedbackLayer
 from signsym_core.rules.held import LearnedState
+from signsym_core.rules.signed import smallest
 
 
 class Together:
@@ -37,7 +38,8 @@ class Together:
             # Draws and measures what belongs to the conversion; a matrix that never changes again is made here.
             matrix.copy_(state.peek(layer.weight, training=False))
             drawn = None if state.rule.redraws != "never" else state.magnitudes(weight)
-            self._magnitudes.append(None if drawn is None else torch.empty_like(weight).copy_(drawn))
+            kept = None if drawn is None else torch.empty_like(weight).copy_(drawn)
+            self._magnitudes.append(smallest(kept) if kept is not None and state.rule.rounds else kept)
         device = self._matrices[0].device if self._matrices else None
         shared = {id(layer.state.shared): layer.state.shared for layer in self._redrawing()}
         self.generators = [draws.generator(device) for draws in shared.values() if draws is not None and device]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
 from torch import Tensor
 
 from signsym_core.rules.base import ScaledRule
+from signsym_core.rules.signed import write_signed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,12 +19,9 @@ class USF(ScaledRule):
     citation = "Liao, Leibo, Poggio 2016, How important is weight symmetry in backpropagation?, arXiv 1510.05067"
     tags = frozenset({"sign-symmetric", "follows-weights"})
 
-    def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
-        torch.sign(weight, out=out).mul_(size)
+    @property
+    def rounds(self) -> bool:
+        return type(self).build is USF.build
 
-    def build_rounded(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
-        if type(self).build is not USF.build:
-            super().build_rounded(weight, draw, size, out)
-        else:
-            # Rounded as it is written: a pass over all numbers less.
-            torch.mul(torch.sign(weight), size, out=out)
+    def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
+        write_signed(weight, None, size, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -89,11 +90,17 @@ class Health:
         self.masks = set(_broken(masks))
         self.refuse_broken("before the first step")
 
-    def norms(self) -> Tensor:
-        """The norm of each parameter's gradient as it is now, [parameters]."""
+    def norms(self, rounded: Mapping[nn.Parameter, Tensor] = MappingProxyType({})) -> Tensor:
+        """The norm of each parameter's gradient as it is now, [parameters].
+
+        `rounded` holds gradients in the type in which they were computed, half the bytes of the same numbers.
+        """
         none = self.parameters[0][1].new_zeros(())
-        gradients = [none if p.grad is None else p.grad for _, p in self.parameters]
-        return torch.stack(torch._foreach_norm(gradients))
+        wide = [none if p.grad is None else p.grad for _, p in self.parameters if p not in rounded]
+        narrow = [rounded[p] for _, p in self.parameters if p in rounded]
+        of_wide = iter(torch._foreach_norm(wide) if wide else ())
+        of_narrow = iter(torch._foreach_norm(narrow, dtype=torch.float32) if narrow else ())
+        return torch.stack([next(of_narrow if p in rounded else of_wide) for _, p in self.parameters])
 
     def watch(self, epoch: int, step: int, loss: Tensor, norms: Tensor) -> None:
         """Record a step's loss and `norms`, and check the recorded steps every `LOOK_EVERY` steps.

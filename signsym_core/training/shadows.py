@@ -44,13 +44,14 @@ class Shadows:
             for module, name, parameter in self._places:
                 module._parameters[name] = parameter
 
-    def bring_back(self) -> None:
-        """Set the gradients of the parameters to those of their copies, in float32."""
-        pairs = [(parameter, copy.grad) for parameter, copy in self._of.items() if copy.grad is not None]
-        gradients: list[Tensor] = [torch.empty_like(parameter) for parameter, _ in pairs]
-        if pairs:
-            torch._foreach_copy_(gradients, [gradient for _, gradient in pairs])
-        for (parameter, _), gradient in zip(pairs, gradients, strict=True):
+    def bring_back(self) -> dict[nn.Parameter, Tensor]:
+        """Set the gradients of the parameters to those of their copies, in float32; the latter as they were."""
+        rounded = {parameter: copy.grad for parameter, copy in self._of.items() if copy.grad is not None}
+        gradients: list[Tensor] = [torch.empty_like(parameter) for parameter in rounded]
+        if rounded:
+            torch._foreach_copy_(gradients, list(rounded.values()))
+        for parameter, gradient in zip(rounded, gradients, strict=True):
             parameter.grad = gradient
         for copy in self._of.values():
             copy.grad = None
+        return rounded

@@ -82,9 +82,7 @@ class Step:
             loss = penalised(self.model, self.objective(outputs, labels))
             wait_for_feedback()
             loss.backward()
-            if self._shadows:
-                self._shadows.bring_back()
-            norms = self.health.norms()
+            norms = self.health.norms(self._shadows.bring_back() if self._shadows else {})
             if self._between is not None:
                 self._between()
         self.optimizer.step()
