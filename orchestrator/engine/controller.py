@@ -10,7 +10,7 @@ the trials: half of what a short job costs.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import ray.tune.experiment
@@ -21,6 +21,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import Callback
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.utils.object_cache import _ObjectCache
 
 #: Finished trials after which they are forgotten.
 KEPT = 64
@@ -50,6 +51,33 @@ class _Actors(RayActorManager):
         super()._actor_task_failed(tracked_actor_task, exception)
 
 
+class _Idle(_ObjectCache):
+    """Tune's idle workers. Tune keeps as many as trials are waiting for, and one.
+
+    While jobs wait for others all are kept, until a trial requests resources that none of them has: a new one would
+    start with everything that a worker loads, and the device idle meanwhile.
+    """
+
+    def __init__(self, feed: Any) -> None:
+        super().__init__(may_keep_one=True)
+        self._feed = feed
+
+    def cache_object(self, key: Any, obj: Any) -> bool:
+        if not self._kept(key):
+            return super().cache_object(key, obj)
+        self._cached_objects[key].append(obj)
+        self._num_cached_objects += 1
+        return True
+
+    def flush_cached_objects(self, force_all: bool = False) -> Generator[Any]:
+        if force_all or not self._kept():
+            yield from super().flush_cached_objects(force_all)
+
+    def _kept(self, *more: Any) -> bool:
+        requested = [key for key, count in self._max_num_objects.items() if count]
+        return self._feed.keeps_workers and all(key in more or self._cached_objects.get(key) for key in requested)
+
+
 class Controller(TuneController):
     """The controller that `tune.Tuner` creates once this module is imported.
 
@@ -61,6 +89,7 @@ class Controller(TuneController):
         kept = [callback for callback in callbacks if not isinstance(callback, TrialProgressCallback)]
         super().__init__(callbacks=kept, **settings)
         self._actor_manager = _Actors(resource_manager=self._actor_manager._resource_manager)
+        self._actor_cache = _Idle(self._search_alg.searcher)  # type: ignore[attr-defined]
         #: Trials whose worker has not received their job yet, since it is running no trial at all.
         self._handed_over: set[Any] = set()
         # The class of the trials is registered by now, and stays the same until the end of the run.
@@ -87,6 +116,14 @@ class Controller(TuneController):
         if force:
             self._forget_finished()
             super().checkpoint(force=force, wait=wait)
+
+    def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
+        searcher: Any = self._search_alg.searcher  # type: ignore[attr-defined]
+        # A trial without a job is there to start a worker, unless there are idle ones in its place.
+        if trial.config["key"] is None and not searcher.job_ended:
+            return False
+        reused: bool = super()._maybe_reuse_cached_actor(trial)
+        return reused
 
     def _schedule_trial_reset(self, trial: Any, new_config: dict[str, Any], new_experiment_tag: str) -> None:
         """Note that the trial continues on the worker of a finished one."""

@@ -52,6 +52,13 @@ class Feed(Searcher):
         #: The job of each live trial, and the resources that it requests.
         self.job_of: dict[str, str] = {}
         self.bundle_of: dict[str, Bundle] = {}
+        #: Live trials without a job, whose workers start for jobs that wait for others, and what all of them requested.
+        self.warming: set[str] = set()
+        self.warmed: list[Bundle] = []
+        #: Whether a job has ended, so that its worker is there for the next.
+        self.job_ended = False
+        #: Live trials that have not begun.
+        self.starting: set[str] = set()
         #: The report of a trial that ended without one of its own, by the trial's id.
         self.deaths: dict[str, dict[str, Any]] = {}
         #: How many processes this machine's kernel had killed for lack of memory when a trial began.
@@ -80,18 +87,45 @@ class Feed(Searcher):
         if self.room.full(self.bundle_of.values()):
             return None
         job = self._next()
-        if job is None:
-            return Searcher.FINISHED if self.frontier.exhausted else None
-        bundle = self.room.bundle(job)
-        self.job_of[trial_id] = job.key
+        if job is not None:
+            self.job_of[trial_id] = job.key
+            config = {"key": job.key, "title": job.title, "spec": dict(job.spec), "results": job.results}
+            return config | {"halvings": self.frontier.halvings(job.key)} | self._resources(trial_id, job)
+        if self.frontier.exhausted:
+            return Searcher.FINISHED
+        return self._warm_up(trial_id) if self._may_warm_up() else None
+
+    def _may_warm_up(self) -> bool:
+        """Whether another worker may start: beside jobs that have begun, which would take it, and before one ended."""
+        if not self.keeps_workers or self.job_ended or self.starting - self.warming:
+            return False
+        running = [self.bundle_of[trial] for trial in self.job_of]
+        return len(self.warmed) < self.frontier.counts["waiting"] and not self.room.full([*running, *self.warmed])
+
+    def _warm_up(self, trial_id: str) -> dict[str, Any]:
+        resources = self._resources(trial_id, self.frontier.first_waiting())
+        self.warming.add(trial_id)
+        self.warmed.append(self.bundle_of[trial_id])
+        return {"key": None} | resources
+
+    @property
+    def keeps_workers(self) -> bool:
+        """Whether workers without a job stay, and start, for jobs that will begin: on this machine alone."""
+        to_come = self.frontier.counts["waiting"] + self.frontier.counts["ready"] + len(self.starting)
+        return not self.room.autoscaled and to_come > 0
+
+    def _resources(self, trial_id: str, job: Job) -> dict[str, Any]:
+        bundle, need = self.room.bundle(job), job.resources
+        self.starting.add(trial_id)
         self.bundle_of[trial_id] = tuple(bundle.items())
-        need = job.resources
-        config: dict[str, Any] = {"key": job.key, "title": job.title, "spec": dict(job.spec), "results": job.results}
-        config |= {"halvings": self.frontier.halvings(job.key), "gpu": bundle.get("GPU", 0.0), "cpu": need.cpu}
-        return config | {"accelerator_type": need.accelerator_type, "minutes": need.minutes}
+        resources = {"gpu": bundle.get("GPU", 0.0), "cpu": need.cpu, "accelerator_type": need.accelerator_type}
+        return resources | {"minutes": need.minutes}
 
     def on_trial_start(self, trial_id: str, gpu: float) -> None:
         """The trial began on `gpu` GPUs, a share below 1 or a whole number."""
+        self.starting.discard(trial_id)
+        if trial_id in self.warming:
+            return
         self.kills[trial_id] = deaths.kernel_kills()
         for watcher in self.watchers:
             watcher.started(self.job_of[trial_id], gpu)
@@ -108,8 +142,16 @@ class Feed(Searcher):
         self.deaths[trial_id] = deaths.account(error, hosts, host, killed)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        key = self.job_of.pop(trial_id)
         self.bundle_of.pop(trial_id)
+        self.starting.discard(trial_id)
+        if trial_id in self.warming:
+            # Where it failed, the job that needs such a worker will say why.
+            self.warming.remove(trial_id)
+            self._reports.pop(trial_id, None)
+            self.deaths.pop(trial_id, None)
+            return
+        self.job_ended = True
+        key = self.job_of.pop(trial_id)
         report = self._reports.pop(trial_id, None) or result or {}
         for words in report.get("said", ()):
             for watcher in self.watchers:

@@ -194,6 +194,10 @@ class Frontier:
         """The jobs that are running or ready."""
         return (job for key, job in self.jobs.items() if self.state[key] in ("running", "ready"))
 
+    def first_waiting(self) -> Job:
+        """A job that waits for another, the first of the plan."""
+        return next(job for key, job in self.jobs.items() if self.state[key] == "waiting")
+
     def _leave(self, key: str) -> None:
         """Update `left` and `claimed` for a job that has ended, perhaps without running in this sweep."""
         if self.state[key] in ("waiting", "ready", "elsewhere"):

@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import faulthandler
 import gc
+import importlib
 import os
 import re
 import socket
@@ -96,6 +97,9 @@ class Trial(tune.Trainable):
             if on_gpu:
                 # The first call on a GPU creates CUDA's context, which may run out of memory.
                 self._bound_memory()
+            if self.job["key"] is None:
+                _warm_up(on_gpu)
+                return report
             context = dataclasses.replace(self.context, halvings=self.job["halvings"], gpu_share=self.job["gpu"])
             # A driver that was suspended may have started a job that another sweep has finished meanwhile.
             if not merged.finished(Store(context.storage), [self.job["results"]]):
@@ -154,6 +158,17 @@ class Trial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: a restarted trial reads the store."""
+
+
+def _warm_up(on_gpu: bool) -> None:
+    """Load what every job needs, so that the first job of this worker finds it."""
+    importlib.import_module("orchestrator.work.execute")
+    if on_gpu:
+        import torch
+
+        images, weights = torch.zeros(1, 3, 8, 8, device="cuda"), torch.zeros(4, 3, 3, 3, device="cuda")
+        torch.nn.functional.conv2d(images, weights)
+        torch.cuda.synchronize()
 
 
 @contextlib.contextmanager

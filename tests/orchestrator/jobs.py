@@ -1,7 +1,8 @@
 """Runs jobs without science on a Ray of their own: `python jobs.py STORE JOBS GPUS CPUS [DEATHS]`.
 
 JOBS is JSON: {key: {"gpu": ..., "cpu": ..., "parent": ..., "seconds": ..., "fails": ..., "group": ..., "meets": ...}};
-a job that "meets" another ends when that one has been there too. Each trial writes what it saw of its environment to
+a job that "meets" another ends when that one has been there too, and one that meets "warm" when a worker without a job
+is ready. Each trial writes what it saw of its environment to
 STORE/seen/<key>-<attempt>.json.
 """
 
@@ -37,6 +38,9 @@ def execute(key, spec, context):
     store = Store(context.storage)
     tries = len([name for name in store.names("seen", ".json") if name.startswith(f"{key}-")])
     seen = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "share": context.gpu_share, "pid": os.getpid()}
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    booted = time.time() - float(Path("/proc/uptime").read_text().split()[0])
+    seen["born"] = booted + ticks / os.sysconf("SC_CLK_TCK")
     seen |= {"halvings": context.halvings, "began": began}
     fails = spec.get("fails", {}).get(str(tries))
     if fails == "kill":
@@ -63,6 +67,16 @@ def execute(key, spec, context):
         raise ValueError("as the test wanted")
     store.write(f"results/{key}.parquet", b"")
     return spec.get("told")
+
+
+class Warmed(Feed):
+    """Says when a trial without a job has ended."""
+
+    def on_trial_complete(self, trial_id, result=None, error=False):
+        warming = trial_id in self.warming
+        super().on_trial_complete(trial_id, result, error)
+        if warming:
+            self.store.write("met/warm", b"")
 
 
 class Remembered:
@@ -103,7 +117,7 @@ def main(folder, jobs, gpus, cpus, deaths="6"):
     view = ProgressDisplay(table, seconds, Console(file=open(os.devnull, "w")))  # noqa: SIM115
     with Claims(store, view.trials) as claims, Events(store, claims.id, table) as events:
         record = lambda failure: blamed.__setitem__(failure["job"], failure["error"])  # noqa: E731
-        feed = Feed(frontier, Packing({}, gpus=float(gpus) > 0), claims, store, (view, events), record)
+        feed = Warmed(frontier, Packing({}, gpus=float(gpus) > 0), claims, store, (view, events), record)
         context = JobContext(storage=folder, data_root="", git="", versions="", sign=claims.path)
         schedule.run(feed, context, execute)
     connection.disconnect()

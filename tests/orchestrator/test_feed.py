@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
 from ray.tune.search import Searcher
 
 from orchestrator.engine import cluster, connection, schedule
-from orchestrator.engine.controller import EndedError
+from orchestrator.engine.controller import EndedError, _Idle
 from orchestrator.engine.dispatch import Feed
 from orchestrator.engine.frontier import Frontier, Retries
 from orchestrator.jobs.job import Job, Resources
@@ -70,13 +71,85 @@ def test_a_trial_gets_its_job_and_its_share(feed):
     assert kind.bundles == [{"CPU": 2.0, "GPU": 0.5, "accelerator_type:H200": 0.001}]
 
 
-def test_children_wait_and_the_end_is_said(feed):
+@pytest.mark.parametrize("warm_up", [{"done": True}, {"done": True, "error": "CUDA error"}, None])
+def test_children_wait_while_a_worker_starts_and_the_end_is_said(feed, warm_up):
+    feed.suggest("t1")
+    feed.on_trial_start("t1", 0.5)
+    # The machine has room for two: one runs the parent, the other starts for the child.
+    warming = feed.suggest("t2")
+    assert warming["key"] is None
+    assert (warming["gpu"], warming["cpu"], warming["minutes"]) == (0.5, 2, 1440)
+    assert feed.suggest("t3") is None
+    feed.on_trial_start("t2", 0.5)
+    feed.on_trial_complete("t2", warm_up, error=warm_up is None)
+    assert feed.suggest("t3") is None
+    assert [told[:2] for told in feed.log.told] == [("started", "parent")]
+    feed.on_trial_complete("t1", {"done": True})
+    assert feed.suggest("t3")["key"] == "child"
+    assert feed.keeps_workers
+    feed.on_trial_start("t3", 0.5)
+    assert not feed.keeps_workers
+    feed.on_trial_complete("t3", {"done": True})
+    assert feed.suggest("t4") == Searcher.FINISHED
+    assert feed.blamed == []
+
+
+def test_workers_that_have_started_fill_the_room_until_a_job_ends(made):
+    feed = made(job("parent", cpu=1, gpu=0.25), *(job(f"c{at}", "parent", cpu=1, gpu=0.25) for at in range(9)))
+    feed.suggest("t0")
+    feed.on_trial_start("t0", 0.25)
+    for trial in ("t1", "t2", "t3"):
+        assert feed.suggest(trial)["key"] is None
+        feed.on_trial_start(trial, 0.25)
+        feed.on_trial_complete(trial, {"done": True})
+    # Four fit: one runs the parent, three are idle.
+    assert feed.suggest("t4") is None
+    feed.on_trial_complete("t0", {"done": True})
+    assert [feed.suggest(f"t{at}")["key"] for at in range(5, 9)] == ["c0", "c1", "c2", "c3"]
+    assert feed.suggest("t9") is None
+
+
+def test_no_worker_starts_once_there_are_idle_ones(made):
+    feed = made(job("parent"), job("child", "parent"), retries=Retries(attempts=2, backoff=1e6))
+    feed.suggest("t1")
+    feed.on_trial_start("t1", 0.5)
+    feed.on_trial_complete("t1", {"done": True, "error": "ValueError: no", "cause": "error", "traceback": ""})
+    # It waits for its second attempt, beside its worker.
+    assert feed.frontier.counts["waiting"] == 2
+    assert feed.suggest("t2") is None
+
+
+def test_on_a_cluster_no_worker_waits_for_a_job(feed, monkeypatch):
+    monkeypatch.setattr(cluster, "request", lambda bundles: None)
+    feed.room.autoscaled = True
     feed.suggest("t1")
     assert feed.suggest("t2") is None
-    feed.on_trial_complete("t1", {"done": True})
-    assert feed.suggest("t2")["key"] == "child"
-    feed.on_trial_complete("t2", {"done": True})
-    assert feed.suggest("t3") == Searcher.FINISHED
+
+
+def idle(keeps):
+    return _Idle(SimpleNamespace(keeps_workers=keeps))
+
+
+def test_idle_workers_stay_for_jobs_that_wait_until_a_trial_needs_others():
+    workers = idle(True)
+    assert all(workers.cache_object("small", name) for name in "abc")
+    assert list(workers.flush_cached_objects()) == []
+    workers.increase_max("small")
+    assert list(workers.flush_cached_objects()) == []
+    assert workers.cache_object("small", "d")
+    assert workers.pop_cached_object("small") == "a"
+    workers.decrease_max("small")
+    workers.increase_max("large")
+    assert not workers.cache_object("small", "e")
+    assert sorted(workers.flush_cached_objects()) == ["b", "c", "d"]
+    assert workers.cache_object("large", "f")
+    assert list(workers.flush_cached_objects(force_all=True)) == ["f"]
+
+
+def test_without_waiting_jobs_idle_workers_are_kept_as_tune_keeps_them():
+    workers = idle(False)
+    assert workers.cache_object("small", "a")
+    assert not workers.cache_object("small", "b")
 
 
 @pytest.mark.parametrize("outcome", [{}, {"error": "ValueError: no", "cause": "error", "traceback": ""}])

@@ -62,6 +62,22 @@ def test_no_two_trials_overlap_on_a_share_of_a_gpu(tmp_path):
             assert sum(together) <= 1 + 1e-9
 
 
+def test_a_worker_starts_while_its_job_waits_for_another_and_stays_for_it(tmp_path):
+    both = {"a": {"parent": "first", "meets": "b"}, "b": {"parent": "first", "meets": "a"}}
+    ran = run(tmp_path, {"first": {"meets": "warm"}} | both, cpus=2)
+    assert set(ran.states.values()) == {"done"}
+    first, *others = (ran.seen[f"{key}-0"] for key in ("first", "a", "b"))
+    assert len({worker["pid"] for worker in others}) == 2
+    assert first["pid"] in {worker["pid"] for worker in others}
+    assert all(worker["born"] < first["ended"] for worker in others)
+
+
+def test_a_sweep_ends_whose_workers_all_started_before_their_jobs(tmp_path):
+    parents = {"p": {"meets": "q"}, "q": {"meets": "warm", "seconds": 1}}
+    jobs = parents | {f"{parent}{at}": {"parent": parent} for parent in parents for at in range(3)}
+    assert set(run(tmp_path, jobs, cpus=4).states.values()) == {"done"}
+
+
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory):
     """Jobs that fail in every way, and jobs of another group, a0 to a3, whose share of the one GPU is automatic."""
