@@ -13,6 +13,7 @@ import functools
 from collections.abc import Generator, Sequence
 from typing import Any
 
+import ray
 import ray.tune.experiment
 import ray.tune.registry
 import ray.tune.tune
@@ -147,7 +148,18 @@ class Controller(TuneController):
     def _process_trial_failure(self, trial: Any, exception: Any) -> None:
         searcher: Any = self._search_alg.searcher  # type: ignore[attr-defined]
         searcher.on_trial_death(trial.trial_id, exception)
+        faulted = searcher.faulted(trial.trial_id)
         super()._process_trial_failure(trial, exception)
+        if faulted:
+            self._end_neighbours(trial)
+
+    def _end_neighbours(self, trial: Any) -> None:
+        """End all other workers: CUDA's service has lost their contexts with that of `trial`, and they may hang."""
+        live = self._actor_manager._live_actors_to_ray_actors_resources
+        for other, worker in self._trial_to_actor.items():
+            if other is not trial and worker in live:
+                ray.kill(live[worker][0])
+        self._cleanup_cached_actors(force_all=True)
 
 
 def _set_actor(trial: Any, actor: Any) -> None:

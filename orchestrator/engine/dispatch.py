@@ -27,6 +27,14 @@ LOOK_AT_CLAIMS = 2.0
 AHEAD, MOST_AHEAD = 2.0, 32
 
 
+#: Why a trial ends whose neighbour faulted: it says nothing about its job.
+BESIDE = "ended because a job beside it faulted the GPU that they share by CUDA's Multi-Process Service"
+
+
+def _is_fault(report: dict[str, Any]) -> bool:
+    return report.get("cause") == "error" and "CUDA error" in report["error"]
+
+
 class Feed(Searcher):
     """Ray Tune's search algorithm: gives Tune the frontier's next job, and tells the frontier how it ended."""
 
@@ -40,6 +48,7 @@ class Feed(Searcher):
         on_failure: Callable[[dict[str, Any]], None],
         autoscaled: bool = False,
         stopped: Callable[[], bool] = lambda: False,
+        shares_gpus: bool = False,
     ) -> None:
         super().__init__()
         #: Whether the user has stopped the sweep. Called before and after each job: an exception that a signal raises
@@ -59,6 +68,8 @@ class Feed(Searcher):
         self.job_ended = False
         #: Live trials that have not begun.
         self.starting: set[str] = set()
+        #: Whether trials share GPUs by CUDA's Multi-Process Service, and those beside one that faulted its GPU.
+        self.shares_gpus, self.bystanders = shares_gpus, set[str]()
         #: The report of a trial that ended without one of its own, by the trial's id.
         self.deaths: dict[str, dict[str, Any]] = {}
         #: How many processes this machine's kernel had killed for lack of memory when a trial began.
@@ -141,12 +152,20 @@ class Feed(Searcher):
         killed = deaths.kernel_kills() > self.kills.get(trial_id, math.inf)
         self.deaths[trial_id] = deaths.account(error, hosts, host, killed)
 
+    def faulted(self, trial_id: str) -> bool:
+        """Whether the trial has faulted a GPU that others share, whose kernels may then never end."""
+        if not self.shares_gpus or trial_id in self.bystanders or not _is_fault(self._reports.get(trial_id, {})):
+            return False
+        self.bystanders |= self.bundle_of.keys() - {trial_id}
+        return True
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self.bundle_of.pop(trial_id)
         self.starting.discard(trial_id)
         if trial_id in self.warming:
             # Where it failed, the job that needs such a worker will say why.
             self.warming.remove(trial_id)
+            self.bystanders.discard(trial_id)
             self._reports.pop(trial_id, None)
             self.deaths.pop(trial_id, None)
             return
@@ -157,6 +176,10 @@ class Feed(Searcher):
             for watcher in self.watchers:
                 watcher.said(key, words)
         death = self.deaths.pop(trial_id, None)
+        if trial_id in self.bystanders:
+            self.bystanders.remove(trial_id)
+            if error and ("error" not in report or _is_fault(report)):
+                report = {"cause": "node", "error": BESIDE, "traceback": str((death or report).get("traceback", ""))}
         self.kills.pop(trial_id, None)
         if "gpu_peak" in report:
             self.packing.observe(self.frontier.jobs[key].group, report["gpu_peak"], report["gpu_total"])

@@ -57,15 +57,26 @@ def run_jobs(
                 store.write_table("failures", failure["job"], [failure], tables.FAILURES)
 
             def run_once() -> None:
+                shares_gpus = connection.shares_gpus()
                 packing = Packing(
                     prepared.memory,
                     gpus=any(node.get("GPU") for node in cluster.nodes()),
                     total=connection.gpu_memory(),
-                    most=MOST_AT_ONCE if connection.shares_gpus() else MOST_IN_TURNS,
+                    most=MOST_AT_ONCE if shares_gpus else MOST_IN_TURNS,
                 )
                 autoscaled = settings.address is not None
                 watchers = (display, events)
-                feed = Feed(frontier, packing, claims, store, watchers, record, autoscaled, lambda: stop.requested)
+                feed = Feed(
+                    frontier,
+                    packing,
+                    claims,
+                    store,
+                    watchers,
+                    record,
+                    autoscaled,
+                    stopped=lambda: stop.requested,
+                    shares_gpus=shares_gpus,
+                )
                 with display:
                     schedule.run(feed, context, _execute, trackers, settings.trackers if trackers else None)
 

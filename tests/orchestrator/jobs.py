@@ -51,6 +51,7 @@ def execute(key, spec, context):
     if fails == "unpicklable":
         return {"result": lambda: None, "lock": threading.Lock()}
     if fails == "hang":
+        store.write(f"met/{key}", b"")
         store.write_json(f"seen/{key}-{tries}.json", seen | {"ended": time.time()})
         time.sleep(600)
     time.sleep(spec["seconds"])
@@ -63,6 +64,8 @@ def execute(key, spec, context):
         import torch
 
         raise torch.OutOfMemoryError("CUDA out of memory")
+    if fails == "fault":
+        raise RuntimeError("CUDA error: device-side assert triggered")
     if fails == "error":
         raise ValueError("as the test wanted")
     store.write(f"results/{key}.parquet", b"")
@@ -118,6 +121,7 @@ def main(folder, jobs, gpus, cpus, deaths="6"):
     with Claims(store, view.trials) as claims, Events(store, claims.id, table) as events:
         record = lambda failure: blamed.__setitem__(failure["job"], failure["error"])  # noqa: E731
         feed = Warmed(frontier, Packing({}, gpus=float(gpus) > 0), claims, store, (view, events), record)
+        feed.shares_gpus = "fault" in jobs
         context = JobContext(storage=folder, data_root="", git="", versions="", sign=claims.path)
         schedule.run(feed, context, execute)
     connection.disconnect()

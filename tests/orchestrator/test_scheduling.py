@@ -78,6 +78,15 @@ def test_a_sweep_ends_whose_workers_all_started_before_their_jobs(tmp_path):
     assert set(run(tmp_path, jobs, cpus=4).states.values()) == {"done"}
 
 
+def test_jobs_that_hang_beside_a_fault_of_the_shared_gpu_run_again_without_blame(tmp_path):
+    # More faults than deaths are allowed: each ends all workers.
+    faulty = {"meets": "beside", "fails": dict.fromkeys("012", "fault")}
+    ran = run(tmp_path, {"beside": {"fails": {"0": "hang"}}, "x": faulty, "y": faulty}, cpus=3, deaths=1)
+    assert ran.states == {"beside": "done", "x": "failed", "y": "failed"}
+    assert all("CUDA error: device-side assert" in error for error in ran.blamed.values())
+    assert "beside-1" in ran.seen
+
+
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory):
     """Jobs that fail in every way, and jobs of another group, a0 to a3, whose share of the one GPU is automatic."""
