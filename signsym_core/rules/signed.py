@@ -13,9 +13,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-#: Numbers of W that one instance of the kernel handles.
-BLOCK = 2048
-
 
 class NoKernelWarning(UserWarning):
     """The kernel cannot be used, so that B is built operation by operation, with the same numbers."""

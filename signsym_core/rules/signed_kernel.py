@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from signsym_core.rules.signed import BLOCK
+#: Numbers of W that one instance of the kernel handles.
+BLOCK = 2048
 
 
 @triton.jit(do_not_specialize=["row"])  # type: ignore[untyped-decorator]
