@@ -165,9 +165,12 @@ def _warm_up(on_gpu: bool) -> None:
     importlib.import_module("orchestrator.work.execute")
     if on_gpu:
         import torch
+        import torchvision  # noqa: F401
 
-        images, weights = torch.zeros(1, 3, 8, 8, device="cuda"), torch.zeros(4, 3, 3, 3, device="cuda")
-        torch.nn.functional.conv2d(images, weights)
+        # Its libraries load their kernels at the first use of each kind.
+        images, weights = (torch.zeros(4, 3, 8, 8, device="cuda", requires_grad=True) for _ in range(2))
+        outputs = torch.nn.functional.conv2d(images, weights)
+        (outputs.flatten(1) @ outputs.flatten(1).t()).sum().backward()
         torch.cuda.synchronize()
 
 

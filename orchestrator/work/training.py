@@ -22,6 +22,9 @@ from signsym_core.registry import rebuild
 from signsym_core.training.checkpoint import Checkpoint
 from signsym_core.training.selection import kept_epoch
 
+#: A checkpoint that took longer than so many seconds is followed by another only after as many times its own seconds.
+QUICK, PAUSE = 1.0, 10.0
+
 
 def train(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float]:
     """Train the model of `spec`, or go on from its last epoch, and save it under `key`."""
@@ -38,9 +41,17 @@ def train(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, floa
         alignment = state.get("alignment", [])
         resume = Checkpoint(epoch=state["epoch"], tensors=tensors, history=state["history"])
 
+    saved, took = time.monotonic(), 0.0
+
     def save(checkpoint: Checkpoint) -> None:
+        nonlocal saved, took
+        began = time.monotonic()
+        if took > QUICK and began - saved < PAUSE * took:
+            return
         state = {"epoch": checkpoint.epoch, "history": checkpoint.history, "alignment": alignment}
         store.save_progress(key, checkpoint.tensors, state)
+        saved = time.monotonic()
+        took = saved - began
 
     settings = rebuild(ss.FineTune, "finetune", spec["finetune"])
     task = task_of(spec)
