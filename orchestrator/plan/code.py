@@ -13,7 +13,19 @@ import orchestrator
 import signsym_core
 
 #: The libraries that the modules which plan may import.
-LIBRARIES = ("eagerpy", "foolbox", "numpy", "PIL", "pyarrow", "safetensors", "scipy", "torch", "torchvision", "yaml")
+LIBRARIES = (
+    "eagerpy",
+    "foolbox",
+    "numpy",
+    "PIL",
+    "pyarrow",
+    "safetensors",
+    "scipy",
+    "torch",
+    "torchvision",
+    "triton",
+    "yaml",
+)
 
 #: The packages that hold this code.
 PACKAGES = (orchestrator, signsym_core)

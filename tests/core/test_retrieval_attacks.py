@@ -11,6 +11,7 @@ import signsym_core as ss
 from signsym_core.attacks.hag import hag_loss, schedule, slopes
 from signsym_core.attacks.sdha import sdha_distance
 from signsym_core.datasets import inputs
+from signsym_core.evaluation.attack import WeakAttackWarning
 from signsym_core.retrieval.codes import Codes, signs
 from signsym_core.retrieval.ranking import average_precision
 
@@ -78,7 +79,7 @@ def test_the_published_recipe_of_hag_depends_on_the_size_of_the_gradient_and_our
 
 
 def test_the_published_recipe_of_sdha_stands_still_beyond_its_reach(trained):
-    with pytest.warns(ss.evaluate.WeakAttackWarning):
+    with pytest.warns(WeakAttackWarning):
         outcome = attacked("sdha-saat", trained, [0.2, 0.5])
     assert outcome.accuracy[0] == outcome.accuracy[1]
     assert float(outcome.linf.max()) < 0.06

@@ -257,7 +257,7 @@ def test_the_audit_and_the_flags_page_find_the_same(stores, capsys):
 
 def words(folder, rule, *more, seed=0):
     store = Store(str(folder / "full"))
-    job = next(k for k, r in store.records().items() if _is(r["spec"], rule, seed))
+    job = next(k for k, r in store.models()[0].items() if _is(r["spec"], rule, seed))
     weights = folder / "full/models" / job / "model.safetensors"
     backbone, dataset = "{name: smallcnn, width: 4}", json.dumps(DATASET)
     return ["attack", "--weights", str(weights), "--backbone", backbone, "--dataset", dataset, "--rule", rule, *more]

@@ -338,23 +338,24 @@ def disturbed(undisturbed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("disturbed")
     storage, gate = folder / "store", Gate(folder / "gate")
     words = (undisturbed.grid, "--storage", storage)
-    interrupted, shown = {}, ""
+    interrupted, shown, earlier = {}, "", []
     gate.close()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         process = sweep(*words, env=gate.environment)
-        gate.until_waiting(SLOTS)
+        # Those of a sweep that was interrupted may end a moment after it.
+        earlier += gate.until_waiting(SLOTS, beside=earlier)
         shown = shown or finish(start("-m", "orchestrator.commands.cli", "status", storage, env=gate.environment))[1]
         os.kill(process.pid, number)
         status, output = finish(process)
         interrupted[number] = _interrupted(storage, status, output)
     process = sweep(*words, env=gate.environment | {"SIGNSYM_TEST": str(folder)})
-    workers = gate.until_waiting(SLOTS)
+    workers = gate.until_waiting(SLOTS, beside=earlier)
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
-    workers += gate.until_waiting(SLOTS, beside=workers)
+    workers += gate.until_waiting(SLOTS, beside=earlier + workers)
     (raylet,) = [pid for pid in _below(process.pid) if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"]
     os.kill(raylet, signal.SIGKILL)
-    gate.until_waiting(SLOTS, beside=workers)
+    gate.until_waiting(SLOTS, beside=earlier + workers)
     gate.close("attack")
     gate.open("training")
     attacks = gate.until_waiting(SLOTS, "attack")
