@@ -15,6 +15,7 @@ from orchestrator.engine import cluster, connection, deaths
 from orchestrator.engine.frontier import Cause, Frontier
 from orchestrator.engine.progress import Watcher
 from orchestrator.engine.room import Bundle, Room
+from orchestrator.jobs import keys
 from orchestrator.jobs.job import Job
 from orchestrator.plan.packing import Packing
 from orchestrator.store import merged
@@ -277,7 +278,8 @@ class Feed(Searcher):
             # Not the job's fault: no other job could store its results either.
             self.store_error = f"{report['error']} (on {report.get('host') or 'this machine'})"
             return
-        row: dict[str, Any] = {"job": key, "title": self.frontier.jobs[key].title}
+        job = self.frontier.jobs[key]
+        row: dict[str, Any] = {"job": key, "work": keys.work(key, job.spec), "title": job.title}
         row |= {"attempt": self.frontier.attempts(key), "error": report["error"], "traceback": report["traceback"]}
         self.on_failure(row | {"host": report.get("host", ""), "failed_at": datetime.now(UTC)})
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.engine.time_left import TimeLeft
+from orchestrator.jobs import keys
 from orchestrator.jobs.job import Job
 
 #: Seconds between two plain lines.
@@ -128,7 +129,8 @@ class ProgressDisplay:
         """The running trials, for `signsym status` in another terminal."""
         now = time.monotonic()
         return [
-            {"job": key, "title": self.jobs[key].title, "seconds": round(now - since, 1), "gpu": self.gpu.get(key, 0.0)}
+            {"job": key, "work": keys.work(key, self.jobs[key].spec), "title": self.jobs[key].title}
+            | {"seconds": round(now - since, 1), "gpu": self.gpu.get(key, 0.0)}
             for key, since in list(self.running.items())
         ]
 

@@ -15,7 +15,7 @@ from orchestrator.explorer.controls import CONTROLS, bar, changed, navigation, o
 from orchestrator.explorer.mantine import dmc
 from orchestrator.pages.context import context_of
 from orchestrator.results.live_stores import Results
-from orchestrator.results.view import PAGES, format_view, parse_view
+from orchestrator.results.view import PAGES, PageView, format_view, parse_view
 
 #: Milliseconds between two checks of the store.
 PERIOD = 5_000
@@ -179,10 +179,10 @@ def _strip(data: Results) -> list[Component]:
     phrases = [f"{done:,} of {len(status.cells):,} cells done" if status.cells else f"{len(index):,} cells done"]
     if status.cells and (more := len(index) - done):
         phrases.append(f"{more:,} more that no grid plans")
-    phrases.append(style.counted(status.trials, "trial") + " running")
-    if status.failures:
-        phrases.append(style.counted(status.failures, "job") + " failed")
-    last = index.last_write
-    if not status.planned:
-        phrases.append("planning the stored grids …")
-    return [html.Span(" · ".join([*phrases, f"last result {last}"] if last else phrases))]
+    jobs = [style.counted(status.trials, "trial") + " running"] if status.trials else []
+    jobs += [style.counted(status.failures, "job") + " failed"] if status.failures else []
+    rest = [] if status.planned else ["planning the stored grids …"]
+    rest += [f"last result {index.last_write}"] if index.last_write else []
+    link = dcc.Link(", ".join(jobs), href=format_view(PageView(page="runs")), refresh=False)
+    parts = [html.Span(" · ".join(phrases)), *([link] if jobs else []), *map(html.Span, rest)]
+    return [part for each in parts for part in (" · ", each)][1:]

@@ -19,6 +19,7 @@ from orchestrator.results.view import AXES, FACETS, PAGES, PageView
 
 #: On which pages a control has an effect.
 _ALL = tuple(PAGES)
+_SCORES = tuple(page for page in PAGES if page != "runs")
 _CHOSEN = ("backbone", "dataset", "attack", "gradient", "rule", "seed", "store")
 _LABELS = {
     "dataset": "data set",
@@ -45,8 +46,8 @@ class Control:
 
 
 CONTROLS = (
-    Control("task", _ALL),
-    *(Control(name, _ALL) for name in _CHOSEN),
+    Control("task", _SCORES),
+    *(Control(name, _ALL if name == "store" else _SCORES) for name in _CHOSEN),
     Control("grid", _ALL),
     Control("rows", ("curves", "gap")),
     Control("x", ("curves", "gap")),
@@ -160,6 +161,6 @@ def changed(view: PageView, values: list[Any]) -> PageView:
 
 
 def navigation() -> Component:
-    """The five pages."""
+    """The pages."""
     links = [dcc.Link(label, id=f"page-{name}", href=f"?p={name}", refresh=False) for name, label in PAGES.items()]
     return html.Nav(links, className="pages", **{"aria-label": "Pages"})

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from orchestrator.store.reasons import FOLDER
 from orchestrator.store.store import Store
-
-if TYPE_CHECKING:
-    pass
 
 #: Marks a --set value of a stored grid.
 SET_MARK = "# --set "
 
 
 def keep_grid(store: Store, grid: str, text: str, sets: Sequence[str]) -> None:
-    """Write the text of a grid file to grids/NAME-HASH.yaml, with its --set values as comments."""
+    """Write the text of a grid file to grids/NAME-HASH.yaml, with its --set values as comments.
+
+    Comments that a stored grid begins with are replaced: swept again with these values it is the same file.
+    """
+    while text.startswith(SET_MARK):
+        text = text.partition("\n")[2]
     data = ("".join(f"{SET_MARK}{setting}\n" for setting in sets) + text).encode()
     path = f"grids/{grid}-{_digest(data)}.yaml"
     try:

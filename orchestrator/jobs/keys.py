@@ -43,6 +43,11 @@ def described(member: Member) -> dict[str, Any]:
     return {"name": member.name, "parameters": identity(member)}
 
 
+def work(job: str, spec: Mapping[str, Any]) -> str:
+    """What a job does, whichever of an attack's cells are left: for a training the key of the job."""
+    return key({name: value for name, value in spec.items() if name != "points"}) if "points" in spec else job
+
+
 def cells(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, float, str]]:
     """The cells of an attack job's spec: each cell's key, gradient, epsilon and the epsilon's label."""
     find = cell_keys(canonical({name: value for name, value in spec.items() if name != "points"}))

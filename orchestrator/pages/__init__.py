@@ -1,17 +1,24 @@
-"""The five pages: each a function from the results and the view to the blocks of the page."""
+"""The pages: each a function from the results and the view to the blocks of the page."""
 
 from orchestrator.drawing.blocks import Page
 from orchestrator.drawing.facets import arranged, portion
-from orchestrator.pages import cell, curves, flags, gap, tables
+from orchestrator.pages import cell, curves, flags, gap, runs, tables
 from orchestrator.pages.context import PageContext as PageContext
 from orchestrator.pages.context import empty
 
-_PAGES = {"curves": curves.page, "gap": gap.page, "tables": tables.page, "flags": flags.page, "cell": cell.page}
+_PAGES = {
+    "curves": curves.page,
+    "gap": gap.page,
+    "tables": tables.page,
+    "flags": flags.page,
+    "cell": cell.page,
+    "runs": runs.page,
+}
 
 
 def build(context: PageContext) -> Page:
     """The page of the view."""
-    if not len(context.snapshot.index):
+    if not len(context.snapshot.index) and context.view.page != "runs":
         return empty(context)
     return _PAGES[context.view.page](context)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +14,7 @@ from orchestrator.results.examples import Example
 from orchestrator.results.index import COLUMNS, Index
 from orchestrator.results.outcome_file import ImageLists
 from orchestrator.results.outcomes import Outcomes
+from orchestrator.results.runs import Run, runs_of
 from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status, StatusReader
 from orchestrator.results.stored_cells import StoredCells
@@ -197,6 +198,15 @@ class LiveStore:
         """The grid that reruns a cell; None where no readable stored grid has the cell."""
         planned = self.status.origin(cell)
         return None if planned is None else self._status_reader.rerun_grid(planned, cell)
+
+    def runs(self, _stores: Sequence[str]) -> dict[str, list[Run]]:
+        """The jobs of its sweeps, by the name of the store, which is "" where there is one."""
+        return {"": runs_of(self.store)}
+
+    def retry_commands(self, failed: Set[str]) -> list[str]:
+        """The commands that try failed jobs again: see `StatusReader`."""
+        self.planned()
+        return self._status_reader.retry_commands(failed)
 
     def example(self, cell: str, image: int, _store: str = "") -> Example | None:
         """One adversarial image of a cell."""

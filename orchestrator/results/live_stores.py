@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from orchestrator.results.index import Index
 from orchestrator.results.joined import JoinedCells, JoinedIndex, JoinedOutcomes
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.outcome_file import ImageLists
+from orchestrator.results.runs import Run
 from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status, together
 from orchestrator.store.folder import ReadFiles
@@ -162,6 +163,14 @@ class LiveStores:
     def rerun_grid(self, cell: str) -> str | None:
         """The grid that reruns a cell; None where no readable stored grid has the cell."""
         return next(filter(None, (store.rerun_grid(cell) for store in self._stores.values())), None)
+
+    def runs(self, stores: Sequence[str]) -> dict[str, list[Run]]:
+        """The jobs of the sweeps of some of the stores, by the names of the stores; no name stands for all."""
+        return {name: store.runs(())[""] for name, store in self._stores.items() if not stores or name in stores}
+
+    def retry_commands(self, failed: Set[str]) -> list[str]:
+        """The commands that try failed jobs again: see `StatusReader`."""
+        return [command for store in self._stores.values() for command in store.retry_commands(failed)]
 
     def all_results(self, *columns: str) -> pa.Table:
         """Some columns of all results; a cell that two stores have comes twice."""

@@ -34,7 +34,8 @@ class PlannedCells:
     seed: int
     #: Key, epsilon and label of each cell.
     cells: tuple[tuple[str, float, str], ...]
-    #: Key and title of the attack job and of the fine-tunes before it.
+    #: Of the attack job and of the fine-tunes before it the key, and what it does: see `keys.work`. The key of an
+    #: attack is another one where some of its cells were done before.
     jobs: tuple[tuple[str, str], ...]
 
 
@@ -133,5 +134,5 @@ def _cells_of_job(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Plan
             line=tuple((columns | {"gradient": gradient})[name] for name in LINE if name != "metric"),
             seed=int(parent.spec["seed"]),
             cells=tuple(planned),
-            jobs=((job.key, job.title), *((parent.key, parent.title) for parent in parents)),
+            jobs=tuple((each.key, keys.work(each.key, each.spec)) for each in (job, *parents)),
         )

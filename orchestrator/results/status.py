@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shlex
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator.gridfile.stored import grid_names, stored_text
 from orchestrator.plan.grids import GridText
@@ -26,7 +27,7 @@ class Status:
     #: The names of all stored grids that can be read, and by name the cells that they plan, once these are known.
     names: Sequence[str] = ()
     grids: Mapping[str, Sequence[PlannedCells]] = dataclasses.field(default_factory=dict)
-    #: Running jobs and finally failed jobs, both by key and by title; the failed ones with their error.
+    #: Running jobs and finally failed jobs, both by key and by what they do; the failed ones with their error.
     running: frozenset[str] = frozenset()
     failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: Number of trials that run, and of jobs that failed for good.
@@ -106,6 +107,11 @@ def together(statuses: Mapping[str, Status]) -> Status:
     )
 
 
+def _names(record: Mapping[str, Any]) -> list[str]:
+    """What a failure or a running trial is known by; those of older versions do not have what they do."""
+    return [str(record[name]) for name in ("job", "work") if record.get(name)]
+
+
 class StatusReader:
     """Reads the status of a store. Grids do not change under their name, so each is planned once."""
 
@@ -141,8 +147,8 @@ class StatusReader:
         return Status(
             names=names,
             grids={name: self._grids[name] for name in names if name in self._grids},
-            running=frozenset(str(name) for trial in trials for name in (trial["job"], trial["title"])),
-            failed={str(f[name]): str(f["error"]) for f in failures for name in ("job", "title")},
+            running=frozenset(str(name) for trial in trials for name in _names(trial)),
+            failed={name: str(failure["error"]) for failure in failures for name in _names(failure)},
             trials=len(trials),
             failures=len(failures),
             skipped={**self._skipped, **self.store.skipped},
@@ -151,6 +157,24 @@ class StatusReader:
     def rerun_grid(self, planned: PlannedCells, cell: str) -> str | None:
         """The grid that reruns one cell of a stored grid."""
         return one_cell(planned_jobs(self._text(planned.grid)), cell)
+
+    def retry_commands(self, failed: Set[str]) -> list[str]:
+        """For each planned grid with a failed job the command that tries it again; for all where none is known to.
+
+        Empty for a bucket, whose grids are no files.
+        """
+        folder = self.store.folder
+        if folder is None:
+            return []
+        commands: dict[str, str] = {}
+        jobs: dict[str, set[str]] = {}
+        for name, planned in self._grids.items():
+            sets = [word for setting in self._text(name).sets for word in ("--set", setting)]
+            words = ["signsym", "sweep", f"{folder}/grids/{name}.yaml", *sets, "--storage", str(folder)]
+            commands[name] = shlex.join([*words, "--retry-failed"])
+            jobs[name] = {job for cells in planned for job, _ in cells.jobs}
+        # Planned cells know their attack and its fine-tunes, not the pre-trainings before these.
+        return [command for name, command in commands.items() if jobs[name] & failed] or [*commands.values()]
 
     def _text(self, name: str) -> GridText:
         text, sets = stored_text(self.store, name)

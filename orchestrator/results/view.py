@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote
 
-PAGES = {"curves": "Curves", "gap": "Gap", "tables": "Tables", "flags": "Flags", "cell": "Cell"}
+PAGES = {"curves": "Curves", "gap": "Gap", "tables": "Tables", "flags": "Flags", "cell": "Cell", "runs": "Runs"}
 AXES = {"ordinal": "ordinal", "linear": "linear", "log": "logarithmic"}
 #: Dimensions of the panels of a figure.
 FACETS = ("backbone", "dataset", "attack", "gradient")

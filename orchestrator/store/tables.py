@@ -17,7 +17,7 @@ def _schema(columns: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
 ADDED = frozenset(
     {"task_params", "surrogate_job", "gpu_share", "gpu_peak", "gpu_total", "queries", "failed_starts", "distance"}
     | {"precision", "deterministic", "finetune_precision", "finetune_deterministic", "finetune_device"}
-    | {"nonfinite_grad", "finetune_epoch"}
+    | {"nonfinite_grad", "finetune_epoch", "work"}
 )
 
 _text, _number, _count = pa.string(), pa.float64(), pa.int64()
@@ -190,6 +190,7 @@ SPLITS = _schema(
 FAILURES = _schema(
     [
         ("job", _text, "key of the job"),
+        ("work", _text, "key of what it does, whichever of an attack's cells were left; null in older files"),
         ("title", _text, "what the job was"),
         ("attempt", _count, "how often it was tried"),
         ("error", _text, "last line of the traceback"),

@@ -149,7 +149,7 @@ def test_a_job_that_runs_is_running(tmp_path, monkeypatch):
     folder = tmp_path / "store"
     keep_grid(folder)
     asked = next(LiveStore(str(folder)).status.planned_cells())
-    sign = {"running": [{"job": asked.jobs[0][0], "title": asked.jobs[0][1]}]}
+    sign = {"running": [{"job": "of-fewer-cells", "work": asked.jobs[0][1], "title": "t"}]}
     monkeypatch.setattr("orchestrator.results.status.alive", lambda _store: [sign])
     status = LiveStore(str(folder)).status
     assert status.state(asked) == ("running", "")

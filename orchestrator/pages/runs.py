@@ -1,0 +1,126 @@
+"""The jobs of the store's sweeps: which failed and why, which run, and what each took."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Block, Column, Facts, Page, Table, Value, Words
+from orchestrator.pages.context import PageContext
+from orchestrator.results.runs import Run
+
+#: Rows of the table, causes of failures that are shown with a traceback, and jobs that are named for each, at most.
+MOST, MOST_CAUSES, MOST_NAMES = 20_000, 20, 5
+_STATES = ("failed", "running", "waiting", "interrupted", "finished")
+_STAGES = {"pretrain": "pre-trainings", "finetune": "fine-tunes", "attack": "attacks"}
+_COLUMNS = (
+    Column(key="title", label="job"),
+    Column(key="state", label="state"),
+    Column(key="seconds", label="seconds", kind="number"),
+    Column(key="host", label="host"),
+    Column(key="gpu", label="share of a GPU", kind="number"),
+    Column(key="peak", label="tensors on the GPU at most, GB", kind="number"),
+    Column(key="total", label="memory of the GPU, GB", kind="number"),
+    Column(key="attempts", label="attempts", kind="number"),
+    Column(key="began", label="last start (UTC)"),
+    Column(key="error", label="last error"),
+    Column(key="note", label="note"),
+    Column(key="store", label="store"),
+)
+
+
+def page(context: PageContext) -> Page:
+    """Failures by their cause, the number of jobs in each state, and a row for each job."""
+    rows = _chosen(context)
+    if not rows:
+        sentence = "The store has no log of a job: its sweeps ran elsewhere, or none has begun one."
+        return context.finished("Runs", [Words(title="No job yet", sentences=[sentence], tone="todo")])
+    failed = [(store, run) for store, run in rows if run.state == "failed"]
+    blocks: list[Block] = [*_causes([run for _, run in failed])]
+    blocks += _retry(context, {run.job for _, run in failed}) if failed else []
+    blocks.append(Facts(title="Jobs that were started", facts=_counts([run for _, run in rows])))
+    rows.sort(key=lambda row: row[1].began, reverse=True)
+    rows.sort(key=lambda row: _STATES.index(row[1].state))
+    note = "A job that waits failed and is tried again; one that was interrupted is run by the next sweep."
+    if len(rows) > MOST:
+        note += f" The first {MOST:,} of {len(rows):,} are here."
+    table = [_row(store, run) for store, run in rows[:MOST]]
+    blocks.append(Table(name="runs", title="Jobs", columns=_columns(table), rows=table, note=note))
+    return context.finished("Runs", blocks)
+
+
+def _chosen(context: PageContext) -> list[tuple[str, Run]]:
+    """The runs of the stores and of the grid that the view chooses, each with the name of its store."""
+    view = context.view
+    rows = [(store, run) for store, runs in context.data.runs(view.store).items() for run in runs]
+    if not view.grid:
+        return rows
+    planned = {job for cells in context.status.grids.get(view.grid, ()) for job, _ in cells.jobs}
+    return [(store, run) for store, run in rows if run.job in planned]
+
+
+def _causes(failed: Sequence[Run]) -> list[Block]:
+    """What failed, a block for each error, the most frequent first."""
+    by_error: dict[str, list[Run]] = {}
+    for run in failed:
+        by_error.setdefault(run.error, []).append(run)
+    causes = sorted(by_error.items(), key=lambda cause: -len(cause[1]))
+    blocks: list[Block] = []
+    for error, runs in causes[:MOST_CAUSES]:
+        names = "; ".join(run.title for run in runs[:MOST_NAMES])
+        more = f"; and {len(runs) - MOST_NAMES:,} more, in the table" if len(runs) > MOST_NAMES else ""
+        last = runs[-1]
+        where = f"The last attempt of “{last.title}”{f' was on {last.host}' if last.host else ''}:"
+        title = f"{style.counted(len(runs), 'job')} failed: {error}"
+        traceback = last.traceback.rstrip() or error
+        blocks.append(Words(title=title, sentences=[f"{names}{more}.", where], tone="warning", commands=[traceback]))
+    if len(causes) > MOST_CAUSES:
+        rest = f"{len(causes) - MOST_CAUSES:,} more errors are in the table."
+        blocks.append(Words(title="More failures", sentences=[rest], tone="warning"))
+    return blocks
+
+
+def _retry(context: PageContext, jobs: set[str]) -> list[Block]:
+    """The command that tries failed jobs again, for each stored grid that plans one of them."""
+    sentence = "Mend the cause, then repeat the command of the sweep with --retry-failed at its end"
+    commands = context.data.retry_commands(jobs)
+    if commands:
+        sentence += ", or, in the folder where it was started and with its other options, such as --data-root:"
+    sentences = [f"{sentence.removesuffix(':')}{':' if commands else '.'}"]
+    return [Words(title="To try them again", sentences=sentences, tone="todo", commands=commands)]
+
+
+def _counts(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """For each kind of job how many are in each state."""
+    counts: dict[str, Counter[str]] = {}
+    for run in runs:
+        counts.setdefault(_STAGES.get(run.kind, "others"), Counter())[run.state] += 1
+    order = [*_STAGES.values(), "others"]
+    return [
+        (stage, ", ".join(f"{counts[stage][state]:,} {state}" for state in _STATES if counts[stage][state]))
+        for stage in sorted(counts, key=order.index)
+    ]
+
+
+def _columns(rows: Sequence[Mapping[str, Value]]) -> list[Column]:
+    """The columns that some row has a value for."""
+    return [column for column in _COLUMNS if any(row[column.key] not in ("", None) for row in rows)]
+
+
+def _row(store: str, run: Run) -> dict[str, Value]:
+    peak, total = (None if size is None else round(size / 1e9, 2) for size in (run.gpu_peak, run.gpu_total))
+    return {
+        "title": run.title,
+        "state": run.state,
+        "seconds": None if run.seconds is None else round(run.seconds, 1),
+        "host": run.host,
+        "gpu": run.gpu or None,
+        "peak": peak,
+        "total": total,
+        "attempts": run.attempts,
+        "began": run.began[:19].replace("T", " "),
+        "error": run.error,
+        "note": run.note,
+        "store": store,
+    }
