@@ -54,7 +54,7 @@ def runs_of(store: Store) -> list[Run]:
             run = _after(runs.get(job, Run(job=job, title=_text(event.get("title")))), event)
             runs[job] = dataclasses.replace(run, recorded=event["at"])
     for failure in store.table("failures", tables.FAILURES).to_pylist():
-        values = {name: failure[name] or "" for name in ("title", "host", "error", "traceback")}
+        values: dict[str, Any] = {name: failure[name] or "" for name in ("title", "host", "error", "traceback")}
         run = runs.get(failure["job"], Run(job=failure["job"], title="", attempts=failure["attempt"] or 0))
         runs[run.job] = dataclasses.replace(run, state="failed", **values)
     return list(_now(runs, alive(store)).values())
@@ -67,7 +67,7 @@ def _after(run: Run, event: Mapping[str, Any]) -> Run:
         begun = Run(job=run.job, title=run.title, state="running", began=event["at"], attempts=run.attempts + 1)
         return dataclasses.replace(begun, gpu=_number(event.get("gpu")))
     if name == "job_finished":
-        numbers = {name: _number(event.get(name)) for name in ("seconds", "gpu_peak", "gpu_total")}
+        numbers: dict[str, Any] = {name: _number(event.get(name)) for name in ("seconds", "gpu_peak", "gpu_total")}
         return dataclasses.replace(run, state="finished", host=_text(event.get("host")), error="", **numbers)
     if name == "job_failed":
         # What failed for good has a row among the failures, until it is to be tried again.
@@ -84,7 +84,7 @@ def _now(runs: Mapping[str, Run], sweeps: list[dict[str, Any]]) -> dict[str, Run
         run = runs.get(job, Run(job=job, title=trial["title"]))
         # What was recorded since the heartbeat is newer.
         if run.recorded < at:
-            numbers = {"seconds": _number(trial.get("seconds")), "gpu": _number(trial.get("gpu"))}
+            numbers: dict[str, Any] = {"seconds": _number(trial.get("seconds")), "gpu": _number(trial.get("gpu"))}
             now[job] = dataclasses.replace(run, state="running", **numbers)
     for job, run in runs.items():
         gone = run.state == "running" and job not in beats and not (last and run.recorded > last)
