@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.store import tables
-from orchestrator.store.arrays import single, to_arrow, to_numpy, together
+from orchestrator.store.arrays import single, to_arrow, to_numpy
+from orchestrator.store.filerows import FileRows
 
 Numbers = NDArray[np.int64]
 
@@ -34,10 +35,10 @@ class Categories:
         return texts
 
 
-def joined(tables_by_file: Mapping[str, pa.Table], columns: Sequence[str]) -> pa.Table:
+def joined(files: FileRows, columns: Sequence[str]) -> pa.Table:
     """The tables of all files as one, each column in one chunk."""
-    if tables_by_file:
-        return together([*tables_by_file.values()], columns)
+    if files:
+        return files.together(columns)
     text = pa.dictionary(pa.int32(), pa.string())
     fields = [tables.RESULTS.field(name) for name in columns]
     kinds = [text if f.type == pa.string() and f.name != "cell" else f.type for f in fields]

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.results import members
-from orchestrator.results.categories import encoded, joined, numbered, plain, superseded
+from orchestrator.results.categories import encoded, joined, numbered, superseded
 from orchestrator.results.labels import Labels
 from orchestrator.results.line import ATTACK, FIGURE, LINE, RULE, Line
-from orchestrator.store.arrays import single, to_arrow, to_numpy
-from orchestrator.store.trusted import Expected
+from orchestrator.results.rows import Rows
+from orchestrator.store.arrays import single, to_numpy
+from orchestrator.store.filerows import FileRows
 
 #: Columns that pages need of every row; the others are read for the single row that is shown.
 COLUMNS = (
@@ -36,15 +37,15 @@ class AmbiguousCurveError(ValueError):
     """Two values for one seed and epsilon of one line: they differ in a setting that no column of LINE holds."""
 
 
-class Index:
+class Index(Rows):
     """The lines of files of results (see `orchestrator.store.tables`), in the order of registries and names.
 
     Rows are numbered by line, epsilon and seed. Of a cell that two sweeps computed, the row that was finished first
     is the only one. Rows of the cells `without` are left out.
     """
 
-    def __init__(self, tables_by_file: Mapping[str, pa.Table], without: pa.Array | None = None) -> None:
-        table = joined(tables_by_file, COLUMNS)
+    def __init__(self, files: FileRows, without: pa.Array | None = None) -> None:
+        table = joined(files, COLUMNS)
         # Files of older versions have no parameters of the task: those were the defaults.
         codes = {n: encoded(table[n], "{}" if n.endswith("_params") else "none") for n in LINE}
         epsilon, seed = encoded(table["epsilon"], 0.0), encoded(table["seed"], 0)
@@ -58,10 +59,7 @@ class Index:
         gone = superseded(table, rows[order], keys[order])
         order = order if gone is None else order[~gone]
         number = number[order]
-        self._columns = {name: single(table[name]) for name in COLUMNS}
-        self._numbers: dict[str, NDArray[np.float64]] = {}
-        #: For each row its position in the concatenated files.
-        self._positions: NDArray[np.int64] = rows[order]
+        super().__init__(files, table, rows[order])
         self._epsilon, self._seed = epsilon.take(order), seed.take(order)
         self.epsilon: NDArray[np.float64] = np.array(epsilon.values, dtype=np.float64)[self._epsilon.codes]
         self.seed: NDArray[np.int64] = np.array(seed.values, dtype=np.int64)[self._seed.codes]
@@ -85,13 +83,6 @@ class Index:
         new = (number[1:] != number[:-1]) | (self.epsilon[1:] != self.epsilon[:-1])
         #: The first row of each line's each epsilon.
         self._points = np.flatnonzero(np.append(len(number) > 0, new))
-        #: The files by number, their bounds in the concatenation, and the number of each row's file.
-        self.files: tuple[str, ...] = tuple(tables_by_file)
-        self._ends = np.cumsum([0, *(len(table) for table in tables_by_file.values())], dtype=np.int64)
-        self.file_of_row: NDArray[np.int64] = np.searchsorted(self._ends[1:], self._positions, "right")
-
-    def __len__(self) -> int:
-        return len(self._positions)
 
     def _rank(self, name: str) -> NDArray[np.int64]:
         """For each line the rank of its value of a column, in the registry or else in the alphabet."""
@@ -174,75 +165,6 @@ class Index:
         first[self._epsilon.codes[rows[::-1]]] = rows[::-1]
         first_rows = first[first >= 0].tolist()
         return {str(self.value("epsilon_label", row)): float(self.epsilon[row]) for row in first_rows}
-
-    @functools.cached_property
-    def jobs(self) -> frozenset[str]:
-        """The keys of all attack jobs."""
-        return frozenset(self._columns["job"].dictionary.to_pylist())
-
-    def value(self, column: str, row: int) -> object:
-        """One value of a column of COLUMNS."""
-        value: object = self._columns[column][int(self._positions[row])].as_py()
-        return value
-
-    def codes(self, column: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """A column of texts at some rows as numbers that are equal where the texts are; -1 for nulls."""
-        codes = self._columns[column].indices.take(to_arrow(self._positions[rows]))
-        return np.where(to_numpy(codes.is_valid()), to_numpy(codes), -1).astype(np.int64)
-
-    def texts(self, column: str, rows: NDArray[np.int64]) -> list[str]:
-        """A column of texts at some rows; "" for nulls."""
-        array = self._columns[column]
-        # Arrow's way to fill nulls in a dictionary imports pandas.
-        codes = array.indices.take(to_arrow(self._positions[rows]))
-        return [text or "" for text in array.dictionary.take(codes).to_pylist()]
-
-    def numbers(self, column: str) -> NDArray[np.float64]:
-        """A column of numbers by row; NaN for nulls."""
-        if column not in self._numbers:
-            self._numbers[column] = plain(self._columns[column])[self._positions]
-        return self._numbers[column]
-
-    @property
-    def last_write(self) -> str:
-        """When the last result was finished; "" where there is no result."""
-        last = pc.max(self._columns["finished_at"]).as_py() if len(self) else None
-        return f"{last:%Y-%m-%d %H:%M:%S} UTC" if last else ""
-
-    @property
-    def cells(self) -> pa.Array:
-        """The keys of all cells of all files, in the order of the files."""
-        return self._columns["cell"]
-
-    def rows_of(self, cells: pa.Array) -> NDArray[np.int64]:
-        """The row of each of these cells, all of which the index has."""
-        every = self.cells.take(to_arrow(self._positions))
-        return to_numpy(pc.index_in(cells, value_set=every)).astype(np.int64)
-
-    def expected(self, file_number: int) -> Expected:
-        """The count and mean that the outcomes of each cell of a file must have, in the order of the file."""
-        start, count = int(self._ends[file_number]), int(self._ends[file_number + 1] - self._ends[file_number])
-        cells, n, values = (self._columns[name].slice(start, count) for name in ("cell", "n", "value"))
-        return cells, to_numpy(n), to_numpy(values)
-
-    def row_in_file(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The positions of rows in their files."""
-        rows_in_files: NDArray[np.int64] = self._positions[rows] - self._ends[self.file_of_row[rows]]
-        return rows_in_files
-
-    def row_of(self, cell: str) -> int | None:
-        """The row of the cell whose key is `cell` or begins so; the first where several do."""
-        cells = self._columns["cell"]
-        position = pc.index(cells, cell).as_py() if cell and len(self) else -1
-        if position < 0 and len(cell) >= 8:
-            position = pc.index(pc.starts_with(cells, cell), True).as_py()
-        if position < 0:
-            return None
-        # Where two sweeps computed the cell, the row that was finished first stands for it.
-        candidates = np.flatnonzero(self._positions == position)
-        if not len(candidates):
-            candidates = np.flatnonzero(np.asarray(pc.equal(cells, cells[position]))[self._positions])
-        return int(candidates[0]) if len(candidates) else None
 
     def line_of(self, row: int) -> Line:
         """The line that a row belongs to."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ from orchestrator.results.index import Index
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.outcome_file import ImageLists
 from orchestrator.results.outcomes import FileOutcomes
+from orchestrator.store.filerows import FileRows
 from orchestrator.store.folder import BYTES_AT_ONCE
 
 #: Pairs of files that disagree and are named, at most.
@@ -31,11 +34,11 @@ class JoinedIndex(Index):
         self.index_of = {name: store.snapshot.index for name, store in stores.items()}
         starts = itertools.accumulate((len(index.files) for index in self.index_of.values()), initial=0)
         self.firsts = dict(zip(self.index_of, starts, strict=False))
-        tables = {f"{name} {file}": table for name in stores for file, table in stores[name].indexed.items()}
+        files = [store.indexed.renamed(f"{name} {{}}".format) for name, store in stores.items()]
         self._uris = {name: store.uri for name, store in stores.items()}
         #: Which files have different values of one cell, in sentences, and those cells.
         self.problems, self.differing = _differing(self._uris, self.index_of)
-        super().__init__(tables, self.differing)
+        super().__init__(functools.reduce(operator.or_, files, FileRows()), self.differing)
 
     def store_of(self, row: int) -> str:
         """The name of the store that a row is from."""

@@ -19,6 +19,7 @@ from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status, StatusReader
 from orchestrator.results.stored_cells import StoredCells
 from orchestrator.store import tables
+from orchestrator.store.filerows import FileRows
 from orchestrator.store.folder import Folder, ReadFiles
 from orchestrator.store.store import Store
 
@@ -55,12 +56,12 @@ class LiveStore:
         pa.set_memory_pool(pa.system_memory_pool())
         self.store = Store(storage)
         self._results = _results_of(self.store)
-        self._read_before = {} if results is None else self._results.take(results)
+        self._read_before = FileRows() if results is None else self._results.take(results)
         self.uri, self.uris = self.store.uri, [self.store.uri]
         self.outcomes = Outcomes(self.store, images)
-        self._tables: dict[str, pa.Table] = {}
+        self._rows = FileRows()
         #: Those in the index.
-        self.indexed: dict[str, pa.Table] = {}
+        self.indexed = FileRows()
         #: The files of results that contradict their outcomes; they are not in the index.
         self._excluded: set[str] = set()
         self._lock = threading.Lock()
@@ -75,7 +76,7 @@ class LiveStore:
         self.last_request = 0.0
         #: Why user-defined members cannot be imported.
         self._unknown_members: dict[str, str] = {}
-        self.snapshot = Snapshot(Index({}), self.outcomes)
+        self.snapshot = Snapshot(Index(FileRows()), self.outcomes)
         #: Planned cells without results.
         self.status = Status()
         #: Number of planned cells that have a result, and the state of the store for which it was counted.
@@ -98,11 +99,12 @@ class LiveStore:
             before = set(self.outcomes.lost)
             names, new = self._read_new(suspects)
             self.outcomes.read_anew({name: new[name] for name in suspects if name in new}, set(names))
-            gone = set(self._tables) - set(names)
+            gone = set(self._rows) - set(names)
             same = self._excluded == self.outcomes.wrong and before == set(self.outcomes.lost)
             if same and not gone and not new.keys() - suspects:
                 return False
-            self._tables = {name: table for name, table in (self._tables | new).items() if name not in gone}
+            rows = self._rows | new
+            self._rows = rows.only([name for name in rows if name not in gone])
             self.outcomes.forget_partial()
             self._index()
             self.outcomes.read_merged(self.snapshot.index)
@@ -110,14 +112,14 @@ class LiveStore:
         finally:
             self._lock.release()
 
-    def _read_new(self, suspects: set[str]) -> tuple[list[str], dict[str, pa.Table]]:
+    def _read_new(self, suspects: set[str]) -> tuple[list[str], FileRows]:
         """The names of the files of results, and the tables of those that are new or suspect."""
-        new, self._read_before = self._read_before, {}
+        new, self._read_before = self._read_before, FileRows()
         for names in self._results.listings():
-            unread = [name for name in names if name not in new and (name not in self._tables or name in suspects)]
-            new |= self._results.read(unread)
+            unread = [name for name in names if name not in new and (name not in self._rows or name in suspects)]
+            new = new | self._results.read(unread)
         present = set(names)
-        return names, {name: table for name, table in new.items() if name in present}
+        return names, new.only([name for name in new if name in present])
 
     def check(self) -> None:
         """Read the outcomes of all results, so that contradicting results are excluded and damage is reported."""
@@ -155,7 +157,7 @@ class LiveStore:
 
     def _index(self) -> None:
         self._excluded = set(self.outcomes.wrong)
-        self.indexed = {name: table for name, table in self._tables.items() if name not in self._excluded}
+        self.indexed = self._rows.only([name for name in self._rows if name not in self._excluded])
         self.snapshot = Snapshot(Index(self.indexed), self.outcomes, self.snapshot.version + 1)
 
     def chosen(self, _stores: Sequence[str]) -> Snapshot:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from orchestrator.results.categories import plain
 from orchestrator.store.arrays import single, to_arrow, to_numpy
-from orchestrator.store.trusted import SMALL_ROWS, OutcomeTally
+from orchestrator.store.tally import OutcomeTally
+from orchestrator.store.trusted import SMALL_ROWS
 
 
 class ImageLists:

@@ -21,7 +21,8 @@ from orchestrator.results.outcome_file import ImageLists, OutcomeTable, joined, 
 from orchestrator.store import merged, tables
 from orchestrator.store.folder import BYTES_AT_ONCE, Folder
 from orchestrator.store.store import Store
-from orchestrator.store.trusted import Expected, expected, misfit, missing, places, sharing
+from orchestrator.store.tally import Expected, expected, misfit, missing, places
+from orchestrator.store.trusted import sharing
 
 _COLUMNS = ("cell", "image", "robust", "ap", "linf", "zero_grad")
 #: Bytes of outcomes that are kept. The least recently used are dropped first, and read again when needed.

@@ -5,8 +5,6 @@ Arrow's conversions import pandas first, which takes longer than the conversions
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,17 +43,3 @@ def to_numpy(array: pa.Array) -> NDArray[Any]:
 def single(column: pa.ChunkedArray) -> pa.Array:
     """A column of one chunk, or of none, as an array."""
     return column.chunk(0) if column.num_chunks else pa.nulls(0, column.type)
-
-
-def together(tables: Sequence[pa.Table], columns: Sequence[str]) -> pa.Table:
-    """Some columns of tables of one schema, of which there is at least one, as one table with columns of one chunk."""
-    encoded = next((field.name for field in tables[0].schema if pa.types.is_dictionary(field.type)), None)
-
-    def dictionary(table: pa.Table) -> int:
-        """The place of a table's first dictionary in memory; 0 where it has none."""
-        texts = None if encoded is None else single(table[encoded]).dictionary.buffers()[-1]
-        return int(texts.address) if texts else 0
-
-    # Files that were read together have one dictionary, which is unified once for them and not for each.
-    groups = [pa.concat_tables(few) for _, few in itertools.groupby(tables, dictionary)]
-    return pa.concat_tables(few.select(columns).combine_chunks() for few in groups).combine_chunks()

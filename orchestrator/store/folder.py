@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.store import merged, rowcopy, rows, tables
-from orchestrator.store.arrays import together
+from orchestrator.store.filerows import FileRows
 from orchestrator.store.files import Files
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.rowcopy import RowCopy
@@ -26,9 +26,9 @@ from signsym_core import seal
 THREADS = 16
 #: Files, and their bytes, that are read together where not all can be in memory. Many small files at once cost less; in
 #: memory outcomes may take a hundred times the bytes of their file.
-AT_ONCE, BYTES_AT_ONCE = 512, 1 << 20
+AT_ONCE, BYTES_AT_ONCE = 2048, 1 << 22
 #: Bytes of a file whose size is unknown.
-USUAL = BYTES_AT_ONCE // 64
+USUAL = 1 << 14
 #: Small files that are read by one task.
 TOGETHER = 32
 #: Files of more bytes are read by several threads each.
@@ -39,9 +39,7 @@ LARGE = 20_000_000
 class ReadFiles:
     """What one process has read of a folder, for another one."""
 
-    #: The rows of each readable file, and all of them, file by file.
-    lengths: dict[str, int]
-    table: pa.Table
+    rows: FileRows
     broken: dict[str, str]
     unsealed: set[str]
     newer: set[str]
@@ -129,43 +127,38 @@ class Folder:
         """Record a file that must not be used: it is missing, or readable and wrong."""
         self.broken[name] = reason
 
-    def read(self, names: Iterable[str]) -> dict[str, pa.Table]:
+    def read(self, names: Iterable[str]) -> FileRows:
         """The tables of the readable files of `names`, each column as one chunk."""
-        names = list(names)
+        names, rows_of_files = list(names), FileRows()
         if not names:
-            return {}
+            return rows_of_files
         # Local files are limited by the CPU, a bucket by its latency.
         local = self.store.folder is not None
-        by_name: dict[str, pa.Table] = {}
         with ThreadPoolExecutor(os.cpu_count() if local else THREADS) as pool:
             for first in range(0, len(names), AT_ONCE):
                 few = names[first : first + AT_ONCE]
                 # A task for each small file would take longer than to read it; of few files some may be large.
                 size = TOGETHER if local and len(few) > TOGETHER else 1
                 groups = [few[start : start + size] for start in range(0, len(few), size)]
-                loaded = zip(few, itertools.chain.from_iterable(pool.map(self._load_each, groups)), strict=True)
-                tables_of = {name: table for name, table in loaded if table is not None}
-                copies = [(name, copied) for name, copied in tables_of.items() if isinstance(copied, RowCopy)]
-                tables_of |= self._checked(copies) if copies else {}
-                by_name |= {name: table for name, table in tables_of.items() if isinstance(table, pa.Table)}
-        return by_name
+                loaded = dict(zip(few, itertools.chain.from_iterable(pool.map(self._load_each, groups)), strict=True))
+                copies = {name: copied for name, copied in loaded.items() if isinstance(copied, RowCopy)}
+                parsed = FileRows({name: table for name, table in loaded.items() if isinstance(table, pa.Table)})
+                rows_of_files |= ((self._checked(copies) if copies else FileRows()) | parsed).only(few)
+        return rows_of_files
 
     def read_all(self) -> ReadFiles:
         """All present files, as `take` takes them in another process."""
         read = self.read(self.names())
-        lengths = {name: len(table) for name, table in read.items()}
-        table = together([pa.Table.from_batches([], self._schema), *read.values()], self.columns.names)
-        return ReadFiles(lengths, table, self.broken, self.unsealed, self.newer)
+        if len(read) > 1:
+            read = FileRows.of(read.lengths, read.together(self.columns.names))
+        return ReadFiles(read, self.broken, self.unsealed, self.newer)
 
-    def take(self, files: ReadFiles) -> dict[str, pa.Table]:
+    def take(self, files: ReadFiles) -> FileRows:
         """The tables of the files that another process has read, as `read` returns them."""
         self.broken |= files.broken
         self.unsealed |= files.unsealed
         self.newer |= files.newer
-        starts = itertools.accumulate(files.lengths.values(), initial=0)
-        return {
-            name: files.table.slice(start, n) for (name, n), start in zip(files.lengths.items(), starts, strict=False)
-        }
+        return files.rows
 
     def iter_tables(self) -> Iterator[pa.Table]:
         """The tables of all readable files, of which only a few are in memory at a time.
@@ -209,22 +202,20 @@ class Folder:
         self.broken.pop(name, None)
         return table
 
-    def _checked(self, copies: Sequence[tuple[str, RowCopy]]) -> dict[str, pa.Table]:
+    def _checked(self, copies: Mapping[str, RowCopy]) -> FileRows:
         """The tables of some files by their copied rows, checked together: one by one takes most of the time."""
         try:
-            together = rowcopy.joined([copied for _, copied in copies], self._full, self.columns.names, self._text)
+            together = rowcopy.joined([*copies.values()], self._full, self.columns.names, self._text)
             rows.check(self.name, together)
         except Exception as error:
             if len(copies) == 1:
-                self.broken[copies[0][0]] = reason_of(error)
-                return {}
-            return {name: table for copied in copies for name, table in self._checked([copied]).items()}
-        tables_of, start = {}, 0
-        for name, copied in copies:
+                self.broken[next(iter(copies))] = reason_of(error)
+                return FileRows()
+            half, items = len(copies) // 2, [*copies.items()]
+            return self._checked(dict(items[:half])) | self._checked(dict(items[half:]))
+        for name in copies:
             self.broken.pop(name, None)
-            tables_of[name] = together.slice(start, copied.rows)
-            start += copied.rows
-        return tables_of
+        return FileRows.of({name: copied.rows for name, copied in copies.items()}, together)
 
     def _parsed(self, name: str, data: bytes) -> pa.Table:
         metadata = pq.read_metadata(pa.BufferReader(data))

@@ -12,7 +12,7 @@ from orchestrator.store import merged, tables
 from orchestrator.store.arrays import single
 from orchestrator.store.folder import Folder
 from orchestrator.store.store import Store
-from orchestrator.store.trusted import expected, misfit, places, tally
+from orchestrator.store.tally import expected, misfit, places, tally
 
 #: The folders whose files are merged, in the order in which merged files are written: results come last.
 SCHEMAS: Mapping[str, pa.Schema] = {

@@ -12,32 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from orchestrator.store import merged, tables
-from orchestrator.store.arrays import single, to_arrow, to_numpy
+from orchestrator.store.arrays import flags, single, to_numpy
+from orchestrator.store.filerows import FileRows
 from orchestrator.store.files import Files
 from orchestrator.store.folder import Folder
-from orchestrator.store.rows import ROUNDING
+from orchestrator.store.tally import COLUMNS, counted, differ, expected, joined, misfit, missing, places, tally
 
-#: The end of each reason for results that cannot be trusted.
-NOT_DONE = "its cells count as not done"
 #: Most outcomes of files whose rows are checked together.
-SMALL_ROWS = 500_000
-#: The columns that a tally needs.
-_TALLIED = ["cell", "image", "robust", "ap"]
-#: The cells of some results, their numbers of images and their values.
-Expected = tuple[pa.Array, NDArray[np.int64], NDArray[np.float64]]
-
-
-@dataclasses.dataclass(frozen=True)
-class OutcomeTally:
-    """The number and mean of the outcomes of some cells."""
-
-    cells: pa.Array
-    #: For each cell its number of different images, and the mean of its outcomes.
-    counts: NDArray[np.int64]
-    means: NDArray[np.float64]
+SMALL_ROWS = 2_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +75,10 @@ def sound_half(store: Files, columns: Sequence[str]) -> SoundHalf:
     names, half = [name for name in results.names() if _in_half(name)], SoundHalf([], set(), set())
     outcomes.names()
     for few in outcomes.batches(names):
-        batch, paired = results.read(few), outcomes.read(few)
         # Whatever is wrong with the others, the other process says.
-        if len(batch) == len(few) and (sound := _sound_together(batch, paired)) is not None:
-            half.tables.append(sound.select(columns).combine_chunks())
-            half.names.update(few)
+        table, sound = _sound_together(results.read(few), outcomes.read(few))
+        half.tables.append(table.select(columns))
+        half.names.update(sound)
     half.unsealed.update(results.unsealed | outcomes.unsealed)
     return half
 
@@ -128,10 +111,10 @@ def _sound(
     for few in outcomes.batches(names):
         batch = results.read(few)
         paired = outcomes.read([name for name in batch if name in outcome_names])
-        if (sound := _sound_together(batch, paired)) is not None:
-            yield sound.select(columns).combine_chunks()
-            continue
-        for name, table in batch.items():
+        together, sound = _sound_together(batch, paired)
+        yield together.select(columns)
+        for name in [name for name in batch if name not in sound]:
+            table = batch[name]
             if name in outcomes.broken:
                 continue
             if name not in paired:
@@ -153,42 +136,48 @@ def _sound(
         yield from (table.select(columns) for table in rows)
 
 
-def _sound_together(batch: dict[str, pa.Table], paired: dict[str, pa.Table]) -> pa.Table | None:
-    """The results of small files as one table, where all have their outcomes and no others: one by one takes longer.
+def _sound_together(batch: FileRows, paired: FileRows) -> tuple[pa.Table, set[str]]:
+    """The rows of those of some small files that have all their outcomes and no others, with the files' names.
 
-    None where that does not hold for every file of the batch.
+    Checked together: one by one takes most of the time. What is wrong with the others is left to be found.
     """
-    if len(batch) < 2 or batch.keys() != paired.keys() or sum(map(len, paired.values())) > SMALL_ROWS:
-        return None
-    if any(map(merged.is_merged, batch)):
-        return None
-    together = pa.concat_tables(batch.values())
-    results = together.select(["cell", "n", "value"]).combine_chunks()
-    outcomes = pa.concat_tables(paired[name] for name in batch).select(_TALLIED).combine_chunks()
-    if not len(results) or not len(outcomes):
-        return None
-    result_files, outcome_files = (
-        np.repeat(np.arange(len(batch)), [len(tables_of[name]) for name in batch]) for tables_of in (batch, paired)
-    )
-    sums, codes = tally(outcomes), to_numpy(single(outcomes["cell"]).indices)
-    positions = places(single(results["cell"]), sums.cells)
-    if len(sums.cells) != len(single(outcomes["cell"]).dictionary) or (positions < 0).any():
-        return None
-    # The outcomes of a cell must be in one file, that of its results.
-    file_of_cell = np.zeros(len(sums.cells), dtype=np.int64)
-    file_of_cell[codes] = outcome_files
-    if (file_of_cell[codes] != outcome_files).any() or (file_of_cell[positions] != result_files).any():
-        return None
-    if len(np.unique(positions)) < len(positions) or misfit(expected(results), positions, sums):
-        return None
-    return together
+    names = [name for name in batch if name in paired and not merged.is_merged(name)]
+    batch, paired = batch.only(names), paired.only(names)
+    sizes, outcome_sizes = [*batch.lengths.values()], [*paired.lengths.values()]
+    if len(names) < 2 or not 0 < sum(outcome_sizes) <= SMALL_ROWS:
+        return tables.RESULTS.empty_table(), set()
+    table, outcomes = batch.together(tables.RESULTS.names), paired.together(COLUMNS)
+    codes, cells = to_numpy(single(outcomes["cell"]).indices), single(outcomes["cell"]).dictionary
+    counts, means = counted(outcomes)
+    file_of_row, file_of_outcome = (np.repeat(np.arange(len(names)), few) for few in (sizes, outcome_sizes))
+    # The outcomes of a cell must be in one file, that of its results, and come for one row of these.
+    file_of_cell = np.zeros(len(cells), dtype=np.int64)
+    file_of_cell[codes] = file_of_outcome
+    positions = places(single(table["cell"]), cells)
+    # Where a cell is not among the outcomes, this looks at the last one, which changes nothing: the file is doubtful.
+    here = (positions >= 0) & (file_of_cell[positions] == file_of_row)
+    rows_of_cell = np.bincount(positions[here], minlength=len(cells))
+    elsewhere = file_of_cell[codes] != file_of_outcome
+    doubtful = np.zeros(len(names), dtype=bool)
+    doubtful[file_of_row[~here]] = True
+    doubtful[file_of_outcome[elsewhere]] = True
+    doubtful[file_of_cell[codes[elsewhere]]] = True
+    doubtful[file_of_cell[(counts > 0) & (rows_of_cell != 1)]] = True
+    rows = np.flatnonzero(here)
+    wrong = differ(expected(table), rows, counts[positions[rows]], means[positions[rows]])
+    doubtful[file_of_row[rows[wrong]]] = True
+    if doubtful.any():
+        table = table.filter(flags(~doubtful[file_of_row]))
+    return table, {name for name, is_doubtful in zip(names, doubtful.tolist(), strict=True) if not is_doubtful}
 
 
 def _matched_elsewhere(
     outcomes: Folder, unmatched: dict[str, pa.Table], names: Sequence[str], trusted: pa.ChunkedArray
 ) -> Iterator[pa.Table]:
     """The trusted rows of results without outcomes of the same name: those whose outcomes are in other files."""
-    other_outcomes = _joined(outcomes, sorted(sharing(outcomes.names(), names)))
+    shared = outcomes.batches(sorted(sharing(outcomes.names(), names)))
+    tallies = [tally(table) for few in shared for table in outcomes.read(few).values()]
+    other_outcomes = joined(tallies) if tallies else None
     for name, table in unmatched.items():
         positions = np.full(len(table), -1)
         if other_outcomes is not None:
@@ -208,76 +197,3 @@ def sharing(outcomes: Iterable[str], results: Iterable[str]) -> set[str]:
     """The files with outcomes of results of other names: merged ones, and those whose name no file of results has."""
     files = set(outcomes)
     return (files - set(results)) | {name for name in files if merged.is_merged(name)}
-
-
-def tally(outcomes: pa.Table) -> OutcomeTally:
-    """The tally of a table of outcomes, whose cells are dictionary-encoded."""
-    column = single(outcomes["cell"])
-    codes, images = to_numpy(column.indices), to_numpy(single(outcomes["image"]))
-    robust, precision = single(outcomes["robust"]), single(outcomes["ap"])
-    scores = to_numpy(robust).astype(np.float64)
-    if precision.null_count < len(precision):
-        scores = np.where(to_numpy(precision.is_valid()), to_numpy(precision), scores)
-    pairs = (codes.astype(np.int64) << 32) + images
-    if not (pairs[1:] > pairs[:-1]).all():
-        # Of an image that is repeated in a cell the first row counts.
-        order = np.argsort(pairs, kind="stable")
-        pairs = pairs[order]
-        order = order[np.append(True, pairs[1:] != pairs[:-1])]
-        codes, scores = codes[order], scores[order]
-    cells, counts = column.dictionary, np.bincount(codes, minlength=len(column.dictionary))
-    sums = np.bincount(codes, scores, len(counts))
-    if not counts.all():
-        # Files that were read together share a dictionary.
-        used = np.flatnonzero(counts)
-        cells, counts, sums = cells.take(to_arrow(used)), counts[used], sums[used]
-    return OutcomeTally(cells, counts, sums / counts)
-
-
-def expected(results: pa.Table) -> Expected:
-    """The cells, numbers and means that the outcomes of some results must have."""
-    return single(results["cell"]), to_numpy(single(results["n"])), to_numpy(single(results["value"]))
-
-
-def places(cells: pa.Array, all_cells: pa.Array) -> NDArray[np.int64]:
-    """The position of each of `cells` in `all_cells`; -1 where it is missing."""
-    if all_cells.equals(cells):
-        return np.arange(len(cells))
-    positions = pc.index_in(cells, value_set=all_cells)
-    return to_numpy(pc.fill_null(positions, -1) if positions.null_count else positions).astype(np.int64)
-
-
-def misfit(results: Expected, positions: NDArray[np.int64], sums: OutcomeTally, exclusive: bool = True) -> str:
-    """Why outcomes do not belong to `results`, whose positions in `sums` are `positions`; "" where they do.
-
-    With `exclusive` there must be no outcomes of other results.
-    """
-    cells, n, values = results
-    rows = np.flatnonzero(positions >= 0)
-    counts, means = sums.counts[positions[rows]], sums.means[positions[rows]]
-    wrong = np.flatnonzero((counts != n[rows]) | ~(np.abs(means - values[rows]) <= ROUNDING))
-    if len(wrong):
-        row = int(rows[wrong[0]])
-        words = f"cell {cells[row].as_py()[:16]} has {counts[wrong[0]]} outcomes of mean {means[wrong[0]]:g}, its"
-        return f"{words} result is {values[row]:g}, n = {n[row]}; {NOT_DONE}"
-    if exclusive and (more := int((sums.counts > 0).sum()) - len(np.unique(positions[rows]))):
-        return f"{more} of its cells have no result in the file of the same name; {NOT_DONE}"
-    return ""
-
-
-def missing(lost: int, results: int) -> str:
-    """The reason for results without outcomes in any file."""
-    return f"missing: {lost} of the {results} results of the same name have no outcomes; {NOT_DONE}"
-
-
-def _joined(outcomes: Folder, names: Sequence[str]) -> OutcomeTally | None:
-    """The tally of merged files together."""
-    tallies = []
-    for batch in outcomes.batches(names):
-        tallies += [tally(table) for table in outcomes.read(batch).values()]
-    if not tallies:
-        return None
-    cells = pa.concat_arrays([sums.cells for sums in tallies])
-    return OutcomeTally(
-        cells, np.concatenate([sums.counts for sums in tallies]), np.concatenate([sums.means for sums in tallies])
-    )
