@@ -18,6 +18,7 @@ from orchestrator.plan import cost
 from orchestrator.plan.full import AttackCells, FullPlan, attack_key, seconds_of
 from orchestrator.plan.full import Plan as Plan
 from orchestrator.plan.rates import Network
+from orchestrator.plan.titles import told_apart
 from orchestrator.plan.trainings import Trainings, before
 from signsym_core.attacks import GRADIENTS, Attack
 from signsym_core.rules.bp import BP
@@ -38,7 +39,7 @@ def compile_full(grid: Grid) -> FullPlan:
         grid=grid.name,
         experiments=grid.experiments,
         callbacks=grid.callbacks,
-        jobs=planner.jobs,
+        jobs=told_apart(planner.jobs),
         attacks=planner.attacks,
         finetunes=planner.finetunes,
         retrieving=planner.retrieving,

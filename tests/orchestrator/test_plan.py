@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.gridfile.grid import load
 from orchestrator.jobs import keys
-from orchestrator.plan.compile import compile_plan
+from orchestrator.plan.compile import compile_full, compile_plan
 from orchestrator.plan.full import PlanError
 
 TEXT = """
@@ -336,3 +336,31 @@ def test_draws_and_the_attacks_of_a_hybrid_are_part_of_the_estimate(tmp_path):
         for name in ("feedback", "eot", "hybrid")
     )
     assert feedback < hybrid < eot
+
+
+def test_jobs_that_differ_in_a_setting_have_titles_that_say_so(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text("""
+name: titles
+seeds: [0]
+defaults:
+  task: classification
+  dataset: {name: digits, size: 8}
+  backbone: {name: smallcnn, width: 4}
+  finetune: {epochs: 2, lr: 0.01}
+  attacks:
+    - {name: pgd, steps: 5, gradient: exact, epsilon: [0.1]}
+    - {name: pgd, steps: 10, gradient: exact, epsilon: [0.1]}
+experiments:
+  - {rule: [bp, usf]}
+  - {rule: usf, finetune: {epochs: 2, lr: 0.5}}
+  - {rule: usf, weights: {pretrain: {dataset: {name: digits, size: 8}, epochs: 3}}}
+""")
+    jobs = compile_full(load(path)).jobs.values()
+    titles = [job.title for job in jobs]
+    assert len(set(titles)) == len(titles)
+    assert "finetune bp smallcnn digits seed 0" in titles, "the only one of its rule"
+    assert "finetune usf smallcnn digits seed 0 (lr 0.5, weights null)" in titles
+    assert "attack pgd exact (steps 10): usf smallcnn digits seed 0 (lr 0.01, weights null)" in titles
+    assert "finetune usf smallcnn digits seed 0 (lr 0.01, pretrain yes)" in titles
+    assert "attack none none: bp smallcnn digits seed 0" in titles

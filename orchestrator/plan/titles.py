@@ -1,0 +1,63 @@
+"""Titles of jobs that would be the same, told apart by the settings in which the jobs differ."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.jobs import keys
+from orchestrator.jobs.job import Job
+
+#: Characters of a setting's value at most.
+LONGEST = 40
+#: Entries of a spec that are in its title already, or say nothing to people.
+_LEFT_OUT = frozenset({"kind", "semantics", "seed", "points", "model", "surrogate", "gradient"})
+
+
+def told_apart(jobs: Mapping[str, Job]) -> dict[str, Job]:
+    """The jobs, parents before children, with titles such as "finetune usf net digits seed 0 (lr 0.1)".
+
+    Settings are named where jobs of one title differ in them; an attack has those of its fine-tune as well.
+    """
+    groups: dict[str, list[Job]] = {}
+    for job in jobs.values():
+        groups.setdefault(job.title, []).append(job)
+    settings = {job.key: words for group in groups.values() if len(group) > 1 for job, words in _differing(group)}
+    titled: dict[str, Job] = {}
+    for job in jobs.values():
+        start, end = job.title, ""
+        if job.kind == "attack":
+            # The title of an attack ends with that of its fine-tune, but for the first word.
+            before, now = (known[job.parents[0]].title.partition(" ")[2] for known in (jobs, titled))
+            start, end = job.title.removesuffix(f": {before}"), f": {now}"
+        words = settings.get(job.key, "")
+        if job.kind == "finetune" and job.parents:
+            # The weights of a training before are named by its settings, not by its key.
+            words = words.replace(job.parents[0][:LONGEST], settings.get(job.parents[0], "") or "yes")
+        titled[job.key] = dataclasses.replace(job, title=f"{start}{f' ({words})' if words else ''}{end}")
+    return titled
+
+
+def _differing(group: list[Job]) -> Iterator[tuple[Job, str]]:
+    """The jobs of one title, each with those of its settings that not all of them have."""
+    specs = [dict(_flat(job.spec)) for job in group]
+    paths = dict.fromkeys(path for spec in specs for path in spec)
+    differing = [path for path in paths if len({spec.get(path) for spec in specs}) > 1]
+    for job, spec in zip(group, specs, strict=True):
+        yield job, ", ".join(f"{_name(path)} {spec[path][:LONGEST]}" for path in differing if path in spec)
+
+
+def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Each setting below a mapping by its path, as JSON without quotes."""
+    if isinstance(value, Mapping):
+        for name, below in value.items():
+            if path or name not in _LEFT_OUT:
+                yield from _flat(below, (*path, name))
+    else:
+        yield path, keys.canonical(value).strip('"')
+
+
+def _name(path: tuple[str, ...]) -> str:
+    """A setting as grids name it: "lr" for finetune.lr, "scale" for rule.parameters.scale."""
+    return path[0] if path[-1] == "name" else path[-1]
