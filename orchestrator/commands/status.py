@@ -10,9 +10,9 @@ from rich.console import Console
 
 from orchestrator.commands.compact import suggest
 from orchestrator.commands.verify import verify
-from orchestrator.engine.frontier import children_of, descendants
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, stored_text
+from orchestrator.jobs.graph import children_of, descendants
 from orchestrator.plan.estimate import surveying
 from orchestrator.plan.full import FullPlan, Plan
 from orchestrator.plan.grids import GridText, planning

@@ -10,73 +10,22 @@ the trials: half of what a short job costs.
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 import ray.tune.experiment
 import ray.tune.registry
 import ray.tune.tune
-from ray.air.execution._internal import RayActorManager
-from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import Callback
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.progress_reporter import TrialProgressCallback
-from ray.tune.utils.object_cache import _ObjectCache
+
+from orchestrator.engine.actors import Actors
+from orchestrator.engine.idle_workers import IdleWorkers
 
 #: Finished trials after which they are forgotten.
 KEPT = 64
-
-
-class EndedError(RayActorError):
-    """An exception that Tune does not know, wrapped as the death of a worker, which Tune handles."""
-
-    def __init__(self, reason: Exception) -> None:
-        super().__init__(error_msg=f"{type(reason).__name__}: {reason}")
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type, tuple[Exception]]:
-        return EndedError, (self.reason,)
-
-
-class _Actors(RayActorManager):
-    """Tune's manager of workers, in which every error fails its trial and never the run.
-
-    Ray's class handles an actor's death and an error of the actor's code, and raises anything else out of the run:
-    the memory monitor's report that it ended a worker, or a result that cannot be read.
-    """
-
-    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
-        if not isinstance(exception, RayActorError | RayTaskError):
-            exception = EndedError(exception)
-        super()._actor_task_failed(tracked_actor_task, exception)
-
-
-class _Idle(_ObjectCache):
-    """Tune's idle workers. Tune keeps as many as trials are waiting for, and one.
-
-    While jobs wait for others all are kept, until a trial requests resources that none of them has: a new one would
-    start with everything that a worker loads, and the device idle meanwhile.
-    """
-
-    def __init__(self, feed: Any) -> None:
-        super().__init__(may_keep_one=True)
-        self._feed = feed
-
-    def cache_object(self, key: Any, obj: Any) -> bool:
-        if not self._kept(key):
-            return super().cache_object(key, obj)
-        self._cached_objects[key].append(obj)
-        self._num_cached_objects += 1
-        return True
-
-    def flush_cached_objects(self, force_all: bool = False) -> Generator[Any]:
-        if force_all or not self._kept():
-            yield from super().flush_cached_objects(force_all)
-
-    def _kept(self, *more: Any) -> bool:
-        requested = [key for key, count in self._max_num_objects.items() if count]
-        return self._feed.keeps_workers and all(key in more or self._cached_objects.get(key) for key in requested)
 
 
 class Controller(TuneController):
@@ -89,8 +38,8 @@ class Controller(TuneController):
         # Tune adds a reporter that prints nothing here and holds every trial in memory.
         kept = [callback for callback in callbacks if not isinstance(callback, TrialProgressCallback)]
         super().__init__(callbacks=kept, **settings)
-        self._actor_manager = _Actors(resource_manager=self._actor_manager._resource_manager)
-        self._actor_cache = _Idle(self._search_alg.searcher)  # type: ignore[attr-defined]
+        self._actor_manager = Actors(resource_manager=self._actor_manager._resource_manager)
+        self._actor_cache = IdleWorkers(self._search_alg.searcher)  # type: ignore[attr-defined]
         #: Trials whose worker has not received their job yet, since it is running no trial at all.
         self._handed_over: set[Any] = set()
         # The class of the trials is registered by now, and stays the same until the end of the run.

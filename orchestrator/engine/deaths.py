@@ -10,8 +10,8 @@ from typing import Any
 
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError
 
-from orchestrator.engine.controller import EndedError
-from orchestrator.engine.frontier import Cause
+from orchestrator.engine.actors import EndedError
+from orchestrator.engine.retries import Cause
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -12,8 +12,9 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from orchestrator.engine import cluster, connection, deaths
-from orchestrator.engine.frontier import Cause, Frontier
+from orchestrator.engine.frontier import Frontier
 from orchestrator.engine.progress import Watcher
+from orchestrator.engine.retries import Cause
 from orchestrator.engine.room import Bundle, Room
 from orchestrator.jobs import keys
 from orchestrator.jobs.job import Job

@@ -5,65 +5,17 @@ Events go in (`finished`, `failed`, `elsewhere`), decisions come out (`next`). T
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from orchestrator.engine.retries import Cause, Retries
+from orchestrator.jobs.graph import children_of, descendants
 from orchestrator.jobs.job import Job
 
 #: "elsewhere": another sweep on the same store has claimed the job.
 State = Literal["waiting", "ready", "running", "elsewhere", "done", "failed", "blocked"]
-
-#: Why a job failed: its own code, its time limit, the device's memory, a store that cannot be read or written, a disk
-#: that is full, its worker's death, the memory of the worker's host, or the loss of the worker's node.
-Cause = Literal["error", "time", "memory", "store", "disk", "death", "host memory", "node"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Retries:
-    """How often a failed job is retried.
-
-    Each cause has its own count. An error or a passed time limit is likely to repeat; a dead worker may have been
-    killed for any reason, also for lack of memory on its host; after running out of the device's memory a job is
-    retried with half the micro-batch, down to one image; a lost node says nothing about the job. The wait before a
-    retry doubles with each attempt.
-    """
-
-    attempts: int = 3
-    deaths: int = 6
-    halvings: int = 8
-    nodes: int = 50
-    #: Seconds before the second attempt, and at most.
-    backoff: float = 1.0
-    longest: float = 30.0
-
-    def allowed(self, cause: Cause) -> int:
-        """The number of failures from this cause at which a job has failed for good."""
-        limits = {"memory": self.halvings + 1, "death": self.deaths, "host memory": self.deaths, "node": self.nodes}
-        return limits.get(cause, self.attempts)
-
-
-def children_of(jobs: Mapping[str, Job]) -> dict[str, list[str]]:
-    """The keys of the jobs that depend on each job, in the order of `jobs`."""
-    children: dict[str, list[str]] = {}
-    for job in jobs.values():
-        for parent in dict.fromkeys(job.parents):
-            children.setdefault(parent, []).append(job.key)
-    return children
-
-
-def descendants(children: Mapping[str, Sequence[str]], failed: Iterable[str]) -> set[str]:
-    """The keys of all jobs that depend on one of the `failed`, directly or not: they are blocked."""
-    blocked: set[str] = set()
-    pending = list(failed)
-    while pending:
-        for child in children.get(pending.pop(), ()):
-            if child not in blocked:
-                blocked.add(child)
-                pending.append(child)
-    return blocked
 
 
 class Frontier:

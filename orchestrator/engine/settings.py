@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from orchestrator.engine.frontier import Retries
+from orchestrator.engine.retries import Retries
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.engine.frontier import children_of, descendants
 from orchestrator.engine.prepare import PreparedSweep, prepare_apart
 from orchestrator.engine.resume_command import command
 from orchestrator.engine.settings import Settings
 from orchestrator.gridfile.stored import keep_grid
+from orchestrator.jobs.graph import children_of, descendants
 from orchestrator.jobs.job import STAGES, Job
 from orchestrator.store import merged, tables
 from orchestrator.store.leftovers import remove_leftovers

@@ -9,12 +9,10 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import errno
 import faulthandler
 import gc
 import importlib
 import os
-import re
 import socket
 import sys
 import time
@@ -25,27 +23,13 @@ from typing import Any
 
 from ray import tune
 
-from orchestrator.engine.frontier import Cause
+from orchestrator.engine.causes import cause_of, failure
 from orchestrator.jobs.job import Execute, JobContext
 from orchestrator.store import merged
-from orchestrator.store.store import Store, StoreError
+from orchestrator.store.store import Store
 
-#: Longest traceback that is kept, in characters; the end says what happened.
-TRACEBACK = 20_000
 #: Seconds after its time limit at which a job that holds Python's lock takes its process with it.
 GRACE = 20.0
-
-
-#: The messages of CUDA and its libraries for a GPU without free memory.
-_NO_MEMORY = re.compile(
-    r"CUDA out of memory|CUDA error: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY"
-    r"|CUBLAS_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED|CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_NOT_INITIALIZED"
-    r"|CUDNN_STATUS_INTERNAL_ERROR_(DEVICE|HOST)_ALLOCATION_FAILED|unable to find an engine to execute"
-)
-
-
-#: The messages of CUDA's Multi-Process Service where it, or a job beside this one, has ended.
-_SERVICE_ENDED = re.compile(r"\bMPS (client|server)")
 
 
 class RetiredError(RuntimeError):
@@ -107,7 +91,7 @@ class Trial(tune.Trainable):
                     report |= self.execute(self.job["key"], self.job["spec"], context) or {}
         except BaseException as error:
             # A SystemExit raised by a library is an error of the job too: it would end the worker without a report.
-            report |= _failure(_cause(error), f"{type(error).__name__}: {error}", traceback.format_exc())
+            report |= failure(cause_of(error), f"{type(error).__name__}: {error}", traceback.format_exc())
             # An error of the device is permanent: every later job of this process would fail with it. So is a context,
             # or a library's handle, that could not be created.
             self.retired = "CUDA error" in str(error) or "cuDNN error" in str(error)
@@ -136,7 +120,7 @@ class Trial(tune.Trainable):
         where = "".join(traceback.format_stack(frame)) if frame else ""
         words = f"TimeoutError: the job ran longer than its limit of {self.job['minutes']:g} minutes"
         self.retired = True
-        return {"done": False, **_failure("time", words, f"{where}{words}")}
+        return {"done": False, **failure("time", words, f"{where}{words}")}
 
     def next_job(self, config: dict[str, Any]) -> dict[str, Any]:
         """Run another job in this worker; returns its report."""
@@ -191,21 +175,3 @@ def _collected_warnings(messages: list[str]) -> Iterator[None]:
 
         warnings.showwarning = collect
         yield
-
-
-def _failure(cause: Cause, error: str, trace: str) -> dict[str, Any]:
-    return {"cause": cause, "error": error, "traceback": trace[-TRACEBACK:]}
-
-
-def _cause(error: BaseException) -> Cause:
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
-        return "memory"
-    if _SERVICE_ENDED.search(str(error)):
-        return "death"
-    if isinstance(error, StoreError):
-        return "store"
-    # Torch reports a full disk, or a full /dev/shm, in an exception of its own.
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return "disk" if full or "No space left on device" in str(error) else "error"

@@ -21,8 +21,9 @@ from rich.console import Console
 from orchestrator.engine import connection, schedule
 from orchestrator.engine.controller import Controller
 from orchestrator.engine.dispatch import Feed
-from orchestrator.engine.frontier import Frontier, Retries
+from orchestrator.engine.frontier import Frontier
 from orchestrator.engine.progress import ProgressDisplay
+from orchestrator.engine.retries import Retries
 from orchestrator.jobs.job import Job, JobContext, Resources
 from orchestrator.plan.packing import Packing
 from orchestrator.store import Store

@@ -7,7 +7,7 @@ import socket
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayTaskError
 
-from orchestrator.engine.controller import EndedError
+from orchestrator.engine.actors import EndedError
 from orchestrator.engine.deaths import account
 
 HOSTS = {"10.0.0.1": "near", "10.0.0.2": "far"}

@@ -10,9 +10,11 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryErr
 from ray.tune.search import Searcher
 
 from orchestrator.engine import cluster, connection, schedule
-from orchestrator.engine.controller import EndedError, _Idle
+from orchestrator.engine.actors import EndedError
 from orchestrator.engine.dispatch import Feed
-from orchestrator.engine.frontier import Frontier, Retries
+from orchestrator.engine.frontier import Frontier
+from orchestrator.engine.idle_workers import IdleWorkers
+from orchestrator.engine.retries import Retries
 from orchestrator.jobs.job import Job, Resources
 from orchestrator.plan.packing import Packing
 from orchestrator.store import Store
@@ -127,7 +129,7 @@ def test_on_a_cluster_no_worker_waits_for_a_job(feed, monkeypatch):
 
 
 def idle(keeps):
-    return _Idle(SimpleNamespace(keeps_workers=keeps))
+    return IdleWorkers(SimpleNamespace(keeps_workers=keeps))
 
 
 def test_idle_workers_stay_for_jobs_that_wait_until_a_trial_needs_others():

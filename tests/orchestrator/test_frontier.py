@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.engine.frontier import Frontier, Retries
+from orchestrator.engine.frontier import Frontier
+from orchestrator.engine.retries import Retries
 from orchestrator.jobs.job import Job, Resources
 
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from orchestrator.engine import gpus
-from orchestrator.engine.trial import _cause
+from orchestrator.engine.causes import cause_of
 
 CONTROL = """#!/bin/sh
 echo "$@ $(test -z "$1" && cat) [$CUDA_MPS_PIPE_DIRECTORY] [$CUDA_VISIBLE_DEVICES]" >> {log}
@@ -93,5 +93,5 @@ def test_the_memory_is_that_of_the_smallest_gpu(tmp_path, monkeypatch):
 
 def test_an_error_of_the_service_is_no_error_of_the_job():
     lost = "CUDA error: MPS client failed to connect to the MPS control daemon or the MPS server"
-    assert _cause(RuntimeError(lost)) == "death"
-    assert _cause(RuntimeError("CUDA error: an illegal memory access was encountered")) == "error"
+    assert cause_of(RuntimeError(lost)) == "death"
+    assert cause_of(RuntimeError("CUDA error: an illegal memory access was encountered")) == "error"
