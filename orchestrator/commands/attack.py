@@ -88,7 +88,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     _print(rows, verdict, console)
     if parsed.out is not None:
         pd.DataFrame(rows).to_csv(parsed.out, index=False)
-        console.print(f"rows: {parsed.out.resolve()}", highlight=False, soft_wrap=True)
+        console.print(f"rows: {parsed.out.resolve()}", soft_wrap=True)
 
 
 def _requested_attacks(parsed: argparse.Namespace) -> dict[AttackChoice, list[float]]:
@@ -146,6 +146,6 @@ def _print(rows: Sequence[dict[str, Any]], verdict: Verdict, console: Console) -
             name, row["gradient"], f"{row['epsilon']:.4g}", f"{100 * row['value']:.1f}", bounds, str(row["n"]), reach
         )
     console.print(table)
-    console.print(f"verdict: {verdict.words}", highlight=False)
+    console.print(f"verdict: {verdict.words}")
     show_raised(verdict, console)
     show_missing(verdict.missing, console)

@@ -113,25 +113,23 @@ def _print(
         verdict = Text(judgement.verdict.words, style=_COLOURS[judgement.verdict.kind])
         table.add_row(*_setting(model), n, *scores, verdict)
     console.print(table)
-    console.print(
-        "n: images × seeds. Scores in %, with 95 % intervals; the exact gradient is the result.", highlight=False
-    )
+    console.print("n: images × seeds. Scores in %, with 95 % intervals; the exact gradient is the result.")
     for model, judgement in judgements:
         if any(result.finding.raised for result in judgement.verdict.made):
-            console.print(f"{_model_name(model)}:", highlight=False, soft_wrap=True)
+            console.print(f"{_model_name(model)}:", soft_wrap=True)
         show_raised(judgement.verdict, console)
     for note in notes:
-        console.print(note, highlight=False, soft_wrap=True)
+        console.print(note, soft_wrap=True)
     lacking = {check.id: check for _, judgement in judgements for check in judgement.verdict.missing}
     if lacking:
-        console.print("Missing for a verdict:", highlight=False)
+        console.print("Missing for a verdict:")
     show_missing(lacking.values(), console)
     if any(check.needs == MODEL for check in lacking.values()):
-        console.print("To probe the models, name their data: --data-root DIR, without --no-probes.", highlight=False)
+        console.print("To probe the models, name their data: --data-root DIR, without --no-probes.")
     if any(check.needs != MODEL for check in lacking.values()):
-        console.print("To run the missing attacks:", highlight=False)
+        console.print("To run the missing attacks:")
         for command in commands:
-            console.print(f"  {command}", highlight=False, soft_wrap=True)
+            console.print(f"  {command}", soft_wrap=True)
 
 
 def _percent(scored: AttackScore | None) -> str:

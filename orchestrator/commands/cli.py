@@ -6,6 +6,7 @@ import importlib
 import io
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -24,10 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     # On a terminal rich knows the width; elsewhere lines are not wrapped, so that they can be searched.
     # Markup is off: paths and errors may contain brackets.
-    console = (
-        Console(markup=False) if sys.stdout.isatty() else Console(width=10_000, force_terminal=False, markup=False)
-    )
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    plain: dict[str, Any] = {"markup": False, "highlight": False}
+    console = Console(**plain) if sys.stdout.isatty() else Console(width=10_000, force_terminal=False, **plain)
+    errors = Console(stderr=True, soft_wrap=True, **plain)
     try:
         # Imported here, so that --help and a wrong option answer at once.
         command = importlib.import_module(f"orchestrator.commands.{parsed.command}")

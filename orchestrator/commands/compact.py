@@ -24,27 +24,25 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
         nonlocal printed_at
         if time.monotonic() - printed_at > PERIOD:
             printed_at = time.monotonic()
-            console.print(f"merged {done:,} of {total:,} jobs", highlight=False)
+            console.print(f"merged {done:,} of {total:,} jobs")
 
     result = compact(store, progress)
     show_skipped(store.skipped, console)
     if result.leftovers:
-        console.print(
-            f"removed {result.leftovers:,} files that killed compactions and sweeps had left", highlight=False
-        )
+        console.print(f"removed {result.leftovers:,} files that killed compactions and sweeps had left")
     if result.files:
         words = (
             f"merged {result.files:,} files of {result.jobs:,} jobs; {result.merged_files:,} files hold their results"
         )
-        console.print(words, highlight=False)
+        console.print(words)
     if result.alignments:
-        console.print(f"merged {result.alignments:,} files of alignment", highlight=False)
+        console.print(f"merged {result.alignments:,} files of alignment")
     if not result.files and not result.alignments:
-        console.print("Nothing to merge: no two jobs that can be trusted have small files.", highlight=False)
+        console.print("Nothing to merge: no two jobs that can be trusted have small files.")
 
 
 def suggest(store: Store, console: Console) -> None:
     """Print a suggestion where a compaction would help."""
     if (count := small_files(store)) >= MANY:
         words = f"{count:,} small files are slow to read; to merge them, at any time: signsym compact {store.uri}"
-        console.print(words, highlight=False, soft_wrap=True)
+        console.print(words, soft_wrap=True)

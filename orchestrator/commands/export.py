@@ -16,4 +16,4 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     store = open_store(parsed.storage)
     rows = export(store, parsed.what, parsed.out)
     show_skipped(store.skipped, console)
-    console.print(f"{rows:,} rows: {parsed.out.resolve()}", highlight=False)
+    console.print(f"{rows:,} rows: {parsed.out.resolve()}")

@@ -40,8 +40,8 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     content = _latex(page) if kind == "tex" else _drawn(page, kind, parsed.width)
     write_file(parsed.out, content)
     for problem in context.problems:
-        console.print(problem, highlight=False, soft_wrap=True)
-    console.print(f"figure: {parsed.out.resolve()}", highlight=False, soft_wrap=True)
+        console.print(problem, soft_wrap=True)
+    console.print(f"figure: {parsed.out.resolve()}", soft_wrap=True)
 
 
 def _latex(page: Page) -> bytes:

@@ -31,5 +31,5 @@ def file_of(grid: str, console: Console) -> Path:
     """The file of a grid; it is printed where the command line names the grid otherwise."""
     path = grid_path(grid)
     if str(path) != grid:
-        console.print(f"grid: {path}", highlight=False, soft_wrap=True)
+        console.print(f"grid: {path}", soft_wrap=True)
     return path

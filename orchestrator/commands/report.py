@@ -28,4 +28,4 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
             + " --screen-figures" * (screen is not None),
             screen=screen,
         )
-    console.print(f"report: {page.resolve()}", highlight=False)
+    console.print(f"report: {page.resolve()}")

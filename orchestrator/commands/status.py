@@ -38,14 +38,14 @@ def show_status(store: Store, console: Console) -> int:
         _show_plan(name, plan, running, failures, console)
     known = {key for _, plan in plans for key in plan.jobs}
     if unplanned := [failure for key, failure in failures.items() if key not in known]:
-        console.print("failed jobs of no readable grid:", highlight=False)
+        console.print("failed jobs of no readable grid:")
         for failure in unplanned:
             _show_failure(failure, console)
     _show_alignment(store, console)
     show_skipped(store.skipped, console)
     if store.unsealed:
         words = f"{len(store.unsealed):,} files were written before files had digests, so that damage to them may pass"
-        console.print(f"{words}: signsym status {store.uri} --verify names them", highlight=False, soft_wrap=True)
+        console.print(f"{words}: signsym status {store.uri} --verify names them", soft_wrap=True)
     suggest(store, console)
     return FAILED if any(plan.missing for _, plan in plans) else COMPLETE
 
@@ -57,7 +57,7 @@ def _show_alignment(store: Store, console: Console) -> None:
     store.skipped |= folder.skipped
     if count:
         words = f"alignment of B with W and of gradients with BP's: {count:,} trainings; as a table: signsym export "
-        console.print(f"{words}{store.uri} --what alignment --out alignment.csv", highlight=False, soft_wrap=True)
+        console.print(f"{words}{store.uri} --what alignment --out alignment.csv", soft_wrap=True)
 
 
 def stored_plans(store: Store) -> list[tuple[str, Plan]]:
@@ -96,16 +96,15 @@ def _show_plan(
     console.print(
         f"{name}: {len(plan.done)} of {len(plan.cells)} cells done; jobs: {len(active)} running, "
         f"{len(failed)} failed, {len(blocked)} blocked, "
-        f"{len(plan.jobs) - len(active) - len(failed) - len(blocked)} missing",
-        highlight=False,
+        f"{len(plan.jobs) - len(active) - len(failed) - len(blocked)} missing"
     )
     for trial in active:
         line = f"  running: {trial['title']}, {trial['seconds']:.0f} s so far, sweep on {trial['host']}"
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
     for key in failed:
         _show_failure(failures[key], console)
 
 
 def _show_failure(failure: Mapping[str, Any], console: Console) -> None:
-    console.print(f"  failed: {failure['title']} on {failure['host']}", markup=False)
-    console.print((failure["traceback"] or failure["error"]).rstrip(), highlight=False, markup=False)
+    console.print(f"  failed: {failure['title']} on {failure['host']}")
+    console.print((failure["traceback"] or failure["error"]).rstrip())

@@ -14,10 +14,10 @@ def show_raised(verdict: Verdict, console: Console) -> None:
     """A line for each check that is raised."""
     for result in verdict.made:
         if result.finding.raised:
-            console.print(f"  {result.check.id} {result.check.flag}: {result.words}", highlight=False, soft_wrap=True)
+            console.print(f"  {result.check.id} {result.check.flag}: {result.words}", soft_wrap=True)
 
 
 def show_missing(checks: Iterable[Check], console: Console) -> None:
     """A line for each of the checks that could not be made."""
     for check in checks:
-        console.print(f"  {check.id} {check.flag}: needs {check.needs}", highlight=False)
+        console.print(f"  {check.id} {check.flag}: needs {check.needs}")

@@ -34,12 +34,12 @@ def verify(store: Store, console: Console) -> int:
         count += files
         if time.monotonic() - printed_at > PERIOD:
             printed_at = time.monotonic()
-            console.print(f"read {min(count, total):,} of {total:,} files", highlight=False)
+            console.print(f"read {min(count, total):,} of {total:,} files")
     show_skipped(store.skipped, console)
     for name in sorted(store.unsealed):
-        console.print(f"no digest, from before files had one: {name}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"no digest, from before files had one: {name}", soft_wrap=True)
     counts = f"{len(store.skipped):,} damaged, foreign or missing, {len(store.unsealed):,} without a digest"
-    console.print(f"{total:,} files read: {counts}, all others as written", highlight=False, soft_wrap=True)
+    console.print(f"{total:,} files read: {counts}, all others as written", soft_wrap=True)
     return FAILED if store.skipped else COMPLETE
 
 

@@ -153,7 +153,7 @@ class ProgressDisplay:
         done, total = sum(self.done.values()), len(self.jobs)
         words = "" if done == total else ", no estimate of the time left yet"
         words = f", about {_duration(eta)} left" if eta else words
-        self.console.print(f"{done}/{total} jobs ({', '.join(counts)}) in {elapsed}{words}", highlight=False)
+        self.console.print(f"{done}/{total} jobs ({', '.join(counts)}) in {elapsed}{words}")
 
     def _renderable(self) -> Group:
         bars = Progress(

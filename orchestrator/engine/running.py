@@ -126,7 +126,7 @@ def _with_ray(
         console.print("Starting Ray ..." if settings.address is None else f"Joining Ray at {settings.address} ...")
         try:
             for note in connection.connect(settings.address, dashboard=settings.dashboard):
-                console.print(note, highlight=False, soft_wrap=True)
+                console.print(note, soft_wrap=True)
             # Set again, since Ray replaces it by a handler that aborts the process.
             signal.signal(signal.SIGTERM, stop)
             if settings.address is None:
@@ -141,5 +141,5 @@ def _with_ray(
                 raise
             events.write("ray_lost", reason=str(error), traceback=traceback.format_exc())
             next_step = "starting Ray again" if settings.address is None else "joining it again"
-            console.print(f"{error}; {next_step}", style="red", highlight=False)
+            console.print(f"{error}; {next_step}", style="red")
             connection.disconnect()

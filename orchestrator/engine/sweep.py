@@ -32,7 +32,7 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
         )
     keep_grid(store, prepared.grid, prepared.text, prepared.sets)
     if removed := remove_leftovers(store, prepared.finished):
-        console.print(f"removed {removed} files that killed sweeps had left behind", highlight=False)
+        console.print(f"removed {removed} files that killed sweeps had left behind")
     failed = {name.removesuffix(".parquet") for name in store.names("failures", ".parquet")}
     retried = failed & (set(prepared.jobs) if settings.retry_failed else _orphans(prepared.jobs, failed))
     store.forget_failures(retried)
@@ -42,7 +42,6 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
     console.print(
         f"{prepared.grid}: {prepared.cells} cells, {prepared.done} done already, "
         f"{len(jobs)} jobs to run ({counted(jobs)}), results in {store.uri}",
-        highlight=False,
     )
     if prepared.cells == prepared.done:
         console.print("Nothing to do: every cell has a result.")
@@ -55,10 +54,8 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
             run_jobs(jobs, prepared, store, settings, console)
         except (KeyboardInterrupt, ClusterLostError, StoreError) as error:
             reason = str(error) or "Interrupted"
-            console.print(f"\n{reason}. Finished jobs are kept; go on with:", highlight=False, soft_wrap=True)
-            console.print(
-                f"  {command(joined=not isinstance(error, ClusterLostError))}", highlight=False, soft_wrap=True
-            )
+            console.print(f"\n{reason}. Finished jobs are kept; go on with:", soft_wrap=True)
+            console.print(f"  {command(joined=not isinstance(error, ClusterLostError))}", soft_wrap=True)
             return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
     return _verdict(prepared, store, console)
 
@@ -68,18 +65,18 @@ def _verdict(prepared: PreparedSweep, store: Store, console: Console) -> int:
     existing = merged.finished(store, list(attacks))
     missing = sum(len(job.spec["points"]) for path, job in attacks.items() if path not in existing)
     if not missing:
-        console.print(f"Complete: all {prepared.cells} cells have a result.", style="green", highlight=False)
+        console.print(f"Complete: all {prepared.cells} cells have a result.", style="green")
         return COMPLETE
     failures = store.table("failures", tables.FAILURES).to_pylist()
     grid_failures = [failure for failure in failures if failure["job"] in prepared.jobs]
-    console.print(f"{missing} of {prepared.cells} cells have no result.", style="red", highlight=False)
-    console.print("Failed jobs:", highlight=False)
+    console.print(f"{missing} of {prepared.cells} cells have no result.", style="red")
+    console.print("Failed jobs:")
     for failure in grid_failures[:20]:
-        console.print(f"  {failure['title']}: {failure['error']}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"  {failure['title']}: {failure['error']}", soft_wrap=True)
     if len(grid_failures) > 20:
-        console.print(f"  ... and {len(grid_failures) - 20} more", highlight=False)
-    console.print(f"Tracebacks: signsym status {store.uri}. To retry them:", highlight=False, soft_wrap=True)
-    console.print(f"  {command('--retry-failed')}", highlight=False, soft_wrap=True)
+        console.print(f"  ... and {len(grid_failures) - 20} more")
+    console.print(f"Tracebacks: signsym status {store.uri}. To retry them:", soft_wrap=True)
+    console.print(f"  {command('--retry-failed')}", soft_wrap=True)
     return FAILED
 
 
@@ -93,7 +90,7 @@ def counted(jobs: Mapping[str, Job]) -> str:
 def show_skipped(skipped: Mapping[str, str], console: Console) -> None:
     """Print the files of a store that were not used, each with the reason."""
     for name, reason in sorted(skipped.items()):
-        console.print(f"skipped {name}: {reason}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"skipped {name}: {reason}", soft_wrap=True)
 
 
 def _orphans(jobs: Mapping[str, Job], failed: Set[str]) -> set[str]:

@@ -31,11 +31,10 @@ def show(plan: Plan, survey: StoreSurvey, console: Console) -> None:
     line("all", every)
     console.print(table)
     say = console.print
-    say(f"done already: {len(plan.done)} cells; missing: {plan.missing} cells, {len(plan.jobs)} jobs", highlight=False)
+    say(f"done already: {len(plan.done)} cells; missing: {plan.missing} cells, {len(plan.jobs)} jobs")
     say(
         f"{len(plan.finetunes)} fine-tuned models serve the {len(plan.cells)} cells; one fine-tune per missing cell "
         f"would take {unshared(plan, seconds, survey):.1f} hours more",
-        highlight=False,
     )
     chain = longest_chain(plan, seconds)
     say(f"longest chain of dependent jobs: {chain / 3600:.2f} hours, on any number of GPUs")
@@ -55,7 +54,7 @@ def _say_sources(jobs: Sequence[Job], seconds: Mapping[str, float], survey: Stor
     known = [job for job in jobs if len(survey.similar(job)) == len(job.pace) > 0]
     alike = len(jobs) - len(assumed) - len(known)
     words = f"times: {len(known)} jobs from measurements in this store, {alike} from those of another network, rule or "
-    console.print(f"{words}attack, {len(assumed)} assumed", highlight=False)
+    console.print(f"{words}attack, {len(assumed)} assumed")
     by_kind: dict[str, list[Job]] = {}
     for job in jobs:
         kind, requested, precision, *_ = job.pace
@@ -66,10 +65,9 @@ def _say_sources(jobs: Sequence[Job], seconds: Mapping[str, float], survey: Stor
     for kind, alike_jobs in by_kind.items():
         resource = "cpu" if alike_jobs[0].pace[1] == "cpu" else "gpu"
         amount = hours(alike_jobs, seconds, resource)
-        console.print(f"  {amount:.2f} {resource.upper()} hours: {kind}", highlight=False)
+        console.print(f"  {amount:.2f} {resource.upper()} hours: {kind}")
     if assumed:
         console.print(
             "assumed speeds are those of an H100 and of cores of one cloud CPU (docs/performance.md), and no image is "
-            "taken to be lost early: plan again after the first jobs of each kind",
-            highlight=False,
+            "taken to be lost early: plan again after the first jobs of each kind"
         )
