@@ -12,9 +12,9 @@ from orchestrator.gridfile.conditions import Condition
 from orchestrator.gridfile.experiment import Experiment
 from orchestrator.gridfile.fits import refuse_idle_slopes, refuse_misfit
 from orchestrator.gridfile.nodes import Node, Problems
-from orchestrator.gridfile.training import Amounts, Training
+from orchestrator.gridfile.resources import by_stage, in_words
+from orchestrator.gridfile.training import Training
 from orchestrator.gridfile.values import MODEL_AXES, built
-from orchestrator.jobs.job import STAGES, Resources
 from signsym_core.training.settings import FineTune
 
 H = TypeVar("H", bound=Hashable)
@@ -117,7 +117,7 @@ class _Expansion:
             for position in matching:
                 training = training.under(self.experiment.overrides[position].training)
             finetune = built(FineTune, "finetune", training.finetune, self.experiment.node)
-            stages = self._share(_stages(training.resources))
+            stages = self._share(by_stage(training.resources))
             self._trained[matching] = (training, self._share(finetune), stages)
         return self._trained[matching]
 
@@ -143,21 +143,6 @@ class _Expansion:
         return self._groups[task, excludes]
 
 
-def _stages(amounts: Amounts) -> Stages:
-    """The resources of each stage: an amount that names the stage replaces one that names none."""
-    resources = {
-        # Amounts without a stage come first, so that those of the stage replace them.
-        stage: {
-            key: value
-            for named_stage in (None, stage)
-            for (amount_stage, key), value in amounts.items()
-            if amount_stage == named_stage
-        }
-        for stage in STAGES
-    }
-    return Stages(**{stage: Resources(**amounts) for stage, amounts in resources.items()})
-
-
 def _matching(conditions: Sequence[Condition], point: Mapping[str, Any]) -> tuple[int, ...]:
     """Positions of the conditions that match the model."""
     return tuple(
@@ -173,8 +158,9 @@ def _joined(requests: Sequence[_ModelRequest]) -> Groups:
     cells: dict[AttackChoice, dict[Epsilon, Node | None]] = {}
     for request in requests:
         if request.model.resources != first.model.resources:
+            amounts = [in_words(one.model.resources) for one in (request, first)]
             raise request.experiment.node.error(
-                f"expected equal resources for equal models, got {_amounts(request)} after {_amounts(first)} at "
+                f"expected equal resources for equal models, got {amounts[0]} after {amounts[1]} at "
                 f"{first.experiment.node.where}"
             )
         for choice, epsilons in request.groups:
@@ -184,21 +170,3 @@ def _joined(requests: Sequence[_ModelRequest]) -> Groups:
                 refuse_twice(choice, epsilon, place, places.get(epsilon))
                 places[epsilon] = places.get(epsilon) or place
     return tuple((choice, tuple(epsilons)) for choice, epsilons in cells.items())
-
-
-def _amounts(request: _ModelRequest) -> str:
-    """The resources in words: "gpu 1, cpu 4", and for each stage where stages differ."""
-
-    def words(resources: Resources) -> str:
-        usual = Resources(gpu=resources.gpu, cpu=resources.cpu)
-        shown = [f"gpu {resources.gpu if resources.gpu == 'auto' else format(resources.gpu, 'g')}"]
-        shown.append(f"cpu {resources.cpu:g}")
-        for name in ("accelerator_type", "minutes"):
-            if getattr(resources, name) != getattr(usual, name):
-                shown.append(f"{name} {getattr(resources, name)}")
-        return ", ".join(shown)
-
-    stages = {stage: words(request.model.resources.of(stage)) for stage in STAGES}
-    if len(set(stages.values())) == 1:
-        return stages["attack"]
-    return "; ".join(f"{stage}: {amounts}" for stage, amounts in stages.items())

@@ -9,15 +9,12 @@ from typing import Any
 
 from orchestrator.gridfile.cells import Head, Pretrain, Weights
 from orchestrator.gridfile.nodes import Node, Problems
+from orchestrator.gridfile.resources import Amounts, resources
 from orchestrator.gridfile.values import built, member, one_of, required, seed
-from orchestrator.jobs.job import STAGES, Resources
 from signsym_core.datasets import DATASETS
 from signsym_core.registry import ParameterError, build
 from signsym_core.rules import RULES
 from signsym_core.training.settings import FineTune
-
-#: Resources that one place states: by the stage, None for all stages, and the key.
-Amounts = dict[tuple[str | None, str], Any]
 
 #: The keys of a pre-training beside the settings of a fine-tune.
 PRETRAIN_KEYS = ("dataset", "seed", "rule", "head", "weights")
@@ -120,35 +117,3 @@ def finetune(node: Node) -> dict[str, Node]:
                     raise place.error(str(error)) from None
     problems.check()
     return settings
-
-
-def resources(node: Node) -> Amounts:
-    """The amounts that one place states: for all stages, and under a stage's name for that stage."""
-    names = [field.name for field in dataclasses.fields(Resources)]
-    amounts: Amounts = {}
-    problems = Problems()
-    for key, place in node.mapping("resources", [*names, *STAGES]).items():
-        inner = {key: place} if key in names else place.mapping(f"resources of {key}", names)
-        for name, amount in inner.items():
-            with problems.kept():
-                amounts[None if key in names else key, name] = _amount(name, amount)
-    problems.check()
-    return amounts
-
-
-def _amount(key: str, node: Node) -> float | str | None:
-    if key == "accelerator_type":
-        return None if node.value is None else node.text("Ray's name of a kind of GPU, such as H200")
-    if key == "gpu":
-        if node.value == "auto":
-            return "auto"
-        what = "a whole number of GPUs, a fraction below 1, or auto"
-        number = node.number(what)
-        if number < 0 or (number > 1 and number != int(number)):
-            raise node.expected(what)
-        return float(number)
-    what = "a number of CPUs above 0" if key == "cpu" else "a number of minutes above 0"
-    number = node.number(what)
-    if number <= 0:
-        raise node.expected(what)
-    return float(number)
