@@ -22,9 +22,10 @@ from orchestrator.gridfile.cells import AttackChoice
 from orchestrator.gridfile.nodes import Node
 from orchestrator.store import fingerprints
 from orchestrator.work.device import device
-from signsym_core.auditing.audit import PROBED, as_runs
+from signsym_core.auditing.audit import PROBED
 from signsym_core.auditing.evidence import Evidence, Run
 from signsym_core.auditing.probes import measure
+from signsym_core.auditing.runs import as_runs
 from signsym_core.auditing.verdict import Verdict, judge
 from signsym_core.backbones import Model
 from signsym_core.backbones.weights import load_whole_file

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +18,9 @@ from signsym_core.auditing.evidence import Evidence, Run
 from signsym_core.auditing.finding import Finding
 from signsym_core.auditing.masking import GREY
 from signsym_core.auditing.probes import Probe, measure
+from signsym_core.auditing.runs import as_runs, stacked
 from signsym_core.auditing.verdict import Verdict, judge
 from signsym_core.evaluation.attack import attack as run_attack
-from signsym_core.evaluation.outcome import Outcome
 from signsym_core.evaluation.radii import radii
 from signsym_core.models.outputs import outputs_of
 from signsym_core.rules.convert import converted
@@ -91,7 +89,7 @@ def audit(
         plan = _plan(network, paired_twin, is_converted=is_converted, random=random, steps=steps, queries=queries)
         runs = _runs(plan, network, images, labels, attacked, seed=seed + number)
         by_seed.append({(run.attack, run.gradient, run.epsilon): run for run in runs})
-    stacked = [_stacked([runs[key] for runs in by_seed]) for key in by_seed[0]]
+    stacked = [stacked([runs[key] for runs in by_seed]) for key in by_seed[0]]
     chance = TASKS.build("classification").chance(labels, None)
     return judge(Evidence(runs=tuple(stacked), chance=chance, probes=tuple(probes), converted=is_converted))
 
@@ -164,44 +162,3 @@ def _runs(
 
 def _randomness(probe: Probe) -> tuple[Finding, Finding]:
     return gradientchecks.random_outputs(probe.unsteady), gradientchecks.random_gradient(probe.repeat)
-
-
-def as_runs(outcome: Outcome, attack: Attack, gradient: str, *, seed: int, images: Tensor) -> list[Run]:
-    """An attack's outcome on one model as evidence; `images` are the images' numbers in their data set, int64 [n]."""
-    numbers = images.numpy()
-    no_gradient = None if outcome.zero_gradient is None else outcome.zero_gradient.numpy()[None]
-    survivors = outcome.scores > 0
-    broken = outcome.nonfinite_gradient
-    # The mean over no survivor is NaN.
-    moved = (outcome.linf.double() * survivors).sum(dim=1) / survivors.sum(dim=1)
-    return [
-        Run(
-            attack=attack.name,
-            parameters=json.dumps(attack.changed(), sort_keys=True, separators=(",", ":")),
-            gradient=gradient,
-            epsilon=epsilon,
-            norm=outcome.norm,
-            steps=attack.steps_taken(),
-            step_size=attack.step(epsilon),
-            seeds=(seed,),
-            images=numbers,
-            outcomes=outcome.scores[row : row + 1].numpy(),
-            moved=moved[row : row + 1].numpy(),
-            no_gradient=no_gradient,
-            nonfinite=None if broken is None else float((broken[row] > 0).double().mean()),
-        )
-        for row, epsilon in enumerate(outcome.epsilons)
-    ]
-
-
-def _stacked(runs: Sequence[Run]) -> Run:
-    """One run of several seeds, from one of each."""
-    no_gradient = [run.no_gradient for run in runs if run.no_gradient is not None]
-    return dataclasses.replace(
-        runs[0],
-        seeds=tuple(run.seeds[0] for run in runs),
-        outcomes=np.concatenate([run.outcomes for run in runs]),
-        moved=np.concatenate([run.moved for run in runs if run.moved is not None]),
-        no_gradient=np.concatenate(no_gradient) if no_gradient else None,
-        nonfinite=None if runs[0].nonfinite is None else float(np.mean([run.nonfinite or 0.0 for run in runs])),
-    )

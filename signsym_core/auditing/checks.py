@@ -17,6 +17,7 @@ import numpy as np
 from signsym_core.auditing import comparisons, gradientchecks, masking
 from signsym_core.auditing.comparisons import CheckFinding, Pair
 from signsym_core.auditing.evidence import Evidence
+from signsym_core.auditing.finding import Finding
 
 #: The meaning of a raised check: "masked", an attack breaks more than the reported one; "sign", the gradient may be
 #: wrong, which an attack must confirm; "weak", the attack was too weak; "told", information that decides nothing.
@@ -162,3 +163,18 @@ CHECKS: tuple[Check, ...] = tuple(
     Check(id=id, flag=flag, level=level, minimal=minimal, ask=ask, needs=needs)
     for id, flag, level, minimal, ask, needs in _TABLE
 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """A check that could be made, with its worst finding: a raised one first, then the one with the largest excess."""
+
+    check: Check
+    finding: Finding
+    #: None where the finding is about no ε.
+    epsilon: float | None
+
+    @property
+    def words(self) -> str:
+        """The evidence in a sentence, with its ε."""
+        return self.finding.words + ("" if self.epsilon is None else f" at ε = {self.epsilon:.4g}")

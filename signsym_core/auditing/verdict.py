@@ -10,40 +10,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
-
-from signsym_core.auditing.checks import CHECKS, Check, findings
+from signsym_core.auditing.checks import CHECKS, Check, CheckResult, findings
 from signsym_core.auditing.comparisons import CheckFinding
 from signsym_core.auditing.evidence import Evidence
 from signsym_core.auditing.finding import Finding
-from signsym_core.auditing.masking import GREY, TWO_POINTS
-from signsym_core.statistics.intervals import interval
+from signsym_core.auditing.masking import GREY
+from signsym_core.auditing.reasons import ENOUGH, hopeless, too_few, unexplained
 
 Kind = Literal["sound", "weak attack", "masked gradient", "undecided"]
-
-#: Overstatement of a score that a sound verdict must exclude, and the least distance of a clean score from chance, so
-#: that so much can be lost at all.
-GRAVE = 0.1
-#: With fewer images no interval over images has its nominal coverage, so that nothing is decided.
-FEWEST = 30
-#: Images that a sound verdict needs. No check is raised unless six images differ (`masking.FEW_DIFFER`); with fewer
-#: images the chance of that is below 80 % where 10 % really differ: P(Binomial(78, 0.1) >= 6) = 0.8.
-ENOUGH = 80
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckResult:
-    """A check that could be made, with its worst finding: a raised one first, then the one with the largest excess."""
-
-    check: Check
-    finding: Finding
-    #: None where the finding is about no ε.
-    epsilon: float | None
-
-    @property
-    def words(self) -> str:
-        """The evidence in a sentence, with its ε."""
-        return self.finding.words + ("" if self.epsilon is None else f" at ε = {self.epsilon:.4g}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +80,7 @@ def judge(evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]] | N
     levels = {m.check.level for m in raised.values()}
     no_exact = any(check.id == "G1" for check in missing)
     size = _largest(by_check["R1"])
-    reasons = _hopeless(evidence, size) if size else []
+    reasons = hopeless(evidence, size) if size else []
     overstated: tuple[float | None, float | None] = (None, None)
     kind: Kind
     if reasons:
@@ -114,13 +88,13 @@ def judge(evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]] | N
     elif "masked" in levels and not no_exact:
         kind, missing, overstated = "masked gradient", [], _overstated(raised)
     else:
-        reasons = [] if missing else _unexplained(evidence, by_check, raised)
+        reasons = [] if missing else unexplained(evidence, by_check, raised)
         kind = "undecided" if missing or reasons else "weak attack" if "weak" in levels else "sound"
         # The verdict rests on as many images as the smallest of the checks that it needs.
         needed = ["R1", "G1", "S1", "T1" if by_check["T1"] else "B1"]
         fewest = min((_largest(by_check[name]) for name in needed if by_check[name]), default=0)
         if 0 < fewest < ENOUGH and kind != "weak attack":
-            kind, reasons = "undecided", [_too_few(fewest), *reasons]
+            kind, reasons = "undecided", [too_few(fewest), *reasons]
     return Verdict(
         kind=kind,
         overstated=overstated[0],
@@ -152,51 +126,6 @@ def _missing(evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]])
     if evidence.autograd:
         needless |= {"G2", "G2b", "G5"}
     return [check for check in CHECKS if check.minimal and not by_check[check.id] and check.id not in needless]
-
-
-def _hopeless(evidence: Evidence, size: int) -> list[str]:
-    """Reasons why the model's robustness cannot be judged at all."""
-    reasons = []
-    if size < FEWEST:
-        reasons.append(_too_few(size))
-    best = evidence.clean or max(evidence.runs, key=lambda run: run.score)
-    score = interval(best.outcomes.mean(axis=0, dtype=np.float64)[None])
-    # An untrained network puts most images into a few classes, which gives up to about three times chance.
-    if score.lo <= min(evidence.chance + GRAVE, 3 * evidence.chance):
-        name = "clean accuracy" if np.isin(best.outcomes, (0, 1)).all() else "clean score"
-        near = "" if score.lo <= evidence.chance else f" by {100 * GRAVE:.0f} points"
-        what = f"{name} {100 * score.value:.1f} % is not above chance ({100 * evidence.chance:.1f} %){near}"
-        reasons.append(f"no verdict on robustness: {what}")
-    return reasons
-
-
-def _too_few(size: int) -> str:
-    return f"too few images ({size}; at least {ENOUGH})"
-
-
-def _unexplained(
-    evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]], raised: Mapping[str, CheckResult]
-) -> list[str]:
-    """The signs of a wrong gradient that no attack explains, as one reason in words."""
-    # The exact gradient was followed where the feedback left room for overstatement, and broke no more.
-    exact = any(_telling(evidence, comparison) for comparison in by_check["G1"])
-    # The same for the mean over the model's draws.
-    averaged = bool(by_check["E1"])
-    explained = {
-        **{"G2": exact, "G2b": exact, "G3": exact, "G5": exact or averaged, "G5b": averaged, "G5c": averaged},
-        **{name: name in raised and raised[name].finding.first <= TWO_POINTS for name in ("G4", "G4b", "G4c")},
-    }
-    signs = [name for name, m in raised.items() if m.check.level == "sign" and not explained[name]]
-    if not signs:
-        return []
-    random = " (outputs or gradients are random: run gradient eot)" if {"G5", "G5b", "G5c"} & set(signs) else ""
-    return [f"{', '.join(signs)} raised, but no attack that was run breaks more{random}"]
-
-
-def _telling(evidence: Evidence, comparison: CheckFinding) -> bool:
-    """Whether the two gradients were compared where a difference between them could have been seen."""
-    clean = evidence.clean or max(evidence.runs, key=lambda run: run.score)
-    return comparison.finding.first >= GRAVE and comparison.finding.second <= clean.score - GRAVE
 
 
 def _excess(check: Check, finding: Finding) -> float:

@@ -11,7 +11,8 @@ from signsym_core.conformance.network import Network, assert_close, equal
 from signsym_core.microbatch import backward
 from signsym_core.models.outputs import outputs_of
 from signsym_core.rules.convert import convert, converted, exact_gradient, revert
-from signsym_core.rules.points import PointRule, readouts, summed
+from signsym_core.rules.point_rule import PointRule
+from signsym_core.rules.points import readouts, summed
 from signsym_core.rules.whole import WholeRule
 from signsym_core.tasks.classification import CrossEntropy
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import re
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -17,14 +14,11 @@ from signsym_core import seeds
 from signsym_core.datasets import authors_2024
 from signsym_core.datasets.annotations import Annotated, read_annotations
 from signsym_core.datasets.base import Origin
+from signsym_core.datasets.coco_files import FOLDERS, as_distributed, pooled
 from signsym_core.datasets.files import FileSource, Listing, cache_places
-from signsym_core.datasets.listfile import Tree
 from signsym_core.datasets.lists import find_lists, from_lists
 from signsym_core.datasets.splits import DataNotFoundError
 from signsym_core.registry import require
-
-#: The folders of a release; both releases hold the same 123,287 images under the same numbers.
-_FOLDERS = {"2017": ("train2017", "val2017"), "2014": ("train2014", "val2014")}
 
 #: Images of each split of the authors' code; the rest are the database.
 AUTHORS_COUNTS = MappingProxyType({"train": 10_000, "test": 5_000, "validation": 5_000})
@@ -119,19 +113,19 @@ class COCO(FileSource):
                 queries_in_database=self.queries_in_database,
                 several=True,
                 apart=not self.pools,
-                elsewhere=_as_distributed,
+                elsewhere=as_distributed,
             )
         return self._drawn_listing(root, tree)
 
     def _drawn_listing(self, root: Path, tree: Path) -> Listing:
-        folders = _FOLDERS[self._release(tree)]
+        folders = FOLDERS[self._release(tree)]
         annotated = [
             read_annotations(tree / "annotations" / f"instances_{folder}.json", cache_places(root))
             for folder in folders
         ]
         if (annotated[0].names, annotated[0].categories) != (annotated[1].names, annotated[1].categories):
             raise ValueError(f"MS-COCO {tree}: expected the same categories in {' and '.join(folders)}, got others")
-        files, places = _pooled(tree, folders, annotated)
+        files, places = pooled(tree, folders, annotated)
         labels = torch.cat([images.labels for images in annotated])[places]
         if self.split == authors_2024.NAME:
             return _as_the_authors(tree, files, places, labels, annotated[0])
@@ -150,10 +144,10 @@ class COCO(FileSource):
         return Listing(names=annotated[0].names, tree=tree, files=files, labels=labels, members=members)
 
     def _release(self, tree: Path) -> str:
-        years = ["2014"] if self.split == authors_2024.NAME else [self.year] if self.year else list(_FOLDERS)
+        years = ["2014"] if self.split == authors_2024.NAME else [self.year] if self.year else list(FOLDERS)
         looked = []
         for year in years:
-            files = [tree / "annotations" / f"instances_{folder}.json" for folder in _FOLDERS[year]]
+            files = [tree / "annotations" / f"instances_{folder}.json" for folder in FOLDERS[year]]
             if all(file.is_file() for file in files):
                 return year
             looked += [str(file) for file in files if not file.is_file()]
@@ -175,48 +169,3 @@ def _as_the_authors(tree: Path, files: list[str], places: Tensor, labels: Tensor
     wide[:, torch.tensor(of.categories) - 1] = labels
     members = {split: by_place[rows].sort().values for split, rows in folds.items()}
     return Listing(names=every, tree=tree, files=files, labels=wide, members=members)
-
-
-def _pooled(tree: Path, folders: Sequence[str], annotated: Sequence[Annotated]) -> tuple[list[str], Tensor]:
-    """Paths below `tree` of all images by image number, and the place of each in the annotation files together."""
-    inside = Tree(tree)
-    located: list[tuple[int, str, int, int]] = []
-    missing: list[str] = []
-    for number, (folder, images) in enumerate(zip(folders, annotated, strict=True)):
-        for row, (identity, file) in enumerate(zip(images.numbers, images.files, strict=True)):
-            places = (f"{folder}/{file}", f"images/{folder}/{file}")
-            path = next((place for place in places if place in inside), None)
-            if path is None:
-                missing.append(places[0])
-            else:
-                located.append((identity, path, number, row))
-    if missing:
-        total = len(located) + len(missing)
-        raise DataNotFoundError(
-            f"MS-COCO: {len(missing)} of {total} annotated images are not below {tree}; the first was expected at "
-            f"{missing[0]} and images/{missing[0]}"
-        )
-    located.sort()
-    double = next((one for one, other in itertools.pairwise(located) if one[0] == other[0]), None)
-    if double is not None:
-        raise ValueError(
-            f"MS-COCO {tree}: expected every image to have a unique number, got number {double[0]} in "
-            f"{' and '.join(folders)}"
-        )
-    start = len(annotated[0].files)
-    positions = torch.tensor([row + start * number for _, _, number, row in located], dtype=torch.int64)
-    return [path for _, path, _, _ in located], positions
-
-
-def _as_distributed(path: str, row: Tensor) -> list[str]:
-    """The paths at which either release stores the image whose number ends the listed path."""
-    number = re.search(r"(\d+)$", PurePosixPath(path).stem)
-    if number is None:
-        return []
-    places = []
-    for year, folders in _FOLDERS.items():
-        for folder in folders:
-            file = f"{int(number[1]):012d}.jpg"
-            place = f"{folder}/{file if year == '2017' else f'COCO_{folder}_{file}'}"
-            places += [place, f"images/{place}"]
-    return places

@@ -30,7 +30,7 @@ from signsym_core.models.frozen import frozen
 from signsym_core.models.outputs import NonFiniteOutputError, outputs_of, refuse_non_finite
 from signsym_core.registry import UnknownNameError, unknown
 from signsym_core.retrieval.codes import Gallery
-from signsym_core.rules.convert import refuse_bypassed
+from signsym_core.rules.bypassed import refuse_bypassed
 from signsym_core.tasks import TASKS, Task
 from signsym_core.training.health import refuse_broken
 from signsym_core.validation import check_images, check_labels, check_module, whole_number

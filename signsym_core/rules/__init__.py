@@ -17,7 +17,7 @@ from signsym_core.rules.lra import LRA
 from signsym_core.rules.mixed import Layers as Layers
 from signsym_core.rules.mixed import Mixed
 from signsym_core.rules.pepita import Pepita
-from signsym_core.rules.points import PointRule as PointRule
+from signsym_core.rules.point_rule import PointRule as PointRule
 from signsym_core.rules.sym import SymmetricAlignment
 from signsym_core.rules.usf import USF
 from signsym_core.rules.whole import StepRule as StepRule

@@ -9,29 +9,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from signsym_core.models.outputs import outputs_of
 from signsym_core.rules import RULES
 from signsym_core.rules.attention import close_attentions, open_attentions
 from signsym_core.rules.base import Rule
 from signsym_core.rules.draws import Draws
 from signsym_core.rules.feedback import FeedbackLayer, served_class
-from signsym_core.rules.held import PLACE, Held, LearnedState, dismiss
+from signsym_core.rules.held import PLACE, Held, LearnedState
 from signsym_core.rules.layers import UnservedLayerError as UnservedLayerError
 from signsym_core.rules.layers import layers_to_convert
 from signsym_core.rules.learned import LearnedRule
-from signsym_core.rules.points import PointRule, Points, points_of
+from signsym_core.rules.lessons import dismiss
+from signsym_core.rules.point_rule import PointRule
+from signsym_core.rules.points import Points, points_of
 from signsym_core.rules.state import FeedbackState
 from signsym_core.rules.whole import WholeRule
-
-
-class BypassedLayerError(ValueError):
-    """The network uses the weight of a converted layer without calling the layer, so that it would be a BP layer."""
-
-    def __init__(self, names: list[str]) -> None:
-        super().__init__(
-            f"layers {names} were converted, but the network uses their weights without calling them, so their "
-            f"backward pass would stay BP in silence; name them in the rule's parameter bp_layers"
-        )
 
 
 def convert(network: nn.Module, rule: str | Rule = "frsf", seed: int = 0, **parameters: Any) -> nn.Module:
@@ -196,40 +187,3 @@ def redrawn(model: nn.Module, number: int) -> Iterator[nn.Module]:
 def converted(model: nn.Module) -> list[tuple[str, FeedbackLayer]]:
     """The converted layers of `model` with their names, in the order of the network."""
     return [(name, module) for name, module in model.named_modules() if isinstance(module, FeedbackLayer)]
-
-
-def unserved(model: nn.Module) -> list[str]:
-    """Names of the converted layers, except BP's, whose forward pass has not run since the conversion.
-
-    After a forward pass of the model these are the unused layers and the bypassed ones, whose weight the network uses
-    directly: see `refuse_bypassed`.
-    """
-    layers = [(name, layer) for name, layer in converted(model) if not layer.state.rule.exact]
-    return [name for name, layer in layers if not layer.state.service.ran]
-
-
-def refuse_bypassed(model: nn.Module, images: Tensor) -> None:
-    """Raise BypassedLayerError for layers whose weights `model` uses for `images` without calling the layers.
-
-    Call it after a forward pass. The model runs again only where some layer has never run; that layer is bypassed if
-    the outputs depend on its weight.
-    """
-    names = unserved(model)
-    if not names:
-        return
-    weights = [cast(Tensor, model.get_submodule(name).weight) for name in names]
-    trainable = [weight.requires_grad for weight in weights]
-    try:
-        for weight in weights:
-            weight.requires_grad_()
-        with torch.enable_grad():
-            outputs = outputs_of(model, images)
-        taking_part = torch.autograd.grad(outputs.sum(), weights, allow_unused=True) if outputs.requires_grad else []
-    finally:
-        for weight, before in zip(weights, trainable, strict=True):
-            weight.requires_grad_(before)
-    # What that run has called is a layer that only passes without gradients go around, such as torch's fused encoder.
-    still = set(unserved(model))
-    bypassed = [name for name, grad in zip(names, taking_part, strict=False) if grad is not None and name in still]
-    if bypassed:
-        raise BypassedLayerError(bypassed)

@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import Tensor
 
-from signsym_core.rules.points import PointRule
+from signsym_core.rules.point_rule import PointRule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

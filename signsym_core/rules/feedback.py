@@ -1,4 +1,4 @@
-"""The layers that send B down: their autograd functions and their state. `rules.convert` puts them into a network.
+"""The layers that send B down. `rules.convert` puts them into a network.
 
 A converted layer keeps its class's forward pass, its weights and its place in the network; only its backward pass
 sends B down instead of W. One backward pass costs what BP's costs: one `convolution_backward`, or two products.
@@ -8,8 +8,6 @@ Legend: x [n, in, h, w] or [..., in]; W, B as in `rules.base`; δ the gradient t
 
 from __future__ import annotations
 
-import itertools
-import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -18,95 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from signsym_core.rules.held import PLACE, LearnedState, enrol
-from signsym_core.rules.snapshot import alike
+from signsym_core.rules.held import PLACE, LearnedState
+from signsym_core.rules.lessons import enrol
+from signsym_core.rules.products import Conv2dFunction, multiplied
 from signsym_core.rules.state import FeedbackState, Use
-
-
-class _LinearFunction(torch.autograd.Function):
-    """y = x Wᵀ + b forward; g_x = δ B, ∂W = δᵀ x, ∂b = Σ δ backward."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, matrix: Tensor, use: Use | None) -> Tensor:
-        return F.linear(x, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, weight, _, matrix, ctx.use = inputs
-        ctx.save_for_backward(x if weight.requires_grad else None, matrix)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        (delta,) = gradients
-        x, matrix = ctx.saved_tensors
-        down = delta @ matrix.to(delta.dtype) if ctx.needs_input_grad[0] else None
-        flat = delta.flatten(0, -2)
-        by_weight = flat.t() @ x.flatten(0, -2) if ctx.needs_input_grad[1] else None
-        by_bias = flat.sum(0) if ctx.needs_input_grad[2] else None
-        return down, by_weight, by_bias, None, None
-
-
-class _Conv2dFunction(torch.autograd.Function):
-    """y = x * W + b forward; backward, one call gives the gradients of x (with B), W and b."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, matrix: Tensor, use: Use | None, *geometry: Any
-    ) -> Tensor:
-        stride, padding, dilation, groups = geometry
-        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, weight, _, matrix, ctx.use, *ctx.geometry = inputs
-        ctx.save_for_backward(x, matrix)
-        ctx.outputs = weight.shape[0]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        (delta,) = gradients
-        x, matrix = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.geometry
-        needs = ctx.needs_input_grad
-        down, by_weight, by_bias = torch.ops.aten.convolution_backward.default(
-            delta,
-            x,
-            matrix.to(delta.dtype),
-            [ctx.outputs],
-            stride,
-            padding,
-            dilation,
-            False,
-            [0, 0],
-            groups,
-            [needs[0], needs[1], needs[2]],
-        )
-        return down, by_weight, by_bias, None, None, None, None, None, None
-
-
-_handles = itertools.count()
-_layers: weakref.WeakValueDictionary[int, FeedbackLayer] = weakref.WeakValueDictionary()
-
-
-# Values cannot be looked at while torch.compile or a transform of torch.func traces them; this operator looks while
-# the code runs. It returns a copy, since compiled code may reuse the memory of an operator's result.
-@torch.library.custom_op("signsym::feedback", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
-def _feedback_while_traced(weight: Tensor, handle: int) -> Tensor:
-    layer = _layers[handle]
-    layer_weight = layer.weight
-    # The layer's own tensor where it is the same memory: its counter may save a comparison.
-    if not torch._C._functorch.is_functorch_wrapped_tensor(layer_weight) and alike(weight, layer_weight):
-        weight = layer_weight if weight.data_ptr() == layer_weight.data_ptr() else weight
-    return layer.state.current(weight, layer.training).clone()
-
-
-@_feedback_while_traced.register_fake
-def _(weight: Tensor, handle: int) -> Tensor:
-    return torch.empty_like(weight)
+from signsym_core.rules.traced import feedback_while_traced, handle_of
 
 
 class FeedbackLayer(nn.Module):
@@ -129,15 +43,14 @@ class FeedbackLayer(nn.Module):
         self._register_handle()
 
     def _register_handle(self) -> None:
-        self.handle = next(_handles)
-        _layers[self.handle] = self
+        self.handle = handle_of(self)
         if isinstance(self.state, LearnedState):
             enrol(self)
 
     def matrix(self, weight: Tensor) -> tuple[Tensor, Use | None]:
         """B for the pass that multiplies by `weight`, and what keeps it as long as its backward pass may come."""
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-            return cast(Tensor, _feedback_while_traced(weight.detach(), self.handle)), None
+            return cast(Tensor, feedback_while_traced(weight.detach(), self.handle)), None
         matrix = self.state.current(weight, self.training)
         return matrix, self.state.use()
 
@@ -218,13 +131,6 @@ class FeedbackLayer(nn.Module):
         return f"{super().extra_repr()}, rule={self.state.rule.name}"
 
 
-def multiplied(x: Tensor, weight: Tensor, bias: Tensor | None, matrix: Tensor, use: Use | None) -> Tensor:
-    """x Wᵀ + b whose backward pass sends δ B down."""
-    single = x.ndim == 1
-    y = cast(Tensor, _LinearFunction.apply(x.unsqueeze(0) if single else x, weight, bias, matrix, use))
-    return y.squeeze(0) if single else y
-
-
 class FeedbackLinear(FeedbackLayer, nn.Linear):
     """A linear layer whose backward pass sends B down. Inputs [..., in], of any number of leading dimensions."""
 
@@ -257,7 +163,7 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
         geometry = (self.stride, padding, self.dilation, self.groups)
         if self.sends_down(x, w, bias):
             matrix, use = self.matrix(weight)
-            y = self.observed(cast(Tensor, _Conv2dFunction.apply(x, w, bias, matrix, use, *geometry)))
+            y = self.observed(cast(Tensor, Conv2dFunction.apply(x, w, bias, matrix, use, *geometry)))
         else:
             y = F.conv2d(x, w, bias, *geometry)
         return y.squeeze(0) if single else y

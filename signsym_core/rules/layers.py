@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from signsym_core.registry import UnknownNameError, unknown
-from signsym_core.rules.attention import InProjection, OpenAttention
+from signsym_core.rules.attention import OpenAttention
 from signsym_core.rules.base import Rule
+from signsym_core.rules.in_projection import InProjection
 
 #: Modules that multiply by a weight in a way that no rule here serves; attention modules by the name of their class,
 #: since they hold Linear layers whose forward pass they go around.

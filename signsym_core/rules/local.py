@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from signsym_core.microbatch import backward
 from signsym_core.models.outputs import outputs_of
-from signsym_core.rules.points import PointRule, readouts, summed
+from signsym_core.rules.point_rule import PointRule
+from signsym_core.rules.points import readouts, summed
 from signsym_core.tasks import Objective
 
 #: Height and width that the positions of a convolution are pooled to before they are read.

@@ -15,7 +15,7 @@ from signsym_core.models.outputs import outputs_of
 from signsym_core.registry import ParameterError, require
 from signsym_core.rules.base import LEVELS, fill_levels
 from signsym_core.rules.feedback import FeedbackLayer
-from signsym_core.rules.points import residual_blocks
+from signsym_core.rules.point_names import residual_blocks
 from signsym_core.rules.whole import StepRule, add_gradient
 from signsym_core.tasks import Objective
 

@@ -11,13 +11,11 @@ from above, of the shape of its output: [n, c], [n, c, h, w] or [n, tokens, c]; 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,56 +23,9 @@ from torch.utils.hooks import RemovableHandle
 
 from signsym_core import seeds
 from signsym_core.models.outputs import logits_in
-from signsym_core.registry import ParameterError, UnknownNameError, require, unknown
-from signsym_core.rules.base import LEVELS, fill_levels
+from signsym_core.rules.point_names import point_names
+from signsym_core.rules.point_rule import PointRule
 from signsym_core.rules.state import FeedbackState
-from signsym_core.rules.whole import WholeRule
-
-#: The entry of `points` for the usual ones.
-USUAL = "blocks"
-#: Residual blocks, by the names of their classes: a point in a branch would add to the one behind it.
-_BLOCKS = frozenset({"BasicBlock", "Bottleneck", "CNBlock", "EncoderBlock", "InvertedResidual", "MBConv"})
-#: Modules of torch.nn.modules.activation that are no activation of a layer.
-_NO_ACTIVATION = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PointRule(WholeRule):
-    """A rule at points, given by `signal`, or by `readout` where it cuts the network."""
-
-    #: Whether the network is cut at each point, so that a block learns from its own readout alone.
-    cuts: ClassVar[bool] = False
-
-    #: Modules whose output is a point, by name; "blocks" are every residual block and every activation outside of one.
-    points: tuple[str, ...] = (USUAL,)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(bool(self.points), "points", "the name of a module, at least one", self.points)
-
-    @property
-    def sends_gradient(self) -> bool:
-        return False
-
-    def check_network(self, network: nn.Module) -> None:
-        point_names(network, self)
-
-    def features(self, shape: torch.Size) -> int:
-        """Columns of the matrix of a point whose output has this shape."""
-        return shape[-1] if len(shape) == 3 else shape[1]
-
-    def matrix(self, out: Tensor, generator: torch.Generator) -> None:
-        """Fill the matrix [k, features] of a point, once: U(-√3 s, √3 s), s = √(2 / (k + features)) (Glorot's)."""
-        fill_levels(out, generator)
-        out.mul_(2 / LEVELS).sub_(1).mul_(math.sqrt(6 / sum(out.shape)))
-
-    def signal(self, error: Tensor, delta: Tensor, matrix: Tensor) -> Tensor:
-        """What a point sends down in place of δ, of its shape."""
-        raise NotImplementedError(f"rule {self.name!r} gives no signal for its points")
-
-    def readout(self, output: Tensor, matrix: Tensor) -> Tensor:
-        """Outputs [n, k] that are read from a point's output, for a rule that cuts."""
-        raise NotImplementedError(f"rule {self.name!r} cuts the network and gives no readout")
 
 
 class PointsError(RuntimeError):
@@ -104,7 +55,7 @@ class Points:
         self.rule = rule
         #: The state of a layer: it has the seed, also after a checkpoint was loaded.
         self.state = state
-        self.names = point_names(network, rule)
+        self.names = point_names(network, rule.points)
         self.on = True
         #: Where a rule that cuts puts the readouts of a pass: (share of its loss, outputs [n, k]).
         self.read: list[tuple[float, Tensor]] | None = None
@@ -203,55 +154,6 @@ class Points:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pass": None, "_matrices": {}, "read": None}
-
-
-def point_names(network: nn.Module, rule: PointRule) -> list[str]:
-    """The names of the rule's points in `network`, in its order. Raises UnknownNameError and ParameterError."""
-    names = [name for name, _ in network.named_modules() if name]
-    # A grid's names are those of the backbone; a model holds it under "network".
-    prefix = "network." if hasattr(network, "network") else ""
-    chosen: list[str] = []
-    for entry in rule.points:
-        if entry == USUAL:
-            chosen += _usual(network)
-        elif entry in names or prefix + entry in names:
-            chosen.append(entry if entry in names else prefix + entry)
-        else:
-            known = [USUAL, *(name.removeprefix(prefix) for name in names)]
-            raise UnknownNameError(unknown("module in points", entry, known))
-    if not chosen:
-        raise ParameterError(
-            f"parameter 'points' expects modules to name, since {type(network).__name__} has no residual block and no "
-            f"activation that is a module; got {rule.points}"
-        )
-    return sorted(set(chosen), key=names.index)
-
-
-def _usual(network: nn.Module) -> list[str]:
-    chosen: list[str] = []
-    inside: tuple[str, ...] = ()
-    for name, module in network.named_modules():
-        if inside and name.startswith(inside):
-            continue
-        if type(module).__name__ in _BLOCKS:
-            inside += (name + ".",)
-            chosen.append(name)
-        elif name and _is_activation(module):
-            chosen.append(name)
-    return chosen
-
-
-def _is_activation(module: nn.Module) -> bool:
-    """An activation of torch, or a module that says so of itself, as a spiking neuron's does."""
-    if getattr(module, "is_activation", False):
-        return True
-    kind = type(module)
-    return kind.__module__ == "torch.nn.modules.activation" and not isinstance(module, _NO_ACTIVATION)
-
-
-def residual_blocks(network: nn.Module) -> list[str]:
-    """The names of the residual blocks of `network`."""
-    return [name for name, module in network.named_modules() if type(module).__name__ in _BLOCKS]
 
 
 def points_of(model: nn.Module) -> list[Points]:

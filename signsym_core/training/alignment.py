@@ -15,16 +15,14 @@ from signsym_core.models.outputs import outputs_of
 from signsym_core.models.penalty import penalised
 from signsym_core.rules.base import Rule
 from signsym_core.rules.convert import converted, exact_gradient, stepping_rule
-from signsym_core.rules.held import unobserved, weights_of
+from signsym_core.rules.held import weights_of
+from signsym_core.rules.lessons import unobserved
 from signsym_core.rules.points import points_of
 from signsym_core.tasks import Objective
+from signsym_core.training.angles import beside_weights, pieces, products
 
 #: An epoch's table uses at least so many images, and else one in SHARE of the epoch's.
 LEAST, SHARE = 2, 1000
-#: Entries of a gradient or a matrix that are looked at together.
-PIECE = 1 << 16
-#: The cosine from which on an angle is not taken from it: 0.003 degrees.
-CLOSE = 1 - 1e-9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +49,7 @@ def epoch_alignment(
     least LEAST. Numbers that are not finite are None.
     """
     few = slice(max(LEAST, images_of_epoch // SHARE))
-    matrices = _beside_weights(model)
+    matrices = beside_weights(model)
     rows = layer_alignment(model, objective, images[few], labels[few])
     values = [
         {**dataclasses.asdict(row), "ratio": row.norm / row.norm_bp if row.norm_bp else None}
@@ -60,39 +58,6 @@ def epoch_alignment(
     ]
     # JSON and tables have no NaN.
     return [{n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()} for row in values]
-
-
-@torch.no_grad()
-def _beside_weights(model: nn.Module) -> dict[str, tuple[float, float]]:
-    """The angle of B to W in degrees, and |B| / |W|, of each layer whose B is a matrix of its own or W."""
-    measured = {}
-    for name, layer in converted(model):
-        if not layer.state.rule.by_layer:
-            continue
-        weight = layer.weight.detach()
-        matrix = weight if layer.state.rule.exact else layer.state.peek(layer.weight, layer.training)
-        if matrix is weight:
-            measured[name] = (0.0, 1.0)
-            continue
-        b_square, product, w_square = _products(matrix, weight)
-        b_norm, w_norm = math.sqrt(b_square), math.sqrt(w_square)
-        if not (b_norm and w_norm):
-            measured[name] = (math.nan, b_norm / w_norm if w_norm else math.nan)
-            continue
-        cosine = product / b_norm / w_norm
-        # The cosine of a tiny angle has lost it.
-        angle = math.degrees(math.acos(max(-1.0, cosine))) if cosine < CLOSE else _tiny(matrix, b_norm, weight, w_norm)
-        measured[name] = (angle, b_norm / w_norm)
-    return measured
-
-
-def _tiny(matrix: Tensor, b_norm: float, weight: Tensor, w_norm: float) -> float:
-    """The angle in degrees, exact where it is small: 2 atan(|b - w| / |b + w|) of b = B / |B| and w = W / |W|."""
-    difference = total = torch.zeros((), dtype=torch.float64, device=weight.device)
-    for few_b, few_w in _pieces(matrix, weight):
-        b, w = few_b.double() / b_norm, few_w.double() / w_norm
-        difference, total = difference + (b - w).square().sum(), total + (b + w).square().sum()
-    return math.degrees(2 * math.atan2(math.sqrt(float(difference)), math.sqrt(float(total))))
 
 
 def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labels: Tensor) -> list[LayerAlignment]:
@@ -182,9 +147,9 @@ def _of_step(
 
 def _row(name: str, gradient: Tensor, exact: Tensor) -> LayerAlignment:
     # In double: the squares of a feedback gradient of an unscaled rule leave float32.
-    square, product, square_bp = _products(gradient, exact)
+    square, product, square_bp = products(gradient, exact)
     same = torch.zeros((), dtype=torch.int64, device=gradient.device)
-    for few, few_bp in _pieces(gradient, exact):
+    for few, few_bp in pieces(gradient, exact):
         same = same + (few.sign() == few_bp.sign()).count_nonzero()
     norm, norm_bp = math.sqrt(square), math.sqrt(square_bp)
     # NaN where an entry is not finite, which `min` and `max` would hide.
@@ -196,19 +161,3 @@ def _row(name: str, gradient: Tensor, exact: Tensor) -> LayerAlignment:
         cosine=cosine if math.isnan(cosine) else min(1.0, max(-1.0, cosine)),
         sign_agreement=int(same) / gradient.numel(),
     )
-
-
-def _products(one: Tensor, other: Tensor) -> tuple[float, float, float]:
-    """<a, a>, <a, b> and <b, b> in double precision; one transfer from a GPU."""
-    sums = torch.zeros(3, dtype=torch.float64, device=one.device)
-    for few, few_other in _pieces(one, other):
-        # Of vectors: as a product of matrices it takes several times as long.
-        a, b = few.double(), few_other.double()
-        sums = sums + torch.stack((a.dot(a), a.dot(b), b.dot(b)))
-    square, product, square_other = sums.tolist()
-    return square, product, square_other
-
-
-def _pieces(one: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The entries of both as vectors, piece by piece: what fits into a processor's cache takes a third of the time."""
-    return zip(one.detach().flatten().split(PIECE), other.detach().flatten().split(PIECE), strict=True)

@@ -16,7 +16,8 @@ from signsym_core import seeds
 from signsym_core.arithmetic import arithmetic
 from signsym_core.backbones import Model
 from signsym_core.datasets import DataSource, Split
-from signsym_core.rules.convert import BypassedLayerError, converted, unserved
+from signsym_core.rules.bypassed import BypassedLayerError, unserved
+from signsym_core.rules.convert import converted
 from signsym_core.tasks import Objective, Task
 from signsym_core.training.alignment import LayerAlignment, epoch_alignment, layer_alignment
 from signsym_core.training.batches import epoch_batches, first_images

@@ -14,7 +14,8 @@ from torchvision.models import VisionTransformer
 
 import signsym_core as ss
 from signsym_core.backbones import Model
-from signsym_core.rules.convert import BypassedLayerError, converted, exact_gradient, refuse_bypassed
+from signsym_core.rules.bypassed import BypassedLayerError, refuse_bypassed
+from signsym_core.rules.convert import converted, exact_gradient
 from signsym_core.rules.held import weights_of
 from signsym_core.rules.layers import UnservedLayerError
 from signsym_core.rules.state import ZeroFeedbackError

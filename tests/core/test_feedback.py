@@ -13,7 +13,8 @@ from torch import nn
 
 import signsym_core as ss
 from signsym_core.rules.base import LEVELS, fill_levels
-from signsym_core.rules.convert import converted, unserved
+from signsym_core.rules.bypassed import unserved
+from signsym_core.rules.convert import converted
 from signsym_core.rules.whole import WholeRule
 from signsym_core.testing import check_rule
 

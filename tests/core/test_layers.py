@@ -13,7 +13,8 @@ from torch import nn
 from torchvision import models
 
 import signsym_core as ss
-from signsym_core.rules.convert import BypassedLayerError, UnservedLayerError, converted, refuse_bypassed, unserved
+from signsym_core.rules.bypassed import BypassedLayerError, refuse_bypassed, unserved
+from signsym_core.rules.convert import UnservedLayerError, converted
 
 
 class Conv1D(nn.Module):

@@ -16,7 +16,8 @@ import signsym_core as ss
 from signsym_core.attacks import GRADIENTS
 from signsym_core.rules.dfa import DFA
 from signsym_core.rules.local import Local
-from signsym_core.rules.points import PointRule, Points, PointsError, UnreadWarning
+from signsym_core.rules.point_rule import PointRule
+from signsym_core.rules.points import Points, PointsError, UnreadWarning
 from signsym_core.tasks.classification import CrossEntropy
 from signsym_core.testing import check_rule
 from signsym_core.training.alignment import layer_alignment
