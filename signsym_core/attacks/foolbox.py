@@ -11,8 +11,7 @@ import functools
 import inspect
 import math
 import warnings
-from importlib import metadata
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +21,12 @@ from signsym_core.attacks import foolboxclasses
 from signsym_core.attacks.ball import Norm, sizes
 from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.foolboxclasses import BY_GRADIENT, DETERMINISTIC, PREFIX, STARTS, classes, library, minimises
+from signsym_core.attacks.foolboxfields import fields_of, installed
 from signsym_core.attacks.problem import Problem, Told
-from signsym_core.registry import UnknownNameError, coerce, neutral, require, unknown
+from signsym_core.registry import UnknownNameError, neutral, require, unknown
 
-#: Parameters of Foolbox that do not affect images: the folder and the interval of its progress logs.
-_LEFT_OUT = frozenset({"tensorboard", "update_stats_every_k"})
 #: Parameters that count something.
 _COUNTS = frozenset({"steps", "repeats", "directions", "binary_search_steps", "initial_gradient_eval_steps"})
-
-
-@functools.cache
-def installed() -> str:
-    """Foolbox's version."""
-    return metadata.version("foolbox")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,8 +92,7 @@ class FoolboxAttack(Attack):
             subset = problem if started.all() else problem.only(started)
             if len(subset.images):
                 module = subset.module
-                settings = {**starting_points, **epsilon}
-                images[started] = attack.run(_model(module, images), subset.images, _criterion(subset), **settings)
+                images[started] = _run(attack, module, subset, **starting_points, **epsilon)
                 queries[started] += module.queries
         return images, queries
 
@@ -113,12 +104,12 @@ class FoolboxAttack(Attack):
         everything = torch.ones(len(problem.images), dtype=torch.bool, device=problem.images.device)
         usual = STARTS.get(self.foolbox.__name__)
         start = self._value("init_attack") and attack.init_attack
-        if start is None and usual is None:
-            return everything, {}, 0
-        if start is None and usual is not None:
+        if start is None:
+            if usual is None:
+                return everything, {}, 0
             start = classes()[usual[0]](**usual[1])
         module = problem.module
-        images = start.run(_model(module, problem.images), problem.images, _criterion(problem))
+        images = _run(start, module, problem)
         started = module(images).argmax(dim=1) != problem.labels
         return started, {"starting_points": images[started]}, module.queries
 
@@ -199,36 +190,11 @@ def member(name: str) -> type[FoolboxAttack]:
         "foolbox": cls,
         "fixed_norm": norm,
     }
-    bases, fields = (FoolboxAttack,), _fields(cls)
-    attack_class = dataclasses.make_dataclass(
-        class_name, fields, bases=bases, frozen=True, kw_only=True, namespace=attributes
-    )
-    return cast(type[FoolboxAttack], attack_class)
+    options: dict[str, Any] = {"bases": (FoolboxAttack,), "frozen": True, "kw_only": True, "namespace": attributes}
+    return cast(type[FoolboxAttack], dataclasses.make_dataclass(class_name, fields_of(cls), **options))
 
 
-def _fields(cls: Any) -> list[tuple[str, Any, Any]]:
-    """The version, and the parameters of Foolbox's signature with its types and defaults."""
-    fields: list[tuple[str, Any, Any]] = [("version", str, neutral("", default=installed()))]
-    for name, parameter in inspect.signature(cls).parameters.items():
-        hint: Any = parameter.annotation
-        if name in _LEFT_OUT or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        if name == "init_attack":
-            # By its name, with Foolbox's defaults.
-            fields.append((name, str | None, dataclasses.field(default=None)))
-        elif parameter.default is parameter.empty:
-            fields.append((name, hint | None, dataclasses.field(default=None, metadata={"required": True})))
-        elif name != "distance":
-            fields.append((name, hint, dataclasses.field(default=coerce(hint, parameter.default))))
-    if foolboxclasses.norm_of(cls) is None and "constraint" not in {name for name, _, _ in fields}:
-        # Foolbox refuses to run these without a distance.
-        fields.append(("distance", Literal["l2", "linf"], dataclasses.field(default="l2")))
-    return fields
-
-
-def _model(module: nn.Module, images: Tensor) -> Any:
-    return library().PyTorchModel(module, bounds=(0, 1), device=images.device)
-
-
-def _criterion(problem: Problem) -> Any:
-    return library().criteria.Misclassification(problem.labels)
+def _run(attack: Any, module: nn.Module, problem: Problem, **settings: Any) -> Any:
+    """The images of an attack object of Foolbox, on the model as `module`."""
+    model = library().PyTorchModel(module, bounds=(0, 1), device=problem.images.device)
+    return attack.run(model, problem.images, library().criteria.Misclassification(problem.labels), **settings)

@@ -14,10 +14,11 @@ from typing import Literal
 
 import numpy as np
 
-from signsym_core.auditing import comparisons, gradientchecks, masking
-from signsym_core.auditing.comparisons import CheckFinding, Pair
+from signsym_core.auditing import comparisons, gradientchecks, masking, observations
+from signsym_core.auditing.comparisons import Pair
 from signsym_core.auditing.evidence import Evidence
 from signsym_core.auditing.finding import Finding
+from signsym_core.auditing.observations import CheckFinding
 
 #: The meaning of a raised check: "masked", an attack breaks more than the reported one; "sign", the gradient may be
 #: wrong, which an attack must confirm; "weak", the attack was too weak; "told", information that decides nothing.
@@ -84,23 +85,23 @@ _TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[CheckFi
         comparisons.exact_gradient,
         "an attack with the gradients feedback and exact",
     ),
-    ("G2", "wrong_gradient", "sign", True, comparisons.probed(gradientchecks.wrong_gradient, "rho"), MODEL),
-    ("G2b", "wrong_direction", "sign", True, comparisons.probed(gradientchecks.wrong_direction, "direction"), MODEL),
+    ("G2", "wrong_gradient", "sign", True, observations.probed(gradientchecks.wrong_gradient, "rho"), MODEL),
+    ("G2b", "wrong_direction", "sign", True, observations.probed(gradientchecks.wrong_direction, "direction"), MODEL),
     (
         "G3",
         "inefficient_gradient",
         "sign",
         False,
-        comparisons.probed(gradientchecks.inefficient_gradient, "efficiency"),
+        observations.probed(gradientchecks.inefficient_gradient, "efficiency"),
         MODEL,
     ),
-    ("G4", "broken_gradient", "sign", False, comparisons.probed(gradientchecks.broken_gradient, "broken"), MODEL),
+    ("G4", "broken_gradient", "sign", False, observations.probed(gradientchecks.broken_gradient, "broken"), MODEL),
     (
         "G4b",
         "zero_gradient",
         "sign",
         False,
-        comparisons.zero_gradient,
+        observations.zero_gradient,
         "outcomes that say whether an image has a gradient, as fgsm's do",
     ),
     (
@@ -108,17 +109,17 @@ _TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[CheckFi
         "nonfinite_gradient",
         "sign",
         False,
-        comparisons.nonfinite_gradient,
+        observations.nonfinite_gradient,
         "outcomes that say where a gradient was not finite",
     ),
-    ("G5", "random_gradient", "sign", True, comparisons.probed(gradientchecks.random_gradient, "repeat"), MODEL),
-    ("G5b", "random_outputs", "sign", False, comparisons.probed(gradientchecks.random_outputs, "unsteady"), MODEL),
+    ("G5", "random_gradient", "sign", True, observations.probed(gradientchecks.random_gradient, "repeat"), MODEL),
+    ("G5b", "random_outputs", "sign", False, observations.probed(gradientchecks.random_outputs, "unsteady"), MODEL),
     (
         "G5c",
         "random_forward",
         "sign",
         False,
-        comparisons.random_forward,
+        observations.random_forward,
         "the clean performance and an attack at ε = 0",
     ),
     ("T1", "transfer_wins", "masked", True, comparisons.beside_white_box("transfer", "transfer_wins"), _TRANSFER),
@@ -141,22 +142,29 @@ _TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[CheckFi
     ),
     ("E1", "eot_wins", "masked", False, comparisons.beside_white_box("eot", "eot_wins"), _EOT),
     ("B2", "noise_breaks", "weak", False, comparisons.noise_alone, "the attack noise"),
-    ("B2b", "noise_as_strong", "told", False, comparisons.no_better_than_noise, "the attack noise at the ε of another"),
+    (
+        "B2b",
+        "noise_as_strong",
+        "told",
+        False,
+        observations.no_better_than_noise,
+        "the attack noise at the ε of another",
+    ),
     ("S1", "one_step_stronger", "weak", True, comparisons.one_step, "a one-step and an iterated attack at one ε"),
-    ("S2", "short_reach", "weak", True, comparisons.reach, "an attack of gradient steps"),
+    ("S2", "short_reach", "weak", True, observations.reach, "an attack of gradient steps"),
     (
         "S2b",
         "short_of_border",
         "weak",
         False,
-        comparisons.border,
+        observations.border,
         "an attack of gradient steps, and each image's change",
     ),
     ("S3", "more_steps_help", "weak", False, comparisons.more_steps, "one attack with two numbers of steps"),
     ("S5", "not_monotone", "weak", False, comparisons.monotone, "one attack at two ε"),
-    ("U1", "grey_limit", "weak", True, comparisons.grey, "an attack at ε = 0.5"),
-    ("U2", "unbounded_survives", "weak", False, comparisons.unbounded, "an attack at ε = 1"),
-    ("R1", "small_n", "told", True, comparisons.sample_size, "an attack"),
+    ("U1", "grey_limit", "weak", True, observations.grey, "an attack at ε = 0.5"),
+    ("U2", "unbounded_survives", "weak", False, observations.unbounded, "an attack at ε = 1"),
+    ("R1", "small_n", "told", True, observations.sample_size, "an attack"),
 )
 #: Every check, in the order of tables.
 CHECKS: tuple[Check, ...] = tuple(

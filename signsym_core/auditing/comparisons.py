@@ -1,4 +1,4 @@
-"""The runs of a model that each check is made on: findings, or pairs of outcomes to compare.
+"""The pairs of outcomes that checks compare: those of one attack and of a stronger one.
 
 A check is made at every ε for which its runs exist; two attacks are compared only below ε = 0.5.
 """
@@ -14,19 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from signsym_core.auditing import masking
-from signsym_core.auditing.evidence import Array, Evidence, Run, paired
-from signsym_core.auditing.finding import Finding
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckFinding:
-    """A finding of a check, with its ε and run."""
-
-    finding: Finding
-    #: None where the finding does not depend on ε.
-    epsilon: float | None = None
-    #: The run whose score is in question; None where the finding is about the model itself.
-    run: Run | None = None
+from signsym_core.auditing.evidence import Evidence, Run, paired
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,26 +44,16 @@ def exact_gradient(evidence: Evidence) -> Iterator[Pair]:
 
 def noise_alone(evidence: Evidence) -> Iterator[Pair]:
     """The strongest attack, and noise."""
-    for noise in _noises(evidence):
+    for noise in noises(evidence):
         attack = evidence.strongest(evidence.result, noise.epsilon)
         if attack is not None:
             yield from _pair("noise_breaks", attack, noise)
 
 
-def no_better_than_noise(evidence: Evidence) -> Iterator[CheckFinding]:
-    """Each attack at all its ε, and noise."""
-    noises = {noise.epsilon: noise for noise in _noises(evidence)}
-    for runs in _by_attack(evidence).values():
-        pairs = [(run, both) for run in runs if (both := _both(run, noises.get(run.epsilon))) is not None]
-        if pairs:
-            attack, noise = ([both[side] for _, both in pairs] for side in (0, 1))
-            yield CheckFinding(finding=masking.noise_as_strong(attack, noise), run=pairs[-1][0])
-
-
 def one_step(evidence: Evidence) -> Iterator[Pair]:
     """The attacks of most steps, and one step."""
     # Beyond ε = 0.5 one step moves every image to a corner of the cube, which iterated attacks do not reach.
-    for epsilon in _epsilons(evidence, below=masking.GREY):
+    for epsilon in epsilons_of(evidence, below=masking.GREY):
         runs = evidence.runs_at(evidence.result, epsilon)
         most = max(run.steps for run in runs)
         for many, one in product((run for run in runs if run.steps == most > 1), runs):
@@ -85,7 +63,7 @@ def one_step(evidence: Evidence) -> Iterator[Pair]:
 
 def more_steps(evidence: Evidence) -> Iterator[Pair]:
     """The strongest attack with about twice its steps: whether it has converged."""
-    for epsilon in _epsilons(evidence, below=masking.GREY):
+    for epsilon in epsilons_of(evidence, below=masking.GREY):
         best = evidence.strongest(evidence.result, epsilon)
         assert best is not None, "an ε of these runs has a run"
         same = (run for run in evidence.runs_at(evidence.result, epsilon) if run.attack == best.attack)
@@ -94,81 +72,12 @@ def more_steps(evidence: Evidence) -> Iterator[Pair]:
             yield from _pair("more_steps_help", runs[-2], runs[-1])
 
 
-def reach(evidence: Evidence) -> Iterator[CheckFinding]:
-    """How far the steps of each attack reach."""
-    for run in evidence.of(gradient=evidence.result):
-        if run.steps:
-            finding = masking.short_reach(run.steps, run.step_size, run.epsilon)
-            yield CheckFinding(finding=finding, epsilon=run.epsilon, run=run)
-
-
-def border(evidence: Evidence) -> Iterator[CheckFinding]:
-    """How near the border of the ball the images moved."""
-    for run in evidence.of(gradient=evidence.result, below=masking.GREY):
-        if run.moved is not None and run.steps:
-            finding = masking.short_of_border(run.outcomes, run.moved, run.epsilon)
-            yield CheckFinding(finding=finding, epsilon=run.epsilon, run=run)
-
-
 def monotone(evidence: Evidence) -> Iterator[Pair]:
     """Each attack at two neighbouring ε."""
-    for runs in _by_attack(evidence).values():
+    for runs in by_attack(evidence).values():
         # A single step may overshoot, so that its score really rises with ε.
         for smaller, larger in pairwise(run for run in runs if run.steps != 1):
             yield from _pair("not_monotone", larger, smaller)
-
-
-def grey(evidence: Evidence) -> Iterator[CheckFinding]:
-    """The strongest attack from the ε on at which every image may be grey."""
-    for epsilon in _epsilons(evidence):
-        run = evidence.strongest(evidence.result, epsilon)
-        if run is not None and epsilon >= masking.GREY:
-            yield CheckFinding(finding=masking.grey_limit(run.outcomes, evidence.chance), epsilon=epsilon, run=run)
-
-
-def unbounded(evidence: Evidence) -> Iterator[CheckFinding]:
-    """The strongest attack at ε = 1."""
-    run = evidence.strongest(evidence.result, 1.0)
-    if run is not None:
-        yield CheckFinding(finding=masking.unbounded_survives(run.outcomes), epsilon=1.0, run=run)
-
-
-def sample_size(evidence: Evidence) -> Iterator[CheckFinding]:
-    """The largest sample of an attack."""
-    runs = evidence.of(gradient=evidence.result) or evidence.of()
-    if runs:
-        seeds, n = max((run.outcomes for run in runs), key=lambda outcomes: outcomes.size).shape
-        yield CheckFinding(finding=masking.small_n(n, seeds))
-
-
-def zero_gradient(evidence: Evidence) -> Iterator[CheckFinding]:
-    """Each attack that says which images have no gradient."""
-    for gradient in dict.fromkeys(("feedback", evidence.result)):
-        # The gradient at the clean image is the same at every ε.
-        runs = {
-            (run.attack, run.parameters): run for run in evidence.of(gradient=gradient) if run.no_gradient is not None
-        }
-        for run in runs.values():
-            assert run.no_gradient is not None
-            yield CheckFinding(finding=masking.zero_gradient(run.no_gradient), run=run)
-
-
-def nonfinite_gradient(evidence: Evidence) -> Iterator[CheckFinding]:
-    """Each run that says where its gradient was not finite."""
-    for gradient in dict.fromkeys(("feedback", evidence.result)):
-        for run in evidence.of(gradient=gradient):
-            if run.nonfinite is not None:
-                seeds, n = run.outcomes.shape
-                finding = masking.nonfinite_gradient(run.nonfinite, n, seeds)
-                yield CheckFinding(finding=finding, epsilon=run.epsilon, run=run)
-
-
-def random_forward(evidence: Evidence) -> Iterator[CheckFinding]:
-    """Runs at ε = 0, and the clean performance."""
-    clean = next((run for run in evidence.runs if run.attack == "none"), None)
-    for run in evidence.runs:
-        if run.epsilon == 0 and run.attack != "none" and (both := _both(run, clean)) is not None:
-            yield CheckFinding(finding=masking.random_forward(*both), epsilon=0.0, run=run)
 
 
 def beside_white_box(gradient: str, flag: str) -> Callable[[Evidence], Iterator[Pair]]:
@@ -193,25 +102,12 @@ def beside_white_box(gradient: str, flag: str) -> Callable[[Evidence], Iterator[
     return ask
 
 
-def probed(check: Callable[[Array], Finding], column: str) -> Callable[[Evidence], Iterator[CheckFinding]]:
-    """The check of one column of the probes, over all seeds."""
-
-    def ask(evidence: Evidence) -> Iterator[CheckFinding]:
-        columns = [getattr(probe, column) for probe in evidence.probes]
-        if columns and all(values is not None for values in columns):
-            # Each seed's model may have been probed at another number of images.
-            fewest = min(len(values) for values in columns)
-            yield CheckFinding(finding=check(np.array([values[:fewest] for values in columns])))
-
-    return ask
-
-
-def _epsilons(evidence: Evidence, below: float = 2.0) -> list[float]:
+def epsilons_of(evidence: Evidence, below: float = 2.0) -> list[float]:
     """The ε of the runs whose score is the result."""
     return sorted({run.epsilon for run in evidence.of(gradient=evidence.result, below=below)})
 
 
-def _by_attack(evidence: Evidence) -> dict[tuple[str, str], list[Run]]:
+def by_attack(evidence: Evidence) -> dict[tuple[str, str], list[Run]]:
     """The runs whose score is the result by attack, each at ascending ε."""
     attacks: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(evidence.of(gradient=evidence.result), key=lambda run: run.epsilon):
@@ -219,11 +115,11 @@ def _by_attack(evidence: Evidence) -> dict[tuple[str, str], list[Run]]:
     return attacks
 
 
-def _noises(evidence: Evidence) -> list[Run]:
+def noises(evidence: Evidence) -> list[Run]:
     return [run for run in evidence.runs if run.attack == "noise" and run.epsilon > 0 and run.norm == "linf"]
 
 
-def _both(run: Run, other: Run | None) -> list[NDArray[Any]] | None:
+def both_of(run: Run, other: Run | None) -> list[NDArray[Any]] | None:
     return None if other is None else paired(run, other)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from signsym_core.auditing.checks import CheckResult
-from signsym_core.auditing.comparisons import CheckFinding
 from signsym_core.auditing.evidence import Evidence
 from signsym_core.auditing.masking import TWO_POINTS
+from signsym_core.auditing.observations import CheckFinding
 from signsym_core.statistics.intervals import interval
 
 #: Overstatement of a score that a sound verdict must exclude, and the least distance of a clean score from chance, so

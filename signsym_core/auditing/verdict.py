@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from signsym_core.auditing.checks import CHECKS, Check, CheckResult, findings
-from signsym_core.auditing.comparisons import CheckFinding
 from signsym_core.auditing.evidence import Evidence
 from signsym_core.auditing.finding import Finding
 from signsym_core.auditing.masking import GREY
+from signsym_core.auditing.observations import CheckFinding
 from signsym_core.auditing.reasons import ENOUGH, hopeless, too_few, unexplained
 
 Kind = Literal["sound", "weak attack", "masked gradient", "undecided"]

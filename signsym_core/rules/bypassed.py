@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from signsym_core.models.outputs import outputs_of
 from signsym_core.rules.convert import converted
-from signsym_core.rules.layers import UnservedLayerError as UnservedLayerError
 
 
 class BypassedLayerError(ValueError):
@@ -55,5 +54,13 @@ def refuse_bypassed(model: nn.Module, images: Tensor) -> None:
     # What that run has called is a layer that only passes without gradients go around, such as torch's fused encoder.
     still = set(unserved(model))
     bypassed = [name for name, grad in zip(names, taking_part, strict=False) if grad is not None and name in still]
+    if bypassed:
+        raise BypassedLayerError(bypassed)
+
+
+def refuse_bypassed_by_gradient(model: nn.Module) -> None:
+    """After a backward pass: raise BypassedLayerError for layers with a gradient that no pass has called."""
+    # An unused layer, such as an auxiliary head, has no gradient.
+    bypassed = [name for name in unserved(model) if model.get_submodule(name).weight.grad is not None]
     if bypassed:
         raise BypassedLayerError(bypassed)

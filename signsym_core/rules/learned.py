@@ -2,7 +2,7 @@
 
 A layer under such a rule holds tensors, from which B is made: B itself, or factors of it. They are parameters of the
 layer, called "<layer>.feedback.<name>", so that they stand in state dicts, move with the layer and are copied with it.
-`signsym_core.rules.held` keeps them and says when they are taught.
+`signsym_core.rules.held` keeps them, `signsym_core.rules.lessons` says when they are taught.
 
 Legend: W, B [out, in] or [out, in / groups, k, k]; fan_in the columns of a flattened W; δ [.., out] the gradients that
 arrive at a layer's outputs.

@@ -32,7 +32,8 @@ def feedback_while_traced(weight: Tensor, handle: int) -> Tensor:
     # The layer's own tensor where it is the same memory: its counter may save a comparison.
     if not torch._C._functorch.is_functorch_wrapped_tensor(layer_weight) and alike(weight, layer_weight):
         weight = layer_weight if weight.data_ptr() == layer_weight.data_ptr() else weight
-    return layer.state.current(weight, layer.training).clone()
+    matrix: Tensor = layer.state.current(weight, layer.training)
+    return matrix.clone()
 
 
 @feedback_while_traced.register_fake

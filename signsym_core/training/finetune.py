@@ -16,14 +16,13 @@ from signsym_core import seeds
 from signsym_core.arithmetic import arithmetic
 from signsym_core.backbones import Model
 from signsym_core.datasets import DataSource, Split
-from signsym_core.rules.bypassed import BypassedLayerError, unserved
-from signsym_core.rules.convert import converted
+from signsym_core.rules.bypassed import refuse_bypassed_by_gradient
 from signsym_core.tasks import Objective, Task
 from signsym_core.training.alignment import LayerAlignment, epoch_alignment, layer_alignment
 from signsym_core.training.batches import epoch_batches, first_images
 from signsym_core.training.checkpoint import Checkpoint, best_in, copies, restore, tensors_of
 from signsym_core.training.health import Health, refuse_broken_outputs
-from signsym_core.training.optimizers import optimizer_of
+from signsym_core.training.optimizers import optimizer_of, refuse_misfit
 from signsym_core.training.replay import one_ahead
 from signsym_core.training.selection import kept_epoch, stops, validation_score, validation_scores
 from signsym_core.training.settings import FineTune
@@ -105,7 +104,7 @@ def _fine_tune(
     alignment: list[dict[str, Any]] | None,
     score: Callable[..., float] | None,
 ) -> list[dict[str, Any]]:
-    _refuse_misfit(model, settings)
+    refuse_misfit(model, settings)
     device = train.labels.device
     known = classes if classes is not None else _classes(train.labels)
     objective = task.objective(known, seed).to(device)
@@ -139,7 +138,7 @@ def _fine_tune(
                 step = len(losses) + 1
                 between, rows = None, list[LayerAlignment]()
                 if epoch == first and step == 1:
-                    between = functools.partial(_refuse_bypassed, model)
+                    between = functools.partial(refuse_bypassed_by_gradient, model)
                 logs = bool(settings.log_alignment) and step % settings.log_alignment == 0
                 stores = alignment is not None and step == max(1, steps - 1)
                 if logs or stores:
@@ -180,13 +179,6 @@ def _classes(labels: Tensor) -> int:
     return int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
 
 
-def _refuse_misfit(model: nn.Module, settings: FineTune) -> None:
-    for name, layer in converted(model):
-        reason = layer.state.rule.misfit(settings.optimizer, settings.weight_decay)
-        if reason is not None:
-            raise ValueError(f"layer {name!r}, rule {layer.state.rule.name!r}: {reason}")
-
-
 def _align(
     logged: list[LayerAlignment] | None,
     stored: list[dict[str, Any]] | None,
@@ -197,15 +189,8 @@ def _align(
     labels: Tensor,
     images_of_epoch: int,
 ) -> None:
-    _refuse_bypassed(model)
+    refuse_bypassed_by_gradient(model)
     if logged is not None:
         logged += layer_alignment(model, objective, images, labels)
     if stored is not None:
         stored += [when | row for row in epoch_alignment(model, objective, images, labels, images_of_epoch)]
-
-
-def _refuse_bypassed(model: nn.Module) -> None:
-    # An unused layer, such as an auxiliary head, has no gradient.
-    bypassed = [name for name in unserved(model) if model.get_submodule(name).weight.grad is not None]
-    if bypassed:
-        raise BypassedLayerError(bypassed)

@@ -39,8 +39,7 @@ def broken_layers(model: nn.Module) -> list[str]:
 
 def refuse_broken(model: nn.Module, who: str = "the model") -> None:
     """Raise NonFiniteWeightsError where `broken_layers` of the model is not empty."""
-    broken = broken_layers(model)
-    if broken:
+    if broken := broken_layers(model):
         raise NonFiniteWeightsError(
             f"{who} holds NaN or infinity in {broken[0]!r} ({len(broken)} of its parameters and running statistics are "
             f"affected); its training has diverged, or its file is damaged"

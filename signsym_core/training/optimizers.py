@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from signsym_core.backbones import Model
+from signsym_core.rules.convert import converted
 from signsym_core.rules.held import parameter_groups
 from signsym_core.tasks import Objective
 from signsym_core.training.settings import FineTune
@@ -48,3 +50,11 @@ def optimizer_of(model: Model, objective: Objective, settings: FineTune) -> Opti
         groups, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay, fused=True, capturable=recorded
     )
     return optimizer
+
+
+def refuse_misfit(model: nn.Module, settings: FineTune) -> None:
+    """Raise ValueError, naming the layer, where its rule does not fit the optimizer of the settings."""
+    for name, layer in converted(model):
+        reason = layer.state.rule.misfit(settings.optimizer, settings.weight_decay)
+        if reason is not None:
+            raise ValueError(f"layer {name!r}, rule {layer.state.rule.name!r}: {reason}")
