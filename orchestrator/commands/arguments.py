@@ -66,9 +66,9 @@ def parser() -> argparse.ArgumentParser:
     figure.add_argument("--width", type=float, choices=(3.3, 6.75), default=6.75, help=what)
 
     what = "a verdict for each model: sound, weak attack, masked gradient, undecided"
-    audit = commands.add_parser("audit", parents=[store, data_root], help=what)
+    audit = commands.add_parser("audit", parents=[stores, data_root], help=what)
     audit.add_argument("--no-probes", action="store_true", help="do not load the models and their data")
-    audit.add_argument("--grid", type=Path, metavar="FILE", help="write the grid that supplies what is missing")
+    audit.add_argument("--grid", type=Path, metavar="FILE", help="write the grid that supplies what one store lacks")
     audit.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     attack = commands.add_parser("attack", parents=[data_root], help="attack one checkpoint of yours and judge it")
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     attack.add_argument("--out", type=Path, metavar="FILE.csv", help="write the rows there")
 
     what = "a tidy table for your own analysis, as CSV or Parquet"
-    export = commands.add_parser("export", parents=[store], help=what)
+    export = commands.add_parser("export", parents=[stores], help=what)
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends with .csv or .parquet")
     what = "a row per cell, image of each cell, point of a curve, or layer and epoch of each model (default: results)"
     export.add_argument("--what", choices=("results", "outcomes", "curves", "alignment"), default="results", help=what)

@@ -1,4 +1,4 @@
-"""`signsym audit`: a verdict for each model of a store, with its evidence and the missing checks."""
+"""`signsym audit`: a verdict for each model of one or several stores, with its evidence and the missing checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ from rich.text import Text
 from orchestrator.commands.verdict import show_missing, show_raised
 from orchestrator.results.judgements import SETTING, AttackScore, Judgement, ModelEvidence
 from orchestrator.results.labels import words
-from orchestrator.results.live_store import LiveStore
-from orchestrator.store.store import Store, StoreError, open_store
+from orchestrator.results.live_stores import opened
+from orchestrator.store.store import Store, StoreError, open_store, skipped_in
 from signsym_core.auditing.checks import MODEL
 
 if TYPE_CHECKING:
@@ -29,42 +29,45 @@ _COLOURS = {"sound": "green", "weak attack": "yellow", "masked gradient": "red",
 
 
 def run(parsed: argparse.Namespace, console: Console) -> None:
-    """Audit every model of a store; with `--no-probes` no model is loaded.
+    """Audit every model of the stores; with `--no-probes` no model is loaded.
 
-    With `--grid` a grid file for the missing attacks is written. Raises StoreError for a store without results.
+    With `--grid` a grid file for the missing attacks is written. Raises StoreError for stores without results, and for
+    `--grid` with several stores: each sweep writes into one.
     """
-    store, grid = open_store(parsed.storage), parsed.grid
+    stores, grid = [open_store(storage) for storage in parsed.storages], parsed.grid
+    if grid is not None and len(stores) > 1:
+        raise StoreError(f"--grid: expected one store, whose models a sweep of the grid attacks, got {len(stores)}")
     data_root = None if parsed.no_probes else parsed.data_root
-    data = LiveStore(store.uri, at_once=True)
+    data = opened([store.uri for store in stores], at_once=True)
     data.check()
     models = list(data.snapshot.models(data.snapshot.query()).known())
     if not models:
-        raise StoreError(
-            f"no model in {store.uri} has a result yet; run its sweep first, or see: signsym status {store.uri}"
-        )
-    notes: list[str] = []
-    done = set() if data_root is None else store.done_models()
+        status = " and ".join(f"signsym status {store.uri}" for store in stores)
+        raise StoreError(f"no model in {data.uri} has a result yet; run its sweep first, or see: {status}")
+    notes: list[str] = list(data.snapshot.problems)
+    #: The store of each trained model.
+    done = {} if data_root is None else {job: store for store in stores for job in store.done_models()}
     judgements = []
     for model in models:
-        probes = () if data_root is None else _probes(model, store, done, data_root, notes)
+        probes = () if data_root is None else _probes(model, done, data_root, notes)
         judgements.append((model, model.judged(probes)))
-    notes += [f"skipped {name}: {reason}" for name, reason in sorted((data.skipped | store.skipped).items())]
+    notes += [f"skipped {name}: {reason}" for name, reason in sorted((data.skipped | skipped_in(stores)).items())]
     if grid is not None:
         from orchestrator.commands.audit_grid import audit_grid
 
-        grid.write_text(audit_grid(models, store, name="audit"))
-    commands = _commands(store, grid, data_root)
+        grid.write_text(audit_grid(models, stores[0], name="audit"))
+    commands = [command for store in stores for command in _commands(store, grid, data_root)]
     if parsed.json:
-        sys.stdout.write(json.dumps(_json(store, judgements, notes, commands), indent=1, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(_json(data.uri, judgements, notes, commands), indent=1, ensure_ascii=False) + "\n")
         return
     _print(judgements, notes, commands, console)
 
 
-def _probes(model: ModelEvidence, store: Store, done: set[str], root: Path, notes: list[str]) -> tuple[Probe, ...]:
+def _probes(model: ModelEvidence, done: Mapping[str, Store], root: Path, notes: list[str]) -> tuple[Probe, ...]:
     """A probe for each seed; none, with a note of the reason, where a model or its data are missing."""
     absent = [key for key in model.jobs.values() if key not in done]
     if absent:
-        notes.append(f"{_model_name(model)}: not probed: the store has no model {absent[0]}")
+        notes.append(f"{_model_name(model)}: not probed: no store here has the model {absent[0]}")
         return ()
     import torch
 
@@ -80,9 +83,9 @@ def _probes(model: ModelEvidence, store: Store, done: set[str], root: Path, note
     probes = []
     try:
         for key in model.jobs.values():
-            network, record = rebuilt(store, key)
+            network, record = rebuilt(done[key], key)
             described = keys.canonical(record["spec"]["dataset"])
-            source, data = data_set(described, str(root), store.uri, records=False)
+            source, data = data_set(described, str(root), done[key].uri, records=False)
             test = data.test.take(torch.arange(min(PROBED, len(data.test))))
             assert isinstance(test.images, torch.Tensor)
             task = task_of(record["spec"])
@@ -158,7 +161,7 @@ def _model_name(model: ModelEvidence) -> str:
 
 
 def _json(
-    store: Store, judgements: Sequence[tuple[ModelEvidence, Judgement]], notes: list[str], commands: list[str]
+    storage: str, judgements: Sequence[tuple[ModelEvidence, Judgement]], notes: list[str], commands: list[str]
 ) -> dict[str, Any]:
     rows = []
     for model, judgement in judgements:
@@ -183,7 +186,7 @@ def _json(
             for result in verdict.made
         ]
         rows.append(row)
-    return {"storage": store.uri, "models": rows, "notes": notes, "commands": commands}
+    return {"storage": storage, "models": rows, "notes": notes, "commands": commands}
 
 
 def _score_json(scored: AttackScore | None) -> dict[str, Any] | None:

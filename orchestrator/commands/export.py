@@ -1,4 +1,4 @@
-"""`signsym export`: a tidy table of a store."""
+"""`signsym export`: a tidy table of one or several stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from orchestrator.store.store import open_store
 
 def run(parsed: argparse.Namespace, console: Console) -> None:
     """Write the table and print its number of rows."""
-    store = open_store(parsed.storage)
-    rows = export(store, parsed.what, parsed.out)
-    show_skipped(store.skipped, console)
-    console.print(f"{rows:,} rows: {parsed.out.resolve()}")
+    exported = export([open_store(storage) for storage in parsed.storages], parsed.what, parsed.out)
+    show_skipped(exported.skipped, console)
+    for problem in exported.problems:
+        console.print(problem, soft_wrap=True)
+    console.print(f"{exported.rows:,} rows: {parsed.out.resolve()}")

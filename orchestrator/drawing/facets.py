@@ -71,7 +71,7 @@ def arranged(view: PageView, index: Index, lines: Sequence[Line]) -> Facets:
         for column in columns:
             values = dict(zip([*down, *across], [*row, *column], strict=True))
             attack = f"{values['attack']}, {values['gradient']}"
-            place = f"{values['backbone']} / {values['dataset']}"
+            place = " / ".join(filter(None, (values[name] for name in ("store", "backbone", "dataset"))))
             panels.append(Panel(place=place, attack=attack, lines=tuple(cells.get(column, ()))))
     width, filled = len(columns), [panel for panel in panels if panel.lines]
     if width > WIDEST or len(filled) < FULL * len(panels):

@@ -127,7 +127,7 @@ def options(control: Control, view: PageView, index: Index, data: Results, epsil
     if control.name == "store":
         return list(data.names)
     if control.name == "rows":
-        return [{"value": name, "label": _LABELS.get(name, name)} for name in FACETS]
+        return [{"value": name, "label": _LABELS.get(name, name)} for name in FACETS if name != "store" or data.names]
     return epsilons if control.name == "epsilon" else None
 
 

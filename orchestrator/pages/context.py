@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -37,8 +38,8 @@ class PageContext:
 
     @property
     def audit(self) -> str:
-        """The command that audits what is shown, one for each store."""
-        return " and ".join(f"signsym audit {uri}" for uri in self.data.uris)
+        """The command that audits what is shown."""
+        return shlex.join(["signsym", "audit", *self.data.uris])
 
     def stores(self, rows: Iterable[int]) -> str:
         """The names of the stores that rows are from; "" where there is one store."""
@@ -147,7 +148,7 @@ def settled(view: PageView, data: Results) -> tuple[PageView, Snapshot, list[str
     """The view without values that no store has, the results of its stores, and a sentence for each such value."""
     problems: list[str] = []
     view = _without_unknown(view, "store", set(data.names), problems)
-    snapshot = data.chosen(view.store)
+    snapshot = data.chosen(view.store, view.apart)
     index = snapshot.index
     known = {name: set(index.choices(name)) for name in FILTERS} | {"seed": {str(seed) for seed in index.seeds}}
     known["grid"] = set(data.status.names)

@@ -20,7 +20,7 @@ Numbers = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Categories:
-    """A categorical column: its distinct values, ascending, and for each row the number of its value."""
+    """A categorical column: its distinct values, in the order of figures, and for each row the number of its value."""
 
     values: Sequence[Any]
     codes: Numbers
@@ -64,6 +64,12 @@ def encoded(column: pa.ChunkedArray, missing: Any) -> Categories:
     rank_of = np.zeros(len(known), dtype=np.int64)
     rank_of[order] = np.arange(len(order))
     return Categories([known[position] for position in order], rank_of[codes])
+
+
+def by_file(values: Sequence[str], counts: Sequence[int]) -> Categories:
+    """A column that has one value in all rows of each file, by these values and counts of rows; in their order."""
+    distinct = list(dict.fromkeys(values))
+    return Categories(distinct or [""], np.repeat(np.array([*map(distinct.index, values)], dtype=np.int64), counts))
 
 
 def numbered(columns: Sequence[Categories]) -> tuple[Numbers, Numbers]:

@@ -1,19 +1,21 @@
-"""Tidy tables of a store for further analysis: one file, a row for each observation, full precision."""
+"""Tidy tables of stores for further analysis: one file, a row for each observation, full precision."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from orchestrator.results.line import LINE
-from orchestrator.results.live_store import LiveStore
+from orchestrator.results.joined import JoinedIndex
+from orchestrator.results.line import STORED
+from orchestrator.results.live_stores import Results, opened
 from orchestrator.store import tables
 from orchestrator.store.alignment import alignment_folder, iter_trainings
-from orchestrator.store.store import Store
+from orchestrator.store.store import Store, skipped_in
 
 _ENDS = {"": "value", "_lo": "lo", "_hi": "hi"}
 #: Columns of a cell that are repeated for each of its outcomes.
@@ -22,15 +24,31 @@ _NAMES = ("task", "dataset", "backbone", "rule", "seed", "attack", "gradient", "
 _MODEL = ("task", "dataset", "backbone", "weights", "finetune", "rule", "rule_params", "seed")
 
 
-def export(store: Store, what: str, out: Path) -> int:
-    """Write "results", "outcomes", "curves" or "alignment" of a store to a .csv or .parquet file; the number of rows.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written, and what was left out."""
 
-    Outcomes are written file by file, so that they need not fit into memory. What could not be used is named in
-    `store.skipped`. Raises ValueError for another suffix.
+    rows: int
+    #: Files that could not be used, with the reason.
+    skipped: Mapping[str, str]
+    #: A sentence for each pair of files of two stores that have different values of one cell.
+    problems: Sequence[str]
+
+
+def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
+    """Write "results", "outcomes", "curves" or "alignment" of stores to a .csv or .parquet file.
+
+    Of several stores a column `store` names the one that a row is from. As in the explorer, a cell that two of them
+    have counts once, and one with two values not at all. Outcomes are written file by file, so that they need not fit
+    into memory. Raises ValueError for another suffix.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out {out} must end with .csv or .parquet")
-    contents = {"results": _results, "outcomes": _outcomes, "curves": _curves, "alignment": _alignment}[what](store)
+    data = None
+    if what == "curves" or len(stores) > 1:
+        data = opened([store.uri for store in stores], at_once=True)
+        data.check()
+    contents = _curves(data) if what == "curves" and data else _of_each(data, stores, what)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.tmp")
     rows, writer = 0, None
@@ -45,33 +63,46 @@ def export(store: Store, what: str, out: Path) -> int:
         if writer is not None:
             writer.close()
     if writer is None:
-        raise ValueError(f"the store {store.uri} holds nothing of {what} that can be read")
+        names = ", ".join(store.uri for store in stores)
+        raise ValueError(f"the store{'s' * (len(stores) > 1)} {names} hold nothing of {what} that can be read")
     temporary.replace(out)
-    return rows
+    skipped = skipped_in(stores) | (data.skipped if data else {})
+    return Exported(rows=rows, skipped=skipped, problems=data.snapshot.problems if data else ())
 
 
-def _results(store: Store) -> Iterator[pa.Table]:
-    frame = store.results()
-    if len(frame):
-        yield pa.Table.from_pandas(frame, schema=tables.RESULTS, preserve_index=False)
+def _of_each(data: Results | None, stores: Sequence[Store], what: str) -> Iterator[pa.Table]:
+    """The tables of each store, with its name and without what another one stands for where there are several."""
+    trainings: set[str] = set()
+    index = data.snapshot.index if data else None
+    cells_by_store = index.cells_by_store() if isinstance(index, JoinedIndex) else {"": None}
+    for store, (name, cells) in zip(stores, cells_by_store.items(), strict=True):
+        names = {"outcomes": ["cell", *_NAMES], "alignment": ["finetune_job", *_MODEL]}.get(what, tables.RESULTS.names)
+        frame = store.results(list(dict.fromkeys(["cell", *names])))
+        frame = frame if cells is None else frame[frame["cell"].isin(cells.to_pylist())]
+        if what == "alignment":
+            frame = frame.drop_duplicates("finetune_job")
+            frame = frame[~frame["finetune_job"].isin(trainings)]
+            trainings |= set(frame["finetune_job"])
+        schema = pa.schema([tables.RESULTS.field(name) for name in names])
+        results = pa.Table.from_pandas(frame[names], schema=schema, preserve_index=False)
+        for table in {"results": _results, "outcomes": _outcomes, "alignment": _alignment}[what](store, results):
+            yield table.append_column("store", pa.repeat(name, len(table))) if name else table
 
 
-def _outcomes(store: Store) -> Iterator[pa.Table]:
-    names = ["cell", *_NAMES]
-    schema = pa.schema([tables.RESULTS.field(name) for name in names])
-    cells = pa.Table.from_pandas(store.results(names), schema=schema, preserve_index=False)
+def _results(_store: Store, results: pa.Table) -> Iterator[pa.Table]:
+    if len(results):
+        yield results
+
+
+def _outcomes(store: Store, cells: pa.Table) -> Iterator[pa.Table]:
     for table in store.iter_tables("outcomes", tables.OUTCOMES):
         joined = table.join(cells, "cell", join_type="inner")
         if len(joined):
             yield joined.select(["cell", *_NAMES, "image", "robust", "ap", "linf", "zero_grad"])
 
 
-def _alignment(store: Store) -> Iterator[pa.Table]:
+def _alignment(store: Store, models: pa.Table) -> Iterator[pa.Table]:
     """A row for each layer and epoch of each attacked model."""
-    names = ["finetune_job", *_MODEL]
-    schema = pa.schema([tables.RESULTS.field(name) for name in names])
-    frame = store.results(names).drop_duplicates("finetune_job")
-    models = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     folder = alignment_folder(store)
     for table in iter_trainings(folder):
         joined = table.join(models, "job", "finetune_job", join_type="inner")
@@ -82,21 +113,22 @@ def _alignment(store: Store) -> Iterator[pa.Table]:
     store.skipped |= folder.skipped
 
 
-def _curves(store: Store) -> Iterator[pa.Table]:
+def _curves(data: Results) -> Iterator[pa.Table]:
     """A row for each point of each line, over all seeds, with its interval and its paired gap to BP."""
-    data = LiveStore(store.uri, at_once=True)
-    data.check()
-    store.skipped |= data.skipped
     query = data.snapshot.query()
     rows = []
     for curve in query.curves(query.index.ordered):
-        names = dict(zip(LINE, query.index.lines[curve.line].key, strict=True)) | {"score": curve.score_name}
+        line = query.index.lines[curve.line]
+        names = {name: getattr(line, name) for name in STORED} | {"score": curve.score_name}
         for point in curve.points:
             row = names | {"epsilon": point.epsilon, "epsilon_label": point.label, "value": point.score.value}
             row |= {"lo": point.score.lo, "hi": point.score.hi, "method": point.score.method}
             row |= {"images": point.score.n, "seeds": point.score.seeds}
             for name, gap in (("gap_to_bp", point.over_bp), ("over_exact", point.over_exact)):
                 row |= {f"{name}{end}": getattr(gap, field, None) for end, field in _ENDS.items()}
+            if data.names:
+                by_seed = query.rows_by_seed(line, point.epsilon)
+                row["store"] = ", ".join(dict.fromkeys(data.store_of(query.index, r) for r in by_seed.values()))
             rows.append(row)
     if rows:
         numbers = {f"{name}{end}": pa.float64() for name in ("gap_to_bp", "over_exact") for end in _ENDS}

@@ -7,7 +7,7 @@ are computed from the outcomes of the lines that are shown.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +15,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.results import members
-from orchestrator.results.categories import encoded, joined, numbered, superseded
+from orchestrator.results.categories import by_file, encoded, joined, numbered, superseded
 from orchestrator.results.labels import Labels
-from orchestrator.results.line import ATTACK, FIGURE, LINE, RULE, Line
+from orchestrator.results.line import ATTACK, FIGURE, LINE, RULE, STORED, Line
 from orchestrator.results.rows import Rows
 from orchestrator.store.arrays import single, to_numpy
 from orchestrator.store.filerows import FileRows
 
 #: Columns that pages need of every row; the others are read for the single row that is shown.
 COLUMNS = (
-    *LINE,
+    *STORED,
     *("cell", "job", "finetune_job", "seed", "epsilon", "epsilon_label", "norm", "value", "n", "chance"),
     *("steps", "step_size", "reach", "nonfinite_grad", "finished_at"),
 )
@@ -41,13 +41,15 @@ class Index(Rows):
     """The lines of files of results (see `orchestrator.store.tables`), in the order of registries and names.
 
     Rows are numbered by line, epsilon and seed. Of a cell that two sweeps computed, the row that was finished first
-    is the only one. Rows of the cells `without` are left out.
+    is the only one. Rows of the cells `without` are left out. With `stores`, the store of each file, a line holds the
+    results of one store.
     """
 
-    def __init__(self, files: FileRows, without: pa.Array | None = None) -> None:
+    def __init__(self, files: FileRows, without: pa.Array | None = None, stores: Sequence[str] = ()) -> None:
         table = joined(files, COLUMNS)
         # Files of older versions have no parameters of the task: those were the defaults.
-        codes = {n: encoded(table[n], "{}" if n.endswith("_params") else "none") for n in LINE}
+        codes = {n: encoded(table[n], "{}" if n.endswith("_params") else "none") for n in STORED}
+        codes["store"] = by_file(stores or [""] * len(files), list(files.lengths.values()))
         epsilon, seed = encoded(table["epsilon"], 0.0), encoded(table["seed"], 0)
         rows = np.arange(len(table))
         if without is not None and len(without):

@@ -18,6 +18,7 @@ from orchestrator.results.index import Index
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.outcome_file import ImageLists
 from orchestrator.results.outcomes import FileOutcomes
+from orchestrator.store.arrays import to_arrow
 from orchestrator.store.filerows import FileRows
 from orchestrator.store.folder import BYTES_AT_ONCE
 
@@ -27,9 +28,13 @@ _SEVERAL = "what several stores hold belongs to the index of several stores"
 
 
 class JoinedIndex(Index):
-    """The index of several stores by their names. Of a cell with two values neither is taken."""
+    """The index of several stores by their names.
 
-    def __init__(self, stores: Mapping[str, LiveStore]) -> None:
+    A cell that two of them have counts once, and of a cell with two values neither is taken. With `apart` each store
+    has lines of its own, with all of its cells.
+    """
+
+    def __init__(self, stores: Mapping[str, LiveStore], apart: bool = False) -> None:
         #: The index of each store when this one was made, and the number of its first file here.
         self.index_of = {name: store.snapshot.index for name, store in stores.items()}
         starts = itertools.accumulate((len(index.files) for index in self.index_of.values()), initial=0)
@@ -37,8 +42,11 @@ class JoinedIndex(Index):
         files = [store.indexed.renamed(f"{name} {{}}".format) for name, store in stores.items()]
         self._uris = {name: store.uri for name, store in stores.items()}
         #: Which files have different values of one cell, in sentences, and those cells.
-        self.problems, self.differing = _differing(self._uris, self.index_of)
-        super().__init__(functools.reduce(operator.or_, files, FileRows()), self.differing)
+        advice = "each store shows its own." if apart else "neither counts. Choose one of the stores to see its own."
+        self.problems, self.differing = _differing(self._uris, self.index_of, advice)
+        names = [name for name, index in self.index_of.items() for _ in index.files]
+        all_files = functools.reduce(operator.or_, files, FileRows())
+        super().__init__(all_files, *((None, names) if apart else (self.differing,)))
 
     def store_of(self, row: int) -> str:
         """The name of the store that a row is from."""
@@ -47,6 +55,14 @@ class JoinedIndex(Index):
     def store_of_file(self, number: int) -> str:
         """The name of the store that a file is from."""
         return [name for name, first in self.firsts.items() if first <= number][-1]
+
+    def cells_by_store(self) -> dict[str, pa.Array]:
+        """The cells that count from each store, by its name."""
+        cells, ends = self.cells.take(to_arrow(self._positions)), [*self.firsts.values(), len(self.files)][1:]
+        return {
+            name: cells.filter(pa.array((first <= self.file_of_row) & (self.file_of_row < end)))
+            for (name, first), end in zip(self.firsts.items(), ends, strict=True)
+        }
 
     def twins(self, row: int, other: int) -> tuple[str, str]:
         """Which two results stand for one point, and what to do about it."""
@@ -142,8 +158,11 @@ def _path(uri: str, file: str) -> str:
     return f"{uri}/results/{file}.parquet"
 
 
-def _differing(uris: Mapping[str, str], index_of: Mapping[str, Index]) -> tuple[list[str], pa.Array]:
-    """The cells with different values in two stores, and a sentence for each pair of files that have such cells."""
+def _differing(uris: Mapping[str, str], index_of: Mapping[str, Index], advice: str) -> tuple[list[str], pa.Array]:
+    """The cells with different values in two stores, and a sentence for each pair of files that have such cells.
+
+    Each sentence ends with the `advice`.
+    """
     differing: list[pa.Array] = []
     pairs: dict[tuple[str, str], list[str]] = {}
     for (one, first), (other, second) in itertools.combinations(index_of.items(), 2):
@@ -167,7 +186,7 @@ def _differing(uris: Mapping[str, str], index_of: Mapping[str, Index]) -> tuple[
             pairs.setdefault((paths[0], paths[1]), []).append(words)
     problems = [
         f"{path} and {other_path} have different values of {len(words)} cell{'s' * (len(words) > 1)}, such as "
-        f"{words[0]}: neither is shown. Choose one of the stores to see its own."
+        f"{words[0]}: {advice}"
         for (path, other_path), words in itertools.islice(pairs.items(), MOST)
     ]
     if len(pairs) > MOST:

@@ -46,7 +46,10 @@ class Labels:
         return f"{name}({inner})" if inner else f"{name}(defaults)"
 
     def title(self, line: Line) -> str:
-        """Backbone / data set, with each other setting in which the lines of the task differ."""
+        """Backbone / data set, with each other setting in which the lines of the task differ, and the store."""
+        return f"{self._place(line)} / {line.store}" if line.store else self._place(line)
+
+    def _place(self, line: Line) -> str:
         if line.figure not in self._titles:
             named = [self.of(line, "backbone"), self.of(line, "dataset")]
             varied = [name for name in _SETTINGS if len(self._settings.get((line.task, name), ())) > 1]
@@ -58,8 +61,9 @@ class Labels:
     def dimensions(self, line: Line) -> dict[str, str]:
         """The labels by which panels are arranged, the same for all lines of a panel."""
         if line.panel not in self._dimensions:
-            backbone, _, rest = self.title(line).partition(" / ")
+            backbone, _, rest = self._place(line).partition(" / ")
             dimensions = {
+                "store": line.store,
                 "backbone": backbone,
                 "dataset": rest,
                 "attack": self.of(line, "attack"),

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 
-#: What is shown in one figure.
+#: What is shown in one figure. `store` is the name of a store where the results of each are shown apart, else "".
 FIGURE = (
-    *("task", "task_params", "dataset", "dataset_params", "backbone", "backbone_params"),
+    *("store", "task", "task_params", "dataset", "dataset_params", "backbone", "backbone_params"),
     *("weights", "finetune", "metric"),
 )
 #: With these, what is shown in one panel of it, and with RULE, what is one line in it.
 ATTACK = ("attack", "attack_params", "gradient")
 RULE = ("rule", "rule_params")
 LINE = (*FIGURE, *ATTACK, *RULE)
+#: Those of them that results have.
+STORED = tuple(name for name in LINE if name != "store")
 #: Columns that a filter can choose values of.
 FILTERS = ("task", "backbone", "dataset", "attack", "gradient", "rule")
 _ATTACK, _GRADIENT, _RULE = (LINE.index(name) for name in ("attack", "gradient", "rule"))
-_GRID_KEY = tuple(name for name in LINE if name != "metric")
-_ROW = tuple(name for name in _GRID_KEY if name not in RULE)
+#: Those of STORED that a grid knows before there is a result.
+GRID_KEY = tuple(name for name in STORED if name != "metric")
+_ROW = tuple(name for name in GRID_KEY if name not in RULE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +60,9 @@ class Line:
 
     @property
     def grid_key(self) -> tuple[str, ...]:
-        """The values of LINE's columns without the metric: what a grid knows of the line before there is a result."""
-        position = LINE.index("metric")
-        return (*self.key[:position], *self.key[position + 1 :])
+        """The values of GRID_KEY's columns."""
+        store, metric = LINE.index("store"), LINE.index("metric")
+        return (*self.key[store + 1 : metric], *self.key[metric + 1 :])
 
     @property
     def attack(self) -> str:
@@ -85,12 +88,12 @@ class Line:
 
 def grid_key_value(grid_key: tuple[str, ...], column: str) -> str:
     """The value of one of LINE's columns in a line's grid key."""
-    return grid_key[_GRID_KEY.index(column)]
+    return grid_key[GRID_KEY.index(column)]
 
 
 def row_key(grid_key: tuple[str, ...]) -> tuple[str, ...]:
     """The grid key of a line without its rule: lines with equal ones share a row of a table."""
-    return tuple(value for name, value in zip(_GRID_KEY, grid_key, strict=True) if name in _ROW)
+    return tuple(value for name, value in zip(GRID_KEY, grid_key, strict=True) if name in _ROW)
 
 
 def row_value(row: tuple[str, ...], column: str) -> str:

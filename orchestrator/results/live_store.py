@@ -160,7 +160,7 @@ class LiveStore:
         self.indexed = self._rows.only([name for name in self._rows if name not in self._excluded])
         self.snapshot = Snapshot(Index(self.indexed), self.outcomes, self.snapshot.version + 1)
 
-    def chosen(self, _stores: Sequence[str]) -> Snapshot:
+    def chosen(self, _stores: Sequence[str], _apart: bool = False) -> Snapshot:
         """The results of some of the stores: of this one."""
         return self.snapshot
 

@@ -71,8 +71,8 @@ class LiveStores:
         self._index = JoinedIndex(self._stores)
         problems = [*_other_images(self._stores.values()), *self._index.problems]
         self.snapshot = Snapshot(self._index, self.outcomes, version, problems)
-        #: The results of some of the stores, by their names.
-        self._chosen: dict[frozenset[str], Snapshot] = {}
+        #: The results of some of the stores, by their names and whether each is apart.
+        self._chosen: dict[tuple[frozenset[str], bool], Snapshot] = {}
 
     def _renew(self) -> bool:
         """Join the stores again where one of them has other results than before; whether one has."""
@@ -81,16 +81,16 @@ class LiveStores:
             self._join(self.snapshot.version + 1)
         return changed
 
-    def chosen(self, names: Sequence[str]) -> Snapshot:
-        """The results of some of the stores; no name stands for all."""
-        some = frozenset(names) & frozenset(self.names)
-        if not some or len(some) == len(self.names):
+    def chosen(self, names: Sequence[str], apart: bool = False) -> Snapshot:
+        """The results of some of the stores, of each `apart` or of all as one; no name stands for all."""
+        some = frozenset(names) & frozenset(self.names) or frozenset(self.names)
+        if len(some) == len(self.names) and not apart:
             return self.snapshot
         with self._lock:
-            if some not in self._chosen:
-                index = JoinedIndex({name: store for name, store in self._stores.items() if name in some})
-                self._chosen[some] = Snapshot(index, self.outcomes, self.snapshot.version, index.problems)
-            return self._chosen[some]
+            if (some, apart) not in self._chosen:
+                index = JoinedIndex({name: store for name, store in self._stores.items() if name in some}, apart)
+                self._chosen[some, apart] = Snapshot(index, self.outcomes, self.snapshot.version, index.problems)
+            return self._chosen[some, apart]
 
     def refresh(self) -> bool:
         """Read the results that were added since the last call; whether there were any."""

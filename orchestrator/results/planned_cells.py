@@ -16,7 +16,7 @@ from orchestrator.jobs.job import Job
 from orchestrator.jobs.setting import Setting, member_columns
 from orchestrator.plan.grids import GridText, names_weights_files
 from orchestrator.plan.remembered import Content, Request, remembering
-from orchestrator.results.line import LINE
+from orchestrator.results.line import GRID_KEY
 
 #: A grid of more cells is not compared with the store here, only by `signsym status`.
 LARGEST = 200_000
@@ -29,7 +29,7 @@ class PlannedCells:
     grid: str
     #: Position of the experiment in the grid's file.
     experiment: int
-    #: Values of LINE's columns but the metric, which only a result has.
+    #: Values of GRID_KEY's columns.
     line: tuple[str, ...]
     seed: int
     #: Key, epsilon and label of each cell.
@@ -131,7 +131,7 @@ def _cells_of_job(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Plan
         yield PlannedCells(
             grid=grid,
             experiment=job.experiment,
-            line=tuple((columns | {"gradient": gradient})[name] for name in LINE if name != "metric"),
+            line=tuple((columns | {"gradient": gradient})[name] for name in GRID_KEY),
             seed=int(parent.spec["seed"]),
             cells=tuple(planned),
             jobs=tuple((each.key, keys.work(each.key, each.spec)) for each in (job, *parents)),

@@ -9,8 +9,8 @@ from urllib.parse import quote, unquote
 
 PAGES = {"curves": "Curves", "gap": "Gap", "tables": "Tables", "flags": "Flags", "cell": "Cell", "runs": "Runs"}
 AXES = {"ordinal": "ordinal", "linear": "linear", "log": "logarithmic"}
-#: Dimensions of the panels of a figure.
-FACETS = ("backbone", "dataset", "attack", "gradient")
+#: Dimensions of the panels of a figure; several stores are one of them only where the rows of panels name it.
+FACETS = ("store", "backbone", "dataset", "attack", "gradient")
 #: Longest query that is parsed, in characters; longer ones do not come from this program.
 LONGEST = 8000
 #: Values of one key at most.
@@ -56,6 +56,11 @@ class PageView:
     only: str = ""
     #: Whether new results are shown automatically.
     live: bool = False
+
+    @property
+    def apart(self) -> bool:
+        """Whether each store has panels of its own."""
+        return self.page in ("curves", "gap") and "store" in self.rows
 
     def turned(self, page: str, **changes: Any) -> PageView:
         """This view on another page, at the first portion."""

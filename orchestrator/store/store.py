@@ -148,6 +148,12 @@ def open_store(storage: str) -> Store:
     raise StoreError(f"there is no sweep in {store.uri}; make one with: signsym sweep GRID --storage {storage}")
 
 
+def skipped_in(stores: Sequence[Store]) -> dict[str, str]:
+    """The files of stores that were not used, with the reason; of several stores each by its whole path."""
+    several = len(stores) > 1
+    return {f"{s.uri}/{name}" if several else name: reason for s in stores for name, reason in s.skipped.items()}
+
+
 def _folders(folder: Path) -> list[Path]:
     try:
         return [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]

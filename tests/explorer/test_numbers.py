@@ -13,7 +13,7 @@ from stores import block, fill, keep_grid, page
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Figure, Matrix, as_csv
 from orchestrator.results.gaps import gap_lines
-from orchestrator.results.line import LINE
+from orchestrator.results.line import GRID_KEY
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
 from signsym_core.statistics.intervals import gap, interval
@@ -122,7 +122,7 @@ def test_a_table_tells_not_run_failed_running_and_zero_apart(tmp_path):
     grid = keep_grid(folder)
     data = LiveStore(str(folder))
     asked = next(a for a in data.status.planned_cells() if a.seed == 0 and "bp" in a.line and "feedback" in a.line)
-    columns = dict(zip([n for n in LINE if n != "metric"], asked.line, strict=True)) | {"metric": "top1"}
+    columns = dict(zip(GRID_KEY, asked.line, strict=True)) | {"metric": "top1"}
     shares = {("bp", "feedback"): {0.0: 1.0, 0.1: 0.0}}
     fill(folder, shares, seeds=(0, 1), **{k: v for k, v in columns.items() if k not in ("rule", "gradient")})
     failing = next(a for a in data.status.planned_cells() if "usf" in a.line and "feedback" in a.line)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from stores import block, fill, page, png
@@ -13,7 +15,7 @@ from stores import block, fill, page, png
 from orchestrator.commands.cli import main
 from orchestrator.drawing.blocks import Facts, Figure, Matrix, Pictures, Table, Words
 from orchestrator.explorer.app import make_app
-from orchestrator.explorer.controls import CONTROLS, shown
+from orchestrator.explorer.controls import CONTROLS, options, shown
 from orchestrator.results.examples import picture
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.live_stores import opened
@@ -132,6 +134,36 @@ def test_two_values_of_a_cell_are_neither_shown_nor_judged_and_both_files_are_na
     assert "no cell" in " ".join(block(page(data, "?p=cell&c=job-bp-exact-0-0-0.1"), Words).sentences)
 
 
+@pytest.mark.parametrize("search", ["?tb=1&", "?p=gap&vs=exact&"])
+def test_panels_by_store_are_those_of_each_store(folders, differing, search):
+    for stores in (folders[:2], differing):
+        data = opened(stores)
+        figure = block(page(data, f"{search}rows=store"), Figure)
+        alone = [block(page(folder, search), Figure) for folder in stores]
+        assert len(figure.table.rows) == sum(len(one.table.rows) for one in alone)
+        assert [row["cell"] for row in figure.table.rows] == [row["cell"] for one in alone for row in one.table.rows]
+        rows = [{key: value for key, value in row.items() if key != "store"} for row in figure.table.rows]
+        assert rows == [row for one in alone for row in one.table.rows]
+        titles = [title for title, _ in figure.drawing.panels]
+        assert titles == [
+            f"{name} / {title}" for name, one in zip(data.names, alone, strict=True) for title, _ in one.drawing.panels
+        ]
+
+
+def test_a_cell_with_two_values_is_in_the_panels_of_both_stores(differing):
+    data = opened(differing)
+    found = page(data, "?rows=store")
+    for folder in differing:
+        assert f"{folder}/results/job-bp-exact-0-0.parquet" in block(found, Words).sentences[0]
+    assert "each store shows its own" in block(found, Words).sentences[0]
+    # Pages without panels go on as before.
+    assert contents(page(data, "?p=flags&rows=store")) == contents(page(data, "?p=flags"))
+    (control,) = (control for control in CONTROLS if control.name == "rows")
+    for several in (False, True):
+        offered = options(control, PageView(), data.snapshot.index, opened(differing[: 1 + several]), [])
+        assert ("store" in [choice["value"] for choice in offered]) == several
+
+
 def test_a_cell_opens_the_files_of_its_store(differing):
     data = opened(differing)
     client = make_app(data).server.test_client()
@@ -174,6 +206,31 @@ def test_other_images_under_one_name_are_refused(folders, tmp_path, capsys):
     assert not (tmp_path / "figure.svg").exists()
     with pytest.raises(ValueError, match="named twice"):
         opened([stores[0], stores[0]])
+
+
+@pytest.mark.parametrize("what", ["results", "outcomes", "curves"])
+def test_an_export_of_several_stores_has_each_cell_once(folders, tmp_path, what):
+    first, second, both = folders
+    exported = {}
+    for name, stores in (("two", (first, second)), ("one", (both,)), ("same", (first, both))):
+        assert main(["export", *stores, "--what", what, "--out", str(tmp_path / f"{name}.parquet")]) == 0
+        rows = pq.read_table(tmp_path / f"{name}.parquet").to_pylist()
+        exported[name] = [{key: value for key, value in row.items() if key != "finished_at"} for row in rows]
+    assert "store" not in exported["one"][0]
+    for name, stores in (("two", {"first", "second"}), ("same", {"first", "both"})):
+        names = {row.pop("store") for row in exported[name]}
+        assert {store for each in names for store in each.split(", ")} == stores
+        assert sorted(map(repr, exported[name])) == sorted(map(repr, exported["one"]))
+
+
+def test_an_export_leaves_out_cells_with_two_values_and_names_their_files(differing, tmp_path, capsys):
+    for what in ("results", "outcomes"):
+        assert main(["export", *differing, "--what", what, "--out", str(tmp_path / "out.csv")]) == 0
+        words = capsys.readouterr().out
+        assert all(f"{folder}/results/job-bp-exact-0-0.parquet" in words for folder in differing)
+        cells = {row["cell"] for row in csv.DictReader((tmp_path / "out.csv").open())}
+        assert not {cell for cell in cells if cell.startswith("job-bp-exact-0-0-0")}
+        assert {cell for cell in cells if cell.startswith("job-usf-exact-1-0-0")}
 
 
 def test_figure_and_report_take_several_stores(folders, tmp_path):

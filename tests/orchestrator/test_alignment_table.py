@@ -39,7 +39,7 @@ def test_it_is_stored_exported_and_verified(tmp_path):
     rows = store.table("alignment", tables.ALIGNMENT).to_pylist()
     assert {row["job"] for row in rows} == {finetune}
     assert [row["epoch"] for row in rows] == [epoch for epoch in (1, 2, 3) for _ in range(7)]
-    assert export(store, "alignment", tmp_path / "alignment.parquet") == 21
+    assert export([store], "alignment", tmp_path / "alignment.parquet").rows == 21
     exported = pq.read_table(tmp_path / "alignment.parquet").to_pylist()
     assert {(row["rule"], row["backbone"], row["seed"]) for row in exported} == {("brsf", "smallcnn", 0)}
     assert {row["angle"] for row in exported} == {row["angle"] for row in rows}

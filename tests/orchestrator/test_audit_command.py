@@ -124,6 +124,27 @@ def test_with_everything_backpropagation_is_sound_and_feedback_alignment_is_mask
     assert "signsym sweep" not in output
 
 
+def test_several_stores_are_audited_as_if_one_sweep_had_made_them(stores, tmp_path, capsys):
+    folder, _ = stores
+    _, whole = by_rule(capsys, folder / "full", "--data-root", str(tmp_path))
+    jobs = {model["rule"]: set(model["finetune_jobs"].values()) for model in whole["models"]}
+    for rule, other in (("bp", "fa"), ("fa", "bp")):
+        shutil.copytree(folder / "full", tmp_path / rule)
+        for job in jobs[other]:
+            shutil.rmtree(tmp_path / rule / "models" / job)
+        for path in sorted((tmp_path / rule / "results").glob("*.parquet")):
+            if pd.read_parquet(path)["rule"].iloc[0] == other:
+                path.unlink()
+    both = [str(tmp_path / rule) for rule in ("bp", "fa")]
+    found = json.loads(audit(capsys, *both, "--json", "--data-root", str(tmp_path)))
+    assert found["models"] == whole["models"]
+    assert found["storage"] == ", ".join(both)
+    assert [command.split()[2] for command in found["commands"] if " audit " in command] == both
+    assert main(["audit", *both, "--no-probes", "--grid", str(tmp_path / "grid.yaml")]) == 2
+    assert "--grid: expected one store" in capsys.readouterr().err
+    assert not (tmp_path / "grid.yaml").exists()
+
+
 def test_without_probes_or_without_data_what_the_rows_do_not_say_is_undecided(stores, capsys, monkeypatch):
     folder, _ = stores
     models, _ = by_rule(capsys, folder / "full", "--no-probes")
