@@ -39,7 +39,8 @@ class Controller(TuneController):
         kept = [callback for callback in callbacks if not isinstance(callback, TrialProgressCallback)]
         super().__init__(callbacks=kept, **settings)
         self._actor_manager = Actors(resource_manager=self._actor_manager._resource_manager)
-        self._actor_cache = IdleWorkers(self._search_alg.searcher)  # type: ignore[attr-defined]
+        self._feed: Any = self._search_alg.searcher  # type: ignore[attr-defined]
+        self._actor_cache = IdleWorkers(keeps_all=lambda: self._feed.keeps_workers)
         #: Trials whose worker has not received their job yet, since it is running no trial at all.
         self._handed_over: set[Any] = set()
         # The class of the trials is registered by now, and stays the same until the end of the run.
@@ -68,9 +69,8 @@ class Controller(TuneController):
             super().checkpoint(force=force, wait=wait)
 
     def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
-        searcher: Any = self._search_alg.searcher  # type: ignore[attr-defined]
         # A trial without a job is there to start a worker, unless there are idle ones in its place.
-        if trial.config["key"] is None and not searcher.job_ended:
+        if trial.config["key"] is None and not self._feed.early_workers.over:
             return False
         reused: bool = super()._maybe_reuse_cached_actor(trial)
         return reused
@@ -95,15 +95,14 @@ class Controller(TuneController):
         self._schedule_trial_task(trial, "next_job", (trial.config,), on_result=on_result, on_error=on_error)
 
     def _process_trial_failure(self, trial: Any, exception: Any) -> None:
-        searcher: Any = self._search_alg.searcher  # type: ignore[attr-defined]
-        searcher.on_trial_death(trial.trial_id, exception)
-        faulted = searcher.faulted(trial.trial_id)
+        self._feed.on_trial_death(trial.trial_id, exception)
+        faulted = self._feed.faulted(trial.trial_id)
         super()._process_trial_failure(trial, exception)
         if faulted:
             self._end_neighbours(trial)
 
     def _end_neighbours(self, trial: Any) -> None:
-        """End all other workers: CUDA's service has lost their contexts with that of `trial`, and they may hang."""
+        """End all other workers, for the reason in `neighbours`."""
         live = self._actor_manager._live_actors_to_ray_actors_resources
         for other, worker in self._trial_to_actor.items():
             if other is not trial and worker in live:

@@ -1,23 +1,23 @@
-"""Workers without a job, and how many of them stay."""
+"""Workers between two jobs: how many of them stay."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from ray.tune.utils.object_cache import _ObjectCache
 
 
 class IdleWorkers(_ObjectCache):
-    """Tune's idle workers. Tune keeps as many as trials are waiting for, and one.
+    """Tune's idle workers, by the resources that they hold. Tune keeps as many as trials are waiting for, and one.
 
-    While jobs wait for others all are kept, until a trial requests resources that none of them has: a new one would
+    While `keeps_all` is true all are kept, until a trial requests resources that none of them has: a new one would
     start with everything that a worker loads, and the device idle meanwhile.
     """
 
-    def __init__(self, feed: Any) -> None:
+    def __init__(self, keeps_all: Callable[[], bool]) -> None:
         super().__init__(may_keep_one=True)
-        self._feed = feed
+        self._keeps_all = keeps_all
 
     def cache_object(self, key: Any, obj: Any) -> bool:
         if not self._kept(key):
@@ -32,4 +32,4 @@ class IdleWorkers(_ObjectCache):
 
     def _kept(self, *more: Any) -> bool:
         requested = [key for key, count in self._max_num_objects.items() if count]
-        return self._feed.keeps_workers and all(key in more or self._cached_objects.get(key) for key in requested)
+        return self._keeps_all() and all(key in more or self._cached_objects.get(key) for key in requested)

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import faulthandler
 import gc
-import importlib
 import os
 import socket
 import sys
@@ -82,7 +81,9 @@ class Trial(tune.Trainable):
                 # The first call on a GPU creates CUDA's context, which may run out of memory.
                 self._bound_memory()
             if self.job["key"] is None:
-                _warm_up(on_gpu)
+                from orchestrator.work.warm_up import warm_up
+
+                warm_up()
                 return report
             context = dataclasses.replace(self.context, halvings=self.job["halvings"], gpu_share=self.job["gpu"])
             # A driver that was suspended may have started a job that another sweep has finished meanwhile.
@@ -142,20 +143,6 @@ class Trial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: a restarted trial reads the store."""
-
-
-def _warm_up(on_gpu: bool) -> None:
-    """Load what every job needs, so that the first job of this worker finds it."""
-    importlib.import_module("orchestrator.work.execute")
-    if on_gpu:
-        import torch
-        import torchvision  # noqa: F401
-
-        # Its libraries load their kernels at the first use of each kind.
-        images, weights = (torch.zeros(4, 3, 8, 8, device="cuda", requires_grad=True) for _ in range(2))
-        outputs = torch.nn.functional.conv2d(images, weights)
-        (outputs.flatten(1) @ outputs.flatten(1).t()).sum().backward()
-        torch.cuda.synchronize()
 
 
 @contextlib.contextmanager

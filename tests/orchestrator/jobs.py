@@ -77,10 +77,10 @@ class Warmed(Feed):
     """Says when a trial without a job has ended."""
 
     def on_trial_complete(self, trial_id, result=None, error=False):
-        warming = trial_id in self.warming
+        trial = self.trials[trial_id]
         super().on_trial_complete(trial_id, result, error)
-        if warming:
-            self.store.write("met/warm", b"")
+        if trial.job is None:
+            self.jobs.store.write("met/warm", b"")
 
 
 class Remembered:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
@@ -129,7 +128,7 @@ def test_on_a_cluster_no_worker_waits_for_a_job(feed, monkeypatch):
 
 
 def idle(keeps):
-    return IdleWorkers(SimpleNamespace(keeps_workers=keeps))
+    return IdleWorkers(lambda: keeps)
 
 
 def test_idle_workers_stay_for_jobs_that_wait_until_a_trial_needs_others():
@@ -271,8 +270,8 @@ def test_a_job_that_another_sweep_has_claimed_is_left_to_it_and_taken_when_it_di
     assert feed.suggest("t2") is None
     assert feed.frontier.state["a"] == "elsewhere"
     assert ("elsewhere", "a") in feed.log.told
-    feed.store.remove(other.path)
-    feed._looked_at_claims = float("-inf")
+    feed.jobs.store.remove(other.path)
+    feed.jobs._looked = float("-inf")
     assert feed.suggest("t3")["key"] == "a"
 
 
@@ -313,14 +312,14 @@ def test_long_jobs_are_claimed_one_by_one_and_short_ones_some_at_a_time(made):
         feed = made(*(job(f"{seconds}-{at}", gpu=0, cpu=4) for at in range(12)))
         feed.frontier.estimates.update(dict.fromkeys(feed.frontier.jobs, seconds))
         feed.suggest("t1")
-        assert len(feed.claims.held) == claimed
+        assert len(feed.jobs.claims.held) == claimed
 
 
 def test_claims_are_in_the_store_while_a_job_runs_and_gone_after(feed, tmp_path):
     feed.suggest("t1")
-    assert json.loads((tmp_path / feed.claims.path).read_text())["claims"] == ["parent"]
+    assert json.loads((tmp_path / feed.jobs.claims.path).read_text())["claims"] == ["parent"]
     feed.on_trial_complete("t1", {"done": True})
-    assert feed.claims.held == set()
+    assert feed.jobs.claims.held == set()
 
 
 def test_a_sweep_that_was_told_to_stop_starts_nothing_though_the_exception_was_swallowed(feed):
