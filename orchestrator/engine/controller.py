@@ -17,6 +17,7 @@ import ray
 import ray.tune.experiment
 import ray.tune.registry
 import ray.tune.tune
+from ray.exceptions import RayActorError
 from ray.tune import Callback
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.progress_reporter import TrialProgressCallback
@@ -43,6 +44,8 @@ class Controller(TuneController):
         self._actor_cache = IdleWorkers(keeps_all=lambda: self._feed.keeps_workers)
         #: Trials whose worker has not received their job yet, since it is running no trial at all.
         self._handed_over: set[Any] = set()
+        #: Tune's numbers of the workers that were killed, of which some have reported the end of their job before.
+        self._killed: set[int] = set()
         # The class of the trials is registered by now, and stays the same until the end of the run.
         registry: Any = ray.tune.registry._global_registry
         for lookup in ("contains", "get"):
@@ -100,14 +103,22 @@ class Controller(TuneController):
         super()._process_trial_failure(trial, exception)
         if faulted:
             self._end_neighbours(trial)
+        if faulted or isinstance(exception, RayActorError):
+            # What ended this worker may have ended idle ones too, which nothing tells before a job is lost on each.
+            self._cleanup_cached_actors(force_all=True)
 
     def _end_neighbours(self, trial: Any) -> None:
         """End all other workers, for the reason in `neighbours`."""
         live = self._actor_manager._live_actors_to_ray_actors_resources
         for other, worker in self._trial_to_actor.items():
             if other is not trial and worker in live:
+                self._feed.on_fault_beside(other.trial_id)
+                self._killed.add(worker.actor_id)
                 ray.kill(live[worker][0])
-        self._cleanup_cached_actors(force_all=True)
+
+    def _maybe_cache_trial_actor(self, trial: Any) -> bool:
+        killed = self._trial_to_actor[trial].actor_id in self._killed
+        return not killed and bool(super()._maybe_cache_trial_actor(trial))
 
 
 def _set_actor(trial: Any, actor: Any) -> None:

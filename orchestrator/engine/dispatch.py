@@ -74,7 +74,11 @@ class Feed(Searcher):
         # A trial that does not fit would wait for a slot while more important jobs become ready.
         if self.room.full(trial.bundle for trial in self.trials.values()):
             return None
-        job = self.jobs.next(self.room.slots)
+        try:
+            job = self.jobs.next(self.room.slots)
+        except OSError as error:
+            self.store_error = f"{type(error).__name__}: {error}"
+            return Searcher.FINISHED
         if job is not None:
             config = dict[str, Any](key=job.key, title=job.title, spec=dict(job.spec), results=job.results)
             config["halvings"] = self.frontier.halvings(job.key)
@@ -125,11 +129,11 @@ class Feed(Searcher):
     def faulted(self, trial_id: str) -> bool:
         """Whether the trial has faulted a GPU that others share, whose kernels may then never end."""
         trial = self.trials[trial_id]
-        if not self.shares_gpus or trial.beside_fault or not neighbours.faulted(trial.report):
-            return False
-        for other in self.trials.values():
-            other.beside_fault = other is not trial or other.beside_fault
-        return True
+        return self.shares_gpus and not trial.beside_fault and neighbours.faulted(trial.report)
+
+    def on_fault_beside(self, trial_id: str) -> None:
+        """The trial's worker is ended, because one beside it has faulted their GPU."""
+        self.trials[trial_id].beside_fault = True
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self.trials.pop(trial_id)
@@ -145,14 +149,12 @@ class Feed(Searcher):
             self.packing.observe(self.frontier.jobs[trial.job].group, report["gpu_peak"], report["gpu_total"])
         if error and trial.beside_fault:
             report = neighbours.report_of(trial, report)
-        if "error" in report:
-            self._failed(trial.job, report)
-        elif not error:
+        if not error and "error" not in report:
             self._finished(trial.job, report)
-        elif not connection.alive():
+        elif "error" not in report and not connection.alive():
             self.lost = True
         else:
-            self._died(trial.job, trial.death or deaths.account(None, {}))
+            self._failed(trial.job, report if "error" in report else trial.death or deaths.account(None, {}))
 
     def save(self, checkpoint_path: str) -> None:
         # Tune expects a file; the sweep's state is in the store.
@@ -177,14 +179,11 @@ class Feed(Searcher):
             watcher.finished(key, report)
         self._stop_if_requested()
 
-    def _died(self, key: str, death: dict[str, Any]) -> None:
-        """The worker died without a report, before or after its job was complete."""
-        if self.jobs.is_done(key):
-            self._finished(key, {"host": death["host"], "death": death["error"]})
-        else:
-            self._failed(key, death)
-
     def _failed(self, key: str, report: dict[str, Any]) -> None:
+        if self.jobs.is_done(key):
+            # The trial failed, or its worker died, after the results were in the store.
+            self._finished(key, {"host": report.get("host", ""), "death": report["error"]})
+            return
         cause: Cause = report["cause"]
         retried = self.jobs.failed(key, cause)
         for watcher in self.watchers:
@@ -194,8 +193,16 @@ class Feed(Searcher):
         if cause in ("store", "disk"):
             # Not the job's fault: no other job could store its results either.
             self.store_error = f"{report['error']} (on {report.get('host') or 'this machine'})"
-            return
-        job = self.frontier.jobs[key]
-        row: dict[str, Any] = {"job": key, "work": keys.work(key, job.spec), "title": job.title}
-        row |= {"attempt": self.frontier.attempts(key), "error": report["error"], "traceback": report["traceback"]}
-        self.on_failure(row | {"host": report.get("host", ""), "failed_at": datetime.now(UTC)})
+        else:
+            job = self.frontier.jobs[key]
+            row: dict[str, Any] = {"job": key, "work": keys.work(key, job.spec), "title": job.title}
+            row |= {"attempt": self.frontier.attempts(key), "error": report["error"], "traceback": report["traceback"]}
+            self._record(row | {"host": report.get("host", ""), "failed_at": datetime.now(UTC)})
+        # Not before it is recorded: another sweep would find neither claim nor failure, and run the job.
+        self.jobs.claims.drop(key)
+
+    def _record(self, failure: dict[str, Any]) -> None:
+        try:
+            self.on_failure(failure)
+        except OSError as error:
+            self.store_error = f"{type(error).__name__}: {error}"

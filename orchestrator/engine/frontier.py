@@ -119,15 +119,16 @@ class Frontier:
         self.claimed.add(key)
 
     def released(self, key: str) -> None:
-        """The other sweep dropped its claim without finishing the job."""
+        """The job can start again: another sweep has dropped its claim, or it was about to start here and did not."""
+        if self.state[key] == "running":
+            self.left += self.estimates[key]
         self.claimed.discard(key)
         self._make_ready(key)
 
     def interrupted(self) -> None:
         """All trials have ended, through no fault of a job: running jobs become ready."""
         for key in [key for key, state in self.state.items() if state == "running"]:
-            self.left += self.estimates[key]
-            self._make_ready(key)
+            self.released(key)
 
     def attempts(self, key: str) -> int:
         """How often the job has failed."""

@@ -25,5 +25,5 @@ class LiveTrial:
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
     #: Ray's account of its worker's end, as a report.
     death: dict[str, Any] = dataclasses.field(default_factory=dict)
-    #: Whether a trial beside it has faulted their GPU.
+    #: Whether its worker was ended because a trial beside it had faulted their GPU.
     beside_fault: bool = False

@@ -74,6 +74,8 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Where Ray was lost, nothing reports the end of its trials.
+        self.running.clear()
         if self.console.is_terminal:
             self._live.stop()
         else:

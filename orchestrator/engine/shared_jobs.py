@@ -17,6 +17,8 @@ from orchestrator.store.store import Store
 LOOK = 2.0
 #: Seconds of work for each slot that are claimed in advance, and at most this many jobs.
 AHEAD, MOST_AHEAD = 2.0, 32
+#: Seconds for which the store may fail to answer before the sweep stops. Running jobs go on meanwhile.
+PATIENCE = 60.0
 
 
 class SharedJobs:
@@ -25,13 +27,35 @@ class SharedJobs:
     def __init__(self, frontier: Frontier, claims: Claims, store: Store, watchers: Sequence[Watcher]) -> None:
         self.frontier, self.claims, self.store, self.watchers = frontier, claims, store, watchers
         self._looked = float("-inf")
+        #: Since when the store has not answered, and when it was last called; None: it did.
+        self._silent: tuple[float, float] | None = None
 
     def next(self, slots: int) -> Job | None:
-        """Claim and return the next job that is not done; None where no job is ready."""
-        self._look()
-        while (job := self.frontier.next(time.monotonic(), slots)) is not None:
+        """Claim and return the next job that is not done; None where no job is ready, or the store does not answer.
+
+        Raises OSError where it has not answered for `PATIENCE` seconds.
+        """
+        now = time.monotonic()
+        since, last = self._silent or (now, float("-inf"))
+        if now - last < LOOK:
+            return None
+        try:
+            self._look()
+            while (job := self.frontier.next(now, slots)) is not None and not self._claim(job, slots):
+                pass
+        except OSError:
+            if now - since > PATIENCE:
+                raise
+            self._silent = since, time.monotonic()
+            return None
+        self._silent = None
+        return job
+
+    def _claim(self, job: Job, slots: int) -> bool:
+        """Claim the job, which is about to start. False where another sweep has it, or has ended it."""
+        try:
             if self.claims.holds(job.key):
-                return job
+                return True
             # Short jobs are claimed in batches; a long job singly, so that another sweep can claim the next one.
             in_advance = int(AHEAD * slots / max(self.frontier.estimates[job.key], 0.01))
             keys = [job.key, *self.frontier.ahead(min(in_advance, MOST_AHEAD))]
@@ -43,9 +67,10 @@ class SharedJobs:
                         watcher.elsewhere(key)
             # Another sweep may have finished some of them since the plan was compiled.
             self._settle(claimed)
-            if self.frontier.state[job.key] == "running":
-                return job
-        return None
+        except OSError:
+            self.frontier.released(job.key)
+            raise
+        return self.frontier.state[job.key] == "running"
 
     def finished(self, key: str) -> None:
         """A trial has done the job."""
@@ -53,11 +78,11 @@ class SharedJobs:
         self.claims.drop(key)
 
     def failed(self, key: str, cause: Cause) -> bool:
-        """A trial of the job failed. True where it will be retried; otherwise it has failed for good."""
-        retried = self.frontier.failed(key, time.monotonic(), cause)
-        if not retried:
-            self.claims.drop(key)
-        return retried
+        """A trial of the job failed. True where it will be retried; otherwise it has failed for good.
+
+        Its claim stays.
+        """
+        return self.frontier.failed(key, time.monotonic(), cause)
 
     def is_done(self, key: str) -> bool:
         """Whether the store has the job's results."""
@@ -80,13 +105,14 @@ class SharedJobs:
         """Record those of `keys` that are done or failed in the store; returns the rest."""
         results = {self.frontier.jobs[key].results: key for key in keys}
         failures = {f"failures/{key}.parquet": key for key in keys}
-        for path in [*merged.finished(self.store, list(results)), *self.store.exists(list(failures))]:
-            key = results.get(path) or failures[path]
-            if path in results:
+        done = {results[path] for path in merged.finished(self.store, list(results))}
+        failed = {failures[path] for path in self.store.exists(list(failures))} - done
+        for key in done | failed:
+            if key in done:
                 self.frontier.finished(key)
-            elif self.frontier.state[key] != "done":
+            else:
                 self.frontier.give_up(key)
             for watcher in self.watchers:
                 watcher.settled(key)
             self.claims.drop(key)
-        return {key for key in keys if self.frontier.state[key] not in ("done", "failed")}
+        return keys - done - failed

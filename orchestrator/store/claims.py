@@ -62,9 +62,16 @@ class Claims:
         """Claim jobs; returns those of `keys` that no other sweep has claimed."""
         requested = set(keys)
         with self._lock:
+            new = requested - self.held
             self.held |= requested
-        self._write()
-        refused = requested & self._other_sweeps.claimed()
+        try:
+            self._write()
+            refused = requested & self._other_sweeps.claimed()
+        except BaseException:
+            # Nobody has looked whether another sweep has them.
+            with self._lock:
+                self.held -= new
+            raise
         with self._lock:
             self.held -= refused
         if refused:
@@ -102,8 +109,9 @@ class Claims:
 
     def _keep_alive(self) -> None:
         while not self._stop.wait(PERIOD):
-            # The sweep will report a lost store itself; a missed heartbeat is no reason to stop it.
-            with contextlib.suppress(OSError):
+            # The sweep will report a lost store itself; a missed heartbeat is no reason to stop it. Some file systems
+            # of fsspec raise errors of their own, which must not end this thread either.
+            with contextlib.suppress(Exception):
                 self._write()
 
 

@@ -91,6 +91,36 @@ def test_a_clock_that_is_wrong_by_minutes_kills_no_sweep(store):
     assert mine.claimed_elsewhere() == set()
 
 
+def test_a_claim_that_nobody_could_compare_is_none(store, monkeypatch):
+    mine = Claims(store, list)
+    mine.take(["held"])
+    stranger(store)
+
+    def silent(folder, suffix):
+        raise OSError("timed out")
+
+    monkeypatch.setattr(store, "names", silent)
+    with pytest.raises(OSError, match="timed out"):
+        mine.take(["a", "held"])
+    assert mine.held == {"held"}
+
+
+def test_no_error_of_a_store_ends_the_heartbeat(store, monkeypatch):
+    class Bug(Exception):
+        """As some file systems of fsspec raise."""
+
+    beats = threading.Semaphore(0)
+
+    def fail(path, value):
+        beats.release()
+        raise Bug
+
+    monkeypatch.setattr(module, "PERIOD", 0.001)
+    with Claims(store, list):
+        monkeypatch.setattr(store, "write_json", fail)
+        assert all(beats.acquire(timeout=60) for _ in range(2))
+
+
 @pytest.mark.slow
 def test_a_process_that_died_on_this_machine_holds_nothing(store, tmp_path):
     code = (

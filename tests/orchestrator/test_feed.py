@@ -8,7 +8,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
 from ray.tune.search import Searcher
 
-from orchestrator.engine import cluster, connection, schedule
+from orchestrator.engine import cluster, connection, schedule, shared_jobs
 from orchestrator.engine.actors import EndedError
 from orchestrator.engine.dispatch import Feed
 from orchestrator.engine.frontier import Frontier
@@ -20,6 +20,7 @@ from orchestrator.store import Store
 from orchestrator.store.claims import Claims
 
 NODE = {"CPU": 4.0, "GPU": 1.0}
+FAILED = {"done": True, "cause": "error", "error": "ValueError: no", "traceback": ""}
 
 
 def job(key, *parents, **resources):
@@ -114,7 +115,7 @@ def test_no_worker_starts_once_there_are_idle_ones(made):
     feed = made(job("parent"), job("child", "parent"), retries=Retries(attempts=2, backoff=1e6))
     feed.suggest("t1")
     feed.on_trial_start("t1", 0.5)
-    feed.on_trial_complete("t1", {"done": True, "error": "ValueError: no", "cause": "error", "traceback": ""})
+    feed.on_trial_complete("t1", FAILED)
     # It waits for its second attempt, beside its worker.
     assert feed.frontier.counts["waiting"] == 2
     assert feed.suggest("t2") is None
@@ -153,7 +154,7 @@ def test_without_waiting_jobs_idle_workers_are_kept_as_tune_keeps_them():
     assert not workers.cache_object("small", "b")
 
 
-@pytest.mark.parametrize("outcome", [{}, {"error": "ValueError: no", "cause": "error", "traceback": ""}])
+@pytest.mark.parametrize("outcome", [{}, FAILED])
 def test_what_a_trial_has_to_tell_is_passed_on_however_its_job_ended(feed, outcome):
     feed.suggest("t1")
     feed.on_trial_complete("t1", {"done": True, "said": ["a cache was mended", "b"]} | outcome)
@@ -249,6 +250,87 @@ def test_a_peak_that_was_measured_packs_the_next_jobs_of_its_kind(made):
     assert feed.suggest("t3")["gpu"] == 0.5
 
 
+def test_a_job_whose_results_are_in_the_store_is_done_whatever_its_trial_says(made, tmp_path):
+    feed = made(job("a"), job("b", "a"), retries=Retries(attempts=1))
+    feed.suggest("t1")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/a.parquet").write_bytes(b"")
+    feed.on_trial_complete("t1", {"done": True, "cause": "error", "error": "OSError: x", "traceback": ""})
+    assert feed.frontier.state == {"a": "done", "b": "ready"}
+    assert feed.blamed == []
+
+
+def test_a_failure_is_recorded_before_its_claim_is_dropped(made):
+    feed = made(job("a"), retries=Retries(attempts=1))
+    held = []
+    feed.on_failure = lambda failure: held.append(feed.jobs.claims.holds(failure["job"]))
+    feed.suggest("t1")
+    feed.on_trial_complete("t1", FAILED)
+    assert held == [True]
+    assert not feed.jobs.claims.holds("a")
+
+
+def test_a_failure_that_cannot_be_recorded_stops_the_sweep(made):
+    feed = made(job("a"), job("b"), retries=Retries(attempts=1))
+
+    def refuse(failure):
+        raise OSError("no route to the bucket")
+
+    feed.on_failure = refuse
+    feed.suggest("t1")
+    feed.on_trial_complete("t1", FAILED)
+    assert feed.store_error == "OSError: no route to the bucket"
+    assert feed.suggest("t2") == Searcher.FINISHED
+
+
+def test_a_store_that_is_silent_for_a_while_is_waited_for_and_one_that_stays_silent_stops_the_sweep(made, monkeypatch):
+    feed = made(job("a"), job("b"))
+    assert feed.suggest("t0")["key"] == "a"
+    take, calls = feed.jobs.claims.take, []
+
+    def silent(keys):
+        calls.append(keys)
+        raise OSError("timed out")
+
+    monkeypatch.setattr(feed.jobs.claims, "take", silent)
+    feed.jobs.claims.drop("b")
+    assert feed.suggest("t1") is None
+    # It is left alone for some seconds, which a running trial does not notice.
+    assert feed.suggest("t1") is None
+    assert len(calls) == 1
+    assert (feed.frontier.state["b"], feed.frontier.left, feed.store_error) == ("ready", 1.0, None)
+    monkeypatch.setattr(shared_jobs, "LOOK", 0)
+    monkeypatch.setattr(feed.jobs.claims, "take", take)
+    assert feed.suggest("t1")["key"] == "b"
+    monkeypatch.setattr(feed.jobs.claims, "take", silent)
+    feed.on_trial_complete("t0", {"done": True})
+    feed.frontier.released("b")
+    feed.jobs.claims.drop("b")
+    assert feed.suggest("t2") is None
+    monkeypatch.setattr(shared_jobs, "PATIENCE", -1)
+    assert feed.suggest("t2") == Searcher.FINISHED
+    assert feed.store_error == "OSError: timed out"
+
+
+def test_a_trial_that_was_not_ended_beside_a_fault_can_be_the_next_to_fault(made):
+    feed = made(job("a"), job("b"), job("c"), retries=Retries(attempts=1))
+    feed.shares_gpus = True
+    assert [feed.suggest(trial)["key"] for trial in ("t1", "t2")] == ["a", "b"]
+    fault = FAILED | {"done": False, "error": "RuntimeError: CUDA error: device-side assert triggered"}
+    for trial in ("t1", "t2"):
+        # The worker of the second has not started when the first faults, so it is not ended.
+        feed.on_trial_result(trial, fault)
+        assert feed.faulted(trial)
+        feed.on_trial_complete(trial, None, error=True)
+    assert feed.suggest("t3")["key"] == "c"
+    feed.on_fault_beside("t3")
+    feed.on_trial_result("t3", fault)
+    assert not feed.faulted("t3")
+    feed.on_trial_complete("t3", None, error=True)
+    assert (feed.frontier.state["c"], feed.frontier.failures["c"]) == ("waiting", {"node": 1})
+    assert [failure["job"] for failure in feed.blamed] == ["a", "b"]
+
+
 @pytest.mark.parametrize("cause", ["store", "disk"])
 def test_a_store_that_cannot_be_written_stops_the_sweep_and_blames_no_job(made, cause):
     feed = made(job("a"), job("b"))
@@ -280,9 +362,11 @@ def test_what_another_sweep_finished_meanwhile_is_not_done_again(made, tmp_path)
     (tmp_path / "results").mkdir()
     (tmp_path / "results/a.parquet").write_bytes(b"")
     (tmp_path / "failures").mkdir()
-    (tmp_path / "failures/c.parquet").write_bytes(b"")
+    for key in "ac":
+        (tmp_path / f"failures/{key}.parquet").write_bytes(b"")
     assert feed.suggest("t1")["key"] == "b"
     assert feed.frontier.state == {"a": "done", "b": "running", "c": "failed"}
+    assert sorted(told for told in feed.log.told if told[0] == "settled") == [("settled", "a"), ("settled", "c")]
 
 
 def test_what_is_not_on_any_node_yet_is_still_asked_for(made, monkeypatch):

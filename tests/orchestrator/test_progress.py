@@ -63,6 +63,14 @@ def test_plain_lines_count_and_estimate_from_what_jobs_really_took(clock):
     assert "\x1b[" not in sink.getvalue()
 
 
+def test_no_trial_runs_after_the_last_was_lost(clock):
+    shown, _ = view()
+    with shown:
+        shown.started("k0")
+        assert [trial["job"] for trial in shown.trials()] == ["k0"]
+    assert shown.trials() == []
+
+
 def test_two_slots_halve_what_is_left(clock):
     shown, _ = view(count=6)
     for pair in (("k0", "k1"), ("k2", "k3")):
