@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import ray
 
+from orchestrator.engine.connection import ClusterLostError
 from orchestrator.jobs.job import Resources
 
 
@@ -22,8 +23,15 @@ def bundle(gpu: float, cpu: float, accelerator_type: str | None) -> dict[str, fl
 
 
 def nodes() -> list[dict[str, float]]:
-    """The resources of each living node, by Ray's names."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    """The resources of each living node, by Ray's names. Raises ClusterLostError where there is none."""
+    try:
+        living = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    except Exception as error:
+        # Ray raises various exceptions when its control store has ended.
+        raise ClusterLostError(f"Ray does not answer: {' '.join(str(error).split())}") from error
+    if not living:
+        raise ClusterLostError("no node of Ray is alive")
+    return living
 
 
 def hosts() -> dict[str, str]:

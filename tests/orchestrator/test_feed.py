@@ -391,6 +391,18 @@ def test_nodes_that_join_get_trials_while_the_first_still_waits(made, monkeypatc
     assert [feed.suggest(f"t{at}") is not None for at in range(1, 5)] == [True, True, False, False]
 
 
+@pytest.mark.parametrize("nodes", [[{"Alive": False, "Resources": {"CPU": 4.0}}], None])
+def test_a_ray_that_died_before_the_first_job_is_lost_and_no_wrong_request(monkeypatch, nodes):
+    def answer():
+        if nodes is None:
+            raise RuntimeError("failed to connect\nto GCS")
+        return nodes
+
+    monkeypatch.setattr(cluster.ray, "nodes", answer)
+    with pytest.raises(connection.ClusterLostError, match=r"no node of Ray is alive|Ray does not answer: fail"):
+        cluster.check_fits([Resources()])
+
+
 def test_long_jobs_are_claimed_one_by_one_and_short_ones_some_at_a_time(made):
     for seconds, claimed in ((60.0, 1), (0.1, 12)):
         feed = made(*(job(f"{seconds}-{at}", gpu=0, cpu=4) for at in range(12)))
