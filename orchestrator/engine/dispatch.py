@@ -14,7 +14,6 @@ from orchestrator.engine.early_workers import EarlyWorkers
 from orchestrator.engine.frontier import Frontier
 from orchestrator.engine.live_trial import LiveTrial
 from orchestrator.engine.progress import Watcher
-from orchestrator.engine.retries import Cause
 from orchestrator.engine.room import Room
 from orchestrator.engine.shared_jobs import SharedJobs
 from orchestrator.jobs import keys
@@ -81,11 +80,10 @@ class Feed(Searcher):
             return Searcher.FINISHED
         if job is not None:
             config = dict[str, Any](key=job.key, title=job.title, spec=dict(job.spec), results=job.results)
-            config["halvings"] = self.frontier.halvings(job.key)
             return config | self._resources(trial_id, job, job.key)
         if self.frontier.exhausted:
             return Searcher.FINISHED
-        job = self.early_workers.next(self.trials.values()) if self.keeps_workers else None
+        job = self.early_workers.next(self.trials.values())
         if job is None:
             return None
         resources = self._resources(trial_id, job, None)
@@ -97,14 +95,12 @@ class Feed(Searcher):
         bundle, need = self.room.bundle(job), job.resources
         self.trials[trial_id] = LiveTrial(key, tuple(bundle.items()))
         resources = {"gpu": bundle.get("GPU", 0.0), "cpu": need.cpu, "accelerator_type": need.accelerator_type}
-        return resources | {"minutes": need.minutes}
+        return resources | {"minutes": need.minutes, "halvings": self.frontier.halvings(job.key)}
 
     @property
     def keeps_workers(self) -> bool:
-        """Whether workers without a job stay, and start, for jobs that will begin: on this machine alone."""
-        starting = any(not trial.begun for trial in self.trials.values())
-        to_come = self.frontier.counts["waiting"] + self.frontier.counts["ready"] > 0 or starting
-        return to_come and not self.room.autoscaled
+        """Whether workers without a job stay."""
+        return self.early_workers.needed(self.trials.values())
 
     def on_trial_start(self, trial_id: str, gpu: float) -> None:
         """The trial began on `gpu` GPUs, a share below 1 or a whole number."""
@@ -184,25 +180,21 @@ class Feed(Searcher):
             # The trial failed, or its worker died, after the results were in the store.
             self._finished(key, {"host": report.get("host", ""), "death": report["error"]})
             return
-        cause: Cause = report["cause"]
-        retried = self.jobs.failed(key, cause)
+        retried = self.jobs.failed(key, report["cause"])
         for watcher in self.watchers:
             watcher.failed(key, report["error"].splitlines()[0], retried)
         if retried:
             return
-        if cause in ("store", "disk"):
+        if report["cause"] in ("store", "disk"):
             # Not the job's fault: no other job could store its results either.
             self.store_error = f"{report['error']} (on {report.get('host') or 'this machine'})"
         else:
             job = self.frontier.jobs[key]
             row: dict[str, Any] = {"job": key, "work": keys.work(key, job.spec), "title": job.title}
             row |= {"attempt": self.frontier.attempts(key), "error": report["error"], "traceback": report["traceback"]}
-            self._record(row | {"host": report.get("host", ""), "failed_at": datetime.now(UTC)})
+            try:
+                self.on_failure(row | {"host": report.get("host", ""), "failed_at": datetime.now(UTC)})
+            except OSError as error:
+                self.store_error = f"{type(error).__name__}: {error}"
         # Not before it is recorded: another sweep would find neither claim nor failure, and run the job.
         self.jobs.claims.drop(key)
-
-    def _record(self, failure: dict[str, Any]) -> None:
-        try:
-            self.on_failure(failure)
-        except OSError as error:
-            self.store_error = f"{type(error).__name__}: {error}"

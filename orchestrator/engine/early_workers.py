@@ -15,7 +15,7 @@ from orchestrator.jobs.job import Job
 
 
 class EarlyWorkers:
-    """Decides when one more starts, and for which job's resources."""
+    """Decides when one more starts, for which job's resources, and whether workers without a job stay."""
 
     def __init__(self, frontier: Frontier, room: Room) -> None:
         self.frontier, self.room = frontier, room
@@ -29,10 +29,15 @@ class EarlyWorkers:
 
         None beside jobs that have not begun: these would take the worker.
         """
-        if self.over or any(not trial.begun and trial.job is not None for trial in trials):
+        if self.over or not self.needed(trials) or any(not trial.begun and trial.job is not None for trial in trials):
             return None
         running = [trial.bundle for trial in trials if trial.job is not None]
         waiting = self.frontier.counts["waiting"]
         if len(self.bundles) >= waiting or self.room.full([*running, *self.bundles]):
             return None
         return self.frontier.first_waiting()
+
+    def needed(self, trials: Collection[LiveTrial]) -> bool:
+        """Whether there are jobs that will begin. Only on this machine: on a cluster an idle worker keeps its node."""
+        to_come = self.frontier.counts["waiting"] + self.frontier.counts["ready"] > 0
+        return not self.room.autoscaled and (to_come or any(not trial.begun for trial in trials))
