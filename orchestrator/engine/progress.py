@@ -83,6 +83,7 @@ class ProgressDisplay:
 
     def started(self, key: str, gpu: float = 0.0) -> None:
         """A trial of the job began."""
+        self.away.discard(key)
         self.running[key] = time.monotonic()
         self.gpu[key] = gpu
         self.time_left.started(len(self.running))

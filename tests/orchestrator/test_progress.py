@@ -71,6 +71,14 @@ def test_no_trial_runs_after_the_last_was_lost(clock):
     assert shown.trials() == []
 
 
+def test_a_job_that_another_sweep_left_runs_here_and_not_there(clock):
+    shown, _ = view()
+    for key in ("k0", "k1"):
+        shown.elsewhere(key)
+    shown.started("k0")
+    assert shown.away == {"k1"}
+
+
 def test_two_slots_halve_what_is_left(clock):
     shown, _ = view(count=6)
     for pair in (("k0", "k1"), ("k2", "k3")):
