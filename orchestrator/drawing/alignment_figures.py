@@ -94,18 +94,28 @@ def survival_figure(panels: Sequence[AnglePanel], columns: int) -> Spec:
     farthest = max(90.0, *(member.angle for panel in panels for member in panel.members))
     across = {"range": [-4, farthest + 4], "tickvals": [0, 30, 60, 90]}
     upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": names, "standoff": 6}}
+    looks_by_rule = {m.curve.rule_label: style.style(m.curve.rule) for panel in panels for m in panel.members}
+    # A family of rules has more members than there are colours.
+    written = len(set(looks_by_rule.values())) < len(looks_by_rule)
     named: set[str] = set()
     for number, panel in enumerate(panels):
         figure.dress(number, across | {"title": {"text": "mean angle of B to W, degrees", "standoff": 6}}, upright)
         for member in panel.members:
-            for trace in _traces(member, member.curve.rule_label not in named):
+            for trace in _traces(member, member.curve.rule_label not in named, written):
                 figure.add(number, trace)
             named.add(member.curve.rule_label)
         figure.reference(number, "y", panel.members[0].curve.chance, "chance")
     return figure.figure()
 
 
-def _traces(member: Survivor, named: bool) -> list[Trace]:
+def _written(name: str, value: float) -> Trace:
+    """The name of a marker beside it, without parameters."""
+    place = "bottom center" if value > 0.5 else "top center"
+    font = {"size": 9, "color": style.REFERENCE}
+    return {"mode": "markers+text", "text": [name.partition("(")[0]], "textposition": place, "textfont": font}
+
+
+def _traces(member: Survivor, named: bool, written: bool) -> list[Trace]:
     colour, _, marker = style.style(member.curve.rule)
     name = style.escape(style.label(member.curve.rule_label))
     common: Trace = {"x": [round(member.angle, 2)], "mode": "markers", "legendgroup": member.curve.rule_label}
@@ -115,11 +125,7 @@ def _traces(member: Survivor, named: bool) -> list[Trace]:
     bars |= {"array": [round(score.hi - score.value, 4)], "arrayminus": [round(score.value - score.lo, 4)]}
     filled = {
         **common,
-        "mode": "markers+text",
-        # The name without parameters: a family of rules has more members than there are colours.
-        "text": [name.partition("(")[0]],
-        "textposition": "bottom center" if score.value > 0.5 else "top center",
-        "textfont": {"size": 9, "color": style.REFERENCE},
+        **(_written(name, score.value) if written else {}),
         "y": [round(score.value, 4)],
         "name": name,
         "marker": {"symbol": marker, "size": 9, "color": colour},

@@ -5,6 +5,7 @@ Plotly's objects check every value and copy every figure several times, which to
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,11 @@ Spec = dict[str, Any]
 Trace = dict[str, Any]
 #: Title and lines of a panel.
 PanelCurves = tuple[str, Sequence[Curve]]
-#: Pixels of a row of panels: its titles, the panels, and the names of epsilons below them.
-TITLES, PLOT, BELOW = 58, 200, 66
+#: Pixels of a row of panels: its titles of three lines, a further line of them, the panels, and the names of epsilons
+#: below them.
+TITLES, TITLE_LINE, PLOT, BELOW = 58, 16, 200, 66
+#: Letters of a title that fit above a panel.
+TITLE_LETTERS = 34
 #: Pixels above and below all rows, and of a panel's width at least.
 TOP, BOTTOM, WIDTH = 44, 6, 236
 #: Letters of a hashed key that identify it.
@@ -35,12 +39,14 @@ class Panels:
         self._axes: dict[str, Any] = {}
         gap = min(0.03, 0.1 / columns)
         width = (1 - gap * (columns - 1)) / columns
-        row = TITLES + PLOT + BELOW
+        names = [panel_title(title, curves) for title, curves in panels]
+        titles_height = TITLES + TITLE_LINE * (max([2, *(name.count("<br>") for name in names)]) - 2)
+        row = self._row = titles_height + PLOT + BELOW
         titles = []
         named: set[int] = set()
-        for number, (title, curves) in enumerate(panels):
+        for number, (name, (_, curves)) in enumerate(zip(names, panels, strict=True)):
             down, across = divmod(number, columns)
-            left, upper = across * (width + gap), 1 - (down * row + TITLES) / (self.rows * row)
+            left, upper = across * (width + gap), 1 - (down * row + titles_height) / (self.rows * row)
             lower = upper - PLOT / (self.rows * row)
             x, y = _axis("x", number), _axis("y", number)
             self._axes[x] = {**_GRID, "anchor": _place("y", number), "domain": [left, left + width]}
@@ -49,7 +55,7 @@ class Panels:
             self._axes[y]["showticklabels"] = bool(curves) and down not in named
             if curves:
                 named.add(down)
-            titles.append(_title(panel_title(title, curves), left + width / 2, upper))
+            titles.append(_title(name, left + width / 2, upper))
         self._titles = titles
 
     def dress(self, panel: int, x: Mapping[str, Any], y: Mapping[str, Any]) -> None:
@@ -80,7 +86,7 @@ class Panels:
 
     def figure(self) -> Spec:
         """The finished figure."""
-        height = TOP + BOTTOM + self.rows * (TITLES + PLOT + BELOW)
+        height = TOP + BOTTOM + self.rows * self._row
         _shorten(self._data)
         layout = looks(height, 62 + WIDTH * self.columns) | self._axes
         return {"data": self._data, "layout": layout | {"shapes": self._shapes, "annotations": self._titles}}
@@ -115,8 +121,9 @@ def axes_of(figure: Spec) -> dict[str, dict[str, Any]]:
 
 def panel_title(title: str, curves: Sequence[Curve]) -> str:
     """The panel's name with its numbers of images and seeds, in a warning colour where these are small."""
-    place, slash, attack = style.escape(title).rpartition(" / ")
-    name = f"{place}<br><b>{attack}</b>" if slash else f"<b>{attack}</b>"
+    place, _, attack = title.rpartition(" / ")
+    lines = textwrap.wrap(place, TITLE_LETTERS, break_on_hyphens=False)
+    name = "<br>".join([*map(style.escape, lines), f"<b>{style.escape(attack)}</b>"])
     if not curves:
         return f"{name}<br>not run"
     n, seeds = min(c.n for c in curves), min(c.seeds for c in curves)

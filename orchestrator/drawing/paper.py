@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from orchestrator.drawing import style
 from orchestrator.drawing.axes import NAMES, Axes, Axis
 from orchestrator.drawing.figure_data import Drawing, Stroke
 from orchestrator.drawing.figures import MANY, USUAL
+from orchestrator.drawing.panels import TITLE_LETTERS
 from orchestrator.store.files import write_file
 
 if TYPE_CHECKING:
@@ -164,9 +166,10 @@ def _line(plot: Plot, stroke: Stroke, axis: Axis) -> dict[str, Line2D]:
 
 
 def _titled(title: str, strokes: Sequence[Stroke]) -> str:
-    """The panel's name, a long one over two lines, with its numbers of images and seeds."""
-    place, slash, attack = title.rpartition(" / ")
-    name = f"{place}\n{attack}" if slash and len(title) > 34 else title
+    """The panel's name, a long one over several lines, with its numbers of images and seeds."""
+    place, _, attack = title.rpartition(" / ")
+    long = len(title) > TITLE_LETTERS
+    name = "\n".join([*textwrap.wrap(place, TITLE_LETTERS, break_on_hyphens=False), attack]) if long else title
     if not strokes:
         return f"{name}\nnot run"
     curves = [stroke.curve for stroke in strokes]

@@ -73,7 +73,7 @@ def survival(context: PageContext, lines: Sequence[Line], epsilon: float, label:
     panels = angle_panels(context.query, lines, epsilon, context.data.alignment)
     if not panels:
         return []
-    shown, title = panels[:MOST], f"What survives along the own feedback, by the angle of B to W, at ε = {label}"
+    shown, title = panels[:MOST], f"What survives along a model's own feedback, by the angle of B to W, at ε = {label}"
     figure = Figure(
         name="angles",
         title=title,
@@ -98,7 +98,7 @@ def survival(context: PageContext, lines: Sequence[Line], epsilon: float, label:
 
 
 def _sentence(panel: AnglePanel) -> str:
-    text = f"{panel.title}: rank correlation (Spearman) of the angle with what survives along the own feedback "
+    text = f"{panel.title}: rank correlation (Spearman) of the angle with what survives along their own feedback "
     text += f"{_number(panel.correlation)}, over {style.counted(len(panel.members), 'model')}"
     exact = panel.exact_correlation
     return text + ("." if math.isnan(exact) else f"; with what survives the exact gradient {_number(exact)}.")

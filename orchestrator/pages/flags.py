@@ -94,7 +94,7 @@ def _verdicts(context: PageContext, shown: Sequence[Line]) -> Matrix:
 
 
 def _needs() -> list[str]:
-    needs = [f"{name.replace('_', ' ')} {need}" for name, need in CHECKS.items() if need]
+    needs = [f"{name.replace('_', ' ')}: {need}" for name, need in CHECKS.items() if need]
     return [
         "A check that is raised says that what looks like robustness may be a weak attack; one that passes proves "
         "nothing. Each is one comparison with a 95 % interval over images.",

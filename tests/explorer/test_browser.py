@@ -54,6 +54,11 @@ def test_no_page_asks_another_host_and_every_graph_and_control_has_a_name(tab, p
         assert tab.locator('[role="img"][aria-label]').count() == graphs
         assert graphs == (name in ("curves", "gap"))
         assert tab.locator("text=Share chart").count() == 0
+        # On a telephone only figures and tables are moved sideways, not the page.
+        usual = tab.viewport_size
+        tab.set_viewport_size({"width": 390, "height": 800})
+        tab.wait_for_function("document.documentElement.scrollWidth <= window.innerWidth")
+        tab.set_viewport_size(usual)
     assert {url.split("/")[2] for url in tab.seen if url.startswith("http")} == {place.split("/")[2]}
     assert tab.wrong == []
 

@@ -9,6 +9,7 @@ import yaml
 from stores import GRID, block, fill, keep_grid, page
 
 from orchestrator.drawing.blocks import Facts, Figure, Matrix, Words
+from orchestrator.drawing.panels import BOTTOM, TITLE_LETTERS, TITLE_LINE, TITLES, TOP, Panels
 from orchestrator.explorer.app import make_app
 from orchestrator.gridfile.grid import load
 from orchestrator.pages.paper_tables import PRESETS
@@ -134,3 +135,19 @@ def test_words_of_an_ambiguous_line_are_on_the_page_once(tmp_path):
     fill(folder, {("usf", "exact"): {0.1: 0.9}}, seeds=(0,), draw=9)
     warnings = [found for found in page(folder).blocks if isinstance(found, Words) and found.tone == "warning"]
     assert len(warnings) == 1
+
+
+def test_a_long_title_of_a_panel_takes_more_lines_and_the_room_for_them():
+    place = "smallcnn(width=8) / digits(size=16) / weights pretrain=d4cb26fb0e5b / a/store"
+    short, long = (
+        Panels([(f"{title} / pgd, exact", [])], 1).figure()["layout"] for title in ("smallcnn / digits", place)
+    )
+    *lines, attack, state = long["annotations"][0]["text"].split("<br>")
+    assert " ".join(lines) == place
+    assert max(map(len, lines)) <= TITLE_LETTERS
+    assert (attack, state) == ("<b>pgd, exact</b>", "not run")
+    assert long["height"] - short["height"] == TITLE_LINE * (len(lines) - 1) > 0
+    # The title stands above its panel, below the upper end of the figure.
+    assert 1 - long["yaxis"]["domain"][1] == pytest.approx(
+        (TITLES + TITLE_LINE * (len(lines) - 1)) / (long["height"] - TOP - BOTTOM)
+    )
