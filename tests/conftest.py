@@ -59,6 +59,14 @@ def _place(file):
     return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk():
+    """What tests write need not outlive a stop of the machine; to wait for the disk takes longer than many of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_environment():
     """What a test puts into the environment, as a trial in this process does, is gone after it."""
@@ -66,6 +74,18 @@ def _own_environment():
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_seeds_for_devices_that_are_not_there():
+    """For a GPU that may start later, torch keeps each seed with the stack that gave it: a millisecond and more."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        for device in (torch.cuda, torch.xpu, torch.mtia):
+            if not device.is_available():
+                patch.setattr(device, "manual_seed_all", lambda seed: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import math
 import warnings
 from pathlib import Path
 
-import foolbox
 import pytest
 import torch
 from hypothesis import given, settings
@@ -53,16 +52,28 @@ def fitting(name, model):
     return {"task": ss.TASKS.build("hashing", bits=5, zeta=0.0), "gallery": ss.Gallery(database=codes, train=codes)}
 
 
+def of_foolbox(attack, model):
+    """Foolbox's attack of a name and parameters, and a model as Foolbox takes it."""
+    import foolbox
+
+    name, parameters = attack
+    return getattr(foolbox.attacks, name)(**parameters), foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["feedback", "exact"])
 @pytest.mark.parametrize(
     ("name", "theirs", "parameters"),
     [
-        ("fgsm", foolbox.attacks.LinfFastGradientAttack(), {}),
-        ("pgd", foolbox.attacks.LinfPGD(steps=5, rel_stepsize=0.5), {}),
-        ("pgd", foolbox.attacks.LinfPGD(steps=5, rel_stepsize=0.5, random_start=False), {"random_start": False}),
-        ("pgd", foolbox.attacks.LinfPGD(steps=7, rel_stepsize=0.3), {"steps": 7, "relative_step": 0.3}),
-        ("pgd", foolbox.attacks.LinfPGD(steps=20, abs_stepsize=0.03), {"steps": 20, "step_size": 0.03}),
+        ("fgsm", ("LinfFastGradientAttack", {}), {}),
+        ("pgd", ("LinfPGD", {"steps": 5, "rel_stepsize": 0.5}), {}),
+        (
+            "pgd",
+            ("LinfPGD", {"steps": 5, "rel_stepsize": 0.5, "random_start": False}),
+            {"random_start": False},
+        ),
+        ("pgd", ("LinfPGD", {"steps": 7, "rel_stepsize": 0.3}), {"steps": 7, "relative_step": 0.3}),
+        ("pgd", ("LinfPGD", {"steps": 20, "abs_stepsize": 0.03}), {"steps": 20, "step_size": 0.03}),
     ],
     ids=["fgsm", "pgd", "pgd-no-start", "pgd-relative", "pgd-absolute"],
 )
@@ -71,7 +82,7 @@ def test_outcomes_are_foolboxs_image_by_image(rule, name, theirs, parameters, gr
     model = network(rule)
     images, labels = batch(model)
     ours = ss.attack(name, model, images, labels, EPSILONS, gradient=gradient, seed=3, keep=len(images), **parameters)
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    theirs, wrapped = of_foolbox(theirs, model)
     with ss.exact_gradient(model) if gradient == "exact" else contextlib.nullcontext():
         for row, epsilon in enumerate(EPSILONS):
             torch.manual_seed(3)
@@ -306,8 +317,8 @@ def resnet():
 @pytest.mark.parametrize(
     ("name", "theirs"),
     [
-        ("fgsm", foolbox.attacks.LinfFastGradientAttack()),
-        ("pgd", foolbox.attacks.LinfPGD(steps=5, rel_stepsize=0.5)),
+        ("fgsm", ("LinfFastGradientAttack", {})),
+        ("pgd", ("LinfPGD", {"steps": 5, "rel_stepsize": 0.5})),
     ],
     ids=["fgsm", "pgd"],
 )
@@ -316,7 +327,7 @@ def test_a_real_network_falls_to_the_same_images_as_under_foolbox(resnet, name, 
     labels = resnet(images).argmax(1)
     epsilons = [0.0, 0.005, 0.1]
     ours = ss.attack(name, resnet, images, labels, epsilons, gradient=gradient, seed=9, keep=3)
-    wrapped = foolbox.PyTorchModel(resnet, bounds=(0, 1), device="cpu")
+    theirs, wrapped = of_foolbox(theirs, resnet)
     with ss.exact_gradient(resnet) if gradient == "exact" else contextlib.nullcontext():
         for row, epsilon in enumerate(epsilons):
             torch.manual_seed(9)
@@ -348,8 +359,8 @@ class Counted(nn.Module):
 @pytest.mark.parametrize(
     ("name", "theirs"),
     [
-        ("fgsm", foolbox.attacks.LinfFastGradientAttack()),
-        ("pgd", foolbox.attacks.LinfPGD(steps=5, rel_stepsize=0.5)),
+        ("fgsm", ("LinfFastGradientAttack", {})),
+        ("pgd", ("LinfPGD", {"steps": 5, "rel_stepsize": 0.5})),
     ],
     ids=["fgsm", "pgd"],
 )
@@ -359,7 +370,8 @@ def test_no_more_images_pass_than_under_foolbox_and_all_are_counted(name, theirs
     mine, other = Counted(network()).eval(), Counted(network()).eval()
     outcome = ss.attack(name, mine, images, labels, epsilons)
     assert (outcome.images_forward, outcome.images_backward) == (mine.forwards, mine.backwards)
-    theirs(foolbox.PyTorchModel(other, bounds=(0, 1), device="cpu"), images, labels, epsilons=epsilons)
+    theirs, wrapped = of_foolbox(theirs, other)
+    theirs(wrapped, images, labels, epsilons=epsilons)
     assert mine.forwards <= other.forwards
     assert mine.backwards <= other.backwards
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scipy.optimize import linprog
 from targets import right, small
 from torch import nn
 
@@ -15,6 +14,8 @@ from signsym_core.attacks.fab import onto_plane
 
 def test_the_projection_is_the_linear_programmes():
     """Minimise t over (δ, t) with w · δ = c, -t ≤ δ ≤ t, 0 ≤ x + δ ≤ 1."""
+    from scipy.optimize import linprog
+
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(40, 6, generator=generator).double()
     slope = torch.randn(40, 6, generator=generator).double()

@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score
 
 import signsym_core as ss
 from signsym_core import retrieval
@@ -87,6 +86,8 @@ def test_expected_does_not_depend_on_the_order_and_is_the_mean_of_stable():
 
 
 def test_without_ties_both_are_scikit_learns():
+    from sklearn.metrics import average_precision_score
+
     # Item i agrees with the query in its first i bits: every distance is another.
     bits = 60
     database = torch.ones(bits, bits, dtype=torch.int8).tril().mul(2).sub(1)

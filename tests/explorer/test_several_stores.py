@@ -233,6 +233,7 @@ def test_an_export_leaves_out_cells_with_two_values_and_names_their_files(differ
         assert {cell for cell in cells if cell.startswith("job-usf-exact-1-0-0")}
 
 
+@pytest.mark.slow
 def test_figure_and_report_take_several_stores(folders, tmp_path):
     first, second, both = folders
     for stores, name in (((first, second), "two"), ((both,), "one")):

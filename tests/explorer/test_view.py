@@ -51,6 +51,7 @@ def test_a_view_comes_back_from_its_address(view):
     assert parse_view(format_view(view)) == (view, [])
 
 
+@pytest.mark.slow
 @given(st.text(max_size=300))
 @settings(max_examples=200, deadline=None)
 def test_no_address_raises(text):

@@ -159,6 +159,7 @@ def test_a_large_store_is_surveyed_in_another_process_with_what_cannot_be_used(p
     assert other.unsealed == store.unsealed == {"results/torn.parquet"}
 
 
+@pytest.mark.slow
 def test_a_sweep_into_a_large_store_is_planned(tiny, tmp_path):
     # Its process starts another one for the store.
     (tmp_path / "results").mkdir()

@@ -198,6 +198,7 @@ def test_planned_cells_are_the_same_when_they_are_kept(computed, monkeypatch):
     assert len(computed) == 3 + 1
 
 
+@pytest.mark.slow
 def test_libraries_are_all_that_planning_imports():
     packages = [
         ROOT / "signsym_core",
@@ -231,6 +232,7 @@ print([path for path in read if path.startswith("/") and not path.startswith(cod
 """
 
 
+@pytest.mark.slow
 def test_planning_reads_the_grid_and_code_and_nothing_else():
     names = [str(shipped_grids()[name]) for name in ("corrective", "quickstart-hashing")]
     program = [sys.executable, "-c", READS.format(root=str(ROOT)), *names]
@@ -252,6 +254,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_status_and_plan_do_without_torch(tmp_path):
     grid, store, program = written(tmp_path, base()), Store(str(tmp_path / "store")), tmp_path / "commands.py"
     keep_grid(store, "base", grid.read_text(), [])
