@@ -17,10 +17,12 @@ from sweeps import TINY, finish, start
 #: Fixtures that start a browser, a server or a program: every test that has one is slow.
 STARTING = {"chromium", "bucket", "run"}
 
-#: The files that take longest, in the order in which they are begun: before everything else.
-LONGEST = ("test_sweep.py", "test_two_nodes.py", "test_slurm.py", "test_ssh.py", "test_scheduling.py")
-LONGEST += ("test_foolbox.py", "test_defects.py", "test_browser.py", "test_storage_damage.py", "test_docs.py")
-LONGEST += ("test_static.py", "test_attacks.py", "test_audit.py", "test_commits.py", "test_audit_command.py")
+#: The files that take longest, in the order in which they are begun: before everything else. Those that wait for Rays
+#: and clusters have between them those that compute, so that few Rays start at once and no core is idle.
+LONGEST = ("test_sweep.py", "test_two_nodes.py", "test_slurm.py", "test_foolbox.py", "test_defects.py", "test_ssh.py")
+LONGEST += ("test_storage_damage.py", "test_attacks.py", "test_scheduling.py", "test_audit.py", "test_docs.py")
+LONGEST += ("test_audit_command.py", "test_machine.py", "test_static.py", "test_extensions.py", "test_browser.py")
+LONGEST += ("test_commits.py", "test_slurm_script.py", "test_package.py")
 
 
 # Until all tests are collected nothing is garbage, and to look through it again and again takes seconds.
@@ -106,6 +108,12 @@ def planned_here(monkeypatch):
     from orchestrator.engine.prepare import prepare
 
     monkeypatch.setattr(sweep, "prepare_apart", prepare)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """A report's figures are not drawn for a paper, four files each, where nothing looks at them."""
+    monkeypatch.setattr("orchestrator.reports.page_files.save", lambda drawing, stem, search: [])
 
 
 @pytest.fixture

@@ -133,6 +133,7 @@ def test_enough_images_and_seeds_are_no_demonstration(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_strongest_attack_on_bp_chooses_one_epsilon_for_every_page(tmp_path):
     folder = tmp_path / "store"
     weak = shares(bp_feedback={0.1: 0.9, 0.2: 0.8, 0.3: 0.4}, usf_feedback={0.1: 0.9, 0.2: 0.8, 0.3: 0.7})

@@ -234,6 +234,7 @@ def test_an_export_leaves_out_cells_with_two_values_and_names_their_files(differ
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_figure_and_report_take_several_stores(folders, tmp_path):
     first, second, both = folders
     for stores, name in (((first, second), "two"), ((both,), "one")):

@@ -58,6 +58,9 @@ def test_the_papers_figures_need_no_browser(tmp_path, monkeypatch):
     for name in ("kaleido", "choreographer", "playwright"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setenv("PATH", "")
+    # All figures are drawn by the same function.
+    monkeypatch.setattr("orchestrator.reports.static._STATIC", ("curves",))
+    monkeypatch.setattr("orchestrator.reports.static.MOST_CELLS", 1)
     write_report(LiveStore(str(fill(tmp_path / "store", seeds=(0,)))), tmp_path / "out", title="t")
     assert list((tmp_path / "out/figures").glob("*.pdf"))
 
@@ -70,7 +73,8 @@ def test_tables_are_latex_and_csv(out):
     assert json.loads((out / "provenance.json").read_text())["cells"] == 24
 
 
-def test_hostile_names_stay_text_in_html_json_svg_and_latex(tmp_path):
+def test_hostile_names_stay_text_in_html_json_svg_and_latex(tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestrator.reports.static.MOST_CELLS", 1)
     folder = fill(tmp_path / "store", seeds=(0,), dataset=HOSTILE, git=HOSTILE)
     write_report(LiveStore(str(folder)), tmp_path / "out", title=HOSTILE, command=HOSTILE)
     for path in (tmp_path / "out").rglob("*.html"):
@@ -121,6 +125,7 @@ def test_a_page_is_read_once_and_links_the_numbers_of_its_figures(out):
     assert json.loads((out / "figures/gap-classification-gap-3.json").read_text())["view"].endswith("vs=exact")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_gap_page_has_all_its_parts_and_each_answer_once(tmp_path, monkeypatch):
     # A page's parts are of two panels here, so that few networks and figures show what many do.
     monkeypatch.setattr("orchestrator.drawing.facets.MOST", 2)
