@@ -40,6 +40,13 @@ def pytest_configure(config):
     ignores them here alone, since no program inherits it.
     """
     if not config.getoption("numprocesses", None):  # this process runs tests
+        from hypothesis import HealthCheck, settings
+
+        # An example takes long where the machine is busy, or where it is the first to import a library.
+        settings.register_profile(
+            "unhurried", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        )
+        settings.load_profile("unhurried")
         config.addinivalue_line("filterwarnings", "error::signsym_core.evaluation.attack.WeakAttackWarning")
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
