@@ -21,7 +21,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     """Print the plan of a grid against a store."""
     path, store = file_of(parsed.grid, console), Store(parsed.storage)
     grid = GridText(read(path), str(path), tuple(parsed.sets))
-    with surveying(store) as survey_of_store, planning_one(grid) as plan_of_grid:
+    with planning_one(grid) as plan_of_grid, surveying(store) as survey_of_store:
         survey, full = survey_of_store(), plan_of_grid()
     show(sound_plan(full, survey, store), survey, console)
     show_skipped(store.skipped, console)

@@ -71,7 +71,7 @@ def stored_plans(store: Store) -> list[tuple[str, Plan]]:
             continue
         except (ValueError, OSError) as error:
             store.skipped[f"grids/{name}.yaml"] = reason_of(error)
-    with surveying(store) as survey_of_store, planning([*grids.values()]) as plans_of_grids:
+    with planning([*grids.values()]) as plans_of_grids, surveying(store) as survey_of_store:
         survey, full_plans = survey_of_store(), plans_of_grids()
     plans = []
     for name, full in zip(grids, full_plans, strict=True):

@@ -53,7 +53,7 @@ class PreparedSweep:
 def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
     """Read the grid and the store, and plan. Raises GridError, PlanError and StoreError."""
     grid, store = GridText(read(path), str(path), tuple(sets)), Store(storage)
-    with surveying(store) as survey_of_store, planning_one(grid) as plan_of_grid:
+    with planning_one(grid) as plan_of_grid, surveying(store) as survey_of_store:
         survey, full = survey_of_store(), plan_of_grid()
     plan = sound_plan(full, survey, store)
     return PreparedSweep(

@@ -92,10 +92,12 @@ def _read(storage: str) -> ReadFiles:
 
 def _opened(storages: Sequence[str], results: Sequence[Callable[[], ReadFiles | None]]) -> Results:
     """The data of the stores, their first page computed already."""
-    from orchestrator import pages
-    from orchestrator.pages.context import context_of
     from orchestrator.results.live_stores import opened
 
     data = opened(storages, at_once=True, results=results)
+    # By now the other thread has imported them: two that import take turns, one that reads files mostly does not.
+    from orchestrator import pages
+    from orchestrator.pages.context import context_of
+
     pages.build(context_of(data, ""))
     return data

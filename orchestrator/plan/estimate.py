@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -101,8 +102,11 @@ def _epsilons(jobs: npt.NDArray[Any], epsilons: npt.NDArray[Any], count: int) ->
 
 @contextlib.contextmanager
 def surveying(store: Store) -> Iterator[Callable[[], StoreSurvey]]:
-    """`survey_store`, half of a large local store in a process of its own, which begins at once."""
-    if not pays(store, "results", "outcomes"):
+    """`survey_store`, half of a large local store in a process of its own, which begins at once.
+
+    Not while another process makes a plan: that takes a processor, and longer.
+    """
+    if multiprocessing.active_children() or not pays(store, "results", "outcomes"):
         yield functools.partial(survey_store, store)
         return
     with apart(_half_of, store.uri) as half:
