@@ -55,7 +55,7 @@ def halving(query: Query, lines: Sequence[Line]) -> float:
 def _halving(query: Query, lines: Sequence[Line], shown: Collection[float]) -> float:
     index, baseline = query.index, _Baselines.of(query.index, lines)
     rows = np.concatenate([np.zeros(0, int), *(np.arange(line.start, line.stop) for line in baseline)])
-    value, epsilon = index.numbers("value")[rows], index.epsilon[rows]
+    value, epsilon = index.numbers("value", rows), index.epsilon[rows]
     kept = ~np.isnan(value) & np.isin(epsilon, list(shown))
     if query.seeds:
         kept &= np.isin(index.seed[rows], sorted(query.seeds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,20 +35,16 @@ class Categories:
         return texts
 
 
-def joined(files: FileRows, columns: Sequence[str]) -> pa.Table:
-    """The tables of all files as one, each column in one chunk."""
+def joined(files: FileRows, column: str) -> pa.Array:
+    """A column of all files of results."""
     if files:
-        return files.together(columns)
-    text = pa.dictionary(pa.int32(), pa.string())
-    fields = [tables.RESULTS.field(name) for name in columns]
-    kinds = [text if f.type == pa.string() and f.name != "cell" else f.type for f in fields]
-    schema = pa.schema([pa.field(f.name, kind) for f, kind in zip(fields, kinds, strict=True)])
-    return pa.Table.from_batches([], schema)
+        return single(files.together([column])[column])
+    kind, text = tables.RESULTS.field(column).type, pa.string()
+    return pa.nulls(0, pa.dictionary(pa.int32(), text) if kind == text and column != "cell" else kind)
 
 
-def encoded(column: pa.ChunkedArray, missing: Any) -> Categories:
-    """A column of `joined` by its values; `missing` stands for nulls."""
-    array = single(column)
+def encoded(array: pa.Array, missing: Any) -> Categories:
+    """A column by its values; `missing` stands for nulls."""
     if not pa.types.is_dictionary(array.type):
         array = pc.dictionary_encode(array)
     known = array.dictionary.to_pylist()
@@ -69,7 +65,9 @@ def encoded(column: pa.ChunkedArray, missing: Any) -> Categories:
 def by_file(values: Sequence[str], counts: Sequence[int]) -> Categories:
     """A column that has one value in all rows of each file, by these values and counts of rows; in their order."""
     distinct = list(dict.fromkeys(values))
-    return Categories(distinct or [""], np.repeat(np.array([*map(distinct.index, values)], dtype=np.int64), counts))
+    if len(distinct) < 2:
+        return Categories(distinct or [""], np.broadcast_to(np.int64(0), sum(counts)))
+    return Categories(distinct, np.repeat(np.array([*map(distinct.index, values)], dtype=np.int64), counts))
 
 
 def numbered(columns: Sequence[Categories]) -> tuple[Numbers, Numbers]:
@@ -88,7 +86,7 @@ def numbered(columns: Sequence[Categories]) -> tuple[Numbers, Numbers]:
     return number, first
 
 
-def superseded(table: pa.Table, order: Numbers, keys: Numbers) -> NDArray[np.bool_] | None:
+def superseded(column: Callable[[str], pa.Array], order: Numbers, keys: Numbers) -> NDArray[np.bool_] | None:
     """Which rows in `order`, sorted by `keys`, are of a cell that another of one key has, and was finished before.
 
     None where there is none.
@@ -97,9 +95,8 @@ def superseded(table: pa.Table, order: Numbers, keys: Numbers) -> NDArray[np.boo
     if not same.any():
         return None
     suspects = np.flatnonzero(np.append(False, same) | np.append(same, False))
-    rows = table.select(["cell", "finished_at"]).take(to_arrow(order[suspects])).combine_chunks()
-    cell = to_numpy(pc.fill_null(pc.dictionary_encode(single(rows["cell"])).indices, -1))
-    finished = plain(single(rows["finished_at"]).cast(pa.int64()))
+    cells, times = (column(name).take(to_arrow(order[suspects])) for name in ("cell", "finished_at"))
+    cell, finished = to_numpy(pc.fill_null(pc.dictionary_encode(cells).indices, -1)), plain(times.cast(pa.int64()))
     by_cell = np.lexsort((finished, cell))
     later = np.append(False, cell[by_cell][1:] == cell[by_cell][:-1])
     superseded_rows = np.zeros(len(order), dtype=bool)

@@ -113,7 +113,7 @@ class Models:
         index = self.query.index
         columns = dict(zip(LINE, lines[0].key, strict=True))
         seeds, first = np.unique(index.seed[rows], return_index=True)
-        chance = index.numbers("chance")[rows]
+        chance = index.numbers("chance", rows)
         return ModelEvidence(
             setting={name: columns[name] for name in SETTING},
             jobs=dict(zip(seeds.tolist(), index.texts("finetune_job", rows[first]), strict=True)),
@@ -132,8 +132,8 @@ class Models:
         index, places, measured = self.query.index, samples.points(), samples.measured()
         rows = samples.rows[[sample.first for sample in places.values()]]
         labels, norms = index.texts("epsilon_label", rows), index.texts("norm", rows)
-        steps, sizes = (np.nan_to_num(index.numbers(name)[rows]).tolist() for name in ("steps", "step_size"))
-        share = index.numbers("nonfinite_grad")[samples.rows] / index.numbers("n")[samples.rows]
+        steps, sizes = (np.nan_to_num(index.numbers(name, rows)).tolist() for name in ("steps", "step_size"))
+        share = index.numbers("nonfinite_grad", samples.rows) / index.numbers("n", samples.rows)
         # Most attacks do not record it.
         unknown = np.isnan(share[[sample.first for sample in places.values()]]).tolist()
         runs: dict[int, list[_LabelledRun]] = {}

@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.results import members
-from orchestrator.results.categories import by_file, encoded, joined, numbered, superseded
+from orchestrator.results.categories import by_file, encoded, numbered, superseded
 from orchestrator.results.labels import Labels
 from orchestrator.results.line import ATTACK, FIGURE, LINE, RULE, STORED, Line
 from orchestrator.results.rows import Rows
-from orchestrator.store.arrays import single, to_numpy
+from orchestrator.store.arrays import to_numpy
 from orchestrator.store.filerows import FileRows
 
 #: Columns that pages need of every row; the others are read for the single row that is shown.
@@ -46,22 +46,22 @@ class Index(Rows):
     """
 
     def __init__(self, files: FileRows, without: pa.Array | None = None, stores: Sequence[str] = ()) -> None:
-        table = joined(files, COLUMNS)
+        super().__init__(files)
         # Files of older versions have no parameters of the task: those were the defaults.
-        codes = {n: encoded(table[n], "{}" if n.endswith("_params") else "none") for n in STORED}
+        codes = {n: encoded(self._column(n), "{}" if n.endswith("_params") else "none") for n in STORED}
         codes["store"] = by_file(stores or [""] * len(files), list(files.lengths.values()))
-        epsilon, seed = encoded(table["epsilon"], 0.0), encoded(table["seed"], 0)
-        rows = np.arange(len(table))
+        epsilon, seed = encoded(self._column("epsilon"), 0.0), encoded(self._column("seed"), 0)
+        rows = np.arange(self._ends[-1])
         if without is not None and len(without):
-            rows = rows[~to_numpy(pc.is_in(single(table["cell"]), value_set=without))]
+            rows = rows[~to_numpy(pc.is_in(self.cells, value_set=without))]
             codes, epsilon, seed = {n: codes[n].take(rows) for n in LINE}, epsilon.take(rows), seed.take(rows)
         number, first = numbered([codes[name] for name in LINE])
         keys = (number * max(1, len(epsilon.values)) + epsilon.codes) * max(1, len(seed.values)) + seed.codes
         order = np.argsort(keys, kind="stable")
-        gone = superseded(table, rows[order], keys[order])
+        gone = superseded(self._column, rows[order], keys[order])
         order = order if gone is None else order[~gone]
         number = number[order]
-        super().__init__(files, table, rows[order])
+        self._put(rows[order])
         self._epsilon, self._seed = epsilon.take(order), seed.take(order)
         self.epsilon: NDArray[np.float64] = np.array(epsilon.values, dtype=np.float64)[self._epsilon.codes]
         self.seed: NDArray[np.int64] = np.array(seed.values, dtype=np.int64)[self._seed.codes]

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from orchestrator.results.examples import Example
 from orchestrator.results.index import Index
+from orchestrator.results.kept_outcomes import FileOutcomes
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.outcome_file import ImageLists
-from orchestrator.results.outcomes import FileOutcomes
 from orchestrator.store.arrays import to_arrow
 from orchestrator.store.filerows import FileRows
 from orchestrator.store.folder import BYTES_AT_ONCE
@@ -172,7 +172,7 @@ def _differing(uris: Mapping[str, str], index_of: Mapping[str, Index], advice: s
         rows, other_rows = first.rows_of(cells), second.rows_of(cells)
         different = np.zeros(len(cells), dtype=bool)
         for column in ("value", "n"):
-            value, other_value = first.numbers(column)[rows], second.numbers(column)[other_rows]
+            value, other_value = first.numbers(column, rows), second.numbers(column, other_rows)
             different |= (value != other_value) & ~(np.isnan(value) & np.isnan(other_value))
         differing.append(cells.filter(pa.array(different)))
         for position in np.flatnonzero(different).tolist():

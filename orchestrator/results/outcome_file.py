@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from orchestrator.results.categories import plain
 from orchestrator.store.arrays import single, to_arrow, to_numpy
 from orchestrator.store.tally import OutcomeTally
-from orchestrator.store.trusted import SMALL_ROWS
 
 
 class ImageLists:
@@ -36,7 +35,7 @@ class ImageLists:
             return number
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class OutcomeTable:
     """The outcomes of several cells, concatenated, each sorted by image."""
 
@@ -61,20 +60,7 @@ class OutcomeTable:
         sums = np.add.reduceat(self.scores, starts, dtype=np.float64) if len(starts) else np.zeros(0)
         return OutcomeTally(self.cells, counts, sums / counts)
 
-    def part(self, start: int, stop: int) -> OutcomeTable:
-        """A copy of the outcomes of some cells that follow each other."""
-        rows = slice(*self.bounds[[start, stop]].tolist())
-        return OutcomeTable(
-            cells=self.cells.slice(start, stop - start),
-            bounds=self.bounds[start : stop + 1] - rows.start,
-            lists=self.lists[start:stop].copy(),
-            scores=self.scores[rows].copy(),
-            zero=self.zero[rows].copy(),
-            recorded=self.recorded[start:stop].copy(),
-            moved=self.moved[start:stop].copy(),
-        )
-
-    @property
+    @functools.cached_property
     def nbytes(self) -> int:
         """Bytes of memory."""
         arrays = (self.bounds, self.lists, self.scores, self.zero, self.recorded, self.moved)
@@ -102,26 +88,6 @@ def outcome_table(table: pa.Table, images: ImageLists) -> OutcomeTable:
         recorded=np.logical_and.reduceat(recorded, starts) if len(starts) else np.zeros(0, dtype=bool),
         moved=_means(change, scores > 0, starts),
     )
-
-
-def outcome_tables(tables_by_file: Mapping[str, pa.Table], images: ImageLists) -> dict[str, OutcomeTable]:
-    """The tables of several files in compact form: made together where no cell is in two of them, which takes less."""
-    ends = np.cumsum([0, *map(len, tables_by_file.values())])
-    if len(tables_by_file) > 1 and ends[-1] <= SMALL_ROWS:
-        table = pa.concat_tables(tables_by_file.values()).combine_chunks()
-        codes = to_numpy(single(table["cell"]).indices)
-        together = outcome_table(table, images)
-        # Where codes ascend and no row was repeated, the rows are as they were, and a cell's follow each other: none is
-        # in two files if every file begins with a cell.
-        if len(together.scores) == len(table) and (codes[1:] >= codes[:-1]).all():
-            cells = np.searchsorted(together.bounds, ends)
-            if np.array_equal(together.bounds[cells], ends):
-                starts_and_stops = itertools.pairwise(cells.tolist())
-                return {
-                    name: together.part(start, stop)
-                    for name, (start, stop) in zip(tables_by_file, starts_and_stops, strict=True)
-                }
-    return {name: outcome_table(table, images) for name, table in tables_by_file.items()}
 
 
 def joined(tables: Sequence[OutcomeTable]) -> OutcomeTable:

@@ -1,4 +1,4 @@
-"""Outcomes of cells by image: read when they are needed, and kept up to KEPT bytes.
+"""Outcomes of cells by image: read when they are needed, and kept as far as memory allows.
 
 A sweep writes a file of outcomes for each file of results, under the same name. Where small files were merged, the
 outcomes of a cell are in files with other names.
@@ -6,8 +6,8 @@ outcomes of a cell are in files with other names.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import itertools
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
@@ -17,16 +17,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.results.index import Index
-from orchestrator.results.outcome_file import ImageLists, OutcomeTable, joined, outcome_table, outcome_tables
+from orchestrator.results.kept_outcomes import FileOutcomes, KeptOutcomes
+from orchestrator.results.outcome_file import ImageLists, OutcomeTable, joined, outcome_table
 from orchestrator.store import merged, tables
+from orchestrator.store.arrays import flags
+from orchestrator.store.filerows import FileRows
 from orchestrator.store.folder import BYTES_AT_ONCE, Folder
 from orchestrator.store.store import Store
-from orchestrator.store.tally import Expected, expected, misfit, missing, places
+from orchestrator.store.tally import Expected, expected, misfit, missing, places, sound_files
 from orchestrator.store.trusted import sharing
 
 _COLUMNS = ("cell", "image", "robust", "ap", "linf", "zero_grad")
-#: Bytes of outcomes that are kept. The least recently used are dropped first, and read again when needed.
-KEPT = 500_000_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,26 +39,6 @@ class CellOutcomes:
     scores: NDArray[np.uint8] | NDArray[np.float32]
     #: Whether the loss had no gradient at the clean image; None where that was not recorded.
     zero: NDArray[np.bool_] | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class FileOutcomes:
-    """The outcomes of the cells of one file of results: their positions in a table, -1 for a cell without outcomes."""
-
-    table: OutcomeTable
-    positions: NDArray[np.int64]
-    #: Whether other files of results use the same table.
-    shared: bool = False
-
-    @property
-    def complete(self) -> bool:
-        """Whether every cell has outcomes."""
-        return bool((self.positions >= 0).all())
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory."""
-        return int(self.positions.nbytes) + (0 if self.shared else self.table.nbytes)
 
 
 class OutcomeReader(Protocol):
@@ -75,8 +56,7 @@ class Outcomes:
     def __init__(self, store: Store, images: ImageLists | None = None) -> None:
         self.folder = Folder(store, "outcomes", tables.OUTCOMES, _COLUMNS)
         self.images = ImageLists() if images is None else images
-        self._complete: collections.OrderedDict[str, FileOutcomes] = collections.OrderedDict()
-        self._bytes = 0
+        self._complete = KeptOutcomes()
         #: Files with cells that have no outcomes yet.
         self._partial: dict[str, FileOutcomes] = {}
         #: Outcome files that results of other names may share, as far as they were read.
@@ -89,7 +69,7 @@ class Outcomes:
     @property
     def full(self) -> bool:
         """Whether reading more would drop outcomes that are kept."""
-        return self._bytes > 0.8 * KEPT
+        return self._complete.full
 
     def forget_partial(self) -> None:
         """Look for missing outcomes once more, since the store has changed."""
@@ -112,8 +92,6 @@ class Outcomes:
                 known = self._complete.get(name) or self._partial.get(name)
                 if known is not None:
                     outcomes[number] = known
-                    if name in self._complete:
-                        self._complete.move_to_end(name)
             missing = {name: index.expected(number) for number, name in names.items() if number not in outcomes}
             if missing:
                 read = self._read(missing, set(index.files))
@@ -133,15 +111,17 @@ class Outcomes:
 
     def _read(self, expected_of: Mapping[str, Expected], known: set[str]) -> dict[str, FileOutcomes]:
         names = list(expected_of)
-        read_now = {}
+        read_now: dict[str, FileOutcomes] = {}
         for name in names:
             self._partial.pop(name, None)
             self.lost.pop(name, None)
             self.wrong.discard(name)
         for batch in self.folder.batches(names):
-            outcomes_of = outcome_tables(self.folder.read(batch), self.images)
-            for name in batch:
-                table = outcomes_of[name] if name in outcomes_of else joined([])
+            read = self.folder.read(batch)
+            sound = self._sound_together(read.only(read.small()), expected_of)
+            read_now |= sound
+            for name in [name for name in batch if name not in sound]:
+                table = outcome_table(read[name], self.images) if name in read else joined([])
                 read_now[name] = self._checked(
                     name, _file_outcomes(table, expected_of[name][0]), expected_of[name], same_name=True
                 )
@@ -153,14 +133,30 @@ class Outcomes:
             for name in lacking:
                 own_table, cells = read_now[name].table, expected_of[name][0]
                 both = joined([own_table, together]) if len(own_table.cells) else together
-                read_now[name] = self._checked(
-                    name, _file_outcomes(both, cells, shared=both is together), expected_of[name], same_name=False
-                )
+                read_now[name] = self._checked(name, _file_outcomes(both, cells), expected_of[name], same_name=False)
         for name, file_outcomes in read_now.items():
-            if not file_outcomes.complete:
+            if file_outcomes.complete:
+                self._complete.keep(name, file_outcomes)
+            else:
                 self._lose(name, file_outcomes, expected_of[name][0])
-            self._keep(name, file_outcomes)
+                self._partial[name] = file_outcomes
         return read_now
+
+    def _sound_together(self, read: FileRows, expected_of: Mapping[str, Expected]) -> dict[str, FileOutcomes]:
+        """The outcomes of those of some small files that are all that their results need, in one table."""
+        if len(read) < 2:
+            return {}
+        cells, n, values = zip(*(expected_of[name] for name in read), strict=True)
+        results = pa.concat_arrays(cells), np.concatenate(n), np.concatenate(values)
+        outcomes, sizes = read.together(_COLUMNS), [*map(len, cells)]
+        outcome_sizes = [*read.lengths.values()]
+        sound = sound_files(results, sizes, outcomes, outcome_sizes)
+        if not sound.all():
+            outcomes = outcomes.filter(flags(np.repeat(sound, outcome_sizes)))
+        table = outcome_table(outcomes, self.images)
+        positions = np.split(places(results[0], table.cells), np.cumsum(sizes)[:-1])
+        few = itertools.compress(zip(read, positions, strict=True), sound.tolist())
+        return {name: FileOutcomes(table, places_of_file) for name, places_of_file in few}
 
     def _checked(self, name: str, file_outcomes: FileOutcomes, results: Expected, same_name: bool) -> FileOutcomes:
         """The outcomes of a file, or none where they contradict the results."""
@@ -187,15 +183,6 @@ class Outcomes:
                 self._shared[name] = outcome_table(table, self.images)
         return [self._shared[name] for name in sorted(names) if name in self._shared]
 
-    def _keep(self, name: str, file_outcomes: FileOutcomes) -> None:
-        if not file_outcomes.complete:
-            self._partial[name] = file_outcomes
-            return
-        self._complete[name] = file_outcomes
-        self._bytes += file_outcomes.nbytes
-        while self._bytes > KEPT and len(self._complete) > 1:
-            self._bytes -= self._complete.popitem(last=False)[1].nbytes
 
-
-def _file_outcomes(table: OutcomeTable, cells: pa.Array, shared: bool = False) -> FileOutcomes:
-    return FileOutcomes(table, places(cells, table.cells), shared)
+def _file_outcomes(table: OutcomeTable, cells: pa.Array) -> FileOutcomes:
+    return FileOutcomes(table, places(cells, table.cells))

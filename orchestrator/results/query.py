@@ -17,7 +17,8 @@ from orchestrator.results.labels import gradient, score_name
 from orchestrator.results.line import LINE, Line
 from orchestrator.results.outcomes import CellOutcomes, OutcomeReader
 from orchestrator.results.pairing import matrix, paired
-from orchestrator.results.samples import Sample, Samples, chunks
+from orchestrator.results.sample import Sample, chunks
+from orchestrator.results.samples import Samples
 from signsym_core.statistics.intervals import Interval, interval, intervals, wilson
 
 
@@ -115,12 +116,12 @@ class Query:
                     if twin_sample is not None:
                         pairs[len(needed) - 1, which] = sample, twin_sample
         scores, by_seed = self._scores(samples, [sample for _, _, sample in needed])
-        gaps = samples.gaps(pairs)
+        gaps, moved = samples.gaps(pairs), self.index.numbers("reach", samples.rows)
         points: dict[int, dict[float, Point]] = {}
         for position, (line, epsilon, sample) in enumerate(needed):
-            rows = samples.rows[sample.first : sample.first + len(sample.seeds)]
-            over_bp, over_exact = gaps.get((position, 0)), gaps.get((position, 1))
-            point = self._point(epsilon, rows, scores[position], by_seed[position], over_bp, over_exact)
+            first, over = sample.first, [gaps.get((position, which)) for which in (0, 1)]
+            changes, row = moved[first : first + len(sample.seeds)], int(samples.rows[first])
+            point = self._point(epsilon, row, scores[position], by_seed[position], changes, *over)
             points.setdefault(line.number, {})[epsilon] = point
         for line in lines:
             self._curves[line.number] = self._curve(line, points.get(line.number, {}))
@@ -172,37 +173,38 @@ class Query:
             task=line.task,
             score_name=score_name(line.task, line.task_params, line.metric),
             norm=str(index.value("norm", line.start)),
-            chance=float(np.nan_to_num(index.numbers("chance")[line.start : line.stop], nan=0.0).max()),
+            chance=float(np.nan_to_num(index.numbers("chance", line.rows), nan=0.0).max()),
             points=tuple(points[epsilon] for epsilon in sorted(points)),
         )
 
     def _from_value(self, line: Line, epsilon: float, rows: Sequence[int]) -> Point | None:
         """A point without outcomes: Wilson's interval of the stored share; None unless it rests on a single seed."""
-        value, n = (self.index.numbers(name)[rows[0]] for name in ("value", "n"))
+        value, n = (self.index.numbers(name, rows[:1])[0] for name in ("value", "n"))
         if len(rows) > 1 or line.metric != "top1" or not 0 <= value <= 1 or not n >= 1:
             return None
         lo, hi = wilson(round(float(value) * int(n)), int(n))
         score = Interval(value=float(value), lo=lo, hi=hi, n=int(n), seeds=1, method="wilson")
-        return self._point(epsilon, rows, score, {int(self.index.seed[rows[0]]): float(value)})
+        moved = self.index.numbers("reach", rows)
+        return self._point(epsilon, rows[0], score, {int(self.index.seed[rows[0]]): float(value)}, moved)
 
     def _point(
         self,
         epsilon: float,
-        rows: Sequence[int] | NDArray[np.int64],
+        row: int,
         score: Interval,
         by_seed: dict[int, float],
+        moved: NDArray[np.float64],
         over_bp: Interval | None = None,
         over_exact: Interval | None = None,
     ) -> Point:
-        moved = self.index.numbers("reach")[rows]
         moved = moved[~np.isnan(moved)]
         return Point(
             epsilon=epsilon,
-            label=str(self.index.value("epsilon_label", rows[0])),
+            label=str(self.index.value("epsilon_label", row)),
             score=score,
             by_seed=by_seed,
             over_bp=over_bp,
             over_exact=over_exact,
             reach=float(moved.mean()) if len(moved) else float("nan"),
-            cell=str(self.index.value("cell", rows[0])),
+            cell=str(self.index.value("cell", row)),
         )

@@ -5,7 +5,6 @@ Legend: X [points, seeds, images], outcomes: robust or not, or the average preci
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -14,44 +13,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from orchestrator.results.index import Index
 from orchestrator.results.line import Line
-from orchestrator.results.outcomes import CellOutcomes, FileOutcomes, OutcomeReader
+from orchestrator.results.outcomes import CellOutcomes, OutcomeReader
 from orchestrator.results.pairing import matrix, paired, shared_images
+from orchestrator.results.sample import Measured, Sample, chunks
 from signsym_core.statistics.intervals import Interval, gap, gaps
 
 #: From this number of images on, rows are copied one by one: faster, and without an index eight times as large.
 LONG = 256
-#: Outcomes of one computation at most.
-AT_ONCE = 4_000_000
 K = TypeVar("K")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sample:
-    """The outcomes of one point of a line: one row for each seed; `first` is the position of the first in `Samples`."""
-
-    first: int
-    seeds: tuple[int, ...]
-    #: Number of images and the number of their list, where all seeds have the same list; otherwise -1.
-    n: int
-    images: int
-
-    def alike(self, other: Sample) -> bool:
-        """Whether both have the same seeds and images, so that they can be paired directly."""
-        return self.images == other.images >= 0 and self.seeds == other.seeds
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """All that is known of a sample, over the images that its seeds share."""
-
-    images: NDArray[np.int32]
-    #: X [seeds, images].
-    scores: NDArray[Any]
-    #: For each seed the mean change of the images that survive, see `OutcomeTable.moved`; None where it is unknown for
-    #: a seed that has any.
-    moved: NDArray[np.float64] | None
-    #: Whether the loss has no gradient at each clean image [seeds, images]; None unless it was recorded for all seeds.
-    zero: NDArray[np.bool_] | None
 
 
 class Samples:
@@ -60,14 +29,19 @@ class Samples:
     def __init__(self, index: Index, outcomes: OutcomeReader, rows: NDArray[np.int64]) -> None:
         self._lists = outcomes.images.lists
         file_number, row_in_file = index.file_of_row[rows], index.row_in_file(rows)
-        file_numbers = np.unique(file_number).tolist()
-        self._files: Mapping[int, FileOutcomes] = outcomes.by_file(index, file_numbers)
-        position, images, counts = np.full(len(rows), -1), np.full(len(rows), -1), np.zeros(len(rows), np.int64)
-        for number, in_file in _by_file(file_number):
-            table, places = self._files[number].table, self._files[number].positions[row_in_file[in_file]]
-            position[in_file] = places
-            in_file, places = in_file[places >= 0], places[places >= 0]
-            images[in_file], counts[in_file] = table.lists[places], table.bounds[places + 1] - table.bounds[places]
+        files = outcomes.by_file(index, np.unique(file_number).tolist())
+        #: The tables of the files, and for each row the number of its table and its position there.
+        self._tables = list(dict.fromkeys(file.table for file in files.values()))
+        number_of = {table: number for number, table in enumerate(self._tables)}
+        owner, position = np.zeros(len(rows), np.int64), np.full(len(rows), -1)
+        for number, in_file in _by_number(file_number):
+            owner[in_file] = number_of[files[number].table]
+            position[in_file] = files[number].positions[row_in_file[in_file]]
+        images, counts = np.full(len(rows), -1), np.zeros(len(rows), np.int64)
+        for number, in_table in _by_number(owner):
+            table, in_table = self._tables[number], in_table[position[in_table] >= 0]
+            places = position[in_table]
+            images[in_table], counts[in_table] = table.lists[places], table.bounds[places + 1] - table.bounds[places]
         # Rows without outcomes are left out.
         kept = np.flatnonzero(position >= 0)
         line, epsilon, seed = index.line_numbers(rows[kept]), index.epsilon[rows[kept]], index.seed[rows[kept]]
@@ -76,7 +50,7 @@ class Samples:
             order = np.lexsort((counts[kept], seed, epsilon, line))
             last = order[np.append(~_repeated(line[order], epsilon[order], seed[order]), True)]
             kept, line, epsilon, seed = kept[last], line[last], epsilon[last], seed[last]
-        self.rows, self._file, self._position, images = rows[kept], file_number[kept], position[kept], images[kept]
+        self.rows, self._owner, self._position, images = rows[kept], owner[kept], position[kept], images[kept]
         new = np.append(len(line) > 0, (line[1:] != line[:-1]) | (epsilon[1:] != epsilon[:-1]))[: len(line)]
         starts = np.flatnonzero(new)
         self._samples: dict[tuple[int, float], Sample] = {}
@@ -95,8 +69,8 @@ class Samples:
 
     def stacked(self, samples: Sequence[Sample]) -> NDArray[Any]:
         """X of samples of equal shape [seeds, images]: bytes, or float64 if any has average precisions."""
-        files = np.unique(self._file[self._rows_of(samples)]).tolist()
-        all_bytes = all(self._files[number].table.scores.dtype == np.uint8 for number in files)
+        numbers = np.unique(self._owner[self._rows_of(samples)]).tolist()
+        all_bytes = all(self._tables[number].scores.dtype == np.uint8 for number in numbers)
         return self._stack(samples, "scores", np.uint8 if all_bytes else np.float64)
 
     def _rows_of(self, samples: Sequence[Sample]) -> NDArray[np.int64]:
@@ -108,8 +82,8 @@ class Samples:
         rows, n = self._rows_of(samples), samples[0].n
         position = self._position[rows.ravel()]
         stack: NDArray[Any] = np.empty((rows.size, n), dtype=kind)
-        for number, chosen in _by_file(self._file[rows.ravel()]):
-            table = self._files[number].table
+        for number, chosen in _by_number(self._owner[rows.ravel()]):
+            table = self._tables[number]
             values: NDArray[Any] = getattr(table, column)
             starts = table.bounds[position[chosen]]
             if n < LONG:
@@ -140,8 +114,8 @@ class Samples:
     def measured(self) -> dict[tuple[int, float], Measured]:
         """What is known of every sample, without those whose seeds share no image."""
         moved, recorded = np.full(len(self.rows), np.nan), np.zeros(len(self.rows), dtype=bool)
-        for number, chosen in _by_file(self._file):
-            table, cells = self._files[number].table, self._position[chosen]
+        for number, chosen in _by_number(self._owner):
+            table, cells = self._tables[number], self._position[chosen]
             moved[chosen], recorded[chosen] = table.moved[cells], table.recorded[cells]
         points = list(self._samples)
         known: dict[tuple[int, float], Measured] = {}
@@ -180,7 +154,7 @@ class Samples:
         return {seed: self._outcome(row) for seed, row in zip(sample.seeds, rows, strict=True)}
 
     def _outcome(self, row: int) -> CellOutcomes:
-        table, position = self._files[int(self._file[row])].table, int(self._position[row])
+        table, position = self._tables[int(self._owner[row])], int(self._position[row])
         start, stop = int(table.bounds[position]), int(table.bounds[position + 1])
         zero = table.zero[start:stop] if table.recorded[position] else None
         return CellOutcomes(self._lists[int(table.lists[position])], table.scores[start:stop], zero)
@@ -193,10 +167,10 @@ def _unknown(changes: NDArray[np.float64], x: NDArray[Any]) -> list[bool]:
     return unknown
 
 
-def _by_file(file_number: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Each different number of a file with the positions that have it."""
-    order = np.argsort(file_number, kind="stable")
-    numbers, firsts = np.unique(file_number[order], return_index=True)
+def _by_number(numbers_of_rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each different number with the rows that have it."""
+    order = np.argsort(numbers_of_rows, kind="stable")
+    numbers, firsts = np.unique(numbers_of_rows[order], return_index=True)
     return zip(numbers.tolist(), np.split(order, firsts)[1:], strict=True)
 
 
@@ -204,16 +178,3 @@ def _repeated(*columns: NDArray[Any]) -> NDArray[np.bool_]:
     """For each row but the last whether the next one is equal in all columns."""
     equal: NDArray[np.bool_] = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
     return equal
-
-
-def chunks(samples: Sequence[Sample]) -> list[list[int]]:
-    """Positions of samples of equal shape, in chunks of at most AT_ONCE outcomes; irregular samples are in none."""
-    shapes: dict[tuple[int, int], list[int]] = {}
-    for position, sample in enumerate(samples):
-        if sample.images >= 0:
-            shapes.setdefault((len(sample.seeds), sample.n), []).append(position)
-    chunked = []
-    for (seeds, n), members in shapes.items():
-        size = max(1, AT_ONCE // max(1, seeds * n))
-        chunked += [members[position : position + size] for position in range(0, len(members), size)]
-    return chunked

@@ -7,6 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
+from orchestrator.store.arrays import single
+
+#: Most rows of a small file.
+SMALL = 1 << 16
+
 
 class FileRows(Mapping[str, pa.Table]):
     """The table of each file, cut out of a larger one when it is asked for: of ten thousand files that takes a second.
@@ -31,6 +36,17 @@ class FileRows(Mapping[str, pa.Table]):
         table, start, length = self._parts[name]
         return table.slice(start, length)
 
+    def part(self, name: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a file."""
+        table, start, length = self._parts[name]
+        return table.select(columns).slice(start, length)
+
+    def value(self, name: str, column: str, row: int) -> object:
+        """One value of a file."""
+        table, start, _ = self._parts[name]
+        value: object = single(table[column])[start + row].as_py()
+        return value
+
     def __contains__(self, name: object) -> bool:
         return name in self._parts
 
@@ -51,6 +67,10 @@ class FileRows(Mapping[str, pa.Table]):
         few = FileRows()
         few._parts = {name: self._parts[name] for name in names if name in self._parts}
         return few
+
+    def small(self) -> list[str]:
+        """The files of few rows, which are better looked at together."""
+        return [name for name, (_, _, length) in self._parts.items() if length <= SMALL]
 
     def renamed(self, name: Callable[[str], str]) -> FileRows:
         """The same rows under other names of files."""

@@ -26,7 +26,9 @@ from signsym_core import seal
 THREADS = 16
 #: Files, and their bytes, that are read together where not all can be in memory. Many small files at once cost less; in
 #: memory outcomes may take a hundred times the bytes of their file.
-AT_ONCE, BYTES_AT_ONCE = 2048, 1 << 22
+AT_ONCE, BYTES_AT_ONCE = 2048, 1 << 20
+#: Bytes of a file that do not count, since they say what its columns are.
+FOOTER = 1 << 12
 #: Bytes of a file whose size is unknown.
 USUAL = 1 << 14
 #: Small files that are read by one task.
@@ -114,7 +116,7 @@ class Folder:
         batch: list[str] = []
         total = 0
         for name in names:
-            size = self._sizes.get(name, USUAL)
+            size = max(0, self._sizes.get(name, USUAL) - FOOTER)
             if batch and (len(batch) == AT_ONCE or total + size > most):
                 yield batch
                 batch, total = [], 0

@@ -68,6 +68,38 @@ def joined(tallies: Sequence[OutcomeTally]) -> OutcomeTally:
     )
 
 
+def sound_files(
+    results: Expected, result_sizes: Sequence[int], outcomes: pa.Table, outcome_sizes: Sequence[int]
+) -> NDArray[np.bool_]:
+    """Which of several files of results have all their outcomes, and no others, in the file of the same name.
+
+    `results` and `outcomes` are those of all files one by one, of so many rows each. Looked at together, since one by
+    one takes most of the time that small files take; why another file is not sound is left to be found.
+    """
+    cell_of_outcome, cells = to_numpy(single(outcomes["cell"]).indices), single(outcomes["cell"]).dictionary
+    counts, means = counted(outcomes)
+    file_of_result, file_of_outcome = (
+        np.repeat(np.arange(len(sizes)), sizes) for sizes in (result_sizes, outcome_sizes)
+    )
+    file_of_cell = np.full(len(cells), -1)
+    file_of_cell[cell_of_outcome] = file_of_outcome
+    positions = places(results[0], cells)
+    here = np.zeros(len(positions), dtype=bool)
+    here[positions >= 0] = file_of_cell[positions[positions >= 0]] == file_of_result[positions >= 0]
+    rows = np.flatnonzero(here)
+    results_of_cell = np.bincount(positions[rows], minlength=len(cells))
+    # A cell whose outcomes are in two files, or that has no result or two in its file, and a result without outcomes.
+    elsewhere = file_of_cell[cell_of_outcome] != file_of_outcome
+    sound = np.ones(len(result_sizes), dtype=bool)
+    sound[file_of_outcome[elsewhere]] = False
+    sound[file_of_cell[cell_of_outcome[elsewhere]]] = False
+    sound[file_of_cell[(counts > 0) & (results_of_cell != 1)]] = False
+    sound[file_of_result[~here]] = False
+    wrong = differ(results, rows, counts[positions[rows]], means[positions[rows]])
+    sound[file_of_result[rows[wrong]]] = False
+    return sound
+
+
 def expected(results: pa.Table) -> Expected:
     """The cells, numbers and means that the outcomes of some results must have."""
     return single(results["cell"]), to_numpy(single(results["n"])), to_numpy(single(results["value"]))

@@ -7,6 +7,7 @@ results has.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -14,14 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.store import merged, tables
-from orchestrator.store.arrays import flags, single, to_numpy
+from orchestrator.store.arrays import flags, single
 from orchestrator.store.filerows import FileRows
 from orchestrator.store.files import Files
 from orchestrator.store.folder import Folder
-from orchestrator.store.tally import COLUMNS, counted, differ, expected, joined, misfit, missing, places, tally
-
-#: Most outcomes of files whose rows are checked together.
-SMALL_ROWS = 2_000_000
+from orchestrator.store.tally import COLUMNS, expected, joined, misfit, missing, places, sound_files, tally
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,34 +139,16 @@ def _sound_together(batch: FileRows, paired: FileRows) -> tuple[pa.Table, set[st
 
     Checked together: one by one takes most of the time. What is wrong with the others is left to be found.
     """
-    names = [name for name in batch if name in paired and not merged.is_merged(name)]
+    names = [name for name in paired.small() if name in batch and not merged.is_merged(name)]
     batch, paired = batch.only(names), paired.only(names)
-    sizes, outcome_sizes = [*batch.lengths.values()], [*paired.lengths.values()]
-    if len(names) < 2 or not 0 < sum(outcome_sizes) <= SMALL_ROWS:
+    if len(names) < 2:
         return tables.RESULTS.empty_table(), set()
-    table, outcomes = batch.together(tables.RESULTS.names), paired.together(COLUMNS)
-    codes, cells = to_numpy(single(outcomes["cell"]).indices), single(outcomes["cell"]).dictionary
-    counts, means = counted(outcomes)
-    file_of_row, file_of_outcome = (np.repeat(np.arange(len(names)), few) for few in (sizes, outcome_sizes))
-    # The outcomes of a cell must be in one file, that of its results, and come for one row of these.
-    file_of_cell = np.zeros(len(cells), dtype=np.int64)
-    file_of_cell[codes] = file_of_outcome
-    positions = places(single(table["cell"]), cells)
-    # Where a cell is not among the outcomes, this looks at the last one, which changes nothing: the file is doubtful.
-    here = (positions >= 0) & (file_of_cell[positions] == file_of_row)
-    rows_of_cell = np.bincount(positions[here], minlength=len(cells))
-    elsewhere = file_of_cell[codes] != file_of_outcome
-    doubtful = np.zeros(len(names), dtype=bool)
-    doubtful[file_of_row[~here]] = True
-    doubtful[file_of_outcome[elsewhere]] = True
-    doubtful[file_of_cell[codes[elsewhere]]] = True
-    doubtful[file_of_cell[(counts > 0) & (rows_of_cell != 1)]] = True
-    rows = np.flatnonzero(here)
-    wrong = differ(expected(table), rows, counts[positions[rows]], means[positions[rows]])
-    doubtful[file_of_row[rows[wrong]]] = True
-    if doubtful.any():
-        table = table.filter(flags(~doubtful[file_of_row]))
-    return table, {name for name, is_doubtful in zip(names, doubtful.tolist(), strict=True) if not is_doubtful}
+    sizes, outcome_sizes = [*batch.lengths.values()], [*paired.lengths.values()]
+    table = batch.together(tables.RESULTS.names)
+    sound = sound_files(expected(table), sizes, paired.together(COLUMNS), outcome_sizes)
+    if not sound.all():
+        table = table.filter(flags(np.repeat(sound, sizes)))
+    return table, set(itertools.compress(names, sound.tolist()))
 
 
 def _matched_elsewhere(

@@ -17,11 +17,13 @@ from stores import block, fill, keep_grid, page
 
 from orchestrator.drawing.blocks import Figure
 from orchestrator.explorer import precompute
-from orchestrator.results import outcome_file, outcomes
+from orchestrator.results import kept_outcomes, outcome_file
 from orchestrator.results.declared import declared
 from orchestrator.results.live_store import LiveStore
+from orchestrator.results.outcomes import Outcomes
 from orchestrator.store import Store, tables
-from orchestrator.store.folder import Folder
+from orchestrator.store.filerows import FileRows
+from orchestrator.store.folder import FOOTER, Folder
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.backbones import BACKBONES
 from signsym_core.rules import RULES
@@ -98,12 +100,12 @@ def test_seeds_with_other_images_are_paired_over_those_that_all_have(tmp_path):
 def test_what_does_not_fit_into_memory_is_read_again(tmp_path, monkeypatch):
     folder = fill(tmp_path / "store")
     before = rows(folder)
-    monkeypatch.setattr(outcomes, "KEPT", 1)
+    monkeypatch.setattr(kept_outcomes, "KEPT", 1)
     data = LiveStore(str(folder))
     assert rows(data) == before
     assert rows(data, "?s=0,1") == rows(folder, "?s=0,1")
     assert data.outcomes.full
-    assert len(data.outcomes._complete) == 1
+    assert len(data.outcomes._complete._tables) == 1
 
 
 def test_results_without_outcomes_are_wilsons_for_one_seed_and_named_for_several(tmp_path):
@@ -259,43 +261,58 @@ def table_of(*blocks):
     )
 
 
-FEW = ("a", [0, 1, 2], [1]), ("b", [0, 1], [0, 1])
+A, B, C = ("a", [0, 1, 2], [1]), ("b", [0, 1], [0, 1]), ("c", [3, 5], [])
 
 
 @pytest.mark.parametrize(
-    "files",
+    ("files", "results", "sound"),
     [
-        [FEW, [("c", [3, 5], [])], [], [("d", [0, 1], [0])]],
-        [FEW, [("b", [0, 1], [0])]],
-        [[("a", [0, 1], [1])], [("a", [2, 3], [])]],
-        [[("a", [0, 0, 1, 1], [1])], [("b", [0, 1], [0])]],
-        [[("b", [1, 0], [1]), ("a", [0, 1], [])], [("c", [0, 1], [0]), ("b", [4], [4])]],
-        [[], []],
+        ([[A, B], [C], []], [{"a": (3, 1 / 3), "b": (2, 1.0)}, {"c": (2, 0.0)}, {}], [True, True, True]),
+        ([[A, B], [C]], [{"a": (3, 1 / 3)}, {"c": (2, 0.0)}], [False, True]),
+        ([[A], [C]], [{"a": (3, 1 / 3), "b": (2, 1.0)}, {"c": (2, 0.0)}], [False, True]),
+        ([[A], [B], [C]], [{"a": (3, 0.5)}, {"b": (3, 1.0)}, {"c": (2, 0.0)}], [False, False, True]),
+        ([[A], [B], [C]], [{"b": (2, 1.0)}, {"a": (3, 1 / 3)}, {"c": (2, 0.0)}], [False, False, True]),
+        ([[A], [A], [C]], [{"a": (3, 1 / 3)}, {"a": (3, 1 / 3)}, {"c": (2, 0.0)}], [False, False, True]),
+        ([[A], [("a", [7], [])], [C]], [{"a": (4, 0.25)}, {}, {"c": (2, 0.0)}], [False, False, True]),
+        ([[("a", [1, 0, 1], [1]), B], [C]], [{"b": (2, 1.0), "a": (2, 0.5)}, {"c": (2, 0.0)}], [True, True]),
+        ([[], [C]], [{"a": (1, 0.0)}, {"c": (2, 0.0)}], [False, True]),
     ],
-    ids=["plain", "a cell in two files", "a cell over two files", "an image twice", "any order", "no rows"],
+    ids=[
+        *("as they should be", "no result", "no outcomes", "another value or number", "in each other's file"),
+        *("in two files", "over two files", "any order and twice", "an empty file"),
+    ],
 )
-@pytest.mark.parametrize("slices", [False, True], ids=["a dictionary each", "one dictionary"])
-def test_files_that_are_converted_together_are_those_converted_one_by_one(files, slices):
-    tables_by_file = {f"file{number}": table_of(*blocks) for number, blocks in enumerate(files)}
-    if slices:
-        whole, start = pa.concat_tables(tables_by_file.values()).combine_chunks(), 0
-        for name, table in tables_by_file.items():
-            tables_by_file[name] = whole.slice(start, len(table))
-            start += len(table)
-    images = outcome_file.ImageLists()
-    together = outcome_file.outcome_tables(tables_by_file, images)
-    assert list(together) == list(tables_by_file)
-    for name, table in tables_by_file.items():
-        alone = outcome_file.outcome_table(table, images)
-        assert together[name].cells.to_pylist() == alone.cells.to_pylist()
-        for column in ("bounds", "lists", "scores", "zero", "recorded", "moved"):
-            np.testing.assert_array_equal(getattr(together[name], column), getattr(alone, column), err_msg=column)
+@pytest.mark.parametrize("one_dictionary", [False, True], ids=["a dictionary each", "one dictionary"])
+def test_which_of_several_files_are_sound_and_their_outcomes(files, results, sound, one_dictionary):
+    outcomes = [table_of(*blocks) for blocks in files]
+    if one_dictionary:
+        sizes = [sum(len(images) for _, images, _ in blocks) for blocks in files]
+        read = FileRows.of(dict(zip("xyz", sizes, strict=False)), pa.concat_tables(outcomes).combine_chunks())
+    else:
+        read = FileRows(dict(zip("xyz", outcomes, strict=False)))
+    expected_of = {
+        name: (pa.array([*few], pa.string()), *map(np.array, zip(*few.values(), strict=True) if few else ([], [])))
+        for name, few in zip(read, results, strict=True)
+    }
+    reader = Outcomes(Store("nowhere"))
+    together = reader._sound_together(read, expected_of)
+    assert [name in together for name in read] == sound
+    for name, file in together.items():
+        alone = outcome_file.outcome_table(read[name], reader.images)
+        for cell, place in zip(expected_of[name][0], file.positions.tolist(), strict=True):
+            own = alone.cells.to_pylist().index(cell.as_py())
+            for column in ("scores", "zero"):
+                values, mine = getattr(file.table, column), getattr(alone, column)
+                start, stop = file.table.bounds[place : place + 2]
+                np.testing.assert_array_equal(values[start:stop], mine[alone.bounds[own] : alone.bounds[own + 1]])
+            for column in ("lists", "recorded", "moved"):
+                np.testing.assert_equal(getattr(file.table, column)[place], getattr(alone, column)[own])
 
 
 def test_files_are_read_together_up_to_their_bytes(tmp_path):
     (tmp_path / "outcomes").mkdir()
     for name, size in (("a", 5), ("b", 90), ("c", 20), ("d", 80), ("e", 300), ("f", 1)):
-        (tmp_path / "outcomes" / f"{name}.parquet").write_bytes(bytes(size))
+        (tmp_path / "outcomes" / f"{name}.parquet").write_bytes(bytes(size + FOOTER))
     files = Folder(Store(str(tmp_path)), "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
     assert list(files.batches(files.names(), most=100)) == [["a", "b"], ["c", "d"], ["e"], ["f"]]
     assert list(files.batches([])) == []
