@@ -30,6 +30,11 @@ experiments:
 """
 
 
+#: The variable, of Ray's launcher, by which a Ray that is started has one CPU whatever the machine has: jobs run one
+#: after the other, where nothing looks at jobs beside each other. Each worker imports torch and Ray Tune.
+ONE = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
+
+
 def loopback_up():
     """Bring up `lo` of this process's network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:

@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 
 import pytest
+from sweeps import ONE
 
 import signsym_core as ss
 from orchestrator.commands.arguments import parser
@@ -71,11 +72,14 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("planned_here")
 def test_the_tour_runs_from_top_to_bottom_and_its_answers_are_those_that_it_tells(tmp_path, monkeypatch, capsys):
     notebook = json.loads((ROOT / "docs/tour.ipynb").read_text())
     assert not any(cell.get("outputs") for cell in notebook["cells"]), "a notebook is kept without its outputs"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
+    for name, value in ONE.items():
+        monkeypatch.setenv(name, value)
     names: dict[str, object] = {}
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "code":

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from places import SECRET
-from sweeps import ROOT, TINY
+from sweeps import ONE, ROOT, TINY
 
 import signsym_core as ss
 from orchestrator.commands.cli import main
@@ -61,11 +61,12 @@ def swept(package, bucket, tmp_path_factory):
     server |= {"AWS_DEFAULT_REGION": "us-east-1"}
     words = [sys.executable, "orchestrator/sweep.py", grid, "--storage", "s3://sweeps/extended"]
     # On the host's own network: the server is there. Ray asks for its token as in every local sweep.
-    done = subprocess.run(words, cwd=ROOT, env=package | server, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=ROOT, env=package | server | ONE, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return "s3://sweeps/extended", done.stdout, server
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_its_cells_are_swept_by_workers_that_know_it_and_shown_by_those_that_do_not(swept, tmp_path, monkeypatch):
     place, _, server = swept
     for name, value in server.items():

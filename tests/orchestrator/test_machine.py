@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray._private import node
-from sweeps import ROOT, TINY
+from sweeps import ONE, ROOT, TINY
 
 from orchestrator.engine import connection, machine, registration, watch
 from orchestrator.engine.machine import MachineError, check_files, short_folder, token
@@ -200,7 +200,7 @@ def test_a_sweep_runs_on_a_machine_that_has_everything_wrong():
         script = WRONG.format(folder=folder, root=ROOT, long=long)
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        environment |= {"PATH": path, "PYTHONPATH": str(ROOT)}
+        environment |= {"PATH": path, "PYTHONPATH": str(ROOT)} | ONE
         command = [*words, "bash", "-c", script]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
         assert "status 0" in done.stdout, Path(folder, "log").read_text() + done.stdout + done.stderr
