@@ -130,8 +130,8 @@ def test_stochastic_depth_and_attentions_dropout_draw_what_the_whole_batch_draws
         assert torch.allclose(expected, actual, rtol=1e-9, atol=1e-12)
 
 
-# A vision transformer of its size takes minutes; a small one is in test_attention.py. VGG16 and ResNet-50 have AlexNet's
-# and ResNet-18's kinds of layers alone, and more weights. A network with a penalty cannot.
+# A vision transformer of its size takes minutes; a small one is in test_attention.py. VGG16 and ResNet-50 have kinds of
+# layers that AlexNet and ResNet-18 have too, and more weights. A network with a penalty cannot.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in ss.BACKBONES.names if n not in ("vit_b_16", "vgg16", "resnet50", "mnm")])
 def test_every_backbone_fine_tunes_alike_in_pieces(name):
