@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,16 +31,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signsym_core.datasets.cachefill import ChangedFileError as ChangedFileError
+from signsym_core.datasets.cachefill import decode_into, unmark
 from signsym_core.datasets.cachefolder import cache_folder, create, index_of, locked
-from signsym_core.datasets.decode import BrokenImageError, Content
-from signsym_core.datasets.decoders import Decoders, cores
+from signsym_core.datasets.decoders import cores
 from signsym_core.datasets.mapped import Mapped
-from signsym_core.datasets.marks import BROKEN, MARK, MISSING, READY, believed, differing, mark
+from signsym_core.datasets.marks import BROKEN, MISSING, believed, differing
 from signsym_core.datasets.splits import DataWarning
 from signsym_core.datasets.survey import Survey
 
-#: Images that are decoded between two syncs to disk, and images whose pixels a thread compares with their marks.
-CHUNK, CHECKED = 1024, 256
+#: Images whose pixels a thread compares with their marks.
+CHECKED = 256
 
 #: Called with the number of decoded images and their total.
 Progress = Callable[[int, int], None]
@@ -49,10 +49,6 @@ Progress = Callable[[int, int], None]
 
 class CacheDamageWarning(DataWarning):
     """Decoded images are damaged; they are decoded again."""
-
-
-class ChangedFileError(ValueError):
-    """An image file changed after it was listed or decoded."""
 
 
 class Cache:
@@ -107,17 +103,9 @@ class Cache:
             return
         with locked(self.folder):
             missing = positions[self._missing(positions)].unique()
-            done = len(positions) - len(missing)
-            with contextlib.ExitStack() as stack:
-                pixels, marks = (
-                    stack.enter_context(open(self.folder / name, "r+b", 0)) for name in ("pixels", "marks")
-                )
-                decoders = stack.enter_context(Decoders(len(missing)))
-                for chunk in missing.split(CHUNK):
-                    self._fill_chunk(chunk.tolist(), decoders, pixels.fileno(), marks.fileno())
-                    done += len(chunk)
-                    if progress is not None:
-                        progress(done, len(positions))
+            before, size = len(positions) - len(missing), (self.height, self.width)
+            report = progress or (lambda done, total: None)
+            decode_into(self.folder, self.survey, size, missing, lambda done: report(before + done, len(positions)))
         self._read_marks()
 
     def _missing(self, positions: Tensor) -> Tensor:
@@ -135,45 +123,6 @@ class Cache:
             self._warned = True
             self._warn(f"{damaged} of {len(self._marks)} images have damaged marks")
         return self._marks
-
-    def _fill_chunk(self, chunk: list[int], decoders: Decoders, pixels: int, marks: int) -> None:
-        """Decode one chunk, sync the pixels, then write the marks."""
-        fresh: dict[int, bytes] = {}
-        reasons = []
-        side = self.height if self.height == self.width else None
-        contents = decoders.contents([f"{self.survey.tree / self.survey.files[position]}" for position in chunk], side)
-        for position, content in zip(chunk, contents, strict=True):
-            digest, result = content[0], self._pixels(position, content)
-            if isinstance(result, bytes):
-                _write(pixels, result, position * self.bytes_per_image)
-                fresh[position] = mark(position, READY, digest, result)
-            else:
-                reasons.append(json.dumps({"image": position, "reason": str(result)}) + "\n")
-                fresh[position] = mark(position, BROKEN, digest, b"")
-        if reasons:
-            with open(self.folder / "broken.jsonl", "a") as file:
-                # A new line first: a killed process may have left an unfinished one.
-                file.write("\n" + "".join(reasons))
-                file.flush()
-                os.fsync(file.fileno())
-        os.fsync(pixels)
-        for position, written in fresh.items():
-            _write(marks, written, position * MARK.itemsize)
-        os.fsync(marks)
-
-    def _pixels(self, position: int, content: Content) -> bytes | BrokenImageError:
-        """The pixels of the image at `position`, or the error that explains why it has none."""
-        _, version, extent, pixels, reason = content
-        file = self.survey.tree / self.survey.files[position]
-        if version is not None and version != (self.survey.sizes[position], self.survey.times[position]):
-            raise ChangedFileError(
-                f"image {file}: expected the file as it was listed ({self.survey.sizes[position]:,} bytes), got one "
-                f"that was changed since ({version[0]:,} bytes). Run it again when nothing writes to "
-                f"{self.survey.tree}"
-            )
-        if reason is None and extent != (self.height, self.width):
-            reason = f"image {file}: expected {self.height} x {self.width} pixels, got {extent}"
-        return pixels if reason is None else BrokenImageError(reason)
 
     def images(self, positions: Tensor, resident: int) -> Tensor | Mapped:
         """The images at `positions`, in memory where they take at most `resident` bytes, else mapped."""
@@ -221,9 +170,8 @@ class Cache:
         named = self.survey.files[damaged[0]]
         self._warn(f"{len(damaged)} of {len(self.survey.files)} decoded images are damaged ({named} first)")
         before = self.marks["file"][damaged].copy()
-        with locked(self.folder), open(self.folder / "marks", "r+b", 0) as marks:
-            for position in damaged:
-                _write(marks.fileno(), bytes(MARK.itemsize), position * MARK.itemsize)
+        with locked(self.folder):
+            unmark(self.folder, damaged)
         self.fill(torch.tensor(damaged))
         changed = (self.marks["file"][damaged] != before).any(1)
         if changed.any():
@@ -254,10 +202,3 @@ def open_cache(place: Path, name: str, survey: Survey, side: int | None) -> Cach
                     warnings.warn(f"cache {folder}: {index}; it is repaired", CacheDamageWarning, stacklevel=2)
                 index = create(folder, survey, side)
     return Cache(folder, survey, index["height"], index["width"])
-
-
-def _write(descriptor: int, content: bytes, offset: int) -> None:
-    # One call may write fewer bytes than requested.
-    while content:
-        written = os.pwrite(descriptor, content, offset)
-        content, offset = content[written:], offset + written

@@ -14,7 +14,7 @@ import signsym_core as ss
 from signsym_core.datasets import BrokenImagesError, DataWarning
 from signsym_core.datasets import cache as caching
 from signsym_core.datasets.cache import CacheDamageWarning, ChangedFileError
-from signsym_core.datasets.marks import MARK, READY, believed
+from signsym_core.datasets.marks import MARK, READY, believed, mark
 
 COUNT = 12
 
@@ -181,7 +181,7 @@ def test_a_cache_whose_files_are_no_files_is_never_opened(root):
 
 
 def test_marks_tell_their_own_position():
-    one = b"".join(caching.mark(at, READY, bytes(range(at, at + 16)), bytes([at])) for at in range(3))
+    one = b"".join(mark(at, READY, bytes(range(at, at + 16)), bytes([at])) for at in range(3))
     assert believed(one)[1] == 0
     moved = one[28:56] + one[:28] + one[56:]
     assert believed(moved)[1] == 2

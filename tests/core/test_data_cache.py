@@ -15,8 +15,7 @@ import torch
 from PIL import Image
 
 import signsym_core as ss
-from signsym_core.datasets import BrokenImagesError, BrokenImageWarning, decode, decoders
-from signsym_core.datasets import cache as caching
+from signsym_core.datasets import BrokenImagesError, BrokenImageWarning, cachefill, decode, decoders
 from signsym_core.datasets.decode import BrokenImageError, decoded, read
 from signsym_core.datasets.mapped import Mapped
 from signsym_core.datasets.marks import READY, believed
@@ -136,7 +135,7 @@ def start(root, log, monkeypatch):
         return decoded(data, file, side)
 
     with monkeypatch.context() as slowly:
-        slowly.setattr(caching, "CHUNK", 2)
+        slowly.setattr(cachefill, "CHUNK", 2)
         slowly.setattr(decode, "decoded", slow)
         process = multiprocessing.get_context("fork").Process(target=lambda: source().load(root))
         process.start()
@@ -193,7 +192,7 @@ def test_the_cache_lies_where_the_machine_says(tmp_path, monkeypatch):
 
 def test_a_full_disk_loses_nothing_that_was_done(tmp_path, monkeypatch):
     tree(tmp_path)
-    monkeypatch.setattr(caching, "CHUNK", 8)
+    monkeypatch.setattr(cachefill, "CHUNK", 8)
     write, written = os.pwrite, []
 
     def full(descriptor, content, offset):
