@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from orchestrator.store.apart import apart
-from orchestrator.store.folder import ReadFiles
+from orchestrator.store.filerows import ReadFiles
 from orchestrator.store.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _nothing() -> None:
 
 
 def _read(storage: str) -> ReadFiles:
-    from orchestrator.results.live_store import read_results
+    from orchestrator.results.result_files import read_results
 
     return read_results(storage)
 

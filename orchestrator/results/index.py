@@ -22,13 +22,6 @@ from orchestrator.results.rows import Rows
 from orchestrator.store.arrays import to_numpy
 from orchestrator.store.filerows import FileRows
 
-#: Columns that pages need of every row; the others are read for the single row that is shown.
-COLUMNS = (
-    *STORED,
-    *("cell", "job", "finetune_job", "seed", "epsilon", "epsilon_label", "norm", "value", "n", "chance"),
-    *("steps", "step_size", "reach", "nonfinite_grad", "finished_at"),
-)
-
 #: Columns ordered as in their registry; the others are ordered alphabetically.
 RANKED = ("attack", "gradient", "rule")
 

@@ -11,26 +11,18 @@ import pyarrow.compute as pc
 from orchestrator.results import members
 from orchestrator.results.alignment import Alignment
 from orchestrator.results.examples import Example
-from orchestrator.results.index import COLUMNS, Index
+from orchestrator.results.index import Index
 from orchestrator.results.outcome_file import ImageLists
 from orchestrator.results.outcomes import Outcomes
+from orchestrator.results.result_files import results_of
 from orchestrator.results.runs import Run, runs_of
 from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status, StatusReader
 from orchestrator.results.stored_cells import StoredCells
 from orchestrator.store import tables
-from orchestrator.store.filerows import FileRows
-from orchestrator.store.folder import Folder, ReadFiles
+from orchestrator.store.filerows import FileRows, ReadFiles
+from orchestrator.store.folder import Folder
 from orchestrator.store.store import Store
-
-
-def _results_of(store: Store) -> Folder:
-    return Folder(store, "results", tables.RESULTS, COLUMNS, plain={"cell"})
-
-
-def read_results(storage: str) -> ReadFiles:
-    """The results of a store, as `LiveStore` takes them: they may be read in another process."""
-    return _results_of(Store(storage)).read_all()
 
 
 class LiveStore:
@@ -55,7 +47,7 @@ class LiveStore:
         # million results.
         pa.set_memory_pool(pa.system_memory_pool())
         self.store = Store(storage)
-        self._results = _results_of(self.store)
+        self._results = results_of(self.store)
         self._read_before = FileRows() if results is None else self._results.take(results)
         self.uri, self.uris = self.store.uri, [self.store.uri]
         self.outcomes = Outcomes(self.store, images)

@@ -19,7 +19,7 @@ from orchestrator.results.outcome_file import ImageLists
 from orchestrator.results.runs import Run
 from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status, together
-from orchestrator.store.folder import ReadFiles
+from orchestrator.store.filerows import ReadFiles
 
 
 def opened(

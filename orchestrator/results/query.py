@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.results.curve import Curve, Point
+from orchestrator.results.described import curve_of, point_of
 from orchestrator.results.index import AmbiguousCurveError, Index
-from orchestrator.results.labels import gradient, score_name
 from orchestrator.results.line import LINE, Line
 from orchestrator.results.outcomes import CellOutcomes, OutcomeReader
 from orchestrator.results.pairing import matrix, paired
@@ -121,7 +121,7 @@ class Query:
         for position, (line, epsilon, sample) in enumerate(needed):
             first, over = sample.first, [gaps.get((position, which)) for which in (0, 1)]
             changes, row = moved[first : first + len(sample.seeds)], int(samples.rows[first])
-            point = self._point(epsilon, row, scores[position], by_seed[position], changes, *over)
+            point = point_of(self.index, row, scores[position], by_seed[position], changes, *over)
             points.setdefault(line.number, {})[epsilon] = point
         for line in lines:
             self._curves[line.number] = self._curve(line, points.get(line.number, {}))
@@ -149,7 +149,6 @@ class Query:
         ]
 
     def _curve(self, line: Line, points: dict[float, Point]) -> Curve | None:
-        index = self.index
         for epsilon in self.epsilons(line):
             if epsilon not in points and (rows := self._rows(line, epsilon)):
                 point = self._from_value(line, epsilon, rows)
@@ -159,23 +158,7 @@ class Query:
                     points[epsilon] = point
         if not points:
             return None
-        return Curve(
-            line=line.number,
-            figure=line.figure,
-            title=index.labels.title(line),
-            backbone_label=index.labels.of(line, "backbone"),
-            dataset_label=index.labels.of(line, "dataset"),
-            rule=line.rule,
-            rule_label=index.labels.of(line, "rule"),
-            attack=line.attack,
-            attack_label=index.labels.of(line, "attack"),
-            gradient=gradient(line),
-            task=line.task,
-            score_name=score_name(line.task, line.task_params, line.metric),
-            norm=str(index.value("norm", line.start)),
-            chance=float(np.nan_to_num(index.numbers("chance", line.rows), nan=0.0).max()),
-            points=tuple(points[epsilon] for epsilon in sorted(points)),
-        )
+        return curve_of(self.index, line, points)
 
     def _from_value(self, line: Line, epsilon: float, rows: Sequence[int]) -> Point | None:
         """A point without outcomes: Wilson's interval of the stored share; None unless it rests on a single seed."""
@@ -184,27 +167,5 @@ class Query:
             return None
         lo, hi = wilson(round(float(value) * int(n)), int(n))
         score = Interval(value=float(value), lo=lo, hi=hi, n=int(n), seeds=1, method="wilson")
-        moved = self.index.numbers("reach", rows)
-        return self._point(epsilon, rows[0], score, {int(self.index.seed[rows[0]]): float(value)}, moved)
-
-    def _point(
-        self,
-        epsilon: float,
-        row: int,
-        score: Interval,
-        by_seed: dict[int, float],
-        moved: NDArray[np.float64],
-        over_bp: Interval | None = None,
-        over_exact: Interval | None = None,
-    ) -> Point:
-        moved = moved[~np.isnan(moved)]
-        return Point(
-            epsilon=epsilon,
-            label=str(self.index.value("epsilon_label", row)),
-            score=score,
-            by_seed=by_seed,
-            over_bp=over_bp,
-            over_exact=over_exact,
-            reach=float(moved.mean()) if len(moved) else float("nan"),
-            cell=str(self.index.value("cell", row)),
-        )
+        by_seed, moved = {int(self.index.seed[rows[0]]): float(value)}, self.index.numbers("reach", rows)
+        return point_of(self.index, rows[0], score, by_seed, moved)

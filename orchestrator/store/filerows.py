@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
@@ -98,3 +99,13 @@ class FileRows(Mapping[str, pa.Table]):
             # The parts of one table have one dictionary, which is unified once for them and not for each.
             tables.append(pa.concat_tables([*slices, last]).combine_chunks() if slices else last)
         return pa.concat_tables(tables).combine_chunks() if len(tables) > 1 else tables[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadFiles:
+    """What one process has read of a folder, for another one."""
+
+    rows: FileRows
+    broken: dict[str, str]
+    unsealed: set[str]
+    newer: set[str]

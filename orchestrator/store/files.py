@@ -1,4 +1,4 @@
-"""The files of a store, in a local folder, a bucket, or any other place that pyarrow or fsspec opens by a URI."""
+"""The files of a store, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import errno
 import io
 import os
-import re
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ import pyarrow as pa
 from pyarrow import fs
 
 from orchestrator.store.entries import FolderEntry, local_entries
+from orchestrator.store.place import Place
+from orchestrator.store.place import StoreError as StoreError
 from orchestrator.store.reasons import FOLDER, printable, reason_of_mode
-from orchestrator.store.uri import UriError, check
 from signsym_core import seal
 
 #: The remedy for an error of the operating system, by its number.
@@ -30,46 +30,15 @@ _ADVICE = {
 }
 
 
-#: A URI with one slash, which would be the name of a folder.
-_SLIP = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-
-
-class StoreError(OSError):
-    """A store that cannot be read or written."""
-
-
-class Files:
+class Files(Place):
     """The files below a folder or a bucket's prefix. A file is written completely or not at all."""
 
     def __init__(self, uri: str) -> None:
+        super().__init__(uri)
         #: Entries that could not be used, by their path below the store, with the reason.
         self.skipped: dict[str, str] = {}
         #: Files without a digest that were read: those of versions before digests.
         self.unsealed: set[str] = set()
-        #: The local folder; None for a store that is not local.
-        self.folder: Path | None = None
-        if "://" not in uri:
-            if _SLIP.match(uri):
-                raise StoreError(
-                    f"storage {uri!r}: expected SCHEME://PLACE, such as s3://bucket/path; "
-                    f"a folder of that name is ./{uri}"
-                )
-            self.folder = Path(uri).expanduser().resolve()
-            self.uri, self.root = str(self.folder), str(self.folder)
-            self.fs: fs.FileSystem = fs.LocalFileSystem()
-            return
-        self.uri = uri
-        try:
-            check(uri)
-        except UriError as error:
-            raise StoreError(str(error)) from None
-        self.fs, self.root = _opened(uri)
-        if not self.root:
-            raise StoreError(f"storage {uri!r}: expected a place after ://, such as s3://bucket/path")
-        if isinstance(self.fs, fs.LocalFileSystem):
-            self.folder = Path(self.root)
-        #: Whether the place is an object store, which shows an object only when it is complete.
-        self.puts = isinstance(self.fs, (fs.S3FileSystem, fs.GcsFileSystem)) or "Azure" in type(self.fs).__name__
 
     def read(self, path: str) -> bytes:
         """The bytes at `path`. Raises FileNotFoundError where there is no entry, OSError for an entry that is no file.
@@ -207,22 +176,3 @@ def write_file(target: Path, data: bytes | bytearray | memoryview) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-
-
-def _opened(uri: str) -> tuple[fs.FileSystem, str]:
-    try:
-        opened: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(uri)
-        return opened
-    except (pa.ArrowInvalid, OSError) as error:
-        if "Unrecognized filesystem type" not in str(error):
-            raise StoreError(f"storage {uri!r} cannot be opened: {error}") from error
-    import fsspec
-
-    try:
-        filesystem, root = fsspec.core.url_to_fs(uri)
-    except (ValueError, ImportError, OSError) as error:
-        raise StoreError(
-            f"storage {uri!r} cannot be opened: {error}. A storage is a folder, s3://bucket/path, gs://bucket/path, or "
-            f"another URI that pyarrow or fsspec knows"
-        ) from error
-    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), root.rstrip("/")

@@ -6,17 +6,16 @@ left out and named in `skipped` with the reason. A file may have the rows of any
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from orchestrator.store import merged, rowcopy, rows, tables
-from orchestrator.store.filerows import FileRows
+from orchestrator.store import merged, rows
+from orchestrator.store.fileformat import FileFormat
+from orchestrator.store.filerows import FileRows, ReadFiles
 from orchestrator.store.files import Files
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.rowcopy import RowCopy
@@ -33,18 +32,6 @@ FOOTER = 1 << 12
 USUAL = 1 << 14
 #: Small files that are read by one task.
 TOGETHER = 32
-#: Files of more bytes are read by several threads each.
-LARGE = 20_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadFiles:
-    """What one process has read of a folder, for another one."""
-
-    rows: FileRows
-    broken: dict[str, str]
-    unsealed: set[str]
-    newer: set[str]
 
 
 class Folder:
@@ -58,15 +45,8 @@ class Folder:
         self, store: Files, name: str, schema: pa.Schema, columns: Sequence[str], plain: Collection[str] = ()
     ) -> None:
         self.store, self.name = store, name
-        self.columns = pa.schema([schema.field(column) for column in columns])
-        self._text = [field.name for field in self.columns if field.type == pa.string() and field.name not in plain]
-        text = pa.dictionary(pa.int32(), pa.string())
-        kinds = [text if field.name in self._text else field.type for field in self.columns]
-        self._schema = pa.schema(zip(self.columns.names, kinds, strict=True))
-        self._full, self._description = schema, rowcopy.described(schema)
-        # A file that lacks any column of the table is foreign, also where that column is not read.
-        self._known = set(schema.names)
-        self._required = self._known - tables.ADDED
+        self._format = FileFormat(schema, columns, plain)
+        self.columns = self._format.columns
         #: Files that must not be used, by name, with the reason.
         self.broken: dict[str, str] = {}
         self._strangers: dict[str, str] = {}
@@ -188,9 +168,11 @@ class Folder:
             sealed = seal.check(data)
             if not sealed:
                 self.unsealed.add(place)
-            elif (copied := rowcopy.read(data, self._full, self._description)) is not None:
+            elif (copied := self._format.copied(data)) is not None:
                 return copied
-            table = self._parsed(name, data)
+            table, newer, of_unsealed = self._format.parsed(data)
+            self.newer |= {name} if newer else set()
+            self.unsealed |= {place} if of_unsealed else set()
             rows.check(self.name, table)
         except FileNotFoundError:
             # Removed between the listing and the reading.
@@ -207,7 +189,7 @@ class Folder:
     def _checked(self, copies: Mapping[str, RowCopy]) -> FileRows:
         """The tables of some files by their copied rows, checked together: one by one takes most of the time."""
         try:
-            together = rowcopy.joined([*copies.values()], self._full, self.columns.names, self._text)
+            together = self._format.joined([*copies.values()])
             rows.check(self.name, together)
         except Exception as error:
             if len(copies) == 1:
@@ -218,30 +200,3 @@ class Folder:
         for name in copies:
             self.broken.pop(name, None)
         return FileRows.of({name: copied.rows for name, copied in copies.items()}, together)
-
-    def _parsed(self, name: str, data: bytes) -> pa.Table:
-        metadata = pq.read_metadata(pa.BufferReader(data))
-        column_names = set(metadata.schema.to_arrow_schema().names)
-        # Arrow refuses a dictionary for a column that an older file does not have.
-        text = [name for name in self._text if name in column_names]
-        file = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, read_dictionary=text, pre_buffer=False)
-        if missing := sorted(self._required - column_names):
-            raise ValueError(f"it has no column {', '.join(missing)}")
-        rows.check_types(file.schema_arrow, self.columns)
-        if column_names - self._known:
-            self.newer.add(name)
-        if merged.UNSEALED in (file.metadata.metadata or {}):
-            self.unsealed.add(self._place(name))
-        # Small files are read by one thread each, since several files are read concurrently.
-        large = len(data) > LARGE
-        read = file.read(columns=[name for name in self.columns.names if name in column_names], use_threads=large)
-        columns = {
-            field.name: read[field.name] if field.name in column_names else pa.nulls(len(read), field.type)
-            for field in self._schema
-        }
-        table = pa.table(columns)
-        if table.schema.types != self._schema.types:
-            table = table.cast(self._schema)
-        if any(column.num_chunks > 1 for column in table.itercolumns()):
-            table = table.unify_dictionaries().combine_chunks()
-        return table

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from orchestrator.store import Store, rowcopy, tables
+from orchestrator.store import Store, rowcopies, rowcopy, tables
 from orchestrator.store.folder import Folder
 from orchestrator.store.store import sealed_table
 from tests.storerows import outcomes, put
@@ -58,10 +58,10 @@ def test_rows_of_many_files_are_read_as_they_were_written():
         rowcopy.read(bytes(sealed_table(table, KINDS, copy=rowcopy.written(table))), KINDS, words) for table in files
     ]
     for encoded in ([], ["text"]):
-        table = rowcopy.joined(copies, KINDS, KINDS.names, encoded).cast(KINDS)
+        table = rowcopies.joined(copies, KINDS, KINDS.names, encoded).cast(KINDS)
         # By their text: NaN is not equal to itself, and -0.0 is equal to 0.0.
         assert repr(table.to_pylist()) == repr(pa.concat_tables(files).to_pylist())
-    assert rowcopy.joined(copies, KINDS, ["flag", "text"], []).column_names == ["flag", "text"]
+    assert rowcopies.joined(copies, KINDS, ["flag", "text"], []).column_names == ["flag", "text"]
 
 
 def test_what_a_copy_cannot_hold_is_left_to_the_columns():

@@ -13,8 +13,8 @@ import torch
 from storerows import outcomes, put, record, result
 
 from orchestrator.plan.estimate import READ, survey_store
-from orchestrator.results.index import COLUMNS
-from orchestrator.results.live_store import LiveStore, read_results
+from orchestrator.results.live_store import LiveStore
+from orchestrator.results.result_files import COLUMNS, read_results
 from orchestrator.store import Store, StoreError, records, rowcopy, tables
 from orchestrator.store.compact import compact
 from orchestrator.store.folder import Folder

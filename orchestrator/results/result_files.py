@@ -1,0 +1,26 @@
+"""The files of results of a store, as its index takes them."""
+
+from __future__ import annotations
+
+from orchestrator.results.line import STORED
+from orchestrator.store import tables
+from orchestrator.store.filerows import ReadFiles
+from orchestrator.store.folder import Folder
+from orchestrator.store.store import Store
+
+#: Columns that pages need of every row; the others are read for the single row that is shown.
+COLUMNS = (
+    *STORED,
+    *("cell", "job", "finetune_job", "seed", "epsilon", "epsilon_label", "norm", "value", "n", "chance"),
+    *("steps", "step_size", "reach", "nonfinite_grad", "finished_at"),
+)
+
+
+def results_of(store: Store) -> Folder:
+    """The files of results of a store."""
+    return Folder(store, "results", tables.RESULTS, COLUMNS, plain={"cell"})
+
+
+def read_results(storage: str) -> ReadFiles:
+    """The results of a store, as `LiveStore` takes them: they may be read in another process."""
+    return results_of(Store(storage)).read_all()
