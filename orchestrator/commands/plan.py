@@ -23,7 +23,8 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     grid = GridText(read(path), str(path), tuple(parsed.sets))
     with planning_one(grid) as plan_of_grid, surveying(store) as survey_of_store:
         survey, full = survey_of_store(), plan_of_grid()
-    show(sound_plan(full, survey, store), survey, console)
+        # The process that has planned also says how fast the store's jobs were.
+        show(sound_plan(full, survey, store), survey, console)
     show_skipped(store.skipped, console)
 
 

@@ -55,7 +55,9 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
     grid, store = GridText(read(path), str(path), tuple(sets)), Store(storage)
     with planning_one(grid) as plan_of_grid, surveying(store) as survey_of_store:
         survey, full = survey_of_store(), plan_of_grid()
-    plan = sound_plan(full, survey, store)
+        plan = sound_plan(full, survey, store)
+        # By the process that has planned.
+        seconds = survey.estimates(plan.jobs.values())
     return PreparedSweep(
         grid=full.grid,
         text=grid.text,
@@ -64,7 +66,7 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
         jobs=plan.jobs,
         cells=len(plan.cells),
         done=len(plan.done),
-        seconds=survey.estimates(plan.jobs.values()),
+        seconds=seconds,
         memory=survey.memory,
         skipped=store.skipped,
         unsound=merged.finished(store, [job.results for job in plan.jobs.values()]),

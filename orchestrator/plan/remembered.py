@@ -11,18 +11,21 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.plan.code import code_digest
-from orchestrator.store.apart import apart
+from orchestrator.store.apart import Call, calling_apart
 from orchestrator.store.files import write_file
 from signsym_core import extensions, seal, usercache
 
 #: Bytes of all kept files: beyond them those that were not used for longest are removed.
 KEPT = 1 << 28
 _SUFFIX = ".kept"
+#: The process that computes for a thread.
+_computing = threading.local()
 
 
 class Content(NamedTuple):
@@ -44,8 +47,8 @@ class Request(NamedTuple):
 def remembering(requests: Sequence[Request]) -> Iterator[Callable[[], list[bytes | ValueError | OSError]]]:
     """Yields what waits for what each function returns for its values, or for the error that it raises.
 
-    What is not kept yet is computed by one new process, which begins at once, so that this one stays without torch.
-    Errors are not kept.
+    What is not kept yet is computed by one new process, which begins at once, so that this one stays without torch; by
+    the same one where contexts of a thread lie in each other, since torch takes seconds to import. Errors are not kept.
     """
     code = "" if os.environ.get(extensions.VARIABLE) else code_digest()
     names = [_name(request, code) if code else "" for request in requests]
@@ -55,7 +58,7 @@ def remembering(requests: Sequence[Request]) -> Iterator[Callable[[], list[bytes
         wait: Callable[[], Sequence[bytes | ValueError | OSError]] = tuple
         if missing:
             arguments = [requests[number] for number in missing], [names[number] for number in missing]
-            wait = stack.enter_context(apart(_computed, *arguments))
+            wait = stack.enter_context(_calling())(_computed, *arguments)
 
         def results_of_all() -> list[bytes | ValueError | OSError]:
             for number, result in zip(missing, wait(), strict=True):
@@ -63,6 +66,19 @@ def remembering(requests: Sequence[Request]) -> Iterator[Callable[[], list[bytes
             return [result for result in results if result is not None]
 
         yield results_of_all
+
+
+@contextlib.contextmanager
+def _calling() -> Iterator[Call]:
+    """What calls a function in the process that computes for this thread; a new one where there is none."""
+    if (call := getattr(_computing, "call", None)) is not None:
+        yield call
+        return
+    with calling_apart() as _computing.call:
+        try:
+            yield _computing.call
+        finally:
+            del _computing.call
 
 
 def _computed(requests: Sequence[Request], names: Sequence[str]) -> list[bytes | ValueError | OSError]:

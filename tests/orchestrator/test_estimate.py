@@ -22,7 +22,7 @@ from orchestrator.plan.estimate import StoreSurvey, hours, longest_chain, survey
 from orchestrator.plan.rates import CORE, H100, Device, Network, network_of
 from orchestrator.plan.speeds import is_kind
 from orchestrator.store import Store, tables
-from orchestrator.store.apart import LARGE, apart
+from orchestrator.store.apart import LARGE, apart, calling_apart
 from signsym_core.attacks import ATTACKS
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
@@ -178,6 +178,11 @@ def test_what_happens_in_another_process_is_told_in_this_one():
         result()
     with apart(os._exit, 3) as result, pytest.raises(ChildProcessError, match="ended early, with status 3"):
         result()
+    with calling_apart() as call:
+        first, second, wrong = call(os.getpid), call(os.getpid), call(int, "three")
+        assert second() == first() != os.getpid()
+        with pytest.raises(ValueError, match="three"):
+            wrong()
     # What nobody waits for is ended.
     with pytest.raises(ZeroDivisionError), apart(time.sleep, 3600):
         1 / 0  # noqa: B018

@@ -37,12 +37,11 @@ def computed(monkeypatch, tmp_path):
     monkeypatch.setenv("SIGNSYM_CACHE", str(tmp_path / "cache"))
     values = []
 
-    @contextlib.contextmanager
-    def here(function, requests, names):
+    def call(function, requests, names):
         values.extend(request.values for request in requests)
-        yield lambda: function(requests, names)
+        return lambda: function(requests, names)
 
-    monkeypatch.setattr(remembered, "apart", here)
+    monkeypatch.setattr(remembered, "calling_apart", lambda: contextlib.nullcontext(call))
     return values
 
 
@@ -72,6 +71,18 @@ def test_what_was_computed_is_kept_by_its_values_and_errors_are_not(computed, tm
     results("passing")
     assert computed[3:] == [("wrong",)] * 2 + [("passing",)] * 2
     assert len(kept(tmp_path)) == 3
+
+
+def test_what_is_computed_within_another_context_is_by_its_process(computed, monkeypatch):
+    processes, begin = [], remembered.calling_apart
+    monkeypatch.setattr(remembered, "calling_apart", lambda: processes.append(1) or begin())
+    with remembered.remembering([Request(doubled, ("a",))]) as wait:
+        assert wait() == [b"aa"]
+        assert results("b") == [b"bb"]
+        assert results("a", "b") == [b"aa", b"bb"]
+    assert len(processes) == 1
+    assert results("c") == [b"cc"]
+    assert len(processes) == 2
 
 
 def test_other_code_computes_anew_and_so_do_members_of_the_users_own(computed, tmp_path, monkeypatch):
