@@ -99,7 +99,11 @@ def _requested_attacks(parsed: argparse.Namespace) -> dict[AttackChoice, list[fl
         raise ValueError(
             "--gradient transfer needs --twin FILE, the checkpoint that makes the images; others need none"
         )
-    epsilons = [_node(text, "--epsilon").plain for text in parsed.epsilon]
+    nodes = [_node(text, "--epsilon") for text in parsed.epsilon]
+    for node in nodes:
+        # An attack that is named may have radii in L2, for which the grid file's rules are kept below.
+        values.epsilon(node, "l2" if parsed.attack else "linf")
+    epsilons = [node.plain for node in nodes]
     items: list[dict[str, Any]] = []
     for text in parsed.attack:
         node = _node(text, "--attack")

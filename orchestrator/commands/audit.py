@@ -18,6 +18,7 @@ from orchestrator.commands.verdict import show_missing, show_raised
 from orchestrator.results.judgements import SETTING, AttackScore, Judgement, ModelEvidence
 from orchestrator.results.labels import words
 from orchestrator.results.live_stores import opened
+from orchestrator.store.files import write_file
 from orchestrator.store.store import Store, StoreError, open_store, skipped_in
 from signsym_core.auditing.checks import MODEL
 
@@ -55,7 +56,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     if grid is not None:
         from orchestrator.commands.audit_grid import audit_grid
 
-        grid.write_text(audit_grid(models, stores[0], name="audit"))
+        write_file(grid, audit_grid(models, stores[0], name="audit").encode())
     commands = [command for store in stores for command in _commands(store, grid, data_root)]
     if parsed.json:
         sys.stdout.write(json.dumps(_json(data.uri, judgements, notes, commands), indent=1, ensure_ascii=False) + "\n")

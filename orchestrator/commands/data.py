@@ -30,6 +30,8 @@ from signsym_core.datasets.splits import Choice
 def run(parsed: argparse.Namespace, console: Console) -> int:
     """Check or prepare a data set."""
     source, root = _source(parsed), parsed.data_root
+    if parsed.action == "check" and parsed.sample < 0:
+        raise ValueError(f"--sample: expected a whole number, at least 0, got {parsed.sample}")
     return _check(source, root, parsed.sample, console) if parsed.action == "check" else _prepare(source, root, console)
 
 

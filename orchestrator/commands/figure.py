@@ -24,7 +24,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     """Write the figure or the tables of a view, whole or not at all, and print the problems of its page.
 
     Raises ValueError for another suffix, for a view that has nothing of this kind, and for an address with a filter
-    that would be ignored: the file would show more than the address says.
+    that would be ignored or an ε or part that is not there: the file would show something else than the address says.
     """
     kind = parsed.out.suffix.removeprefix(".")
     if kind not in (*_IMAGES, "tex", "html"):
@@ -37,6 +37,8 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
         raise ValueError(" ".join(problems))
     context = context_of(data, search)
     page = pages.build(context)
+    if context.replaced:
+        raise ValueError(" ".join(context.replaced))
     content = _latex(page) if kind == "tex" else _drawn(page, kind, parsed.width)
     write_file(parsed.out, content)
     for problem in context.problems:

@@ -16,7 +16,11 @@ from orchestrator.store.store import open_store
 
 def run(parsed: argparse.Namespace, console: Console) -> None:
     """Write the report and print where it is."""
-    plans = [plan for storage in parsed.storages for plan in stored_plans(open_store(storage))]
+    stores = [open_store(storage) for storage in parsed.storages]
+    if parsed.out.is_file() or parsed.out.resolve() in [store.folder for store in stores]:
+        kind = "a file" if parsed.out.is_file() else "the store itself"
+        raise ValueError(f"--out: expected a folder for the report, got {kind}: {parsed.out}")
+    plans = [plan for store in stores for plan in stored_plans(store)]
     data = opened(parsed.storages)
     with Screen() if parsed.screen_figures else contextlib.nullcontext() as screen:
         page = write_report(

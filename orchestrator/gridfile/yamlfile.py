@@ -52,6 +52,10 @@ def parse(text: str, where: Callable[[int], str], path: str = "") -> Node:
 
     `where` gives the place of a line, `path` the path of the top. Raises GridError for YAML that this module refuses.
     """
+    if unusual := re.search("[\x85\u2028\u2029]", text):
+        # Line breaks to YAML, but not to editors, whose line numbers would differ from those of errors.
+        line = text.count("\n", 0, unusual.start()) + 1
+        raise GridError(f"{where(line)}: expected printable characters, got {shown(unusual[0])}")
     try:
         return _Builder(text, where).document(path)
     except yaml.reader.ReaderError as error:
@@ -113,7 +117,9 @@ class _Builder:
         try:
             return self._loader.get_event()
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
+            # A key without its colon is missed on a later line.
+            at_key = error.context == "while scanning a simple key"
+            mark = error.context_mark if at_key else error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1
             context = f" {error.context}" if error.context else ""
             raise GridError(
@@ -128,7 +134,7 @@ class _Builder:
         """Where the reason of a fault may be, when that is a line before the one in which the parser stops."""
         begun = error.context_mark.line + 1 if error.context_mark else 0
         if error.problem_mark and 0 < begun <= error.problem_mark.line:
-            for word in ("quoted scalar", "flow sequence", "flow mapping", "simple key"):
+            for word in ("quoted scalar", "flow sequence", "flow mapping"):
                 if word in str(error.context):
                     return f"; it begins at {self._where(begun)}"
         if error.problem == "mapping values are not allowed here":

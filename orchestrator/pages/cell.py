@@ -30,7 +30,7 @@ def page(context: PageContext) -> Page:
     row = index.row_of(context.view.cell)
     if row is None:
         if context.view.cell:
-            context.problems.append(f"The store has no cell “{context.view.cell[:70]}”.")
+            context.replace(f"The store has no cell “{context.view.cell[:70]}”.")
         return context.finished("Cell", [_choice(context)])
     line, epsilon = index.line_of(row), float(index.epsilon[row])
     curves = context.curves([line])

@@ -30,6 +30,8 @@ class PageContext:
     view: PageView
     #: Problems to report on the page.
     problems: list[str] = dataclasses.field(default_factory=list)
+    #: Those of them that say of a part of the address what is shown in its place.
+    replaced: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def status(self) -> Status:
@@ -113,10 +115,15 @@ class PageContext:
         wrong = [Words(title="Problems", sentences=self.problems, tone="warning")] if self.problems else []
         return Page(title=title, blocks=[*wrong, *blocks])
 
+    def replace(self, problem: str) -> None:
+        """Report what is shown in the place of a part of the address."""
+        self.problems.append(problem)
+        self.replaced.append(problem)
+
     def turning(self, portion: int, portions: int, shown: int, total: int, what: str) -> list[Block]:
         """Links to the other portions of a page that is too long."""
         if portion != self.view.portion:
-            self.problems.append(f"There is no part {self.view.portion:,}: part {portion:,}, the last one, is here.")
+            self.replace(f"There is no part {self.view.portion:,}: part {portion:,}, the last one, is here.")
         if portions == 1:
             return []
         # The first, the last and the neighbours: a store may have thousands of portions.

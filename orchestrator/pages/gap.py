@@ -39,7 +39,8 @@ def page(context: PageContext) -> Page:
     view, heat = context.view, context.view.form == "heat"
     lines = context.lines()
     epsilon, label, wrong = at_epsilon(context.query, lines, view.epsilon)
-    context.problems += [wrong] if wrong else []
+    if wrong:
+        context.replace(wrong)
     compared = _compared(context, lines)
     facets = None if heat else arranged(view, context.snapshot.index, compared)
     shown = compared[:MOST] if facets is None else [line for panel in facets.panels for line in panel.lines]

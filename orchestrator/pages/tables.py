@@ -86,7 +86,7 @@ def _epsilon(context: PageContext, lines: list[Line], planned: list[tuple[str, .
         epsilon = max(epsilons.values(), default=0.0)
     label = next((text for text, value in epsilons.items() if value == epsilon), "")
     if chosen and label:
-        context.problems.append(f"No line shown has ε = “{chosen[:60]}”: ε = {label} is taken.")
+        context.replace(f"No line shown has ε = “{chosen[:60]}”: ε = {label} is taken.")
     return epsilon, label
 
 

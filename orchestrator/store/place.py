@@ -30,7 +30,7 @@ class Place:
                     f"storage {uri!r}: expected SCHEME://PLACE, such as s3://bucket/path; "
                     f"a folder of that name is ./{uri}"
                 )
-            self.folder = Path(uri).expanduser().resolve()
+            self.folder = _no_file(Path(uri).expanduser().resolve())
             self.uri, self.root = str(self.folder), str(self.folder)
             self.fs: fs.FileSystem = fs.LocalFileSystem()
             return
@@ -43,9 +43,15 @@ class Place:
         if not self.root:
             raise StoreError(f"storage {uri!r}: expected a place after ://, such as s3://bucket/path")
         if isinstance(self.fs, fs.LocalFileSystem):
-            self.folder = Path(self.root)
+            self.folder = _no_file(Path(self.root))
         #: Whether the place is an object store, which shows an object only when it is complete.
         self.puts = isinstance(self.fs, (fs.S3FileSystem, fs.GcsFileSystem)) or "Azure" in type(self.fs).__name__
+
+
+def _no_file(folder: Path) -> Path:
+    if folder.is_file():
+        raise StoreError(f"storage '{folder}': expected a folder, got a file")
+    return folder
 
 
 def _opened(uri: str) -> tuple[fs.FileSystem, str]:

@@ -235,7 +235,7 @@ def test_an_export_leaves_out_cells_with_two_values_and_names_their_files(differ
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-def test_figure_and_report_take_several_stores(folders, tmp_path):
+def test_figure_and_report_take_several_stores(folders, tmp_path, capsys):
     first, second, both = folders
     for stores, name in (((first, second), "two"), ((both,), "one")):
         assert main(["figure", *stores, "?p=tables", "--out", str(tmp_path / f"{name}.tex")]) == 0
@@ -245,6 +245,9 @@ def test_figure_and_report_take_several_stores(folders, tmp_path):
         for rule, share in (("bp", 0.4), ("usf", 0.7))
     ]
     assert main(["report", *small, "--out", str(tmp_path / "report")]) == 0
+    for place, words in ((small[0], "the store itself"), (str(tmp_path / "two.tex"), "a file")):
+        assert main(["report", *small, "--out", place]) == 2
+        assert f"--out: expected a folder for the report, got {words}" in capsys.readouterr().err
     rows = (tmp_path / "report/tables/gap-classification-gap.csv").read_text().splitlines()
     assert len(rows) == 3
     assert all("uSF" in row for row in rows[1:])

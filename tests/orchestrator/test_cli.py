@@ -263,6 +263,13 @@ def test_a_storage_that_cannot_be_opened_is_named(tiny, capsys, command):
     assert "storage 'nosuch://bucket/x' cannot be opened" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["plan", "GRID", "--storage"], ["sweep", "GRID", "--storage"], ["status"]])
+def test_a_storage_that_is_a_file_is_refused(tiny, tmp_path, capsys, command):
+    (tmp_path / "file").write_text("no store")
+    assert main([*(str(tiny) if word == "GRID" else word for word in command), str(tmp_path / "file")]) == 2
+    assert f"storage '{tmp_path / 'file'}': expected a folder, got a file" in capsys.readouterr().err
+
+
 def test_the_place_of_a_store_is_printed_as_it_is(tmp_path, capsys):
     place = tmp_path / "runs[red]one[/red]"
     assert main(["status", str(place)]) == 2

@@ -119,6 +119,7 @@ def test_settings_and_names_are_checked(data, tmp_path):
         (["cocoo"], "did you mean 'coco'?"),
         (["coco", "--set", "size"], "expected KEY=VALUE"),
         (["digits", "--set", "sise=8"], "did you mean 'size'?"),
+        (["digits", "--sample", "-1"], "--sample: expected a whole number, at least 0, got -1"),
     ):
         status, said = data("check", *arguments, "--data-root", tmp_path)
         assert status == 2

@@ -211,8 +211,10 @@ def test_a_full_disk_and_a_read_only_store_are_named_and_leave_nothing_half_writ
 
 def test_a_store_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="expected a folder, got a file"):
+        Store(str(tmp_path / "file"))
     with pytest.raises(StoreError, match="a folder, not a file"):
-        Store(str(tmp_path / "file")).write("results/a", b"")
+        Store(str(tmp_path)).write("file/a/b", b"")
 
 
 def test_the_advice_is_for_every_error_that_it_names():
