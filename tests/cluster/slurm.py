@@ -105,7 +105,11 @@ class Slurm:
         key.chmod(0o400)
         addresses = {"localhost": "127.0.0.1", "login": LOGIN, **NODES}
         (folder / "hosts").write_text("".join(f"{address} {name}\n" for name, address in addresses.items()))
-        lines = [f"NodeName={name} NodeAddr={address} CPUs=4 Gres=gpu:2" for name, address in NODES.items()]
+        # A job that names no node gets one with the environment where it can.
+        lines = [
+            f"NodeName={name} NodeAddr={address} CPUs=4 Gres=gpu:2 Weight={1 + (name == WITHOUT_ENVIRONMENT)}"
+            for name, address in NODES.items()
+        ]
         (folder / "slurm.conf").write_text(CONFIGURATION.format(folder=folder, login=LOGIN, nodes="\n".join(lines)))
         (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-1]\n")
         # No control groups: they belong to the machine, not to a namespace.

@@ -39,10 +39,12 @@ def slurm(tmp_path_factory):
     for name, command in commands.items():
         (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (programs / name).chmod(0o755)
-    # What the file says to change: these nodes have one CPU and one GPU for the job.
-    script = root / "cluster/slurm.sh"
-    smaller = script.read_text().replace("--gpus-per-node=4", "--gpus-per-node=1")
-    script.write_text(smaller.replace("--cpus-per-task=32", "--cpus-per-task=1"))
+    # What the file says to change: a job has one node, which has one CPU and one GPU for it.
+    script, changed = root / "cluster/slurm.sh", (root / "cluster/slurm.sh").read_text()
+    for shipped, smaller in (("--nodes=2", "--nodes=1"), ("node=4", "node=1"), ("task=32", "task=1")):
+        assert changed.count(shipped) == 1
+        changed = changed.replace(shipped, smaller)
+    script.write_text(changed)
     with Slurm(folder) as cluster:
         yield cluster
 
@@ -140,7 +142,7 @@ def ended(slurm):
     store, gate = slurm.folder / "requeued", Gate(slurm.folder / "gate-requeued")
     for host in NODES:
         gate.close(host=host)
-    job = slurm.submit("cluster/slurm.sh", "grids/held.yaml", "--storage", store, gate=gate)
+    job = slurm.submit("--nodes=2", "cluster/slurm.sh", "grids/held.yaml", "--storage", store, gate=gate)
     until(gate.hosts, job)
     slurm.run("scontrol", "requeue", job.id)
 
