@@ -21,18 +21,21 @@ import ray
 import torch
 from gate import HELD, Gate
 from PIL import Image
-from sweeps import TINY, WATCHDOG, finish, start
+from sweeps import ONE, TINY, WATCHDOG, finish, start
 
 from orchestrator.commands.cli import main
 from orchestrator.engine.prepare import prepare
-from orchestrator.store import Store, compact, tables
+from orchestrator.jobs.job import JobContext
+from orchestrator.store import Store, claims, compact, tables
+from orchestrator.work import execute
 
 pytestmark = pytest.mark.slow
 
 #: Columns that say when, how long and by which commit, not what.
 CLOCK = ["seconds", "finished_at", "git"]
 #: How many of the grid's three fine-tunes run at once on this machine.
-SLOTS = min(3, ray._private.utils.get_num_cpus())
+SLOTS = min(2, ray._private.utils.get_num_cpus())
+MANY = {"RAY_OVERRIDE_RESOURCES": f'{{"CPU": {SLOTS}}}'}
 #: What a job of the grid leaves when it is done.
 DONE = ("results/*.parquet", "models/*/record.json")
 
@@ -66,7 +69,7 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     grid, storage = folder / "held.yaml", folder / "store"
     grid.write_text(HELD)
-    process, merged = sweep(grid, "--storage", storage, env=Gate(folder / "gate").environment), 0
+    process, merged = sweep(grid, "--storage", storage, env=Gate(folder / "gate").environment | ONE), 0
     while process.poll() is None:
         # One that was merged, and more.
         if len(list(storage.glob("results/*.parquet"))) > 2:
@@ -93,6 +96,11 @@ def works(storage, number):
     if len(logs(storage)) < number:
         return False
     return bool(jobs(logs(storage)[-1], "job_started") or jobs(logs(storage)[-1], "job_elsewhere"))
+
+
+def told(storage):
+    """The jobs that living sweeps say they run."""
+    return {trial["job"] for sign in claims.alive(Store(str(storage))) for trial in sign["running"]}
 
 
 def until(holds):
@@ -162,13 +170,13 @@ def test_what_is_added_is_all_that_runs_and_a_sweep_that_slept_doubles_nothing_w
     )
     wider.write_text(text)
     gate.close()
-    first = sweep(wider, "--storage", storage, env=gate.environment)
-    gate.until_waiting(min(SLOTS, 2))
+    first = sweep(wider, "--storage", storage, env=gate.environment | MANY)
+    gate.until_waiting(SLOTS)
     os.kill(first.pid, signal.SIGSTOP)
     until(lambda: Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
     asleep = logs(storage)[earlier]
     running = set(jobs(asleep, "job_started")) - set(jobs(asleep, "job_finished"))
-    second = sweep(wider, "--storage", storage, env=gate.environment)
+    second = sweep(wider, "--storage", storage, env=gate.environment | ONE)
     until(lambda: len(logs(storage)) == earlier + 2 and jobs(logs(storage)[-1], "job_elsewhere"))
     gate.open()
     status, output = finish(second)
@@ -189,7 +197,7 @@ def test_what_is_added_is_all_that_runs_and_a_sweep_that_slept_doubles_nothing_w
     # All was done when it woke, so it began nothing; only what ran when it was stopped may have been done by both.
     assert jobs(logs(storage)[earlier], "job_started") == jobs(asleep, "job_started")
     assert set(jobs(asleep, "job_started")) & set(jobs(logs(storage)[-1], "job_started")) <= running
-    assert len(running) >= min(SLOTS, 2)
+    assert len(running) >= SLOTS
     changed = {path for path, stamp in stamps(storage).items() if done.get(path) != stamp}
     assert changed <= {storage / f"models/{job}/record.json" for job in running} | {
         storage / f"results/{job}.parquet" for job in running
@@ -230,11 +238,19 @@ class Failed:
 
 
 def typed(*words):
-    """Exit status and output of a command that starts nothing, run in this process."""
-    with contextlib.redirect_stdout(io.StringIO()) as output, pytest.MonkeyPatch.context() as patch:
+    """Exit status and output, with errors, of a command that starts nothing, run in this process."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrator.engine.sweep.prepare_apart", prepare)
         status = main([str(word) for word in words])
     return status, output.getvalue()
+
+
+def plainly(jobs, prepared, store, settings, console):
+    """Do jobs here, one after the other, in the place of Ray."""
+    context = JobContext(storage=store.uri, data_root=settings.data_root, git="0", versions="{}")
+    for key, job in jobs.items():
+        execute.execute(key, dict(job.spec), context)
 
 
 @pytest.fixture(scope="module")
@@ -243,9 +259,13 @@ def failed(tmp_path_factory):
     storage = folder / "store"
     (folder / "grid.yaml").write_text(FAILING)
     words = (folder / "grid.yaml", "--storage", storage, "--data-root", folder, "--trackers", folder / "trackers")
-    on_gpu = finish(sweep(*words))
+    with pytest.MonkeyPatch.context() as patch:
+        # What a Ray that is started here has.
+        patch.setattr("orchestrator.engine.connection.connect", lambda *words, **options: [])
+        patch.setattr("orchestrator.engine.cluster.nodes", lambda: [{"CPU": 2.0}])
+        on_gpu = typed("sweep", *words)
     words += ("--set", "defaults.resources.gpu=auto")
-    on_cpu = finish(sweep(*words))
+    on_cpu = finish(sweep(*words, env=ONE))
     failures = Store(str(storage)).table("failures", tables.FAILURES).to_pylist()
     results = table(storage)
     status, again = typed("status", storage), typed("sweep", *words)
@@ -254,7 +274,9 @@ def failed(tmp_path_factory):
             (folder / "not-there" / split / label).mkdir(parents=True)
             for at in range(4):
                 Image.new("RGB", (8, 8), (shade + at,) * 3).save(folder / "not-there" / split / label / f"{at}.png")
-    retried = finish(sweep(*words, "--retry-failed"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.engine.running.run_jobs", plainly)
+        retried = typed("sweep", *words, "--retry-failed")
     status_then = typed("status", storage)
     return Failed(folder, on_gpu, on_cpu, failures, results, status, again, retried, status_then)
 
@@ -341,14 +363,16 @@ def disturbed(undisturbed, tmp_path_factory):
     interrupted, shown, earlier = {}, "", []
     gate.close()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        process = sweep(*words, env=gate.environment)
+        process = sweep(*words, env=gate.environment | ONE)
         # Those of a sweep that was interrupted may end a moment after it.
-        earlier += gate.until_waiting(SLOTS, beside=earlier)
+        earlier += gate.until_waiting(beside=earlier)
+        # It is told with the next sign of life.
+        until(lambda: jobs(logs(storage)[-1], "job_started")[-1] in told(storage))
         shown = shown or finish(start("-m", "orchestrator.commands.cli", "status", storage, env=gate.environment))[1]
         os.kill(process.pid, number)
         status, output = finish(process)
         interrupted[number] = _interrupted(storage, status, output)
-    process = sweep(*words, env=gate.environment | {"SIGNSYM_TEST": str(folder)})
+    process = sweep(*words, env=gate.environment | MANY | {"SIGNSYM_TEST": str(folder)})
     workers = gate.until_waiting(SLOTS, beside=earlier)
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
@@ -360,7 +384,7 @@ def disturbed(undisturbed, tmp_path_factory):
     gate.open("training")
     attacks = gate.until_waiting(SLOTS, "attack")
     # It works beside the other, and takes over what that one ran when it was killed.
-    heir = sweep(*words, env=gate.environment)
+    heir = sweep(*words, env=gate.environment | ONE)
     until(lambda: works(storage, 5))
     processes = list(_carrying(folder).values())
     # python -I watch.py MARK FOLDER
@@ -372,8 +396,8 @@ def disturbed(undisturbed, tmp_path_factory):
     left, folder_left = _left(folder, Path(rays))
     killed, _ = process.communicate()
     before = stamps(storage)
-    gate.until_waiting(SLOTS, "attack", beside=attacks)
-    third = sweep(*words, env=gate.environment)
+    gate.until_waiting(1, "attack", beside=attacks)
+    third = sweep(*words, env=gate.environment | ONE)
     until(lambda: works(storage, 6))
     gate.open("attack")
     last = [finish(heir), finish(third)]
