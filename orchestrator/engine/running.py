@@ -19,6 +19,7 @@ from orchestrator.engine.frontier import Frontier
 from orchestrator.engine.prepare import PreparedSweep
 from orchestrator.engine.progress import ProgressDisplay
 from orchestrator.engine.settings import Settings
+from orchestrator.engine.trackers import Tracker
 from orchestrator.gridfile import callbacks
 from orchestrator.jobs.job import Job, JobContext
 from orchestrator.plan.packing import MOST_AT_ONCE, MOST_IN_TURNS, Packing
@@ -42,7 +43,7 @@ def run_jobs(
     """
     frontier = Frontier(jobs, prepared.seconds, settings.retries)
     display = ProgressDisplay(jobs, prepared.seconds, console)
-    trackers = [callbacks.build(choice) for choice in prepared.callbacks]
+    trackers = [Tracker(callbacks.build(choice), console) for choice in prepared.callbacks]
     stop = _Stop()
     # A sweep under nohup continues when its terminal closes.
     numbers = [signal.SIGINT, signal.SIGTERM]

@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+from ray import tune
 from rich.console import Console
 
 from orchestrator.engine import connection, schedule
@@ -24,6 +25,7 @@ from orchestrator.engine.dispatch import Feed
 from orchestrator.engine.frontier import Frontier
 from orchestrator.engine.progress import ProgressDisplay
 from orchestrator.engine.retries import Retries
+from orchestrator.engine.trackers import Tracker
 from orchestrator.jobs.job import Job, JobContext, Resources
 from orchestrator.plan.packing import Packing
 from orchestrator.store import Store
@@ -83,6 +85,13 @@ class Warmed(Feed):
             self.jobs.store.write("met/warm", b"")
 
 
+class Away(tune.Callback):
+    """A tracker that fails whenever a job ends."""
+
+    def on_trial_complete(self, iteration, trials, trial, **info):
+        raise ConnectionError("its server is away")
+
+
 class Remembered:
     """The most trials that Tune knew of at once."""
 
@@ -118,13 +127,14 @@ def main(folder, jobs, gpus, cpus, deaths="6"):
     blamed = {}
     # Loopback alone where the caller gave this process a network of its own.
     connection.connect(None, slots=int(cpus), num_gpus=float(gpus))
-    view = ProgressDisplay(table, seconds, Console(file=open(os.devnull, "w")))  # noqa: SIM115
+    nowhere = Console(file=open(os.devnull, "w"))  # noqa: SIM115
+    view = ProgressDisplay(table, seconds, nowhere)
     with Claims(store, view.trials) as claims, Events(store, claims.id, table) as events:
         record = lambda failure: blamed.__setitem__(failure["job"], failure["error"])  # noqa: E731
         feed = Warmed(frontier, Packing({}, gpus=float(gpus) > 0), claims, store, (view, events), record)
         feed.shares_gpus = "fault" in jobs
         context = JobContext(storage=folder, data_root="", git="", versions="", sign=claims.path)
-        schedule.run(feed, context, execute)
+        schedule.run(feed, context, execute, [Tracker(Away(), nowhere)])
     connection.disconnect()
     print(json.dumps({"states": frontier.state, "blamed": blamed, "remembered": remembered.most}))
 

@@ -1,11 +1,18 @@
-"""Options of callbacks that may be secrets are refused before they are written down, and none is repeated."""
+"""Callbacks: options that may be secrets are refused before they are written down; one that fails ends no sweep."""
 
 from __future__ import annotations
 
+import io
+import pickle
+
 import pytest
 from gridfiles import BASE, written
+from ray import tune
+from ray.tune.callback import CallbackList
+from rich.console import Console
 
 from orchestrator.commands.cli import main
+from orchestrator.engine.trackers import Tracker
 from orchestrator.gridfile.callbacks import secrets
 
 SECRETS = [
@@ -55,6 +62,33 @@ def test_a_secret_is_found_below_lists_and_under_a_secret_name_whatever_is_there
 def test_a_user_in_an_address_is_one(address):
     assert list(secrets("tracking_uri", address)) == ["tracking_uri"]
     assert list(secrets("tracking_uri", "https://host/x@y")) == []
+
+
+class Away(tune.Callback):
+    """A tracker whose server is away."""
+
+    def __init__(self):
+        self.events = []
+
+    def setup(self, **info):
+        self.events.append(("setup", info))
+
+    def on_trial_complete(self, iteration, trials, trial, **info):
+        self.events.append(("on_trial_complete", trial))
+        raise ConnectionError("no [route] to host")
+
+
+def test_a_tracker_that_fails_is_told_once_and_ends_nothing():
+    away, sink = Away(), io.StringIO()
+    tracker = Tracker(away, Console(file=sink, markup=False, width=200))
+    tracker.setup(name="sweep")
+    trials = CallbackList([tracker])
+    for trial in "ab":
+        trials.on_trial_start(iteration=1, trials=[], trial=trial)
+        trials.on_trial_complete(iteration=1, trials=[], trial=trial)
+    assert away.events == [("setup", {"name": "sweep"}), ("on_trial_complete", "a"), ("on_trial_complete", "b")]
+    assert sink.getvalue() == "Away: ConnectionError: no [route] to host; the sweep goes on without it\n"
+    assert vars(pickle.loads(pickle.dumps(tracker))) == {}
 
 
 @pytest.mark.usefixtures("planned_here")
