@@ -82,6 +82,12 @@ class Controller(TuneController):
         """Note that the trial continues on the worker of a finished one."""
         self._resetting_trials.add(trial)
 
+    def _actor_started(self, tracked_actor: Any, log: str = "STARTED") -> None:
+        # Tune reports only results and ends of trials to its search algorithm.
+        trial = self._actor_to_trial[tracked_actor]
+        self._feed.on_trial_start(trial.trial_id, trial.config["gpu"])
+        super()._actor_started(tracked_actor, log)
+
     def _maybe_add_actors(self) -> None:
         super()._maybe_add_actors()
         while self._resetting_trials:

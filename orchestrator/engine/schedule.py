@@ -25,19 +25,6 @@ from orchestrator.jobs.job import Execute, JobContext
 from orchestrator.store.store import StoreError
 
 
-class _Starts(tune.Callback):
-    """Tells the feed which trials began: Tune reports only results and ends to its search algorithm."""
-
-    def __init__(self, feed: Feed) -> None:
-        self.feed = feed
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self.feed.on_trial_start(trial.trial_id, trial.config["gpu"])
-
-
 class NewestFirst(FIFOScheduler):
     """Gives a free actor to the newest waiting trial.
 
@@ -76,7 +63,6 @@ def run(
     """
     assert ray.tune.tune.TuneController is Controller  # type: ignore[attr-defined]
     trainable = tune.with_resources(tune.with_parameters(Trial, execute=execute, context=context), _placement)
-    watching = [_Starts(feed), *callbacks]
     try:
         with tempfile.TemporaryDirectory(prefix="signsym-tune-") as scratch, feed:
             tune.Tuner(
@@ -90,7 +76,7 @@ def run(
                     # A checkpoint at a trial's end would go to this folder, which other machines do not have.
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     verbose=0,
-                    callbacks=watching,
+                    callbacks=list(callbacks),
                 ),
             ).fit()
     except connection.ClusterLostError:

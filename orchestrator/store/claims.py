@@ -64,16 +64,14 @@ class Claims:
         with self._lock:
             new = requested - self.held
             self.held |= requested
+        # What nobody could compare with the other sweeps' claims is none.
+        refused = new
         try:
             self._write()
             refused = requested & self._other_sweeps.claimed()
-        except BaseException:
-            # Nobody has looked whether another sweep has them.
+        finally:
             with self._lock:
-                self.held -= new
-            raise
-        with self._lock:
-            self.held -= refused
+                self.held -= refused
         if refused:
             self._write()
         return requested - refused
