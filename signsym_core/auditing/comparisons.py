@@ -116,10 +116,12 @@ def by_attack(evidence: Evidence) -> dict[tuple[str, str], list[Run]]:
 
 
 def noises(evidence: Evidence) -> list[Run]:
+    """The runs of noise in an L∞ ball."""
     return [run for run in evidence.runs if run.attack == "noise" and run.epsilon > 0 and run.norm == "linf"]
 
 
 def both_of(run: Run, other: Run | None) -> list[NDArray[Any]] | None:
+    """The outcomes of both on the same images and seeds; None where one is missing or none are the same."""
     return None if other is None else paired(run, other)
 
 

@@ -39,6 +39,7 @@ def hopeless(evidence: Evidence, size: int) -> list[str]:
 
 
 def too_few(size: int) -> str:
+    """That so few images decide nothing, in words."""
     return f"too few images ({size}; at least {ENOUGH})"
 
 
