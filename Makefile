@@ -18,7 +18,7 @@ test test-fast: export PYTHONDONTWRITEBYTECODE =
 
 # More processes than two cores: those that sweep spend much of their time waiting for Ray.
 test: $(VENV)/.installed-test browser machines
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Without a Ray, a server, a browser or another program: for the time between two edits.
 test-fast: $(VENV)/.installed-test

@@ -151,28 +151,20 @@ def disturbances(storage):
     return wrong + [f"failure of {name}" for name in Store(str(storage)).names("failures", ".parquet")]
 
 
-def test_a_worker_does_every_job_of_a_head_without_gpus_on_a_bucket(undisturbed, tmp_path):
+def test_a_worker_does_every_job_of_a_head_without_gpus_on_a_bucket_also_after_the_driver_was_killed(
+    undisturbed, tmp_path
+):
+    """A killed driver leaves no worker anywhere, and the next goes on."""
     pytest.importorskip("moto.server")
-    output = run(tmp_path, HEAD_WITHOUT_GPU, ON_GPUS + GRID, bucket=True)
+    output = run(tmp_path, HEAD_WITHOUT_GPU, ON_GPUS + GRID, strike=KILL_DRIVER, bucket=True)
     assert output.rstrip().endswith("status 0"), output
-    assert disturbances(tmp_path / "store") == []
-    _by_the_worker_alone(undisturbed, tmp_path / "store")
-
-
-def test_a_killed_driver_leaves_no_worker_anywhere_and_the_next_goes_on(undisturbed, tmp_path):
-    output = run(tmp_path, HEAD_WITHOUT_GPU, ON_GPUS + GRID, strike=KILL_DRIVER)
-    assert output.rstrip().endswith("status 0"), output
-    _by_the_worker_alone(undisturbed, tmp_path / "store")
+    assert table(tmp_path / "store").equals(undisturbed)
+    assert {event["host"] for event in events(tmp_path / "store") if event["event"] == "job_finished"} == {"far"}
+    assert {event["gpu"] for event in events(tmp_path / "store") if event["event"] == "job_started"} == {1.0}
     # The two that ran when it was killed were started again, and nothing else was.
     assert len(disturbances(tmp_path / "store")) == 2
     struck, gone = (datetime.fromisoformat((tmp_path / name).read_text().strip()) for name in ("struck", "gone"))
     print(f"{(gone - struck).total_seconds():.1f} s until no worker of the killed driver was left")
-
-
-def _by_the_worker_alone(undisturbed, storage):
-    assert table(storage).equals(undisturbed)
-    assert {event["host"] for event in events(storage) if event["event"] == "job_finished"} == {"far"}
-    assert {event["gpu"] for event in events(storage) if event["event"] == "job_started"} == {1.0}
 
 
 #: Events of one thing each that did not go well.
