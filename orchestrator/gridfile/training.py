@@ -84,7 +84,6 @@ def weights(node: Node) -> Weights | Pretrain | None:
         values["seed"] = seed(before["seed"]) if "seed" in before else None if values.get("head") == "keep" else 0
     with problems.kept():
         values["settings"] = built(FineTune, "pretrain", settings, inner)
-        _refuse_two_lengths(settings)
     problems.check()
     pretrain = Pretrain(**values)
     reason = pretrain.rule.misfit(pretrain.settings.optimizer, pretrain.settings.weight_decay)
@@ -117,12 +116,4 @@ def finetune(node: Node) -> dict[str, Node]:
                 if f"parameter {key!r}" in str(error):
                     raise place.error(str(error)) from None
     problems.check()
-    _refuse_two_lengths(settings)
     return settings
-
-
-def _refuse_two_lengths(settings: Mapping[str, Node]) -> None:
-    if "epochs" in settings and "steps" in settings and settings["steps"].value is not None:
-        raise settings["epochs"].error(
-            "expected either epochs or steps, which play no part beside each other, got both"
-        )

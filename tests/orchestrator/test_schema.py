@@ -48,7 +48,7 @@ BEYOND_SHAPE = {
     *("pretrain_other_classes", "pretrain_too_small", "resize_below_size"),
     *("rule_layers_uncovered", "rule_needs_another_backbone", "rule_points_empty"),
     *("sequences_too_small", "spike_slope_without_spikes", "spike_slope_zero"),
-    *("steps_beside_keep", "epochs_and_steps", "pretrain_epochs_and_steps"),
+    "steps_beside_keep",
 }
 
 

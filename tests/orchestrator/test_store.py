@@ -106,9 +106,9 @@ def test_progress_is_replaced_read_and_dropped(store, tmp_path):
 def test_a_storage_that_cannot_be_opened_is_a_clear_error(tmp_path):
     with pytest.raises(StoreError, match="nosuch"):
         Store("nosuch://bucket/place")
-    (tmp_path / "file").write_text("")
+    (tmp_path / "grids").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
-        Store(str(tmp_path / "file")).write("grids/x", b"")
+        Store(str(tmp_path)).write("grids/x", b"")
 
 
 def test_small_files_are_read_by_the_copy_of_their_rows_and_large_ones_by_their_columns(store, tmp_path):
