@@ -48,7 +48,8 @@ def model_figure(rows: Sequence[ModelRow], several: bool) -> Spec:
     for trace in data:
         trace["showlegend"] = False
     data += [_key(kind) for kind in _LOOKS]
-    layout = looks(ABOVE + ROW * len(rows) + BELOW, 420)
+    # So wide that the legend is one line, which does not reach up to the axis.
+    layout = looks(ABOVE + ROW * len(rows) + BELOW, 680)
     layout["margin"] = {"l": 12, "r": 16, "t": ABOVE, "b": BELOW}
     layout["legend"] |= {"y": 0, "yanchor": "bottom"}
     axis = {"gridcolor": "#e6e8ec", "zeroline": False}
