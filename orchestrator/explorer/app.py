@@ -184,5 +184,5 @@ def _strip(data: Results) -> list[Component]:
     rest = [] if status.planned else ["planning the stored grids …"]
     rest += [f"last result {index.last_write}"] if index.last_write else []
     link = dcc.Link(", ".join(jobs), href=format_view(PageView(page="runs")), refresh=False)
-    parts = [html.Span(" · ".join(phrases)), *([link] if jobs else []), *map(html.Span, rest)]
-    return [part for each in parts for part in (" · ", each)][1:]
+    components = [html.Span(" · ".join(phrases)), *([link] if jobs else []), *map(html.Span, rest)]
+    return [item for component in components for item in (" · ", component)][1:]

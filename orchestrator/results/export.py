@@ -64,7 +64,7 @@ def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
             writer.close()
     if writer is None:
         names = ", ".join(store.uri for store in stores)
-        raise ValueError(f"the store{'s' * (len(stores) > 1)} {names} hold nothing of {what} that can be read")
+        raise ValueError(f"{names}: nothing of {what} is there that can be read")
     temporary.replace(out)
     skipped = skipped_in(stores) | (data.skipped if data else {})
     return Exported(rows=rows, skipped=skipped, problems=data.snapshot.problems if data else ())

@@ -134,5 +134,5 @@ def _cells_of_job(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Plan
             line=tuple((columns | {"gradient": gradient})[name] for name in GRID_KEY),
             seed=int(parent.spec["seed"]),
             cells=tuple(planned),
-            jobs=tuple((each.key, keys.work(each.key, each.spec)) for each in (job, *parents)),
+            jobs=tuple((stage.key, keys.work(stage.key, stage.spec)) for stage in (job, *parents)),
         )

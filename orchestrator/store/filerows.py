@@ -22,75 +22,75 @@ class FileRows(Mapping[str, pa.Table]):
 
     def __init__(self, tables: Mapping[str, pa.Table] | None = None) -> None:
         #: The table that has a file's rows, the first of them, and their number.
-        self._parts = {name: (table, 0, len(table)) for name, table in (tables or {}).items()}
+        self._ranges = {name: (table, 0, len(table)) for name, table in (tables or {}).items()}
 
     @classmethod
     def of(cls, lengths: Mapping[str, int], table: pa.Table) -> FileRows:
         """The rows of files that follow each other in a table."""
         rows, start = cls(), 0
         for name, length in lengths.items():
-            rows._parts[name] = table, start, length
+            rows._ranges[name] = table, start, length
             start += length
         return rows
 
     def __getitem__(self, name: str) -> pa.Table:
-        table, start, length = self._parts[name]
+        table, start, length = self._ranges[name]
         return table.slice(start, length)
 
     def part(self, name: str, columns: Sequence[str]) -> pa.Table:
         """Some columns of a file."""
-        table, start, length = self._parts[name]
+        table, start, length = self._ranges[name]
         return table.select(columns).slice(start, length)
 
     def value(self, name: str, column: str, row: int) -> object:
         """One value of a file."""
-        table, start, _ = self._parts[name]
+        table, start, _ = self._ranges[name]
         value: object = single(table[column])[start + row].as_py()
         return value
 
     def __contains__(self, name: object) -> bool:
-        return name in self._parts
+        return name in self._ranges
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
+        return iter(self._ranges)
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._ranges)
 
     def __or__(self, other: FileRows) -> FileRows:
         """The files of both; of a file that both have the rows in `other`."""
         both = FileRows()
-        both._parts = self._parts | other._parts
+        both._ranges = self._ranges | other._ranges
         return both
 
     def only(self, names: Collection[str]) -> FileRows:
         """The files among `names`, in that order."""
         few = FileRows()
-        few._parts = {name: self._parts[name] for name in names if name in self._parts}
+        few._ranges = {name: self._ranges[name] for name in names if name in self._ranges}
         return few
 
     def small(self) -> list[str]:
         """The files of few rows, which are better looked at together."""
-        return [name for name, (_, _, length) in self._parts.items() if length <= SMALL]
+        return [name for name, (_, _, length) in self._ranges.items() if length <= SMALL]
 
     def renamed(self, name: Callable[[str], str]) -> FileRows:
         """The same rows under other names of files."""
-        others = FileRows()
-        others._parts = {name(file): part for file, part in self._parts.items()}
-        return others
+        renamed = FileRows()
+        renamed._ranges = {name(file): rows for file, rows in self._ranges.items()}
+        return renamed
 
     @property
     def lengths(self) -> dict[str, int]:
         """The number of each file's rows."""
-        return {name: length for name, (_, _, length) in self._parts.items()}
+        return {name: length for name, (_, _, length) in self._ranges.items()}
 
     def together(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of all files, of which there is at least one, file by file in columns of one chunk."""
         tables = []
-        for _, parts in itertools.groupby(self._parts.values(), lambda part: id(part[0])):
-            (table, first, length), *others = parts
+        for _, ranges in itertools.groupby(self._ranges.values(), lambda rows: id(rows[0])):
+            (table, first, length), *rest = ranges
             table, slices = table.select(columns), []
-            for _, start, more in others:
+            for _, start, more in rest:
                 if start != first + length:
                     slices.append(table.slice(first, length))
                     first, length = start, 0
