@@ -89,9 +89,9 @@ def audit(
         plan = _plan(network, paired_twin, is_converted=is_converted, random=random, steps=steps, queries=queries)
         runs = _runs(plan, network, images, labels, attacked, seed=seed + number)
         by_seed.append({(run.attack, run.gradient, run.epsilon): run for run in runs})
-    stacked = [stacked([runs[key] for runs in by_seed]) for key in by_seed[0]]
+    of_all_seeds = tuple(stacked([runs[key] for runs in by_seed]) for key in by_seed[0])
     chance = TASKS.build("classification").chance(labels, None)
-    return judge(Evidence(runs=tuple(stacked), chance=chance, probes=tuple(probes), converted=is_converted))
+    return judge(Evidence(runs=of_all_seeds, chance=chance, probes=tuple(probes), converted=is_converted))
 
 
 class Averaged(nn.Module):
