@@ -97,6 +97,7 @@ class _Planner:
     def _attack(self, attack: _Attack, finetune: Job, model: ModelChoice) -> None:
         spec, points = attack.spec, tuple(attack.points)
         key, name, resources = attack_key(spec, attack.cells), spec["attack"]["name"], model.resources.attack
+        gradient = "" if spec["gradient"] == "none" else f" {spec['gradient']}"
         seconds = _seconds(
             attack.choice.attack,
             spec["gradient"],
@@ -113,7 +114,7 @@ class _Planner:
             parents=tuple(dict.fromkeys((finetune.key, spec.get("surrogate", finetune.key)))),
             spec=spec | {"points": self._shared.setdefault(points, points)},
             resources=resources,
-            title=f"attack {name} {spec['gradient']}: {finetune.title.removeprefix('finetune ')}",
+            title=f"attack {name}{gradient}: {finetune.title.removeprefix('finetune ')}",
             group=("attack", model.backbone.name, model.dataset.name, name),
             default_seconds=seconds_of(seconds, points),
             pace=cost.pace("attack", resources, attack.choice.attack.precision, model.backbone.name, name),

@@ -363,4 +363,4 @@ experiments:
     assert "finetune usf smallcnn digits seed 0 (lr 0.5, weights null)" in titles
     assert "attack pgd exact (steps 10): usf smallcnn digits seed 0 (lr 0.01, weights null)" in titles
     assert "finetune usf smallcnn digits seed 0 (lr 0.01, pretrain yes)" in titles
-    assert "attack none none: bp smallcnn digits seed 0" in titles
+    assert "attack none: bp smallcnn digits seed 0" in titles
