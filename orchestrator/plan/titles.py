@@ -41,7 +41,12 @@ def told_apart(jobs: Mapping[str, Job]) -> dict[str, Job]:
 
 def _differing(group: list[Job]) -> Iterator[tuple[Job, str]]:
     """The jobs of one title, each with those of its settings that not all of them have."""
-    specs = [dict(_flat(job.spec)) for job in group]
+    names = dict.fromkeys(name for job in group for name in job.spec if name not in _LEFT_OUT)
+    # Most of what has one title is one attack on several models.
+    unequal = [name for name in names if any(job.spec.get(name) != group[0].spec.get(name) for job in group)]
+    if not unequal:
+        return
+    specs = [dict(_flat({name: job.spec[name] for name in unequal if name in job.spec})) for job in group]
     paths = dict.fromkeys(path for spec in specs for path in spec)
     differing = [path for path in paths if len({spec.get(path) for spec in specs}) > 1]
     for job, spec in zip(group, specs, strict=True):
@@ -52,8 +57,7 @@ def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
     """Each setting below a mapping by its path, as JSON without quotes."""
     if isinstance(value, Mapping):
         for name, below in value.items():
-            if path or name not in _LEFT_OUT:
-                yield from _flat(below, (*path, name))
+            yield from _flat(below, (*path, name))
     else:
         yield path, keys.canonical(value).strip('"')
 
