@@ -161,8 +161,11 @@ def test_a_worker_does_every_job_of_a_head_without_gpus_on_a_bucket_also_after_t
     assert table(tmp_path / "store").equals(undisturbed)
     assert {event["host"] for event in events(tmp_path / "store") if event["event"] == "job_finished"} == {"far"}
     assert {event["gpu"] for event in events(tmp_path / "store") if event["event"] == "job_started"} == {1.0}
-    # The two that ran when it was killed were started again, and nothing else was.
-    assert len(disturbances(tmp_path / "store")) == 2
+    # The two that ran when it was killed were started again, and nothing else was. Its last lines may be lost: on a
+    # bucket they are written a few times a minute.
+    again = disturbances(tmp_path / "store")
+    assert len(again) <= 2
+    assert all(words.endswith("was started 2 times") for words in again), again
     struck, gone = (datetime.fromisoformat((tmp_path / name).read_text().strip()) for name in ("struck", "gone"))
     print(f"{(gone - struck).total_seconds():.1f} s until no worker of the killed driver was left")
 
