@@ -39,7 +39,7 @@ class JoinedIndex(Index):
         self.index_of = {name: store.snapshot.index for name, store in stores.items()}
         starts = itertools.accumulate((len(index.files) for index in self.index_of.values()), initial=0)
         self.firsts = dict(zip(self.index_of, starts, strict=False))
-        files = [store.indexed.renamed(f"{name} {{}}".format) for name, store in stores.items()]
+        files = [store.indexed.prefixed(f"{name} ") for name, store in stores.items()]
         self._uris = {name: store.uri for name, store in stores.items()}
         #: Which files have different values of one cell, in sentences, and those cells.
         advice = "each store shows its own." if apart else "neither counts. Choose one of the stores to see its own."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -73,11 +73,11 @@ class FileRows(Mapping[str, pa.Table]):
         """The files of few rows, which are better looked at together."""
         return [name for name, (_, _, length) in self._ranges.items() if length <= SMALL]
 
-    def renamed(self, name: Callable[[str], str]) -> FileRows:
-        """The same rows under other names of files."""
-        renamed = FileRows()
-        renamed._ranges = {name(file): rows for file, rows in self._ranges.items()}
-        return renamed
+    def prefixed(self, prefix: str) -> FileRows:
+        """The same rows, with `prefix` before the names of the files."""
+        prefixed = FileRows()
+        prefixed._ranges = {f"{prefix}{file}": rows for file, rows in self._ranges.items()}
+        return prefixed
 
     @property
     def lengths(self) -> dict[str, int]:

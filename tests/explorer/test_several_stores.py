@@ -254,3 +254,10 @@ def test_figure_and_report_take_several_stores(folders, tmp_path, capsys):
     provenance = json.loads((tmp_path / "report/provenance.json").read_text())
     assert provenance["store"] == ", ".join(small)
     assert provenance["cells"] == 8
+
+
+def test_the_names_of_stores_may_hold_any_letter(tmp_path):
+    stores = [str(fill(tmp_path / name, BP | USF, seeds=(0,), draw=draw)) for draw, name in enumerate(("a{b}", "%s {"))]
+    data = opened(stores)
+    assert list(data.names) == ["a{b}", "%s {"]
+    assert len(data.snapshot.index) == 2 * len(LiveStore(stores[0]).snapshot.index)
