@@ -43,6 +43,9 @@ def page(context: PageContext) -> Page:
     rows.sort(key=lambda row: row[1].began, reverse=True)
     rows.sort(key=lambda row: _STATES.index(row[1].state))
     note = "A job that waits failed and is tried again; one that was interrupted is run by the next sweep."
+    if context.view.grid:
+        # Planned cells know no others, see `PlannedCells.jobs`.
+        note += " Of a grid there are no pre-trainings here, nor attacks of which some cells were done before."
     if len(rows) > MOST:
         note += f" The first {MOST:,} of {len(rows):,} are here."
     table = [_row(store, run) for store, run in rows[:MOST]]
@@ -83,11 +86,10 @@ def _causes(failed: Sequence[Run]) -> list[Block]:
 
 def _retry(context: PageContext, jobs: set[str]) -> list[Block]:
     """The command that tries failed jobs again, for each stored grid that plans one of them."""
-    sentence = "Mend the cause, then repeat the command of the sweep with --retry-failed at its end"
     commands = context.data.retry_commands(jobs)
-    if commands:
-        sentence += ", or, in the folder where it was started and with its other options, such as --data-root:"
-    sentences = [f"{sentence.removesuffix(':')}{':' if commands else '.'}"]
+    end = ", or, in the folder where it was started and with its other options, such as --data-root:"
+    sentence = "Mend the cause, then repeat the command of the sweep with --retry-failed at its end"
+    sentences = [f"{sentence}{end if commands else '.'}"]
     return [Words(title="To try them again", sentences=sentences, tone="todo", commands=commands)]
 
 

@@ -35,6 +35,7 @@ def told_apart(jobs: Mapping[str, Job]) -> dict[str, Job]:
         if job.kind == "finetune" and job.parents:
             # The weights of a training before are named by its settings, not by its key.
             words = words.replace(job.parents[0][:LONGEST], settings.get(job.parents[0], "") or "yes")
+            settings[job.key] = words
         titled[job.key] = dataclasses.replace(job, title=f"{start}{f' ({words})' if words else ''}{end}")
     return titled
 

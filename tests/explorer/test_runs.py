@@ -169,8 +169,10 @@ def test_a_grid_and_a_store_are_chosen_from(tmp_path):
     log(one, "1", *((second, "started", job) for second, job in enumerate([*ours, "other"])))
     log(two, "1", (0, "started", "of two"))
     (name,) = LiveStore(str(one)).status.names
-    rows = block(page(one, f"?p=runs&grid={name}"), Table).rows
-    assert len(rows) == len(ours)
+    table = block(page(one, f"?p=runs&grid={name}"), Table)
+    assert len(table.rows) == len(ours)
+    assert "no pre-trainings here" in table.note
+    assert "no pre-trainings here" not in block(page(one, "?p=runs"), Table).note
     both = opened([str(one), str(two)])
     assert {row["store"] for row in block(page(both, "?p=runs"), Table).rows} == {"one", "two"}
     assert len(block(page(both, "?p=runs&store=two"), Table).rows) == 1

@@ -364,3 +364,25 @@ experiments:
     assert "attack pgd exact (steps 10): usf smallcnn digits seed 0 (lr 0.01, weights null)" in titles
     assert "finetune usf smallcnn digits seed 0 (lr 0.01, pretrain yes)" in titles
     assert "attack none: bp smallcnn digits seed 0" in titles
+
+
+def test_a_title_names_the_settings_of_every_training_before_and_no_key(tmp_path):
+    path = tmp_path / "grid.yaml"
+    data = "dataset: {name: digits, size: 8}"
+    before = f"{{pretrain: {{{data}, head: keep, weights: {{pretrain: {{{data}, epochs: %d}}}}}}}}"
+    path.write_text(f"""
+name: chained
+seeds: [0]
+defaults:
+  task: classification
+  {data}
+  backbone: {{name: smallcnn, width: 4}}
+  attacks: [{{name: fgsm, epsilon: [0.1]}}]
+experiments:
+  - {{rule: usf, weights: {before % 3}}}
+  - {{rule: usf, weights: {before % 4}}}
+""")
+    jobs = compile_full(load(path)).jobs
+    titles = [job.title for job in jobs.values()]
+    assert "finetune usf smallcnn digits seed 0 (pretrain pretrain epochs 4)" in titles, "that of the one before it"
+    assert not any(key[:8] in title for key in jobs for title in titles)
