@@ -32,20 +32,21 @@ _COLUMNS = (
 
 def page(context: PageContext) -> Page:
     """Failures by their cause, the number of jobs in each state, and a row for each job."""
-    rows = _chosen(context)
+    rows, unknown = _chosen(context)
     if not rows:
         sentence = "The store has no log of a job: its sweeps ran elsewhere, or none has begun one."
         return context.finished("Runs", [Words(title="No job yet", sentences=[sentence], tone="todo")])
     failed = [(store, run) for store, run in rows if run.state == "failed"]
     blocks: list[Block] = [*_causes([run for _, run in failed])]
-    blocks += _retry(context, {run.job for _, run in failed}) if failed else []
+    blocks += _retry(context, {name for _, run in failed for name in run.names}) if failed else []
     blocks.append(Facts(title="Jobs that were started", facts=_counts([run for _, run in rows])))
     rows.sort(key=lambda row: row[1].began, reverse=True)
     rows.sort(key=lambda row: _STATES.index(row[1].state))
     note = "A job that waits failed and is tried again; one that was interrupted is run by the next sweep."
-    if context.view.grid:
-        # Planned cells know no others, see `PlannedCells.jobs`.
-        note += " Of a grid there are no pre-trainings here, nor attacks of which some cells were done before."
+    if unknown:
+        # Of an attack of which some cells were done before the key alone does not tell its grid.
+        logged = f"{style.counted(unknown, 'attack')} that an older version of signsym logged"
+        note += f" {logged} may be of this grid as well: its logs do not say what an attack does."
     if len(rows) > MOST:
         note += f" The first {MOST:,} of {len(rows):,} are here."
     table = [_row(store, run) for store, run in rows[:MOST]]
@@ -53,14 +54,18 @@ def page(context: PageContext) -> Page:
     return context.finished("Runs", blocks)
 
 
-def _chosen(context: PageContext) -> list[tuple[str, Run]]:
-    """The runs of the stores and of the grid that the view chooses, each with the name of its store."""
+def _chosen(context: PageContext) -> tuple[list[tuple[str, Run]], int]:
+    """The runs of the stores and of the grid that the view chooses, each with the name of its store, and the number of
+    attacks that may be of the grid.
+    """
     view = context.view
     rows = [(store, run) for store, runs in context.data.runs(view.store).items() for run in runs]
     if not view.grid:
-        return rows
-    planned = {job for cells in context.status.grids.get(view.grid, ()) for job, _ in cells.jobs}
-    return [(store, run) for store, run in rows if run.job in planned]
+        return rows, 0
+    planned = {name for cells in context.status.grids.get(view.grid, ()) for name in cells.names}
+    chosen = [(store, run) for store, run in rows if run.names & planned]
+    known = {cells.job for cells in context.status.planned_cells()}
+    return chosen, sum(run.kind == "attack" and not run.work and run.job not in known for _, run in rows)
 
 
 def _causes(failed: Sequence[Run]) -> list[Block]:
@@ -85,7 +90,7 @@ def _causes(failed: Sequence[Run]) -> list[Block]:
 
 
 def _retry(context: PageContext, jobs: set[str]) -> list[Block]:
-    """The command that tries failed jobs again, for each stored grid that plans one of them."""
+    """The command that tries failed jobs again, by their names, for each stored grid that plans one of them."""
     commands = context.data.retry_commands(jobs)
     end = ", or, in the folder where it was started and with its other options, such as --data-root:"
     sentence = "Mend the cause, then repeat the command of the sweep with --retry-failed at its end"

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import signsym_core as ss
 from orchestrator.jobs import keys
-from orchestrator.jobs.job import Job
+from orchestrator.jobs.job import Job, Stage
 from orchestrator.jobs.setting import Setting, member_columns
 from orchestrator.plan.grids import GridText, names_weights_files
 from orchestrator.plan.remembered import Content, Request, remembering
 from orchestrator.results.line import GRID_KEY
 
+#: The kind and the key of each training before a job.
+Trainings = tuple[tuple[Stage, str], ...]
 #: A grid of more cells is not compared with the store here, only by `signsym status`.
 LARGEST = 200_000
 
@@ -34,9 +36,16 @@ class PlannedCells:
     seed: int
     #: Key, epsilon and label of each cell.
     cells: tuple[tuple[str, float, str], ...]
-    #: Of the attack job and of the fine-tunes before it the key, and what it does: see `keys.work`. The key of an
-    #: attack is another one where some of its cells were done before.
-    jobs: tuple[tuple[str, str], ...]
+    #: Key of the attack job, and what it does (`keys.work`): its key is another one where some cells were done before.
+    job: str
+    work: str
+    #: The trainings before it, the nearest first: kind and key of each.
+    trainings: Trainings
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the attack job and every training before it are known by."""
+        return (self.job, self.work, *(key for _, key in self.trainings))
 
 
 def planned_cells(grids: Mapping[str, GridText]) -> dict[str, Sequence[PlannedCells] | ValueError | OSError]:
@@ -73,14 +82,16 @@ def _cells_or_error(name: str, grid: GridText) -> Sequence[PlannedCells] | Value
 
 
 def _as_bytes(name: str, text: str, sets: Sequence[str], source: str) -> Content:
-    """The planned cells of a grid as bytes: JSON, in which each line stands once, compressed."""
+    """The planned cells of a grid as compressed JSON, in which each line and each model's trainings stand once."""
     jobs = planned_jobs(GridText(text, source, tuple(sets)))
     lines: dict[tuple[str, ...], int] = {}
-    rows = [
-        [cells.experiment, lines.setdefault(cells.line, len(lines)), cells.seed, cells.cells, cells.jobs]
-        for cells in _cells(name, jobs)
-    ]
-    data = zlib.compress(json.dumps({"lines": [*lines], "rows": rows}).encode(), 1)
+    trainings: dict[Trainings, int] = {}
+    rows = []
+    for planned in _cells(name, jobs):
+        shared = lines.setdefault(planned.line, len(lines)), trainings.setdefault(planned.trainings, len(trainings))
+        rows.append([*shared, planned.experiment, planned.seed, planned.cells, planned.job, planned.work])
+    values = {"lines": [*lines], "trainings": [*trainings], "rows": rows}
+    data = zlib.compress(json.dumps(values).encode(), 1)
     return Content(data, kept=not names_weights_files(jobs))
 
 
@@ -88,6 +99,7 @@ def _read(name: str, data: bytes) -> list[PlannedCells]:
     """The planned cells that `_as_bytes` wrote."""
     values = json.loads(zlib.decompress(data))
     lines = [tuple(line) for line in values["lines"]]
+    trainings: list[Trainings] = [tuple(map(tuple, chain)) for chain in values["trainings"]]
     return [
         PlannedCells(
             grid=name,
@@ -95,9 +107,11 @@ def _read(name: str, data: bytes) -> list[PlannedCells]:
             line=lines[line],
             seed=seed,
             cells=tuple(map(tuple, cells)),
-            jobs=tuple(map(tuple, jobs)),
+            job=job,
+            work=work,
+            trainings=trainings[chain],
         )
-        for experiment, line, seed, cells, jobs in values["rows"]
+        for line, chain, experiment, seed, cells, job, work in values["rows"]
     ]
 
 
@@ -114,13 +128,26 @@ def _attack_columns(described: str) -> dict[str, str]:
 
 
 def _cells(name: str, jobs: Mapping[str, Job]) -> list[PlannedCells]:
-    return [planned for job in jobs.values() if job.kind == "attack" for planned in _cells_of_job(name, job, jobs)]
+    before: dict[tuple[str, ...], Trainings] = {}
+    planned = list[PlannedCells]()
+    for job in jobs.values():
+        if job.kind == "attack":
+            if job.parents not in before:
+                before[job.parents] = _trainings(job, jobs)
+            planned += _cells_of_job(name, job, jobs[job.parents[0]], before[job.parents])
+    return planned
 
 
-def _cells_of_job(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[PlannedCells]:
-    # The model that is attacked comes first; a transfer has its BP twin after it.
-    parents = [jobs[key] for key in job.parents]
-    parent = parents[0]
+def _trainings(job: Job, jobs: Mapping[str, Job]) -> Trainings:
+    """The trainings before a job, parents before theirs."""
+    found = list(job.parents)
+    for key in found:
+        found += [parent for parent in jobs[key].parents if parent not in found]
+    return tuple((jobs[key].kind, key) for key in found)
+
+
+def _cells_of_job(grid: str, job: Job, parent: Job, trainings: Trainings) -> Iterator[PlannedCells]:
+    """The cells of an attack job on the model of `parent`."""
     model = {name: value for name, value in parent.spec.items() if name != "seed"}
     columns = _model_columns(keys.canonical([model, job.spec.get("score")]))
     columns = columns | _attack_columns(keys.canonical(job.spec["attack"]))
@@ -134,5 +161,7 @@ def _cells_of_job(grid: str, job: Job, jobs: Mapping[str, Job]) -> Iterator[Plan
             line=tuple((columns | {"gradient": gradient})[name] for name in GRID_KEY),
             seed=int(parent.spec["seed"]),
             cells=tuple(planned),
-            jobs=tuple((stage.key, keys.work(stage.key, stage.spec)) for stage in (job, *parents)),
+            job=job.key,
+            work=keys.work(job.key, job.spec),
+            trainings=trainings,
         )

@@ -21,6 +21,8 @@ class Run:
 
     job: str
     title: str
+    #: What it does, see `keys.work`; "" in a log of an older version.
+    work: str = ""
     #: waiting: for another attempt after a failure; interrupted: its sweep ended before it did.
     state: RunState = "interrupted"
     #: When it was started last, and when something was last recorded of it, ISO 8601 in UTC; how often it was started.
@@ -45,18 +47,24 @@ class Run:
         """pretrain, finetune or attack."""
         return self.title.partition(" ")[0]
 
+    @property
+    def names(self) -> frozenset[str]:
+        """What it is known by: its key, and what it does."""
+        return frozenset({self.job, self.work} - {""})
+
 
 def runs_of(store: Store) -> list[Run]:
     """The jobs of a store's sweeps. A line of a log that cannot be read, such as a killed sweep's last, is left out."""
     runs: dict[str, Run] = {}
     for event in _events(store):
         if job := _text(event.get("job")):
-            run = _after(runs.get(job, Run(job=job, title=_text(event.get("title")))), event)
-            runs[job] = dataclasses.replace(run, recorded=event["at"])
+            before = runs.get(job, Run(job=job, title=_text(event.get("title"))))
+            work = _text(event.get("work")) or before.work
+            runs[job] = dataclasses.replace(_after(before, event), work=work, recorded=event["at"])
     for failure in store.table("failures", tables.FAILURES).to_pylist():
         values: dict[str, Any] = {name: failure[name] or "" for name in ("title", "host", "error", "traceback")}
         run = runs.get(failure["job"], Run(job=failure["job"], title="", attempts=failure["attempt"] or 0))
-        runs[run.job] = dataclasses.replace(run, state="failed", **values)
+        runs[run.job] = dataclasses.replace(run, state="failed", work=failure["work"] or run.work, **values)
     return list(_now(runs, alive(store)).values())
 
 
@@ -85,7 +93,8 @@ def _now(runs: Mapping[str, Run], sweeps: list[dict[str, Any]]) -> dict[str, Run
         # What was recorded since the heartbeat is newer.
         if run.recorded < at:
             numbers: dict[str, Any] = {"seconds": _number(trial.get("seconds")), "gpu": _number(trial.get("gpu"))}
-            now[job] = dataclasses.replace(run, state="running", **numbers)
+            work = _text(trial.get("work")) or run.work
+            now[job] = dataclasses.replace(run, state="running", work=work, **numbers)
     for job, run in runs.items():
         gone = run.state == "running" and job not in beats and not (last and run.recorded > last)
         if gone or (run.state == "waiting" and not sweeps):

@@ -18,6 +18,8 @@ from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store
 
 State = Literal["not run", "running", "failed"]
+#: What precedes the error of a cell, by the kind of the job that failed.
+_WHOSE = {"attack": "", "finetune": "its fine-tune: ", "pretrain": "its pre-training: "}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,11 +54,11 @@ class Status:
 
     def state(self, planned: PlannedCells) -> tuple[State, str]:
         """The state of cells that have no result, with the error where there is one."""
-        for position, job in enumerate(planned.jobs):
-            for name in job:
-                if name in self.failed:
-                    return "failed", f"{'its fine-tune: ' if position else ''}{self.failed[name]}"
-        return ("running" if self.running.intersection(planned.jobs[0]) else "not run"), ""
+        attack = (planned.job, planned.work)
+        for kind, name in (*(("attack", name) for name in attack), *planned.trainings):
+            if name in self.failed:
+                return "failed", f"{_WHOSE[kind]}{self.failed[name]}"
+        return ("running" if self.running.intersection(attack) else "not run"), ""
 
     @functools.cached_property
     def by_line(self) -> Mapping[tuple[str, ...], Sequence[PlannedCells]]:
@@ -172,8 +174,8 @@ class StatusReader:
             sets = [word for setting in self._text(name).sets for word in ("--set", setting)]
             words = ["signsym", "sweep", f"{folder}/grids/{name}.yaml", *sets, "--storage", str(folder)]
             commands[name] = shlex.join([*words, "--retry-failed"])
-            jobs[name] = {job for cells in planned for job, _ in cells.jobs}
-        # Planned cells know their attack and its fine-tunes, not the pre-trainings before these.
+            jobs[name] = {job for cells in planned for job in cells.names}
+        # A failure that an older version recorded may have a key that is not planned: that of an attack on fewer cells.
         return [command for name, command in commands.items() if jobs[name] & failed] or [*commands.values()]
 
     def _text(self, name: str) -> GridText:

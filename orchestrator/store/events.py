@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.jobs import keys
 from orchestrator.jobs.job import Job
 from orchestrator.store.store import Store, StoreError
 
@@ -45,7 +46,7 @@ class Events:
                 self._flush()
 
     def started(self, key: str, gpu: float) -> None:
-        self.write("job_started", **self._job(key), gpu=gpu)
+        self.write("job_started", **self._job(key), work=keys.work(key, self.jobs[key].spec), gpu=gpu)
 
     def finished(self, key: str, report: Mapping[str, Any]) -> None:
         values = {

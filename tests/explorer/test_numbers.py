@@ -128,11 +128,11 @@ def test_a_table_tells_not_run_failed_running_and_zero_apart(tmp_path):
     failing = next(a for a in data.status.planned_cells() if "usf" in a.line and "feedback" in a.line)
 
     failure = dict.fromkeys(tables.FAILURES.names) | {
-        "job": failing.jobs[0][0],
+        "job": failing.job,
         "title": "t",
         "error": "ValueError: no",
     }
-    Store(str(folder)).write_table("failures", failing.jobs[0][0], [failure], tables.FAILURES)
+    Store(str(folder)).write_table("failures", failing.job, [failure], tables.FAILURES)
     matrix = block(page(folder, "?p=tables&t=all&e=0.1"), Matrix)
     entries = {tuple(names): dict(zip(matrix.header[4:], found, strict=True)) for names, found in matrix.rows}
     by_gradient = {names[3]: found for names, found in entries.items()}
@@ -149,7 +149,7 @@ def test_a_job_that_runs_is_running(tmp_path, monkeypatch):
     folder = tmp_path / "store"
     keep_grid(folder)
     asked = next(LiveStore(str(folder)).status.planned_cells())
-    sign = {"running": [{"job": "of-fewer-cells", "work": asked.jobs[0][1], "title": "t"}]}
+    sign = {"running": [{"job": "of-fewer-cells", "work": asked.work, "title": "t"}]}
     monkeypatch.setattr("orchestrator.results.status.alive", lambda _store: [sign])
     status = LiveStore(str(folder)).status
     assert status.state(asked) == ("running", "")

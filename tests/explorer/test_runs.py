@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from dash import dcc
-from stores import GRID, block, keep_grid, page
+from stores import GRID, block, fill, keep_grid, page
 
 from orchestrator.commands.cli import main
-from orchestrator.drawing.blocks import Facts, Table, Words
+from orchestrator.drawing.blocks import Facts, Matrix, Table, Words
 from orchestrator.explorer.app import _strip, make_app
+from orchestrator.plan.compile import compile_full
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.live_stores import opened
 from orchestrator.results.runs import runs_of
 from orchestrator.store import Store, tables
 from orchestrator.store.claims import Claims
+from orchestrator.store.events import Events
 
 START = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 TITLES = {"a": "finetune usf net digits seed 0", "b": "attack pgd exact: usf net digits seed 0"}
@@ -106,7 +110,7 @@ def test_failures_stand_by_their_cause_with_a_traceback_and_a_command_that_works
     folder = tmp_path / "store"
     keep_grid(folder)
     planned = next(iter(LiveStore(str(folder)).status.planned_cells()))
-    for job in (planned.jobs[0][0], "b", "c"):
+    for job in (planned.job, "b", "c"):
         fail(folder, job)
     fail(folder, "d", error="OSError: disk full", traceback="Traceback of d")
     found = page(folder, "?p=runs")
@@ -164,18 +168,68 @@ def test_the_table_has_a_row_for_each_job_failed_ones_first(tmp_path):
 def test_a_grid_and_a_store_are_chosen_from(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     keep_grid(one)
-    planned = [cells.jobs for cells in LiveStore(str(one)).status.planned_cells()]
-    ours = {job for jobs in planned for job, _ in jobs}
+    ours = {
+        job
+        for cells in LiveStore(str(one)).status.planned_cells()
+        for job in (cells.job, *dict(cells.trainings).values())
+    }
     log(one, "1", *((second, "started", job) for second, job in enumerate([*ours, "other"])))
     log(two, "1", (0, "started", "of two"))
     (name,) = LiveStore(str(one)).status.names
     table = block(page(one, f"?p=runs&grid={name}"), Table)
     assert len(table.rows) == len(ours)
-    assert "no pre-trainings here" in table.note
-    assert "no pre-trainings here" not in block(page(one, "?p=runs"), Table).note
     both = opened([str(one), str(two)])
     assert {row["store"] for row in block(page(both, "?p=runs"), Table).rows} == {"one", "two"}
     assert len(block(page(both, "?p=runs&store=two"), Table).rows) == 1
+
+
+#: GRID on a model that was trained twice before.
+CHAIN = GRID.replace(
+    "    rule: [bp, usf]",
+    "    weights: {pretrain: {dataset: digits, epochs: 2, weights: {pretrain: {dataset: digits, epochs: 1}}}}\n"
+    "    rule: [bp, usf]",
+)
+
+
+def test_a_grid_has_every_training_before_its_attacks_and_attacks_of_which_cells_were_done(tmp_path):
+    """Of a chain of trainings, against a plan of the same grid written out here."""
+    folder = tmp_path / "store"
+    jobs = compile_full(keep_grid(folder, CHAIN)).jobs
+    assert Counter(job.kind for job in jobs.values()) == {"pretrain": 2, "finetune": 4, "attack": 10}
+    attack = next(job for job in jobs.values() if job.kind == "attack")
+    partly = dataclasses.replace(attack, key="partly", title="attack of fewer cells")
+    with Events(Store(str(folder)), "sweep", jobs | {"partly": partly}) as events:
+        for job in [*(job for job in jobs if job != attack.key), "partly"]:
+            events.started(job, 0.0)
+    (name,) = LiveStore(str(folder)).status.names
+    log(folder, "2", (0, "started", "b"))
+    found = block(page(folder, f"?p=runs&grid={name}"), Table)
+    assert len(found.rows) == len(jobs)
+    assert {row["title"] for row in found.rows} == {job.title for job in (jobs | {attack.key: partly}).values()}
+    assert "1 attack that an older version of signsym logged" in found.note, "b has no word of what it does"
+    assert "older version" not in block(page(folder, "?p=runs"), Table).note
+
+
+@pytest.mark.parametrize(("kind", "whose"), [("pretrain", "its pre-training"), ("finetune", "its fine-tune")])
+def test_cells_behind_a_failed_training_say_why_they_have_no_result(tmp_path, kind, whose):
+    folder = tmp_path / "store"
+    jobs = compile_full(keep_grid(folder, CHAIN)).jobs
+    failing = next(job for job in jobs.values() if job.kind == kind)
+    fail(folder, failing.key, work=failing.key, title=failing.title, error="OSError: disk full")
+    status = LiveStore(str(folder)).status
+    states = {cells: status.state(cells) for cells in status.planned_cells()}
+    behind = {cells for cells in states if kind == "pretrain" or (cells.seed == 0 and "bp" in cells.line)}
+    assert {cells for cells, state in states.items() if state == ("failed", f"{whose}: OSError: disk full")} == behind
+    assert {state for cells, state in states.items() if cells not in behind} <= {("not run", "")}
+    # A store without any result has no tables.
+    fill(folder, seeds=(0,))
+    matrix = block(page(folder, "?p=tables&t=all&e=0.1"), Matrix)
+    words = " ".join(line for _, entries in matrix.rows for entry in entries for line in entry.lines)
+    assert f"{whose}: OSError: disk full" in words
+    # The retry command is that of the grid which has the failed job, and of no other.
+    keep_grid(folder, GRID)
+    (again,) = (each for each in page(folder, "?p=runs").blocks if isinstance(each, Words) and "again" in each.title)
+    assert len(again.commands) == 1
 
 
 def test_a_store_without_a_log_says_so(tmp_path):
@@ -202,7 +256,7 @@ def test_a_failure_is_of_its_own_setting_alone(tmp_path, failing):
         "training": "finetune usf smallcnn digits seed 0",
         "attack": "attack pgd feedback: usf smallcnn digits seed 0",
     }
-    job, work = one.jobs[1] if failing == "training" else ("of fewer cells", one.jobs[0][1])
+    job, work = one.trainings[0][1:] * 2 if failing == "training" else ("of fewer cells", one.work)
     fail(folder, job, work=work, title=title[failing])
     status = LiveStore(str(folder)).status
     assert status.state(one)[0] == "failed"
