@@ -89,8 +89,10 @@ def parser() -> argparse.ArgumentParser:
     what = "a tidy table for your own analysis, as CSV or Parquet"
     export = commands.add_parser("export", parents=[stores], help=what)
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends with .csv or .parquet")
-    what = "a row per cell, image of each cell, point of a curve, or layer and epoch of each model (default: results)"
-    export.add_argument("--what", choices=("results", "outcomes", "curves", "alignment"), default="results", help=what)
+    what = "a row per cell, image of each cell, point of a curve, worst case of a model over attacks at each epsilon, "
+    what += "or layer and epoch of each model (default: results)"
+    kinds = ("results", "outcomes", "curves", "worst", "alignment")
+    export.add_argument("--what", choices=kinds, default="results", help=what)
 
     data = commands.add_parser("data", help="check a data set, and decode its images before a sweep")
     actions = data.add_subparsers(dest="action", required=True)

@@ -99,6 +99,7 @@ def _scores(curve: Curve, rings: Mapping[tuple[int, float], Sequence[str]]) -> S
             label=point.label,
             score=point.score,
             by_seed=point.by_seed,
+            filled=not curve.thin(point),
             flags=tuple(rings.get((curve.line, point.epsilon), ())),
         )
         for point in curve.points

@@ -57,6 +57,10 @@ def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool)
     texts = [style.hover(curve, point, raised) for point, raised in zip(curve.points, flags, strict=True)]
     band_and_line = traces(curve, x, [point.score for point in curve.points], texts, named)
     band_and_line[1]["customdata"] = [point.cell for point in curve.points]
+    if any(map(curve.thin, curve.points)):
+        symbol = style.style(curve.rule)[2]
+        symbols = [f"{symbol}-open" if curve.thin(point) else symbol for point in curve.points]
+        band_and_line[1]["marker"]["symbol"] = symbols
     ringed = [(position, point) for position, point, raised in zip(x, curve.points, flags, strict=True) if raised]
     ring = {
         "x": [position for position, _ in ringed],

@@ -39,6 +39,9 @@ WARNING = "#B35900"
 PAGE = {"light": "#ffffff", "dark": "#1b1c1f"}
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
+#: Runs of a worst case that the text over its marker names, beside the strongest.
+NAMED = 6
+
 GRADIENT_WORDS = {
     "feedback": "its own feedback",
     "exact": "the exact gradient",
@@ -108,8 +111,22 @@ def hover(curve: Curve, point: Point, flags: Sequence[str] = ()) -> str:
     score = point.score
     kept = f"{round(score.value * score.n * score.seeds):,} of " if curve.score_name == "robust accuracy" else "of "
     text = f"{escape(point.label)}: {percent(score)}<br>{kept}{rests_on(score)}, {method(score)}"
-    gap = "" if point.over_bp is None else f"gap to BP {points(point.over_bp)} points, "
-    return f"{text}<br>{gap}flags: {', '.join(flags) or 'none'}"
+    gap = "" if point.over_bp is None else f"gap to BP {points(point.over_bp)} points"
+    if point.runs:
+        fewer = "<br>hollow: other ε have more runs" * curve.thin(point)
+        return f"{text}<br>{gap}{'<br>' * bool(gap)}{_runs(point.runs)}{fewer}"
+    return f"{text}<br>{gap}{', ' * bool(gap)}flags: {', '.join(flags) or 'none'}"
+
+
+def _runs(runs: Sequence[str]) -> str:
+    """The runs that a worst case is over, in two lines."""
+    strongest, *others = map(escape, runs)
+    if not others:
+        return f"one run: {strongest}"
+    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    return (
+        f"worst case over {counted(len(runs), 'run')}, the strongest {strongest};<br>{', '.join(others[:NAMED])}{more}"
+    )
 
 
 def hover_frame(curve: Curve) -> str:

@@ -51,6 +51,7 @@ CONTROLS = (
     Control("grid", _ALL),
     Control("rows", ("curves", "gap")),
     Control("x", ("curves", "gap")),
+    Control("over", ("curves",)),
     Control("minus", ("gap",)),
     Control("form", ("gap",)),
     Control("epsilon", ("gap", "tables")),
@@ -70,6 +71,9 @@ def shown(control: Control, view: PageView, stores: Sequence[str] = ()) -> bool:
         return name in ("seed", "store", "only")
     if view.page == "tables" and preset_of(view.preset, view.task) in ("1", "2"):
         return name not in ("attack", "gradient", "epsilon")
+    if (view.page == "curves" and view.over == "worst") or (view.page == "tables" and view.preset == "worst"):
+        # A worst case is over all gradients, and its panels are models.
+        return name not in ("gradient", "rows")
     if view.page == "gap":
         return name not in (("x", "rows") if view.form == "heat" else ())
     return True
@@ -103,9 +107,13 @@ def _component(control: Control) -> Component:
 
 _SEGMENTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "x": ("ε axis", list(AXES.items())),
+    "over": ("Curves of", [("each", "each attack"), ("worst", "worst case")]),
     "minus": ("Gap to", [("bp", "BP"), ("exact", "exact gradient")]),
     "form": ("As", [("lines", "lines"), ("heat", "heat map")]),
-    "preset": ("Table", [("", "by the task"), *((n, n) for n in "1234"), ("all", "all attacks")]),
+    "preset": (
+        "Table",
+        [("", "by the task"), *((n, n) for n in "1234"), ("worst", "worst case"), ("all", "all attacks")],
+    ),
     "only": ("Images", [("", "all"), ("gained", "broken under BP only"), ("lost", "broken under the rule only")]),
 }
 

@@ -2,7 +2,7 @@
 
 from orchestrator.drawing.blocks import Page
 from orchestrator.drawing.facets import arranged, portion
-from orchestrator.pages import cell, curves, flags, gap, runs, tables
+from orchestrator.pages import cell, curves, flags, gap, runs, tables, worst
 from orchestrator.pages.context import PageContext as PageContext
 from orchestrator.pages.context import empty
 
@@ -25,6 +25,8 @@ def build(context: PageContext) -> Page:
 
 def portions(context: PageContext) -> int:
     """Number of portions of the page."""
+    if context.view.page == "curves" and context.view.over == "worst":
+        return worst.portions(context)
     if context.view.page == "flags":
         return portion(1, context.lines(), flags.MOST)[1]
     return arranged(context.view, context.snapshot.index, context.lines()).portions

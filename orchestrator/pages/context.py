@@ -19,6 +19,7 @@ from orchestrator.results.query import Query
 from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status
 from orchestrator.results.view import PageView, format_view, parse_view
+from orchestrator.results.worst_lines import WorstCases
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -56,6 +57,11 @@ class PageContext:
     def flags(self) -> Flags:
         """The checks of masking, over the view's seeds."""
         return self.snapshot.flags(self.query)
+
+    @property
+    def worst_cases(self) -> WorstCases:
+        """The worst cases over attacks, over the view's seeds."""
+        return self.snapshot.worst_cases(self.query)
 
     @property
     def query(self) -> Query:

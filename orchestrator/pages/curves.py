@@ -9,6 +9,7 @@ from orchestrator.drawing.blocks import Column, Figure, Page, Table, Value, Word
 from orchestrator.drawing.facets import arranged
 from orchestrator.drawing.figure_data import of_curves
 from orchestrator.drawing.figures import Rings, curve_figure
+from orchestrator.pages import worst
 from orchestrator.pages.columns import POINT, SCORE, STORE, point_of, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
@@ -27,6 +28,8 @@ COLUMNS = (
 def page(context: PageContext) -> Page:
     """The panels that the filters choose."""
     view = context.view
+    if view.over == "worst":
+        return worst.page(context)
     lines = context.lines()
     facets = arranged(view, context.snapshot.index, lines)
     shown = {curve.line: curve for curve in context.curves(line for panel in facets.panels for line in panel.lines)}

@@ -36,6 +36,7 @@ PRESETS = {
     "3": Preset(title=f"Table 3: {_LOST}", task="classification", attacks=_DECISION),
     "4": Preset(title=f"Table 4: {_LOST}", task="classification", attacks=_DECISION),
     "all": Preset(title="Every attack"),
+    "worst": Preset(title="Clean score and worst case over attacks"),
 }
 
 

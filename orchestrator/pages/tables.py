@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Column, Matrix, MatrixCell, Page, Table, Value, Words
+from orchestrator.pages import worst_table
 from orchestrator.pages.columns import POINT, SCORE, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.paper_tables import PRESETS, PaperTable, Preset, TableCell, TableRow, paper_table, preset_of
@@ -30,6 +31,8 @@ MOST = 60
 def page(context: PageContext) -> Page:
     """The table that is chosen, as the paper prints it and as rows."""
     name = _name(context)
+    if name == "worst":
+        return worst_table.page(context)
     preset = PRESETS[name]
     clean = preset.attacks == ("none",)
     lines, planned = _lines(context, preset), _planned(context, preset)

@@ -101,6 +101,8 @@ def _variants(data: Results, view: PageView) -> Iterator[PageView]:
         yield from _portions(data, dataclasses.replace(view, minus="exact"))
     else:
         yield from _portions(data, view)
+        if view.page == "curves":
+            yield from _portions(data, dataclasses.replace(view, over="worst"))
 
 
 def _portions(data: Results, view: PageView) -> Iterator[PageView]:

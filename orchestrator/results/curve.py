@@ -25,8 +25,10 @@ class Point:
     over_exact: Interval | None
     #: Mean over images of the largest change of a pixel, over epsilon.
     reach: float
-    #: Key of the cell of the first seed, which identifies the point.
+    #: Key of the cell of the first seed, which identifies the point; of a worst case, that of its strongest run.
     cell: str
+    #: The runs that a worst case is over, the strongest first; none for a point of one attack.
+    runs: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,11 @@ class Curve:
     def small(self) -> bool:
         """Whether the line rests on too few images or seeds for a firm claim."""
         return self.n < FEW_IMAGES or self.seeds < FEW_SEEDS
+
+    def thin(self, point: Point) -> bool:
+        """Whether the worst case at a point is over fewer runs than at another ε: it may be higher for that alone."""
+        attacked = [len(other.runs) for other in self.points if other.epsilon > 0]
+        return point.epsilon > 0 and len(point.runs) < max(attacked)
 
     def point(self, epsilon: float) -> Point | None:
         """The point at an epsilon."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from orchestrator.results.joined import JoinedIndex
-from orchestrator.results.line import STORED
+from orchestrator.results.line import ATTACK, STORED
 from orchestrator.results.live_stores import Results, opened
 from orchestrator.store import tables
 from orchestrator.store.alignment import alignment_folder, iter_trainings
@@ -36,7 +37,7 @@ class Exported:
 
 
 def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
-    """Write "results", "outcomes", "curves" or "alignment" of stores to a .csv or .parquet file.
+    """Write "results", "outcomes", "curves", "worst" or "alignment" of stores to a .csv or .parquet file.
 
     Of several stores a column `store` names the one that a row is from. As in the explorer, a cell that two of them
     have counts once, and one with two values not at all. Outcomes are written file by file, so that they need not fit
@@ -45,10 +46,10 @@ def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out {out} must end with .csv or .parquet")
     data = None
-    if what == "curves" or len(stores) > 1:
+    if what in _COMPUTED or len(stores) > 1:
         data = opened([store.uri for store in stores], at_once=True)
         data.check()
-    contents = _curves(data) if what == "curves" and data else _of_each(data, stores, what)
+    contents = _COMPUTED[what](data) if what in _COMPUTED and data else _of_each(data, stores, what)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.tmp")
     rows, writer = 0, None
@@ -130,9 +131,40 @@ def _curves(data: Results) -> Iterator[pa.Table]:
                 by_seed = query.rows_by_seed(line, point.epsilon)
                 row["store"] = ", ".join(dict.fromkeys(data.store_of(query.index, r) for r in by_seed.values()))
             rows.append(row)
+    yield from _typed(rows)
+
+
+def _worst(data: Results) -> Iterator[pa.Table]:
+    """A row for each model, norm and ε: its worst case over all attacks in the store, over all seeds."""
+    query, rows = data.snapshot.query(), []
+    cases = data.snapshot.worst_cases(query)
+    for worst_line in cases.of(line.figure for line in query.index.ordered):
+        names = {name: getattr(worst_line.line, name) for name in STORED if name not in ATTACK}
+        names |= {"score": worst_line.curve.score_name, "norm": worst_line.curve.norm}
+        for worst in (worst_line.points[epsilon] for epsilon in sorted(worst_line.points)):
+            point, score = worst.point, worst.point.score
+            row = names | {"epsilon": point.epsilon, "epsilon_label": point.label, "value": score.value}
+            row |= {"lo": score.lo, "hi": score.hi, "method": score.method, "images": score.n, "seeds": score.seeds}
+            for name, gap in (("gap_to_bp", point.over_bp), ("feedback_gap_to_bp", worst.feedback)):
+                row |= {f"{name}{end}": getattr(gap, field, None) for end, field in _ENDS.items()}
+            row |= {"excludes_zero": worst.clear, "feedback_excludes_zero": worst.feedback_clear}
+            row |= {"comparisons": worst_line.family, "strongest": point.runs[0], "runs": ", ".join(point.runs)}
+            row["without_counterpart"] = ", ".join(worst.unmatched)
+            if data.names:
+                rows_of_runs = [r for line in worst.lines for r in query.rows_by_seed(line, point.epsilon).values()]
+                row["store"] = ", ".join(dict.fromkeys(data.store_of(query.index, r) for r in rows_of_runs))
+            rows.append(row)
+    yield from _typed(rows)
+
+
+#: What is computed from outcomes.
+_COMPUTED: Mapping[str, Callable[[Results], Iterator[pa.Table]]] = {"curves": _curves, "worst": _worst}
+_GAPS = [f"{name}{end}" for name in ("gap_to_bp", "feedback_gap_to_bp", "over_exact") for end in _ENDS]
+
+
+def _typed(rows: list[dict[str, Any]]) -> Iterator[pa.Table]:
+    """The rows as a table, in which a gap is a number even where none is known: a column of nulls has no type."""
     if rows:
-        numbers = {f"{name}{end}": pa.float64() for name in ("gap_to_bp", "over_exact") for end in _ENDS}
         table = pa.Table.from_pylist(rows)
-        # A column of nothing but nulls would have no type.
-        fields = [pa.field(f.name, numbers.get(f.name, f.type)) for f in table.schema]
+        fields = [pa.field(f.name, pa.float64() if f.name in _GAPS else f.type) for f in table.schema]
         yield table.cast(pa.schema(fields))

@@ -10,6 +10,7 @@ from orchestrator.results.flags import Flags
 from orchestrator.results.index import Index
 from orchestrator.results.outcomes import OutcomeReader
 from orchestrator.results.query import Query
+from orchestrator.results.worst_lines import WorstCases
 
 #: Number of choices of seeds whose curves are kept.
 KEPT = 4
@@ -25,6 +26,7 @@ class Snapshot:
         self._queries: dict[tuple[int, ...], Query] = {}
         self._flags: dict[frozenset[int], Flags] = {}
         self._models: dict[frozenset[int], Models] = {}
+        self._worst: dict[frozenset[int], WorstCases] = {}
 
     def query(self, seeds: tuple[int, ...] = ()) -> Query:
         """The curves over these seeds; an empty tuple stands for all seeds."""
@@ -37,6 +39,10 @@ class Snapshot:
     def flags(self, query: Query) -> Flags:
         """The same checks by line."""
         return _kept(self._flags, query.seeds, lambda: Flags(self.models(query)))
+
+    def worst_cases(self, query: Query) -> WorstCases:
+        """The worst cases over attacks of a query's models."""
+        return _kept(self._worst, query.seeds, lambda: WorstCases(self.models(query)))
 
 
 def _kept(known: dict[K, V], key: K, make: Callable[[], V]) -> V:

@@ -40,11 +40,14 @@ class PageView:
     seed_lines: bool = False
     #: The epsilon that tables, heat maps and sentences are about, by its label; empty: chosen by the data.
     epsilon: str = ""
+    #: Whether a curve is of "each" attack, or of the "worst" case over attacks.
+    over: str = "each"
     #: The baseline of a gap: "bp", or "exact" for the same weights under the exact gradient.
     minus: str = "bp"
     #: "lines" or "heat".
     form: str = "lines"
-    #: The paper's table, or "all" for the attacks of the filter; empty: the clean scores of the task.
+    #: The paper's table, "worst" for clean and worst case, or "all" for the attacks of the filter; empty: the clean
+    #: scores of the task.
     preset: str = ""
     #: Whether the table under the figure is open.
     table: bool = False
@@ -91,9 +94,10 @@ _KEYS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "rows": ("rows", _one_of(*FACETS)),
     "seed_lines": ("sl", _one_of("1")),
     "epsilon": ("e", _any),
+    "over": ("over", _one_of("each", "worst")),
     "minus": ("vs", _one_of("bp", "exact")),
     "form": ("as", _one_of("lines", "heat")),
-    "preset": ("t", _one_of("1", "2", "3", "4", "all")),
+    "preset": ("t", _one_of("1", "2", "3", "4", "worst", "all")),
     "table": ("tb", _one_of("1")),
     "portion": ("part", lambda value: value.isdecimal() and value.isascii() and 1 <= int(value[:9]) <= 100_000),
     "cell": ("c", _any),

@@ -1,0 +1,157 @@
+"""The worst case over attacks, over ε for each rule."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from orchestrator.drawing import style
+from orchestrator.drawing.blocks import Column, Figure, Page, Table, Value, Words
+from orchestrator.drawing.facets import portion
+from orchestrator.drawing.figure_data import of_curves
+from orchestrator.drawing.figures import curve_figure
+from orchestrator.pages.columns import SCORE, STORE, score_of
+from orchestrator.pages.context import PageContext
+from orchestrator.results.curve import Curve
+from orchestrator.results.line import Line
+from orchestrator.results.worst_lines import WorstLine, WorstPoint
+
+_COLUMNS = (
+    Column(key="backbone", label="backbone"),
+    Column(key="dataset", label="data set"),
+    Column(key="rule", label="rule"),
+    Column(key="norm", label="norm"),
+    Column(key="epsilon", label="ε"),
+    *SCORE,
+    Column(key="by_seed", label="each seed, %"),
+    Column(key="gap", label="gap to BP", kind="points"),
+    Column(key="gap_lo", label="gap from", kind="points"),
+    Column(key="gap_hi", label="gap to", kind="points"),
+    Column(key="clear", label="after Holm"),
+    Column(key="family", label="comparisons", kind="number"),
+    Column(key="strongest", label="strongest run"),
+    Column(key="runs", label="runs, the strongest first"),
+    Column(key="unmatched", label="without counterpart"),
+)
+#: Panels of one portion, and of one row, at most.
+MOST, WIDEST = 18, 3
+#: A figure and a norm.
+Place = tuple[tuple[str, ...], str]
+
+
+def page(context: PageContext) -> Page:
+    """A panel for each figure and norm that the filters choose."""
+    view, models = context.view, models_by_place(context, attacked(context))
+    number, portions, shown = portion(view.portion, list(models), MOST)
+    worst = worst_lines(context, {place: models[place] for place in shown})
+    if not worst:
+        return context.nothing("Curves")
+    several = len({norm for _, norm in models}) > 1
+    panels: dict[str, list[Curve]] = {}
+    for worst_line in worst:
+        norm = f", {style.norm(worst_line.curve.norm)}" * several
+        panels.setdefault(f"{worst_line.curve.title} / worst case over attacks{norm}", []).append(worst_line.curve)
+    title = f"{style.heading(worst[0].curve.score_name)} over ε, in the worst case over {over(context)}"
+    columns = min(len(panels), WIDEST)
+    figure_block = Figure(
+        name="curves",
+        title=title,
+        described=_described(title, worst),
+        figure=curve_figure(list(panels.items()), columns, view.x, view.seed_lines),
+        table=_table(context, worst),
+        drawing=of_curves(list(panels.items()), columns),
+    )
+    turning = context.turning(number, portions, len(shown), len(models), "panels")
+    return context.finished("Curves", [*turning, figure_block, Words(title="How to read", sentences=READING)])
+
+
+def portions(context: PageContext) -> int:
+    """Number of portions of the page."""
+    return portion(1, list(models_by_place(context, attacked(context))), MOST)[1]
+
+
+READING = (
+    "Worst case: an image counts as robust only where it is robust under every run in the store of an attack on its "
+    "model, in this norm at this ε, along whatever gradient, noise too; of a query the lowest AP counts. It is over "
+    "the seeds and images that all of these runs have, and n says how many. The text over a point and the table name "
+    "the runs, the strongest first. A hollow marker: other ε have more runs, and where the curve rises there it may be "
+    "for want of them.",
+    "A gap to BP is of the two worst cases, paired by image and seed, over the same attacks on both. Where these "
+    "differ there is none, and the table names the runs without a counterpart; of BP one source of gradient is as good "
+    "as another. Holm's correction is over every rule and ε of the panel. Attacks and seeds of the filter change the "
+    "numbers, rules, gradients and grids do not.",
+)
+
+
+def over(context: PageContext) -> str:
+    """What a worst case of this view is over, in words."""
+    chosen = context.view.attack
+    return f"{', '.join(chosen)} alone, as the filter chooses" if chosen else "all attacks in the store"
+
+
+def attacked(context: PageContext) -> list[Line]:
+    """The lines under attack that the filters choose, along whatever gradient: a worst case is over all."""
+    return dataclasses.replace(context, view=dataclasses.replace(context.view, gradient=())).lines()
+
+
+def models_by_place(context: PageContext, lines: Sequence[Line]) -> dict[Place, set[tuple[str, ...]]]:
+    """The models of some lines by their figure and the norms of their attacks."""
+    norms = context.snapshot.index.texts("norm", np.array([line.start for line in lines], dtype=np.int64))
+    models: dict[Place, set[tuple[str, ...]]] = {}
+    for line, norm in zip(lines, norms, strict=True):
+        models.setdefault((line.figure, norm), set()).add(line.model)
+    return models
+
+
+def worst_lines(context: PageContext, models: Mapping[Place, set[tuple[str, ...]]]) -> list[WorstLine]:
+    """The worst cases of some models; those without one are reported on the page."""
+    cases, attacks = context.worst_cases, context.view.attack
+    worst, refused = cases.of([figure for figure, _ in models], attacks), cases.refused(attacks)
+    labels, known = context.snapshot.index.labels, context.snapshot.index.models
+    for name in sorted({name for of_place in models.values() for name in of_place} & set(refused)):
+        line = known[name][0]
+        where = f"{style.label(labels.of(line, 'rule'))} on {labels.title(line)}"
+        context.problems.append(f"No worst case of {where}: {refused[name]}.")
+    return [
+        worst_line
+        for worst_line in worst
+        if worst_line.line.model in models.get((worst_line.line.figure, worst_line.curve.norm), ())
+    ]
+
+
+def _described(title: str, worst: Sequence[WorstLine]) -> str:
+    rules = ", ".join(dict.fromkeys(style.label(worst_line.curve.rule_label) for worst_line in worst))
+    places = ", ".join(dict.fromkeys(worst_line.curve.title for worst_line in worst))
+    return f"{title}: {rules} on {places}. The table below has the numbers."
+
+
+def _table(context: PageContext, worst: Sequence[WorstLine]) -> Table:
+    several = bool(context.data.names)
+    rows = []
+    for worst_line in worst:
+        for point in sorted(worst_line.points.values(), key=lambda point: point.point.epsilon):
+            rows.append(_row(worst_line, point))
+            if several:
+                rows_of_runs = [
+                    row
+                    for line in point.lines
+                    for row in context.query.rows_by_seed(line, point.point.epsilon).values()
+                ]
+                rows[-1] = {**rows[-1], "store": context.stores(rows_of_runs)}
+    columns = (*_COLUMNS, STORE) if several else _COLUMNS
+    return Table(name="curves", title="The same numbers as a table", columns=columns, rows=rows)
+
+
+def _row(worst_line: WorstLine, worst: WorstPoint) -> Mapping[str, Value]:
+    curve, point = worst_line.curve, worst.point
+    row: dict[str, Value] = {"backbone": curve.backbone_label, "dataset": curve.dataset_label}
+    row |= {"rule": style.label(curve.rule_label), "norm": style.norm(curve.norm), "epsilon": point.label}
+    row |= {**score_of(point.score), "cell": point.cell}
+    row["by_seed"] = ", ".join(f"{seed}: {100 * value:.1f}" for seed, value in point.by_seed.items())
+    row |= {"strongest": point.runs[0], "runs": ", ".join(point.runs), "unmatched": ", ".join(worst.unmatched)}
+    if point.over_bp is not None:
+        row |= {"gap": point.over_bp.value, "gap_lo": point.over_bp.lo, "gap_hi": point.over_bp.hi}
+        row |= {"clear": "excludes zero" if worst.clear else "does not exclude zero", "family": worst_line.family}
+    return row

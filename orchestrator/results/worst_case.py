@@ -1,0 +1,74 @@
+"""The worst case over attacks: an image is robust where it is robust under every run on its model.
+
+Legend: X [seeds, images], the outcomes of a run: robust or not, or the average precision of a query.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from signsym_core.auditing.evidence import Run, paired
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorstCase:
+    """The lowest outcome of each image under some runs on one model."""
+
+    #: The runs, that with the lowest score on these seeds and images first.
+    runs: tuple[Run, ...]
+    seeds: tuple[int, ...]
+    #: [seeds, images].
+    outcomes: NDArray[Any]
+
+
+def worst_case(runs: Sequence[Run]) -> WorstCase | None:
+    """W[s, i] = min over runs r of X_r[s, i], over the seeds s and images i that every run has.
+
+    None where they have none in common, or where there is no run. For retrieval it is the lowest average precision of
+    each query. The runs are of one model, at one ε of one norm. Source: the worst case of Croce and Hein 2020
+    (2003.01690), section 6.
+    """
+    shared = paired(*runs) if runs else None
+    if shared is None:
+        return None
+    order = np.argsort([x.mean(dtype=np.float64) for x in shared], kind="stable")
+    return WorstCase(
+        runs=tuple(runs[position] for position in order.tolist()),
+        seeds=tuple(sorted(set.intersection(*(set(run.seeds) for run in runs)))),
+        outcomes=np.minimum.reduce(shared),
+    )
+
+
+def paired_worst_cases(runs: Sequence[Run], bp: Sequence[Run]) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """The worst cases of a model and of BP, over the seeds and images that every run on either has.
+
+    None where they share none, and where one side has no run. Whether both were attacked alike says `unmatched`.
+    """
+    shared = paired(*runs, *bp) if runs and bp else None
+    if shared is None:
+        return None
+    return np.minimum.reduce(shared[: len(runs)]), np.minimum.reduce(shared[len(runs) :])
+
+
+def unmatched(runs: Sequence[Run], bp: Sequence[Run]) -> list[Run]:
+    """The runs of one side that the other has no counterpart of: a gap would compare attacks, not rules.
+
+    For BP every source of gradient is the gradient: its run of an attack, with whatever source, is the counterpart of
+    the model's run of that attack along any, and the model's along the exact gradient is that of each of BP's. Runs at
+    ε = 0 need none, whatever attack they are of: nothing is changed there.
+    """
+    of_model, of_bp = {_name(run) for run in runs}, {(run.attack, run.parameters) for run in bp}
+    lacking = [run for run in runs if run.epsilon > 0 and (run.attack, run.parameters) not in of_bp]
+    lacking += [
+        run for run in bp if run.epsilon > 0 and not {_name(run), (run.attack, run.parameters, "exact")} & of_model
+    ]
+    return lacking
+
+
+def _name(run: Run) -> tuple[str, str, str]:
+    return run.attack, run.parameters, run.gradient
