@@ -112,7 +112,7 @@ _SEGMENTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "form": ("As", [("lines", "lines"), ("heat", "heat map")]),
     "preset": (
         "Table",
-        [("", "by the task"), *((n, n) for n in "1234"), ("worst", "worst case"), ("all", "all attacks")],
+        [("", "what was run"), *((n, n) for n in "1234"), ("worst", "worst case"), ("all", "all attacks")],
     ),
     "only": ("Images", [("", "all"), ("gained", "broken under BP only"), ("lost", "broken under the rule only")]),
 }

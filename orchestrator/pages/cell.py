@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Facts, Link, Links, Page, Words
+from orchestrator.drawing.blocks import Block, Facts, Link, Links, Matrix, MatrixCell, Page, Words
+from orchestrator.drawing.facets import portion
 from orchestrator.pages.alignment import layers
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.curves import table
@@ -21,7 +22,8 @@ from orchestrator.results.pairing import matrix
 from orchestrator.results.view import format_view
 from signsym_core.statistics.intervals import interval
 
-_HOW = "Click a marker of a figure or a row of a table, or open one of these"
+#: Lines of one portion of the cells to choose from.
+MOST = 40
 
 
 def page(context: PageContext) -> Page:
@@ -31,7 +33,7 @@ def page(context: PageContext) -> Page:
     if row is None:
         if context.view.cell:
             context.replace(f"The store has no cell “{context.view.cell[:70]}”.")
-        return context.finished("Cell", [_choice(context)])
+        return _choice(context)
     line, epsilon = index.line_of(row), float(index.epsilon[row])
     curves = context.curves([line])
     point = curves[0].point(epsilon) if curves else None
@@ -104,20 +106,39 @@ def _scores(context: PageContext, line: Line, point: Point, row: int, rows: Sequ
     return facts
 
 
-def _choice(context: PageContext) -> Block:
-    lines = context.lines()[:12]
-    if not lines:
-        return Words(title="Nothing fits the filter", sentences=["Remove a value from the filter."], tone="todo")
-    index = context.snapshot.index
-    links = []
-    for line in lines:
-        row = int(index.points(line)[-1])
-        labels = index.labels
-        text = f"{style.label(labels.of(line, 'rule'))}, {labels.title(line)}, {labels.of(line, 'attack')}, "
-        text += f"{gradient(line)}, ε = {index.value('epsilon_label', row)}"
-        search = format_view(context.view.turned("cell", cell=str(index.value("cell", row))))
-        links.append(Link(text=text, search=search))
-    return Links(title=_HOW, links=links)
+def _choice(context: PageContext) -> Page:
+    """The points that the filter chooses, line by line, each a link to its cell."""
+    lines = [*context.lines(clean=True), *context.lines()]
+    number, portions, shown = portion(context.view.portion, lines, MOST)
+    curves = context.curves(shown)
+    if not curves:
+        return context.nothing("Cell")
+    epsilons = dict(sorted({point.epsilon: point.label for curve in curves for point in curve.points}.items()))
+    rows = []
+    for curve in curves:
+        line = context.snapshot.index.lines[curve.line]
+        names = [style.label(curve.rule_label), curve.title, curve.attack_label, gradient(line)]
+        points = [(curve.point(epsilon), label) for epsilon, label in epsilons.items()]
+        rows.append((names, [_chip(context, point, label) for point, label in points]))
+    matrix = Matrix(
+        name="cells",
+        title="Choose a cell",
+        header=["rule", "model", "attack", "gradient", *(f"ε {label}" for label in epsilons.values())],
+        rows=rows,
+        note="Scores in percent; click one for its images, its settings and where the number comes from. Points of "
+        "figures and rows of other tables lead there too.",
+        table=table(context, curves, {}),
+    )
+    return context.finished("Cell", [*context.turning(number, portions, len(shown), len(lines), "lines"), matrix])
+
+
+def _chip(context: PageContext, point: Point | None, label: str) -> MatrixCell:
+    if point is None:
+        return MatrixCell(lines=[""])
+    search = format_view(context.view.turned("cell", cell=point.cell))
+    return MatrixCell(
+        lines=[f"{100 * point.score.value:.1f}"], search=search, about=f"ε = {label}: {style.percent(point.score)}"
+    )
 
 
 def _links(context: PageContext, line: Line) -> Links:

@@ -8,7 +8,7 @@ from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Page, State, Table, Value, Words
 from orchestrator.drawing.facets import portion
 from orchestrator.pages.context import PageContext
-from orchestrator.results.flags import CHECKS
+from orchestrator.results.flags import CHECKS, IDS
 from orchestrator.results.judgements import LineFinding
 from orchestrator.results.labels import gradient
 from orchestrator.results.line import Line
@@ -50,7 +50,7 @@ def page(context: PageContext) -> Page:
     matrix = Matrix(
         name="flags",
         title="Checks of gradient masking",
-        header=["rule", "model", "attack", "gradient", *(name.replace("_", " ") for name in CHECKS)],
+        header=["rule", "model", "attack", "gradient", *map(_check, CHECKS)],
         rows=[(_names(context, line), _entries(context, line, findings[line.number])) for line in shown],
         note="Raised ● with the ε of the clearest case, passed ○, or – where runs that the check needs are missing.",
         table=Table(
@@ -75,13 +75,13 @@ def _verdicts(context: PageContext, shown: Sequence[Line]) -> Matrix:
         for number, judgement in enumerate(judged, 1):
             verdict = judgement.verdict
             where = name if len(judged) == 1 else f"{name}, fine-tune {number} of {len(judged)}"
-            raised = "; ".join(f"{check_finding.check.id} {check_finding.words}" for check_finding in verdict.raised)
+            raised = [f"{_check(found.check.flag)}: {found.words}" for found in verdict.raised]
             state: State = "raised" if verdict.kind == "masked gradient" else "fine" if verdict.kind == "sound" else ""
             entries.append(
-                ((rule, where), [MatrixCell(lines=[verdict.words], state=state), MatrixCell(lines=[raised or "–"])])
+                ((rule, where), [MatrixCell(lines=[verdict.words], state=state), MatrixCell(lines=raised or ["–"])])
             )
             rows.append({"rule": rule, "model": where, "verdict": verdict.kind, "words": verdict.words})
-            rows[-1]["raised"] = raised
+            rows[-1]["raised"] = "; ".join(raised)
     return Matrix(
         name="verdicts",
         title="The audit's verdict on each model",
@@ -94,12 +94,17 @@ def _verdicts(context: PageContext, shown: Sequence[Line]) -> Matrix:
 
 
 def _needs() -> list[str]:
-    needs = [f"{name.replace('_', ' ')}: {need}" for name, need in CHECKS.items() if need]
+    needs = [f"{_check(name)}: {need}" for name, need in CHECKS.items() if need]
     return [
         "A check that is raised says that what looks like robustness may be a weak attack; one that passes proves "
         "nothing. Each is one comparison with a 95 % interval over images.",
         "; ".join(needs) + ".",
     ]
+
+
+def _check(flag: str) -> str:
+    """A check as the page names it: its id, which verdicts have, and its name."""
+    return f"{IDS[flag]} {flag.replace('_', ' ')}"
 
 
 def _names(context: PageContext, line: Line) -> tuple[str, str, str, str]:

@@ -74,6 +74,8 @@ class PaperTable:
     rules: tuple[str, ...]
     rows: tuple[TableRow, ...]
     family: int
+    #: Rows of the paper that are left out, since the store has nothing of them.
+    absent: int
 
 
 #: The scores of each row, by rule; rows by their row key (see `row_key`).
@@ -88,8 +90,12 @@ def paper_table(
     planned: Sequence[tuple[str, ...]],
     epsilon: float,
     preset: str,
+    whole: bool,
 ) -> PaperTable:
-    """The scores of `lines` at an epsilon, with the state of `planned` lines that have no result yet."""
+    """The scores of `lines` at an epsilon, with the state of `planned` lines that have no result yet.
+
+    A `whole` table has the paper's other rows too, and its rules; else those that the store has something of.
+    """
     points, lacking = points_at(query, lines, epsilon)
     by_row: _Scores = {}
     names: _Names = {}
@@ -100,13 +106,16 @@ def paper_table(
         score = TableCell(line=line, point=point, state=state, reason=reason)
         by_row.setdefault(row, {})[query.index.labels.of(line, "rule")] = score
     _add_planned(status, {line.grid_key for line in lines}, planned, epsilon, by_row, names)
-    rules = tuple(sorted({rule for row in by_row.values() for rule in row} | set(_paper_rules(preset)), key=_rank))
+    absent = _absent(preset, by_row)
+    of_paper = whole or len(absent) < len(_places(preset))
+    rules = {rule for row in by_row.values() for rule in row} | set(PAPER_RULES if of_paper and _places(preset) else ())
+    columns = tuple(sorted(rules, key=_rank))
     comparisons = _mark_best(query, epsilon, by_row)
     rows = [
-        TableRow(names=names[row], scores=_with_printed(rules, preset, row, scores)) for row, scores in by_row.items()
+        TableRow(names=names[row], scores=_with_printed(columns, preset, row, scores)) for row, scores in by_row.items()
     ]
-    models = {(row_value(row, "backbone"), row_value(row, "dataset")) for row in by_row}
-    return PaperTable(rules=rules, rows=(*rows, *_paper_only(preset, rules, models)), family=comparisons)
+    rows += [_paper_only(preset, columns, place) for place in absent] if whole else []
+    return PaperTable(rules=columns, rows=tuple(rows), family=comparisons, absent=0 if whole else len(absent))
 
 
 def _add_planned(
@@ -153,20 +162,21 @@ def _with_printed(
     }
 
 
-def _paper_only(preset: str, rules: Sequence[str], models: set[tuple[str, str]]) -> list[TableRow]:
-    """The paper's rows that no grid of the store plans."""
-    places = dict.fromkeys((p[1], p[2]) for p in printed() if p[0] == preset and (p[1], p[2]) not in models)
-    return [
-        TableRow(
-            names=(backbone, dataset, "", ""),
-            scores={rule: TableCell(printed=printed().get((preset, backbone, dataset, rule))) for rule in rules},
-        )
-        for backbone, dataset in places
-    ]
+def _places(preset: str) -> list[tuple[str, str]]:
+    """Backbone and data set of each row of a table as the paper prints it."""
+    return list(dict.fromkeys((backbone, dataset) for table, backbone, dataset, _ in printed() if table == preset))
 
 
-def _paper_rules(preset: str) -> tuple[str, ...]:
-    return PAPER_RULES if preset in {place[0] for place in printed()} else ()
+def _absent(preset: str, by_row: _Scores) -> list[tuple[str, str]]:
+    """Those that the store has neither run nor planned."""
+    models = {(row_value(row, "backbone"), row_value(row, "dataset")) for row in by_row}
+    return [place for place in _places(preset) if place not in models]
+
+
+def _paper_only(preset: str, rules: Sequence[str], place: tuple[str, str]) -> TableRow:
+    """A row of the paper that no grid of the store plans."""
+    scores = {rule: TableCell(printed=printed().get((preset, *place, rule))) for rule in rules}
+    return TableRow(names=(*place, "", ""), scores=scores)
 
 
 def _names(query: Query, line: Line) -> tuple[str, str, str, str]:

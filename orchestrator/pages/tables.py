@@ -40,7 +40,9 @@ def page(context: PageContext) -> Page:
     if len(lines) > 8 * MOST:
         context.problems.append(f"The first {8 * MOST} of {len(lines):,} lines are here; narrow the filter.")
         lines = lines[: 8 * MOST]
-    table = paper_table(context.query, context.status, lines, planned, epsilon, name)
+    # The paper's whole table is shown where it was chosen: a store of other models has none of its rows.
+    whole = bool(context.view.preset)
+    table = paper_table(context.query, context.status, lines, planned, epsilon, name, whole)
     if not table.rows:
         nothing = Words(title="Nothing fits the filter", sentences=["Remove a value from the filter."], tone="todo")
         return context.finished("Tables", [nothing])
@@ -158,6 +160,9 @@ def _reading(context: PageContext, name: str, table: PaperTable) -> list[str]:
     if name == "all" and not context.view.preset:
         task_title = PRESETS[preset_of("", context.view.task)].title
         sentences.insert(0, f"Nothing is run or planned of “{task_title}”, so the scores under attack are here.")
+    if table.absent:
+        rows = style.counted(table.absent, "more row")
+        sentences.append(f"The paper's table has {rows}, of which this store has nothing: choose {name} to see them.")
     if any(score.printed for row in table.rows for score in row.scores.values()):
         where = "every percentage of Tables 1, 3 and 4 is a multiple of 1/32, as one batch of 32 images gives"
         sentences.append(

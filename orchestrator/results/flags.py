@@ -13,6 +13,8 @@ from signsym_core.auditing.checks import MODEL
 
 #: The checks that need only outcomes, with what each needs. Checks of the model belong to the audit alone.
 CHECKS = {check.flag: check.needs for check in ALL_CHECKS if check.needs != MODEL}
+#: The id of each check, by which verdicts name it.
+IDS = {check.flag: check.id for check in ALL_CHECKS}
 _FLAGS = {check.id: check.flag for check in ALL_CHECKS}
 
 

@@ -59,6 +59,28 @@ def test_flags_are_raised_on_the_curve_and_told_with_their_evidence(tmp_path):
     assert not {line for line in flagged if line[1] == "exact"}
 
 
+def test_a_verdict_names_what_raised_it_a_line_for_each(tmp_path):
+    verdicts = block(page(fill(tmp_path / "store", images=300), "?p=flags"), Matrix)
+    raised = {names[0]: entries[1].lines for names, entries in verdicts.rows}
+    assert any(line.startswith("G1 exact gradient breaks: own feedback") for line in raised["uSF"])
+    assert "G1 exact gradient breaks" in page(tmp_path / "store", "?p=flags").blocks[-2].header
+    assert raised["BP"] == ["–"]
+
+
+def test_without_a_cell_those_of_the_filter_can_be_chosen(tmp_path):
+    folder = fill(tmp_path / "store")
+    matrix = block(page(folder, "?p=cell&r=usf&g=exact"), Matrix)
+    ((names, entries),) = matrix.rows
+    assert names == ["uSF", "smallcnn / digits", "pgd", "exact"]
+    last = dict(zip(matrix.header[4:], entries, strict=True))["ε 0.1"]
+    found = page(folder, last.search)
+    facts = dict(fact for each in found.blocks if isinstance(each, Facts) for fact in each.facts)
+    assert facts["ε"].startswith("0.1 ")
+    assert f"{last.lines[0]} %" in str(facts)
+    fill(folder, {("bp", "exact"): {0.1: 0.5}}, backbone="other")
+    assert block(page(folder, "?p=cell&r=usf&b=other"), Words).title == "Nothing fits the filter"
+
+
 def test_a_cell_has_its_provenance_and_counts_both_ways(tmp_path):
     folder = fill(tmp_path / "store")
     facts = dict(

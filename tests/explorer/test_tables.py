@@ -54,6 +54,23 @@ def test_clean_scores_that_are_there_or_asked_for_are_the_first_table(tmp_path):
     assert block(page(clean, "?p=tables"), Matrix).title == PRESETS["1"].title
 
 
+def test_rows_of_the_paper_that_the_store_lacks_are_shown_where_its_table_is_chosen(tmp_path):
+    scores = {("bp", "none"): {0.0: 0.9}}
+    folder = fill(tmp_path / "store", scores, attack="none")
+    found = page(folder, "?p=tables")
+    assert [names[0] for names, _ in block(found, Matrix).rows] == ["smallcnn"]
+    assert block(found, Matrix).header[4:] == ["BP"]
+    assert "12 more rows, of which this store has nothing: choose 1" in reading(found)
+    assert len(block(page(folder, "?p=tables&t=1"), Matrix).rows) == 13
+    # Beside a row of the paper stand all of its rules, since it prints them.
+    fill(folder, scores, attack="none", backbone="alexnet", dataset="cifar10")
+    found = page(folder, "?p=tables")
+    rows = {names[0]: [entry.lines[-1] for entry in row] for names, row in block(found, Matrix).rows}
+    assert block(found, Matrix).header[4:] == ["BP", "uSF", "frSF", "brSF"]
+    assert rows["alexnet"][1:] == ["paper 90.62 [75.8, 96.8]", "paper 93.75 [79.9, 98.3]", "paper 87.5 [71.9, 95.0]"]
+    assert "11 more rows" in reading(found)
+
+
 @pytest.mark.parametrize("name", ["3", "4"])
 def test_a_table_without_lines_has_no_epsilon_and_no_correction_over_nothing(tmp_path, name):
     matrix = block(page(fill(tmp_path / "store"), f"?p=tables&t={name}"), Matrix)
@@ -193,7 +210,7 @@ def test_a_table_computes_one_epsilon_and_reads_its_pairs_together(tmp_path, mon
         "_scores",
         lambda self, found, wanted: made.extend(["point"] * len(wanted)) or points(self, found, wanted),
     )
-    table = paper_table(query, LiveStore(str(folder)).status, lines, [], 0.2, "all")
+    table = paper_table(query, LiveStore(str(folder)).status, lines, [], 0.2, "all", whole=False)
     assert table.family == 5
     assert made.count("samples") == 2
     assert made.count("point") == len(lines) == 15
