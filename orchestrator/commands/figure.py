@@ -56,11 +56,13 @@ def _latex(page: Page) -> bytes:
 def _drawn(page: Page, kind: str, width: float) -> bytes:
     figure = next((block for block in page.blocks if isinstance(block, Figure)), None)
     if figure is None:
-        raise ValueError(f"the page “{page.title}” has no figure; those of ?p=curves and ?p=gap have")
+        raise ValueError(f"the page “{page.title}” has no figure; those of ?p=curves, ?p=gap and ?p=training have")
     if kind == "html":
         # The page's figures have a transparent background, which would be dark in a dark viewer.
         spec = figure.figure | {"layout": figure.figure["layout"] | {"paper_bgcolor": style.PAGE["light"]}}
         return str(to_html(spec, config=style.GRAPH_CONFIG, validate=False)).encode()
     if figure.drawing is None:
-        raise ValueError("a heat map is drawn for the screen alone: --out FILE.html, or as=lines in the address")
+        what = "a heat map" if page.title == "Gap" else "a figure of trainings"
+        instead = ", or as=lines in the address" if page.title == "Gap" else ""
+        raise ValueError(f"{what} is drawn for the screen alone: --out FILE.html{instead}")
     return paper.drawn(figure.drawing, width, kind)

@@ -32,17 +32,21 @@ _GRID = {"gridcolor": "#e6e8ec", "zeroline": False, "linecolor": "#c9ccd1", "sho
 class Panels:
     """The figure of some panels, row by row; axes, lines and traces are added panel by panel."""
 
-    def __init__(self, panels: Sequence[PanelCurves], columns: int) -> None:
+    def __init__(
+        self, panels: Sequence[PanelCurves], columns: int, titles: Sequence[str] | None = None, apart: bool = False
+    ) -> None:
+        """`titles` are by default made from the panels' lines; where panels are `apart` each has its vertical axis."""
         self.columns, self.rows = columns, max(1, -(-len(panels) // columns))
         self._data: list[Trace] = []
         self._shapes: list[dict[str, Any]] = []
         self._axes: dict[str, Any] = {}
-        gap = min(0.03, 0.1 / columns)
+        # Room for the numbers of each panel's own axis.
+        gap = 0.18 / columns if apart else min(0.03, 0.1 / columns)
         width = (1 - gap * (columns - 1)) / columns
-        names = [panel_title(title, curves) for title, curves in panels]
+        names = titles or [panel_title(title, curves) for title, curves in panels]
         titles_height = TITLES + TITLE_LINE * (max([2, *(name.count("<br>") for name in names)]) - 2)
         row = self._row = titles_height + PLOT + BELOW
-        titles = []
+        annotations = []
         named: set[int] = set()
         for number, (name, (_, curves)) in enumerate(zip(names, panels, strict=True)):
             down, across = divmod(number, columns)
@@ -52,11 +56,11 @@ class Panels:
             self._axes[x] = {**_GRID, "anchor": _place("y", number), "domain": [left, left + width]}
             self._axes[y] = {**_GRID, "anchor": _place("x", number), "domain": [lower, upper]}
             # A row's tick labels are at its first panel that has lines.
-            self._axes[y]["showticklabels"] = bool(curves) and down not in named
+            self._axes[y]["showticklabels"] = apart or (bool(curves) and down not in named)
             if curves:
                 named.add(down)
-            titles.append(_title(name, left + width / 2, upper))
-        self._titles = titles
+            annotations.append(_title(name, left + width / 2, upper))
+        self._titles = annotations
 
     def dress(self, panel: int, x: Mapping[str, Any], y: Mapping[str, Any]) -> None:
         """Set the axes of a panel."""

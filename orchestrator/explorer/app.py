@@ -158,7 +158,7 @@ def _callbacks(app: Dash, data: Results) -> None:
 
 
 #: Controls whose choices never change.
-_FIXED = {"x", "over", "minus", "form", "preset", "only"}
+_FIXED = {"x", "over", "minus", "form", "preset", "only", "layers"}
 
 
 def _clicked(triggered: list[dict[str, Any]]) -> str:

@@ -21,6 +21,8 @@ from orchestrator.results.view import AXES, FACETS, PAGES, PageView
 _ALL = tuple(PAGES)
 _SCORES = tuple(page for page in PAGES if page != "runs")
 _CHOSEN = ("backbone", "dataset", "attack", "gradient", "rule", "seed", "store")
+#: What a training does not depend on.
+_ATTACKED = tuple(page for page in _SCORES if page != "training")
 _LABELS = {
     "dataset": "data set",
     "gradient": "gradient source",
@@ -47,7 +49,10 @@ class Control:
 
 CONTROLS = (
     Control("task", _SCORES),
-    *(Control(name, _ALL if name == "store" else _SCORES) for name in _CHOSEN),
+    *(
+        Control(name, {"store": _ALL, "attack": _ATTACKED, "gradient": _ATTACKED}.get(name, _SCORES))
+        for name in _CHOSEN
+    ),
     Control("grid", _ALL),
     Control("rows", ("curves", "gap")),
     Control("x", ("curves", "gap")),
@@ -57,6 +62,7 @@ CONTROLS = (
     Control("epsilon", ("gap", "tables")),
     Control("preset", ("tables",)),
     Control("only", ("cell",)),
+    Control("layers", ("training",)),
     Control("seed_lines", ("curves",), "checked"),
 )
 
@@ -114,6 +120,7 @@ _SEGMENTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         "Table",
         [("", "what was run"), *((n, n) for n in "1234"), ("worst", "worst case"), ("all", "all attacks")],
     ),
+    "layers": ("Layers", [("mean", "mean"), ("each", "each by itself")]),
     "only": ("Images", [("", "all"), ("gained", "broken under BP only"), ("lost", "broken under the rule only")]),
 }
 

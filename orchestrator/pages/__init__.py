@@ -2,7 +2,7 @@
 
 from orchestrator.drawing.blocks import Page
 from orchestrator.drawing.facets import arranged, portion
-from orchestrator.pages import cell, curves, flags, gap, runs, tables, worst
+from orchestrator.pages import cell, curves, flags, gap, runs, tables, training, worst
 from orchestrator.pages.context import PageContext as PageContext
 from orchestrator.pages.context import empty
 
@@ -11,6 +11,7 @@ _PAGES = {
     "gap": gap.page,
     "tables": tables.page,
     "flags": flags.page,
+    "training": training.page,
     "cell": cell.page,
     "runs": runs.page,
 }
@@ -29,4 +30,6 @@ def portions(context: PageContext) -> int:
         return worst.portions(context)
     if context.view.page == "flags":
         return portion(1, context.lines(), flags.MOST)[1]
+    if context.view.page == "training":
+        return training.portions(context)
     return arranged(context.view, context.snapshot.index, context.lines()).portions

@@ -27,7 +27,7 @@ from orchestrator.results.view import PAGES, PageView, format_view
 from orchestrator.store.files import write_file
 
 #: Pages that are written for each task.
-_STATIC = ("curves", "gap", "tables", "flags")
+_STATIC = ("curves", "gap", "tables", "flags", "training")
 _READING = "How to read"
 #: Portions of a page, and cells that have a page, at most; the explorer has all.
 MOST_PARTS, MOST_CELLS = 20, 48
@@ -45,9 +45,7 @@ def write_report(
     # A name that is no identifier does not come from a sweep and must not become a path.
     tasks = [task for task in index.choices("task") if task.isidentifier()] if len(index) else []
     menu = [("Overview", "index.html")]
-    menu += [
-        (f"{PAGES[p]}: {task}", f"{p}-{task}.html") for task in tasks for p in ("curves", "gap", "tables", "flags")
-    ]
+    menu += [(f"{PAGES[p]}: {task}", f"{p}-{task}.html") for task in tasks for p in _STATIC]
     cells = {task: _cells(context_of(data, format_view(PageView(task=task)))) for task in tasks}
     writer = PageWriter(data, out, title, menu, {cell for task_cells in cells.values() for cell in task_cells}, screen)
     write_file(out / "plotly.min.js", get_plotlyjs().encode())
@@ -99,6 +97,9 @@ def _variants(data: Results, view: PageView) -> Iterator[PageView]:
         yield from _portions(data, view)
         yield dataclasses.replace(view, form="heat")
         yield from _portions(data, dataclasses.replace(view, minus="exact"))
+    elif view.page == "training":
+        yield from _portions(data, view)
+        yield from _portions(data, dataclasses.replace(view, layers="each"))
     else:
         yield from _portions(data, view)
         if view.page == "curves":

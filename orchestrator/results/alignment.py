@@ -30,8 +30,15 @@ class Alignment:
 
     def rows(self, job: str) -> list[dict[str, Any]]:
         """The rows of one training; empty where it has none."""
-        folder = alignment_folder(self._store)
-        return [row for table in iter_trainings(folder, [job]) for row in table.to_pylist()]
+        return self.by_training([job]).get(job, [])
+
+    def by_training(self, jobs: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+        """The rows of those of some trainings that have any, by their keys."""
+        by_job: dict[str, list[dict[str, Any]]] = {}
+        for table in iter_trainings(alignment_folder(self._store), jobs):
+            for row in table.to_pylist():
+                by_job.setdefault(row["job"], []).append(row)
+        return by_job
 
     def angles(self, jobs: Collection[str]) -> Mapping[str, float]:
         """The angle of B to W in degrees after the last epoch, mean over layers, of those trainings that have one.
@@ -59,7 +66,12 @@ class JoinedAlignment:
 
     def rows(self, job: str) -> list[dict[str, Any]]:
         """The rows of one training; empty where it has none."""
-        return next(filter(None, (alignment.rows(job) for alignment in self._alignments)), [])
+        return self.by_training([job]).get(job, [])
+
+    def by_training(self, jobs: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+        """The rows of some trainings by their keys, see `Alignment.by_training`."""
+        tables = (alignment.by_training(jobs) for alignment in reversed(self._alignments))
+        return {job: rows for by_job in tables for job, rows in by_job.items()}
 
     def angles(self, jobs: Collection[str]) -> Mapping[str, float]:
         """The angle of B to W of trainings, see `Alignment.angles`."""

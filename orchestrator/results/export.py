@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from orchestrator.results.epoch_rows import epoch_rows
 from orchestrator.results.joined import JoinedIndex
 from orchestrator.results.line import ATTACK, STORED
 from orchestrator.results.live_stores import Results, opened
@@ -23,6 +24,8 @@ _ENDS = {"": "value", "_lo": "lo", "_hi": "hi"}
 _NAMES = ("task", "dataset", "backbone", "rule", "seed", "attack", "gradient", "epsilon", "epsilon_label")
 #: Columns of a model that are repeated for each of its layers.
 _MODEL = ("task", "dataset", "backbone", "weights", "finetune", "rule", "rule_params", "seed")
+#: What its clean score is found by.
+_CLEAN = ("attack", "value")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Exported:
 
 
 def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
-    """Write "results", "outcomes", "curves", "worst" or "alignment" of stores to a .csv or .parquet file.
+    """Write "results", "outcomes", "curves", "worst", "alignment" or "training" of stores to a .csv or .parquet file.
 
     Of several stores a column `store` names the one that a row is from. As in the explorer, a cell that two of them
     have counts once, and one with two values not at all. Outcomes are written file by file, so that they need not fit
@@ -77,16 +80,23 @@ def _of_each(data: Results | None, stores: Sequence[Store], what: str) -> Iterat
     index = data.snapshot.index if data else None
     cells_by_store = index.cells_by_store() if isinstance(index, JoinedIndex) else {"": None}
     for store, (name, cells) in zip(stores, cells_by_store.items(), strict=True):
-        names = {"outcomes": ["cell", *_NAMES], "alignment": ["finetune_job", *_MODEL]}.get(what, tables.RESULTS.names)
+        models = ["finetune_job", *_MODEL]
+        names = {"outcomes": ["cell", *_NAMES], "alignment": models, "training": [*models, *_CLEAN]}.get(
+            what, tables.RESULTS.names
+        )
         frame = store.results(list(dict.fromkeys(["cell", *names])))
         frame = frame if cells is None else frame[frame["cell"].isin(cells.to_pylist())]
-        if what == "alignment":
+        if what in ("alignment", "training"):
+            if what == "training":
+                # Its clean score, where it was run, stands for a model.
+                frame = frame.sort_values("attack", key=lambda attacks: attacks != "none", kind="stable")
             frame = frame.drop_duplicates("finetune_job")
             frame = frame[~frame["finetune_job"].isin(trainings)]
             trainings |= set(frame["finetune_job"])
         schema = pa.schema([tables.RESULTS.field(name) for name in names])
         results = pa.Table.from_pandas(frame[names], schema=schema, preserve_index=False)
-        for table in {"results": _results, "outcomes": _outcomes, "alignment": _alignment}[what](store, results):
+        make = {"results": _results, "outcomes": _outcomes, "alignment": _alignment, "training": _training}[what]
+        for table in make(store, results):
             yield table.append_column("store", pa.repeat(name, len(table))) if name else table
 
 
@@ -112,6 +122,10 @@ def _alignment(store: Store, models: pa.Table) -> Iterator[pa.Table]:
                 [("job", "ascending"), ("epoch", "ascending")]
             )
     store.skipped |= folder.skipped
+
+
+def _training(store: Store, models: pa.Table) -> Iterator[pa.Table]:
+    return epoch_rows(store, models, _MODEL)
 
 
 def _curves(data: Results) -> Iterator[pa.Table]:

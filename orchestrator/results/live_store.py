@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from orchestrator.results import members
 from orchestrator.results.alignment import Alignment
 from orchestrator.results.examples import Example
+from orchestrator.results.histories import Histories
 from orchestrator.results.index import Index
 from orchestrator.results.outcome_file import ImageLists
 from orchestrator.results.outcomes import Outcomes
@@ -59,8 +60,8 @@ class LiveStore:
         self._lock = threading.Lock()
         #: What is stored of single cells besides the index.
         self.cells = StoredCells(self.store)
-        #: The alignment of the trainings.
-        self.alignment = Alignment(self.store)
+        #: The alignment of the trainings, and their epochs.
+        self.alignment, self.histories = Alignment(self.store), Histories(self.store)
         self._status_reader = StatusReader(self.store)
         self._planning = threading.Lock()
         #: The threads that answer a request, and when the last answer was finished, by the monotonic clock.
@@ -176,7 +177,7 @@ class LiveStore:
     def skipped(self) -> dict[str, str]:
         """Files that could not be read, with the reason."""
         files = {**self._results.skipped, **self.outcomes.folder.skipped, **self.alignment.skipped}
-        return {**files, **self.status.skipped, **self._unknown_members}
+        return {**files, **self.histories.skipped, **self.status.skipped, **self._unknown_members}
 
     def all_results(self, *columns: str) -> pa.Table:
         """Some columns of all results."""

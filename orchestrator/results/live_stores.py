@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from orchestrator.results.alignment import JoinedAlignment
 from orchestrator.results.examples import Example
+from orchestrator.results.histories import JoinedHistories
 from orchestrator.results.index import Index
 from orchestrator.results.joined import JoinedCells, JoinedIndex, JoinedOutcomes
 from orchestrator.results.live_store import LiveStore
@@ -53,8 +54,9 @@ class LiveStores:
         self.outcomes = JoinedOutcomes(self._stores, images)
         #: What is stored of single cells besides the index.
         self.cells = JoinedCells(self._stores)
-        #: The alignment of the trainings.
+        #: The alignment of the trainings, and their epochs.
         self.alignment = JoinedAlignment([store.alignment for store in stores])
+        self.histories = JoinedHistories([store.histories for store in stores])
         #: The threads that answer a request, and when the last answer was finished, by the monotonic clock.
         self.answering: set[int] = set()
         self.last_request = 0.0

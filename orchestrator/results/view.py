@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote
 
-PAGES = {"curves": "Curves", "gap": "Gap", "tables": "Tables", "flags": "Flags", "cell": "Cell", "runs": "Runs"}
+PAGES = {
+    **{"curves": "Curves", "gap": "Gap", "tables": "Tables", "flags": "Flags", "training": "Training"},
+    **{"cell": "Cell", "runs": "Runs"},
+}
 AXES = {"ordinal": "ordinal", "linear": "linear", "log": "logarithmic"}
 #: Dimensions of the panels of a figure; several stores are one of them only where the rows of panels name it.
 FACETS = ("store", "backbone", "dataset", "attack", "gradient")
@@ -49,6 +52,8 @@ class PageView:
     #: The paper's table, "worst" for clean and worst case, or "all" for the attacks of the filter; empty: the clean
     #: scores of the task.
     preset: str = ""
+    #: What a training shows of its layers: "mean", or "each" of them.
+    layers: str = "mean"
     #: Whether the table under the figure is open.
     table: bool = False
     #: Number of the portion of the panels or rows that is shown.
@@ -98,6 +103,7 @@ _KEYS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "minus": ("vs", _one_of("bp", "exact")),
     "form": ("as", _one_of("lines", "heat")),
     "preset": ("t", _one_of("1", "2", "3", "4", "worst", "all")),
+    "layers": ("ly", _one_of("mean", "each")),
     "table": ("tb", _one_of("1")),
     "portion": ("part", lambda value: value.isdecimal() and value.isascii() and 1 <= int(value[:9]) <= 100_000),
     "cell": ("c", _any),

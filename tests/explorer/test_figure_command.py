@@ -41,6 +41,7 @@ def test_the_suffix_decides_what_is_written(folder, tmp_path, capsys):
         ("?p=curves", "curves.tex", "has no table for LaTeX"),
         ("?p=tables", "table.pdf", "has no figure"),
         ("?p=gap&as=heat", "heat.pdf", "drawn for the screen alone"),
+        ("?p=training", "training.pdf", "has no figure"),
         ("?p=gap&e=0.77", "gap.pdf", "No line that the filter chooses has ε = “0.77”"),
         ("?p=tables&t=all&e=0.77", "table.tex", "No line shown has ε = “0.77”"),
         ("?part=9", "curves.pdf", "There is no part 9"),

@@ -33,6 +33,7 @@ views = st.builds(
     minus=st.sampled_from(["bp", "exact"]),
     form=st.sampled_from(["lines", "heat"]),
     preset=st.sampled_from(["", "1", "2", "3", "4", "worst", "all"]),
+    layers=st.sampled_from(["mean", "each"]),
     table=st.booleans(),
     portion=st.integers(1, 100_000),
     cell=st.text(max_size=70),
