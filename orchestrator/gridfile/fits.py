@@ -33,6 +33,9 @@ def refuse_misfit(point: Mapping[str, Any], training: Training, finetune: FineTu
         raise place.error(f"finetune does not fit rule {rule.name!r}: {reason}")
     if (problem := finetune.misfit(dataset)) is not None:
         raise first_of(training.finetune, VALIDATION_KEYS, experiment.node).error(f"finetune: {problem}")
+    adversarial = finetune.adversarial
+    if adversarial is not None and (problem := adversarial.misfit(point["task"])) is not None:
+        raise first_of(training.finetune, ("adversarial",), experiment.node).error(f"finetune: {problem}")
     if training.weights is not None:
         weights, node = training.weights
         while isinstance(weights, Pretrain):

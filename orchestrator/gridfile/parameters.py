@@ -17,6 +17,7 @@ from typing import Any
 
 from signsym_core.registry import ParameterError, build
 from signsym_core.rules import Layers
+from signsym_core.training.adversarial import Adversarial
 
 Schema = dict[str, Any]
 
@@ -46,6 +47,8 @@ def annotation(hint: Any) -> Schema:
     """A type of a dataclass's field, as `signsym_core.registry.coerce` accepts values for it."""
     if hint is Layers:
         return {"type": "object", "minProperties": 1, "additionalProperties": {"$ref": "#/$defs/a-rule"}}
+    if hint is Adversarial:
+        return {"$ref": "#/$defs/adversarial"}
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return {"enum": list(arguments)}

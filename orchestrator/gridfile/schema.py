@@ -20,6 +20,7 @@ from orchestrator.jobs.job import STAGES
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
 from signsym_core.attacks.none import NoAttack
 from signsym_core.registry import Member, Registry
+from signsym_core.training.adversarial import DEFAULT_GRADIENT, OF_TRAINING
 from signsym_core.training.settings import FineTune
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -77,6 +78,7 @@ def _definitions() -> dict[str, Schema]:
         "seeds": {"type": "array", "items": _SEED, "minItems": 1, "uniqueItems": True},
         "weights": _weights(),
         "finetune": _mapping(parameters(FineTune), "Settings of the fine-tune."),
+        "adversarial": _trained_against(),
         "resources": _mapping(_AMOUNTS | stages, "What each trial is given; no part of a job's identity."),
         "attacks": _one_or_more(_attack()),
         "overrides": {"type": "array", "items": override | {"minProperties": 2}},
@@ -126,6 +128,26 @@ def _attack() -> Schema:
     }
     mapping = {"type": "object", "properties": shared, "required": ["name"], "allOf": by_name}
     return {"anyOf": [{"const": NoAttack.name}, mapping]}
+
+
+def _trained_against() -> Schema:
+    """The attack of an adversarial training: one name, one epsilon, and the parameters of the name."""
+    by_name, known = [], [attack for attack in ATTACKS if attack is not NoAttack and "classification" in attack.tasks]
+    for attack in known:
+        own = {key: schema for key, schema in parameters(attack).items() if key not in OF_TRAINING}
+        keys: dict[str, Any] = {"name": True, "epsilon": True, "gradient": "white-box" in attack.tags}
+        by_name.append(_where_named(attack.name, _mapping(keys | own)))
+    sources = [name for name, source in GRADIENTS.items() if not source.twin]
+    libraries = [{"type": "string", "pattern": f"^{library}:."} for library in ATTACKS.libraries]
+    shared: dict[str, Schema] = {
+        "name": {"anyOf": [{"enum": [attack.name for attack in known]}, *libraries]},
+        "gradient": {"enum": sources, "default": DEFAULT_GRADIENT},
+        "epsilon": {
+            "anyOf": [{"type": "number", "exclusiveMinimum": 0}, _FRACTION],
+            "description": "A radius above 0 in the [0, 1] pixel range: a number or a fraction.",
+        },
+    }
+    return {"type": "object", "properties": shared, "required": ["name", "epsilon"], "allOf": by_name}
 
 
 def _where_named(name: str, then: Schema) -> Schema:

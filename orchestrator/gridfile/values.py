@@ -16,9 +16,9 @@ from orchestrator.gridfile.callbacks import KNOWN, VARIABLES, CallbackChoice, se
 from orchestrator.gridfile.cells import Epsilon
 from orchestrator.gridfile.nodes import Node, Problems
 from signsym_core.attacks.ball import Norm
+from signsym_core.attacks.radii import fraction
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
-from signsym_core.evaluation.radii import fraction
 from signsym_core.registry import Member, Registry, UnknownNameError, build, unknown
 from signsym_core.rules import RULES
 from signsym_core.tasks import TASKS

@@ -1,7 +1,8 @@
 """How long a job takes, and how much memory: what it has to compute, over the rates of a device.
 
 Passes are counted as they are made: a gradient with respect to the pixels is two forward passes, a training step three.
-Attacks that leave out lost images are counted as if none were lost. The first training on image files decodes them.
+Each step of an adversarial training makes its examples first. Attacks that leave out lost images are counted as if none
+were lost. The first training on image files decodes them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,13 @@ def training(task: Task, backbone: Backbone, dataset: DataSource, settings: Fine
     network, (images, tests) = network_at(backbone, dataset), dataset.counts
     batch = max(1, min(settings.batch_size, images))
     epochs = settings.epochs if settings.steps is None else settings.steps / max(1, settings.batches(images))
-    seconds = settings.images_seen(images) / batch * device.step(network, settings.precision, batch)
+    step = device.step(network, settings.precision, batch)
+    if settings.adversarial is not None:
+        gradient = settings.adversarial.get("gradient", "")
+        made = passes(settings.adversarial.attack, gradient, 1, clean=False)
+        # An evaluation scores its example once more, a training steps on it.
+        step += device.passes(network, settings.precision, max(0, made.forwards - 1), made.gradients, batch)
+    seconds = settings.images_seen(images) / batch * step
     looked = epochs * (dataset.validation_images or 0) if settings.validates else 0
     # The codes of the images that are retrieved.
     looked += images + tests if task.retrieves else 0

@@ -64,5 +64,5 @@ def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def _name(path: tuple[str, ...]) -> str:
-    """A setting as grids name it: "lr" for finetune.lr, "scale" for rule.parameters.scale."""
-    return path[0] if path[-1] == "name" else path[-1]
+    """A setting as grids name it: "lr" for finetune.lr, "scale" for rule.parameters.scale, "rule" for rule.name."""
+    return path[-2] if path[-1] == "name" else path[-1]

@@ -113,4 +113,12 @@ def _short(text: str) -> str:
     values = mapping(text)
     if set(values) == {"params"}:
         return str(values["params"])
-    return ", ".join(f"{key}={str(value)[:12]}" for key, value in values.items()) or "defaults"
+    return ", ".join(f"{key}={_shorter(value)}" for key, value in values.items()) or "defaults"
+
+
+def _shorter(value: object) -> str:
+    if not isinstance(value, dict):
+        return str(value)[:12]
+    # Of an attack that is trained against, all parameters are stored.
+    inner = {key: f"{of_it:.4g}" if isinstance(of_it, float) else of_it for key, of_it in value.items()}
+    return words({key: of_it for key, of_it in inner.items() if of_it is not None})

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from signsym_core import validation
 from signsym_core.attacks import ATTACKS, Attack
 from signsym_core.attacks.passes import NoGradientWarning
+from signsym_core.attacks.radii import radii
 from signsym_core.auditing import gradientchecks
 from signsym_core.auditing.evidence import Evidence, Run
 from signsym_core.auditing.finding import Finding
@@ -21,7 +22,6 @@ from signsym_core.auditing.probes import Probe, measure
 from signsym_core.auditing.runs import as_runs, stacked
 from signsym_core.auditing.verdict import Verdict, judge
 from signsym_core.evaluation.attack import attack as run_attack
-from signsym_core.evaluation.radii import radii
 from signsym_core.models.outputs import outputs_of
 from signsym_core.rules.convert import converted
 from signsym_core.tasks import TASKS

@@ -21,11 +21,11 @@ from signsym_core.attacks.finite import Tally
 from signsym_core.attacks.gradients import Exact
 from signsym_core.attacks.passes import Passes
 from signsym_core.attacks.problem import Problem
+from signsym_core.attacks.radii import radii
 from signsym_core.backbones.lif import refuse_slope_without_spikes, surrogate_slope
 from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluation.block import joined, run_block
 from signsym_core.evaluation.outcome import Outcome
-from signsym_core.evaluation.radii import radii
 from signsym_core.models.frozen import frozen
 from signsym_core.models.outputs import NonFiniteOutputError, outputs_of, refuse_non_finite
 from signsym_core.registry import UnknownNameError, unknown

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from signsym_core.attacks import Attack
-from signsym_core.attacks.ball import representable, sizes, within_ball
+from signsym_core.attacks.ball import sizes
+from signsym_core.attacks.crafting import crafted
 from signsym_core.attacks.gradients import Source
 from signsym_core.attacks.problem import Problem
 
@@ -103,17 +104,7 @@ def run_block(
 
     def proposed(row: int, subset: Problem, where: slice | Tensor) -> Proposal:
         epsilon = float(epsilons[row])
-        tally = subset.tally
-        tally.entries.zero_()
-        crafted = source.craft(attack, subset, epsilon)
-        if tally.followed and tally.entries.any():
-            tally.careful = True
-            crafted = source.craft(attack, subset, epsilon)
-            tally.careful = False
-        # A pixel whose proposal is NaN stays unchanged, like one whose gradient is NaN.
-        tally.note(crafted.isnan().flatten(1).sum(dim=1), subset.numbers)
-        images = within_ball(subset.images, crafted, epsilon, attack.norm)
-        images = representable(subset.images, images, subset.attacked.dtype)
+        images = crafted(attack, source, subset, epsilon)
         reported = source.followed(subset).told
         if reported is not None:
             if result.queries is None:
@@ -123,7 +114,7 @@ def run_block(
             if result.distances is None:
                 result.distances = torch.zeros(count, dtype=torch.float64, device=device)
             result.distances[where] = reported.distances.to(device)
-        return Proposal(images=images, nonfinite=tally.entries[subset.numbers])
+        return Proposal(images=images, nonfinite=subset.tally.entries[subset.numbers])
 
     alive = torch.ones(count, dtype=torch.bool, device=device)
     previous: int | None = None

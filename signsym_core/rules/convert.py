@@ -184,6 +184,17 @@ def redrawn(model: nn.Module, number: int) -> Iterator[nn.Module]:
             layer.state.number = None
 
 
+@contextlib.contextmanager
+def draws_kept(model: nn.Module) -> Iterator[nn.Module]:
+    """Inside the block, draws at forward passes are no part of the sequence of draws, which goes on after it."""
+    before = [(layer.state, layer.state.draws) for _, layer in converted(model)]
+    try:
+        yield model
+    finally:
+        for state, number in before:
+            state.draws = number
+
+
 def converted(model: nn.Module) -> list[tuple[str, FeedbackLayer]]:
     """The converted layers of `model` with their names, in the order of the network."""
     return [(name, module) for name, module in model.named_modules() if isinstance(module, FeedbackLayer)]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from signsym_core.models.outputs import outputs_of
 from signsym_core.models.penalty import penalised
 from signsym_core.rules.base import Rule
-from signsym_core.rules.convert import converted, exact_gradient, stepping_rule
+from signsym_core.rules.convert import converted, draws_kept, exact_gradient, stepping_rule
 from signsym_core.rules.held import weights_of
 from signsym_core.rules.lessons import unobserved
 from signsym_core.rules.points import points_of
@@ -68,8 +68,6 @@ def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labe
     weights = [(n.removesuffix(".weight"), p) for n, p in weights_of(model) if p.ndim > 1 and p.requires_grad]
     parameters = [parameter for _, parameter in weights]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    # A rule that draws at every forward pass counts the passes of training alone.
-    draws = [(layer.state, layer.state.draws) for _, layer in converted(model)]
     devices = [images.device] if images.device.type == "cuda" else []
 
     def outputs_loss() -> Tensor:
@@ -81,27 +79,26 @@ def layer_alignment(model: nn.Module, objective: Objective, images: Tensor, labe
         return torch.autograd.grad(loss, parameters, retain_graph=again, allow_unused=True, materialize_grads=True)
 
     rule = stepping_rule(model)
-    if rule is None and not points_of(model):
-        # One forward pass for both: what goes back is B, and then W in its place.
-        with unobserved(model), _replaceable(model) as put_weights:
-            loss = outputs_loss()
-            actual = exact = gradients(loss, again=put_weights is not None)
-            if put_weights is not None:
-                put_weights()
-                exact = gradients(loss)
-    else:
-        with unobserved(model):
-            if rule is None:
-                actual = gradients(outputs_loss())
-            else:
-                actual = _of_step(rule, model, objective, images, labels, parameters)
-        with exact_gradient(model):
-            exact = gradients(outputs_loss())
+    with draws_kept(model):
+        if rule is None and not points_of(model):
+            # One forward pass for both: what goes back is B, and then W in its place.
+            with unobserved(model), _replaceable(model) as put_weights:
+                loss = outputs_loss()
+                actual = exact = gradients(loss, again=put_weights is not None)
+                if put_weights is not None:
+                    put_weights()
+                    exact = gradients(loss)
+        else:
+            with unobserved(model):
+                if rule is None:
+                    actual = gradients(outputs_loss())
+                else:
+                    actual = _of_step(rule, model, objective, images, labels, parameters)
+            with exact_gradient(model):
+                exact = gradients(outputs_loss())
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
-    for state, number in draws:
-        state.draws = number
     return [_row(name, g, g_bp) for (name, _), g, g_bp in zip(weights, actual, exact, strict=True)]
 
 

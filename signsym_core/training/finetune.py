@@ -18,6 +18,7 @@ from signsym_core.backbones import Model
 from signsym_core.datasets import DataSource, Split
 from signsym_core.rules.bypassed import refuse_bypassed_by_gradient
 from signsym_core.tasks import Objective, Task
+from signsym_core.training.adversarial import Adversary
 from signsym_core.training.alignment import LayerAlignment, epoch_alignment, layer_alignment
 from signsym_core.training.batches import epoch_batches, first_images
 from signsym_core.training.checkpoint import Checkpoint, best_in, copies, restore, tensors_of
@@ -57,12 +58,18 @@ def fine_tune(
     (see `signsym_core.microbatch`). A list `alignment` receives for each epoch a row for each layer, at its last step
     but one (see `alignment.epoch_alignment` in this package); no number of the training depends on it. `validation` are
     images on the same device that score every epoch where the settings ask for it (`keep`, `patience`): their rows of
-    the history have it as "validation", and `selection.kept_epoch` says which epoch `model` is of. Raises
-    NonFiniteGradientError or NonFiniteLossError, naming the layer and the step;
-    NonFiniteWeightsError, naming the first parameter, buffer or moment of the optimiser that is not finite after an
-    epoch, before `on_epoch` is called; and ValueError where a converted layer takes no part in the forward pass, where
-    a rule does not fit the optimizer, where validation images are missing, and where labels are not int64 [n] below
-    `classes` or 0/1 [n, classes].
+    the history have it as "validation", and `selection.kept_epoch` says which epoch `model` is of.
+
+    With `settings.adversarial`, such as `{"name": "pgd", "epsilon": "8/255", "steps": 7, "gradient": "exact"}`, each
+    batch is replaced by the examples that the attack makes of it against the model as it is then, in evaluation mode
+    (see `adversarial.Adversary` in this package), before the step of the rule. The loss, the alignment and all checks
+    are those of the examples; validation images are clean.
+
+    Raises NonFiniteGradientError or NonFiniteLossError, naming the layer and the step; NonFiniteWeightsError, naming
+    the first parameter, buffer or moment of the optimiser that is not finite after an epoch, before `on_epoch` is
+    called; and ValueError where a converted layer takes no part in the forward pass, where a rule does not fit the
+    optimizer, where an adversarial training does not fit the task, where validation images are missing, and where
+    labels are not int64 [n] below `classes` or 0/1 [n, classes].
 
     >>> import torch, signsym_core as ss
     >>> from signsym_core.datasets import Split
@@ -105,6 +112,8 @@ def _fine_tune(
     score: Callable[..., float] | None,
 ) -> list[dict[str, Any]]:
     refuse_misfit(model, settings)
+    if settings.adversarial is not None and (problem := settings.adversarial.misfit(task)) is not None:
+        raise ValueError(problem)
     device = train.labels.device
     known = classes if classes is not None else _classes(train.labels)
     objective = task.objective(known, seed).to(device)
@@ -122,6 +131,9 @@ def _fine_tune(
     per_epoch = settings.batches(len(train))
     epochs = settings.epochs if settings.steps is None else -(-settings.steps // per_epoch)
     health = Health(model, objective, optimizer)
+    adversary = None
+    if settings.adversarial is not None:
+        adversary = Adversary(settings.adversarial, model, task, seed, micro_batch)
     take_step = Step(model, objective, optimizer, health, settings.precision, micro_batch, device)
     model.train()
     for epoch in range(first, epochs):
@@ -136,6 +148,8 @@ def _fine_tune(
             for images, labels in one_ahead(batches, device):
                 seen += len(images)
                 step = len(losses) + 1
+                if adversary is not None:
+                    images = adversary(images, labels, epoch, step)
                 between, rows = None, list[LayerAlignment]()
                 if epoch == first and step == 1:
                     between = functools.partial(refuse_bypassed_by_gradient, model)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 from signsym_core.arithmetic import Precision
 from signsym_core.datasets import DataSource
 from signsym_core.registry import neutral, require
+from signsym_core.training.adversarial import Adversarial
 from signsym_core.training.selection import Keep
 
 
@@ -43,8 +45,14 @@ class FineTune:
     patience: int | None = neutral(None)
     #: By how much a score must exceed that of the last better epoch to end such a row.
     min_delta: float = neutral(0.0)
+    #: The attack whose examples against the current model take the place of each batch's images: {name: pgd, epsilon:
+    #: 8/255, steps: 7, gradient: exact}, with the attack's parameters. null: the images themselves.
+    adversarial: Adversarial | None = neutral(None)
 
     def __post_init__(self) -> None:
+        if self.adversarial is not None:
+            require(isinstance(self.adversarial, Mapping), "adversarial", Adversarial.words, self.adversarial)
+            object.__setattr__(self, "adversarial", Adversarial.from_plain(self.adversarial))
         require(self.epochs >= 0, "epochs", "a whole number, at least 0", self.epochs)
         require(self.batch_size >= 1, "batch_size", "a whole number, at least 1", self.batch_size)
         for name in ("lr", "head_lr", "weight_decay"):

@@ -15,8 +15,8 @@ from torch import nn
 
 import signsym_core as ss
 from signsym_core.attacks.ball import representable, sizes
+from signsym_core.attacks.radii import fraction, radii
 from signsym_core.auditing import probes
-from signsym_core.evaluation.radii import fraction, radii
 from signsym_core.models.outputs import as_outputs
 from signsym_core.training.health import NonFiniteWeightsError
 from signsym_core.validation import whole_number

@@ -224,6 +224,22 @@ def test_a_stated_time_is_its_arithmetic():
     assert found == pytest.approx(expected, rel=1e-3)
 
 
+def test_the_steps_of_an_adversarial_training_make_their_examples_first():
+    """PGD with 5 steps: five gradients of two passes beside each step; a mean of two sources has twice as many."""
+    backbone, dataset, device = BACKBONES.build("resnet18"), DATASETS.build("cifar10", size=224), Device(gpu=True)
+    plain = FineTune(epochs=2, batch_size=50)
+    before = cost.training(Classification(), backbone, dataset, plain, device)
+    gradient = 50 * (2 * 1.8136e9 / H100.products["tf32"] + 5 * 4 * 7.4767e6 / H100.bandwidth)
+    for source, gradients in (("exact", 5), ("feedback", 5), ("mixed", 10)):
+        attack = {"name": "pgd", "epsilon": 0.1, "steps": 5, "gradient": source}
+        found = cost.training(
+            Classification(), backbone, dataset, dataclasses.replace(plain, adversarial=attack), device
+        )
+        assert found - before == pytest.approx(2 * 1000 * gradients * gradient, rel=0.01)
+    noise = dataclasses.replace(plain, adversarial={"name": "noise", "epsilon": 0.1})
+    assert cost.training(Classification(), backbone, dataset, noise, device) == before
+
+
 #: Images a second of docs/performance.md, in bf16, TF32 and float32: training with batches of 32, gradients of 256.
 TRAINED = [("resnet18", 224, 8107, 5893, None), ("vgg16", 224, 2313, 1354, None), ("alexnet", 224, 12495, 9621, None)]
 TRAINED += [("resnet18", 64, 19623, 17355, 7472)]

@@ -48,7 +48,7 @@ BEYOND_SHAPE = {
     *("pretrain_other_classes", "pretrain_too_small", "resize_below_size"),
     *("rule_layers_uncovered", "rule_needs_another_backbone", "rule_points_empty"),
     *("sequences_too_small", "spike_slope_without_spikes", "spike_slope_zero"),
-    "steps_beside_keep",
+    *("adversarial_hashing", "steps_beside_keep"),
 }
 
 
@@ -134,7 +134,8 @@ MEMBERS = [(registry.family, member) for registry in (*NAMED_AXES.values(), ATTA
 @pytest.mark.parametrize(("family", "member"), [*MEMBERS, ("", FineTune)], ids=lambda value: getattr(value, "name", ""))
 def test_parameters_that_a_member_takes_are_valid(family, member):
     """Whatever values are taken together: a bound of the schema never depends on another parameter."""
-    schemas = {name: jsonschema.Draft202012Validator(each) for name, each in parameters(member).items()}
+    definitions = {"$defs": validator().schema["$defs"]}
+    schemas = {name: jsonschema.Draft202012Validator(each | definitions) for name, each in parameters(member).items()}
     numbers = st.sampled_from([-1, 0, 1, 2, 3, 7, 8, 11, 12, 32, 64, 100, 224]) | st.sampled_from([-0.5, 0.0, 0.3, 1.0])
     values = st.none() | st.booleans() | numbers | st.lists(numbers, max_size=2) | st.sampled_from(["x", "stop", "l2"])
 
@@ -157,6 +158,11 @@ def test_resources_are_those_that_jobs_have():
 @pytest.mark.parametrize(
     ("change", "valid"),
     [
+        ({"finetune": {"adversarial": {"name": "pgd", "epsilon": "8/255", "steps": 7, "gradient": "feedback"}}}, True),
+        ({"finetune": {"adversarial": {"name": "foolbox:LinfPGD", "epsilon": 0.1, "steps": 3}}}, True),
+        ({"finetune": {"adversarial": None}}, True),
+        ({"finetune": {"adversarial": {"name": "pgd", "epsilon": 0.1, "queries": 7}}}, False),
+        ({"finetune": {"adversarial": {"name": "noise", "epsilon": 0.1, "gradient": "exact"}}}, False),
         ({"attacks": ["none"]}, True),
         ({"attacks": "none"}, True),
         ({"attacks": {"name": ["fgsm", "pgd"], "epsilon": "8/255", "precision": "bf16"}}, True),

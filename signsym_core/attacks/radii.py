@@ -6,15 +6,12 @@ import numbers
 import re
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
+from signsym_core.attacks.ball import Norm
 from signsym_core.validation import shown
-
-if TYPE_CHECKING:
-    from signsym_core.attacks.ball import Norm
 
 _FRACTION = re.compile("([0-9]{1,15})/([0-9]{1,15})")
 
@@ -36,10 +33,11 @@ def radii(epsilons: object, norm: Norm = "linf") -> tuple[float, ...]:
         raise ValueError(f"epsilons must be a list of radii, such as [0.1], got {shown(epsilons)}")
     if len(epsilons) == 0:
         raise ValueError("epsilons must hold at least one number")
-    return tuple(_radius(epsilon, number, norm) for number, epsilon in enumerate(epsilons))
+    return tuple(radius(epsilon, norm, f"epsilons[{number}]") for number, epsilon in enumerate(epsilons))
 
 
-def _radius(epsilon: object, number: int, norm: Norm) -> float:
+def radius(epsilon: object, norm: Norm = "linf", what: str = "epsilon") -> float:
+    """One epsilon as a float; `what` names it in errors."""
     value: object = fraction(epsilon) if isinstance(epsilon, str) else epsilon
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
@@ -49,6 +47,6 @@ def _radius(epsilon: object, number: int, norm: Norm) -> float:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= largest:  # type: ignore[operator]
         got = value if is_number else shown(epsilon)
-        raise ValueError(f'epsilons[{number}] must be a number or a fraction such as "8/255", {where}, got {got}')
+        raise ValueError(f'{what} must be a number or a fraction such as "8/255", {where}, got {got}')
     # The sum turns -0.0 into 0.0.
     return float(value) + 0.0  # type: ignore[arg-type]
