@@ -50,6 +50,8 @@ class Drawing:
     #: The quantity on the vertical axis, and whether it is a difference.
     quantity: str
     difference: bool
+    #: What is not drawn: "bands", "seeds", "rings".
+    hide: tuple[str, ...] = ()
     #: The address of its view; empty where it is the page's.
     view: str = ""
 
@@ -79,17 +81,20 @@ def of_curves(
     panels: Sequence[tuple[str, Sequence[Curve]]],
     columns: int,
     rings: Mapping[tuple[int, float], Sequence[str]] | None = None,
+    hide: tuple[str, ...] = (),
 ) -> Drawing:
     """The drawing of scores; `rings` are the flags of points, by line and epsilon."""
     strokes = [(title, tuple(_scores(curve, rings or {}) for curve in curves)) for title, curves in panels]
     names = " / ".join(dict.fromkeys(curve.score_name for _, curves in panels for curve in curves))
-    return Drawing(panels=tuple(strokes), columns=columns, quantity=f"{names}, %", difference=False)
+    return Drawing(panels=tuple(strokes), columns=columns, quantity=f"{names}, %", difference=False, hide=hide)
 
 
-def of_gaps(panels: Sequence[tuple[str, Sequence[GapLine]]], columns: int, quantity: str) -> Drawing:
+def of_gaps(
+    panels: Sequence[tuple[str, Sequence[GapLine]]], columns: int, quantity: str, hide: tuple[str, ...] = ()
+) -> Drawing:
     """The drawing of differences, in points."""
     strokes = [(title, tuple(_differences(line) for line in lines)) for title, lines in panels]
-    return Drawing(panels=tuple(strokes), columns=columns, quantity=quantity, difference=True)
+    return Drawing(panels=tuple(strokes), columns=columns, quantity=quantity, difference=True, hide=hide)
 
 
 def _scores(curve: Curve, rings: Mapping[tuple[int, float], Sequence[str]]) -> Stroke:

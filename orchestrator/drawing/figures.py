@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -26,8 +26,12 @@ def curve_figure(
     x: str = "ordinal",
     seed_lines: bool = False,
     rings: Rings | None = None,
+    hide: Collection[str] = (),
 ) -> Spec:
-    """Score over epsilon with its band, panels row by row. `x` is "ordinal", "linear" or "log"."""
+    """Score over epsilon with its band, panels row by row, without what `hide` names of HIDDEN.
+
+    `x` is "ordinal", "linear" or "log".
+    """
     figure = Panels(panels, columns)
     axes = Axes([curve for _, curves in panels for curve in curves], x)
     named: set[str] = set()
@@ -39,7 +43,7 @@ def curve_figure(
             panel, axis.dressed(titled=axes.several or panel + columns >= len(panels), columns=columns), upright
         )
         for curve in curves:
-            for trace in _line(curve, axis, seed_lines, rings or {}, curve.rule_label not in named):
+            for trace in _line(curve, axis, seed_lines, rings or {}, hide, curve.rule_label not in named):
                 figure.add(panel, trace)
             named.add(curve.rule_label)
         if curves:
@@ -51,16 +55,16 @@ def curve_figure(
     return figure.figure()
 
 
-def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool) -> list[Trace]:
+def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, hide: Collection[str], named: bool) -> list[Trace]:
     flags = [rings.get((curve.line, point.epsilon), ()) for point in curve.points]
     x = [axis.position(point.epsilon) for point in curve.points]
     texts = [style.hover(curve, point, raised) for point, raised in zip(curve.points, flags, strict=True)]
-    band_and_line = traces(curve, x, [point.score for point in curve.points], texts, named)
-    band_and_line[1]["customdata"] = [point.cell for point in curve.points]
+    band, line = traces(curve, x, [point.score for point in curve.points], texts, named)
+    line["customdata"] = [point.cell for point in curve.points]
     if any(map(curve.thin, curve.points)):
         symbol = style.style(curve.rule)[2]
         symbols = [f"{symbol}-open" if curve.thin(point) else symbol for point in curve.points]
-        band_and_line[1]["marker"]["symbol"] = symbols
+        line["marker"]["symbol"] = symbols
     ringed = [(position, point) for position, point, raised in zip(x, curve.points, flags, strict=True) if raised]
     ring = {
         "x": [position for position, _ in ringed],
@@ -72,7 +76,9 @@ def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, named: bool)
         "legendgroup": curve.rule_label,
         "cliponaxis": False,
     }
-    return [*band_and_line, _seeds(curve, axis, seed_lines), *([ring] if ringed else [])]
+    traced = [("bands", band), ("", line), ("seeds", _seeds(curve, axis, seed_lines))]
+    traced += [("rings", ring)] if ringed else []
+    return [trace for name, trace in traced if name not in hide]
 
 
 def _seeds(curve: Curve, axis: Axis, lines: bool) -> Trace:

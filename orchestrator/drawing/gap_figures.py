@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from orchestrator.drawing import style
 from orchestrator.drawing.axes import Axes
@@ -20,8 +20,13 @@ _COLOURS = [
 OVER = {"bp": "rule minus BP, points", "exact": "feedback minus exact, points"}
 
 
-def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "ordinal") -> Spec:
-    """Differences over epsilon. A filled marker: the interval corrected by Holm excludes zero; hollow: it does not."""
+def gap_figure(
+    panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "ordinal", hide: Collection[str] = ()
+) -> Spec:
+    """Differences over epsilon. A filled marker: the interval corrected by Holm excludes zero; hollow: it does not.
+
+    Without bands where `hide` names them.
+    """
     curves: list[PanelCurves] = [(title, [line.curve for line in lines]) for title, lines in panels]
     figure = Panels(curves, columns)
     axes = Axes([curve for _, members in curves for curve in members], x)
@@ -46,7 +51,8 @@ def gap_figure(panels: Sequence[PanelGaps], columns: int, minus: str, x: str = "
             symbol = style.style(curve.rule)[2]
             marked["marker"]["symbol"] = [symbol if point.clear else f"{symbol}-open" for point in line.points]
             marked["customdata"] = [point.point.cell for point in line.points]
-            figure.add(panel, band)
+            if "bands" not in hide:
+                figure.add(panel, band)
             figure.add(panel, marked)
         if lines:
             figure.reference(panel, "y", 0, width=1.5, dash="solid")

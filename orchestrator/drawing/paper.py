@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,7 @@ def _figure(drawing: Drawing, width: float) -> Figure:
         axis = scales.of([stroke.curve for stroke in strokes])
         _dressed(plot, axis, strokes, drawing.difference)
         for stroke in strokes:
-            for name, handle in _line(plot, stroke, axis).items():
+            for name, handle in _line(plot, stroke, axis, drawing.hide).items():
                 handles.setdefault(name, handle)
         if number % columns == 0:
             plot.set_ylabel(drawing.quantity, parse_math=False)
@@ -128,13 +128,14 @@ def _dressed(plot: Plot, axis: Axis, strokes: Sequence[Stroke], difference: bool
         plot.text(axis.position(USUAL), 1, "8/255", transform=plot.get_xaxis_transform(), ha="center", **words)
 
 
-def _line(plot: Plot, stroke: Stroke, axis: Axis) -> dict[str, Line2D]:
-    """Draw a line with its band, seeds and rings; their entries in the legend."""
+def _line(plot: Plot, stroke: Stroke, axis: Axis, hide: Collection[str]) -> dict[str, Line2D]:
+    """Draw a line with its band, seeds and rings, but for those that `hide` names; their entries in the legend."""
     colour, dash, marker = style.style(stroke.curve.rule)
     shape: dict[str, Any] = {"marker": _MARKERS[marker], "markersize": 4, "color": colour}
     x = [axis.position(dot.epsilon) for dot in stroke.dots]
     scores = [dot.score for dot in stroke.dots]
-    plot.fill_between(x, [s.lo for s in scores], [s.hi for s in scores], color=colour, alpha=0.12, linewidth=0)
+    if "bands" not in hide:
+        plot.fill_between(x, [s.lo for s in scores], [s.hi for s in scores], color=colour, alpha=0.12, linewidth=0)
     (line,) = plot.plot(x, [s.value for s in scores], linestyle=_DASHES[dash], linewidth=1.2, **shape)
     legend = {stroke.label: line}
     hollow = [(position, dot.score.value) for position, dot in zip(x, stroke.dots, strict=True) if not dot.filled]
@@ -148,17 +149,18 @@ def _line(plot: Plot, stroke: Stroke, axis: Axis) -> dict[str, Line2D]:
         "alpha": 0.6,
         "color": colour,
     }
-    few = [(position, dot.by_seed) for position, dot in zip(x, stroke.dots, strict=True) if len(dot.by_seed) <= MANY]
+    drawn = [{} if "seeds" in hide else dot.by_seed for dot in stroke.dots]
+    few = [(position, by_seed) for position, by_seed in zip(x, drawn, strict=True) if len(by_seed) <= MANY]
     seeds = [(position, value) for position, by_seed in few for value in by_seed.values()]
     if seeds:
         (one,) = plot.plot(*zip(*seeds, strict=True), **marks)
         legend[_SEED] = one
-    for position, dot in zip(x, stroke.dots, strict=True):
-        if len(dot.by_seed) > MANY:
-            ends = [min(dot.by_seed.values()), max(dot.by_seed.values())]
+    for position, by_seed in zip(x, drawn, strict=True):
+        if len(by_seed) > MANY:
+            ends = [min(by_seed.values()), max(by_seed.values())]
             (legend[_SEEDS],) = plot.plot([position, position], ends, color=colour, linewidth=1.2, alpha=0.6)
     ringed = [(position, dot.score.value) for position, dot in zip(x, stroke.dots, strict=True) if dot.flags]
-    if ringed:
+    if ringed and "rings" not in hide:
         looks: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 8, "mfc": "none", "mec": style.RING}
         (ring,) = plot.plot(*zip(*ringed, strict=True), clip_on=False, **looks)
         legend[_FLAGGED] = ring

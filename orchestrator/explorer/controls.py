@@ -15,7 +15,7 @@ from orchestrator.pages.paper_tables import preset_of
 from orchestrator.results.index import Index
 from orchestrator.results.line import FILTERS
 from orchestrator.results.live_stores import Results
-from orchestrator.results.view import AXES, FACETS, PAGES, PageView
+from orchestrator.results.view import AXES, FACETS, HIDDEN, PAGES, PageView
 
 #: On which pages a control has an effect.
 _ALL = tuple(PAGES)
@@ -30,6 +30,7 @@ _LABELS = {
     "seed": "seeds",
     "store": "stores",
     "rows": "rows of panels",
+    "hide": "leave out",
 }
 
 
@@ -63,6 +64,7 @@ CONTROLS = (
     Control("preset", ("tables",)),
     Control("only", ("cell",)),
     Control("layers", ("training",)),
+    Control("hide", ("curves", "gap")),
     Control("seed_lines", ("curves",), "checked"),
 )
 
@@ -81,7 +83,7 @@ def shown(control: Control, view: PageView, stores: Sequence[str] = ()) -> bool:
         # A worst case is over all gradients, and its panels are models.
         return name not in ("gradient", "rows")
     if view.page == "gap":
-        return name not in (("x", "rows") if view.form == "heat" else ())
+        return name not in (("x", "rows", "hide") if view.form == "heat" else ())
     return True
 
 
@@ -92,9 +94,9 @@ def bar() -> Component:
 
 def _component(control: Control) -> Component:
     name, label = control.name, _LABELS.get(control.name, control.name).capitalize()
-    if name in (*_CHOSEN, "rows"):
+    if name in (*_CHOSEN, *_EMPTY):
         component: Component = dmc.MultiSelect(
-            id=control.id, label=label, placeholder="all" if name != "rows" else "automatic", searchable=True,
+            id=control.id, label=label, placeholder=_EMPTY.get(name, "all"), searchable=True,
             clearable=True, size="xs", data=[], value=[], hidePickedOptions=False, maxDropdownHeight=320,
         )  # fmt: skip
     elif name in ("task", "grid", "epsilon"):
@@ -111,6 +113,8 @@ def _component(control: Control) -> Component:
     return html.Div(component, id=f"{control.id}-box", className="filter")
 
 
+#: What stands in an empty control, where it is not "all".
+_EMPTY = {"rows": "automatic", "hide": "nothing"}
 _SEGMENTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "x": ("ε axis", list(AXES.items())),
     "over": ("Curves of", [("each", "each attack"), ("worst", "worst case")]),
@@ -143,6 +147,8 @@ def options(control: Control, view: PageView, index: Index, data: Results, epsil
         return list(data.names)
     if control.name == "rows":
         return [{"value": name, "label": _LABELS.get(name, name)} for name in FACETS if name != "store" or data.names]
+    if control.name == "hide":
+        return list(HIDDEN)
     return epsilons if control.name == "epsilon" else None
 
 

@@ -44,9 +44,9 @@ def page(context: PageContext) -> Page:
         name="curves",
         title=f"{style.heading(curves[0].score_name)} over ε",
         described=described(curves),
-        figure=curve_figure(panels, facets.columns, view.x, view.seed_lines, rings),
+        figure=curve_figure(panels, facets.columns, view.x, view.seed_lines, rings, view.hide),
         table=table(context, curves, rings),
-        drawing=of_curves(panels, facets.columns, rings),
+        drawing=of_curves(panels, facets.columns, rings, view.hide),
     )
     return context.finished(
         "Curves",

@@ -113,8 +113,8 @@ def _over_epsilon(facets: Facets, gaps: Sequence[GapLine], view: PageView) -> Fi
     panels = [(name, members) for name, members in panels if members]
     columns, what = min(facets.columns, len(panels)), OVER[view.minus]
     title = f"{style.heading(what)}, over ε"
-    figure = gap_figure(panels, columns, view.minus, view.x)
-    drawing = of_gaps(panels, columns, what)
+    figure = gap_figure(panels, columns, view.minus, view.x, view.hide)
+    drawing = of_gaps(panels, columns, what, view.hide)
     return Figure(
         name="gap",
         title=title,

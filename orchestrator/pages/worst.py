@@ -59,9 +59,9 @@ def page(context: PageContext) -> Page:
         name="curves",
         title=title,
         described=_described(title, worst),
-        figure=curve_figure(list(panels.items()), columns, view.x, view.seed_lines),
+        figure=curve_figure(list(panels.items()), columns, view.x, view.seed_lines, hide=view.hide),
         table=_table(context, worst),
-        drawing=of_curves(list(panels.items()), columns),
+        drawing=of_curves(list(panels.items()), columns, hide=view.hide),
     )
     turning = context.turning(number, portions, len(shown), len(models), "panels")
     return context.finished("Curves", [*turning, figure_block, Words(title="How to read", sentences=READING)])

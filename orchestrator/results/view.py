@@ -14,6 +14,8 @@ PAGES = {
 AXES = {"ordinal": "ordinal", "linear": "linear", "log": "logarithmic"}
 #: Dimensions of the panels of a figure; several stores are one of them only where the rows of panels name it.
 FACETS = ("store", "backbone", "dataset", "attack", "gradient")
+#: What can be left out of a figure.
+HIDDEN = ("bands", "seeds", "rings")
 #: Longest query that is parsed, in characters; longer ones do not come from this program.
 LONGEST = 8000
 #: Values of one key at most.
@@ -41,6 +43,8 @@ class PageView:
     rows: tuple[str, ...] = ()
     #: Whether the seeds are drawn as lines instead of dots.
     seed_lines: bool = False
+    #: What figures leave out, of HIDDEN.
+    hide: tuple[str, ...] = ()
     #: The epsilon that tables, heat maps and sentences are about, by its label; empty: chosen by the data.
     epsilon: str = ""
     #: Whether a curve is of "each" attack, or of the "worst" case over attacks.
@@ -98,6 +102,7 @@ _KEYS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "x": ("x", _one_of(*AXES)),
     "rows": ("rows", _one_of(*FACETS)),
     "seed_lines": ("sl", _one_of("1")),
+    "hide": ("hide", _one_of(*HIDDEN)),
     "epsilon": ("e", _any),
     "over": ("over", _one_of("each", "worst")),
     "minus": ("vs", _one_of("bp", "exact")),

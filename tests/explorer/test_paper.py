@@ -54,6 +54,39 @@ def test_every_seed_has_a_dash_of_its_own_and_many_a_line_together(folder, tmp_p
     assert "_" not in [line.get_marker() for line in plot.lines]
 
 
+def traces(found):
+    """What figures of a page draw, on screen by the look of each trace and on paper by the kind of each artist."""
+    figure = block(found, Figure)
+    screen = {
+        "bands": sum(trace.get("fill") == "toself" for trace in figure.figure["data"]),
+        "rings": sum(trace.get("marker", {}).get("symbol") == "circle-open" for trace in figure.figure["data"]),
+        "seeds": sum(trace["mode"] == "lines" and "fill" not in trace for trace in figure.figure["data"]),
+    }
+    shown = plots(figure.drawing)
+    lines = [line for plot in shown for line in plot.lines]
+    printed = {
+        "bands": sum(len(plot.collections) for plot in shown),
+        "rings": sum(line.get_markersize() == 8 for line in lines),
+        "seeds": sum(line.get_marker() == "_" for line in lines),
+    }
+    return screen, printed
+
+
+def test_bands_seeds_and_rings_can_be_left_out_of_both(tmp_path):
+    folder = fill(tmp_path / "store", images=300)
+    whole = traces(page(folder))
+    # Two rules under two gradients, of which uSF's own feedback raises a check.
+    assert whole == ({"bands": 4, "rings": 1, "seeds": 4}, {"bands": 4, "rings": 1, "seeds": 4})
+    for name in ("bands", "seeds", "rings"):
+        assert traces(page(folder, f"?hide={name}")) == tuple(kept | {name: 0} for kept in whole)
+    rows = block(page(folder), Figure).table.rows
+    assert block(page(folder, "?hide=bands,seeds,rings"), Figure).table.rows == rows
+    screen, printed = traces(page(folder, "?p=gap&hide=bands"))
+    assert not screen["bands"]
+    assert not printed["bands"]
+    assert all(side["bands"] for side in traces(page(folder, "?p=gap")))
+
+
 def test_reference_lines_are_chance_and_the_usual_radius_where_it_is_one(folder, tmp_path):
     (plot,) = plots(of_curves([("a", curves(folder))], 1))
     dotted = [line for line in plot.lines if line.get_linestyle() == ":" and len(line.get_xdata()) == 2]
