@@ -116,7 +116,9 @@ def training_memory(backbone: Backbone, dataset: DataSource, settings: FineTune,
     if resources.gpu != "auto":
         return 0.0
     network = network_at(backbone, dataset)
-    return 4 * (6 * network.weights + 2 * network.activations * settings.batch_size) + _data(dataset)
+    # The graph of a step keeps its memory, so that the examples of an adversarial training need some of their own.
+    kept = 2 if settings.adversarial is None else 4
+    return 4 * (6 * network.weights + kept * network.activations * settings.batch_size) + _data(dataset)
 
 
 def attack_memory(backbone: Backbone, dataset: DataSource, resources: Resources) -> float:

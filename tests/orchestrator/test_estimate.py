@@ -238,6 +238,9 @@ def test_the_steps_of_an_adversarial_training_make_their_examples_first():
         assert found - before == pytest.approx(2 * 1000 * gradients * gradient, rel=0.01)
     noise = dataclasses.replace(plain, adversarial={"name": "noise", "epsilon": 0.1})
     assert cost.training(Classification(), backbone, dataset, noise, device) == before
+    # The saved activations of a batch and their gradients once more, in float32.
+    memory = [cost.training_memory(backbone, dataset, each, Resources(gpu="auto")) for each in (plain, noise)]
+    assert memory[1] - memory[0] == pytest.approx(4 * 2 * 50 * 7.4767e6, rel=1e-3)
 
 
 #: Images a second of docs/performance.md, in bf16, TF32 and float32: training with batches of 32, gradients of 256.
