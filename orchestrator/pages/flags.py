@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Page, State, Table, Value, Words
+from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Page, Table, Value, Words
 from orchestrator.drawing.facets import portion
 from orchestrator.pages.context import PageContext
+from orchestrator.pages.verdicts import state_of
 from orchestrator.results.flags import CHECKS, IDS
 from orchestrator.results.judgements import LineFinding
 from orchestrator.results.labels import gradient
@@ -76,10 +77,8 @@ def _verdicts(context: PageContext, shown: Sequence[Line]) -> Matrix:
             verdict = judgement.verdict
             where = name if len(judged) == 1 else f"{name}, fine-tune {number} of {len(judged)}"
             raised = [f"{_check(found.check.flag)}: {found.words}" for found in verdict.raised]
-            state: State = "raised" if verdict.kind == "masked gradient" else "fine" if verdict.kind == "sound" else ""
-            entries.append(
-                ((rule, where), [MatrixCell(lines=[verdict.words], state=state), MatrixCell(lines=raised or ["–"])])
-            )
+            verdict_entry = MatrixCell(lines=[verdict.words], state=state_of(verdict))
+            entries.append(((rule, where), [verdict_entry, MatrixCell(lines=raised or ["–"])]))
             rows.append({"rule": rule, "model": where, "verdict": verdict.kind, "words": verdict.words})
             rows[-1]["raised"] = "; ".join(raised)
     return Matrix(

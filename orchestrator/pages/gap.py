@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Figure, Link, Links, Page, Table, Words
+from orchestrator.drawing.blocks import Column, Figure, Link, Links, Page, Table, Words
 from orchestrator.drawing.facets import Facets, arranged
 from orchestrator.drawing.figure_data import of_gaps
 from orchestrator.drawing.gap_figures import OVER, gap_figure, heat_figure
+from orchestrator.pages import answers
 from orchestrator.pages.alignment import survival
 from orchestrator.pages.columns import BASIS, POINT, point_of, score_of
 from orchestrator.pages.context import PageContext
-from orchestrator.pages.sentences import at_epsilon, finding
+from orchestrator.pages.telling_epsilon import at_epsilon
 from orchestrator.results.gaps import GapLine, gap_lines
 from orchestrator.results.line import Line
 from orchestrator.results.view import PageView, format_view
@@ -35,7 +36,7 @@ MOST = 600
 
 
 def page(context: PageContext) -> Page:
-    """Gaps in sentences at one epsilon, over epsilon or as a heat map, and as a table."""
+    """Answers at one epsilon, and gaps over epsilon or as a heat map."""
     view, heat = context.view, context.view.form == "heat"
     lines = context.lines()
     epsilon, label, wrong = at_epsilon(context.query, lines, view.epsilon)
@@ -52,7 +53,7 @@ def page(context: PageContext) -> Page:
     if not gaps:
         return context.finished("Gap", [_nothing(view.minus), *by_angle])
     title = f"Is a rule more robust than BP at ε = {label}?"
-    blocks: list[Block] = [*finding(context.query, shown, epsilon, label, title), *_shortcuts(context, lines, label)]
+    blocks = [*answers.blocks(context, shown, epsilon, label, title), *_shortcuts(context, lines, label)]
     if facets is None:
         if len(compared) > MOST:
             left = len(compared) - MOST

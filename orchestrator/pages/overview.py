@@ -6,19 +6,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Figure, Matrix, MatrixCell, State, Table, Value
+from orchestrator.drawing.blocks import Block, Column, Figure, Matrix, MatrixCell, Table, Value
 from orchestrator.drawing.model_figure import ModelRow, model_figure
 from orchestrator.pages.context import PageContext
+from orchestrator.pages.verdicts import in_short, state_of
 from orchestrator.results.judgements import AttackScore, ModelEvidence, score_of
 from orchestrator.results.labels import score_name
 from orchestrator.results.members import SPIKING
 from signsym_core.auditing.evidence import Evidence
 from signsym_core.auditing.masking import GREY
-from signsym_core.auditing.verdict import Verdict
 
 #: Models of one screen at most.
 MOST = 12
-_STATES: Mapping[str, State] = {"masked gradient": "raised", "sound": "fine"}
 
 
 def blocks(context: PageContext) -> list[Block]:
@@ -80,17 +79,9 @@ def _row(context: PageContext, model: ModelEvidence, epsilon: float) -> ModelRow
         feedback=score_of(model.evidence.strongest("feedback", epsilon)),
         exact=score_of(model.evidence.strongest("exact", epsilon)),
         verdict=verdict,
-        words=_answer(verdict, model.labels),
+        words=", ".join(in_short(verdict, model.labels)),
         spikes=line.backbone in SPIKING,
     )
-
-
-def _answer(verdict: Verdict, epsilons: Mapping[float, str]) -> str:
-    """The verdict with the epsilon as its grid wrote it."""
-    if verdict.overstated is None or verdict.epsilon is None:
-        return verdict.words
-    where = epsilons.get(verdict.epsilon, f"{verdict.epsilon:.4g}")
-    return f"{verdict.kind}, by {100 * verdict.overstated:.1f} points at ε = {where}"
 
 
 _COLUMNS = (
@@ -132,7 +123,7 @@ def _matrix(rows: Sequence[ModelRow], epsilon: str, several: bool, left_out: str
         left = (row.place, row.rule_label) if several else (row.rule_label,)
         numbers = [MatrixCell(lines=[_words(score)]) for score in (row.clean, row.feedback)]
         numbers.append(MatrixCell(lines=[_words(row.exact), *(["of the surrogate"] if row.spikes else [])]))
-        verdict = MatrixCell(lines=[row.words], state=_STATES.get(row.verdict.kind, ""), about=row.verdict.words)
+        verdict = MatrixCell(lines=[row.words], state=state_of(row.verdict), about=row.verdict.words)
         entries.append((left, [*numbers, verdict]))
     scores = [score.score for row in rows for score in (row.feedback, row.exact) if score is not None]
     fewest = min(scores, key=lambda score: (score.seeds, score.n))

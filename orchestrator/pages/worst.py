@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
@@ -107,18 +107,24 @@ def models_by_place(context: PageContext, lines: Sequence[Line]) -> dict[Place, 
 
 def worst_lines(context: PageContext, models: Mapping[Place, set[tuple[str, ...]]]) -> list[WorstLine]:
     """The worst cases of some models; those without one are reported on the page."""
-    cases, attacks = context.worst_cases, context.view.attack
-    worst, refused = cases.of([figure for figure, _ in models], attacks), cases.refused(attacks)
-    labels, known = context.snapshot.index.labels, context.snapshot.index.models
-    for name in sorted({name for of_place in models.values() for name in of_place} & set(refused)):
-        line = known[name][0]
-        where = f"{style.label(labels.of(line, 'rule'))} on {labels.title(line)}"
-        context.problems.append(f"No worst case of {where}: {refused[name]}.")
+    worst = context.worst_cases.of([figure for figure, _ in models], context.view.attack)
+    report_refused(context, {name for of_place in models.values() for name in of_place})
     return [
         worst_line
         for worst_line in worst
         if worst_line.line.model in models.get((worst_line.line.figure, worst_line.curve.norm), ())
     ]
+
+
+def report_refused(context: PageContext, names: Set[tuple[str, ...]]) -> None:
+    """Say on the page which of some models have no worst case, and why."""
+    refused = context.worst_cases.refused(context.view.attack)
+    labels, known = context.snapshot.index.labels, context.snapshot.index.models
+    for name in sorted(names & set(refused)):
+        line = known[name][0]
+        where = f"{style.label(labels.of(line, 'rule'))} on {labels.title(line)}"
+        problem = f"No worst case of {where}: {refused[name]}."
+        context.problems += [] if problem in context.problems else [problem]
 
 
 def _described(title: str, worst: Sequence[WorstLine]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Column, Matrix, MatrixCell, Page, Table, Value, Words
 from orchestrator.pages.context import PageContext
-from orchestrator.pages.sentences import at_epsilon
+from orchestrator.pages.telling_epsilon import at_epsilon
 from orchestrator.pages.worst import READING, attacked, models_by_place, over, worst_lines
 from orchestrator.results.view import format_view
 from orchestrator.results.worst_lines import WorstLine, WorstPoint

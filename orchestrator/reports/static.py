@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 from plotly.offline import get_plotlyjs
 
@@ -17,10 +16,10 @@ from orchestrator import pages
 from orchestrator.drawing.blocks import Block, Facts, Figure, Links, Matrix, Page, Table, Words
 from orchestrator.drawing.screen import Screen
 from orchestrator.explorer import ASSETS
-from orchestrator.pages import gap, overview
+from orchestrator.pages import answers, gap, overview
 from orchestrator.pages.context import PageContext, context_of
 from orchestrator.pages.paper_tables import PRESETS
-from orchestrator.pages.sentences import at_epsilon, finding
+from orchestrator.pages.telling_epsilon import at_epsilon
 from orchestrator.reports.page_files import PageWriter
 from orchestrator.results.live_stores import Results
 from orchestrator.results.view import PAGES, PageView, format_view
@@ -77,9 +76,14 @@ def _page(data: Results, view: PageView) -> Page:
                 content = (block.title, *block.sentences)
                 if block.title == _READING:
                     reading |= dict.fromkeys(block.sentences)
-                elif content not in said and not _repeats(block, variant):
+                elif content not in said and not (block.tone == "finding" and _varies(variant)):
                     said.add(content)
                     blocks.append(block)
+            elif isinstance(block, Matrix) and block.name == "answers":
+                rows = str(block.rows)
+                if rows not in said and not _varies(variant):
+                    said.add(rows)
+                    blocks.append(_renamed(block, number, variant))
             # Links to other portions are left out: these are below.
             elif not isinstance(block, Links):
                 blocks.append(_renamed(block, number, variant))
@@ -117,9 +121,9 @@ def _count(data: Results, view: PageView) -> int:
     return {"tables": lambda _: 1, "gap": gap.portions}.get(view.page, pages.portions)(context)
 
 
-def _repeats(block: Words, variant: PageView) -> bool:
-    """Whether a variant repeats the answers of the portions above in other words."""
-    return block.tone == "finding" and (variant.form == "heat" or variant.minus == "exact")
+def _varies(variant: PageView) -> bool:
+    """Whether a variant shows the gaps of the portions above in another way, with the same answers."""
+    return variant.form == "heat" or variant.minus == "exact"
 
 
 def _renamed(block: Block, number: int, variant: PageView) -> Block:
@@ -167,16 +171,12 @@ def _overview(data: Results, tasks: list[str], missing: int, provenance: dict[st
     return Page(title="Overview", blocks=[*blocks, Facts(title="Provenance", facts=facts)])
 
 
-def _said(context: PageContext) -> list[Words]:
-    """The answers of the gap page for a task, for the last attack that has both gradients, or else the last one."""
-    lines, index = context.lines(), context.snapshot.index
+def _said(context: PageContext) -> list[Block]:
+    """The answers of the gap page for a task."""
+    lines = context.lines()
     epsilon, label, _ = at_epsilon(context.query, lines, "")
-    with_epsilon = set(index.line_numbers(np.flatnonzero(index.epsilon == epsilon)).tolist())
-    lines = [line for line in lines if line.number in with_epsilon]
-    attacks = [line.attack for line in lines if line.gradient == "exact"] or [line.attack for line in lines]
-    chosen = [line for line in lines if line.attack == attacks[-1]]
     title = f"What the numbers say, {context.view.task} at ε = {label}"
-    return finding(context.query, chosen, epsilon, label, title, rest="the Gap page has the others")
+    return answers.blocks(context, lines, epsilon, label, title)
 
 
 def _provenance(data: Results) -> dict[str, Any]:

@@ -67,9 +67,13 @@ def test_the_question_is_answered_in_three_clicks(tab, place):
     look(tab, place)
     tab.click("#page-gap")
     tab.wait_for_selector("text=Is a rule more robust than BP at ε = 0.1?")
-    words = tab.inner_text(".finding")
-    assert "uSF on smallcnn / digits" in words
-    assert "masking" in words
+    assert "In the worst case over all attacks in the store" in tab.inner_text(".finding")
+    row = tab.locator(".matrix.answers tr", has_text="uSF")
+    assert "pgd (exact)" in row.inner_text()
+    assert "masked gradient" in row.inner_text()
+    row.locator("a").nth(1).click()
+    tab.wait_for_url("**over=worst**")
+    tab.wait_for_selector("text=in the worst case over all attacks in the store")
 
 
 def test_controls_write_the_address_and_the_address_sets_the_controls(tab, place):

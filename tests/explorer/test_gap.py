@@ -7,6 +7,7 @@ import re
 import pytest
 from stores import SHARES, block, fill, page
 
+from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Figure, Links, Matrix, Words
 from orchestrator.pages import gap
 from orchestrator.reports.static import write_report
@@ -20,9 +21,17 @@ def turning(data, search):
 
 
 def answers(folder, search="?p=gap"):
-    """The sentences that answer, of the block that does."""
-    (found,) = (each for each in page(folder, search).blocks if isinstance(each, Words) and each.tone == "finding")
-    return found.sentences
+    """The answers: the block in words, and for each rule its entries in the table."""
+    found = page(folder, search).blocks
+    words = next(each for each in found if isinstance(each, Words) and each.title.startswith("Is a rule"))
+    (matrix,) = (each for each in found if isinstance(each, Matrix) and each.name == "answers")
+    assert found.index(matrix) == found.index(words) + 1
+    return words, {names[-1]: [entry.lines for entry in entries] for names, entries in matrix.rows}, matrix
+
+
+def said(folder, search="?p=gap"):
+    """For each rule the lines of its answer."""
+    return {rule: entries[4] for rule, entries in answers(folder, search)[1].items()}
 
 
 def shares(**by_line):
@@ -37,24 +46,39 @@ def many(folder, backbones):
     return LiveStore(str(folder))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("filters", ["&g=feedback", "&g=feedback&a=pgd", "&g=exact", "&r=usf", "&as=heat&g=feedback"])
-def test_the_answer_does_not_depend_on_the_gradient_that_is_shown(tmp_path, filters):
+@pytest.mark.parametrize("filters", ["&g=feedback", "&g=exact&a=pgd", "&r=usf", "&as=heat&g=feedback", "&vs=exact"])
+def test_the_answer_does_not_depend_on_what_is_shown(tmp_path, filters):
     data = LiveStore(str(fill(tmp_path / "store")))
-    assert answers(data, f"?p=gap{filters}") == answers(data)
-    assert "the exact gradient" in answers(data)[0]
+    every = answers(data)[1]
+    assert answers(data, f"?p=gap{filters}")[1] == every
+    assert list(every) == ["BP", "uSF"]
+    assert every["uSF"][0] == ["pgd (exact)"]
+
+
+def test_a_filter_of_attacks_changes_the_answer_and_says_so(tmp_path):
+    folder = fill(tmp_path / "store")
+    fill(folder, {("bp", "none"): {0.1: 0.4}, ("usf", "none"): {0.1: 0.02}}, attack="square", draw=1)
+    words, every, _ = answers(folder, "?p=gap&e=0.1")
+    assert "In the worst case over all attacks in the store" in words.sentences[0]
+    assert every["uSF"][0] == ["square"]
+    words, some, _ = answers(folder, "?p=gap&e=0.1&a=pgd")
+    assert "In the worst case over pgd alone, as the filter chooses" in words.sentences[0]
+    assert some["uSF"][0] == ["pgd (exact)"]
+    assert some["uSF"][1] != every["uSF"][1]
 
 
 @pytest.mark.slow
-def test_no_part_of_the_page_asks_for_an_attack_that_another_part_shows(tmp_path):
+def test_each_part_answers_for_its_models_and_counts_those_that_it_leaves_out(tmp_path, monkeypatch):
     data = many(tmp_path / "store", 20)
-    parts = int(re.search(r"of ([\d,]+) panels", turning(data, "?p=gap&rows=gradient"))[1]) // 18 + 1
-    assert parts == 3
-    for part in range(1, parts + 1):
-        found = answers(data, f"?p=gap&rows=gradient&part={part}")
-        assert not any("not known" in text for text in found)
-    # Of 18 panels the first one's sentences are told.
-    assert answers(data, "?p=gap&rows=gradient")[-2].startswith("These are the first 12 of 18 comparisons")
+    assert re.search(r"of ([\d,]+) panels", turning(data, "?p=gap&rows=gradient"))[1] == "40"
+    _, _, matrix = answers(data, "?p=gap&rows=gradient")
+    assert len(matrix.rows) == 24
+    assert "6 more are not shown" in matrix.note
+    monkeypatch.setattr("orchestrator.pages.answers.MOST", 100)
+    places = {names[0] for part in (1, 2, 3) for names, _ in answers(data, f"?p=gap&rows=gradient&part={part}")[2].rows}
+    assert len(places) == 20
+    words, _, _ = answers(data, "?p=gap&rows=gradient")
+    assert re.search(r"no difference shown: \d+ of 18", words.sentences[0])
 
 
 @pytest.mark.slow
@@ -85,7 +109,7 @@ def test_the_table_under_a_heat_map_has_the_epsilon_that_is_drawn(tmp_path):
     assert {row["epsilon"] for row in block(page(folder, "?p=gap"), Figure).table.rows} == {"0", "0.1"}
 
 
-def test_an_interval_that_excludes_zero_only_before_the_correction_is_said_to_do_so(tmp_path):
+def test_an_interval_that_excludes_zero_only_before_the_correction_is_no_difference(tmp_path):
     same = {0.05 * at: 0.4 for at in range(1, 9)}
     made = {("bp", "exact"): same, ("usf", "exact"): same | {0.05: 0.48}}
     data = LiveStore(str(fill(tmp_path / "store", made, images=200, draw=2)))
@@ -93,43 +117,79 @@ def test_an_interval_that_excludes_zero_only_before_the_correction_is_said_to_do
     (line,) = gap_lines(query, query.index.lines, "bp")
     assert not line.points[0].gap.lo <= 0 <= line.points[0].gap.hi
     assert not line.points[0].clear
-    (sentence, _) = answers(data, "?p=gap&e=0.05")
-    assert "no difference from BP is shown: under the exact gradient the gap does not exclude zero after" in sentence
-    assert "after Holm's correction over 8" in sentence
-    assert "95 % intervals, uncorrected: +" in sentence
+    words, rows, matrix = answers(data, "?p=gap&e=0.05")
+    # One attack is its own worst case.
+    assert rows["uSF"][2] == [f"{style.points(line.points[0].gap)} ○"]
+    assert rows["uSF"][4] == ["no difference shown"]
+    assert matrix.table.rows[1]["family"] == line.family == 8
+    assert "no difference shown: uSF (95 % intervals, after Holm's correction)" in words.sentences[0]
 
 
-def test_a_clear_gap_is_answered_with_the_gradient_that_decides_and_its_correction(tmp_path):
-    made = SHARES | shares(frsf_feedback={0.1: 0.9}, frsf_exact={0.1: 0.9}, brsf_exact={0.1: 0.02})
-    usf, frsf, brsf, few = answers(fill(tmp_path / "store", made, images=200))
-    assert "it looks more robust only where the attack follows the model's own feedback, which is masking" in usf
-    assert ": yes, " not in usf
-    after = r", where the gap excludes zero after Holm's correction over \d comparisons"
-    assert re.search(r"yes, more robust than BP under the exact gradient" + after, frsf)
-    assert re.search(r"no, less robust than BP under the exact gradient" + after, brsf)
-    assert few.endswith("a demonstration, not evidence.")
+def test_a_clear_gap_is_answered_by_the_worst_case_and_not_by_the_own_feedback(tmp_path):
+    shared = {0.1: 0.4}
+    made = shares(bp_exact=shared, usf_feedback={0.1: 0.8}, usf_exact={0.1: 0.35})
+    made |= shares(frsf_feedback={0.1: 0.95}, frsf_exact={0.1: 0.9}, brsf_exact={0.1: 0.02})
+    words, rows, matrix = answers(fill(tmp_path / "store", made, images=200))
+    assert {rule: entries[4] for rule, entries in rows.items()} == {
+        "BP": ["–"],
+        "uSF": ["no difference shown", "more along its own feedback: masking"],
+        "frSF": ["more robust"],
+        "brSF": ["less robust"],
+    }
+    assert [rows[rule][2][0][-1] for rule in ("uSF", "frSF", "brSF")] == ["○", "●", "●"]
+    assert rows["uSF"][3][0].startswith("+4")
+    assert rows["brSF"][3] == ["–"]
+    assert words.sentences == [
+        "In the worst case over all attacks in the store, no difference shown: uSF; more robust than BP: frSF; less "
+        "robust than BP: brSF (95 % intervals, after Holm's correction).",
+        "More robust than BP along their own feedback alone, which is gradient masking: uSF.",
+    ]
+    assert matrix.note.endswith("a demonstration, not evidence.")
 
 
 def test_what_keeps_nothing_is_not_compared(tmp_path):
     made = shares(bp_exact={0.1: 0.005}, usf_exact={0.1: 0.01}, usf_feedback={0.1: 0.9}, bp_feedback={0.1: 0.1})
-    sentence = answers(fill(tmp_path / "store", made, images=400))[0]
-    assert re.search(r"nothing is left to compare under the exact gradient: both keep at most [01]\.\d %", sentence)
-    assert "masking" in sentence
+    found = said(fill(tmp_path / "store", made, images=400))
+    assert found["uSF"] == ["nothing left to compare", "more along its own feedback: masking"]
+
+
+def test_what_was_not_attacked_alike_is_not_answered(tmp_path):
+    made = shares(bp_exact={0.1: 0.4}, bp_feedback={0.1: 0.4}, usf_feedback={0.1: 0.9}, frsf_exact={0.1: 0.4})
+    folder = fill(tmp_path / "store", made)
+    fill(folder, shares(frsf_exact={0.1: 0.3}), attack="fgsm", draw=1)
+    _, rows, matrix = answers(folder)
+    assert rows["uSF"][4] == ["not known: run these attacks with gradient: exact"]
+    assert rows["frSF"][4] == ["not compared: other attacks than on BP"]
+    (entries,) = (entries for names, entries in matrix.rows if names == ["frSF"])
+    assert entries[4].about == "run on one of the two alone: fgsm (exact)"
 
 
 def test_one_seed_is_never_a_flat_yes_or_no(tmp_path):
     made = shares(bp_exact={0.1: 0.3}, usf_exact={0.1: 0.9}, frsf_exact={0.1: 0.02})
-    more, less, few = answers(fill(tmp_path / "store", made, seeds=(0,), images=1500))
-    assert ": for this one seed only: more robust than BP under the exact gradient" in more
-    assert ": for this one seed only: less robust than BP under the exact gradient" in less
-    assert not re.search(r"\b(yes|no), ", more + less)
-    assert few.endswith("a demonstration, not evidence.")
+    folder = fill(tmp_path / "store", made, seeds=(0,), images=1500)
+    found = said(folder)
+    assert found["uSF"] == ["more robust, for this one seed"]
+    assert found["frSF"] == ["less robust, for this one seed"]
+    assert "more robust than BP, for this one seed: uSF" in answers(folder)[0].sentences[0]
+    assert answers(folder)[2].note.endswith("a demonstration, not evidence.")
 
 
 def test_enough_images_and_seeds_are_no_demonstration(tmp_path):
     made = shares(bp_exact={0.1: 0.3}, usf_exact={0.1: 0.9})
-    (sentence,) = answers(fill(tmp_path / "store", made, images=1000))
-    assert ": yes, more robust" in sentence
+    _, rows, matrix = answers(fill(tmp_path / "store", made, images=1000))
+    assert rows["uSF"][4] == ["more robust"]
+    assert "demonstration" not in matrix.note
+
+
+def test_a_row_leads_to_its_curves_and_has_the_audits_verdict(tmp_path):
+    folder = fill(tmp_path / "store", images=300)
+    _, rows, matrix = answers(folder)
+    assert rows["uSF"][5][0] == "masked gradient"
+    (entries,) = (entries for names, entries in matrix.rows if names == ["uSF"])
+    assert entries[5].state == "raised"
+    every, strongest = (block(page(folder, entries[at].search), Figure) for at in (1, 0))
+    assert "in the worst case" in every.title
+    assert {row["attack"] for row in strongest.table.rows} == {"pgd"}
 
 
 @pytest.mark.slow
@@ -188,9 +248,9 @@ def test_the_page_tells_its_intervals_and_those_of_the_flags_apart(tmp_path):
 def test_a_bp_that_cannot_be_drawn_is_named(tmp_path):
     folder = fill(tmp_path / "store")
     fill(folder, {("bp", "exact"): {0.1: 0.9}}, seeds=(0,), draw=9)
-    said = page(folder, "?p=gap&r=usf").blocks[0].sentences
-    assert len(said) == 1
-    assert said[0].startswith("Not drawn: two results for rule bp")
+    problems = page(folder, "?p=gap&r=usf").blocks[0].sentences
+    assert len(problems) == 1
+    assert problems[0].startswith("Not drawn: two results for rule bp")
 
 
 def test_the_same_question_at_another_epsilon_and_about_one_backbone_is_one_click(tmp_path):
@@ -202,7 +262,7 @@ def test_the_same_question_at_another_epsilon_and_about_one_backbone_is_one_clic
     assert [link.text for link in ways["Backbone"]] == ["resnet18", "smallcnn"]
     asked = page(folder, ways["Epsilon"][0].search)
     assert next(each for each in asked.blocks if isinstance(each, Words)).title.endswith("ε = 0.1?")
-    about = page(folder, ways["Backbone"][0].search)
-    words = next(each for each in about.blocks if isinstance(each, Words)).sentences
-    assert "resnet18" in words[0]
-    assert not any("smallcnn" in sentence for sentence in words)
+    _, rows, matrix = answers(folder, ways["Backbone"][0].search)
+    assert list(rows) == ["BP", "uSF"]
+    assert matrix.note.startswith("resnet18 / digits.")
+    assert {names[0] for names, _ in answers(folder)[2].rows} == {"resnet18 / digits", "smallcnn / digits"}

@@ -135,9 +135,14 @@ def test_the_gap_page_has_all_its_parts_and_each_answer_once(tmp_path, monkeypat
         fill(tmp_path / "store", seeds=(0,), images=10, draw=number, backbone=f"net{number}")
     write_report(LiveStore(str(tmp_path / "store")), tmp_path / "out", title="t")
     text = (tmp_path / "out/gap-classification.html").read_text()
-    rows = [row for path in (tmp_path / "out/tables").glob("gap-*.csv") for row in csv.DictReader(path.open())]
-    assert {row["backbone"] for row in rows} == {"net0", "net1", "net2"}
-    assert text.count("uSF on net2 / digits, pgd at ") == 1
+    tables = {path.stem: list(csv.DictReader(path.open())) for path in (tmp_path / "out/tables").glob("gap-*.csv")}
+    answers = {stem: tables.pop(stem) for stem in list(tables) if "answers" in stem}
+    assert {row["backbone"] for rows in tables.values() for row in rows} == {"net0", "net1", "net2"}
+    # A table of answers for each part, and none for the heat map and the gaps to the exact gradient.
+    assert sorted(row["model"] for rows in answers.values() for row in rows if row["rule"] == "uSF") == [
+        f"net{number} / digits" for number in range(3)
+    ]
+    assert text.count("Worst case over attacks at ε") == 2 * 3
     assert "Nothing to compare" not in text
     monkeypatch.setattr("orchestrator.reports.static.MOST_PARTS", 2)
     write_report(LiveStore(str(tmp_path / "store")), tmp_path / "few", title="t")
