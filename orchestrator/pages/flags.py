@@ -48,17 +48,28 @@ def page(context: PageContext) -> Page:
     number, portions, shown = portion(context.view.portion, lines, MOST)
     context.curves(shown)
     findings = dict(zip((line.number for line in shown), context.flags.of(shown), strict=True))
+    optimalities = context.snapshot.optimalities(context.query).of(shown)
+    optimality_of = dict(zip((line.number for line in shown), optimalities, strict=True))
     matrix = Matrix(
         name="flags",
         title="Checks of gradient masking",
-        header=["rule", "model", "attack", "gradient", *map(_check, CHECKS)],
-        rows=[(_names(context, line), _entries(context, line, findings[line.number])) for line in shown],
-        note="Raised ● with the ε of the clearest case, passed ○, or – where runs that the check needs are missing.",
+        header=["rule", "model", "attack", "gradient", "optimality", *map(_check, CHECKS)],
+        rows=[
+            (
+                _names(context, line),
+                [_optimality(optimality_of[line.number]), *_entries(context, line, findings[line.number])],
+            )
+            for line in shown
+        ],
+        note="Optimality: 1 where the attack breaks all that any run on the model breaks, 0 where it breaks nothing. "
+        "Raised ● with the ε of the clearest case, passed ○, or – where runs that the check needs are missing.",
         table=Table(
             name="flags-rows",
             title="The evidence as a table",
             columns=_COLUMNS,
-            rows=[row for line in shown for row in _rows(context, line, findings[line.number])],
+            rows=[
+                row for line in shown for row in _rows(context, line, findings[line.number], optimality_of[line.number])
+            ],
         ),
     )
     blocks: list[Block] = [*context.turning(number, portions, len(shown), len(lines), "lines")]
@@ -138,10 +149,25 @@ def _entries(context: PageContext, line: Line, findings: Mapping[str, Sequence[L
     return entries
 
 
-def _rows(context: PageContext, line: Line, findings: Mapping[str, Sequence[LineFinding]]) -> list[Mapping[str, Value]]:
+def _optimality(value: float | None) -> MatrixCell:
+    if value is None:
+        return MatrixCell(lines=["–"], about=_NO_OPTIMALITY)
+    return MatrixCell(lines=[f"{value:.2f}"], about=_OPTIMALITY)
+
+
+_OPTIMALITY = "share of the area between the clean score and the worst case over all runs that this attack takes away"
+_NO_OPTIMALITY = "needs a clean score, an ε above 0 and below 0.5, and an image that any run on the model breaks"
+
+
+def _rows(
+    context: PageContext, line: Line, findings: Mapping[str, Sequence[LineFinding]], optimality: float | None
+) -> list[Mapping[str, Value]]:
     rule, model, attack, gradient = _names(context, line)
     names: dict[str, Value] = {"model": model, "attack": attack, "gradient": gradient, "rule": rule}
-    rows: list[Mapping[str, Value]] = []
+    measured = {"flag": "optimality", "state": "not possible", "words": _NO_OPTIMALITY}
+    if optimality is not None:
+        measured = {"flag": "optimality", "state": "measured", "words": _OPTIMALITY}
+    rows: list[Mapping[str, Value]] = [{**names, **measured, "first": optimality}]
     for name, need in CHECKS.items():
         if not findings.get(name):
             rows.append({**names, "flag": name, "state": "not possible", "words": need})

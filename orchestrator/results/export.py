@@ -129,12 +129,16 @@ def _training(store: Store, models: pa.Table) -> Iterator[pa.Table]:
 
 
 def _curves(data: Results) -> Iterator[pa.Table]:
-    """A row for each point of each line, over all seeds, with its interval and its paired gap to BP."""
+    """A row for each point of each line, over all seeds, with its interval and its paired gap to BP.
+
+    The optimality of a line's attack is repeated at each of its points.
+    """
     query = data.snapshot.query()
-    rows = []
-    for curve in query.curves(query.index.ordered):
-        line = query.index.lines[curve.line]
-        names = {name: getattr(line, name) for name in STORED} | {"score": curve.score_name}
+    curves, rows = query.curves(query.index.ordered), []
+    lines = [query.index.lines[curve.line] for curve in curves]
+    optimalities = data.snapshot.optimalities(query).of(lines)
+    for curve, line, optimality in zip(curves, lines, optimalities, strict=True):
+        names = {name: getattr(line, name) for name in STORED} | {"score": curve.score_name, "optimality": optimality}
         for point in curve.points:
             row = names | {"epsilon": point.epsilon, "epsilon_label": point.label, "value": point.score.value}
             row |= {"lo": point.score.lo, "hi": point.score.hi, "method": point.score.method}
@@ -173,12 +177,15 @@ def _worst(data: Results) -> Iterator[pa.Table]:
 
 #: What is computed from outcomes.
 _COMPUTED: Mapping[str, Callable[[Results], Iterator[pa.Table]]] = {"curves": _curves, "worst": _worst}
-_GAPS = [f"{name}{end}" for name in ("gap_to_bp", "feedback_gap_to_bp", "over_exact") for end in _ENDS]
+#: Columns of numbers that may be null in every row.
+_MAYBE = {f"{name}{end}" for name in ("gap_to_bp", "feedback_gap_to_bp", "over_exact") for end in _ENDS} | {
+    "optimality"
+}
 
 
 def _typed(rows: list[dict[str, Any]]) -> Iterator[pa.Table]:
-    """The rows as a table, in which a gap is a number even where none is known: a column of nulls has no type."""
+    """The rows as a table, in which what may be null is a number even where it always is: nulls alone have no type."""
     if rows:
         table = pa.Table.from_pylist(rows)
-        fields = [pa.field(f.name, pa.float64() if f.name in _GAPS else f.type) for f in table.schema]
+        fields = [pa.field(f.name, pa.float64() if f.name in _MAYBE else f.type) for f in table.schema]
         yield table.cast(pa.schema(fields))

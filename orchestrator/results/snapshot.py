@@ -8,6 +8,7 @@ from typing import TypeVar
 from orchestrator.results.evidence import Models
 from orchestrator.results.flags import Flags
 from orchestrator.results.index import Index
+from orchestrator.results.optimality import Optimalities
 from orchestrator.results.outcomes import OutcomeReader
 from orchestrator.results.query import Query
 from orchestrator.results.worst_lines import WorstCases
@@ -27,6 +28,7 @@ class Snapshot:
         self._flags: dict[frozenset[int], Flags] = {}
         self._models: dict[frozenset[int], Models] = {}
         self._worst: dict[frozenset[int], WorstCases] = {}
+        self._optimalities: dict[frozenset[int], Optimalities] = {}
 
     def query(self, seeds: tuple[int, ...] = ()) -> Query:
         """The curves over these seeds; an empty tuple stands for all seeds."""
@@ -43,6 +45,10 @@ class Snapshot:
     def worst_cases(self, query: Query) -> WorstCases:
         """The worst cases over attacks of a query's models."""
         return _kept(self._worst, query.seeds, lambda: WorstCases(self.models(query)))
+
+    def optimalities(self, query: Query) -> Optimalities:
+        """The optimality of the attacks on a query's models."""
+        return _kept(self._optimalities, query.seeds, lambda: Optimalities(self.models(query)))
 
 
 def _kept(known: dict[K, V], key: K, make: Callable[[], V]) -> V:

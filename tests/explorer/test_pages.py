@@ -47,7 +47,7 @@ def test_flags_are_raised_on_the_curve_and_told_with_their_evidence(tmp_path):
     assert said["uSF"].startswith("masked gradient (by 4")
     # Its own backward pass is autograd's, which no probe has to show.
     assert "undecided (missing: T1" in said["BP"]
-    at = list(CHECKS).index("exact_gradient_breaks")
+    at = 1 + list(CHECKS).index("exact_gradient_breaks")
     by_line = {(names[0], names[3]): row[at] for names, row in matrix.rows}
     assert by_line["uSF", "feedback"].state == "raised"
     assert "exact gradient" in by_line["uSF", "feedback"].about
