@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from signsym_core.attacks import Attack
+from signsym_core.attacks.ball import Norm
+from signsym_core.attacks.base import NormedAttack
 from signsym_core.backbones import Backbone
 from signsym_core.conformance.attacks import check_tasks
 from signsym_core.conformance.data import check_data
@@ -51,7 +54,7 @@ def check_rule(rule: Rule, network: Network | None = None, images: Tensor | None
 
 
 def check_attack(attack: Attack) -> None:
-    """The promises of an attack on each task that it fits, on a small network.
+    """The promises of an attack on each task that it fits, on a small network, in each norm that it can be given.
 
     Budget, range, independence of epsilons, determinism, that only a white-box attack asks for gradients, that these
     are the chosen ones, and that every pass of the model is counted.
@@ -59,6 +62,10 @@ def check_attack(attack: Attack) -> None:
     check_member(attack)
     assert attack.tasks, f"{attack.name} must fit a task"
     check_tasks(attack)
+    if isinstance(attack, NormedAttack):
+        for norm in get_args(Norm):
+            if norm != attack.norm:
+                check_tasks(dataclasses.replace(attack, norm=norm))
 
 
 def check_dataset(source: DataSource, root: Path) -> None:

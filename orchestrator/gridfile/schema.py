@@ -18,6 +18,7 @@ from orchestrator.gridfile.parameters import Schema, parameters
 from orchestrator.gridfile.values import ATTACK_AXES, MODEL_AXES, NAMED_AXES
 from orchestrator.jobs.job import STAGES
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
+from signsym_core.attacks.base import NormedAttack
 from signsym_core.attacks.none import NoAttack
 from signsym_core.registry import Member, Registry
 from signsym_core.training.adversarial import DEFAULT_GRADIENT, OF_TRAINING
@@ -119,6 +120,9 @@ def _attack() -> Schema:
         keys["epsilon"] = _one_or_more(_RADIUS_LINF if attack.norm is Attack.norm else _RADIUS)
         only_name = attack is NoAttack
         item = _mapping({"name": True} if only_name else keys | parameters(attack))
+        if issubclass(attack, NormedAttack):
+            in_l2: Schema = {"properties": {"norm": {"const": "l2"}}, "required": ["norm"]}
+            item |= {"if": in_l2, "else": {"properties": {"epsilon": _one_or_more(_RADIUS_LINF)}}}
         by_name.append(_where_named(attack.name, item if only_name else item | {"required": ["epsilon"]}))
     shared: dict[str, Schema] = {
         "name": _one_or_more(_names(ATTACKS)),

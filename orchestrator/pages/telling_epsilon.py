@@ -32,8 +32,9 @@ def halving(query: Query, lines: Sequence[Line]) -> float:
     """The smallest epsilon of `lines` at which some attack on them leaves BP at most half of its images.
 
     There the strongest attack is strong, and some images are still robust. Where no attack goes so far, the largest
-    epsilon; without BP the first rule stands for it. BP is taken from all results of the store, under the exact
-    gradient where that was run: the choice does not depend on which rules and gradients are shown.
+    epsilon; without BP the first rule stands for it. Radii in L2 count only where there are none in L∞. BP is taken
+    from all results of the store, under the exact gradient where that was run: the choice does not depend on which
+    rules and gradients are shown.
     """
     return _halving(query, lines, [epsilon for epsilon in query.index.epsilons(lines).values() if epsilon > 0])
 
@@ -45,6 +46,8 @@ def _halving(query: Query, lines: Sequence[Line], shown: Collection[float]) -> f
     kept = ~np.isnan(value) & np.isin(epsilon, list(shown))
     if query.seeds:
         kept &= np.isin(index.seed[rows], sorted(query.seeds))
+    in_linf = kept & (np.array(index.texts("norm", rows)) == "linf") & (epsilon > 0)
+    kept = in_linf if in_linf.any() else kept
     value, epsilon, line = value[kept], epsilon[kept], index.line_numbers(rows[kept])
     if not len(value):
         return max(shown, default=0.0)

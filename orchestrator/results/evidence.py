@@ -123,7 +123,8 @@ class Models:
                 # Every other rule has its own backward pass.
                 autograd=columns["rule"] == "bp",
             ),
-            labels={run.epsilon: label for run, label in runs},
+            # Findings are about radii in L∞, whose labels therefore come last.
+            labels={run.epsilon: label for run, label in sorted(runs, key=lambda pair: pair[0].norm == "linf")},
             lines={(line.attack, line.attack_params, line.gradient): line for line in lines},
         )
 

@@ -40,9 +40,12 @@ class Labels:
     def of(self, line: Line, column: str) -> str:
         """A backbone, data set, attack or rule, with its parameters where lines differ in them."""
         name = str(getattr(line, column))
-        if len(self._params.get((line.task, column, name), ())) < 2 and name not in _NAMED_BY_PARAMETERS:
+        params = getattr(line, f"{column}_params")
+        varied = len(self._params.get((line.task, column, name), ())) > 1
+        # An attack that has both norms is one of L∞ by its name alone.
+        if not varied and name not in _NAMED_BY_PARAMETERS and not (column == "attack" and '"norm"' in params):
             return name
-        inner = ", ".join(f"{key}={words(value)}" for key, value in mapping(getattr(line, f"{column}_params")).items())
+        inner = ", ".join(f"{key}={words(value)}" for key, value in mapping(params).items())
         return f"{name}({inner})" if inner else f"{name}(defaults)"
 
     def title(self, line: Line) -> str:

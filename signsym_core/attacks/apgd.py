@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from signsym_core.attacks.ball import projected, within_ball
-from signsym_core.attacks.base import Attack, Cost
+from signsym_core.attacks.ball import projected, steepest, within_ball
+from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.margins import dlr, runners_up, targeted_dlr
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import require
@@ -26,13 +26,14 @@ _STEP_WEIGHT, _RISING = 0.75, 0.75
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class APGD(Attack):
+class APGD(NormedAttack):
     """zₜ₊₁ = Π(xₜ + η · sign ∇L(xₜ)); xₜ₊₁ = Π(xₜ + α (zₜ₊₁ - xₜ) + (1 - α) (xₜ - xₜ₋₁)), with η = 2ε at first.
 
     At checkpoints with shrinking distances, an image whose loss rose in too few steps (condition 1), or whose best loss
     and step have not changed since the last checkpoint (condition 2), returns to its best iterate with half the step.
     There is nothing to tune. An image that is lost already is left unchanged; a restart attacks the remaining images.
-    The result for an image is a lost iterate, or else the iterate with the highest loss.
+    The result for an image is a lost iterate, or else the iterate with the highest loss. The start is uniform in the
+    ball. In L2 the step is η · ∇L / |∇L|.
 
     `loss` is "ce", the cross-entropy; "dlr", the difference of logits ratio, which scaled-up logits do not fool; or
     "targeted-dlr", towards each of the `targets` next likely classes in turn. The two need three and four classes.
@@ -41,7 +42,7 @@ class APGD(Attack):
     name = "apgd"
     label = "APGD"
     citation = "Croce, Hein 2020, Reliable evaluation of adversarial robustness, arXiv 2003.01690, algorithm 1"
-    tags = frozenset({"white-box", "linf", "random"})
+    tags = frozenset({"white-box", "random"})
     goes_on = True
 
     steps: int = 100
@@ -57,7 +58,8 @@ class APGD(Attack):
         require(self.targets >= 1, "targets", "a whole number, at least 1", self.targets)
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
-        best, alive, streams = problem.images, problem.alive, problem.streams
+        best, alive = problem.images, problem.alive
+        starts = self._starts(problem)
         losses = torch.full((len(best),), -math.inf, dtype=torch.float64, device=best.device)
         target_classes = None
         if self.loss == "targeted-dlr":
@@ -68,8 +70,7 @@ class APGD(Attack):
                 break
             subset = problem.only(alive)
             target = None if target_classes is None else target_classes[places, number % target_classes.shape[1]]
-            noise = 2 * streams.uniform(places, *best.shape[1:]) - 1
-            start = (subset.images + epsilon * noise).clamp(0, 1)
+            start = (subset.images + epsilon * starts(places, number)).clamp(0, 1)
             if subset.start is not None and number == 0:
                 start = subset.start
             candidates, lost, loss = self._run_once(subset, self._image_loss(subset, target), start, epsilon)
@@ -79,6 +80,15 @@ class APGD(Attack):
             losses[places[better]] = loss[better]
             alive = alive.index_copy(0, places, ~lost)
         return best
+
+    def _starts(self, problem: Problem) -> Callable[[Tensor, int], Tensor]:
+        """The first change of images at some places in a run of some number, uniform in the ball of radius 1."""
+        shape = problem.images.shape[1:]
+        if self.norm == "l2":
+            counted = problem.counted
+            return lambda places, number: counted.in_ball(places, number, shape)
+        streams = problem.streams
+        return lambda places, _: 2 * streams.uniform(places, *shape) - 1
 
     def _image_loss(self, problem: Problem, target: Tensor | None) -> ImageLoss:
         labels = problem.labels
@@ -105,7 +115,7 @@ class APGD(Attack):
         def column(values: Tensor) -> Tensor:
             return values.view(-1, *[1] * (images.ndim - 1))
 
-        previous = current = within_ball(images, start, epsilon)
+        previous = current = within_ball(images, start, epsilon, self.norm)
         gradient, loss, lost = look(current)
         best, best_gradient, best_loss = current, gradient, loss
         kept, kept_loss, kept_lost = current, loss, lost
@@ -115,9 +125,10 @@ class APGD(Attack):
         checkpoints, last = _checkpoints(self.steps), 0
         for number in range(1, self.steps + 1):
             weight = _STEP_WEIGHT if number > 1 else 1.0
-            ahead = projected(images, current + column(step) * gradient.sign(), epsilon)
+            moved = current + column(step) * steepest(gradient, self.norm)
+            ahead = projected(images, moved, epsilon, self.norm)
             ahead = current + weight * (ahead - current) + (1 - weight) * (current - previous)
-            previous, current = current, projected(images, ahead, epsilon)
+            previous, current = current, projected(images, ahead, epsilon, self.norm)
             before = loss
             gradient, loss, lost = look(current)
             rises += loss > before

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from signsym_core.attacks.apgd import APGD
 from signsym_core.attacks.ball import within_ball
-from signsym_core.attacks.base import Attack, Cost
+from signsym_core.attacks.base import Attack, Cost, NormedAttack
 from signsym_core.attacks.fab import FAB
 from signsym_core.attacks.margins import margin
 from signsym_core.attacks.problem import Problem
@@ -18,7 +18,7 @@ from signsym_core.registry import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AutoAttack(Attack):
+class AutoAttack(NormedAttack):
     """APGD on cross-entropy, APGD on the targeted DLR loss, FAB-T, then Square, each on the remaining images.
 
     The members of AutoAttack's standard version with its settings: 100 steps, 9 targets, 5,000 queries. This is an
@@ -31,7 +31,7 @@ class AutoAttack(Attack):
     name = "autoattack"
     label = "AutoAttack"
     citation = "Croce, Hein 2020, Reliable evaluation of adversarial robustness, arXiv 2003.01690, section 5"
-    tags = frozenset({"white-box", "linf", "random"})
+    tags = frozenset({"white-box", "random"})
 
     #: Steps of either APGD, and of FAB towards each class.
     steps: int = 100
@@ -47,11 +47,11 @@ class AutoAttack(Attack):
 
     def members(self, classes: int) -> Iterator[Attack]:
         """The attacks on a model with so many outputs, in order."""
-        yield APGD(steps=self.steps)
+        yield APGD(norm=self.norm, steps=self.steps)
         if classes >= 4:
-            yield APGD(steps=self.steps, loss="targeted-dlr", targets=self.targets)
-        yield FAB(steps=self.steps, targets=self.targets)
-        yield Square(queries=self.queries, rescaled=False)
+            yield APGD(norm=self.norm, steps=self.steps, loss="targeted-dlr", targets=self.targets)
+        yield FAB(norm=self.norm, steps=self.steps, targets=self.targets)
+        yield Square(norm=self.norm, queries=self.queries, rescaled=False)
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         best, alive = problem.images, problem.alive
@@ -61,7 +61,7 @@ class AutoAttack(Attack):
             if len(places) == 0:
                 break
             subset = problem.only(alive)
-            candidates = within_ball(subset.images, member.run(subset, epsilon), epsilon)
+            candidates = within_ball(subset.images, member.run(subset, epsilon), epsilon, self.norm)
             outputs = subset.outputs(candidates)
             new_margins, lost = margin(outputs, subset.labels), subset.lost(outputs)
             better = lost | (new_margins < margins[places])

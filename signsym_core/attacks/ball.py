@@ -21,9 +21,35 @@ def sizes(change: Tensor, norm: Norm = "linf") -> Tensor:
     return lengths
 
 
-def projected(images: Tensor, moved: Tensor, epsilon: float) -> Tensor:
-    """`moved` clipped to the L∞ ball around `images` and to [0, 1], up to rounding: Π in the steps of attacks."""
-    return (images + (moved - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+def projected(images: Tensor, moved: Tensor, epsilon: float, norm: Norm = "linf") -> Tensor:
+    """`moved` brought to the ball around `images` and then to [0, 1], up to rounding: Π in the steps of attacks.
+
+    In L∞ each pixel's change is clipped; in L2 a change that is too long is shortened, its direction kept.
+    """
+    change = moved - images
+    if norm == "linf":
+        return (images + change.clamp(-epsilon, epsilon)).clamp(0, 1)
+    length: Tensor = torch.linalg.vector_norm(change, dim=tuple(range(1, change.ndim)), keepdim=True)
+    moved = images + change * (epsilon / length.clamp(min=1e-30)).clamp(max=1)
+    return moved.clamp(0, 1)
+
+
+def steepest(gradient: Tensor, norm: Norm) -> Tensor:
+    """The change of size 1 in the norm that raises a loss most to first order: sign(g), or g / |g| in L2.
+
+    Pixels without a gradient stay, and so do images without one.
+    """
+    return gradient.sign() if norm == "linf" else direction(gradient)[0]
+
+
+def direction(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of images [n, ...] at Euclidean length 1, or 0 where they are, and their lengths [n, 1, ...]."""
+    inner = tuple(range(1, gradient.ndim))
+    # Divided by the largest entry first: the squares of small and of large gradients leave float32.
+    largest = gradient.abs().amax(dim=inner, keepdim=True)
+    scaled = gradient / torch.where(largest > 0, largest, 1)
+    length: Tensor = torch.linalg.vector_norm(scaled, dim=inner, keepdim=True)
+    return scaled / torch.where(length > 0, length, 1), largest * length
 
 
 def within_ball(images: Tensor, proposed: Tensor, epsilon: float, norm: Norm = "linf") -> Tensor:

@@ -28,7 +28,8 @@ class Cost(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(Member, ABC):
-    """An attack. Its tags promise "white-box" (it uses gradients), "linf", "random" (it draws random numbers)."""
+    """An attack. Its tags promise "white-box" (it uses gradients), "linf" (it has no other norm), "random" (it draws
+    random numbers)."""
 
     #: The tasks that the attack fits.
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
@@ -59,7 +60,7 @@ class Attack(Member, ABC):
         return 0
 
     def step(self, epsilon: float) -> float:
-        """Length of one step, L∞, in the [0, 1] pixel range; 0 where there is none."""
+        """Length of one step in the attack's norm, in the [0, 1] pixel range; 0 where there is none."""
         return 0.0
 
     def cost(self, epsilons: int, clean: bool) -> Cost:
@@ -68,3 +69,11 @@ class Attack(Member, ABC):
         The scoring of each epsilon's image is among them. Used to estimate time.
         """
         return Cost(forwards=epsilons + clean, gradients=epsilons * self.steps_taken())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NormedAttack(Attack):
+    """An attack whose epsilons are radii in L∞ or L2, as a parameter says."""
+
+    #: The norm that epsilons are radii of, and that steps are taken in.
+    norm: Norm = neutral("linf")

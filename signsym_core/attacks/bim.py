@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from signsym_core.attacks.signsteps import SignSteps
+from signsym_core.attacks.steepest import SteepestAscent
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BIM(SignSteps):
+class BIM(SteepestAscent):
     """x₀ = x; xₜ₊₁ = Π(xₜ + α · sign(∇ L(xₜ))), with Π the projection to the ball and to [0, 1].
 
-    The defaults are those of Foolbox's LinfBasicIterativeAttack: 10 steps of ε / 5, no random start.
+    In L2 the step is α · ∇ L / |∇ L|. The defaults are those of Foolbox's LinfBasicIterativeAttack and
+    L2BasicIterativeAttack: 10 steps of ε / 5, no random start.
     """
 
     name = "bim"

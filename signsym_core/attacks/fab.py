@@ -6,10 +6,11 @@ import dataclasses
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from signsym_core.attacks.ball import sizes
-from signsym_core.attacks.base import Attack, Cost
+from signsym_core.attacks.ball import Norm, sizes
+from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.margins import gap, runners_up
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import require
@@ -19,10 +20,10 @@ _OVERSHOOT, _MOST_BIAS, _BACKWARD = 1.05, 0.1, 0.9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FAB(Attack):
-    """xₜ₊₁ = (1 - α)(xₜ + η δ(xₜ)) + α (x + η δ(x)), clipped to [0, 1]; δ the smallest L∞ change, within [0, 1], onto
-    the plane where the linearised logits of the label and of a target are equal. Where xₜ₊₁ is lost, the nearest such
-    image is kept and the walk goes on from x + β (xₜ₊₁ - x).
+class FAB(NormedAttack):
+    """xₜ₊₁ = (1 - α)(xₜ + η δ(xₜ)) + α (x + η δ(x)), clipped to [0, 1]; δ the smallest change, in L∞ or L2 and within
+    [0, 1], onto the plane where the linearised logits of the label and of a target are equal. Where xₜ₊₁ is lost, the
+    nearest such image is kept and the walk goes on from x + β (xₜ₊₁ - x).
 
     The targeted version of AutoAttack: each of the `targets` next likely classes in turn, from the clean image, without
     restarts. It minimises the perturbation, so one run serves every epsilon; it follows only the directions of logits
@@ -32,7 +33,7 @@ class FAB(Attack):
     name = "fab"
     label = "FAB-T"
     citation = "Croce, Hein 2020, Minimally distorted adversarial examples with FAB, arXiv 1907.02044, algorithm 1"
-    tags = frozenset({"white-box", "linf"})
+    tags = frozenset({"white-box"})
 
     #: Steps towards each target.
     steps: int = 100
@@ -77,19 +78,22 @@ class FAB(Attack):
         for _ in range(self.steps):
             slope, outputs = problem.gradient_and_outputs(total, current.view_as(clean))
             slope, missing = slope.flatten(1), -gap(outputs, labels, target)
-            from_current = onto_plane(current, slope, missing)
-            from_clean = onto_plane(x, slope, missing + (slope * (current - x)).sum(dim=1))
-            far, near = (change.abs().amax(dim=1).clamp(min=1e-8) for change in (from_current, from_clean))
+            from_current = onto_plane(current, slope, missing, self.norm)
+            from_clean = onto_plane(x, slope, missing + (slope * (current - x)).sum(dim=1), self.norm)
+            far, near = (self._size(change).clamp(min=1e-8) for change in (from_current, from_clean))
             bias = (far / (far + near)).clamp(max=_MOST_BIAS)[:, None]
             ahead = (1 - bias) * (current + _OVERSHOOT * from_current) + bias * (x + _OVERSHOOT * from_clean)
             current = ahead.clamp(0, 1)
             scores = problem.scores(current.view_as(clean))
-            distances = sizes(current - x).to(least.dtype)
+            distances = self._size(current - x)
             nearer = (scores == 0) & (distances < least)
             best = torch.where(nearer.view(-1, *[1] * (clean.ndim - 1)), current.view_as(clean), best)
             least = torch.where(nearer, distances, least)
             current = torch.where((scores == 0)[:, None], x + _BACKWARD * (current - x), current)
         return best, least
+
+    def _size(self, change: Tensor) -> Tensor:
+        return sizes(change, self.norm).to(change.dtype)
 
     def steps_taken(self) -> int:
         return self.steps * self.targets
@@ -104,24 +108,36 @@ class FAB(Attack):
         return Cost(forwards=1 + steps + epsilons, gradients=steps)
 
 
-def onto_plane(x: Tensor, slope: Tensor, missing: Tensor) -> Tensor:
-    """The change δ [n, pixels] of least L∞ norm with w · δ = c and 0 ≤ x + δ ≤ 1, for the slopes w and c = `missing`.
+def onto_plane(x: Tensor, slope: Tensor, missing: Tensor, norm: Norm = "linf") -> Tensor:
+    """The change δ [n, pixels] of least size with w · δ = c and 0 ≤ x + δ ≤ 1, for the slopes w and c = `missing`.
 
-    Every pixel moves by t along sign(c w), or as far as [0, 1] lets it; Σ |w| min(t, room) = |c| grows with t in
-    straight pieces between the sorted rooms. Where the box holds no such point all pixels go as far as they can.
+    Every pixel moves along sign(c w) by t, in L2 by t |w|, or as far as [0, 1] lets it; what is gained, Σ |w| |δ|,
+    grows with t in straight pieces between the sorted times at which pixels stop. Where the box holds no such point all
+    pixels go as far as they can.
     """
     direction = slope.sign() * missing.sign()[:, None]
     room = torch.where(direction > 0, 1 - x, x)
-    ordered, order = room.sort(dim=1)
-    weights = slope.abs().gather(1, order)
-    spent = (weights * ordered).cumsum(dim=1)
-    moving = weights.sum(dim=1, keepdim=True) - weights.cumsum(dim=1)
-    reached = spent + moving * ordered
-    # The first room at which enough is gained; those before it are used up.
-    first = (reached < missing.abs()[:, None]).sum(dim=1, keepdim=True)
+    gain, goal, speed = slope.abs(), missing.abs()[:, None], torch.ones_like(slope)
+    if norm == "l2":
+        # The plane is the same for slopes of any size; squares of small ones leave float32.
+        largest = gain.amax(dim=1, keepdim=True)
+        largest = torch.where(largest > 0, largest, 1.0)
+        gain, goal = gain / largest, goal / largest
+        speed = gain
+    stops, order = torch.where(speed > 0, room / speed, 0.0).sort(dim=1)
+    weights, rates = gain.gather(1, order), (gain * speed).gather(1, order)
+    spent = (weights * room.gather(1, order)).cumsum(dim=1)
+    total = rates.sum(dim=1, keepdim=True)
+    moving = total - rates.cumsum(dim=1)
+    if norm == "l2":
+        # Rates differ by many powers of ten: a difference of sums would be rounding alone.
+        moving = F.pad(rates[:, 1:].flip(1).cumsum(dim=1).flip(1), (0, 1))
+    reached = spent + moving * stops
+    # The first stop at which enough is gained; the pixels before it are at their bounds.
+    first = (reached < goal).sum(dim=1, keepdim=True)
     last = (first - 1).clamp(min=0)
     used = torch.where(first > 0, spent.gather(1, last), 0.0)
-    left = torch.where(first > 0, moving.gather(1, last), weights.sum(dim=1, keepdim=True))
-    length = (missing.abs()[:, None] - used) / left.clamp(min=1e-30)
-    length = torch.where(first == x.shape[1], ordered[:, -1:], length)
-    return direction * torch.minimum(length.clamp(min=0), room)
+    left = torch.where(first > 0, moving.gather(1, last), total)
+    time = (goal - used) / left.clamp(min=1e-30)
+    time = torch.where(first == x.shape[1], stops[:, -1:], torch.minimum(time.clamp(min=0), stops[:, -1:]))
+    return direction * torch.minimum(time * speed, room)

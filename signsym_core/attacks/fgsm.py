@@ -6,21 +6,22 @@ import dataclasses
 
 from torch import Tensor
 
-from signsym_core.attacks.base import Attack, Cost
+from signsym_core.attacks.ball import steepest
+from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.problem import Problem
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FGSM(Attack):
-    """x' = x + ε · sign(∇ L(x))."""
+class FGSM(NormedAttack):
+    """x' = x + ε · sign(∇ L(x)); in L2 the fast gradient method, x' = x + ε · ∇ L(x) / |∇ L(x)|."""
 
     name = "fgsm"
     label = "FGSM"
     citation = "Goodfellow, Shlens, Szegedy 2015, Explaining and harnessing adversarial examples, arXiv 1412.6572"
-    tags = frozenset({"white-box", "linf"})
+    tags = frozenset({"white-box"})
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
-        return problem.images + epsilon * problem.clean_gradient.sign()
+        return problem.images + epsilon * steepest(problem.clean_gradient, self.norm)
 
     def steps_taken(self) -> int:
         return 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core.attacks.attacked import Join
-from signsym_core.attacks.ball import within_ball
+from signsym_core.attacks.ball import direction, within_ball
 from signsym_core.attacks.base import Attack
 from signsym_core.attacks.problem import Problem
 from signsym_core.rules.base import Rule
@@ -105,19 +105,9 @@ class EOT(Source):
         return "feedback" if rule.redraws == "never" and not rule.sends_gradient else super().computed(rule)
 
 
-def _direction(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of images [n, ...] at length 1, or 0, and their lengths [n, 1, ...]."""
-    inner = tuple(range(1, gradient.ndim))
-    # Divided by the largest entry first: the squares of small and of large gradients leave float32.
-    largest = gradient.abs().amax(dim=inner, keepdim=True)
-    scaled = gradient / torch.where(largest > 0, largest, 1)
-    length: Tensor = torch.linalg.vector_norm(scaled, dim=inner, keepdim=True)
-    return scaled / torch.where(length > 0, length, 1), largest * length
-
-
 def mean_direction(gradients: Sequence[Tensor]) -> Tensor:
     """`Mixed`'s gradient from the feedback and the exact gradient."""
-    (along, size), (true, true_size) = map(_direction, gradients)
+    (along, size), (true, true_size) = map(direction, gradients)
     return torch.where(true_size > 0, true_size, size) * ((along + true) / 2)
 
 

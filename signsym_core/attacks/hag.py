@@ -14,7 +14,7 @@ from torch import Tensor
 from signsym_core.attacks.ball import projected
 from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.problem import Problem
-from signsym_core.attacks.signsteps import SignSteps
+from signsym_core.attacks.steepest import SteepestAscent
 from signsym_core.registry import require
 
 _CITATION = "Yang et al. 2018, Adversarial Examples for Hamming Space Search; as re-implemented by Yuan et al. 2023"
@@ -40,8 +40,8 @@ def slopes(outputs: Tensor, scale: float) -> Tensor:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HAG(SignSteps):
-    """Sign steps that lower `hag_loss`, from a random start, scored by the code of the last image.
+class HAG(SteepestAscent):
+    """Steps that lower `hag_loss`, from a random start, scored by the code of the last image.
 
     Unlike the published optimiser (see `hag-saat`) the steps depend neither on the gradient's size, which a learning
     rule changes by factors, nor on the batch.

@@ -1,4 +1,4 @@
-"""The momentum iterative method: sign steps along a running sum of normalised gradients."""
+"""The momentum iterative method: steps along a running sum of normalised gradients."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import dataclasses
 
 from torch import Tensor
 
-from signsym_core.attacks.signsteps import SignSteps
+from signsym_core.attacks.steepest import SteepestAscent
 from signsym_core.registry import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MIM(SignSteps):
+class MIM(SteepestAscent):
     """gₜ₊₁ = μ · gₜ + ∇ L(xₜ) / ‖∇ L(xₜ)‖₁; xₜ₊₁ = Π(xₜ + α · sign(gₜ₊₁)): equations 6 and 7, from the clean image.
 
-    Defaults of the paper: 10 steps of ε / 10, μ = 1. All gradients have equal weight, although a learning rule or a
-    confident model changes their size; Foolbox's L∞ variant sums them without normalisation.
+    In L2 the step is α · gₜ₊₁ / ‖gₜ₊₁‖₂. Defaults of the paper: 10 steps of ε / 10, μ = 1. All gradients have equal
+    weight, although a learning rule or a confident model changes their size; Foolbox's L∞ variant sums them without
+    normalisation.
     """
 
     name = "mim"

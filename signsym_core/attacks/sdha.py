@@ -14,7 +14,7 @@ from signsym_core.attacks.ball import projected
 from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.hag import schedule, slopes
 from signsym_core.attacks.problem import Problem
-from signsym_core.attacks.signsteps import SignSteps
+from signsym_core.attacks.steepest import SteepestAscent
 from signsym_core.registry import require
 from signsym_core.retrieval.codes import Codes, signs
 from signsym_core.retrieval.ranking import relevance
@@ -50,8 +50,8 @@ def _apart(smooth: Tensor, bit: int, sharpness: float) -> Tensor:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SDHA(SignSteps):
-    """Sign steps that raise `sdha_distance`, from a random start, scored by the code of the last image.
+class SDHA(SteepestAscent):
+    """Steps that raise `sdha_distance`, from a random start, scored by the code of the last image.
 
     The published loss has a term that keeps the image near the clean one; here the ball does that.
     """

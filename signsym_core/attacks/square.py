@@ -1,4 +1,4 @@
-"""Square: a random search over square patches of the ball's corners. Uses logits and no gradient."""
+"""Square: a random search whose moves change square patches of the image. Uses logits and no gradient."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from signsym_core.attacks.base import Attack, Cost
+from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.margins import margin
 from signsym_core.attacks.problem import Problem, Told
+from signsym_core.attacks.squares import moves
 from signsym_core.registry import require
 
 #: Queries whose random numbers are drawn together.
@@ -22,9 +23,11 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Square(Attack):
+class Square(NormedAttack):
     """x₀ = x ± ε in stripes one pixel wide; then each move sets a square of side √(p·h·w) to x ± ε, one sign for each
     channel, and is kept where the margin z_y - max z_other falls. p shrinks from `first_share`: algorithms 1 and 2.
+
+    In L2 each move shifts length of the change into a square, as `squares.Bumps` says: algorithm 3.
 
     A strong score-based attack, whose success where gradients fail reveals masking. Each image has a separate stream of
     random numbers, and is not changed further once it is lost. The published code puts one square on all images and
@@ -34,8 +37,8 @@ class Square(Attack):
 
     name = "square"
     label = "Square"
-    citation = "Andriushchenko et al. 2020, Square attack, arXiv 1912.00049, algorithms 1 and 2"
-    tags = frozenset({"linf", "random"})
+    citation = "Andriushchenko et al. 2020, Square attack, arXiv 1912.00049, algorithms 1 to 3"
+    tags = frozenset({"random"})
 
     #: Queries of the model per image, the clean image included. AutoAttack's number.
     queries: int = 5000
@@ -50,10 +53,11 @@ class Square(Attack):
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         images = problem.images
-        count, channels, height, width = images.shape
+        count, _, height, width = images.shape
+        move = moves(self.norm, images, epsilon)
         # Few numbers for each image and query: drawn on the CPU for many queries together, on every device.
         streams = problem.streams_of_host
-        stripes = streams.uniform(range(count), channels, 1, width)
+        first = streams.uniform(range(count), *move.first)
         draws: Iterator[Tensor] = iter(())
         best, queries = images.clone(), torch.ones(count, dtype=torch.int64, device=images.device)
         margins = torch.full((count,), math.inf, dtype=images.dtype, device=images.device)
@@ -68,16 +72,13 @@ class Square(Attack):
                     break
             clean, labels, current, least = images[active], problem.labels[active], best[active], margins[active]
             if number == 0:
-                proposed = clean + epsilon * _signs(stripes[active])
+                proposed = move.start(clean, first[active])
             else:
                 side = self.side(number - 1, height, width)
                 if (number - 1) % DRAWN_AT_ONCE == 0:
                     coming = min(DRAWN_AT_ONCE, self.queries - 1 - number)
-                    draws = iter(streams.uniform(range(count), coming, channels + 2).unbind(dim=1))
-                drawn = next(draws)[active]
-                square = _squares(drawn[:, -2:], side, height, width)
-                proposed = clean + epsilon * _signs(drawn[:, :-2])[..., None, None]
-                proposed = torch.where(square, proposed, current)
+                    draws = iter(streams.uniform(range(count), coming, move.numbers).unbind(dim=1))
+                proposed = move.moved(clean, current, next(draws)[active], side)
             proposed = proposed.clamp(0, 1)
             outputs = problem.outputs(proposed)
             queries.index_add_(0, active, (~done).long())
@@ -94,22 +95,12 @@ class Square(Attack):
         """Side of the square of the move with this number, from 0."""
         position = move * 10_000 // self.queries if self.rescaled else move
         share = self.first_share / 2 ** sum(position > after for after in _HALVINGS)
-        return min(max(round(math.sqrt(share * height * width)), 1), height, width)
+        side = max(round(math.sqrt(share * height * width)), 1)
+        if self.norm == "l2":
+            # Odd, so that a bump has a middle.
+            side = max(side, 3) | 1
+        return min(side, height, width)
 
     def cost(self, epsilons: int, clean: bool) -> Cost:
         # The clean images are the first query of every epsilon.
         return Cost(forwards=1 + epsilons * self.queries, gradients=0)
-
-
-def _signs(uniform: Tensor) -> Tensor:
-    return torch.where(uniform < 0.5, -1.0, 1.0).to(uniform.dtype)
-
-
-def _squares(draws: Tensor, side: int, height: int, width: int) -> Tensor:
-    """bool [n, 1, height, width]: a square of this side for each image, where its draws [n, 2] in [0, 1) put it."""
-    top = (draws[:, :1] * (height - side + 1)).long()
-    left = (draws[:, 1:] * (width - side + 1)).long()
-    rows = torch.arange(height, device=draws.device) - top
-    columns = torch.arange(width, device=draws.device) - left
-    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]
-    return inside[:, None]

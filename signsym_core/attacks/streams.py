@@ -74,6 +74,17 @@ class Counted:
         angle = lower.mul_(2 * math.pi)
         return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count].to(self.dtype)
 
+    def in_ball(self, places: Tensor, draw: int, shape: Sequence[int]) -> Tensor:
+        """Uniform in the Euclidean ball of radius 1, [len(places), *shape]: draw number `draw`.
+
+        The first d entries of a point on the sphere in d + 2 dimensions are (Voelker, Gosmann, Stewart 2017,
+        Efficiently sampling vectors and coordinates from the n-sphere and n-ball).
+        """
+        pixels = math.prod(shape)
+        numbers = self.normal(places, draw, pixels + 2)
+        lengths: Tensor = torch.linalg.vector_norm(numbers, dim=1, keepdim=True)
+        return (numbers / lengths)[:, :pixels].reshape(-1, *shape)
+
     def _words(self, places: Tensor, first: int, count: int) -> Tensor:
         """int64 [len(places), count]: the words from number `first` on."""
         steps = torch.arange(first + 1, first + count + 1, device=self.device).mul_(_GAMMA)

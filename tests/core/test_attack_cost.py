@@ -10,9 +10,11 @@ from torch import nn
 import signsym_core as ss
 from orchestrator.plan import cost
 from signsym_core.attacks import ATTACKS, GRADIENTS
+from signsym_core.attacks.base import NormedAttack
 
 CLASSIFYING = [cls.name for cls in ATTACKS if "classification" in cls.tasks]
 RETRIEVING = [cls.name for cls in ATTACKS if "hashing" in cls.tasks and "classification" not in cls.tasks]
+NORMED = [cls.name for cls in ATTACKS if issubclass(cls, NormedAttack) and "classification" in cls.tasks]
 #: Attacks that leave out images that are lost: at most so many passes.
 LEAVING = {"apgd", "autoattack", "fab", "square", "boundary", "hopskipjump"}
 
@@ -32,9 +34,11 @@ class Sure(nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("epsilons", [[0.0], [0.001], [0.0, 0.001, 0.002]])
-@pytest.mark.parametrize("name", CLASSIFYING)
+@pytest.mark.parametrize("name", [*CLASSIFYING, *(f"{name} l2" for name in NORMED)])
 def test_an_attack_that_no_image_is_lost_to_makes_the_passes_that_are_expected(name, epsilons):
-    attack, images = ATTACKS.build(name, **QUICK.get(name, {})), torch.rand(3, 3, 10, 10)
+    name, _, norm = name.partition(" ")
+    given = QUICK.get(name, {}) | ({"norm": norm} if norm else {})
+    attack, images = ATTACKS.build(name, **given), torch.rand(3, 3, 10, 10)
     outcome = ss.attack(attack, Sure(), images, torch.zeros(3, dtype=torch.long), epsilons)
     expected = cost.passes(attack, "feedback", sum(e > 0 for e in epsilons), 0 in epsilons)
     forwards, gradients = passes(outcome, 3)

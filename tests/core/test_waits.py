@@ -17,6 +17,10 @@ from signsym_core.attacks.pgd import PGD
 #: Of each attack that makes steps: their parameter, with a small and a larger number, and what else it is given.
 STEPS = {
     "bim": ("steps", 2, 5, {}),
+    "pgd-l2": ("steps", 2, 5, {"norm": "l2"}),
+    "apgd-l2": ("steps", 4, 9, {"norm": "l2"}),
+    "fab-l2": ("steps", 2, 4, {"norm": "l2", "targets": 3}),
+    "square-l2": ("queries", 4, 30, {"norm": "l2"}),
     "mim": ("steps", 2, 5, {}),
     "pgd": ("steps", 2, 5, {}),
     "apgd": ("steps", 4, 9, {}),
@@ -59,7 +63,17 @@ def test_more_steps_are_no_more_waits(case):
     assert waits(name, **{parameter: few}, **more) == waits(name, **{parameter: many}, **more) > 0
 
 
-@pytest.mark.parametrize(("name", "more"), [("pgd", {}), ("apgd", {"steps": 4}), ("square", {"queries": 4})])
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("pgd", {}),
+        ("pgd", {"norm": "l2"}),
+        ("apgd", {"steps": 4}),
+        ("apgd", {"steps": 4, "norm": "l2"}),
+        ("square", {"queries": 4}),
+        ("square", {"queries": 4, "norm": "l2"}),
+    ],
+)
 def test_more_images_are_no_more_waits(name, more):
     assert waits(name, images=2, **more) == waits(name, images=9, **more)
 

@@ -11,6 +11,7 @@ from stores import fill
 
 from orchestrator.pages import overview
 from orchestrator.pages.context import context_of
+from orchestrator.pages.telling_epsilon import halving
 from orchestrator.reports.static import write_report
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
@@ -124,3 +125,21 @@ def test_it_stands_first_on_the_reports_index_and_fits_a_screen(store, tmp_path,
         assert tab.wrong == []
     rows = list(csv.DictReader((tmp_path / "out/tables/index-overview-rows.csv").open()))
     assert [row["rule"] for row in rows] == ["BP", "uSF"]
+
+
+def test_radii_in_l2_are_neither_compared_with_those_in_linf_nor_called_the_same(tmp_path):
+    """An attack in L2 that breaks everything at a radius of 0.1 says nothing about the radius of 0.1 in L∞."""
+    folder = tmp_path / "store"
+    fill(folder, shares(STRONG), seeds=(0, 1, 2), images=200, attack="pgd")
+    alone = overview.blocks(context_of(LiveStore(str(folder)), ""))
+    near = {(rule, gradient): {0.05: 0.1, 0.1: 0.0} for rule in ("bp", "usf") for gradient in ("feedback", "exact")}
+    fill(folder, near, seeds=(0, 1, 2), images=200, draw=1, attack="pgd", norm="l2", attack_params='{"norm": "l2"}')
+    fill(folder, near, seeds=(0, 1, 2), images=200, draw=2, attack="fgsm", norm="l2", attack_params='{"norm": "l2"}')
+    context = context_of(LiveStore(str(folder)), "")
+    both = overview.blocks(context)
+    assert [block.table.rows for block in both] == [block.table.rows for block in alone]
+    index, lines = context.query.index, context.lines()
+    assert {index.labels.of(line, "attack") for line in lines} == {"pgd(defaults)", "pgd(norm=l2)", "fgsm(norm=l2)"}
+    # BP keeps at most half from 0.05 on in L2, and from 0.1 on in L∞.
+    assert halving(context.query, lines) == 0.1
+    assert halving(context.query, [line for line in lines if "norm" in line.attack_params]) == 0.05

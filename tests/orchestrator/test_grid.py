@@ -194,6 +194,10 @@ def test_epsilons_keep_an_exact_label(tmp_path, written_as, label, value):
         ({"name": "hopskipjump", "constraint": "linf"}, 1, True),
         ({"name": "hopskipjump", "constraint": "linf"}, 1.1, False),
         ({"name": "square"}, 1.1, False),
+        ({"name": "square", "norm": "l2"}, 12, True),
+        ({"name": "pgd", "norm": "l2"}, "5/2", True),
+        ({"name": "pgd", "norm": "l2"}, -0.1, False),
+        ({"name": "pgd", "norm": "linf"}, 1.1, False),
     ],
 )
 def test_only_a_radius_in_l2_may_be_larger_than_1(tmp_path, attack, written_as, fits):

@@ -1,27 +1,29 @@
-"""The common base of attacks by sign steps: the start, the step size, the projection into the ball."""
+"""The common base of attacks by steps of one length: the start, the step size, the projection into the ball."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 
-from signsym_core.attacks.ball import projected
-from signsym_core.attacks.base import Attack, Cost
+from signsym_core.attacks.ball import projected, steepest
+from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SignSteps(Attack):
+class SteepestAscent(NormedAttack):
     """x₀ = x + U(-ε, ε); xₜ₊₁ = Π(xₜ + α · sign(d(xₜ))), with Π the projection to the ball and to [0, 1].
 
-    The step α is `step_size` (in pixels of [0, 1]) or `relative_step` · ε; by default 2.5 · ε / `steps`, Madry's
-    rule of thumb, where a member has no other. The random start is drawn once and scaled by each epsilon, so a result
-    never depends on the other epsilons of the call. Without it all epsilons share the first gradient.
+    In L2 the start is uniform in the ball, and the step α · d / |d|. α is `step_size` (in pixels of [0, 1]) or
+    `relative_step` · ε; by default 2.5 · ε / `steps`, Madry's rule of thumb, where a member has no other. The random
+    start is drawn once and scaled by each epsilon, so a result never depends on the other epsilons of the call. Without
+    it all epsilons share the first gradient.
     """
 
-    tags = frozenset({"white-box", "linf", "random"})
+    tags = frozenset({"white-box", "random"})
     goes_on = True
 
     steps: int = 5
@@ -37,7 +39,7 @@ class SignSteps(Attack):
         require(not both, "relative_step", "null where step_size is given", self.relative_step)
 
     def direction(self, problem: Problem, current: Tensor) -> Tensor:
-        """d(x): the direction to follow from `current`; only its signs count. Here the gradient of the task's loss."""
+        """d(x): the direction to follow from `current`, of any size. Here the gradient of the task's loss."""
         return problem.gradient(current)
 
     def accumulated(self, total: Tensor | None, direction: Tensor) -> Tensor:
@@ -54,13 +56,21 @@ class SignSteps(Attack):
         if problem.start is not None:
             current = problem.start
         elif self.random_start:
-            assert problem.noise is not None
-            current = (images + (problem.noise * (2 * epsilon) - epsilon)).clamp(0, 1)
+            current = (images + self._start(problem, epsilon)).clamp(0, 1)
         for _ in range(self.steps):
             total = self.accumulated(total, self.direction(problem, current))
-            moved = current + step * total.sign()
-            current = projected(images, moved, epsilon)
+            moved = current + step * steepest(total, self.norm)
+            current = projected(images, moved, epsilon, self.norm)
         return current
+
+    def _start(self, problem: Problem, epsilon: float) -> Tensor:
+        """The first change, uniform in the ball."""
+        if self.norm == "linf":
+            assert problem.noise is not None
+            return problem.noise * (2 * epsilon) - epsilon
+        images = problem.images
+        everywhere = torch.arange(len(images), device=images.device)
+        return epsilon * problem.counted.in_ball(everywhere, 0, images.shape[1:])
 
     def steps_taken(self) -> int:
         return self.steps
