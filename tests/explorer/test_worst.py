@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 
 import numpy as np
 import pytest
@@ -48,15 +49,20 @@ def worst_of(folder, seeds=(), attacks=()):
     return {(e.curve.rule, e.curve.norm, epsilon): point for e in lines for epsilon, point in e.points.items()}
 
 
+@functools.cache
+def rows(folder):
+    """Every result with its outcomes by image."""
+    store = Store(str(folder))
+    outcomes = {cell: list(of_cell.itertuples()) for cell, of_cell in store.outcomes().groupby("cell", observed=True)}
+    return [(row, outcomes[row.cell]) for row in store.results().itertuples()]
+
+
 def by_hand(folder, rule, norm, epsilon, attacks=()):
     """For each run its outcomes by seed and image, row by row."""
-    store = Store(str(folder))
-    results, outcomes = store.results(), store.outcomes()
     runs = {}
-    for row in results.itertuples():
+    for row, of_cell in rows(folder):
         fits = row.rule == rule and row.epsilon == epsilon and (row.norm == norm or epsilon == 0)
         if fits and (not attacks or row.attack in attacks or row.attack == "none"):
-            of_cell = outcomes[outcomes.cell == row.cell].itertuples()
             scores = {o.image: float(o.robust if row.metric == "top1" else o.ap) for o in of_cell}
             runs.setdefault(f"{row.attack} ({row.gradient})".removesuffix(" (none)"), {})[row.seed] = scores
     return runs
