@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -12,9 +13,11 @@ from torch import nn
 import signsym_core as ss
 from signsym_core import seeds
 from signsym_core.attacks import GRADIENTS
+from signsym_core.attacks.autoattack import AutoAttack
 from signsym_core.attacks.ball import sizes
 from signsym_core.attacks.base import NormedAttack
 from signsym_core.attacks.fab import onto_plane
+from signsym_core.attacks.pgd import PGD
 from signsym_core.attacks.square import Square
 from signsym_core.attacks.squares import bump
 from signsym_core.attacks.streams import Counted
@@ -131,6 +134,34 @@ def test_square_comes_near_the_smallest_perturbation_of_a_linear_model():
         radii = [radius * 0.999, radius * 2.5]
         outcome = ss.attack("square", model, image[None], label[None], radii, norm="l2", queries=200)
         assert outcome.robust.flatten().tolist() == [True, False]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Negative(NormedAttack):
+    """x' = 1 - x, far outside any small ball."""
+
+    name, label, citation = "negative", "negative", "none"
+
+    def run(self, problem, epsilon):
+        return 1 - problem.images
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NegativeFirst(AutoAttack):
+    """`Negative`, then PGD."""
+
+    def members(self, classes):
+        yield Negative(norm=self.norm)
+        yield PGD(norm=self.norm)
+
+
+def test_a_proposal_outside_the_ball_does_not_keep_an_image_from_the_next_member():
+    model = small("bp")
+    images, labels = right(model, 12)
+    alone = ss.attack("pgd", model, images, labels, [0.3], norm="l2")
+    both = ss.attack(NegativeFirst(norm="l2"), model, images, labels, [0.3])
+    assert not alone.robust.all()
+    assert not (both.robust & ~alone.robust).any()
 
 
 def written_out_apgd(model, image, label, number, steps, epsilon):
