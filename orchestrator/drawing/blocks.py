@@ -70,6 +70,8 @@ class Triple:
     caption: str
     #: The name of its store, where several are shown together.
     store: str = ""
+    #: The same image against another model, shown below it.
+    beside: Triple | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

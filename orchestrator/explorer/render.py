@@ -141,11 +141,15 @@ def _triple(triple: Triple, gain: float) -> Component:
         ("difference", f"difference times {gain:g}"),
         ("adversarial", "adversarial image"),
     )
-    images = [
-        html.Img(src=image_path(kind, triple), alt=f"{words}, image {triple.image}", width=96, height=96)
-        for kind, words in kinds
-    ]
-    return html.Figure([html.Div(images, className="triple"), html.Figcaption(triple.caption)])
+    parts: list[Component] = []
+    for one in (triple, triple.beside):
+        if one is not None:
+            images = [
+                html.Img(src=image_path(kind, one), alt=f"{words}, image {one.image}", width=96, height=96)
+                for kind, words in kinds
+            ]
+            parts += [html.Div(images, className="triple"), html.Figcaption(one.caption)]
+    return html.Figure(parts)
 
 
 def image_path(kind: str, triple: Triple) -> str:

@@ -49,7 +49,7 @@ def page(context: PageContext) -> Page:
         if point.over_exact is not None:
             facts.append(("own feedback minus exact gradient", f"{style.points(point.over_exact)} points"))
         blocks.append(Facts(title="Result", facts=[*facts, ("flags", flags), *_counts(context, line, epsilon)]))
-    blocks.append(pictures(context, line, epsilon))
+    blocks += pictures(context, line, epsilon)
     if curves:
         blocks.append(table(context, curves, {}, name="cell-line", title="Its whole line"))
     blocks += [provenance(context, row), jobs(context, rows), *layers(context, row)]

@@ -87,7 +87,8 @@ class PageWriter:
         if not search:
             return ""
         if view.page == "cell":
-            return f"cells/{view.cell[:16]}.html" if view.cell in self.cells else ""
+            # There is one page of a cell, with the images of every class.
+            return f"cells/{view.cell[:16]}.html" if view.cell in self.cells and not view.label else ""
         address = f"{view.page}-{view.task}.html"
         return address if address in {known for _, known in self.menu} else ""
 

@@ -66,6 +66,8 @@ class PageView:
     cell: str = ""
     #: Which images the cell's page shows: "", "gained" or "lost" against BP.
     only: str = ""
+    #: The class whose images the cell's page shows, by its name; empty: all.
+    label: str = ""
     #: Whether new results are shown automatically.
     live: bool = False
 
@@ -113,6 +115,7 @@ _KEYS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "portion": ("part", lambda value: value.isdecimal() and value.isascii() and 1 <= int(value[:9]) <= 100_000),
     "cell": ("c", _any),
     "only": ("only", _one_of("gained", "lost")),
+    "label": ("k", _any),
     "live": ("live", _one_of("1")),
 }
 _FIELDS = {key: (name, valid) for name, (key, valid) in _KEYS.items()}

@@ -24,8 +24,9 @@ from signsym_core.datasets import Data
 from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluation.attack import BLOCK
 
-#: Adversarial images that are stored for each epsilon.
-EXAMPLES = 4
+#: Adversarial images that are stored for each epsilon, at most and at least, and the bytes that those above the least
+#: may have before they are compressed.
+MOST, LEAST, BYTES = 64, 4, 1 << 16
 
 
 def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, float]:
@@ -38,6 +39,7 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
     test = data.test.take(torch.arange(count))
     assert isinstance(test.images, Tensor)
     pixels = Prepared(test.images, source)
+    kept = examples_kept(pixels[:1].numel())
     chosen = ss.ATTACKS.rebuild(spec["attack"])
     epsilons = sorted({epsilon for _, epsilon, _ in spec["points"]})
     gradient = "feedback" if spec["gradient"] == "none" else spec["gradient"]
@@ -63,7 +65,7 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
         surrogate=models.loaded(store, crafting)[0] if "surrogate" in spec else None,
         gallery=gallery,
         surrogate_gallery=surrogate_gallery,
-        keep=EXAMPLES,
+        keep=kept,
         micro_batch=max(1, BLOCK >> context.halvings),
     )
     common = (
@@ -85,6 +87,7 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
     results: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
+    clean = [_png(image) for image in pixels[:kept]]
     for cell, gradient_name, epsilon, label in keys.cells(spec):
         row = epsilons.index(epsilon)
         results.append(
@@ -96,12 +99,17 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
             | {"nonfinite_grad": None if nonfinite is None else int((nonfinite[row] > 0).sum())}
         )
         outcomes += _outcome_rows(cell, outcome, row, test.indices, task.retrieves)
-        examples += _example_rows(cell, outcome, row, test.indices, pixels[:EXAMPLES], data)
+        examples += _example_rows(cell, outcome, row, test.indices, clean, data)
     store.write_table("outcomes", key, outcomes, tables.OUTCOMES)
     store.write_table("examples", key, examples, tables.EXAMPLES)
     # The results are written last: they mark the job as done.
     store.write_table("results", key, results, tables.RESULTS)
     return {f"{row['metric']} at {row['epsilon_label']}": row["value"] for row in results}
+
+
+def examples_kept(values: int) -> int:
+    """How many images of so many values are stored: the first of the test split, the same for every rule and seed."""
+    return max(LEAST, min(MOST, BYTES // max(1, values)))
 
 
 def _outcome_rows(cell: str, outcome: ss.Outcome, row: int, indices: Tensor, retrieves: bool) -> list[dict[str, Any]]:
@@ -118,7 +126,7 @@ def _outcome_rows(cell: str, outcome: ss.Outcome, row: int, indices: Tensor, ret
 
 
 def _example_rows(
-    cell: str, outcome: ss.Outcome, row: int, indices: Tensor, clean: Tensor, data: Data
+    cell: str, outcome: ss.Outcome, row: int, indices: Tensor, clean: Sequence[bytes], data: Data
 ) -> list[dict[str, Any]]:
     return [
         {
@@ -126,7 +134,7 @@ def _example_rows(
             "image": int(indices[position]),
             "label": _names(data.test.labels[position], data.classes),
             "predicted": _names(outcome.predictions[row, position], data.classes),
-            "clean": _png(clean[position]),
+            "clean": clean[position],
             "adversarial": _png(adversarial),
         }
         for position, adversarial in enumerate(outcome.adversarial[row])

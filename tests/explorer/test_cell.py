@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 import pytest
-from stores import SHARES, block, fill, page
+from stores import SHARES, block, fill, page, png
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Facts, Links, Pictures, Table
 from orchestrator.pages.provenance import settings
 from orchestrator.results.live_store import LiveStore
-from orchestrator.store import tables
+from orchestrator.store import Store, tables
 from signsym_core.statistics.intervals import wilson
 
 CELL = "job-usf-exact-1-0-0.1"
@@ -149,6 +149,38 @@ def test_a_filter_against_bp_hides_nothing_where_there_is_no_bp_and_is_named(fol
     kept = block(page(folder, f"?p=cell&only={only}&c={CELL}"), Pictures)
     assert len(kept.triples) < 12
     assert "left out" not in kept.note
+
+
+def test_images_are_chosen_by_class_and_those_that_fool_one_model_alone_stand_beside_the_other(tmp_path):
+    folder = fill(tmp_path / "store", {(rule, "exact"): {0.1: 0.5} for rule in ("bp", "usf")}, seeds=(0,))
+    store = Store(str(folder))
+    for rule in ("bp", "usf"):
+        cell = f"job-{rule}-exact-0-0-0.1"
+        rows = [
+            {"cell": cell, "image": at, "label": label, "predicted": "5", "clean": png(at), "adversarial": png(at + 1)}
+            for at, label in enumerate(["10", "3", "cat, 3", "9", ""] * 12)
+        ]
+        store.write_table("examples", f"job-{rule}-exact-0-0", rows, tables.EXAMPLES)
+    outcomes = {rule: store.table("outcomes", tables.OUTCOMES).to_pandas() for rule in ("bp", "usf")}
+    robust = {
+        rule: set(table[table.cell.str.startswith(f"job-{rule}") & table.robust].image)
+        for rule, table in outcomes.items()
+    }
+    found = page(folder, "?p=cell&c=job-usf-exact-0-0-0.1&k=3&only=gained")
+    pictures, links = block(found, Pictures), [each for each in found.blocks if isinstance(each, Links)][-1]
+    expected = {at for at in range(60) if at % 5 in (1, 2)} & (robust["usf"] - robust["bp"])
+    assert {triple.image for triple in pictures.triples} == expected != set()
+    assert pictures.title == "Adversarial images of class 3"
+    for triple in pictures.triples:
+        assert triple.beside is not None
+        assert (triple.beside.cell, triple.beside.image) == ("job-bp-exact-0-0-0.1", triple.image)
+        assert triple.beside.caption.startswith("BP: ")
+    assert [link.text for link in links.links] == ["all", "3 (these)", "9", "10", "cat"]
+    assert "k=cat" in links.links[-1].search
+    every = block(page(folder, "?p=cell&c=job-usf-exact-0-0-0.1"), Pictures)
+    assert len(every.triples) == 24
+    assert {triple.beside for triple in every.triples} == {None}
+    assert "None of the 60 images" in block(page(folder, "?p=cell&c=job-usf-exact-0-0-0.1&k=7"), Pictures).note
 
 
 def test_a_file_of_an_older_version_has_its_provenance_too(tmp_path):

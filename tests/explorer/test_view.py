@@ -38,6 +38,7 @@ views = st.builds(
     portion=st.integers(1, 100_000),
     cell=st.text(max_size=70),
     only=st.sampled_from(["", "gained", "lost"]),
+    label=st.text(max_size=9),
     live=st.booleans(),
 )
 

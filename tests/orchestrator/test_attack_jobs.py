@@ -9,8 +9,9 @@ import pytest
 from orchestrator.gridfile.grid import load
 from orchestrator.jobs.job import JobContext
 from orchestrator.plan.compile import compile_plan
-from orchestrator.store import Store
+from orchestrator.store import Store, tables
 from orchestrator.work import execute
+from orchestrator.work.attacking import examples_kept
 
 pytestmark = pytest.mark.slow
 
@@ -48,16 +49,16 @@ def done(tmp_path_factory):
     for key, job in plan.jobs.items():
         execute.execute(key, dict(job.spec), context)
     store = Store(str(folder / "store"))
-    return store.results(), store.outcomes(), plan.cells
+    return store.results(), store.outcomes(), plan.cells, store.table("examples", tables.EXAMPLES).to_pandas()
 
 
 def test_every_cell_has_a_result(done):
-    results, _, cells = done
+    results, _, cells, _ = done
     assert set(results["cell"]) == cells
 
 
 def test_every_result_says_in_which_arithmetic_model_and_attack_were_computed(done):
-    results, _, _ = done
+    results, _, _, _ = done
     low = results["attack"] == "fgsm"
     assert (results["precision"] == low.map({True: "bf16", False: "float32"})).all()
     assert results.loc[low, "attack_params"].eq('{"deterministic":false,"precision":"bf16"}').all()
@@ -69,7 +70,7 @@ def test_every_result_says_in_which_arithmetic_model_and_attack_were_computed(do
 
 
 def test_every_epsilon_has_its_norm(done):
-    results, _, _ = done
+    results, _, _, _ = done
     l2 = results.query("attack == 'boundary' or (attack == 'hopskipjump' and not attack_params.str.contains('linf'))")
     assert l2["norm"].eq("l2").all()
     assert len(l2) == 8
@@ -77,7 +78,7 @@ def test_every_epsilon_has_its_norm(done):
 
 
 def test_sources_of_gradients_are_told_apart_and_hybrid_is_the_best_of_two(done):
-    results, _, _ = done
+    results, _, _, _ = done
     pgd = results.query("attack == 'pgd'").pivot_table(index=["rule", "epsilon"], columns="gradient", values="value")
     assert set(pgd.columns) == {"feedback", "exact", "transfer", "eot", "hybrid"}
     assert (pgd["hybrid"] <= pgd[["feedback", "transfer"]].min(axis=1)).all()
@@ -89,7 +90,7 @@ def test_sources_of_gradients_are_told_apart_and_hybrid_is_the_best_of_two(done)
 
 
 def test_queries_and_distances_are_stored_for_each_image_and_agree_with_the_outcomes(done):
-    results, outcomes, _ = done
+    results, outcomes, _, _ = done
     counted = results.query("attack in ['square', 'hopskipjump', 'boundary']")
     assert counted["queries"].notna().all()
     assert results.drop(counted.index)["queries"].isna().all()
@@ -106,7 +107,7 @@ def test_queries_and_distances_are_stored_for_each_image_and_agree_with_the_outc
 
 
 def test_entries_of_gradients_that_are_not_finite_are_stored_where_there_are_gradients(done):
-    results, outcomes, _ = done
+    results, outcomes, _, _ = done
     followed = results["gradient"] != "none"
     assert results["nonfinite_grad"][followed].eq(0).all()
     assert results["nonfinite_grad"][~followed].isna().all()
@@ -114,7 +115,23 @@ def test_entries_of_gradients_that_are_not_finite_are_stored_where_there_are_gra
 
 
 def test_stronger_attacks_leave_fewer_images(done):
-    results, _, _ = done
+    results, _, _, _ = done
     value = results.query("rule == 'bp' and epsilon == 0.05").set_index(["attack", "gradient"])["value"]
     assert value["noise"].iloc[0] >= value["bim", "feedback"]
     assert value["autoattack", "exact"] <= value["pgd", "exact"]
+
+
+def test_the_first_images_are_stored_the_same_for_every_rule_and_attack(done):
+    results, _, cells, examples = done
+    images = examples.groupby("cell").image.apply(list).loc[results.cell]
+    assert [*images.map(len)] == [*results.n.clip(upper=64)]
+    assert set(images.map(tuple)) == {tuple(images.iloc[images.map(len).argmax()][:n]) for n in set(images.map(len))}
+    assert (examples.groupby("image").clean.nunique() == 1).all()
+    assert set(examples.cell) == cells
+
+
+@pytest.mark.parametrize(
+    ("shape", "kept"), [((1, 16, 16), 64), ((3, 18, 18), 64), ((3, 32, 32), 21), ((3, 64, 64), 5), ((3, 224, 224), 4)]
+)
+def test_images_that_are_stored_are_fewer_where_they_are_large(shape, kept):
+    assert examples_kept(math.prod(shape)) == kept
