@@ -33,7 +33,7 @@ _PUBLISHED = re.compile("[A-Z][A-Z0-9_]*")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Epsilon:
-    """An L∞ radius in the [0, 1] pixel range. Two are equal when their values are: "1/2" is 0.5."""
+    """A radius in the [0, 1] pixel range. Two are equal when their values are: "1/2" is 0.5."""
 
     #: The text of the grid: a fraction as it was written, a number in its shortest decimal digits ("0.001", "0", "1").
     label: str = dataclasses.field(compare=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.jobs import keys
@@ -13,6 +13,9 @@ from orchestrator.jobs.job import Job
 LONGEST = 40
 #: Entries of a spec that are in its title already, or say nothing to people.
 _LEFT_OUT = frozenset({"kind", "semantics", "seed", "points", "model", "surrogate", "gradient"})
+
+#: Where a setting stands in a spec, from the outside in.
+_Path = tuple[str, ...]
 
 
 def told_apart(jobs: Mapping[str, Job]) -> dict[str, Job]:
@@ -48,13 +51,28 @@ def _differing(group: list[Job]) -> Iterator[tuple[Job, str]]:
     if not unequal:
         return
     specs = [dict(_flat({name: job.spec[name] for name in unequal if name in job.spec})) for job in group]
-    paths = dict.fromkeys(path for spec in specs for path in spec)
-    differing = [path for path in paths if len({spec.get(path) for spec in specs}) > 1]
+    differing = _telling(specs)
     for job, spec in zip(group, specs, strict=True):
         yield job, ", ".join(f"{_name(path)} {spec[path][:LONGEST]}" for path in differing if path in spec)
 
 
-def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+def _telling(specs: Sequence[Mapping[_Path, str]]) -> list[_Path]:
+    """The settings that tell some jobs apart.
+
+    Of what the same jobs have, and equally, such as the settings of a pre-training, the first is enough.
+    """
+    paths: list[_Path] = []
+    named: set[tuple[bool, ...]] = {(True,) * len(specs)}
+    for path in dict.fromkeys(path for spec in specs for path in spec):
+        holders = tuple(path in spec for spec in specs)
+        equal = len({spec[path] for spec in specs if path in spec}) == 1
+        if not (equal and holders in named):
+            paths.append(path)
+            named.add(holders)
+    return paths
+
+
+def _flat(value: Any, path: _Path = ()) -> Iterator[tuple[_Path, str]]:
     """Each setting below a mapping by its path, as JSON without quotes."""
     if isinstance(value, Mapping):
         for name, below in value.items():
@@ -63,6 +81,6 @@ def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
         yield path, keys.canonical(value).strip('"')
 
 
-def _name(path: tuple[str, ...]) -> str:
+def _name(path: _Path) -> str:
     """A setting as grids name it: "lr" for finetune.lr, "scale" for rule.parameters.scale, "rule" for rule.name."""
     return path[-2] if path[-1] == "name" else path[-1]

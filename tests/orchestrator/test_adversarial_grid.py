@@ -73,13 +73,9 @@ def test_titles_and_labels_say_which_training_it_is(tmp_path):
     """
     jobs = finetunes(compile_full(load(written(tmp_path, text))).jobs)
     start = "finetune usf smallcnn digits seed 0"
-    told = "relative_step null, random_start true"
     assert jobs[0].title == start
     for job, gradient in zip(jobs[1:], ("exact", "feedback"), strict=True):
-        assert job.title.startswith(
-            f"{start} (adversarial pgd, gradient {gradient}, epsilon 0.03137254901960784, steps 3"
-        )
-        assert told in job.title
+        assert job.title == f"{start} (adversarial pgd, gradient {gradient})"
     columns = [Setting.of(job.spec).columns()["finetune"] for job in jobs]
     short = [labels._short(column) for column in columns]
     assert short[0] == "epochs=1"

@@ -366,6 +366,30 @@ experiments:
     assert "attack none: bp smallcnn digits seed 0" in titles
 
 
+def test_settings_that_the_same_jobs_have_are_named_by_the_first_of_them(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text("""
+name: titles
+seeds: [0]
+defaults:
+  task: classification
+  dataset: {name: digits, size: 8}
+  backbone: {name: smallcnn, width: 4}
+  rule: usf
+  finetune: {epochs: 2}
+  attacks: [{name: none}]
+experiments:
+  - {}
+  - {finetune: {epochs: 2, adversarial: {name: pgd, epsilon: 0.1, gradient: exact}}}
+  - {finetune: {epochs: 2, adversarial: {name: pgd, epsilon: 0.1, gradient: feedback}}}
+  - {finetune: {epochs: 2, steps: 3}}
+  - {finetune: {epochs: 2, precision: float32}}
+""")
+    titles = [job.title for job in compile_full(load(path)).jobs.values() if job.kind == "finetune"]
+    ends = ("", " (adversarial pgd, gradient exact)", " (adversarial pgd, gradient feedback)", " (precision float32)")
+    assert sorted(titles) == sorted(f"finetune usf smallcnn digits seed 0{end}" for end in (*ends, " (steps 3)"))
+
+
 def test_a_title_names_the_settings_of_every_training_before_and_no_key(tmp_path):
     path = tmp_path / "grid.yaml"
     data = "dataset: {name: digits, size: 8}"
