@@ -21,7 +21,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "results": tables.RESULTS,
 }
 #: Files of fewer bytes are merged. Larger examples stay, since a page reads a whole file for a few of them.
-SMALL = {"outcomes": 1 << 20, "examples": 1 << 16, "results": 1 << 20}
+SMALL = {"outcomes": 1 << 20, "examples": 1 << 18, "results": 1 << 20}
 #: Most jobs, outcomes and bytes of examples in one merged file, since a page may need few of its curves. A merged file
 #: is merged again until it has half of that.
 JOBS, OUTCOMES, EXAMPLES = 2000, 1_000_000, 1 << 24
