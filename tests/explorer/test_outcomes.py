@@ -214,7 +214,7 @@ def test_fifty_thousand_points_are_looked_through_in_a_moment(tmp_path):
     store.write_table("results", "j", found, tables.RESULTS)
     data = LiveStore(str(tmp_path / "store"), at_once=True)
     query = data.snapshot.query()
-    assert sum(len(curve.points) for curve in query.curves(query.index.ordered)) == 50_000
+    assert sum(len(line.rows) for line in query.index.ordered) == 50_000
     spent = []
     for at in range(5):
         started = time.process_time()
