@@ -79,7 +79,7 @@ def test_a_sweep_ends_whose_workers_all_started_before_their_jobs(tmp_path):
 
 
 def test_jobs_that_hang_beside_a_fault_of_the_shared_gpu_run_again_without_blame(tmp_path):
-    # More faults than deaths are allowed: each ends all workers. An attempt that was ended beside the other's is excused.
+    # More faults than deaths are allowed: each ends all workers. An attempt ended beside the other's fault is excused.
     faulty = {"meets": "beside", "fails": {str(at): "fault" for at in range(20)}}
     ran = run(tmp_path, {"beside": {"fails": {"0": "hang"}}, "x": faulty, "y": faulty}, cpus=3, deaths=1)
     assert ran.states == {"beside": "done", "x": "failed", "y": "failed"}
