@@ -46,7 +46,9 @@ def _layout(data: Results) -> Component:
     header = html.Header(
         [
             html.A("Skip to the results", href="#results", className="skip"),
-            html.Div([html.Strong("signsym"), html.Span(data.uri, className="where")], className="brand"),
+            html.Div(
+                [html.Strong("signsym"), html.Span(data.uri, className="where")], className="brand", title=data.uri
+            ),
             navigation(),
             html.Div(id="strip", role="status", **{"aria-live": "polite"}),
             dmc.Button("New results: show them", id="refresh", size="compact-sm", style={"display": "none"}),
