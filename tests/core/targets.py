@@ -70,3 +70,38 @@ def slope(model, images, labels):
     variable = images.clone().requires_grad_()
     nn.functional.cross_entropy(model(variable), labels, reduction="sum").backward()
     return variable.grad
+
+
+def apgd_written_out(start, look, project, steepest, epsilon, steps):
+    """Algorithm 1 of APGD's paper for one image from `start` [1, ...].
+
+    `look` gives an iterate's loss, its gradient and whether it is lost; `steepest` makes a step of size 1 of one.
+    The result is the iterate of the highest loss, a lost one first.
+    """
+    loss, gradient, lost = look(start)
+    losses, seen = [loss], [(lost, loss, start)]
+    best_loss, best, best_gradient = loss, start, gradient
+    eta, previous, current = 2 * epsilon, start, start
+    p, checkpoints = [0.0, 0.22], []
+    while p[-1] < 1:
+        p.append(p[-1] + max(p[-1] - p[-2] - 0.03, 0.06))
+    checkpoints = [0, *[round(share * steps) for share in p[1:]]]
+    halved_before, loss_before = True, best_loss
+    for k in range(1, steps + 1):
+        alpha = 1.0 if k == 1 else 0.75
+        z = project(current + eta * steepest(gradient))
+        moved = project(current + alpha * (z - current) + (1 - alpha) * (current - previous))
+        previous, current = current, moved
+        loss, gradient, lost = look(current)
+        losses.append(loss)
+        seen.append((lost, loss, current))
+        if loss > best_loss:
+            best_loss, best, best_gradient = loss, current, gradient
+        if k in checkpoints:
+            since = checkpoints[checkpoints.index(k) - 1]
+            rises = sum(losses[i + 1] > losses[i] for i in range(since, k))
+            halve = rises <= 0.75 * (k - since) or (not halved_before and loss_before >= best_loss)
+            halved_before, loss_before = halve, best_loss
+            if halve:
+                eta, current, gradient = eta / 2, best, best_gradient
+    return max(seen, key=lambda entry: entry[:2])[2][0]

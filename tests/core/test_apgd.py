@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from targets import right, slope, small
+from targets import apgd_written_out, right, slope, small
 from torch import nn
 
 import signsym_core as ss
@@ -45,34 +45,8 @@ def written_out(model, image, label, number, steps, name, epsilon=EPSILON):
 
     if bool(model(x).argmax(1) != y):
         return image
-    points = [project(x + epsilon * (2 * torch.rand(image.shape, generator=stream, dtype=image.dtype) - 1)[None])]
-    loss, gradient, lost = look(points[0])
-    losses, seen = [loss], [(lost, loss, points[0])]
-    best_loss, best, best_gradient = loss, points[0], gradient
-    eta, previous, current = 2 * epsilon, points[0], points[0]
-    p, checkpoints = [0.0, 0.22], []
-    while p[-1] < 1:
-        p.append(p[-1] + max(p[-1] - p[-2] - 0.03, 0.06))
-    checkpoints = [0, *[round(share * steps) for share in p[1:]]]
-    halved_before, loss_before = True, best_loss
-    for k in range(1, steps + 1):
-        alpha = 1.0 if k == 1 else 0.75
-        z = project(current + eta * gradient.sign())
-        moved = project(current + alpha * (z - current) + (1 - alpha) * (current - previous))
-        previous, current = current, moved
-        loss, gradient, lost = look(current)
-        losses.append(loss)
-        seen.append((lost, loss, current))
-        if loss > best_loss:
-            best_loss, best, best_gradient = loss, current, gradient
-        if k in checkpoints:
-            since = checkpoints[checkpoints.index(k) - 1]
-            rises = sum(losses[i + 1] > losses[i] for i in range(since, k))
-            halve = rises <= 0.75 * (k - since) or (not halved_before and loss_before >= best_loss)
-            halved_before, loss_before = halve, best_loss
-            if halve:
-                eta, current, gradient = eta / 2, best, best_gradient
-    return max(seen, key=lambda entry: entry[:2])[2][0]
+    start = project(x + epsilon * (2 * torch.rand(image.shape, generator=stream, dtype=image.dtype) - 1)[None])
+    return apgd_written_out(start, look, project, torch.sign, epsilon, steps)
 
 
 @pytest.mark.slow

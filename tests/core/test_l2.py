@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from targets import QUICK, right, small
+from targets import QUICK, apgd_written_out, right, small
 from torch import nn
 
 import signsym_core as ss
@@ -180,34 +180,8 @@ def written_out_apgd(model, image, label, number, steps, epsilon):
         (gradient,) = torch.autograd.grad(loss, variable)
         return loss.item(), gradient, bool(outputs.argmax(1) != y)
 
-    points = [project(x + epsilon * first_change(x, number)).clamp(0, 1)]
-    loss, gradient, lost = look(points[0])
-    losses, seen = [loss], [(lost, loss, points[0])]
-    best_loss, best, best_gradient = loss, points[0], gradient
-    eta, previous, current = 2 * epsilon, points[0], points[0]
-    p = [0.0, 0.22]
-    while p[-1] < 1:
-        p.append(p[-1] + max(p[-1] - p[-2] - 0.03, 0.06))
-    checkpoints = [0, *[round(share * steps) for share in p[1:]]]
-    halved_before, loss_before = True, best_loss
-    for k in range(1, steps + 1):
-        alpha = 1.0 if k == 1 else 0.75
-        z = project(current + eta * gradient / gradient.square().sum().sqrt())
-        moved = project(current + alpha * (z - current) + (1 - alpha) * (current - previous))
-        previous, current = current, moved
-        loss, gradient, lost = look(current)
-        losses.append(loss)
-        seen.append((lost, loss, current))
-        if loss > best_loss:
-            best_loss, best, best_gradient = loss, current, gradient
-        if k in checkpoints:
-            since = checkpoints[checkpoints.index(k) - 1]
-            rises = sum(losses[i + 1] > losses[i] for i in range(since, k))
-            halve = rises <= 0.75 * (k - since) or (not halved_before and loss_before >= best_loss)
-            halved_before, loss_before = halve, best_loss
-            if halve:
-                eta, current, gradient = eta / 2, best, best_gradient
-    return max(seen, key=lambda entry: entry[:2])[2][0]
+    start = project(x + epsilon * first_change(x, number)).clamp(0, 1)
+    return apgd_written_out(start, look, project, lambda g: g / g.square().sum().sqrt(), epsilon, steps)
 
 
 @pytest.mark.slow
