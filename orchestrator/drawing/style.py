@@ -91,6 +91,16 @@ def points(difference: Interval) -> str:
     return f"{100 * difference.value:+.1f} [{100 * difference.lo:+.1f}, {100 * difference.hi:+.1f}]"
 
 
+def in_table(score: Interval) -> list[str]:
+    """An interval as a table has it, in percent, and below it the basis: "61.2 [59.8, 62.5]"."""
+    return [f"{100 * score.value:.1f} [{100 * score.lo:.1f}, {100 * score.hi:.1f}]", basis(score)]
+
+
+def basis(score: Interval) -> str:
+    """The images of each seed and the number of seeds: "n = 5,000, 3 seeds"."""
+    return f"n = {score.n:,}, {counted(score.seeds, 'seed')}"
+
+
 def rests_on(score: Interval) -> str:
     """The number of outcomes behind a number: "15,000 (3 seeds × 5,000)"."""
     return f"{score.n * score.seeds:,} ({counted(score.seeds, 'seed')} × {score.n:,})"

@@ -191,12 +191,11 @@ def _entries(context: PageContext, answer: Answer) -> list[MatrixCell]:
         for changes in ({"attack": (line.attack,)}, {"over": "worst"})
     )
     score = worst.point.score
-    rests = f"n = {score.n:,}, {style.counted(score.seeds, 'seed')}"
     word = answer.word or "–"
     verdict = answer.verdict
     return [
         MatrixCell(lines=[worst.point.runs[0]], search=of_attack, about=", ".join(worst.point.runs)),
-        MatrixCell(lines=[style.percent(score), rests], search=of_all, about=", ".join(worst.point.runs)),
+        MatrixCell(lines=[style.percent(score), style.basis(score)], search=of_all, about=", ".join(worst.point.runs)),
         MatrixCell(lines=[_points(worst.point.over_bp, worst.clear)], about=_lacking(worst)),
         MatrixCell(lines=[_points(worst.feedback, worst.feedback_clear)]),
         MatrixCell(lines=[word, *([_MASKING] if answer.masked else [])], about=_lacking(worst)),

@@ -118,8 +118,7 @@ def _choice(context: PageContext) -> Page:
     for curve in curves:
         line = context.snapshot.index.lines[curve.line]
         names = [style.label(curve.rule_label), curve.title, curve.attack_label, gradient(line)]
-        points = [(curve.point(epsilon), label) for epsilon, label in epsilons.items()]
-        rows.append((names, [_chip(context, point, label) for point, label in points]))
+        rows.append((names, [_chip(context, curve.point(epsilon)) for epsilon in epsilons]))
     matrix = Matrix(
         name="cells",
         title="Choose a cell",
@@ -132,12 +131,14 @@ def _choice(context: PageContext) -> Page:
     return context.finished("Cell", [*context.turning(number, portions, len(shown), len(lines), "lines"), matrix])
 
 
-def _chip(context: PageContext, point: Point | None, label: str) -> MatrixCell:
+def _chip(context: PageContext, point: Point | None) -> MatrixCell:
     if point is None:
         return MatrixCell(lines=[""])
     search = format_view(context.view.turned("cell", cell=point.cell))
     return MatrixCell(
-        lines=[f"{100 * point.score.value:.1f}"], search=search, about=f"ε = {label}: {style.percent(point.score)}"
+        lines=[f"{100 * point.score.value:.1f}"],
+        search=search,
+        about=f"ε = {point.label}: {style.percent(point.score)}",
     )
 
 

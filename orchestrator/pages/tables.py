@@ -115,9 +115,7 @@ def _entry(context: PageContext, score: TableCell) -> MatrixCell:
     if score.point is None:
         lines.append(score.state + (f": {score.reason[:80]}" if score.reason else ""))
     else:
-        interval = score.point.score
-        lines.append(f"{100 * interval.value:.1f} [{100 * interval.lo:.1f}, {100 * interval.hi:.1f}]")
-        lines.append(f"n = {interval.n:,}, {style.counted(interval.seeds, 'seed')}")
+        lines += style.in_table(score.point.score)
     if score.printed is not None:
         lines.append(f"paper {score.printed.words}")
     search = "" if score.point is None else format_view(context.view.turned("cell", cell=score.point.cell))

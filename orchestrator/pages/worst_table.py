@@ -9,7 +9,6 @@ from orchestrator.pages.telling_epsilon import at_epsilon
 from orchestrator.pages.worst import READING, attacked, models_by_place, over, worst_lines
 from orchestrator.results.view import format_view
 from orchestrator.results.worst_lines import WorstLine, WorstPoint
-from signsym_core.statistics.intervals import Interval
 
 _COLUMNS = (
     Column(key="backbone", label="backbone"),
@@ -79,16 +78,11 @@ def _entries(context: PageContext, worst_line: WorstLine, worst: WorstPoint) -> 
     point, missing = worst.point, MatrixCell(lines=["not run"], state="not run")
     search = format_view(context.view.turned("cell", cell=point.cell))
     return [
-        missing if worst_line.clean is None else MatrixCell(lines=_words(worst_line.clean.score)),
-        MatrixCell(lines=_words(point.score), search=search),
+        missing if worst_line.clean is None else MatrixCell(lines=style.in_table(worst_line.clean.score)),
+        MatrixCell(lines=style.in_table(point.score), search=search),
         MatrixCell(lines=[point.runs[0]]),
         MatrixCell(lines=[str(len(point.runs))], about=", ".join(point.runs)),
     ]
-
-
-def _words(score: Interval) -> list[str]:
-    text = f"{100 * score.value:.1f} [{100 * score.lo:.1f}, {100 * score.hi:.1f}]"
-    return [text, f"n = {score.n:,}, {style.counted(score.seeds, 'seed')}"]
 
 
 def _row(worst_line: WorstLine, worst: WorstPoint) -> dict[str, Value]:

@@ -12,11 +12,10 @@ import numpy as np
 from orchestrator.results.alignment import Alignment, JoinedAlignment
 from orchestrator.results.histories import Histories, History, JoinedHistories
 from orchestrator.results.index import Index
-from orchestrator.results.line import ATTACK, LINE, Line
+from orchestrator.results.line import Line
 
 #: The columns of alignment that are drawn over epochs.
 OF_LAYERS = ("cosine", "angle", "ratio", "feedback_ratio", "sign_agreement")
-_ATTACK = [LINE.index(name) for name in ATTACK]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,9 +77,8 @@ def fine_tuned(index: Index, lines: Iterable[Line], seeds: frozenset[int]) -> li
     """
     models: dict[tuple[str, ...], Line] = {}
     for line in lines:
-        model = tuple(value for position, value in enumerate(line.key) if position not in _ATTACK)
-        if model not in models or (line.attack == "none" and models[model].attack != "none"):
-            models[model] = line
+        if line.model not in models or (line.attack == "none" and models[line.model].attack != "none"):
+            models[line.model] = line
     found: dict[str, FineTuned] = {}
     for line in models.values():
         own, first = np.unique(index.seed[line.start : line.stop], return_index=True)
