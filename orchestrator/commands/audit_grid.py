@@ -81,9 +81,13 @@ def _experiment(model: ModelEvidence, store: Store) -> dict[str, Any]:
         spec: dict[str, Any] = json.loads(store.read(f"models/{job}/record.json"))["spec"]
         return spec
 
-    # The scoring parameters are those of the attacks.
-    scored = {"name": model.setting["task"], "parameters": json.loads(model.setting["task_params"])}
-    setting = dataclasses.replace(Setting.of(spec_of(next(iter(model.jobs.values())))), task=ss.TASKS.rebuild(scored))
+    # The scoring parameters and the test images are those of the attacks.
+    task, dataset = (
+        {"name": model.setting[name], "parameters": json.loads(model.setting[f"{name}_params"])}
+        for name in ("task", "dataset")
+    )
+    trained = Setting.of(spec_of(next(iter(model.jobs.values()))))
+    setting = dataclasses.replace(trained, task=ss.TASKS.rebuild(task), dataset=ss.DATASETS.rebuild(dataset))
     radii = {run.epsilon: model.labels[run.epsilon] for run in model.evidence.of()} or {e: str(e) for e in RADII}
     radii |= {GREY: "0.5", 1.0: "1"}
     needed = attacks(setting.task.name, [_radius(value, label) for value, label in sorted(radii.items())])

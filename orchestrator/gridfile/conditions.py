@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.gridfile.cells import NO_GRADIENT, AttackChoice, Epsilon
 from orchestrator.gridfile.nodes import Node, Problems
-from orchestrator.gridfile.values import ATTACK_AXES, NAMED_AXES, epsilon, member, one_of, seed
+from orchestrator.gridfile.values import ATTACK_AXES, NAMED_AXES, each, epsilon, member, one_of, seed
 from signsym_core.attacks import ATTACKS, GRADIENTS
 
 
@@ -35,7 +35,10 @@ def condition(node: Node, axes: Sequence[str]) -> Condition:
     problems = Problems()
     tests: dict[str, list[Callable[[Any], bool]]] = {}
     for axis, place in mapping.items():
-        for entry in place.entries():
+        entries = place.entries()
+        if axis in NAMED_AXES:
+            entries = [one for entry in entries for one in each(entry, NAMED_AXES[axis])]
+        for entry in entries:
             with problems.kept():
                 tests.setdefault(axis, []).append(_test(axis, entry))
     problems.check()

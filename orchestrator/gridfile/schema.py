@@ -105,9 +105,19 @@ def _names(registry: Registry[Any]) -> Schema:
 def _member(registry: Registry[Any]) -> Schema:
     """A member of a family: its name, or a mapping with its name and parameters."""
     names = _names(registry)
-    by_name = [_where_named(cls.name, _mapping({"name": True} | parameters(cls))) for cls in registry]
+    by_name = [_where_named(cls.name, _mapping({"name": True} | _parameters(cls))) for cls in registry]
     mapping = {"type": "object", "properties": {"name": names}, "required": ["name"], "allOf": by_name}
     return {"anyOf": [names, mapping]}
+
+
+def _parameters(cls: type[Member]) -> dict[str, Schema]:
+    """The parameters of a member, of which those that only choose test images are axes."""
+    schemas = parameters(cls)
+    for key, usual in getattr(cls, "testing", {}).items():
+        one = {"type": schemas[key].pop("type")}
+        several = {"type": "array", "items": one, "minItems": 1, "uniqueItems": True}
+        schemas[key] |= {"anyOf": [{"enum": ["all", *usual]}, one, several]}
+    return schemas
 
 
 def _attack() -> Schema:

@@ -70,7 +70,14 @@ def weights(node: Node) -> Weights | Pretrain | None:
     problems = Problems()
     values: dict[str, Any] = {}
     with problems.kept():
-        values["dataset"] = member(before["dataset"], DATASETS)[0]
+        values["dataset"], stated = member(before["dataset"], DATASETS)
+        idle = [key for key in stated if key in values["dataset"].testing]
+        if idle:
+            raise (
+                before["dataset"]
+                .mapping("a data set")[idle[0]]
+                .error(f"expected no {idle[0]!r} of a data set that is pre-trained on: it only chooses test images")
+            )
     with problems.kept():
         values["head"] = one_of(before["head"], "head", [*typing.get_args(Head)]) if "head" in before else "fresh"
     with problems.kept():

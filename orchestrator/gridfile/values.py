@@ -6,6 +6,7 @@ Every function raises GridError with the place of the node at fault and what was
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +73,26 @@ def built(cls: type[T], what: str, nodes: Mapping[str, Node], owner: Node) -> T:
 
 def members(node: Node, registry: Registry[M]) -> dict[M, Node]:
     """The members that an axis lists, each once and with its node: names, or mappings with a name and parameters."""
-    return distinct(node.entries(), lambda entry: member(entry, registry)[0])
+    entries = [one for entry in node.entries() for one in each(entry, registry)]
+    return distinct(entries, lambda entry: member(entry, registry)[0])
+
+
+def each(node: Node, registry: Registry[Any]) -> list[Node]:
+    """A node for each member that one stands for.
+
+    Of a parameter that only chooses test images a list is an axis, and "all" its usual values.
+    """
+    name = node.value["name"].value if isinstance(node.value, dict) and "name" in node.value else None
+    if not isinstance(node.value, dict) or not isinstance(name, str) or name not in registry:
+        return [node]
+    usual = getattr(registry[name], "testing", {})
+    choices = {key: _choices(place, usual[key]) for key, place in node.value.items() if key in usual}
+    chosen = (dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values()))
+    return [dataclasses.replace(node, value={**node.value, **values}) for values in chosen]
+
+
+def _choices(node: Node, usual: Sequence[Any]) -> list[Node]:
+    return [dataclasses.replace(node, value=value) for value in usual] if node.value == "all" else node.entries()
 
 
 def member(node: Node, registry: Registry[M]) -> tuple[M, list[str]]:

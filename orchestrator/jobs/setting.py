@@ -31,11 +31,12 @@ class Setting:
     weights: Mapping[str, Any] | None
 
     @classmethod
-    def of(cls, spec: Mapping[str, Any], score: Mapping[str, Any] | None = None) -> Setting:
-        """The setting in a fine-tune's spec, with the scoring parameters `score` of an attack on its model."""
+    def of(cls, spec: Mapping[str, Any], attack: Mapping[str, Any] | None = None) -> Setting:
+        """The setting in a fine-tune's spec, scored and tested as the spec of an attack on its model says."""
+        attack = attack or {}
         return cls(
-            task=task_of(spec, score),
-            dataset=ss.DATASETS.rebuild(spec["dataset"]),
+            task=task_of(spec, attack.get("score")),
+            dataset=ss.DATASETS.rebuild(tested_on(spec, attack)),
             backbone=ss.BACKBONES.rebuild(spec["backbone"]),
             rule=ss.RULES.rebuild(spec["rule"]),
             finetune=rebuild(ss.FineTune, "finetune", spec["finetune"]),
@@ -83,6 +84,12 @@ def task_of(spec: Mapping[str, Any], score: Mapping[str, Any] | None = None) -> 
     return ss.TASKS.rebuild(
         {"name": spec["task"]["name"], "parameters": {**spec["task"]["parameters"], **(score or {})}}
     )
+
+
+def tested_on(spec: Mapping[str, Any], attack: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of the data set of a fine-tune, with the test images of an attack on its model."""
+    trained = spec["dataset"]
+    return {"name": trained["name"], "parameters": {**trained["parameters"], **attack.get("test", {})}}
 
 
 def member_columns(column: str, member: Member) -> dict[str, str]:

@@ -21,6 +21,8 @@ from orchestrator.plan.rates import Network
 from orchestrator.plan.titles import told_apart
 from orchestrator.plan.trainings import Trainings, before
 from signsym_core.attacks import GRADIENTS, Attack
+from signsym_core.datasets import DataSource
+from signsym_core.registry import identity
 from signsym_core.rules.bp import BP
 from signsym_core.tasks import Task
 
@@ -69,7 +71,7 @@ class _Planner:
             version = keys.attack_semantics(choice.attack.name)
             spec: dict[str, Any] = {"kind": "attack", "semantics": version, "model": finetune.key}
             spec |= {"attack": self._trainings.described(choice.attack), "gradient": computed, "images": choice.images}
-            spec |= {"seed": model.seed} | _score(model.task)
+            spec |= {"seed": model.seed} | _score(model.task) | _test(model.dataset)
             if computed in GRADIENTS and GRADIENTS[computed].twin:
                 twin = twin or self._trained("finetune", dataclasses.replace(model, rule=BP()), origin)
                 spec |= {"surrogate": twin.key}
@@ -141,6 +143,12 @@ def _seconds(
 def _score(task: Task) -> dict[str, Any]:
     """The parameters of the task that only decide a score, for an attack's key; empty where there are none."""
     return {"score": {name: getattr(task, name) for name in sorted(task.scoring)}} if task.scoring else {}
+
+
+def _test(dataset: DataSource) -> dict[str, Any]:
+    """The parameters of the data set that only choose test images, for an attack's key; empty where all are neutral."""
+    chosen = {name: value for name, value in identity(dataset).items() if name in dataset.testing}
+    return {"test": chosen} if chosen else {}
 
 
 @dataclasses.dataclass(kw_only=True)

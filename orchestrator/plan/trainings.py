@@ -13,6 +13,7 @@ from orchestrator.jobs.job import Job, Stage
 from orchestrator.plan import cost
 from orchestrator.plan.full import PlanError
 from signsym_core import seal
+from signsym_core.datasets import DataSource
 from signsym_core.registry import Member, identity
 from signsym_core.rules.bp import BP
 from signsym_core.tasks import Task
@@ -32,7 +33,7 @@ class Trainings:
         # A weights file is identified by its content, not by its path.
         content = None if weights is None else {name: value for name, value in weights.items() if name != "file"}
         spec: dict[str, Any] = {"kind": kind, "semantics": keys.SEMANTICS[kind]}
-        spec |= {name: self.described(getattr(model, name)) for name in ("dataset", "backbone")}
+        spec |= {"dataset": self._trained_on(model.dataset), "backbone": self.described(model.backbone)}
         spec |= {"task": self._learned(model.task), "seed": model.seed, "finetune": self._identity(model.finetune)}
         rule = "" if kind == "pretrain" and model.rule == BP() else f"{model.rule.name} "
         spec |= {"rule": self.described(model.rule)} if rule else {}
@@ -71,6 +72,12 @@ class Trainings:
         described = self.described(task)
         kept = {name: value for name, value in described["parameters"].items() if name not in task.scoring}
         return {"name": task.name, "parameters": kept}
+
+    def _trained_on(self, dataset: DataSource) -> dict[str, Any]:
+        """The data set as a fine-tune depends on it: without the parameters that only choose test images."""
+        described = self.described(dataset)
+        kept = {name: value for name, value in described["parameters"].items() if name not in dataset.testing}
+        return {"name": dataset.name, "parameters": kept}
 
     def described(self, member: Member) -> dict[str, Any]:
         """`keys.described`, computed once for each object."""

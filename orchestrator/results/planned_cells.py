@@ -118,8 +118,8 @@ def _read(name: str, data: bytes) -> list[PlannedCells]:
 # Most jobs of a grid share their model, but for its seed, and their attack; to build their members takes milliseconds.
 @functools.lru_cache(maxsize=4096)
 def _model_columns(described: str) -> dict[str, str]:
-    model, score = json.loads(described)
-    return Setting.of(model, score).columns()
+    model, attack = json.loads(described)
+    return Setting.of(model, attack).columns()
 
 
 @functools.lru_cache(maxsize=4096)
@@ -149,7 +149,8 @@ def _trainings(job: Job, jobs: Mapping[str, Job]) -> Trainings:
 def _cells_of_job(grid: str, job: Job, parent: Job, trainings: Trainings) -> Iterator[PlannedCells]:
     """The cells of an attack job on the model of `parent`."""
     model = {name: value for name, value in parent.spec.items() if name != "seed"}
-    columns = _model_columns(keys.canonical([model, job.spec.get("score")]))
+    tested = {name: job.spec[name] for name in ("score", "test") if name in job.spec}
+    columns = _model_columns(keys.canonical([model, tested]))
     columns = columns | _attack_columns(keys.canonical(job.spec["attack"]))
     cells: dict[str, list[tuple[str, float, str]]] = {}
     for cell, gradient, epsilon, label in keys.cells(job.spec):

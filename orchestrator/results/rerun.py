@@ -28,7 +28,7 @@ def one_cell(jobs: Mapping[str, Job], cell: str) -> str | None:
 
 def _grid(jobs: Mapping[str, Job], job: Job, gradient: str, label: str) -> str:
     finetune = jobs[job.parents[0]].spec
-    setting = Setting.of(finetune, job.spec.get("score"))
+    setting = Setting.of(finetune, job.spec)
     experiment = setting.experiment(lambda key: jobs[key].spec, resolved=True)
     attack = written(ss.ATTACKS.rebuild(job.spec["attack"]), resolved=True)
     if attack["name"] != "none":

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from orchestrator.jobs import keys
 from orchestrator.store import tables
 from orchestrator.store.store import Store, sealed_table
-from signsym_core.datasets import Data, DataSource, DataWarning
+from signsym_core.datasets import DATASETS, Data, DataSource, DataWarning
 from signsym_core.datasets.decode import DIGEST
-from signsym_core.datasets.fingerprint import Fingerprint, Images, Place, differences, fingerprint, nowhere
+from signsym_core.datasets.fingerprint import SPLITS, Fingerprint, Images, Place, differences, fingerprint, nowhere
 
 #: Creates the function that gives the place of an image, for which a data set must be listed.
 Places = Callable[[], Place]
@@ -40,7 +40,7 @@ def keep(store: Store, dataset: dict[str, Any], data: Data, places: Places = lam
     `places` gives the places of images for an error. Raises OtherImagesError where the data set has changed. In a store
     that is older than fingerprints one is recorded now, with a DataWarning, if the numbers of images are the same.
     """
-    key, current = keys.key(dataset), fingerprint(data)
+    key, current = keys.key(dataset), _fingerprint(dataset, data)
     path = _path(key, current)
     names = _recorded(store, key)
     if names == [path]:
@@ -69,7 +69,7 @@ def keep(store: Store, dataset: dict[str, Any], data: Data, places: Places = lam
 
 def compare(store: Store, dataset: dict[str, Any], data: Data, places: Places = lambda: nowhere) -> None:
     """Like `keep`, but nothing is recorded."""
-    key, current = keys.key(dataset), fingerprint(data)
+    key, current = keys.key(dataset), _fingerprint(dataset, data)
     names, numbers = _recorded(store, key), f"splits/{key}.parquet"
     if names and names != [_path(key, current)]:
         raise _other(store, dataset, names, current, places)
@@ -83,6 +83,12 @@ def compare_beside(weights: Path, source: DataSource, data: Data, root: Path) ->
     if folder.parent.name == "models" and (folder / "record.json").is_file():
         store = Store(str(folder.parent.parent))
         compare(store, keys.described(source), data, functools.partial(source.places, root))
+
+
+def _fingerprint(dataset: dict[str, Any], data: Data) -> Fingerprint:
+    """Of a data set that differs from another in its test images alone only these count: the rest is the other's."""
+    whole = not DATASETS[dataset["name"]].testing.keys() & dataset["parameters"].keys()
+    return fingerprint(data, SPLITS if whole else ("test",))
 
 
 def load(store: Store, path: str) -> Fingerprint:

@@ -15,11 +15,11 @@ from torch import Tensor
 import signsym_core as ss
 from orchestrator.jobs import keys
 from orchestrator.jobs.job import JobContext
-from orchestrator.jobs.setting import Setting, member_columns
+from orchestrator.jobs.setting import Setting, member_columns, tested_on
 from orchestrator.store import tables
 from orchestrator.store.store import Store
 from orchestrator.work import device, hash_codes, models
-from orchestrator.work.data import data_set
+from orchestrator.work.data import data_set, tested
 from signsym_core.datasets import Data
 from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluation.attack import BLOCK
@@ -35,6 +35,8 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
     model, record = models.loaded(store, spec["model"])
     model_spec = record["spec"]
     source, data = data_set(keys.canonical(model_spec["dataset"]), context.data_root, context.storage)
+    if "test" in spec:
+        source, data = tested(keys.canonical(tested_on(model_spec, spec)), data, context.data_root, context.storage)
     count = len(data.test) if spec["images"] is None else min(spec["images"], len(data.test))
     test = data.test.take(torch.arange(count))
     assert isinstance(test.images, Tensor)
@@ -43,7 +45,7 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
     chosen = ss.ATTACKS.rebuild(spec["attack"])
     epsilons = sorted({epsilon for _, epsilon, _ in spec["points"]})
     gradient = "feedback" if spec["gradient"] == "none" else spec["gradient"]
-    setting = Setting.of(model_spec, spec.get("score"))
+    setting = Setting.of(model_spec, spec)
     task = setting.task
     crafting = spec.get("surrogate", spec["model"])
     gallery, surrogate_gallery = None, None

@@ -27,6 +27,18 @@ def data_set(dataset_json: str, root: str, storage: str, records: bool = True) -
     return source, data.to(device())
 
 
+def tested(dataset_json: str, trained: Data, root: str, storage: str) -> tuple[DataSource, Data]:
+    """The data set that differs from `trained`, which is on this worker's device, in its test images alone.
+
+    Training images are neither read nor compared again. Raises OtherImagesError as `data_set` does.
+    """
+    description = json.loads(dataset_json)
+    source = ss.DATASETS.rebuild(description)
+    data = source.tested(trained, Path(root))
+    fingerprints.keep(Store(storage), description, data, functools.partial(source.places, Path(root)))
+    return source, data.to(device())
+
+
 def sides(source: DataSource, data: Data) -> tuple[int, int]:
     """Height and width of a model's input."""
     return source.sides or data.sides

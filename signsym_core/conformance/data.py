@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ def check_data(source: DataSource, root: Path) -> None:
             f"{name}: stated says {source.known_training_images} training images, expected {held}, as loaded"
         )
     _check_choices(source, root, data)
+    if source.testing.keys() & source.changed().keys():
+        _check_testing(source, root, data)
 
 
 def _check_split(what: str, split: Split, classes: int, data: Data) -> None:
@@ -71,6 +74,25 @@ def _check_choices(source: DataSource, root: Path, data: Data) -> None:
         assert came == two, (
             f"{source.name}: classes {two} gives {came}: choose and assemble with self.choose and .assemble"
         )
+
+
+def _check_testing(source: DataSource, root: Path, data: Data) -> None:
+    """The parameters of `testing` change the pixels of the test images and nothing else, whatever else is chosen."""
+    usual: dict[str, Any] = {
+        field.name: field.default for field in dataclasses.fields(source) if field.name in source.testing
+    }
+    before = dataclasses.replace(source, **usual).load(root)
+    changed = f"{source.name}: {', '.join(source.testing)} must change test images alone, but change"
+    for (kind, split), old in zip(_splits(data).items(), _splits(before).values(), strict=True):
+        for what in ("indices", "labels"):
+            assert torch.equal(getattr(split, what), getattr(old, what)), f"{changed} the {what} of {kind}"
+        same = torch.equal(_first_images(split), _first_images(old))
+        assert same or kind == "test", f"{changed} the images of {kind}"
+        assert not same or kind != "test", f"{source.name}: {source.changed()} leaves the test images as they are"
+    few = dataclasses.replace(source, test_images=max(len(data.test) // 2, 1)).load(root).test
+    rows = [data.test.indices.tolist().index(number) for number in few.indices.tolist()]
+    same = torch.equal(_first_images(few), _first_images(data.test.take(torch.tensor(rows))))
+    assert same, f"{source.name}: a test image has other pixels where test_images chooses fewer"
 
 
 def _splits(data: Data) -> dict[str, Split]:

@@ -45,6 +45,9 @@ class DataSource(Member, ABC):
     stated_sides: ClassVar[tuple[int, int] | None] = None
     #: Splits that the parameter `split` may name, each with its numbers of training and test images; `load` makes them.
     named_splits: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType({})
+    #: Parameters that only choose the test images, so that data sets which differ only in them share their fine-tunes,
+    #: each with the values that "all" stands for in a grid.
+    testing: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({})
     #: The names of all classes in order, where they are known without reading the data.
     class_names: ClassVar[tuple[str, ...] | None] = None
     #: Where its files come from; the default is for the user's files.
@@ -171,6 +174,13 @@ class DataSource(Member, ABC):
 
         Raises DataNotFoundError where files are missing, with the path where they belong.
         """
+
+    def tested(self, data: Data, root: Path) -> Data:
+        """`data`, loaded without the parameters of `testing`, with the test images that these choose.
+
+        They have the order, labels and numbers of those that they replace.
+        """
+        return data
 
     def choose(
         self,

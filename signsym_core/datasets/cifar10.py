@@ -9,19 +9,21 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from signsym_core.datasets import authors_2024
-from signsym_core.datasets.base import DataSource, Origin
-from signsym_core.datasets.splits import Data, DataNotFoundError
+from signsym_core.datasets import authors_2024, cifar10c
+from signsym_core.datasets.base import Origin
+from signsym_core.datasets.corruptions import EXTRA, SEVERITIES, STANDARD, Corruptible
+from signsym_core.datasets.splits import Data, DataNotFoundError, Split
 from signsym_core.registry import neutral
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CIFAR10(DataSource):
+class CIFAR10(Corruptible):
     """60,000 colour images of ten classes, 32 x 32 pixels: 50,000 to train, 10,000 to test.
 
     `split: authors-2024`: of each class 500 to train, 100 queries and 100 to validate, 53,000 in the database, drawn as
-    the authors' code does.
+    the authors' code does. `corruption`: the test images of CIFAR-10-C, from DATA_ROOT/CIFAR-10-C/KIND.npy.
     """
 
     name = "cifar10"
@@ -36,6 +38,8 @@ class CIFAR10(DataSource):
         licence="none stated; its author asks for a citation",
         size="163 MiB as cifar-10-python.tar.gz",
     )
+    kinds = (*STANDARD, *EXTRA)
+    testing = MappingProxyType({"corruption": STANDARD, "severity": SEVERITIES})
     named_splits = MappingProxyType({authors_2024.NAME: (5_000, 1_000)})
 
     #: Side in pixels that images are resized to before a crop of `size` is cut (256 with size 224); null: no crop.
@@ -82,4 +86,9 @@ class CIFAR10(DataSource):
         numbers = torch.cat([torch.arange(size) for size in sizes])
         names = loaded["train"].classes
         chosen = self.choose(names, labels, members, numbers)
-        return self.assemble(names, chosen, lambda positions: pixels[positions].contiguous())
+        return self.tested(self.assemble(names, chosen, lambda positions: pixels[positions].contiguous()), root)
+
+    def corrupted(self, test: Split, root: Path) -> Tensor:
+        kind, severity = self.corruption or "", self.severity or 0
+        classes = torch.tensor(self._class_numbers(CIFAR10.class_names))[test.labels.cpu()]
+        return cifar10c.corrupted_images(root, kind, severity, test.indices, classes)

@@ -5,24 +5,33 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from signsym_core import seeds
-from signsym_core.datasets.base import DataSource, Origin
-from signsym_core.datasets.splits import Data
+from signsym_core.datasets.base import Origin
+from signsym_core.datasets.corruptions import SEVERITIES, Corruptible
+from signsym_core.datasets.noises import NOISES, noisy
+from signsym_core.datasets.splits import Data, Split
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Digits(DataSource):
-    """1,797 grey images of ten digits, 8 x 8 pixels of 0 .. 16; a fixed quarter of them is the test set."""
+class Digits(Corruptible):
+    """1,797 grey images of ten digits, 8 x 8 pixels of 0 .. 16; a fixed quarter of them is the test set.
+
+    `corruption`: the test images with noise, brighter or of less contrast, computed when they are loaded.
+    """
 
     name = "digits"
     label = "digits"
     citation = "Alpaydin, Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository"
     tags = frozenset({"offline"})
+    kinds = tuple(NOISES)
+    testing = MappingProxyType({"corruption": tuple(NOISES), "severity": SEVERITIES})
     stated = (1_348, 449)
     stated_classes = 10
     stated_sides = (8, 8)
@@ -45,7 +54,13 @@ class Digits(DataSource):
         test_size = len(labels) // 4
         names = [str(digit) for digit in range(10)]
         members = {"train": order[test_size:], "test": order[:test_size]}
-        return self.assemble(names, self.choose(names, labels, members), lambda positions: images[positions])
+        chosen = self.choose(names, labels, members)
+        return self.tested(self.assemble(names, chosen, lambda positions: images[positions]), root)
+
+    def corrupted(self, test: Split, root: Path) -> Tensor:
+        pixels = test.to("cpu").images
+        assert isinstance(pixels, Tensor)
+        return noisy(pixels, test.indices, self.corruption or "", self.severity or 0)
 
 
 def _rows() -> npt.NDArray[np.float64]:

@@ -20,6 +20,8 @@ from signsym_core.datasets.splits import Data, Split
 
 #: Most images that a message about a difference names.
 NAMED = 3
+#: The splits of a data set.
+SPLITS = ("train", "test", "database", "validation")
 #: Images that are hashed per batch.
 BLOCK = 256
 
@@ -72,9 +74,9 @@ class Fingerprint:
         return total.hexdigest()
 
 
-def fingerprint(data: Data) -> Fingerprint:
-    """The fingerprint of a loaded data set."""
-    splits = {"train": data.train, "test": data.test, "database": data.database, "validation": data.validation}
+def fingerprint(data: Data, names: Sequence[str] = SPLITS) -> Fingerprint:
+    """The fingerprint of a loaded data set, or of some of its splits."""
+    splits = {name: getattr(data, name) for name in names}
     return Fingerprint(
         classes=tuple(data.classes),
         splits={name: _images(split) for name, split in splits.items() if split is not None},

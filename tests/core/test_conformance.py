@@ -137,6 +137,40 @@ def test_data_sets_that_read_nothing(name, tmp_path):
     check_dataset(DATASETS.build(name), tmp_path)
 
 
+def pixels(data, images):
+    return dataclasses.replace(data, test=dataclasses.replace(data.test, images=images))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data, _: data, "leaves the test images as they are"),
+        (
+            lambda data, tested: dataclasses.replace(
+                tested, train=data.train.take(torch.arange(len(data.train)).flip(0))
+            ),
+            "but change the indices of train",
+        ),
+        (
+            lambda data, tested: dataclasses.replace(tested, test=data.test.take(torch.arange(len(data.test)).flip(0))),
+            "but change the indices of test",
+        ),
+        (lambda _, tested: pixels(tested, tested.test.images.flip(0)), "other pixels where test_images"),
+    ],
+)
+def test_the_suite_fails_corruptions_that_change_more_or_less_than_test_images(change, words, tmp_path):
+    check_dataset(DATASETS.build("digits", corruption="shot_noise", severity=2), tmp_path)
+
+    class Broken(type(DATASETS.build("digits"))):
+        """Digits whose corruption breaks a promise."""
+
+        def tested(self, data, root):
+            return change(data, super().tested(data, root)) if self.corruption else data
+
+    with pytest.raises(AssertionError, match=words):
+        check_dataset(Broken(corruption="shot_noise", severity=2), tmp_path)
+
+
 def test_a_head_that_is_no_linear_layer_is_named_with_those_that_are():
     class Headless(SmallCNN):
         """A small CNN that names another module as its head."""
