@@ -117,6 +117,8 @@ def _requested_attacks(parsed: argparse.Namespace) -> dict[AttackChoice, list[fl
             item["gradient"] = gradients
     cells = gridattacks.attacks(_node(json.dumps(items), "--attack")).cells
     for choice in cells:
+        if choice.surrogate is not None:
+            raise ValueError(f"--attack: expected no surrogate for {choice.attack.name!r}: it is the model of --twin")
         if "classification" not in choice.attack.tasks:
             raise ValueError(f"--attack: {choice.attack.name!r} does not fit classification")
     return {choice: [epsilon.value for epsilon in epsilons] for choice, epsilons in cells.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.jobs.surrogates import names_surrogate, surrogate_of
 from orchestrator.results import members
 from orchestrator.results.curve import Curve, Point
 from signsym_core.statistics.intervals import Interval
@@ -68,6 +69,9 @@ def label(name: str) -> str:
 
 def gradient(name: str) -> str:
     """A source of gradient in words; "exact (surrogate)" is the exact gradient of a network of spikes."""
+    if names_surrogate(name):
+        rule, other_seed = surrogate_of(name)
+        return f"the exact gradient of {label(rule)}{' of another seed' * other_seed}"
     return GRADIENT_WORDS.get(name, name)
 
 

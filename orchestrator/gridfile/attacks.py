@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 
-from orchestrator.gridfile.cells import NO_GRADIENT, AttackChoice, Epsilon
+from orchestrator.gridfile.cells import NO_GRADIENT, AttackChoice, Epsilon, Surrogate
 from orchestrator.gridfile.nodes import Node, Problems
-from orchestrator.gridfile.values import built, distinct, epsilon, one_of, registered, required
+from orchestrator.gridfile.values import built, distinct, epsilon, members, one_of, registered, required
+from orchestrator.jobs.surrogates import TRANSFER
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
 from signsym_core.attacks.none import NoAttack
 from signsym_core.registry import unknown
+from signsym_core.rules import RULES
+from signsym_core.rules.bp import BP
 
 #: The clean performance of a model: over all images, at the one epsilon 0.
 CLEAN = AttackChoice(attack=NoAttack(), gradient=NO_GRADIENT, images=None)
@@ -20,7 +24,9 @@ CLEAN_EPSILON = Epsilon(label="0", value=0.0)
 #: The paper's number of attacked images, and its source of gradients.
 _IMAGES = 5000
 _GRADIENT = "feedback"
-ATTACK_KEYS = ["name", "gradient", "epsilon", "images"]
+ATTACK_KEYS = ["name", "gradient", "surrogate", "epsilon", "images"]
+#: Seeds of a surrogate beside that of the attacked model.
+SURROGATE_SEEDS = ["same", "other"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +63,7 @@ def attacks(node: Node) -> Attacks:
 def refuse_twice(choice: AttackChoice, radius: Epsilon, place: Node | None, first: Node | None) -> None:
     """Raise GridError if two places request one cell; the clean cell that is added automatically has no place."""
     if place is not None and first is not None:
-        cell = f"attack {choice.attack.name!r}, gradient {choice.gradient!r}, epsilon {radius.label}"
+        cell = f"attack {choice.attack.name!r}, gradient {choice.source!r}, epsilon {radius.label}"
         raise place.error(f"expected each cell once, got {cell} again: {first.path} has it ({first.where})")
 
 
@@ -79,8 +85,10 @@ def _attack_item(item: Node) -> list[tuple[AttackChoice, Node, dict[Epsilon, Nod
             radius = functools.partial(epsilon, norm=attack.norm)
             epsilons = distinct(required(mapping, "epsilon", item).entries(), radius)
             images = _images(mapping["images"]) if "images" in mapping else _IMAGES
-            for gradient in _gradients(attack, mapping):
-                results.append((AttackChoice(attack=attack, gradient=gradient, images=images), name, epsilons))
+            gradients = _gradients(attack, mapping)
+            for gradient, surrogate in itertools.product(gradients, _surrogates(mapping, gradients)):
+                choice = AttackChoice(attack=attack, gradient=gradient, images=images, surrogate=surrogate)
+                results.append((choice, name, epsilons))
     problems.check()
     return results
 
@@ -105,6 +113,28 @@ def _gradients(attack: Attack, mapping: Mapping[str, Node]) -> list[str]:
     if "gradient" not in mapping:
         return [_GRADIENT]
     return list(distinct(mapping["gradient"].entries(), lambda node: one_of(node, "gradient", list(GRADIENTS))))
+
+
+def _surrogates(mapping: Mapping[str, Node], gradients: list[str]) -> list[Surrogate | None]:
+    """The surrogates of an attack: rules outermost, then seeds; BP of the same seed is the usual one, None."""
+    if "surrogate" not in mapping:
+        return [None]
+    node = mapping["surrogate"]
+    if gradients != [TRANSFER]:
+        raise node.error(f"expected a surrogate with gradient: transfer alone, got gradient: {', '.join(gradients)}")
+    inner = node.mapping("a surrogate: a mapping with a rule, and a seed: same or other", ["rule", "seed"])
+    rules = members(required(inner, "rule", node), RULES)
+    others = distinct(inner["seed"].entries(), _other_seed) if "seed" in inner else [False]
+    return [
+        None if rule == BP() and not other else Surrogate(rule=rule, other_seed=other)
+        for rule, other in itertools.product(rules, others)
+    ]
+
+
+def _other_seed(node: Node) -> bool:
+    if node.value not in SURROGATE_SEEDS:
+        raise node.expected(f"a surrogate's seed: {' or '.join(SURROGATE_SEEDS)}")
+    return bool(node.value == "other")
 
 
 def _images(node: Node) -> int | None:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from orchestrator.gridfile.callbacks import CallbackChoice
 from orchestrator.jobs.job import Resources, Stage
+from orchestrator.jobs.surrogates import source_name
 from signsym_core.attacks import Attack
 from signsym_core.backbones import Backbone
 from signsym_core.datasets import DataSource
@@ -41,6 +42,15 @@ class Epsilon:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Surrogate:
+    """The model that a transfer attack makes its examples on: the attacked one, trained by `rule`."""
+
+    rule: Rule
+    #: Whether it is of another seed than the attacked model: see `ModelChoice.other_seed`.
+    other_seed: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackChoice:
     """An attack, the source of its gradient and the number of images: a cell without its model and epsilon."""
 
@@ -49,6 +59,16 @@ class AttackChoice:
     gradient: str
     #: At most this many test images; None: all.
     images: int | None
+    #: None: for a gradient that needs one, the twin that was fine-tuned with BP from the same seed.
+    surrogate: Surrogate | None = None
+
+    @property
+    def source(self) -> str:
+        """The source of its gradient as results name it: with the surrogate, unless that is the BP twin."""
+        if self.surrogate is None:
+            return self.gradient
+        rule = self.surrogate.rule
+        return source_name(rule.name, rule.changed(), self.surrogate.other_seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,6 +130,9 @@ class ModelChoice:
     weights: Weights | Pretrain | None
     finetune: FineTune
     resources: Stages = dataclasses.field(compare=False)
+    #: The seed of surrogates of another seed: the next smaller one in its experiment's list, and for the smallest the
+    #: next larger one, so that a larger seed is added without a change of surrogates. None where the list has one seed.
+    other_seed: int | None = dataclasses.field(default=None, compare=False)
 
 
 #: Attack choices, each with its epsilons.

@@ -10,7 +10,7 @@ from orchestrator.gridfile.attacks import refuse_twice
 from orchestrator.gridfile.cells import AttackChoice, Epsilon, Groups, ModelChoice, Stages
 from orchestrator.gridfile.conditions import Condition
 from orchestrator.gridfile.experiment import Experiment
-from orchestrator.gridfile.fits import refuse_idle_slopes, refuse_misfit
+from orchestrator.gridfile.fits import refuse_idle_slopes, refuse_misfit, refuse_misfit_surrogates
 from orchestrator.gridfile.nodes import Node, Problems
 from orchestrator.gridfile.resources import by_stage, in_words
 from orchestrator.gridfile.training import Training
@@ -102,8 +102,11 @@ class _Expansion:
                 training, finetune, resources = self._training(point)
                 refuse_misfit(point, training, finetune, self.experiment)
                 refuse_idle_slopes(point["backbone"], groups, self.experiment)
+                refuse_misfit_surrogates(point["backbone"], finetune, groups, self.experiment)
                 weights = self._share(training.weights[0]) if training.weights else None
-                yield ModelChoice(**point, weights=weights, finetune=finetune, resources=resources), groups
+                other = _other_seed(point["seed"], axes[-1])
+                model = ModelChoice(**point, weights=weights, finetune=finetune, resources=resources, other_seed=other)
+                yield model, groups
 
     def _share(self, value: H) -> H:
         shared: H = self._shared.setdefault(value, value)
@@ -143,6 +146,13 @@ class _Expansion:
         return self._groups[task, excludes]
 
 
+def _other_seed(seed: int, seeds: Sequence[int]) -> int | None:
+    """The seed of surrogates of another seed than `seed`, which is one of `seeds`; see `ModelChoice`."""
+    ordered = sorted(seeds)
+    position = ordered.index(seed)
+    return ordered[position - 1] if position else next(iter(ordered[1:]), None)
+
+
 def _matching(conditions: Sequence[Condition], point: Mapping[str, Any]) -> tuple[int, ...]:
     """Positions of the conditions that match the model."""
     return tuple(
@@ -150,6 +160,17 @@ def _matching(conditions: Sequence[Condition], point: Mapping[str, Any]) -> tupl
         for position, condition in enumerate(conditions)
         if all(condition.admits(axis, value) for axis, value in point.items())
     )
+
+
+def _refuse_other_seeds(request: _ModelRequest, requests: Sequence[_ModelRequest]) -> None:
+    """Raise GridError where experiments with one model mean different seeds by another seed than the model's."""
+    for one in requests:
+        if one.model.other_seed != request.model.other_seed:
+            seeds = [", ".join(map(str, r.experiment.axes["seed"])) for r in (request, one)]
+            raise request.experiment.node.error(
+                f"expected one list of seeds for a model with surrogates of another seed, got {seeds[0]} and, at "
+                f"{one.experiment.node.where}, {seeds[1]}"
+            )
 
 
 def _joined(requests: Sequence[_ModelRequest]) -> Groups:
@@ -164,6 +185,8 @@ def _joined(requests: Sequence[_ModelRequest]) -> Groups:
                 f"{first.experiment.node.where}"
             )
         for choice, epsilons in request.groups:
+            if choice.surrogate is not None and choice.surrogate.other_seed:
+                _refuse_other_seeds(request, requests)
             places = cells.setdefault(choice, {})
             for epsilon in epsilons:
                 place = request.experiment.attacks.cells[choice][epsilon]

@@ -96,6 +96,21 @@ def refuse_idle_slopes(backbone: Backbone, groups: Groups, experiment: Experimen
             )
 
 
+def refuse_misfit_surrogates(backbone: Backbone, finetune: FineTune, groups: Groups, experiment: Experiment) -> None:
+    """Raise GridError for an attack whose surrogate cannot be trained with the settings of the attacked model."""
+    for choice, _ in groups:
+        if choice.surrogate is None:
+            continue
+        rule, seeds = choice.surrogate.rule, list(experiment.axes["seed"])
+        problem = _untrained(backbone, rule) or _misnamed_layers(backbone, rule)
+        if problem is None and (reason := rule.misfit(finetune.optimizer, finetune.weight_decay)) is not None:
+            problem = f"finetune does not fit rule {rule.name!r}: {reason}"
+        if problem is None and choice.surrogate.other_seed and len(seeds) < 2:
+            problem = f"expected two seeds or more for one of another seed, got {seeds}"
+        if problem is not None:
+            raise experiment.attacks.named[choice].error(f"surrogate: {problem}")
+
+
 @functools.lru_cache(maxsize=64)
 def _misnamed_layers(backbone: Backbone, rule: Rule) -> str | None:
     """Why the layers that `rule` names are not those of `backbone`; None where they are."""

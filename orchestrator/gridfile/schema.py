@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from orchestrator.gridfile.attacks import ATTACK_KEYS
+from orchestrator.gridfile.attacks import ATTACK_KEYS, SURROGATE_SEEDS
 from orchestrator.gridfile.callbacks import KNOWN
 from orchestrator.gridfile.cells import NO_GRADIENT, Head
 from orchestrator.gridfile.grid import DEFAULTS_KEYS, EXPERIMENT_KEYS, GRID_KEYS, NAME, TRAINING_KEYS
@@ -125,7 +125,7 @@ def _attack() -> Schema:
     by_name = []
     for attack in ATTACKS:
         keys: dict[str, Any] = dict.fromkeys(ATTACK_KEYS, True)
-        keys["gradient"] = "white-box" in attack.tags
+        keys["gradient"] = keys["surrogate"] = "white-box" in attack.tags
         # The norm of an attack that overrides it may depend on a parameter.
         keys["epsilon"] = _one_or_more(_RADIUS_LINF if attack.norm is Attack.norm else _RADIUS)
         only_name = attack is NoAttack
@@ -137,11 +137,22 @@ def _attack() -> Schema:
     shared: dict[str, Schema] = {
         "name": _one_or_more(_names(ATTACKS)),
         "gradient": _one_or_more({"enum": list(GRADIENTS)}),
+        "surrogate": _surrogate(),
         "epsilon": _one_or_more(_RADIUS) | {"description": "Radii in the [0, 1] pixel range: numbers or fractions."},
         "images": {"type": ["integer", "null"], "minimum": 1, "description": "Of the test images; null: all."},
     }
     mapping = {"type": "object", "properties": shared, "required": ["name"], "allOf": by_name}
     return {"anyOf": [{"const": NoAttack.name}, mapping]}
+
+
+def _surrogate() -> Schema:
+    keys = {
+        "rule": _defined("rule") | {"description": "Its rule; each of a list is a surrogate of its own."},
+        "seed": _one_or_more({"enum": SURROGATE_SEEDS})
+        | {"description": "By default same; other: the next smaller seed of the list, for the smallest the next one."},
+    }
+    words = "With gradient: transfer, the model that the examples are made on; by default BP of the same seed."
+    return _mapping(keys, words, ["rule"])
 
 
 def _trained_against() -> Schema:

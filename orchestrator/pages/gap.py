@@ -97,7 +97,7 @@ def _compared(context: PageContext, lines: Sequence[Line]) -> list[Line]:
         return [line for line in lines if line.gradient == "feedback" and query.exact(line) is not None]
     # By position and not by name: there may be 100,000.
     with_bp = {line.panel for line in index.chosen(rule=("bp",))}
-    return [line for line in lines if line.rule != "bp" and line.panel in with_bp]
+    return [line for line in lines if line.rule != "bp" and line.panel in with_bp and not line.attacks_itself]
 
 
 def _beside(context: PageContext, shown: Sequence[Line]) -> list[Line]:

@@ -61,27 +61,24 @@ class _Planner:
     def add(self, request: ModelAttacks) -> None:
         model = request.model
         finetune = self._trained("finetune", model, request.origins[0])
-        twin: Job | None = None
+        self.finetunes.add(finetune.key)
         attacks: dict[str, _Attack] = {}
         for (choice, epsilons), origin in zip(request.attacks, request.origins, strict=True):
-            # Under some rules two sources of gradients are equal: computed once, reported under both names. Under BP
-            # the twin that was fine-tuned with BP is the attacked model, so that a transfer attack is a white-box one.
-            source = GRADIENTS.get(choice.gradient)
-            computed = choice.gradient if source is None else source.computed(model.rule)
+            computed, surrogate = _computed(choice, model)
             version = keys.attack_semantics(choice.attack.name)
             spec: dict[str, Any] = {"kind": "attack", "semantics": version, "model": finetune.key}
             spec |= {"attack": self._trainings.described(choice.attack), "gradient": computed, "images": choice.images}
             spec |= {"seed": model.seed} | _score(model.task) | _test(model.dataset)
-            if computed in GRADIENTS and GRADIENTS[computed].twin:
-                twin = twin or self._trained("finetune", dataclasses.replace(model, rule=BP()), origin)
-                spec |= {"surrogate": twin.key}
+            if surrogate is not None:
+                trained = self._trained("finetune", surrogate, origin)
+                self.finetunes.add(trained.key)
+                spec |= {"surrogate": trained.key}
             base = keys.canonical(spec)
             cell_key = keys.cell_keys(base)
             attack = attacks.setdefault(base, _Attack(spec=spec, choice=choice, experiment=origin))
             for epsilon in epsilons:
-                attack.cells.append(cell_key(choice.gradient, epsilon.value))
-                attack.points.append((choice.gradient, epsilon.value, epsilon.label))
-        self.finetunes |= {finetune.key} if twin is None else {finetune.key, twin.key}
+                attack.cells.append(cell_key(choice.source, epsilon.value))
+                attack.points.append((choice.source, epsilon.value, epsilon.label))
         for attack in attacks.values():
             self._attack(attack, finetune, model)
 
@@ -99,7 +96,9 @@ class _Planner:
     def _attack(self, attack: _Attack, finetune: Job, model: ModelChoice) -> None:
         spec, points = attack.spec, tuple(attack.points)
         key, name, resources = attack_key(spec, attack.cells), spec["attack"]["name"], model.resources.attack
-        gradient = "" if spec["gradient"] == "none" else f" {spec['gradient']}"
+        # A job has one surrogate; the model itself, under whatever name, is none.
+        named = attack.choice.source if "surrogate" in spec else spec["gradient"]
+        gradient = "" if named == "none" else f" {named}"
         seconds = _seconds(
             attack.choice.attack,
             spec["gradient"],
@@ -123,6 +122,23 @@ class _Planner:
             memory=cost.attack_memory(model.backbone, model.dataset, resources),
             experiment=attack.experiment,
         )
+
+
+def _computed(choice: AttackChoice, model: ModelChoice) -> tuple[str, ModelChoice | None]:
+    """The source of gradient that an attack on `model` follows, and the surrogate, where that is another model.
+
+    Under some rules two sources are equal: computed once, reported under both names. A surrogate that is the attacked
+    model, such as the BP twin of a model of BP, makes a transfer attack a white-box one along the exact gradient.
+    """
+    if choice.surrogate is not None:
+        seed = model.other_seed if choice.surrogate.other_seed else model.seed
+        assert seed is not None, "the grid file's reader refuses another seed where there is one"
+        other = dataclasses.replace(model, rule=choice.surrogate.rule, seed=seed)
+        return ("exact", None) if other == model else (choice.gradient, other)
+    source = GRADIENTS.get(choice.gradient)
+    computed = choice.gradient if source is None else source.computed(model.rule)
+    twin = computed in GRADIENTS and GRADIENTS[computed].twin
+    return computed, dataclasses.replace(model, rule=BP()) if twin else None
 
 
 @functools.lru_cache(maxsize=4096)

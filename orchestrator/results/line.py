@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from orchestrator.jobs.surrogates import attacks_itself
+
 #: What is shown in one figure. `store` is the name of a store where the results of each are shown apart, else "".
 FIGURE = (
     *("store", "task", "task_params", "dataset", "dataset_params", "backbone", "backbone_params"),
@@ -78,6 +80,11 @@ class Line:
     def rule(self) -> str:
         """The rule's name."""
         return self.key[_RULE]
+
+    @property
+    def attacks_itself(self) -> bool:
+        """Whether its source of gradient names the attacked model as the surrogate."""
+        return attacks_itself(self.gradient, self.rule, self.rule_params)
 
     def __getattr__(self, name: str) -> str:
         """The value of another of LINE's columns."""

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 
+from orchestrator.jobs.surrogates import TRANSFER, names_surrogate
 from orchestrator.results.declared import declared
 
 #: The k of mAP@k of each task whose parameters name none.
@@ -30,7 +31,7 @@ _learning = threading.Lock()
 def rank(family: str, name: str) -> tuple[int, str]:
     """The order of a name of a family ("rule", "attack", "gradient"); unknown names come last, by alphabet."""
     ranks = _ranks[family]
-    return ranks.get(name, len(ranks)), name
+    return ranks.get(_registered(family, name), len(ranks)), name
 
 
 def label(rule: str) -> str:
@@ -40,7 +41,13 @@ def label(rule: str) -> str:
 
 def knows(family: str, name: str) -> bool:
     """Whether the registries can add nothing to the name. Attacks of a library, `library:NAME`, are in no registry."""
-    return name in _ranks[family] or (family, name) == ("gradient", "none") or (family == "attack" and ":" in name)
+    known = _registered(family, name) in _ranks[family]
+    return known or (family, name) == ("gradient", "none") or (family == "attack" and ":" in name)
+
+
+def _registered(family: str, name: str) -> str:
+    """The name in a registry: a source of gradient that names its surrogate stands with those that do not."""
+    return TRANSFER if family == "gradient" and names_surrogate(name) else name
 
 
 def learn() -> bool:

@@ -62,8 +62,8 @@ class Query:
         return rows[np.isin(self.index.seed[rows], sorted(self.seeds))] if self.seeds else rows
 
     def bp(self, line: Line) -> Line | None:
-        """BP in the same panel; None for BP itself."""
-        if line.rule == "bp":
+        """BP in the same panel; None for BP itself, and where only the line is a white-box attack: on its surrogate."""
+        if line.rule == "bp" or line.attacks_itself:
             return None
         return next((other for other in self.index.panels.get(line.panel, ()) if other.rule == "bp"), None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import yaml
 
@@ -10,6 +11,7 @@ import signsym_core as ss
 from orchestrator.jobs import keys
 from orchestrator.jobs.job import Job
 from orchestrator.jobs.setting import Setting, written
+from orchestrator.jobs.surrogates import TRANSFER, names_surrogate
 
 
 def one_cell(jobs: Mapping[str, Job], cell: str) -> str | None:
@@ -30,17 +32,25 @@ def _grid(jobs: Mapping[str, Job], job: Job, gradient: str, label: str) -> str:
     finetune = jobs[job.parents[0]].spec
     setting = Setting.of(finetune, job.spec)
     experiment = setting.experiment(lambda key: jobs[key].spec, resolved=True)
+    grid: dict[str, Any] = {"name": "again", "seeds": [finetune["seed"]], "experiments": [experiment]}
     attack = written(ss.ATTACKS.rebuild(job.spec["attack"]), resolved=True)
     if attack["name"] != "none":
         attack["epsilon"] = [_number(label)]
-        if gradient != "none":
+        if names_surrogate(gradient):
+            # Where the job has none, the named surrogate is the attacked model.
+            made_on = jobs[job.spec.get("surrogate", job.spec["model"])].spec
+            attack["gradient"] = TRANSFER
+            attack["surrogate"] = {"rule": written(ss.RULES.rebuild(made_on["rule"]), resolved=True)}
+            if made_on["seed"] != finetune["seed"]:
+                attack["surrogate"]["seed"] = "other"
+                grid |= {"seeds": sorted([made_on["seed"], finetune["seed"]]), "exclude": [{"seed": made_on["seed"]}]}
+        elif gradient != "none":
             attack["gradient"] = gradient
         if job.spec["images"] is not None:
             attack["images"] = job.spec["images"]
         experiment["attacks"] = [attack]
     elif job.spec["images"] is not None:
         experiment["attacks"] = [attack | {"images": job.spec["images"]}]
-    grid = {"name": "again", "seeds": [finetune["seed"]], "experiments": [experiment]}
     return yaml.safe_dump(grid, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)
 
 

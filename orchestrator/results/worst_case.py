@@ -6,12 +6,13 @@ Legend: X [seeds, images], the outcomes of a run: robust or not, or the average 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.jobs.surrogates import names_surrogate
 from signsym_core.auditing.evidence import Run, paired
 
 
@@ -59,15 +60,25 @@ def unmatched(runs: Sequence[Run], bp: Sequence[Run]) -> list[Run]:
     """The runs of one side that the other has no counterpart of: a gap would compare attacks, not rules.
 
     For BP every source of gradient is the gradient: its run of an attack, with whatever source, is the counterpart of
-    the model's run of that attack along any, and the model's along the exact gradient is that of each of BP's. Runs at
-    ε = 0 need none, whatever attack they are of: nothing is changed there.
+    the model's run of that attack along any, and the model's along the exact gradient is that of each of BP's. A named
+    surrogate is another model than both, or one of the two, and weaker against the other: its counterpart is the run of
+    the same surrogate alone. Runs at ε = 0 need none, whatever attack they are of: nothing is changed there.
     """
-    of_model, of_bp = {_name(run) for run in runs}, {(run.attack, run.parameters) for run in bp}
-    lacking = [run for run in runs if run.epsilon > 0 and (run.attack, run.parameters) not in of_bp]
-    lacking += [
-        run for run in bp if run.epsilon > 0 and not {_name(run), (run.attack, run.parameters, "exact")} & of_model
+    of_model, of_bp = {_name(run) for run in runs}, {_name(run) for run in bp}
+    along = {(run.attack, run.parameters) for run in bp if not names_surrogate(run.gradient)}
+    return [
+        *(run for run in runs if run.epsilon > 0 and not _matched(run, of_bp, (run.attack, run.parameters) in along)),
+        *(run for run in bp if run.epsilon > 0 and not _matched(run, of_model, _exact(run) in of_model)),
     ]
-    return lacking
+
+
+def _matched(run: Run, other: Set[tuple[str, str, str]], otherwise: bool) -> bool:
+    """Whether the `other` side has the same run, or, where its surrogate is not named, what stands for it otherwise."""
+    return _name(run) in other or (otherwise and not names_surrogate(run.gradient))
+
+
+def _exact(run: Run) -> tuple[str, str, str]:
+    return run.attack, run.parameters, "exact"
 
 
 def _name(run: Run) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
+from orchestrator.jobs.surrogates import names_surrogate
 from orchestrator.results.curve import Curve, Point
 from orchestrator.results.described import curve_of
 from orchestrator.results.evidence import Models
@@ -193,11 +194,12 @@ def _chosen(attack: str, attacks: Sequence[str]) -> bool:
 def _along_feedback(runs: Sequence[Run], bp: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """The runs along the own feedback, and one of BP's of each of their attacks; none where BP lacks one of these.
 
-    Of BP one source of gradient is as good as another.
+    Of BP one source of gradient is as good as another, but for those of a named surrogate.
     """
     along = [run for run in runs if run.gradient == "feedback" and run.epsilon > 0]
     attacks = {(run.attack, run.parameters) for run in along}
-    by_attack = {(run.attack, run.parameters): run for run in sorted(bp, key=lambda run: run.gradient == "feedback")}
+    own = [run for run in bp if not names_surrogate(run.gradient)]
+    by_attack = {(run.attack, run.parameters): run for run in sorted(own, key=lambda run: run.gradient == "feedback")}
     return (along, [by_attack[attack] for attack in sorted(attacks)]) if attacks <= by_attack.keys() else ([], [])
 
 

@@ -17,7 +17,7 @@ def _schema(columns: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
 ADDED = frozenset(
     {"task_params", "surrogate_job", "gpu_share", "gpu_peak", "gpu_total", "queries", "failed_starts", "distance"}
     | {"precision", "deterministic", "finetune_precision", "finetune_deterministic", "finetune_device"}
-    | {"nonfinite_grad", "finetune_epoch", "work"}
+    | {"nonfinite_grad", "finetune_epoch", "work", "surrogate_rule", "surrogate_rule_params", "surrogate_seed"}
 )
 
 _text, _number, _count = pa.string(), pa.float64(), pa.int64()
@@ -48,12 +48,24 @@ RESULTS = _schema(
         (
             "gradient",
             _text,
-            "source of the attack's gradient: feedback, exact, mixed, transfer, eot, hybrid; none where none is",
+            "source of the attack's gradient: feedback, exact, mixed, transfer, eot, hybrid; transfer from RULE, with "
+            "(other seed), where the surrogate is not the BP twin; none where none is",
         ),
         (
             "surrogate_job",
             _text,
             "fine-tune job whose model the images were made on; null: the attacked one",
+        ),
+        (
+            "surrogate_rule",
+            _text,
+            "learning rule of the surrogate; null where the gradient needs none, and in older files: bp",
+        ),
+        ("surrogate_rule_params", _text, "JSON of that rule's parameters that are not the default; null likewise"),
+        (
+            "surrogate_seed",
+            _text,
+            "same or other: the surrogate's seed beside the attacked model's; null likewise: same",
         ),
         ("epsilon", _number, "radius in the [0, 1] pixel range, in the norm that the column norm names"),
         ("epsilon_label", _text, "the radius as the grid wrote it"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,13 +16,16 @@ import signsym_core as ss
 from orchestrator.jobs import keys
 from orchestrator.jobs.job import JobContext
 from orchestrator.jobs.setting import Setting, member_columns, tested_on
+from orchestrator.jobs.surrogates import names_surrogate
 from orchestrator.store import tables
 from orchestrator.store.store import Store
 from orchestrator.work import device, hash_codes, models
 from orchestrator.work.data import data_set, tested
+from signsym_core.attacks import GRADIENTS
 from signsym_core.datasets import Data
 from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluation.attack import BLOCK
+from signsym_core.rules.bp import BP
 
 #: Adversarial images that are stored for each epsilon, at most and at least, and the bytes that those above the least
 #: may have before they are compressed.
@@ -90,12 +93,14 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
     outcomes: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     clean = [_png(image) for image in pixels[:kept]]
+    made_on = models.loaded(store, crafting)[1]["spec"]
     for cell, gradient_name, epsilon, label in keys.cells(spec):
         row = epsilons.index(epsilon)
         results.append(
             common
             | {"cell": cell, "gradient": gradient_name, "value": outcome.accuracy[row]}
             | {"epsilon": epsilon, "epsilon_label": label}
+            | _surrogate_columns(gradient_name, made_on, model_spec)
             | {"step_size": chosen.step(epsilon), "reach": outcome.reach[row]}
             | {"queries": None if outcome.queries is None else float(outcome.queries[row].double().mean())}
             | {"nonfinite_grad": None if nonfinite is None else int((nonfinite[row] > 0).sum())}
@@ -107,6 +112,15 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
     # The results are written last: they mark the job as done.
     store.write_table("results", key, results, tables.RESULTS)
     return {f"{row['metric']} at {row['epsilon_label']}": row["value"] for row in results}
+
+
+def _surrogate_columns(gradient: str, made_on: Mapping[str, Any], attacked: Mapping[str, Any]) -> dict[str, str]:
+    """The columns of a result's surrogate, from the specs of the model of its examples and of the attacked one."""
+    if names_surrogate(gradient):
+        seed = "same" if made_on["seed"] == attacked["seed"] else "other"
+        return member_columns("surrogate_rule", ss.RULES.rebuild(made_on["rule"])) | {"surrogate_seed": seed}
+    twin = gradient in GRADIENTS and GRADIENTS[gradient].twin
+    return member_columns("surrogate_rule", BP()) | {"surrogate_seed": "same"} if twin else {}
 
 
 def examples_kept(values: int) -> int:

@@ -138,12 +138,17 @@ def test_runs_that_share_no_seed_or_image_have_no_worst_case():
         (["pgd feedback"], ["pgd exact"], ["pgd exact"]),
         (["pgd exact", "fgsm exact"], ["pgd exact"], ["fgsm exact"]),
         (["square none"], ["square none", "pgd exact"], ["pgd exact"]),
+        # A named surrogate is weaker than a white box against one of both, so that it stands for itself alone.
+        (["pgd exact", "pgd transfer from usf"], ["pgd exact", "pgd transfer from usf"], []),
+        (["pgd exact", "pgd transfer from frsf"], ["pgd exact"], ["pgd transfer from frsf"]),
+        (["pgd exact"], ["pgd exact", "pgd transfer from usf"], ["pgd transfer from usf"]),
+        (["pgd exact"], ["pgd transfer from usf"], ["pgd exact", "pgd transfer from usf"]),
     ],
 )
 def test_what_has_no_counterpart(model, bp, lacking):
-    first, second = ([run(*name.split()) for name in names] for names in (model, bp))
+    first, second = ([run(*name.split(" ", 1)) for name in names] for names in (model, bp))
     assert [f"{each.attack} {each.gradient}" for each in unmatched(first, second)] == lacking
-    assert unmatched([run(*name.split(), epsilon=0.0) for name in model], []) == []
+    assert unmatched([run(*name.split(" ", 1), epsilon=0.0) for name in model], []) == []
 
 
 def test_retrieval_takes_the_lowest_precision_of_each_query(tmp_path):
@@ -229,3 +234,10 @@ def test_other_pages_compute_no_worst_case(folder, monkeypatch):
         assert page(data, search).blocks
     with pytest.raises(AssertionError, match="without being asked"):
         page(data, "?over=worst")
+
+
+def test_along_the_own_feedback_bp_is_attacked_as_itself_and_not_by_what_a_surrogate_made(tmp_path):
+    fill(tmp_path / "store", {key: shares for key, shares in SHARES.items() if key != ("bp", "feedback")})
+    before = worst_of(tmp_path / "store")["usf", "linf", 0.1].feedback
+    fill(tmp_path / "store", {(rule, "transfer from usf"): {0.1: 0.9} for rule in ("bp", "usf")}, draw=1)
+    assert worst_of(tmp_path / "store")["usf", "linf", 0.1].feedback == before

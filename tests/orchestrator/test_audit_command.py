@@ -334,6 +334,10 @@ def test_a_plain_state_dict_of_torch_is_read_too_and_what_is_asked_is_what_runs(
         (["--epsilon", "[0.1]"], "--epsilon: expected an epsilon: a number in [0, 1]"),
         (["--gradient", "exakt"], "did you mean 'exact'"),
         (["--gradient", "transfer"], "--twin FILE"),
+        (
+            ["--twin", "twin.pth", "--attack", "{name: pgd, gradient: transfer, surrogate: {rule: usf}}"],
+            "expected no surrogate for 'pgd': it is the model of --twin",
+        ),
         (["--rule", "usff"], "did you mean 'usf'"),
         (["--rule", "usf"], "the checkpoint's feedback"),
         (["--backbone", "smallcnn"], "does not fit the network"),

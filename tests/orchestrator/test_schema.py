@@ -49,6 +49,7 @@ BEYOND_SHAPE = {
     *("rule_layers_uncovered", "rule_needs_another_backbone", "rule_points_empty"),
     *("sequences_too_small", "spike_slope_without_spikes", "spike_slope_zero"),
     *("adversarial_hashing", "steps_beside_keep"),
+    *("surrogate_misfit", "surrogate_other_seeds", "surrogate_twice"),
 }
 
 
