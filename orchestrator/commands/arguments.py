@@ -102,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--sample", type=int, default=200, metavar="N", help=what)
     what = "decode the images into the cache that all trials share"
     prepare = actions.add_parser("prepare", parents=[data_root], help=what)
+    what = "losslessly: about half the room, decompressed whenever an image is read (also: SIGNSYM_CACHE_COMPRESS=1)"
+    prepare.add_argument("--compress", action="store_true", help=what)
     for action in (check, prepare):
         action.add_argument("dataset", metavar="NAME", help="the data set, as a grid calls it")
         what = "a parameter of the data set, such as size=64 or split=500/100/rest"

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from orchestrator.commands.data_files import check_files, say_splits
+from orchestrator.commands.data_room import say_room
 from orchestrator.engine.sweep import COMPLETE, FAILED
 from orchestrator.gridfile.yamlfile import parse
 from signsym_core.datasets import (
@@ -32,7 +33,11 @@ def run(parsed: argparse.Namespace, console: Console) -> int:
     source, root = _source(parsed), parsed.data_root
     if parsed.action == "check" and parsed.sample < 0:
         raise ValueError(f"--sample: expected a whole number, at least 0, got {parsed.sample}")
-    return _check(source, root, parsed.sample, console) if parsed.action == "check" else _prepare(source, root, console)
+    if parsed.action == "check":
+        return _check(source, root, parsed.sample, console)
+    if parsed.compress and not isinstance(source, FileSource):
+        raise ValueError(f"--compress: expected a data set of image files, got {source.name}, which has no cache")
+    return _prepare(source, root, parsed.compress, console)
 
 
 def _check(source: DataSource, root: Path, sample: int, console: Console) -> int:
@@ -52,7 +57,7 @@ def _check(source: DataSource, root: Path, sample: int, console: Console) -> int
         return FAILED
 
 
-def _prepare(source: DataSource, root: Path, console: Console) -> int:
+def _prepare(source: DataSource, root: Path, compress: bool, console: Console) -> int:
     """Decode the images that no cache holds; 0 where a sweep could start, 1 where images are missing or broken."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
@@ -61,12 +66,16 @@ def _prepare(source: DataSource, root: Path, console: Console) -> int:
             warnings.simplefilter("always", BrokenImageWarning)
             if isinstance(source, FileSource):
                 task = bar.add_task("decoding", total=None)
-                data = source.load(root, lambda done, total: bar.update(task, completed=done, total=total))
+                data = source.load(root, lambda done, total: bar.update(task, completed=done, total=total), compress)
             else:
                 data = source.load(root)
         for warning in caught:
             console.print(f"warning: {warning.message}")
         _say_loaded(source, data, console)
+        cache = source.existing_cache(root, source.listing(root)) if isinstance(source, FileSource) else None
+        if cache is not None:
+            console.print(f"cache: {cache.folder}")
+            say_room(cache, console)
         console.print(f"fingerprint: {fingerprint(data).digest} (equal on machines that have the same data)")
         return COMPLETE
     except BrokenImagesError as error:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from orchestrator.commands.data_room import say_missing, say_room
 from orchestrator.engine.sweep import COMPLETE, FAILED
 from signsym_core.datasets import DataSource, Split
 from signsym_core.datasets.cache import Cache
@@ -32,10 +32,10 @@ def check_files(source: FileSource, root: Path, sample: int, console: Console) -
     chosen = source.chosen(listing)
     say_splits(source, chosen, len(listing.names), console)
     used = pooled(chosen)
-    cache = _say_cache(source, root, listing, used, console)
     order = torch.randperm(len(used), generator=torch.Generator().manual_seed(0))
     positions = used[order[:sample]].sort().values
     files = [listing.tree / listing.files[position] for position in positions.tolist()]
+    cache = _say_cache(source, root, listing, used, files, console)
     digests = [_digest(cache, position) for position in positions.tolist()]
     with ThreadPoolExecutor() as pool:
         problems = list(pool.map(_problem, files, digests))
@@ -76,21 +76,21 @@ def _problem(file: Path, digest: bytes | None) -> str | None:
     return None
 
 
-def _say_cache(source: FileSource, root: Path, listing: Listing, used: torch.Tensor, console: Console) -> Cache | None:
+def _say_cache(
+    source: FileSource, root: Path, listing: Listing, used: torch.Tensor, sample: Sequence[Path], console: Console
+) -> Cache | None:
     cache = source.existing_cache(root, listing)
     if cache is not None:
         states = cache.states()[used]
         ready, broken, missing = (int((states == state).sum()) for state in (READY, BROKEN, MISSING))
         console.print(f"cache: {ready:,} of {len(used):,} images decoded, {broken:,} broken, in {cache.folder}")
-        size = missing * cache.bytes_per_image
+        say_room(cache, console)
     else:
         place = cache_places(root)[0]
         console.print(f"cache: none yet; it would be in {place}")
-        size, missing = len(used) * 3 * (source.side or 0) ** 2, len(used)
+        missing = len(used)
     if missing:
-        room = f"{size / 1e9:.2f} GB" if size else "kept at the size that they have"
-        free = shutil.disk_usage(next(place for place in (root, *root.absolute().parents) if place.exists())).free
-        console.print(f"to decode: {missing:,} images, {room}; {free / 1e9:.1f} GB are free below {root}")
+        say_missing(source, root, cache, missing, sample, console)
     return cache
 
 

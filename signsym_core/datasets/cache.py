@@ -4,7 +4,8 @@ A cache is a folder `NAME-KEY` with
 
     index.json    the number of images, their height and width, the folder of their files, and a digest of all this
     marks         28 bytes per image: missing, ready or broken, the digest of its file, a checksum of its pixels
-    pixels        uint8 [images, 3, height, width]; a sparse file, in which missing images take no room
+    pixels        uint8 [images, 3, height, width]; a sparse file, in which missing images take no room; or instead
+    packed        the same, each image losslessly compressed (`signsym_core.datasets.pixels`)
     broken.jsonl  a line for each broken image with the reason
     lock          held by the process that fills it
 
@@ -33,10 +34,11 @@ from torch import Tensor
 
 from signsym_core.datasets.cachefill import ChangedFileError as ChangedFileError
 from signsym_core.datasets.cachefill import decode_into, unmark
-from signsym_core.datasets.cachefolder import cache_folder, create, index_of, locked
+from signsym_core.datasets.cachefolder import cache_folder, create, index_of, locked, pixels_in
 from signsym_core.datasets.decoders import cores
 from signsym_core.datasets.mapped import Mapped
 from signsym_core.datasets.marks import BROKEN, MISSING, believed, differing
+from signsym_core.datasets.pixels import Pixels
 from signsym_core.datasets.splits import DataWarning
 from signsym_core.datasets.survey import Survey
 
@@ -52,19 +54,15 @@ class CacheDamageWarning(DataWarning):
 
 
 class Cache:
-    """The decoded images of the files of `survey`, height x width pixels each, in `folder`."""
+    """The decoded images of the files of `survey`."""
 
-    def __init__(self, folder: Path, survey: Survey, height: int, width: int) -> None:
-        self.folder, self.survey, self.height, self.width = folder, survey, height, width
+    def __init__(self, survey: Survey, pixels: Pixels) -> None:
+        self.folder, self.survey, self.pixels = pixels.folder, survey, pixels
         self._marks: np.ndarray | None = None
         #: Images whose pixels this process has compared with their marks, and images that it has repaired.
         self._checked = torch.zeros(len(survey.files), dtype=torch.bool)
         self._mended: set[int] = set()
         self._warned = False
-
-    @property
-    def bytes_per_image(self) -> int:
-        return 3 * self.height * self.width
 
     @property
     def marks(self) -> np.ndarray:
@@ -103,9 +101,9 @@ class Cache:
             return
         with locked(self.folder):
             missing = positions[self._missing(positions)].unique()
-            before, size = len(positions) - len(missing), (self.height, self.width)
+            before = len(positions) - len(missing)
             report = progress or (lambda done, total: None)
-            decode_into(self.folder, self.survey, size, missing, lambda done: report(before + done, len(positions)))
+            decode_into(self.pixels, self.survey, missing, lambda done: report(before + done, len(positions)))
         self._read_marks()
 
     def _missing(self, positions: Tensor) -> Tensor:
@@ -126,15 +124,15 @@ class Cache:
 
     def images(self, positions: Tensor, resident: int) -> Tensor | Mapped:
         """The images at `positions`, in memory where they take at most `resident` bytes, else mapped."""
-        shape = (3, self.height, self.width)
-        mapped = Mapped(self.folder / "pixels", len(self.survey.files), shape, positions, self.check)
+        mapped = Mapped(self.pixels.mapped(), positions, self.check)
         return mapped if mapped.nbytes > resident else mapped[:]
 
     def check(self, positions: Tensor, images: Tensor) -> bool:
         """Whether `images`, read from the cache, are the decoded ones; damaged images are decoded again.
 
-        Each image is compared with its mark once per process. Raises ChangedFileError where the file's bytes have
-        changed since it was decoded, and OSError where the disk returns other bytes than were written.
+        Each image is compared with its mark once per process; a compressed one each time, since one damaged bit there
+        leaves nothing of it. Raises ChangedFileError where the file's bytes have changed since it was decoded, and
+        OSError where the disk returns other bytes than were written.
         """
         fresh = (~self._checked[positions]).nonzero().flatten()
         if not len(fresh):
@@ -143,7 +141,7 @@ class Cache:
         if damaged:
             self._mend(damaged)
             return False
-        self._checked[positions] = True
+        self._checked[positions] = not self.pixels.compressed
         return True
 
     def _damaged(self, positions: Tensor, images: Tensor, fresh: Tensor) -> list[int]:
@@ -185,8 +183,10 @@ class Cache:
         warnings.warn(f"cache {self.folder}: {damage}; they are decoded again", CacheDamageWarning, stacklevel=2)
 
 
-def open_cache(place: Path, name: str, survey: Survey, side: int | None) -> Cache:
+def open_cache(place: Path, name: str, survey: Survey, side: int | None, compress: bool = False) -> Cache:
     """The cache below `place` of the images of `survey` with the side `side`, created empty where it does not exist.
+
+    Where it exists, it stays compressed or not, as it is; where it does not, `compress` decides.
 
     Images keep their size where all are squares of one size no larger than `side`, or where `side` is null and all have
     one size; otherwise they are scaled until the shorter side is `side` and cropped to the middle square. Raises
@@ -200,5 +200,5 @@ def open_cache(place: Path, name: str, survey: Survey, side: int | None) -> Cach
             if not isinstance(index, dict):
                 if index:
                     warnings.warn(f"cache {folder}: {index}; it is repaired", CacheDamageWarning, stacklevel=2)
-                index = create(folder, survey, side)
-    return Cache(folder, survey, index["height"], index["width"])
+                index = create(folder, survey, side, compress)
+    return Cache(survey, pixels_in(folder, len(survey.files), index["height"], index["width"]))

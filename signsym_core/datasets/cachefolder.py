@@ -18,6 +18,7 @@ from typing import Any
 
 from signsym_core.datasets.decoders import Decoders
 from signsym_core.datasets.marks import MARK
+from signsym_core.datasets.pixels import LONGEST, PACKED, PLAIN, Pixels
 from signsym_core.datasets.survey import Survey
 
 #: Increased when the same files give other pixels, or the layout of the cache changes.
@@ -35,7 +36,7 @@ def cache_folder(place: Path, name: str, survey: Survey, side: int | None) -> Pa
 
 def index_of(folder: Path, count: int) -> dict[str, Any] | str:
     """The content of index.json of an intact cache; else the damage in words, "" where there is no cache yet."""
-    for name in ("index.json", "marks", "pixels"):
+    for name in ("index.json", "marks", PLAIN, PACKED):
         if (folder / name).exists() and not (folder / name).is_file():
             raise ValueError(f"cache {folder}: expected a regular file {name}; delete the folder")
     try:
@@ -50,23 +51,39 @@ def index_of(folder: Path, count: int) -> dict[str, Any] | str:
         or (index["version"], index["images"]) != (VERSION, count)
     ):
         return "index.json is damaged or of another version"
-    sizes = {"pixels": count * 3 * index["height"] * index["width"], "marks": count * MARK.itemsize}
-    for name, size in sizes.items():
+    for name, size in _sizes(pixels_in(folder, count, index["height"], index["width"])).items():
         length = (folder / name).stat().st_size if (folder / name).is_file() else 0
         if length != size:
             return f"{name} has {length:,} bytes instead of {size:,}"
     return index
 
 
+def pixels_in(folder: Path, count: int, height: int, width: int, compress: bool = False) -> Pixels:
+    """The file of the pixels, whose name says whether they are compressed; `compress` where there is none yet."""
+    compressed = (folder / PACKED).exists() or (compress and not (folder / PLAIN).exists())
+    return Pixels(folder=folder, count=count, height=height, width=width, compressed=compressed)
+
+
+def _sizes(pixels: Pixels) -> dict[str, int]:
+    """The length of each file in bytes."""
+    return {pixels.file.name: pixels.count * pixels.slot, "marks": pixels.count * MARK.itemsize}
+
+
 def _digest(index: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
-def create(folder: Path, survey: Survey, side: int | None) -> dict[str, Any]:
-    """Make the files of an empty cache, or repair its index; the content of index.json."""
+def create(folder: Path, survey: Survey, side: int | None, compress: bool) -> dict[str, Any]:
+    """Make the files of an empty cache, compressed if `compress`, or repair its index; the content of index.json."""
     height, width = _kept_extent(survey, side)
     count = len(survey.files)
-    for name, size in (("pixels", count * height * width * 3), ("marks", count * MARK.itemsize)):
+    pixels = pixels_in(folder, count, height, width, compress)
+    if pixels.compressed and max(height, width) > LONGEST:
+        raise ValueError(
+            f"images below {survey.tree}: expected at most {LONGEST:,} pixels a side where they are compressed, got "
+            f"{height} x {width}"
+        )
+    for name, size in _sizes(pixels).items():
         # Bytes that an earlier process wrote stay: the marks say which of them are valid.
         with open(folder / name, "ab") as file:
             os.truncate(file.fileno(), size)

@@ -1,9 +1,10 @@
 """Data sets of image files: the files are listed first, then decoded once into a cache that all runs share.
 
-Two environment variables configure the machine, not the experiment: SIGNSYM_CACHE is the folder for decoded images
-(default: `.signsym-cache` in the data root, or the user's cache where that cannot be written), and
-SIGNSYM_RESIDENT_BYTES the size up to which the images of a split are held in memory (default 4 GiB); a larger split is
-memory-mapped from the cache's file.
+Three environment variables configure the machine, not the experiment: SIGNSYM_CACHE is the folder for decoded images
+(default: `.signsym-cache` in the data root, or the user's cache where that cannot be written); SIGNSYM_CACHE_COMPRESS=1
+makes new caches losslessly compressed and 0 does not (default: as those of the data set beside it are);
+SIGNSYM_RESIDENT_BYTES is the size up to which the images of a split are held in memory (default 4 GiB); a larger split
+is memory-mapped from the cache's file.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from signsym_core.datasets.base import DataSource
 from signsym_core.datasets.cache import Cache, Progress, open_cache
 from signsym_core.datasets.cachefolder import cache_folder
 from signsym_core.datasets.marks import BROKEN
+from signsym_core.datasets.pixels import PACKED
 from signsym_core.datasets.splits import Choice, Data, DataNotFoundError, DataWarning
 from signsym_core.datasets.survey import Survey, survey
 
+#: "1" or "0": whether caches that are made are compressed.
+COMPRESS = "SIGNSYM_CACHE_COMPRESS"
 #: Bytes of a split that are held in memory, unless SIGNSYM_RESIDENT_BYTES is set.
 RESIDENT = 4 * 2**30
 
@@ -84,16 +88,18 @@ class FileSource(DataSource):
         Raises DataNotFoundError where files are missing, and ValueError for one with the wrong content.
         """
 
-    def load(self, root: Path, progress: Progress | None = None) -> Data:
+    def load(self, root: Path, progress: Progress | None = None, compress: bool = False) -> Data:
         """The data set from the cache of decoded images; images that the cache lacks are decoded into it first.
 
         The cache holds images with the side `resize`, or else `size`. `progress` is called with the number of decoded
-        images and their total. Raises DataNotFoundError, BrokenImagesError (see `broken`), ValueError for an irregular
-        file or a file that a link lists twice, ChangedFileError, and OSError where no cache folder can be written.
+        images and their total. With `compress` it must be compressed; otherwise it is used as it is, and a new one is
+        made as SIGNSYM_CACHE_COMPRESS says, or else as those of the data set beside it are. Raises DataNotFoundError,
+        BrokenImagesError (see `broken`), ValueError for an irregular file, a file that a link lists twice or a cache
+        that is not compressed as asked, ChangedFileError, and OSError where no cache folder can be written.
         """
         listing = self.listing(root)
         chosen = self.chosen(listing)
-        cache = self._filled(root, survey(listing.tree, listing.files), pooled(chosen), progress)
+        cache = self._filled(root, survey(listing.tree, listing.files), pooled(chosen), progress, compress)
         chosen = self._without_broken(chosen, cache)
         resident = _resident_bytes()
         return self.assemble(listing.names, chosen, lambda positions: cache.images(positions, resident), cache.digests)
@@ -121,19 +127,23 @@ class FileSource(DataSource):
         """Side in pixels of the decoded images in the cache; null: as the images are."""
         return self.resize or self.size
 
-    def _filled(self, root: Path, files: Survey, positions: Tensor, progress: Progress | None) -> Cache:
+    def _filled(self, root: Path, files: Survey, positions: Tensor, progress: Progress | None, compress: bool) -> Cache:
         """The cache of decoded images in the first folder that has the images at `positions` or can be written."""
         *first, last = cache_places(root)
         for place in first:
             try:
-                return self._filled_at(place, files, positions, progress)
+                return self._filled_at(place, files, positions, progress, compress)
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                     raise
-        return self._filled_at(last, files, positions, progress)
+        return self._filled_at(last, files, positions, progress, compress)
 
-    def _filled_at(self, place: Path, files: Survey, positions: Tensor, progress: Progress | None) -> Cache:
-        cache = open_cache(place, self.name, files, self.side)
+    def _filled_at(
+        self, place: Path, files: Survey, positions: Tensor, progress: Progress | None, compress: bool
+    ) -> Cache:
+        cache = open_cache(place, self.name, files, self.side, compress or compressing(place, self.name))
+        if compress and not cache.pixels.compressed:
+            raise ValueError(f"cache {cache.folder} exists and is not compressed: delete it, then compress a new one")
         cache.fill(positions, progress)
         return cache
 
@@ -183,6 +193,17 @@ def cache_places(root: Path) -> list[Path]:
     """The folders that may hold decoded images, in the order in which they are tried."""
     stated = usercache.stated_cache()
     return [root / ".signsym-cache", usercache.user_cache()] if stated is None else [stated]
+
+
+def compressing(place: Path, name: str) -> bool:
+    """Whether a cache of the data set `name` that is made below `place` is compressed.
+
+    Where the machine does not say so, it is if another one there is, of another size or of files that were replaced.
+    """
+    setting = os.environ.get(COMPRESS, "")
+    if setting not in ("", "0", "1"):
+        raise ValueError(f"{COMPRESS} expects 1 or 0, got {setting!r}")
+    return setting == "1" if setting else any(place.glob(f"{name}-*/{PACKED}"))
 
 
 def _resident_bytes() -> int:

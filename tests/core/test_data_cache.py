@@ -19,6 +19,7 @@ from signsym_core.datasets import BrokenImagesError, BrokenImageWarning, cachefi
 from signsym_core.datasets.decode import BrokenImageError, decoded, read
 from signsym_core.datasets.mapped import Mapped
 from signsym_core.datasets.marks import READY, believed
+from signsym_core.datasets.pixels import Pixels
 
 
 def tree(root, count=8, size=(20, 14)):
@@ -143,7 +144,9 @@ def start(root, log, monkeypatch):
 
 
 @pytest.mark.slow
-def test_after_kills_it_goes_on_and_several_processes_share_the_work(tmp_path, monkeypatch):
+@pytest.mark.parametrize("compressed", [False, True])
+def test_after_kills_it_goes_on_and_several_processes_share_the_work(tmp_path, monkeypatch, compressed):
+    monkeypatch.setenv("SIGNSYM_CACHE_COMPRESS", str(int(compressed)))
     root, log = tree(tmp_path / "one"), tmp_path / "log"
     files = [file for part in ("train", "test") for file in sorted((root / part).rglob("*.png"))]
     for count in (3, 9):
@@ -154,9 +157,9 @@ def test_after_kills_it_goes_on_and_several_processes_share_the_work(tmp_path, m
         process.join()
         log.unlink()
         states = states_of(root)
-        kept = np.fromfile(folder_of(root) / "pixels", dtype=np.uint8).reshape(32, -1)
-        for at in np.flatnonzero(states == READY):
-            assert (kept[at] == read(files[at], 12).transpose(2, 0, 1).ravel()).all()
+        kept = Pixels(folder=folder_of(root), count=32, height=12, width=12, compressed=compressed).mapped()
+        for at, image in zip(ready := np.flatnonzero(states == READY), kept.read(torch.tensor(ready)), strict=True):
+            assert (image.numpy() == read(files[at], 12).transpose(2, 0, 1)).all()
     assert 2 <= (states == READY).sum() < 32
     several = [start(root, log, monkeypatch) for _ in range(3)]
     for process in several:

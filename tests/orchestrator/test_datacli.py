@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 import signsym_core as ss
 from orchestrator.commands.cli import main
@@ -73,6 +75,33 @@ def test_prepare_decodes_once_and_check_sees_it(root, data, monkeypatch):
     # Whatever decodes again would fail.
     monkeypatch.setattr("signsym_core.datasets.decode.decoded", None)
     assert data("prepare", "imagefolder", "--data-root", root, "--set", "size=8")[0] == 0
+
+
+def test_prepare_compresses_and_check_tells_the_room_before_and_after(tmp_path, data):
+    settings = ("imagefolder", "--data-root", tmp_path, "--set", "size=128")
+    for at, photo in enumerate(load_sample_images().images * 2):
+        Image.fromarray(photo[:256, :256]).save(_made(tmp_path / ("train", "test")[at // 2] / "ab"[at % 2] / "0.png"))
+    _, said = data("check", *settings)
+    assert re.search(r"to decode: 4 images, 0\.2 MB, about a minute on \d+ cores", said)
+    assert re.search(r"with --compress: about 0\.1 MB and a minute, by 4 images", said)
+    status, said = data("prepare", *settings, "--compress")
+    assert status == 0
+    assert (share := re.search(r"room: 0\.1 MB on the disk for 0\.2 MB of pixels \((\d+)%\)", said))
+    assert 25 < int(share[1]) < 75
+    assert share[0] in data("check", *settings)[1]
+    # Another size is compressed as this one is.
+    _, said = data("check", *settings[:3], "--set", "size=64")
+    assert re.search(r"to decode: 4 images, 0\.0 MB compressed, 0\.0 MB of pixels", said)
+
+
+def test_a_cache_that_is_not_compressed_is_refused_where_that_is_asked_for(root, data):
+    data("prepare", "imagefolder", "--data-root", root, "--set", "size=8")
+    status, said = data("prepare", "imagefolder", "--data-root", root, "--set", "size=8", "--compress")
+    assert status == 2
+    assert "exists and is not compressed: delete it" in " ".join(said.split())
+    status, said = data("prepare", "digits", "--compress")
+    assert status == 2
+    assert "--compress: expected a data set of image files, got digits" in said
 
 
 def test_check_sees_a_file_that_changed_under_the_same_size_and_time(root, data):
