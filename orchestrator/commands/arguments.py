@@ -90,8 +90,9 @@ def parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", parents=[stores], help=what)
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends with .csv or .parquet")
     what = "a row per cell, image of each cell, point of a curve, worst case of a model over attacks at each epsilon, "
-    what += "or layer and epoch of each model; training has loss and scores beside its alignment (default: results)"
-    kinds = ("results", "outcomes", "curves", "worst", "alignment", "training")
+    what += "corrupted set of test images of a model, or layer and epoch of each model; training has loss and scores "
+    what += "beside its alignment (default: results)"
+    kinds = ("results", "outcomes", "curves", "worst", "corruptions", "alignment", "training")
     export.add_argument("--what", choices=kinds, default="results", help=what)
 
     data = commands.add_parser("data", help="check a data set, and decode its images before a sweep")

@@ -77,7 +77,7 @@ def shown(control: Control, view: PageView, stores: Sequence[str] = ()) -> bool:
     if view.page == "cell" and view.cell:
         # The page of one cell does not depend on the other filters.
         return name in ("seed", "store", "only")
-    if view.page == "tables" and preset_of(view.preset, view.task) in ("1", "2"):
+    if view.page == "tables" and preset_of(view.preset, view.task) in ("1", "2", "corruptions"):
         return name not in ("attack", "gradient", "epsilon")
     if (view.page == "curves" and view.over == "worst") or (view.page == "tables" and view.preset == "worst"):
         # A worst case is over all gradients, and its panels are models.
@@ -122,7 +122,13 @@ _SEGMENTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "form": ("As", [("lines", "lines"), ("heat", "heat map")]),
     "preset": (
         "Table",
-        [("", "what was run"), *((n, n) for n in "1234"), ("worst", "worst case"), ("all", "all attacks")],
+        [
+            ("", "what was run"),
+            *((n, n) for n in "1234"),
+            ("worst", "worst case"),
+            ("all", "all attacks"),
+            ("corruptions", "corruptions"),
+        ],
     ),
     "layers": ("Layers", [("mean", "mean"), ("each", "each by itself")]),
     "only": ("Images", [("", "all"), ("gained", "broken under BP only"), ("lost", "broken under the rule only")]),

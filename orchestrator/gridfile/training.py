@@ -71,7 +71,8 @@ def weights(node: Node) -> Weights | Pretrain | None:
     values: dict[str, Any] = {}
     with problems.kept():
         values["dataset"], stated = member(before["dataset"], DATASETS)
-        idle = [key for key in stated if key in values["dataset"].testing]
+        chosen = values["dataset"].testing.keys() & values["dataset"].changed().keys()
+        idle = [key for key in stated if key in chosen]
         if idle:
             raise (
                 before["dataset"]

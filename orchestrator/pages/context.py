@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Link, Links, Page, Words
 from orchestrator.pages.paper_tables import PRESETS, preset_of
+from orchestrator.results.corruptions import Corruptions
 from orchestrator.results.curve import Curve
 from orchestrator.results.evidence import Models
 from orchestrator.results.flags import Flags
@@ -18,6 +19,7 @@ from orchestrator.results.live_stores import Results
 from orchestrator.results.query import Query
 from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status
+from orchestrator.results.test_images import test_images
 from orchestrator.results.view import PageView, format_view, parse_view
 from orchestrator.results.worst_lines import WorstCases
 
@@ -64,12 +66,25 @@ class PageContext:
         return self.snapshot.worst_cases(self.query)
 
     @property
+    def corruptions(self) -> Corruptions:
+        """The models on corrupted test images, over the view's seeds."""
+        return self.snapshot.corruptions(self.query)
+
+    @property
     def query(self) -> Query:
         """The curves over the view's seeds."""
         return self.snapshot.query(tuple(sorted(int(seed) for seed in self.view.seed)))
 
     def lines(self, clean: bool = False) -> list[Line]:
-        """The lines that the filters choose: those under attack, or those of clean performance."""
+        """The lines that the filters choose: those under attack, or those of clean performance on clean images."""
+        lines = self._chosen(clean)
+        return [line for line in lines if not test_images(line.dataset_params).kind] if clean else lines
+
+    def corrupted(self) -> list[Line]:
+        """The lines that the filters choose of those without an attack on corrupted test images."""
+        return [line for line in self._chosen(clean=True) if test_images(line.dataset_params).kind]
+
+    def _chosen(self, clean: bool) -> list[Line]:
         view = self.view
         chosen_values = {name: getattr(view, name) for name in ("backbone", "dataset", "rule")}
         if not clean:

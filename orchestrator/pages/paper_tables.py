@@ -37,6 +37,7 @@ PRESETS = {
     "4": Preset(title=f"Table 4: {_LOST}", task="classification", attacks=_DECISION),
     "all": Preset(title="Every attack"),
     "worst": Preset(title="Clean score and worst case over attacks"),
+    "corruptions": Preset(title="Under natural corruptions"),
 }
 
 

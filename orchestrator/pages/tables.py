@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Column, Matrix, MatrixCell, Page, Table, Value, Words
-from orchestrator.pages import worst_table
+from orchestrator.drawing.blocks import Block, Column, Link, Links, Matrix, MatrixCell, Page, Table, Value, Words
+from orchestrator.pages import corruptions, worst_table
 from orchestrator.pages.columns import POINT, SCORE, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.paper_tables import PRESETS, PaperTable, Preset, TableCell, TableRow, paper_table, preset_of
 from orchestrator.pages.telling_epsilon import halving
 from orchestrator.results.epsilons import matching
 from orchestrator.results.line import Line, grid_key_value
+from orchestrator.results.test_images import test_images
 from orchestrator.results.view import format_view
 
 _COLUMNS = (
@@ -33,6 +34,8 @@ def page(context: PageContext) -> Page:
     name = _name(context)
     if name == "worst":
         return worst_table.page(context)
+    if name == "corruptions":
+        return corruptions.page(context)
     preset = PRESETS[name]
     clean = preset.attacks == ("none",)
     lines, planned = _lines(context, preset), _planned(context, preset)
@@ -55,7 +58,21 @@ def page(context: PageContext) -> Page:
         note=_note(table),
         table=Table(name="table-rows", title="The same numbers as a table", columns=_COLUMNS, rows=_rows(table, label)),
     )
-    return context.finished("Tables", [matrix, Words(title="How to read", sentences=_reading(context, name, table))])
+    reading = Words(title="How to read", sentences=_reading(context, name, table))
+    return context.finished("Tables", [*_others(context), matrix, reading])
+
+
+def _others(context: PageContext) -> list[Block]:
+    """A link to the scores on corrupted images, which the paper's tables leave out."""
+    if context.view.preset or not context.corrupted():
+        return []
+    search = format_view(context.view.turned("tables", preset="corruptions"))
+    return [
+        Links(
+            title="Scores on corrupted images have a table of their own",
+            links=[Link(text="corruptions", search=search)],
+        )
+    ]
 
 
 def _name(context: PageContext) -> str:
@@ -107,6 +124,7 @@ def _planned(context: PageContext, preset: Preset) -> list[tuple[str, ...]]:
         for line in lines
         if all(not values or grid_key_value(line, column) in values for column, values in values_by_column.items())
         and (grid_key_value(line, "attack") in attacks if attacks else grid_key_value(line, "attack") != "none")
+        and not (attacks == ("none",) and test_images(grid_key_value(line, "dataset_params")).kind)
     ]
 
 

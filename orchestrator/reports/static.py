@@ -95,7 +95,10 @@ def _page(data: Results, view: PageView) -> Page:
 def _variants(data: Results, view: PageView) -> Iterator[PageView]:
     if view.page == "tables":
         for name, preset in PRESETS.items():
-            if preset.task in ("", view.task):
+            # A page that only says that nothing was run helps nobody.
+            if preset.task in ("", view.task) and (
+                name != "corruptions" or context_of(data, format_view(view)).corrupted()
+            ):
                 yield dataclasses.replace(view, preset=name)
     elif view.page == "gap":
         yield from _portions(data, view)

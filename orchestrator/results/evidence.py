@@ -16,6 +16,7 @@ from orchestrator.results.judgements import SETTING, Judgement, ModelEvidence
 from orchestrator.results.line import LINE, Line
 from orchestrator.results.query import Query
 from orchestrator.results.samples import Samples
+from orchestrator.results.test_images import test_images
 from signsym_core.auditing.evidence import NULL, Evidence, Run
 
 #: Rows of one batch of evidence.
@@ -58,18 +59,27 @@ class Models:
             return self._judgements[key]
 
     def known(self, names: Iterable[tuple[str, ...]] | None = None) -> Iterator[ModelEvidence]:
-        """The evidence on the models of some names, or on all of the store, in their order.
+        """The evidence on the models of some names, or on all of the store but those of corrupted images alone.
 
         The outcomes of AT_ONCE rows are read together and not kept.
         """
         some: list[_Rows] = []
-        for name in self.query.index.models if names is None else names:
+        for name in self._judged_names() if names is None else names:
             lines = self.query.index.models[name]
             some.append((lines, self.query.rows(lines)))
             if sum(len(rows) for _, rows in some) >= AT_ONCE:
                 yield from self._put_together(some)
                 some = []
         yield from self._put_together(some)
+
+    def _judged_names(self) -> list[tuple[str, ...]]:
+        """All models but those that were only scored on corrupted images: they are others, tested again."""
+        models = self.query.index.models.items()
+        return [
+            name
+            for name, lines in models
+            if not test_images(lines[0].dataset_params).kind or any(line.attack != "none" for line in lines)
+        ]
 
     def _put_together(self, models: Sequence[_Rows]) -> Iterator[ModelEvidence]:
         rows = np.concatenate([np.zeros(0, int), *(rows for _, rows in models)])

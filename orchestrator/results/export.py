@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from orchestrator.results.corruption_rows import corruption_rows
+from orchestrator.results.corruptions import CorruptedModel, on_clean_images
 from orchestrator.results.epoch_rows import epoch_rows
 from orchestrator.results.joined import JoinedIndex
 from orchestrator.results.line import ATTACK, STORED
 from orchestrator.results.live_stores import Results, opened
+from orchestrator.results.test_images import test_images
 from orchestrator.store import tables
 from orchestrator.store.alignment import alignment_folder, iter_trainings
 from orchestrator.store.store import Store, skipped_in
@@ -40,11 +44,11 @@ class Exported:
 
 
 def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
-    """Write "results", "outcomes", "curves", "worst", "alignment" or "training" of stores to a .csv or .parquet file.
+    """Write "results", "outcomes", "curves", "worst", "corruptions", "alignment" or "training" of stores to a file.
 
-    Of several stores a column `store` names the one that a row is from. As in the explorer, a cell that two of them
-    have counts once, and one with two values not at all. Outcomes are written file by file, so that they need not fit
-    into memory. Raises ValueError for another suffix.
+    Its suffix is .csv or .parquet. Of several stores a column `store` names the one that a row is from. As in the
+    explorer, a cell that two of them have counts once, and one with two values not at all. Outcomes are written file by
+    file, so that they need not fit into memory. Raises ValueError for another suffix.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out {out} must end with .csv or .parquet")
@@ -84,12 +88,15 @@ def _of_each(data: Results | None, stores: Sequence[Store], what: str) -> Iterat
         names = {"outcomes": ["cell", *_NAMES], "alignment": models, "training": [*models, *_CLEAN]}.get(
             what, tables.RESULTS.names
         )
-        frame = store.results(list(dict.fromkeys(["cell", *names])))
+        frame = store.results(list(dict.fromkeys(["cell", *_CLEAN, "dataset_params", *names])))
         frame = frame if cells is None else frame[frame["cell"].isin(cells.to_pylist())]
         if what in ("alignment", "training"):
-            if what == "training":
-                # Its clean score, where it was run, stands for a model.
-                frame = frame.sort_values("attack", key=lambda attacks: attacks != "none", kind="stable")
+            # A clean score, where it was run, stands for a model; one on corrupted test images is none.
+            corrupted = np.array(
+                [bool(test_images(str(params)).kind) for params in frame["dataset_params"]], dtype=bool
+            )
+            clean = (frame["attack"] == "none").to_numpy() & ~corrupted
+            frame = frame.assign(value=frame["value"].where(~corrupted)).iloc[np.argsort(~clean, kind="stable")]
             frame = frame.drop_duplicates("finetune_job")
             frame = frame[~frame["finetune_job"].isin(trainings)]
             trainings |= set(frame["finetune_job"])
@@ -175,17 +182,44 @@ def _worst(data: Results) -> Iterator[pa.Table]:
     yield from _typed(rows)
 
 
+def _corruptions(data: Results) -> Iterator[pa.Table]:
+    """A row for each model and corrupted set of test images, and for their means, over all seeds."""
+    query, rows = data.snapshot.query(), []
+    clean = (on_clean_images(line) for line in query.index.ordered if test_images(line.dataset_params).kind)
+    for model in data.snapshot.corruptions(query).of(line.figure for line in clean):
+        names = {name: getattr(model.line, name) for name in STORED if name not in ATTACK}
+        stores = {} if not data.names else {"store": _stores(data, model)}
+        for one in corruption_rows(model):
+            row = names | {"corruption": one.kind or "mean", "severity": one.severity, "value": one.score.value}
+            row |= {"lo": one.score.lo, "hi": one.score.hi, "method": one.score.method}
+            row |= {"images": one.score.n, "seeds": one.score.seeds, "excludes_zero": one.clear}
+            for name, number in (("gap_to_bp", one.gap), ("ce", one.ce), ("relative_ce", one.relative)):
+                row |= {f"{name}{end}": getattr(number, field, None) for end, field in _ENDS.items()}
+            rows.append(row | stores)
+    yield from _typed(rows)
+
+
+def _stores(data: Results, model: CorruptedModel) -> str:
+    query = data.snapshot.query()
+    rows = [row for line in model.lines.values() for row in query.rows_by_seed(line, 0.0).values()]
+    return ", ".join(dict.fromkeys(data.store_of(query.index, row) for row in rows))
+
+
 #: What is computed from outcomes.
-_COMPUTED: Mapping[str, Callable[[Results], Iterator[pa.Table]]] = {"curves": _curves, "worst": _worst}
-#: Columns of numbers that may be null in every row.
-_MAYBE = {f"{name}{end}" for name in ("gap_to_bp", "feedback_gap_to_bp", "over_exact") for end in _ENDS} | {
-    "optimality"
+_COMPUTED: Mapping[str, Callable[[Results], Iterator[pa.Table]]] = {
+    "curves": _curves,
+    "worst": _worst,
+    "corruptions": _corruptions,
 }
+_GAPS = ("gap_to_bp", "feedback_gap_to_bp", "over_exact", "ce", "relative_ce")
+#: Columns of numbers that may be null in every row.
+_MAYBE = {f"{name}{end}" for name in _GAPS for end in _ENDS} | {"optimality"}
 
 
 def _typed(rows: list[dict[str, Any]]) -> Iterator[pa.Table]:
     """The rows as a table, in which what may be null is a number even where it always is: nulls alone have no type."""
     if rows:
         table = pa.Table.from_pylist(rows)
-        fields = [pa.field(f.name, pa.float64() if f.name in _MAYBE else f.type) for f in table.schema]
+        types = dict.fromkeys(_MAYBE, pa.float64()) | {"excludes_zero": pa.bool_()}
+        fields = [pa.field(f.name, types.get(f.name, f.type)) for f in table.schema]
         yield table.cast(pa.schema(fields))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from orchestrator.results import members
 from orchestrator.results.line import LINE, Line
+from orchestrator.results.test_images import test_images
 
 _NAMED = ("backbone", "dataset", "attack", "rule")
 #: Settings that a title names where the lines of a task differ in them.
@@ -28,7 +29,7 @@ class Labels:
         # There are tens of thousands of lines in a large store, and few different values.
         for column in _NAMED:
             name, params = LINE.index(column), LINE.index(f"{column}_params")
-            for a_task, a_name, value in {(key[task], key[name], key[params]) for key in keys}:
+            for a_task, a_name, value in {(key[task], key[name], _own(column, key[params])) for key in keys}:
                 self._params.setdefault((a_task, column, a_name), set()).add(value)
         for column in _SETTINGS:
             column_number = LINE.index(column)
@@ -40,13 +41,15 @@ class Labels:
     def of(self, line: Line, column: str) -> str:
         """A backbone, data set, attack or rule, with its parameters where lines differ in them."""
         name = str(getattr(line, column))
-        params = getattr(line, f"{column}_params")
+        params = _own(column, getattr(line, f"{column}_params"))
+        kind, severity = test_images(line.dataset_params)[1:] if column == "dataset" else ("", 0)
+        corruption = f", {kind} {severity}" if kind else ""
         varied = len(self._params.get((line.task, column, name), ())) > 1
         # An attack that has both norms is one of L∞ by its name alone.
         if not varied and name not in _NAMED_BY_PARAMETERS and not (column == "attack" and '"norm"' in params):
-            return name
+            return f"{name}{corruption}"
         inner = ", ".join(f"{key}={words(value)}" for key, value in mapping(params).items())
-        return f"{name}({inner})" if inner else f"{name}(defaults)"
+        return (f"{name}({inner})" if inner else f"{name}(defaults)") + corruption
 
     def title(self, line: Line) -> str:
         """Backbone / data set, with each other setting in which the lines of the task differ, and the store."""
@@ -74,6 +77,11 @@ class Labels:
             }
             self._dimensions[line.panel] = dimensions
         return self._dimensions[line.panel]
+
+
+def _own(column: str, params: str) -> str:
+    """The parameters of a member, of a data set without the corruption of its test images, which is named apart."""
+    return test_images(params).params if column == "dataset" else params
 
 
 def gradient(line: Line) -> str:

@@ -5,7 +5,7 @@ Legend: X [seeds, images], outcomes: robust or not, or the average precision of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,17 @@ def paired(
     first: dict[int, CellOutcomes], second: dict[int, CellOutcomes]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """X of each side, over the seeds and images that both have; None where they share none."""
-    seeds = sorted(set(first) & set(second))
-    images = shared_images([side[seed] for side in (first, second) for seed in seeds])
+    both = together([first, second])
+    return None if both is None else (both[0], both[1])
+
+
+def together(sides: Sequence[dict[int, CellOutcomes]]) -> NDArray[np.float64] | None:
+    """X of each side [sides, seeds, images], over the seeds and images that all have; None where they share none."""
+    seeds = sorted(set.intersection(*map(set, sides))) if sides else []
+    images = shared_images([side[seed] for side in sides for seed in seeds])
     if images is None:
         return None
-    first_scores, second_scores = (
-        np.array([_scores_of(side[seed], images) for seed in seeds]) for side in (first, second)
-    )
-    return first_scores, second_scores
+    return np.array([[_scores_of(side[seed], images) for seed in seeds] for side in sides])
 
 
 def shared_images(outcomes: Iterable[CellOutcomes]) -> NDArray[np.int32] | None:

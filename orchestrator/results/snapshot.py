@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from orchestrator.results.corruptions import Corruptions
 from orchestrator.results.evidence import Models
 from orchestrator.results.flags import Flags
 from orchestrator.results.index import Index
@@ -28,6 +29,7 @@ class Snapshot:
         self._flags: dict[frozenset[int], Flags] = {}
         self._models: dict[frozenset[int], Models] = {}
         self._worst: dict[frozenset[int], WorstCases] = {}
+        self._corruptions: dict[frozenset[int], Corruptions] = {}
         self._optimalities: dict[frozenset[int], Optimalities] = {}
 
     def query(self, seeds: tuple[int, ...] = ()) -> Query:
@@ -45,6 +47,10 @@ class Snapshot:
     def worst_cases(self, query: Query) -> WorstCases:
         """The worst cases over attacks of a query's models."""
         return _kept(self._worst, query.seeds, lambda: WorstCases(self.models(query)))
+
+    def corruptions(self, query: Query) -> Corruptions:
+        """A query's models on corrupted test images."""
+        return _kept(self._corruptions, query.seeds, lambda: Corruptions(query))
 
     def optimalities(self, query: Query) -> Optimalities:
         """The optimality of the attacks on a query's models."""

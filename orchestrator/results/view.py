@@ -53,8 +53,8 @@ class PageView:
     minus: str = "bp"
     #: "lines" or "heat".
     form: str = "lines"
-    #: The paper's table, "worst" for clean and worst case, or "all" for the attacks of the filter; empty: the clean
-    #: scores of the task.
+    #: The paper's table, "worst" for clean and worst case, "all" for the attacks of the filter, or "corruptions";
+    #: empty: the clean scores of the task.
     preset: str = ""
     #: What a training shows of its layers: "mean", or "each" of them.
     layers: str = "mean"
@@ -109,7 +109,7 @@ _KEYS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "over": ("over", _one_of("each", "worst")),
     "minus": ("vs", _one_of("bp", "exact")),
     "form": ("as", _one_of("lines", "heat")),
-    "preset": ("t", _one_of("1", "2", "3", "4", "worst", "all")),
+    "preset": ("t", _one_of("1", "2", "3", "4", "worst", "all", "corruptions")),
     "layers": ("ly", _one_of("mean", "each")),
     "table": ("tb", _one_of("1")),
     "portion": ("part", lambda value: value.isdecimal() and value.isascii() and 1 <= int(value[:9]) <= 100_000),

@@ -157,6 +157,16 @@ def test_a_cell_is_rerun_by_a_grid_of_the_same_key(done):
         assert cell in compile_full(grid_of(again, "again.yaml")).cells
 
 
+def test_a_cell_after_a_pre_training_is_rerun_too():
+    text = TEXT.replace(
+        "finetune:", "weights: {pretrain: {dataset: {name: digits, size: 8}, epochs: 1}}\n    finetune:"
+    )
+    text = text % (f"{json.dumps(yaml.safe_load(DATASET) | FOG)}", "[none]")
+    jobs = planned_jobs(GridText(text, "g.yaml", ()))
+    for cell in compile_full(grid_of(text, "g.yaml")).cells:
+        assert cell in compile_full(grid_of(one_cell(jobs, cell), "again.yaml")).cells
+
+
 def test_other_corrupted_images_are_refused_and_training_images_are_recorded_once(done, monkeypatch):
     store, _, plan, context = done
     kept = store.names("splits", ".parquet")

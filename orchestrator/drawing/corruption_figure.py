@@ -1,0 +1,55 @@
+"""The figure of corruptions: score over severity, a panel for each kind and one for their mean, a line for a rule."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from orchestrator.drawing import style
+from orchestrator.drawing.figures import traces
+from orchestrator.drawing.panels import Panels, Spec
+from orchestrator.results.curve import Curve
+from signsym_core.statistics.intervals import Interval
+
+#: Panels of a row at most.
+WIDEST = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeverityLine:
+    """The scores of a rule by severity; 0 are clean images. `cells` are those that points link to, where there are."""
+
+    curve: Curve
+    scores: Mapping[int, Interval]
+    cells: Mapping[int, str]
+
+
+def corruption_figure(panels: Sequence[tuple[str, Sequence[SeverityLine]]]) -> Spec:
+    """Panels row by row, each with its title."""
+    columns = min(len(panels), WIDEST)
+    figure = Panels(
+        [("", [line.curve for line in lines]) for _, lines in panels],
+        columns,
+        [f"<b>{style.escape(t)}</b>" for t, _ in panels],
+    )
+    named: set[str] = set()
+    severities = sorted({severity for _, lines in panels for line in lines for severity in line.scores})
+    across = {"range": [severities[0] - 0.3, severities[-1] + 0.3], "tickvals": severities}
+    across |= {"ticktext": ["clean" if severity == 0 else str(severity) for severity in severities]}
+    names = " / ".join(dict.fromkeys(line.curve.score_name for _, lines in panels for line in lines))
+    upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": names, "standoff": 6}}
+    for number, (_, lines) in enumerate(panels):
+        figure.dress(number, across | {"title": {"text": "severity", "standoff": 4}}, upright)
+        for line in lines:
+            rule = line.curve.rule_label
+            texts = [f"{style.percent(score)}, {style.basis(score)}" for score in line.scores.values()]
+            band, drawn = traces(line.curve, list(line.scores), list(line.scores.values()), texts, rule not in named)
+            frame = f"<b>{style.escape(style.label(rule))}</b>, severity %{{x}}<br>%{{hovertext}}<extra></extra>"
+            drawn |= {"hovertemplate": frame}
+            drawn |= {"customdata": [line.cells[severity] for severity in line.scores]} if line.cells else {}
+            figure.add(number, band)
+            figure.add(number, drawn)
+            named.add(rule)
+        if lines:
+            figure.reference(number, "y", lines[0].curve.chance, "chance")
+    return figure.figure()
