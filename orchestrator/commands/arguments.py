@@ -90,9 +90,11 @@ def parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", parents=[stores], help=what)
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends with .csv or .parquet")
     what = "a row per cell, image of each cell, point of a curve, worst case of a model over attacks at each epsilon, "
-    what += "corrupted set of test images of a model, or layer and epoch of each model; training has loss and scores "
-    what += "beside its alignment (default: results)"
-    kinds = ("results", "outcomes", "curves", "worst", "corruptions", "alignment", "training")
+    what += (
+        "surrogate and attacked rule of each transfer attack at each epsilon, corrupted set of test images of a model, "
+    )
+    what += "or layer and epoch of each model; training has loss and scores beside its alignment (default: results)"
+    kinds = ("results", "outcomes", "curves", "worst", "transfer", "corruptions", "alignment", "training")
     export.add_argument("--what", choices=kinds, default="results", help=what)
 
     data = commands.add_parser("data", help="check a data set, and decode its images before a sweep")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.jobs.surrogates import names_surrogate, surrogate_of
+from orchestrator.jobs.surrogates import SurrogateName, names_surrogate, surrogate_of
 from orchestrator.results import members
 from orchestrator.results.curve import Curve, Point
+from orchestrator.results.labels import mapping, words
 from signsym_core.statistics.intervals import Interval
 
 #: Used by every graph: nothing leaves the page, and pictures are saved as SVG.
@@ -70,9 +71,15 @@ def label(name: str) -> str:
 def gradient(name: str) -> str:
     """A source of gradient in words; "exact (surrogate)" is the exact gradient of a network of spikes."""
     if names_surrogate(name):
-        rule, other_seed = surrogate_of(name)
-        return f"the exact gradient of {label(rule)}{' of another seed' * other_seed}"
+        named = surrogate_of(name)
+        return f"the exact gradient of {surrogate(named)}{' of another seed' * named.other_seed}"
     return GRADIENT_WORDS.get(name, name)
+
+
+def surrogate(named: SurrogateName) -> str:
+    """The rule of a surrogate with its parameters: "uSF(scale=xavier)"."""
+    inner = ", ".join(f"{key}={words(value)}" for key, value in mapping(named.parameters).items())
+    return f"{label(named.rule)}({inner})" if inner else label(named.rule)
 
 
 def heading(text: str) -> str:

@@ -6,9 +6,8 @@ The usual surrogate is the BP twin of the same seed: "transfer". Any other one i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.jobs import keys
 
@@ -17,18 +16,31 @@ TRANSFER = "transfer"
 _FROM, _OTHER_SEED = f"{TRANSFER} from ", " (other seed)"
 
 
+class SurrogateName(NamedTuple):
+    """What a source of gradient says of its surrogate."""
+
+    rule: str
+    #: JSON of the rule's parameters that are not the default.
+    parameters: str
+    #: Whether it is of another seed than the attacked model.
+    other_seed: bool
+
+
+#: The surrogate that "transfer" stands for.
+TWIN = SurrogateName("bp", "{}", False)
+
+
 def source_name(rule: str, parameters: Mapping[str, Any], other_seed: bool) -> str:
     """The source whose surrogate has this rule, with its parameters that are not the default.
 
     >>> source_name("usf", {"scale": "xavier"}, True)
-    'transfer from usf(scale="xavier") (other seed)'
+    'transfer from usf {"scale":"xavier"} (other seed)'
     >>> source_name("bp", {}, False)
     'transfer'
     """
-    if rule == "bp" and not parameters and not other_seed:
+    if (rule, keys.canonical(parameters), other_seed) == TWIN:
         return TRANSFER
-    inner = ", ".join(f"{name}={keys.canonical(value)}" for name, value in sorted(parameters.items()))
-    return f"{_FROM}{rule}{f'({inner})' if inner else ''}{_OTHER_SEED * other_seed}"
+    return f"{_FROM}{rule}{f' {keys.canonical(parameters)}' if parameters else ''}{_OTHER_SEED * other_seed}"
 
 
 def names_surrogate(gradient: str) -> bool:
@@ -36,25 +48,22 @@ def names_surrogate(gradient: str) -> bool:
     return gradient.startswith(_FROM)
 
 
-def surrogate_of(gradient: str) -> tuple[str, bool]:
-    """The rule of the surrogate that a source names, with its parameters, and whether it is of another seed.
+def surrogate_of(gradient: str) -> SurrogateName:
+    """The surrogate of a transfer.
 
     >>> surrogate_of("transfer from usf (other seed)")
-    ('usf', True)
+    SurrogateName(rule='usf', parameters='{}', other_seed=True)
     """
-    named = gradient.removeprefix(_FROM)
-    return named.removesuffix(_OTHER_SEED), named.endswith(_OTHER_SEED)
+    if not names_surrogate(gradient):
+        return TWIN
+    named = gradient.removeprefix(_FROM).removesuffix(_OTHER_SEED)
+    rule, _, parameters = named.partition(" ")
+    return SurrogateName(rule, parameters or "{}", gradient.endswith(_OTHER_SEED))
 
 
 def attacks_itself(gradient: str, rule: str, parameters: str) -> bool:
     """Whether the named surrogate of a model of this rule is the model itself: a white-box attack.
 
-    `parameters` is JSON, as in the columns of results; what is none names no rule of ours.
+    `parameters` is JSON, as in the columns of results.
     """
-    if not names_surrogate(gradient):
-        return False
-    try:
-        values = json.loads(parameters)
-    except ValueError:
-        return False
-    return isinstance(values, dict) and gradient == source_name(rule, values, other_seed=False)
+    return names_surrogate(gradient) and surrogate_of(gradient) == (rule, parameters, False)

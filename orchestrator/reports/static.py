@@ -20,6 +20,7 @@ from orchestrator.pages import answers, gap, overview
 from orchestrator.pages.context import PageContext, context_of
 from orchestrator.pages.paper_tables import PRESETS
 from orchestrator.pages.telling_epsilon import at_epsilon
+from orchestrator.pages.transfer import NAME as TRANSFER
 from orchestrator.reports.page_files import PageWriter
 from orchestrator.results.live_stores import Results
 from orchestrator.results.view import PAGES, PageView, format_view
@@ -84,6 +85,8 @@ def _page(data: Results, view: PageView) -> Page:
                 if rows not in said and not _varies(variant):
                     said.add(rows)
                     blocks.append(_renamed(block, number, variant))
+            elif isinstance(block, Figure) and block.name.startswith(TRANSFER) and _varies(variant):
+                continue
             # Links to other portions are left out: these are below.
             elif not isinstance(block, Links):
                 blocks.append(_renamed(block, number, variant))

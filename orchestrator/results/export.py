@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from orchestrator.jobs.surrogates import surrogate_of
 from orchestrator.results.corruption_rows import corruption_rows
 from orchestrator.results.corruptions import CorruptedModel, on_clean_images
 from orchestrator.results.epoch_rows import epoch_rows
@@ -19,6 +20,7 @@ from orchestrator.results.joined import JoinedIndex
 from orchestrator.results.line import ATTACK, STORED
 from orchestrator.results.live_stores import Results, opened
 from orchestrator.results.test_images import test_images
+from orchestrator.results.transfer import clean_line, white_box
 from orchestrator.store import tables
 from orchestrator.store.alignment import alignment_folder, iter_trainings
 from orchestrator.store.store import Store, skipped_in
@@ -44,11 +46,11 @@ class Exported:
 
 
 def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
-    """Write "results", "outcomes", "curves", "worst", "corruptions", "alignment" or "training" of stores to a file.
+    """Write "results", "outcomes", "curves", "worst", "transfer", "corruptions", "alignment" or "training" of stores.
 
-    Its suffix is .csv or .parquet. Of several stores a column `store` names the one that a row is from. As in the
-    explorer, a cell that two of them have counts once, and one with two values not at all. Outcomes are written file by
-    file, so that they need not fit into memory. Raises ValueError for another suffix.
+    The file's suffix is .csv or .parquet. Of several stores a column `store` names the one that a row is from. As in
+    the explorer, a cell that two of them have counts once, and one with two values not at all. Outcomes are written
+    file by file, so that they need not fit into memory. Raises ValueError for another suffix.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out {out} must end with .csv or .parquet")
@@ -182,6 +184,33 @@ def _worst(data: Results) -> Iterator[pa.Table]:
     yield from _typed(rows)
 
 
+def _transfer(data: Results) -> Iterator[pa.Table]:
+    """A row for each surrogate, attacked model and ε of the transfer attacks, beside the model's clean score."""
+    query, rows = data.snapshot.query(), []
+    index = query.index
+    curves = {curve.line: curve for curve in query.curves(index.ordered)}
+    for line in index.ordered:
+        if not line.transfers or line.number not in curves:
+            continue
+        curve, clean = curves[line.number], clean_line(index, line)
+        surrogate = surrogate_of(line.gradient)
+        names = {name: getattr(line, name) for name in STORED}
+        names |= {"surrogate_rule": surrogate.rule, "surrogate_rule_params": surrogate.parameters}
+        names |= {"surrogate_seed": "other" if surrogate.other_seed else "same"}
+        names |= {"white_box": white_box(line), "score": curve.score_name, "norm": curve.norm}
+        unattacked = None if clean is None or clean.number not in curves else curves[clean.number].points[0].score
+        for point in curve.points:
+            score, row = point.score, names | {"epsilon": point.epsilon, "epsilon_label": point.label}
+            row |= {"value": score.value, "lo": score.lo, "hi": score.hi, "method": score.method}
+            row |= {"images": score.n, "seeds": score.seeds}
+            row |= {f"clean{end}": getattr(unattacked, field, None) for end, field in _ENDS.items()}
+            if data.names:
+                by_seed = query.rows_by_seed(line, point.epsilon)
+                row["store"] = ", ".join(dict.fromkeys(data.store_of(index, r) for r in by_seed.values()))
+            rows.append(row)
+    yield from _typed(rows)
+
+
 def _corruptions(data: Results) -> Iterator[pa.Table]:
     """A row for each model and corrupted set of test images, and for their means, over all seeds."""
     query, rows = data.snapshot.query(), []
@@ -209,9 +238,10 @@ def _stores(data: Results, model: CorruptedModel) -> str:
 _COMPUTED: Mapping[str, Callable[[Results], Iterator[pa.Table]]] = {
     "curves": _curves,
     "worst": _worst,
+    "transfer": _transfer,
     "corruptions": _corruptions,
 }
-_GAPS = ("gap_to_bp", "feedback_gap_to_bp", "over_exact", "ce", "relative_ce")
+_GAPS = ("gap_to_bp", "feedback_gap_to_bp", "over_exact", "clean", "ce", "relative_ce")
 #: Columns of numbers that may be null in every row.
 _MAYBE = {f"{name}{end}" for name in _GAPS for end in _ENDS} | {"optimality"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from orchestrator.jobs.surrogates import attacks_itself
+from orchestrator.jobs.surrogates import TRANSFER, attacks_itself, names_surrogate
 
 #: What is shown in one figure. `store` is the name of a store where the results of each are shown apart, else "".
 FIGURE = (
@@ -80,6 +80,11 @@ class Line:
     def rule(self) -> str:
         """The rule's name."""
         return self.key[_RULE]
+
+    @property
+    def transfers(self) -> bool:
+        """Whether its images were made on a surrogate, be it the attacked model itself."""
+        return self.gradient == TRANSFER or names_surrogate(self.gradient)
 
     @property
     def attacks_itself(self) -> bool:

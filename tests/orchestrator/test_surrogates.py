@@ -38,10 +38,9 @@ def plan(folder, *attacks, seeds=(0, 1), **changes):
 def attacking(made, rule, seed):
     """The attack jobs on a model by its rule and seed, without the clean one: title's beginning and job."""
     jobs = [job for job in made.jobs.values() if job.kind == "attack" and job.spec["attack"]["name"] != "none"]
-    specs = [(made.jobs[job.parents[0]].spec, job) for job in jobs]
-    return {
-        job.title.partition(":")[0]: job for spec, job in specs if (spec["rule"]["name"], spec["seed"]) == (rule, seed)
-    }
+    models = [(made.jobs[job.parents[0]].spec, job) for job in jobs]
+    found = [job for model, job in models if (model["rule"]["name"], model["seed"]) == (rule, seed)]
+    return {job.title.rpartition(": ")[0]: job for job in found}
 
 
 def surrogates(made, jobs):
@@ -109,10 +108,10 @@ def test_rules_with_other_parameters_are_other_surrogates(tmp_path):
     )
     assert surrogates(made, attacking(made, "usf", 0)) == {
         "attack pgd exact": None,
-        'attack pgd transfer from usf(scale="xavier")': ("usf", 0),
+        'attack pgd transfer from usf {"scale":"xavier"}': ("usf", 0),
     }
-    assert attacks_itself('transfer from usf(scale="xavier")', "usf", '{"scale":"xavier"}')
-    assert not attacks_itself('transfer from usf(scale="xavier")', "usf", "{}")
+    assert attacks_itself('transfer from usf {"scale":"xavier"}', "usf", '{"scale":"xavier"}')
+    assert not attacks_itself('transfer from usf {"scale":"xavier"}', "usf", "{}")
     assert not attacks_itself(source_name("usf", {}, other_seed=True), "usf", "{}")
     assert not attacks_itself(source_name("bp", {}, other_seed=False), "bp", "{}")
 
