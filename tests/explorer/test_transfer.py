@@ -21,6 +21,7 @@ LEFT = {
     ("bp", "transfer"): 0.1,
     ("usf", "transfer"): 0.6,
     ("frsf", "transfer"): 0.5,
+    ("usf", "transfer from bp (other seed)"): 0.9,
     ("bp", "transfer from usf"): 0.7,
     ("usf", "transfer from usf"): 0.2,
     ("bp", "transfer from usf (other seed)"): 0.8,
@@ -64,7 +65,8 @@ def counted(folder, rule, gradient, epsilon=0.1):
 def test_every_entry_is_what_the_surrogates_examples_leave(folder):
     rows = matrix_of(folder).table.rows
     names = {"transfer": "BP, same seed", "transfer from usf": "uSF, same seed"}
-    names |= {"transfer from usf (other seed)": "uSF, other seed", "exact": ""}
+    names |= {f"transfer from {rule} (other seed)": f"{style.label(rule)}, other seed" for rule in ("bp", "usf")}
+    names["exact"] = ""
     expected = {("no attack", style.label(rule)): counted(folder, rule, "none", 0.0) for rule in ("bp", "usf")}
     expected |= {(names[g], style.label(rule)): counted(folder, rule, g) for rule, g in LEFT if names[g]}
     assert [(row["made_on"], row["attacked"]) for row in rows] == [
@@ -72,6 +74,7 @@ def test_every_entry_is_what_the_surrogates_examples_leave(folder):
         ("no attack", "uSF"),
         *(("BP, same seed", rule) for rule in ("BP", "uSF", "frSF")),
         *(("uSF, same seed", rule) for rule in ("BP", "uSF")),
+        ("BP, other seed", "uSF"),
         *(("uSF, other seed", rule) for rule in ("BP", "uSF")),
     ]
     for row in rows:
@@ -90,7 +93,7 @@ def test_every_entry_is_what_the_surrogates_examples_leave(folder):
 def test_the_figure_shows_the_numbers_of_its_table(folder):
     found = matrix_of(folder)
     (heat,) = found.figure["data"]
-    assert heat["y"] == ["no attack", "BP, same seed", "uSF, same seed", "uSF, other seed"]
+    assert heat["y"] == ["no attack", "BP, same seed", "uSF, same seed", "BP, other seed", "uSF, other seed"]
     assert heat["x"] == ["BP", "uSF", "frSF"]
     shown = {
         (made_on, attacked): (z, text)
@@ -119,7 +122,7 @@ def test_the_export_has_the_numbers_of_the_page_at_every_epsilon(folder, tmp_pat
         assert (float(row["lo"]), float(row["hi"]), row["images"], row["seeds"]) == (score.lo, score.hi, "60", "2")
         assert row["clean"] == (str(interval(clean).value) if len(clean) else "")
         # What older sweeps wrote names no surrogate.
-        expected = ("usf" if "from" in row["gradient"] else "bp", "other" if "other" in row["gradient"] else "same")
+        expected = ("usf" if "usf" in row["gradient"] else "bp", "other" if "other" in row["gradient"] else "same")
         assert (row["surrogate_rule"], row["surrogate_seed"], row["surrogate_rule_params"]) == (*expected, "{}")
         assert row["white_box"] == str(expected == (row["rule"], "same")).lower()
 
