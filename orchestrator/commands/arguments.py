@@ -65,6 +65,20 @@ def parser() -> argparse.ArgumentParser:
     what = "inches: 3.3 for one column of a paper, 6.75 for two (default: 6.75)"
     figure.add_argument("--width", type=float, choices=(3.3, 6.75), default=6.75, help=what)
 
+    what = (
+        "write a note on a cell, a model or a view of a store, which the explorer shows there; without TEXT list them"
+    )
+    note = commands.add_parser("note", parents=[store], help=what)
+    note.add_argument("text", metavar="TEXT", nargs="?", help="one line")
+    what = (
+        'what the note is on: the address of a page of the explorer, such as "?p=gap&g=exact", or the beginning of the '
+    )
+    note.add_argument("--on", metavar="ADDRESS", help=f"{what}key of a cell or a fine-tune")
+    note.add_argument(
+        "--tag", default="", metavar="WORD", help="a word to find it by, such as weak; lists those with it"
+    )
+    note.add_argument("--withdraw", metavar="ID", help="take back the note of this id")
+
     what = "a verdict for each model: sound, weak attack, masked gradient, undecided"
     audit = commands.add_parser("audit", parents=[stores, data_root], help=what)
     audit.add_argument("--no-probes", action="store_true", help="do not load the models and their data")
@@ -93,8 +107,10 @@ def parser() -> argparse.ArgumentParser:
     what += (
         "surrogate and attacked rule of each transfer attack at each epsilon, corrupted set of test images of a model, "
     )
-    what += "or layer and epoch of each model; training has loss and scores beside its alignment (default: results)"
-    kinds = ("results", "outcomes", "curves", "worst", "transfer", "corruptions", "alignment", "training")
+    what += (
+        "layer and epoch of each model, or note; training has loss and scores beside its alignment (default: results)"
+    )
+    kinds = ("results", "outcomes", "curves", "worst", "transfer", "corruptions", "alignment", "training", "notes")
     export.add_argument("--what", choices=kinds, default="results", help=what)
 
     data = commands.add_parser("data", help="check a data set, and decode its images before a sweep")

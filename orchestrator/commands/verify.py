@@ -13,6 +13,7 @@ from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, grid_text
 from orchestrator.store import merged, tables
 from orchestrator.store.folder import Folder
+from orchestrator.store.notes import Notes
 from orchestrator.store.reasons import printable, reason_of
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import sound_results
@@ -21,7 +22,7 @@ from orchestrator.store.trusted import sound_results
 PERIOD = 10.0
 #: The folders of a store.
 _KNOWN = {"results", "outcomes", "examples", "alignment", "failures"}
-_KNOWN |= {"splits", "models", "grids", "sweeps", "events", "merged"}
+_KNOWN |= {"splits", "models", "grids", "sweeps", "events", "merged", "notes"}
 _TABLES = {"examples": tables.EXAMPLES, "alignment": tables.ALIGNMENT, "failures": tables.FAILURES}
 
 
@@ -69,6 +70,10 @@ def _steps(store: Store) -> Iterator[int]:
     yield from _check_each(
         store, [f"grids/{name}.yaml" for name in grid_names(store)], lambda path: grid_text(store, path)
     )
+    notes = Notes(store)
+    notes.refresh()
+    store.skipped |= notes.skipped
+    yield len(notes.all)
     for entry in store.entries(""):
         if entry.name not in _KNOWN and not entry.name.startswith("."):
             store.skipped[printable(entry.name)] = "it does not belong to a store"

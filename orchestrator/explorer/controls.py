@@ -19,7 +19,7 @@ from orchestrator.results.view import AXES, FACETS, HIDDEN, PAGES, PageView
 
 #: On which pages a control has an effect.
 _ALL = tuple(PAGES)
-_SCORES = tuple(page for page in PAGES if page != "runs")
+_SCORES = tuple(page for page in PAGES if page not in ("runs", "notes"))
 _CHOSEN = ("backbone", "dataset", "attack", "gradient", "rule", "seed", "store")
 #: What a training does not depend on.
 _ATTACKED = tuple(page for page in _SCORES if page != "training")
@@ -54,7 +54,7 @@ CONTROLS = (
         Control(name, {"store": _ALL, "attack": _ATTACKED, "gradient": _ATTACKED}.get(name, _SCORES))
         for name in _CHOSEN
     ),
-    Control("grid", _ALL),
+    Control("grid", tuple(page for page in PAGES if page != "notes")),
     Control("rows", ("curves", "gap")),
     Control("x", ("curves", "gap")),
     Control("over", ("curves",)),

@@ -14,6 +14,7 @@ from orchestrator.drawing.blocks import Figure, Page
 from orchestrator.drawing.panels import Spec, axes_of
 from orchestrator.explorer.render import Look, drawn, rendered
 from orchestrator.pages.context import context_of
+from orchestrator.pages.notes import noting
 from orchestrator.results.live_stores import Results
 from orchestrator.results.view import PageView, format_view
 
@@ -58,7 +59,7 @@ def add(app: Dash, data: Results) -> None:
     )
     def show(search: str | None, _redraw: int | None) -> list[Any]:
         context = context_of(data, search)
-        page = pages.build(context)
+        page = noting(pages.build(context), context)
         return [rendered(page, _look(context.view)), _shape(page)]
 
     app.clientside_callback(_NAMED, Output("results", "aria-label"), Input("results", "children"))
@@ -77,7 +78,7 @@ def add(app: Dash, data: Results) -> None:
     def renew(held: dict[str, Any], search: str | None, shape: list[str] | None) -> list[Any]:
         blocks, graphs, grids = ([output["id"] for output in outputs] for outputs in ctx.outputs_list[:3])
         context = context_of(data, search)
-        page = pages.build(context)
+        page = noting(pages.build(context), context)
         if _shape(page) != shape or len(blocks) != len(page.blocks):
             kept = [[no_update] * len(ids) for ids in (blocks, graphs, grids)]
             return [*kept, held["version"]]

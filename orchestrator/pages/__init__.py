@@ -2,7 +2,7 @@
 
 from orchestrator.drawing.blocks import Page
 from orchestrator.drawing.facets import arranged, portion
-from orchestrator.pages import cell, curves, flags, gap, runs, tables, training, worst
+from orchestrator.pages import cell, curves, flags, gap, notes, runs, tables, training, worst
 from orchestrator.pages.context import PageContext as PageContext
 from orchestrator.pages.context import empty
 
@@ -14,14 +14,15 @@ _PAGES = {
     "training": training.page,
     "cell": cell.page,
     "runs": runs.page,
+    "notes": notes.page,
 }
 
 
 def build(context: PageContext) -> Page:
-    """The page of the view."""
-    if not len(context.snapshot.index) and context.view.page != "runs":
+    """The page of the view, with the notes on what it shows."""
+    if not len(context.snapshot.index) and context.view.page not in ("runs", "notes"):
         return empty(context)
-    return _PAGES[context.view.page](context)
+    return notes.noted(_PAGES[context.view.page](context), context)
 
 
 def portions(context: PageContext) -> int:

@@ -16,7 +16,7 @@ from orchestrator import pages
 from orchestrator.drawing.blocks import Block, Facts, Figure, Links, Matrix, Page, Table, Words
 from orchestrator.drawing.screen import Screen
 from orchestrator.explorer import ASSETS
-from orchestrator.pages import answers, gap, overview
+from orchestrator.pages import answers, gap, notes, overview
 from orchestrator.pages.context import PageContext, context_of
 from orchestrator.pages.paper_tables import PRESETS
 from orchestrator.pages.telling_epsilon import at_epsilon
@@ -154,6 +154,10 @@ def _cells(context: PageContext) -> list[str]:
     cells = [
         point.cell for curve in context.query.curves(lines[:MOST_CELLS]) if (point := curve.point(epsilon)) is not None
     ]
+    # And those that somebody has noted something on.
+    index, task = context.snapshot.index, context.view.task
+    noted = [index.row_of(note.target) for _, note in context.data.notes if note.on == "cell"]
+    cells += [str(index.value("cell", row)) for row in noted if row is not None and index.line_of(row).task == task]
     # A key with other characters must not become a path.
     return [cell for cell in dict.fromkeys(cells) if re.fullmatch(r"[\w.-]+", cell)]
 
@@ -165,6 +169,7 @@ def _overview(data: Results, tasks: list[str], missing: int, provenance: dict[st
     for task in tasks:
         blocks.extend(overview.blocks(context_of(data, format_view(PageView(task=task)))))
     context = context_of(data, "")
+    blocks += notes.blocks(context)
     if context.problems:
         blocks.append(Words(title="Problems", sentences=context.problems, tone="warning"))
     if missing:

@@ -46,7 +46,8 @@ class Exported:
 
 
 def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
-    """Write "results", "outcomes", "curves", "worst", "transfer", "corruptions", "alignment" or "training" of stores.
+    """Write "results", "outcomes", "curves", "worst", "transfer", "corruptions", "alignment", "training" or "notes" of
+    stores.
 
     The file's suffix is .csv or .parquet. Of several stores a column `store` names the one that a row is from. As in
     the explorer, a cell that two of them have counts once, and one with two values not at all. Outcomes are written
@@ -57,7 +58,8 @@ def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
     data = None
     if what in _COMPUTED or len(stores) > 1:
         data = opened([store.uri for store in stores], at_once=True)
-        data.check()
+        if what != "notes":
+            data.check()
     contents = _COMPUTED[what](data) if what in _COMPUTED and data else _of_each(data, stores, what)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.tmp")
@@ -234,12 +236,19 @@ def _stores(data: Results, model: CorruptedModel) -> str:
     return ", ".join(dict.fromkeys(data.store_of(query.index, row) for row in rows))
 
 
-#: What is computed from outcomes.
+def _notes(data: Results) -> Iterator[pa.Table]:
+    """A row for each note that was not withdrawn."""
+    if rows := [dataclasses.asdict(note) | ({"store": store} if store else {}) for store, note in data.notes]:
+        yield pa.Table.from_pylist(rows)
+
+
+#: What is read from stores that are looked at together.
 _COMPUTED: Mapping[str, Callable[[Results], Iterator[pa.Table]]] = {
     "curves": _curves,
     "worst": _worst,
     "transfer": _transfer,
     "corruptions": _corruptions,
+    "notes": _notes,
 }
 _GAPS = ("gap_to_bp", "feedback_gap_to_bp", "over_exact", "clean", "ce", "relative_ce")
 #: Columns of numbers that may be null in every row.

@@ -23,6 +23,7 @@ from orchestrator.results.stored_cells import StoredCells
 from orchestrator.store import tables
 from orchestrator.store.filerows import FileRows, ReadFiles
 from orchestrator.store.folder import Folder
+from orchestrator.store.notes import Note, Notes
 from orchestrator.store.store import Store
 
 
@@ -63,6 +64,7 @@ class LiveStore:
         #: The alignment of the trainings, and their epochs.
         self.alignment, self.histories = Alignment(self.store), Histories(self.store)
         self._status_reader = StatusReader(self.store)
+        self._notes = Notes(self.store)
         self._planning = threading.Lock()
         #: The threads that answer a request, and when the last answer was finished, by the monotonic clock.
         self.answering: set[int] = set()
@@ -87,6 +89,7 @@ class LiveStore:
             return False
         try:
             self._renew_status()
+            self._notes.refresh()
             # Missing or contradicting outcomes may have been recomputed.
             suspects = self.outcomes.wrong | set(self.outcomes.lost)
             before = set(self.outcomes.lost)
@@ -174,10 +177,16 @@ class LiveStore:
             self._index()
 
     @property
+    def notes(self) -> list[tuple[str, Note]]:
+        """The notes of people, each with the name of its store, which is "" where there is one; the oldest first."""
+        return [("", note) for note in self._notes.all]
+
+    @property
     def skipped(self) -> dict[str, str]:
         """Files that could not be read, with the reason."""
         files = {**self._results.skipped, **self.outcomes.folder.skipped, **self.alignment.skipped}
-        return {**files, **self.histories.skipped, **self.status.skipped, **self._unknown_members}
+        files |= {**self.histories.skipped, **self.status.skipped, **self._notes.skipped}
+        return {**files, **self._unknown_members}
 
     def all_results(self, *columns: str) -> pa.Table:
         """Some columns of all results."""

@@ -21,6 +21,7 @@ from orchestrator.results.runs import Run
 from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status, together
 from orchestrator.store.filerows import ReadFiles
+from orchestrator.store.notes import Note
 
 
 def opened(
@@ -147,6 +148,12 @@ class LiveStores:
             differing = pc.is_in(cells, value_set=self._index.differing)
             self._done = counted, pc.sum(pc.and_not(done, differing)).as_py() or 0
         return self._done[1]
+
+    @property
+    def notes(self) -> list[tuple[str, Note]]:
+        """The notes of people on all stores, each with the name of its store; the oldest first."""
+        named = [(name, note) for name, store in self._stores.items() for _, note in store.notes]
+        return sorted(named, key=lambda one: one[1].at)
 
     @property
     def skipped(self) -> dict[str, str]:

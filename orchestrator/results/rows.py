@@ -107,3 +107,14 @@ class Rows:
         if not len(candidates):
             candidates = np.flatnonzero(np.asarray(pc.equal(cells, cells[position]))[self._positions])
         return int(candidates[0]) if len(candidates) else None
+
+    def rows_of_model(self, job: str) -> list[int]:
+        """The rows of the model whose fine-tune has the key `job` or one that begins so, of the first of several."""
+        if not len(self):
+            return []
+        keys = self._column("finetune_job").dictionary.to_pylist()
+        found = [at for at, key in enumerate(keys) if key == job] or [
+            at for at, key in enumerate(keys) if len(job) >= 8 and key is not None and key.startswith(job)
+        ]
+        rows: list[int] = np.flatnonzero(np.isin(self.codes("finetune_job", np.arange(len(self))), found[:1])).tolist()
+        return rows

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 PAGES = {
     **{"curves": "Curves", "gap": "Gap", "tables": "Tables", "flags": "Flags", "training": "Training"},
-    **{"cell": "Cell", "runs": "Runs"},
+    **{"cell": "Cell", "runs": "Runs", "notes": "Notes"},
 }
 AXES = {"ordinal": "ordinal", "linear": "linear", "log": "logarithmic"}
 #: Dimensions of the panels of a figure; several stores are one of them only where the rows of panels name it.
@@ -68,6 +68,8 @@ class PageView:
     only: str = ""
     #: The class whose images the cell's page shows, by its name; empty: all.
     label: str = ""
+    #: The tag of the notes that the page of notes shows; empty: all.
+    tag: str = ""
     #: Whether new results are shown automatically.
     live: bool = False
 
@@ -116,6 +118,7 @@ _KEYS: dict[str, tuple[str, Callable[[str], bool]]] = {
     "cell": ("c", _any),
     "only": ("only", _one_of("gained", "lost")),
     "label": ("k", _any),
+    "tag": ("tag", _any),
     "live": ("live", _one_of("1")),
 }
 _FIELDS = {key: (name, valid) for name, (key, valid) in _KEYS.items()}

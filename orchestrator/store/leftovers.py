@@ -14,7 +14,7 @@ OLD = 3600.0
 #: Folders that sweeps write to.
 FOLDERS = (
     *("results", "outcomes", "examples", "alignment", "failures", "grids", "splits", "sweeps", "events"),
-    *("models", "merged"),
+    *("models", "merged", "notes"),
 )
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 

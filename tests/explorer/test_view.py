@@ -40,6 +40,7 @@ FIELDS = dict(
     cell=st.text(max_size=70),
     only=st.sampled_from(["", "gained", "lost"]),
     label=st.text(max_size=9),
+    tag=st.text(max_size=9),
     live=st.booleans(),
 )
 views = st.builds(PageView, **FIELDS)

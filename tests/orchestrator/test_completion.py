@@ -35,7 +35,9 @@ def test_bash_completes_commands_options_shipped_grids_and_files(completed):
     assert completed("signsym", "sweep", "paper") == {"paper", "paper-blackbox", "paper-hashing"}
     assert completed("signsym", "plan", "mi") == {"mine.yaml"}
     assert completed("signsym", "status", "r") == {"runs"}
-    assert completed("signsym", "export", "runs", "--what", "c") == {"curves"}
+    assert completed("signsym", "export", "runs", "--what", "cu") == {"curves"}
+    assert completed("signsym", "no") == {"note"}
+    assert completed("signsym", "note", "r") == {"runs"}
     assert completed("signsym", "sweep", "nothing-of-this-name") == set()
 
 
