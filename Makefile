@@ -32,9 +32,10 @@ browser:
 	} || echo "No chromium, and it cannot be installed here: the browser tests are skipped."
 
 # Some tests make machines of namespaces, with sshd and with SLURM. These are daemons, so they are installed only where
-# nothing would start them: in a container. Elsewhere the tests that need what is missing are skipped.
+# nothing would start them: in a container. Elsewhere the tests that need what is missing are skipped. After the browser,
+# since only one apt-get runs at a time.
 MACHINES := openssh-server rsync iproute2 procps slurm-wlm munge
-machines:
+machines: | browser
 	@for program in sshd rsync ip pgrep slurmctld slurmd sbatch munged; do \
 		command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; test -z "$$missing" || { \

@@ -108,6 +108,14 @@ def first_of(nodes: Mapping[str, Node], keys: Sequence[str], otherwise: Node) ->
     return next((nodes[key] for key in keys if key in nodes), otherwise)
 
 
+def _innermost(place: Node, error: str) -> str:
+    """Where the entry stands, of the mapping at `place`, whose key or value `error` is about; else where `place` is."""
+    for key, node in place.value.items() if isinstance(place.value, dict) else ():
+        if any(words in error for words in (f"parameter {key!r} ", f": {key!r}", f": {key} ", f": {node.value!r}")):
+            return node.where
+    return place.where
+
+
 def finetune(node: Node) -> dict[str, Node]:
     """The settings that one place states, each checked by itself, in case that another place replaces it.
 
@@ -122,6 +130,6 @@ def finetune(node: Node) -> dict[str, Node]:
             except ParameterError as error:
                 # What another setting has to be beside this one may be stated elsewhere.
                 if f"parameter {key!r}" in str(error):
-                    raise place.error(str(error)) from None
+                    raise dataclasses.replace(place, where=_innermost(place, str(error))).error(str(error)) from None
     problems.check()
     return settings
