@@ -97,15 +97,23 @@ def _no_seeds_for_devices_that_are_not_there():
         yield
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """Numbers that do not depend on the machine's cores, and no fight between processes for them."""
+    """Numbers that do not depend on the machine's cores, and no fight between processes for them: in the fixtures of a
+    module too, which come before those of its tests.
+    """
     import torch
 
-    before = torch.get_num_threads()
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_again(_one_thread):
+    """A job that runs in this process, with the threads that it asks for, leaves them as it found them."""
+    import torch
+
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

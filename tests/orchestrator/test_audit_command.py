@@ -59,7 +59,6 @@ def sweep(path, storage, data=Path(".")):
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
     """The storage of a sweep without the exact gradient, then of one with everything; and the grid between them."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("audit")
     (folder / "small.yaml").write_text(GRID)
     with pytest.MonkeyPatch.context() as patch:

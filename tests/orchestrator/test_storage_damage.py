@@ -51,7 +51,6 @@ experiments:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A small store as a sweep leaves it, and its grid."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("whole")
     (folder / "grid.yaml").write_text(GRID)
     grid, store = load(folder / "grid.yaml"), Store(str(folder / "store"))
