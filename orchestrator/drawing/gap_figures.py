@@ -89,8 +89,10 @@ def heat_figure(lines: Sequence[GapLine], epsilon: float, minus: str) -> Spec:
         "xgap": 2,
         "ygap": 2,
     }
-    layout = looks(150 + 42 * len(rows), 320 + 96 * len(columns))
-    layout |= {"margin": {"l": 230, "r": 12, "t": 30, "b": 100 if len(columns) > 5 else 40}}
+    # Slanted names, at 30 degrees, need half of their length.
+    below = max(100, 30 + 7 * max(map(len, columns)) // 2) if len(columns) > 5 else 40
+    layout = looks(150 + 42 * len(rows) + max(0, below - 100), 320 + 96 * len(columns))
+    layout |= {"margin": {"l": 230, "r": 12, "t": 30, "b": below}}
     layout["xaxis"] = {"showgrid": False, "zeroline": False, "tickangle": -30 if len(columns) > 5 else 0}
     layout["yaxis"] = {"showgrid": False, "zeroline": False, "autorange": "reversed"}
     return {"data": [heat], "layout": layout}
