@@ -143,8 +143,6 @@ def done(tmp_path_factory):
     """A store after every job of the grid, and its context."""
     folder = tmp_path_factory.mktemp("surrogates")
     context = JobContext(storage=str(folder / "store"), data_root=str(folder), git="", versions="{}")
-    # The numbers of threads that tests have are set after the fixtures of their module.
-    torch.set_num_threads(1)
     for key, job in plan(folder, EACH, PGD | {"gradient": "exact"}).jobs.items():
         execute.execute(key, dict(job.spec), context)
     return Store(context.storage), context
