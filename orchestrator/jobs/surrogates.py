@@ -62,8 +62,9 @@ def surrogate_of(gradient: str) -> SurrogateName:
 
 
 def attacks_itself(gradient: str, rule: str, parameters: str) -> bool:
-    """Whether the named surrogate of a model of this rule is the model itself: a white-box attack.
+    """Whether the surrogate of a model of this rule is the model itself: a white-box attack. BP is its own twin.
 
     `parameters` is JSON, as in the columns of results.
     """
-    return names_surrogate(gradient) and surrogate_of(gradient) == (rule, parameters, False)
+    transfers = gradient == TRANSFER or names_surrogate(gradient)
+    return transfers and surrogate_of(gradient) == (rule, parameters, False)

@@ -98,7 +98,7 @@ def _compared(context: PageContext, lines: Sequence[Line]) -> list[Line]:
     if context.view.minus == "exact":
         return [line for line in lines if line.gradient == "feedback" and query.exact(line) is not None]
     # By position and not by name: there may be 100,000.
-    with_bp = {line.panel for line in index.chosen(rule=("bp",))}
+    with_bp = {line.panel for line in index.chosen(rule=("bp",)) if not line.attacks_itself}
     return [line for line in lines if line.rule != "bp" and line.panel in with_bp and not line.attacks_itself]
 
 
@@ -144,6 +144,8 @@ def _described(title: str, gaps: Sequence[GapLine]) -> str:
 _READING = (
     "A gap is the mean over images of one line's outcome minus the other's on the same image and seed, with the "
     "interval of that difference; it is never computed from two intervals.",
+    "A transfer from the BP twin has no gap to BP: BP is its own twin, so the attack on it is a white-box one, and "
+    "that on the rule is not.",
     "Filled marker (●): the interval, corrected by Holm over every rule and ε of its panel in the store, "
     "shown or not, excludes zero. Hollow (○): it does not, and no difference is shown. The intervals that are drawn "
     "and printed are the uncorrected 95 % ones of each gap: one of them may exclude zero while its marker is hollow.",
@@ -171,7 +173,8 @@ def table(gaps: Sequence[GapLine]) -> Table:
 
 
 def _nothing(minus: str) -> Words:
-    need = "BP on the same model and attack" if minus == "bp" else "the same attack with gradient: exact"
+    bp = "BP on the same model and attack, neither of the two being its own surrogate,"
+    need = bp if minus == "bp" else "the same attack with gradient: exact"
     return Words(
         title="Nothing to compare",
         sentences=[f"No line that the filter chooses has a counterpart: a gap here needs {need} in the store."],

@@ -13,7 +13,7 @@ from orchestrator.pages.context import PageContext
 from orchestrator.results.labels import score_name
 from orchestrator.results.line import Line
 from orchestrator.results.scores import points_at
-from orchestrator.results.transfer import TransferMatrix, matrices, white_box
+from orchestrator.results.transfer import TransferMatrix, matrices
 
 #: The beginning of the names of its figures.
 NAME = "transfer"
@@ -63,7 +63,7 @@ def _entries(context: PageContext, matrix: TransferMatrix, epsilon: float) -> li
                         made_on=_in_words(surrogate),
                         attacked=style.label(labels.of(line, "rule")),
                         point=points[line.number],
-                        white_box=white_box(line),
+                        white_box=line.attacks_itself,
                     )
                 )
     return entries

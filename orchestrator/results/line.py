@@ -88,7 +88,7 @@ class Line:
 
     @property
     def attacks_itself(self) -> bool:
-        """Whether its source of gradient names the attacked model as the surrogate."""
+        """Whether its surrogate is the attacked model, so that its own exact gradient was followed."""
         return attacks_itself(self.gradient, self.rule, self.rule_params)
 
     def __getattr__(self, name: str) -> str:

@@ -62,10 +62,14 @@ class Query:
         return rows[np.isin(self.index.seed[rows], sorted(self.seeds))] if self.seeds else rows
 
     def bp(self, line: Line) -> Line | None:
-        """BP in the same panel; None for BP itself, and where only the line is a white-box attack: on its surrogate."""
+        """BP in the same panel; None for BP itself, and where one of the two is its own surrogate.
+
+        A white-box attack on one beside a black-box attack on the other compares attacks, not rules.
+        """
         if line.rule == "bp" or line.attacks_itself:
             return None
-        return next((other for other in self.index.panels.get(line.panel, ()) if other.rule == "bp"), None)
+        others = self.index.panels.get(line.panel, ())
+        return next((other for other in others if other.rule == "bp" and not other.attacks_itself), None)
 
     def exact(self, line: Line) -> Line | None:
         """The same weights under the exact gradient; None for a line that is not under the model's own feedback."""

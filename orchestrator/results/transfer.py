@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from orchestrator.jobs.surrogates import TWIN, SurrogateName, names_surrogate, surrogate_of
+from orchestrator.jobs.surrogates import SurrogateName, names_surrogate, surrogate_of
 from orchestrator.results import members
 from orchestrator.results.index import Index
 from orchestrator.results.line import Line
@@ -42,12 +42,6 @@ def matrices(index: Index, lines: Iterable[Line]) -> list[TransferMatrix]:
         if line.transfers:
             groups.setdefault(line.attacked, []).append(line)
     return [_matrix(index, group) for group in groups.values() if any(names_surrogate(line.gradient) for line in group)]
-
-
-def white_box(line: Line) -> bool:
-    """Whether the surrogate of a line is the attacked model, so that its own exact gradient was followed."""
-    # A model of BP is its own twin.
-    return line.attacks_itself or (line.rule == TWIN.rule and surrogate_of(line.gradient) == TWIN)
 
 
 def clean_line(index: Index, line: Line) -> Line | None:

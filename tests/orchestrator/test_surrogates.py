@@ -113,7 +113,8 @@ def test_rules_with_other_parameters_are_other_surrogates(tmp_path):
     assert attacks_itself('transfer from usf {"scale":"xavier"}', "usf", '{"scale":"xavier"}')
     assert not attacks_itself('transfer from usf {"scale":"xavier"}', "usf", "{}")
     assert not attacks_itself(source_name("usf", {}, other_seed=True), "usf", "{}")
-    assert not attacks_itself(source_name("bp", {}, other_seed=False), "bp", "{}")
+    assert attacks_itself(source_name("bp", {}, other_seed=False), "bp", "{}")
+    assert not attacks_itself("exact", "bp", "{}")
 
 
 def test_a_surrogate_has_to_fit_what_it_is_trained_with(tmp_path):

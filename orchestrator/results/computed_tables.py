@@ -1,0 +1,142 @@
+"""Tidy tables of what is computed from stores that are looked at together: a row for each observation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.jobs.surrogates import surrogate_of
+from orchestrator.results.corruption_rows import corruption_rows
+from orchestrator.results.corruptions import on_clean_images
+from orchestrator.results.line import ATTACK, STORED, Line
+from orchestrator.results.live_stores import Results
+from orchestrator.results.query import Query
+from orchestrator.results.test_images import test_images
+from orchestrator.results.transfer import clean_line
+from signsym_core.statistics.intervals import Interval
+from signsym_core.statistics.ratios import Ratio
+
+_ENDS = {"": "value", "_lo": "lo", "_hi": "hi"}
+
+
+def _curves(data: Results) -> Iterator[pa.Table]:
+    """A row for each point of each line, over all seeds, with its interval and its paired gap to BP.
+
+    The optimality of a line's attack is repeated at each of its points.
+    """
+    query = data.snapshot.query()
+    curves, rows = query.curves(query.index.ordered), []
+    lines = [query.index.lines[curve.line] for curve in curves]
+    optimalities = data.snapshot.optimalities(query).of(lines)
+    for curve, line, optimality in zip(curves, lines, optimalities, strict=True):
+        names = {name: getattr(line, name) for name in STORED} | {"score": curve.score_name, "optimality": optimality}
+        for point in curve.points:
+            row = names | {"epsilon": point.epsilon, "epsilon_label": point.label} | _score(point.score)
+            row |= _with_ends("gap_to_bp", point.over_bp) | _with_ends("over_exact", point.over_exact)
+            rows.append(row | _stores(data, query, [line], point.epsilon))
+    yield from _typed(rows)
+
+
+def _worst(data: Results) -> Iterator[pa.Table]:
+    """A row for each model, norm and ε: its worst case over all attacks in the store, over all seeds."""
+    query, rows = data.snapshot.query(), []
+    cases = data.snapshot.worst_cases(query)
+    for worst_line in cases.of(line.figure for line in query.index.ordered):
+        names = {name: getattr(worst_line.line, name) for name in STORED if name not in ATTACK}
+        names |= {"score": worst_line.curve.score_name, "norm": worst_line.curve.norm}
+        for worst in (worst_line.points[epsilon] for epsilon in sorted(worst_line.points)):
+            point = worst.point
+            row = names | {"epsilon": point.epsilon, "epsilon_label": point.label} | _score(point.score)
+            row |= _with_ends("gap_to_bp", point.over_bp) | _with_ends("feedback_gap_to_bp", worst.feedback)
+            row |= {"excludes_zero": worst.clear, "feedback_excludes_zero": worst.feedback_clear}
+            row |= {"comparisons": worst_line.family, "strongest": point.runs[0], "runs": ", ".join(point.runs)}
+            row["without_counterpart"] = ", ".join(worst.unmatched)
+            rows.append(row | _stores(data, query, worst.lines, point.epsilon))
+    yield from _typed(rows)
+
+
+def _transfer(data: Results) -> Iterator[pa.Table]:
+    """A row for each surrogate, attacked model and ε of the transfer attacks, beside the model's clean score."""
+    query, rows = data.snapshot.query(), []
+    index = query.index
+    curves = {curve.line: curve for curve in query.curves(index.ordered)}
+    for line in index.ordered:
+        if not line.transfers or line.number not in curves:
+            continue
+        curve, clean = curves[line.number], clean_line(index, line)
+        surrogate = surrogate_of(line.gradient)
+        names = {name: getattr(line, name) for name in STORED}
+        names |= {"surrogate_rule": surrogate.rule, "surrogate_rule_params": surrogate.parameters}
+        names |= {"surrogate_seed": "other" if surrogate.other_seed else "same"}
+        names |= {"white_box": line.attacks_itself, "score": curve.score_name, "norm": curve.norm}
+        unattacked = None if clean is None or clean.number not in curves else curves[clean.number].points[0].score
+        for point in curve.points:
+            row = names | {"epsilon": point.epsilon, "epsilon_label": point.label} | _score(point.score)
+            row |= _with_ends("clean", unattacked)
+            rows.append(row | _stores(data, query, [line], point.epsilon))
+    yield from _typed(rows)
+
+
+def _corruptions(data: Results) -> Iterator[pa.Table]:
+    """A row for each model and corrupted set of test images, and for their means, over all seeds."""
+    query, rows = data.snapshot.query(), []
+    clean = (on_clean_images(line) for line in query.index.ordered if test_images(line.dataset_params).kind)
+    for model in data.snapshot.corruptions(query).of(line.figure for line in clean):
+        names = {name: getattr(model.line, name) for name in STORED if name not in ATTACK}
+        stores = _stores(data, query, model.lines.values(), 0.0)
+        for one in corruption_rows(model):
+            row = names | {"corruption": one.kind or "mean", "severity": one.severity} | _score(one.score)
+            row |= {"excludes_zero": one.clear} | _with_ends("gap_to_bp", one.gap)
+            row |= _with_ends("ce", one.ce) | _with_ends("relative_ce", one.relative)
+            rows.append(row | stores)
+    yield from _typed(rows)
+
+
+def _notes(data: Results) -> Iterator[pa.Table]:
+    """A row for each note that was not withdrawn."""
+    if rows := [dataclasses.asdict(note) | ({"store": store} if store else {}) for store, note in data.notes]:
+        yield pa.Table.from_pylist(rows)
+
+
+#: What is read from stores that are looked at together.
+COMPUTED: Mapping[str, Callable[[Results], Iterator[pa.Table]]] = {
+    "curves": _curves,
+    "worst": _worst,
+    "transfer": _transfer,
+    "corruptions": _corruptions,
+    "notes": _notes,
+}
+_GAPS = ("gap_to_bp", "feedback_gap_to_bp", "over_exact", "clean", "ce", "relative_ce")
+#: Columns of numbers that may be null in every row.
+_MAYBE = {f"{name}{end}" for name in _GAPS for end in _ENDS} | {"optimality"}
+
+
+def _score(score: Interval) -> dict[str, Any]:
+    """The columns of a score over all seeds."""
+    numbers = {"value": score.value, "lo": score.lo, "hi": score.hi, "method": score.method}
+    return numbers | {"images": score.n, "seeds": score.seeds}
+
+
+def _with_ends(name: str, number: Interval | Ratio | None) -> dict[str, float | None]:
+    """The columns of a number and the ends of its interval; nulls where there is none."""
+    return {f"{name}{end}": getattr(number, field, None) for end, field in _ENDS.items()}
+
+
+def _stores(data: Results, query: Query, lines: Iterable[Line], epsilon: float) -> dict[str, str]:
+    """The column of the stores that lines have their rows at an epsilon from; none where one store is looked at."""
+    if not data.names:
+        return {}
+    rows = [row for line in lines for row in query.rows_by_seed(line, epsilon).values()]
+    return {"store": ", ".join(dict.fromkeys(data.store_of(query.index, row) for row in rows))}
+
+
+def _typed(rows: list[dict[str, Any]]) -> Iterator[pa.Table]:
+    """The rows as a table, in which what may be null is a number even where it always is: nulls alone have no type."""
+    if rows:
+        table = pa.Table.from_pylist(rows)
+        types = dict.fromkeys(_MAYBE, pa.float64()) | {"excludes_zero": pa.bool_()}
+        fields = [pa.field(f.name, types.get(f.name, f.type)) for f in table.schema]
+        yield table.cast(pa.schema(fields))
