@@ -127,7 +127,8 @@ def unpacked(slot: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray | None
     try:
         with Image.open(io.BytesIO(content), formats=("WEBP",)) as image:
             # Its header is checked before anything is decoded.
-            return np.asarray(image).transpose(2, 0, 1) if image.size == shape[:0:-1] else None
+            fits = image.mode == "RGB" and image.size == shape[:0:-1]
+            return np.asarray(image).transpose(2, 0, 1) if fits else None
     except Exception:
         # Whatever a damaged stream raises in libwebp or Pillow.
         return None

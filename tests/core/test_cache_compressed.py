@@ -183,3 +183,14 @@ def test_a_stream_that_is_no_smaller_is_not_used(shape, tmp_path):
     for wrong in (other, b"RIFF", b""):
         content = len(wrong).to_bytes(HEAD, "little") + wrong
         assert unpacked(np.frombuffer(content.ljust(pixels.slot, b"\0"), dtype=np.uint8), shape) is None
+
+
+def test_any_bit_of_a_header_may_be_wrong():
+    """One of these bits says that there is an alpha channel."""
+    content = packed(np.random.default_rng(0).integers(0, 9, 3 * 24 * 16, dtype=np.uint8).tobytes(), (3, 24, 16))
+    for bit in range(8 * 40):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        slot = np.frombuffer(len(content).to_bytes(HEAD, "little") + bytes(damaged), dtype=np.uint8)
+        pixels = unpacked(slot, (3, 24, 16))
+        assert pixels is None or pixels.shape == (3, 24, 16), bit
