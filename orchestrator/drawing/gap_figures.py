@@ -73,7 +73,7 @@ def heat_figure(lines: Sequence[GapLine], epsilon: float, minus: str) -> Spec:
         "z": [[None if cell is None else round(100 * cell[1].gap.value, 2) for cell in row] for row in cells],
         "text": [["" if cell is None else _in_cell(cell[1]) for cell in row] for row in cells],
         "customdata": [[None if cell is None else cell[1].point.cell for cell in row] for row in cells],
-        "hovertext": [["not run" if cell is None else _named(*cell, minus) for cell in row] for row in cells],
+        "hovertext": [["no gap" if cell is None else _named(*cell, minus) for cell in row] for row in cells],
         "hoverinfo": "text",
         "hoverongaps": False,
         "texttemplate": "%{text}",
