@@ -127,7 +127,8 @@ class PageContext:
             fit = len(dataclasses.replace(self, view=view.turned(view.page, grid="")).lines())
             sentences.append(f"Without grid = {view.grid}: {style.counted(fit, 'line')} under attack.")
         if not sentences:
-            sentences = [f"The store has no attack on a model of the task {view.task} yet; clean scores are in Tables."]
+            scores = "clean scores, and those under natural corruptions, are in Tables"
+            sentences = [f"The store has no attack on a model of the task {view.task} yet; {scores}."]
         words = Words(title="Nothing fits the filter", sentences=sentences, tone="todo")
         return self.finished(title, [words])
 
