@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from orchestrator.drawing import style
 from orchestrator.drawing.axes import Axes
 from orchestrator.drawing.figures import traces
+from orchestrator.drawing.heat_map import Field, heat_trace
 from orchestrator.drawing.panels import PanelCurves, Panels, Spec, looks
 from orchestrator.results.gaps import GapLine, GapPoint
 
@@ -62,33 +63,14 @@ def gap_figure(
 def heat_figure(lines: Sequence[GapLine], epsilon: float, minus: str) -> Spec:
     """Differences at one epsilon: models down, attacks across. Bold: excludes zero after Holm's correction."""
     shown = [(line, point) for line in lines if (point := line.point(epsilon)) is not None]
-    rows = list(dict.fromkeys(_model(line) for line, _ in shown))
-    columns = list(dict.fromkeys(_attack(line) for line, _ in shown))
-    by_cell = {(_model(line), _attack(line)): (line, point) for line, point in shown}
-    cells = [[by_cell.get((row, column)) for column in columns] for row in rows]
-    heat = {
-        "type": "heatmap",
-        "x": [style.escape(column) for column in columns],
-        "y": [style.escape(row) for row in rows],
-        "z": [[None if cell is None else round(100 * cell[1].gap.value, 2) for cell in row] for row in cells],
-        "text": [["" if cell is None else _in_cell(cell[1]) for cell in row] for row in cells],
-        "customdata": [[None if cell is None else cell[1].point.cell for cell in row] for row in cells],
-        "hovertext": [["no gap" if cell is None else _named(*cell, minus) for cell in row] for row in cells],
-        "hoverinfo": "text",
-        "hoverongaps": False,
-        "texttemplate": "%{text}",
-        "colorscale": _COLOURS,
-        "zmid": 0,
-        "zmin": -100,
-        "zmax": 100,
-        "colorbar": {
-            "thickness": 12,
-            "title": {"text": "points", "side": "right"},
-            "tickvals": [-100, -50, 0, 50, 100],
-        },
-        "xgap": 2,
-        "ygap": 2,
-    }
+    heat, rows, columns = heat_trace(
+        {(_model(line), _attack(line)): (line, point) for line, point in shown},
+        lambda one: Field(100 * one[1].gap.value, _in_cell(one[1]), _named(*one, minus), one[1].point.cell),
+        _COLOURS,
+        "points",
+    )
+    heat |= {"zmid": 0, "zmin": -100, "zmax": 100}
+    heat["colorbar"]["tickvals"] = [-100, -50, 0, 50, 100]
     # Slanted names, at 30 degrees, need half of their length.
     below = max(100, 30 + 7 * max(map(len, columns)) // 2) if len(columns) > 5 else 40
     layout = looks(150 + 42 * len(rows) + max(0, below - 100), 320 + 96 * len(columns))

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from orchestrator.drawing import style
+from orchestrator.drawing.heat_map import Field, heat_trace
 from orchestrator.drawing.panels import Spec, looks
 from orchestrator.results.curve import Point
 
@@ -30,32 +31,14 @@ class TransferEntry:
 
 def transfer_figure(entries: Sequence[TransferEntry], score_name: str) -> Spec:
     """Surrogates down, attacked rules across, in the order of the entries. Bold with a ◆: a white-box attack."""
-    rows = list(dict.fromkeys(entry.made_on for entry in entries))
-    columns = list(dict.fromkeys(entry.attacked for entry in entries))
-    by_place = {(entry.made_on, entry.attacked): entry for entry in entries}
-    cells = [[by_place.get((row, column)) for column in columns] for row in rows]
-    heat = {
-        "type": "heatmap",
-        "x": [style.escape(column) for column in columns],
-        "y": [style.escape(row) for row in rows],
-        "z": [[None if cell is None else round(100 * cell.point.score.value, 2) for cell in row] for row in cells],
-        "text": [["" if cell is None else _in_cell(cell) for cell in row] for row in cells],
-        "customdata": [[None if cell is None else cell.point.cell for cell in row] for row in cells],
-        "hovertext": [["not run" if cell is None else _hover(cell) for cell in row] for row in cells],
-        "hoverinfo": "text",
-        "hoverongaps": False,
-        "texttemplate": "%{text}",
-        "colorscale": _COLOURS,
-        "zmin": 0,
-        "zmax": 100,
-        "colorbar": {
-            "thickness": 12,
-            "title": {"text": f"{score_name}, %", "side": "right"},
-            "tickvals": [0, 25, 50, 75, 100],
-        },
-        "xgap": 2,
-        "ygap": 2,
-    }
+    heat, rows, columns = heat_trace(
+        {(entry.made_on, entry.attacked): entry for entry in entries},
+        lambda entry: Field(100 * entry.point.score.value, _in_cell(entry), _hover(entry), entry.point.cell),
+        _COLOURS,
+        f"{score_name}, %",
+    )
+    heat |= {"zmin": 0, "zmax": 100}
+    heat["colorbar"]["tickvals"] = [0, 25, 50, 75, 100]
     left = 46 + 7 * max(map(len, rows))
     layout = looks(96 + 44 * len(rows), left + 90 + 84 * len(columns))
     layout |= {"margin": {"l": left, "r": 12, "t": 44, "b": 12}}

@@ -48,6 +48,11 @@ def names_surrogate(gradient: str) -> bool:
     return gradient.startswith(_FROM)
 
 
+def transfers(gradient: str) -> bool:
+    """Whether images are made on a surrogate, be it the attacked model itself."""
+    return gradient == TRANSFER or names_surrogate(gradient)
+
+
 def surrogate_of(gradient: str) -> SurrogateName:
     """The surrogate of a transfer.
 
@@ -66,5 +71,4 @@ def attacks_itself(gradient: str, rule: str, parameters: str) -> bool:
 
     `parameters` is JSON, as in the columns of results.
     """
-    transfers = gradient == TRANSFER or names_surrogate(gradient)
-    return transfers and surrogate_of(gradient) == (rule, parameters, False)
+    return transfers(gradient) and surrogate_of(gradient) == (rule, parameters, False)

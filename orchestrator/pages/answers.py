@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Table, Value, Words
+from orchestrator.pages.columns import GAP, few_sentence
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.verdicts import in_short, state_of
 from orchestrator.pages.worst import models_by_place, over, report_refused
-from orchestrator.results.curve import FEW_IMAGES, FEW_SEEDS
 from orchestrator.results.line import Line
 from orchestrator.results.view import format_view
 from orchestrator.results.worst_lines import WorstLine, WorstPoint
@@ -132,9 +132,7 @@ _COLUMNS = (
     Column(key="worst", label="worst case", kind="percent"),
     Column(key="worst_lo", label="from", kind="percent"),
     Column(key="worst_hi", label="to", kind="percent"),
-    Column(key="gap", label="gap to BP", kind="points"),
-    Column(key="gap_lo", label="gap from", kind="points"),
-    Column(key="gap_hi", label="gap to", kind="points"),
+    *GAP,
     Column(key="clear", label="after Holm"),
     Column(key="family", label="comparisons", kind="number"),
     Column(key="feedback", label="own-feedback gap", kind="points"),
@@ -158,8 +156,7 @@ def _matrix(context: PageContext, answers: Sequence[Answer], label: str, left_ou
     if len(places) == 1:
         note = f"{_place(answers[0])}. {note}"
     scores = [answer.worst.point.score for answer in answers]
-    if any(score.n < FEW_IMAGES or score.seeds < FEW_SEEDS for score in scores):
-        note += " Some of these rest on fewer than 1,000 images or 3 seeds: a demonstration, not evidence."
+    note += few_sentence(scores)
     if left_out:
         note += f" {left_out:,} more are not shown; narrow the filter."
     header = ["strongest run", "worst case", "gap to BP", "own-feedback gap", "more robust than BP?", "audit"]

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Column, Value
-from orchestrator.results.curve import Curve
+from orchestrator.results.curve import FEW_IMAGES, FEW_SEEDS, Curve
 from signsym_core.statistics.intervals import Interval
 
+#: The model that a row is about, without its seed.
+MODEL = (
+    Column(key="backbone", label="backbone"),
+    Column(key="dataset", label="data set"),
+    Column(key="rule", label="rule"),
+)
 #: The point that a row is about.
 POINT = (
     Column(key="backbone", label="backbone"),
@@ -31,6 +39,12 @@ SCORE = (
     Column(key="hi", label="to", kind="percent"),
     *BASIS,
 )
+#: A paired difference to BP with its interval.
+GAP = (
+    Column(key="gap", label="gap to BP", kind="points"),
+    Column(key="gap_lo", label="gap from", kind="points"),
+    Column(key="gap_hi", label="gap to", kind="points"),
+)
 
 
 def point_of(curve: Curve, epsilon: str) -> dict[str, Value]:
@@ -44,3 +58,10 @@ def score_of(score: Interval, value: str = "value") -> dict[str, Value]:
     """The values of SCORE; `value` is the key of the score itself."""
     numbers: dict[str, Value] = {value: score.value, "lo": score.lo, "hi": score.hi, "method": score.method}
     return numbers | {"images": score.n, "seeds": score.seeds}
+
+
+def few_sentence(scores: Iterable[Interval]) -> str:
+    """What the note of a table adds where some score rests on few images or seeds, with a space before it; else ""."""
+    if any(score.n < FEW_IMAGES or score.seeds < FEW_SEEDS for score in scores):
+        return " Some of these rest on fewer than 1,000 images or 3 seeds: a demonstration, not evidence."
+    return ""

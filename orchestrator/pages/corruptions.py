@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Figure, Matrix, MatrixCell, Page, Table, Value, Words
 from orchestrator.drawing.corruption_figure import SeverityLine, corruption_figure
-from orchestrator.pages.columns import SCORE, score_of
+from orchestrator.pages.columns import GAP, MODEL, SCORE, few_sentence, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.corruption_rows import CorruptionRow, corruption_rows
 from orchestrator.results.corruptions import CorruptedModel, on_clean_images
-from orchestrator.results.curve import FEW_IMAGES, FEW_SEEDS, Curve
+from orchestrator.results.curve import Curve
 from orchestrator.results.described import curve_of
 from orchestrator.results.view import format_view
 from signsym_core.statistics.intervals import Interval
@@ -22,15 +22,11 @@ MOST, FIGURES = 60, 4
 #: What stands for the mean over kinds, and for that over severities.
 EVERY, ALL = "mean over kinds", "mean"
 _COLUMNS = (
-    Column(key="backbone", label="backbone"),
-    Column(key="dataset", label="data set"),
-    Column(key="rule", label="rule"),
+    *MODEL,
     Column(key="kind", label="corruption"),
     Column(key="severity", label="severity"),
     *SCORE,
-    Column(key="gap", label="gap to BP", kind="points"),
-    Column(key="gap_lo", label="gap from", kind="points"),
-    Column(key="gap_hi", label="gap to", kind="points"),
+    *GAP,
     Column(key="ce", label="CE", kind="percent"),
     Column(key="ce_lo", label="CE from", kind="percent"),
     Column(key="ce_hi", label="CE to", kind="percent"),
@@ -124,8 +120,7 @@ def _matrix(named: Sequence[tuple[Curve, CorruptedModel]]) -> Matrix:
     sets = sorted({len(model.points) for _, model in named})
     note = f"Percent [95 % interval]; {' or '.join(map(str, sets))} corrupted sets of test images for each model."
     scores = [model.mean for _, model in named if model.mean is not None]
-    if any(score.n < FEW_IMAGES or score.seeds < FEW_SEEDS for score in scores):
-        note += " Some of these rest on fewer than 1,000 images or 3 seeds: a demonstration, not evidence."
+    note += few_sentence(scores)
     return Matrix(
         name="table",
         title="Under natural corruptions",

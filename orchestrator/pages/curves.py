@@ -10,7 +10,7 @@ from orchestrator.drawing.facets import arranged
 from orchestrator.drawing.figure_data import of_curves
 from orchestrator.drawing.figures import Rings, curve_figure
 from orchestrator.pages import worst
-from orchestrator.pages.columns import POINT, SCORE, STORE, point_of, score_of
+from orchestrator.pages.columns import GAP, POINT, SCORE, STORE, point_of, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
 
@@ -18,9 +18,7 @@ COLUMNS = (
     *POINT,
     *SCORE,
     Column(key="by_seed", label="each seed, %"),
-    Column(key="gap", label="gap to BP", kind="points"),
-    Column(key="gap_lo", label="gap from", kind="points"),
-    Column(key="gap_hi", label="gap to", kind="points"),
+    *GAP,
     Column(key="flags", label="flags"),
 )
 

@@ -12,23 +12,19 @@ from orchestrator.drawing.blocks import Column, Figure, Page, Table, Value, Word
 from orchestrator.drawing.facets import portion
 from orchestrator.drawing.figure_data import of_curves
 from orchestrator.drawing.figures import curve_figure
-from orchestrator.pages.columns import SCORE, STORE, score_of
+from orchestrator.pages.columns import GAP, MODEL, SCORE, STORE, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
 from orchestrator.results.line import Line
 from orchestrator.results.worst_lines import WorstLine, WorstPoint
 
 _COLUMNS = (
-    Column(key="backbone", label="backbone"),
-    Column(key="dataset", label="data set"),
-    Column(key="rule", label="rule"),
+    *MODEL,
     Column(key="norm", label="norm"),
     Column(key="epsilon", label="ε"),
     *SCORE,
     Column(key="by_seed", label="each seed, %"),
-    Column(key="gap", label="gap to BP", kind="points"),
-    Column(key="gap_lo", label="gap from", kind="points"),
-    Column(key="gap_hi", label="gap to", kind="points"),
+    *GAP,
     Column(key="clear", label="after Holm"),
     Column(key="family", label="comparisons", kind="number"),
     Column(key="strongest", label="strongest run"),

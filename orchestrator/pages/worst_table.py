@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Column, Matrix, MatrixCell, Page, Table, Value, Words
+from orchestrator.pages.columns import MODEL
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.telling_epsilon import at_epsilon
 from orchestrator.pages.worst import READING, attacked, models_by_place, over, worst_lines
@@ -11,9 +12,7 @@ from orchestrator.results.view import format_view
 from orchestrator.results.worst_lines import WorstLine, WorstPoint
 
 _COLUMNS = (
-    Column(key="backbone", label="backbone"),
-    Column(key="dataset", label="data set"),
-    Column(key="rule", label="rule"),
+    *MODEL,
     Column(key="norm", label="norm"),
     Column(key="epsilon", label="ε"),
     *(

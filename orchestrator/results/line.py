@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from orchestrator.jobs.surrogates import TRANSFER, attacks_itself, names_surrogate
+from orchestrator.jobs.surrogates import attacks_itself, transfers
 
 #: What is shown in one figure. `store` is the name of a store where the results of each are shown apart, else "".
 FIGURE = (
@@ -84,7 +84,7 @@ class Line:
     @property
     def transfers(self) -> bool:
         """Whether its images were made on a surrogate, be it the attacked model itself."""
-        return self.gradient == TRANSFER or names_surrogate(self.gradient)
+        return transfers(self.gradient)
 
     @property
     def attacks_itself(self) -> bool:
