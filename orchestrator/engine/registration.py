@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ LONGEST = 600.0
 UNUSED = {"no_monitor": True, "include_log_monitor": False}
 #: The ports of a node's agents that `ray.init` does not let choose.
 PORTS = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+#: Ports to choose from: above those that `ray start` gives to workers, below those that Kubernetes gives to services.
+OWN_PORTS = range(20000, 30000)
 
 
 @contextlib.contextmanager
@@ -64,12 +67,34 @@ def awaited(mark: str, folder: str) -> Iterator[int]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nothing listens on, all different."""
+    """Different ports of loopback that nothing listens on and no connection is given by itself.
+
+    The agents listen seconds later, and a node ends whose agent finds its port taken. The system gives each connection
+    a port of its own range, which Ray's processes take from at their start: where it leaves any, these are others.
+    """
+    low, high = _connections_range()
+    candidates = [port for port in OWN_PORTS if not low <= port <= high]
+    random.SystemRandom().shuffle(candidates)
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for bound in sockets:
-            bound.bind(("127.0.0.1", 0))
-        return [bound.getsockname()[1] for bound in sockets]
+        bound: list[socket.socket] = []
+        for port in [*candidates, *[0] * count]:
+            if len(bound) == count:
+                break
+            taken = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                taken.bind(("127.0.0.1", port))
+                bound.append(taken)
+        return [taken.getsockname()[1] for taken in bound]
+
+
+def _connections_range() -> tuple[int, int]:
+    """The first and last port that the system gives to connections."""
+    try:
+        low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except (OSError, ValueError):
+        # What systems without that file have: the range that is registered for it.
+        return 49152, 65535
+    return low, high
 
 
 def _node_lives(mark: str, folder: str) -> bool:

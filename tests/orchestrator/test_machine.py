@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import resource
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -158,6 +160,28 @@ def test_a_node_is_waited_for_while_its_process_lives_and_not_longer(tmp_path, m
     assert len(set(ports)) == 3
     assert [file.read_text() for file in session.iterdir()] == [str(ports[1])]
     assert (registration.services.get_node, registration.parameter.RayParams) == (get_node, params)
+
+
+def test_no_connection_is_given_a_port_that_an_agent_will_listen_on(monkeypatch):
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    if low <= registration.OWN_PORTS[0] and registration.OWN_PORTS[-1] <= high:
+        pytest.skip("this machine gives any port to connections")
+    drawn = [port for _ in range(20) for port in registration.free_ports(4)]
+    assert not any(low <= port <= high for port in drawn)
+    assert len(set(drawn)) > 40
+
+
+def test_where_no_port_is_left_the_system_draws(monkeypatch):
+    # The one that is left is taken: the system draws instead.
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(registration, "OWN_PORTS", range(port, port + 1))
+        monkeypatch.setattr(registration, "_connections_range", lambda: (1, 2))
+        others = registration.free_ports(3)
+    assert len(set(others)) == 3
+    assert port not in others
 
 
 def test_ray_still_waits_where_it_is_made_patient():
