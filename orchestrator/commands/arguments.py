@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 from pathlib import Path
+from typing import NoReturn
 
 from signsym_core import __version__
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that names the nearest choice where one is misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit with status 2."""
+        if wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message):
+            near = difflib.get_close_matches(wrong[1], re.findall(r"[^\s,']+", wrong[2]), n=1)
+            message += f"; did you mean {near[0]}?" if near else ""
+        super().error(message)
+
+
+def parser() -> Parser:
     """The parser of the command line; its `command` is the name of the command."""
-    root_parser = argparse.ArgumentParser(prog="signsym", description="Sweeps over sign-symmetry rules and attacks.")
+    root_parser = Parser(prog="signsym", description="Sweeps over sign-symmetry rules and attacks.")
     root_parser.add_argument("--version", action="version", version=f"signsym {__version__}")
     commands = root_parser.add_subparsers(dest="command", required=True)
     # Arguments that several commands have.
-    grid, store, data_root = _grid(), argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
+    grid, store, data_root = _grid(), Parser(add_help=False), Parser(add_help=False)
     store.add_argument("storage", metavar="STORAGE")
     what = "a store; of several the results are shown together"
-    stores = argparse.ArgumentParser(add_help=False)
+    stores = Parser(add_help=False)
     stores.add_argument("storages", metavar="STORAGE", nargs="+", help=what)
     root = os.environ.get("SIGNSYM_DATA_ROOT", "data")
     words = f"where data sets lie (default: {root})"
@@ -137,9 +151,9 @@ def parser() -> argparse.ArgumentParser:
     return root_parser
 
 
-def _grid() -> argparse.ArgumentParser:
+def _grid() -> Parser:
     """The arguments of plan and sweep."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = Parser(add_help=False)
     parser.add_argument("grid", metavar="GRID", help="a grid file, or the name of one that `signsym grids` lists")
     storage = os.environ.get("SIGNSYM_STORAGE", "runs")
     # The variable's name, not its value: a URI with a secret in it is refused, but only after --help is printed.

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.gridfile.cells import Head, Pretrain, Weights
 from orchestrator.gridfile.nodes import Node, Problems
 from orchestrator.gridfile.resources import Amounts, resources
-from orchestrator.gridfile.values import built, member, one_of, required, seed
+from orchestrator.gridfile.values import built, one_of, required, seed, used
 from signsym_core.datasets import DATASETS
 from signsym_core.registry import ParameterError, build
 from signsym_core.rules import RULES
@@ -70,7 +70,7 @@ def weights(node: Node) -> Weights | Pretrain | None:
     problems = Problems()
     values: dict[str, Any] = {}
     with problems.kept():
-        values["dataset"], stated = member(before["dataset"], DATASETS)
+        values["dataset"], stated = used(before["dataset"], DATASETS)
         chosen = values["dataset"].testing.keys() & values["dataset"].changed().keys()
         idle = [key for key in stated if key in chosen]
         if idle:
@@ -83,7 +83,7 @@ def weights(node: Node) -> Weights | Pretrain | None:
         values["head"] = one_of(before["head"], "head", [*typing.get_args(Head)]) if "head" in before else "fresh"
     with problems.kept():
         if "rule" in before:
-            values["rule"] = member(before["rule"], RULES)[0]
+            values["rule"] = used(before["rule"], RULES)[0]
     with problems.kept():
         if "weights" in before:
             values["weights"] = weights(before["weights"])

@@ -74,7 +74,7 @@ def built(cls: type[T], what: str, nodes: Mapping[str, Node], owner: Node) -> T:
 def members(node: Node, registry: Registry[M]) -> dict[M, Node]:
     """The members that an axis lists, each once and with its node: names, or mappings with a name and parameters."""
     entries = [one for entry in node.entries() for one in each(entry, registry)]
-    return distinct(entries, lambda entry: member(entry, registry)[0])
+    return distinct(entries, lambda entry: used(entry, registry)[0])
 
 
 def each(node: Node, registry: Registry[Any]) -> list[Node]:
@@ -95,8 +95,20 @@ def _choices(node: Node, usual: Sequence[Any]) -> list[Node]:
     return [dataclasses.replace(node, value=value) for value in usual] if node.value == "all" else node.entries()
 
 
+def used(node: Node, registry: Registry[M]) -> tuple[M, list[str]]:
+    """Like `member`, for one that something is done with: parameters that have to be stated are (`Member.no_default`)."""
+    made, stated = member(node, registry)
+    for key in made.no_default:
+        if key not in stated:
+            raise node.error(
+                f"expected the parameter {key!r} of {registry.family} {made.name!r}, of which no value is the usual "
+                f"one: {{name: {made.name}, {key}: ...}}"
+            )
+    return made, stated
+
+
 def member(node: Node, registry: Registry[M]) -> tuple[M, list[str]]:
-    """A member, and the names of the parameters that the node states."""
+    """A member, and the names of the parameters that the node states; in a condition those that count."""
     parameters: dict[str, Node] = {}
     name = node
     if isinstance(node.value, dict):

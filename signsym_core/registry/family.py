@@ -30,6 +30,8 @@ class Member:
     citation: ClassVar[str]
     #: Promises that the conformance suites check, such as "sign-symmetric" or "white-box".
     tags: ClassVar[frozenset[str]] = frozenset()
+    #: Parameters that a grid and the command line have to state: none of their values is the usual one.
+    no_default: ClassVar[tuple[str, ...]] = ()
 
     def parameters(self) -> dict[str, Any]:
         """All parameters with their resolved values, in the order of their definition."""

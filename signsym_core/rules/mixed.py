@@ -80,6 +80,7 @@ class Mixed(Rule):
     label = "mixed"
     citation = "arXiv 2507.13485, which claims robustness for rules that differ between layers"
     by_layer = False
+    no_default = ("layers",)
 
     #: The rule of each layer, by name or pattern: {layer1: usf, layer2: {name: frsf, scale: xavier}, "*": bp}.
     layers: Layers = _USF_EVERYWHERE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from orchestrator.commands.cli import main
-from orchestrator.engine import sweep
+from orchestrator.engine import address, sweep
 from orchestrator.gridfile import stored
 from orchestrator.gridfile.grid import load
 from orchestrator.plan.compile import compile_plan
@@ -52,6 +53,56 @@ def test_a_missing_grid_and_an_unknown_option_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["sweep", "grid.yaml", "--fast"])
     assert caught.value.code == 2
+
+
+def test_a_misspelt_choice_is_told_the_nearest(capsys):
+    for words, near in (
+        (["swep", "grid.yaml"], "did you mean sweep?"),
+        (["export", "store", "--out", "x.csv", "--what", "trainng"], "did you mean training?"),
+        (["data", "chek", "digits"], "did you mean check?"),
+        (["zzz"], "(choose from "),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        error = capsys.readouterr().err
+        assert (caught.value.code, near in error) == (2, True)
+    assert "did you mean" not in error
+
+
+@pytest.mark.parametrize("plan", [[], ["--plan"]], ids=["sweep", "plan"])
+def test_an_address_where_no_ray_can_be_is_refused_at_once_and_nothing_is_written(
+    tiny, tmp_path, capsys, monkeypatch, plan
+):
+    monkeypatch.setattr(address, "PATIENCE", 0.0)
+    with socket.socket() as taken:
+        # Nothing listens at a port that is bound and no more.
+        taken.bind(("127.0.0.1", 0))
+        silent = f"127.0.0.1:{taken.getsockname()[1]}"
+        for at, words in (
+            (silent, f"nothing answers at {silent}"),
+            ("127.0.0.1:99999", "nothing answers at 127.0.0.1:99999"),
+            ("wrong", "expected auto, or HOST:PORT of a Ray cluster's head, got 'wrong'"),
+        ):
+            command = ["sweep", str(tiny), "--storage", str(tmp_path / "store"), "--address", at, *plan]
+            assert main(command) == 2
+            assert words in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_address_where_something_listens_or_that_ray_looks_for_itself_passes(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for at in (f"127.0.0.1:{server.getsockname()[1]}", f"ray://127.0.0.1:{server.getsockname()[1]}"):
+            address.check_address(at)
+    for at in (None, "auto", "local", "anyscale://cluster"):
+        address.check_address(at)
+
+
+def test_an_address_where_something_begins_to_listen_is_waited_for(monkeypatch):
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    monkeypatch.setattr(address.time, "sleep", lambda _seconds: server.listen())
+    address.check_address(f"127.0.0.1:{server.getsockname()[1]}")
+    server.close()
 
 
 def test_a_plan_counts_cells_and_jobs_and_writes_nothing(tiny, tmp_path, capsys):

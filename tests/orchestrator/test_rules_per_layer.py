@@ -38,6 +38,12 @@ def test_the_rule_is_rebuilt_from_its_job_and_written_as_a_grid_has_it(tmp_path)
     assert type(plain["layers"]) is dict
 
 
+def test_a_condition_names_the_rule_without_its_layers(tmp_path):
+    grid = base(rule=["bp", RULE])
+    grid["exclude"] = [{"rule": "mixed", "epsilon": 0.1}]
+    assert len(load(written(tmp_path, base(rule=["bp", RULE])))) > len(load(written(tmp_path, grid)))
+
+
 def test_columns_and_labels_say_the_rules_of_the_layers():
     text = member_columns("rule", RULES.build("mixed", layers=RULE["layers"]))["rule_params"]
     layers = "{conv1_1: usf(scale=rms), conv2_*: frsf(scale=xavier), *: bp}"

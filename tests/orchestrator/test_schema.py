@@ -40,7 +40,7 @@ BEYOND_SHAPE = {
     *("epsilon_fraction_huge", "epsilon_twice", "exclude_everything", "exclude_matches_nothing", "images_too_small"),
     *("override_matches_nothing", "override_parameter_matches_nothing", "parameter_combination", "rule_twice"),
     *("resources_of_one_model", "rule_layers_absent", "seeds_in_two_places", "weights_not_published"),
-    *("coupled_decay", "coupled_decay_before", "rule_points_absent"),
+    *("coupled_decay", "coupled_decay_before", "rule_layers_missing", "rule_points_absent"),
     *("split_named", "validation_all", "validation_none", "validation_none_before", "validation_steps"),
     *("classes_one", "classes_unknown", "coupled_decay_stated"),
     *("foolbox_step", "foolbox_unknown", "idle_exclusion_beside_a_misfit"),

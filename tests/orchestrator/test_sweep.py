@@ -263,6 +263,8 @@ def failed(tmp_path_factory):
         # What a Ray that is started here has.
         patch.setattr("orchestrator.engine.connection.connect", lambda *words, **options: [])
         patch.setattr("orchestrator.engine.cluster.nodes", lambda: [{"CPU": 2.0}])
+        # A sweep that were not refused would wait for a GPU for ever: here it does nothing and ends.
+        patch.setattr("orchestrator.engine.schedule.run", lambda *words: None)
         on_gpu = typed("sweep", *words)
     words += ("--set", "defaults.resources.gpu=auto")
     on_cpu = finish(sweep(*words, env=ONE))
