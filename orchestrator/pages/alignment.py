@@ -91,8 +91,8 @@ def survival(context: PageContext, lines: Sequence[Line], epsilon: float, label:
         sentences.append(f"{len(panels) - MOST} more attacks are not shown; narrow the filter.")
     sentences.append(
         "Filled: along the model's own backward pass; hollow: under the exact gradient. The angle is the mean over "
-        "layers after the last epoch. Rules without a matrix in the place of W (dfa, local, and those with a step of "
-        "their own) have none."
+        "layers, in the epoch whose model was kept. Rules without a matrix in the place of W (dfa, local, and those "
+        "with a step of their own) have none."
     )
     return [figure, Words(title="Does it grow with the angle?", sentences=sentences, tone="finding")]
 

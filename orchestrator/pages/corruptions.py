@@ -142,10 +142,11 @@ def _entries(model: CorruptedModel) -> list[MatrixCell]:
     ]
     if beside is None:
         return [*entries, *[missing] * 3]
-    if model.line.rule == "bp":
-        return [*entries, MatrixCell(lines=["–"]), *[MatrixCell(lines=["100"])] * 2]
-    entries.append(MatrixCell(lines=[f"{style.points(beside.gap)} {'●' if beside.clear else '○'}"]))
-    return [*entries, *(MatrixCell(lines=[_ratio(value)]) for value in (beside.mce, beside.relative))]
+    is_bp = model.line.rule == "bp"
+    gap = "–" if is_bp else f"{style.points(beside.gap)} {'●' if beside.clear else '○'}"
+    ratios = ((beside.mce, _NO_ERROR), (beside.relative, _NO_LOSS))
+    words = (lacking if value is None else "100" if is_bp else _ratio(value) for value, lacking in ratios)
+    return [*entries, MatrixCell(lines=[gap]), *(MatrixCell(lines=[each]) for each in words)]
 
 
 def _by_kind(context: PageContext, named: Sequence[tuple[Curve, CorruptedModel]]) -> Matrix:
@@ -181,9 +182,12 @@ def _score(score: Interval) -> MatrixCell:
     return MatrixCell(lines=style.in_table(score))
 
 
-def _ratio(value: Ratio | None) -> str:
-    if value is None:
-        return "not defined: BP loses nothing to a kind"
+#: Why there is no mCE, and no relative one.
+_NO_ERROR = "not defined: BP makes no error under a kind"
+_NO_LOSS = "not defined: BP loses nothing to a kind, or a clean score is missing"
+
+
+def _ratio(value: Ratio) -> str:
     interval = "" if value.seeds == 1 else f" [{100 * value.lo:.1f}, {100 * value.hi:.1f}]"
     return f"{100 * value.value:.1f}{interval}"
 

@@ -20,8 +20,9 @@ class Alignment:
         self._store = store
         self._folder = alignment_folder(store, ("job", "epoch", "angle"))
         self._lock = threading.Lock()
-        #: For each file that was read the mean angle of each of its trainings; None where no matrix stands for W.
-        self._angles: dict[str, dict[str, float | None]] = {}
+        #: For each file that was read the mean angle of each of its trainings by epoch; none where no matrix stands
+        #: for W.
+        self._angles: dict[str, dict[str, dict[int, float]]] = {}
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -40,22 +41,28 @@ class Alignment:
                 by_job.setdefault(row["job"], []).append(row)
         return by_job
 
-    def angles(self, jobs: Collection[str]) -> Mapping[str, float]:
-        """The angle of B to W in degrees after the last epoch, mean over layers, of those trainings that have one.
+    def angles(self, epochs: Mapping[str, int | None]) -> Mapping[str, float]:
+        """The angle of B to W in degrees, mean over layers, of those of some trainings that have one.
 
-        Layers without a matrix that stands for W are left out.
+        Each is that of an epoch of the training, or of its last one for None. Layers without a matrix that stands for W
+        are left out.
         """
         with self._lock:
             for present in self._folder.listings():
                 # What is gone was merged, and may come again with other rows.
                 self._angles = {name: self._angles[name] for name in present if name in self._angles}
-                names = [name for name in present if may_have(self._store, name, jobs)]
+                names = [name for name in present if may_have(self._store, name, epochs)]
                 for batch in self._folder.batches(name for name in names if name not in self._angles):
-                    self._angles |= {name: _last(table) for name, table in self._folder.read(batch).items()}
+                    self._angles |= {name: _means(table) for name, table in self._folder.read(batch).items()}
             # A training's own file counts more than a merged one: see `store.alignment`.
             order = sorted(set(names) & set(self._angles), key=lambda name: not merged.is_merged(name))
-            by_job = {job: angle for name in order for job, angle in self._angles[name].items()}
-        return {job: angle for job in jobs if (angle := by_job.get(job)) is not None}
+            by_job = {job: by_epoch for name in order for job, by_epoch in self._angles[name].items()}
+        known = {job: (by_job[job], epoch) for job, epoch in epochs.items() if by_job.get(job)}
+        return {
+            job: by_epoch[max(by_epoch) if epoch is None else epoch]
+            for job, (by_epoch, epoch) in known.items()
+            if epoch is None or epoch in by_epoch
+        }
 
 
 class JoinedAlignment:
@@ -73,15 +80,17 @@ class JoinedAlignment:
         tables = (alignment.by_training(jobs) for alignment in reversed(self._alignments))
         return {job: rows for by_job in tables for job, rows in by_job.items()}
 
-    def angles(self, jobs: Collection[str]) -> Mapping[str, float]:
+    def angles(self, epochs: Mapping[str, int | None]) -> Mapping[str, float]:
         """The angle of B to W of trainings, see `Alignment.angles`."""
-        return {job: angle for alignment in reversed(self._alignments) for job, angle in alignment.angles(jobs).items()}
+        found = [alignment.angles(epochs) for alignment in reversed(self._alignments)]
+        return {job: angle for by_job in found for job, angle in by_job.items()}
 
 
-def _last(table: pa.Table) -> dict[str, float | None]:
+def _means(table: pa.Table) -> dict[str, dict[int, float]]:
     columns = (table[name].to_pylist() for name in ("job", "epoch", "angle"))
     angles: dict[str, dict[int, list[float]]] = {}
     for job, epoch, angle in zip(*columns, strict=True):
         angles.setdefault(job, {}).setdefault(epoch, []).extend([] if angle is None else [angle])
-    last = {job: by_epoch[max(by_epoch)] for job, by_epoch in angles.items()}
-    return {job: sum(few) / len(few) if few else None for job, few in last.items()}
+    return {
+        job: {epoch: sum(few) / len(few) for epoch, few in by_epoch.items() if few} for job, by_epoch in angles.items()
+    }

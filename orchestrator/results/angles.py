@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from orchestrator.results.alignment import Alignment, JoinedAlignment
 from orchestrator.results.curve import Curve, Point
@@ -23,7 +26,7 @@ class Survivor:
     point: Point
     #: The same weights and epsilon under the exact gradient; None where that was not run.
     exact: Point | None
-    #: Degrees, of the last epoch: the mean over layers, and over the seeds of the point.
+    #: Degrees, in the epoch whose model was attacked: the mean over layers, and over the seeds of the point.
     angle: float
 
 
@@ -58,11 +61,8 @@ def angle_panels(
     A model counts where each seed of its point has an angle.
     """
     along = [line for line in lines if line.gradient == "feedback" and line.attack != "none"]
-    jobs = {
-        line.number: [str(query.index.value("finetune_job", row)) for row in query.rows_by_seed(line, epsilon).values()]
-        for line in along
-    }
-    angles = alignment.angles({job for of_line in jobs.values() for job in of_line})
+    jobs = {line.number: _trainings(query, line, epsilon) for line in along}
+    angles = alignment.angles({job: epoch for of_line in jobs.values() for job, epoch in of_line.items()})
     by_panel: dict[tuple[str, ...], list[Survivor]] = {}
     for line in along:
         known = [angles[job] for job in jobs[line.number] if job in angles]
@@ -75,6 +75,16 @@ def angle_panels(
         for members in by_panel.values()
         if len(members) >= FEW
     ]
+
+
+def _trainings(query: Query, line: Line, epsilon: float) -> dict[str, int | None]:
+    """The fine-tunes of a line's models at an epsilon, with the epochs that these are of; None: the last."""
+    rows = np.array([*query.rows_by_seed(line, epsilon).values()], dtype=np.int64)
+    epochs = query.index.numbers("finetune_epoch", rows).tolist()
+    return {
+        job: None if math.isnan(epoch) else int(epoch)
+        for job, epoch in zip(query.index.texts("finetune_job", rows), epochs, strict=True)
+    }
 
 
 def _survivor(query: Query, line: Line, epsilon: float, angle: float) -> Survivor | None:

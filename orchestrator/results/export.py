@@ -18,7 +18,9 @@ from orchestrator.results.live_stores import Results, opened
 from orchestrator.results.test_images import test_images
 from orchestrator.store import tables
 from orchestrator.store.alignment import alignment_folder, iter_trainings
+from orchestrator.store.folder import Folder
 from orchestrator.store.store import Store, skipped_in
+from orchestrator.store.tally import differ, expected, first_rows, places, tally
 
 #: Columns of a cell that are repeated for each of its outcomes.
 _NAMES = ("task", "dataset", "backbone", "rule", "seed", "attack", "gradient", "epsilon", "epsilon_label")
@@ -83,7 +85,8 @@ def _of_each(data: Results | None, stores: Sequence[Store], what: str) -> Iterat
     cells_by_store = index.cells_by_store() if isinstance(index, JoinedIndex) else {"": None}
     for store, (name, cells) in zip(stores, cells_by_store.items(), strict=True):
         models = ["finetune_job", *_MODEL]
-        names = {"outcomes": ["cell", *_NAMES], "alignment": models, "training": [*models, *_CLEAN]}.get(
+        cells_of_outcomes = ["cell", *_NAMES, "n", "value"]
+        names = {"outcomes": cells_of_outcomes, "alignment": models, "training": [*models, *_CLEAN]}.get(
             what, tables.RESULTS.names
         )
         frame = store.results(list(dict.fromkeys(["cell", *_CLEAN, "dataset_params", *names])))
@@ -111,10 +114,25 @@ def _results(_store: Store, results: pa.Table) -> Iterator[pa.Table]:
 
 
 def _outcomes(store: Store, cells: pa.Table) -> Iterator[pa.Table]:
-    for table in store.iter_tables("outcomes", tables.OUTCOMES):
-        joined = table.join(cells, "cell", join_type="inner")
-        if len(joined):
+    """A row for each image of each cell, from the first file whose outcomes of the cell add up to its result.
+
+    Two sweeps that computed a cell, and a merge that was killed, leave its outcomes in two files.
+    """
+    folder = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
+    results, left = expected(cells), np.ones(len(cells), dtype=bool)
+    for table in folder.iter_tables():
+        sums = tally(table)
+        positions = places(results[0], sums.cells)
+        rows = np.flatnonzero(left & (positions >= 0))
+        rows = rows[~differ(results, rows, sums.counts[positions[rows]], sums.means[positions[rows]])]
+        left[rows] = False
+        if len(rows):
+            once = first_rows(table)
+            table = (table if once is None else table.take(once)).cast(tables.OUTCOMES)
+            joined = table.join(cells.take(rows), "cell", join_type="inner")
             yield joined.select(["cell", *_NAMES, "image", "robust", "ap", "linf", "zero_grad"])
+    store.skipped |= folder.skipped
+    store.unsealed |= folder.unsealed
 
 
 def _alignment(store: Store, models: pa.Table) -> Iterator[pa.Table]:

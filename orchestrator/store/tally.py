@@ -44,20 +44,31 @@ def tally(outcomes: pa.Table) -> OutcomeTally:
 def counted(outcomes: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """For each cell of the dictionary of a table its number of different images, and their mean; NaN for none."""
     column = single(outcomes["cell"])
-    codes, images = to_numpy(column.indices), to_numpy(single(outcomes["image"]))
+    codes = to_numpy(column.indices)
     robust, precision = single(outcomes["robust"]), single(outcomes["ap"])
     scores = to_numpy(robust).astype(np.float64)
     if precision.null_count < len(precision):
         scores = np.where(to_numpy(precision.is_valid()), to_numpy(precision), scores)
-    pairs = (codes.astype(np.int64) << 32) + images
-    if not (pairs[1:] > pairs[:-1]).all():
-        # Of an image that is repeated in a cell the first row counts.
-        order = np.argsort(pairs, kind="stable")
-        pairs = pairs[order]
-        order = order[np.append(True, pairs[1:] != pairs[:-1])]
-        codes, scores = codes[order], scores[order]
+    rows = first_rows(outcomes)
+    if rows is not None:
+        codes, scores = codes[rows], scores[rows]
     counts = np.bincount(codes, minlength=len(column.dictionary))
     return counts, np.bincount(codes, scores, len(counts)) / np.where(counts, counts, np.nan)
+
+
+def first_rows(outcomes: pa.Table) -> NDArray[np.int64] | None:
+    """The rows of a table that count, sorted by cell and image: of an image that is repeated in a cell the first.
+
+    None where all do, and are sorted already.
+    """
+    codes, images = to_numpy(single(outcomes["cell"]).indices), to_numpy(single(outcomes["image"]))
+    pairs = (codes.astype(np.int64) << 32) + images
+    if (pairs[1:] > pairs[:-1]).all():
+        return None
+    order = np.argsort(pairs, kind="stable")
+    pairs = pairs[order]
+    counted_rows: NDArray[np.int64] = order[np.append(True, pairs[1:] != pairs[:-1])]
+    return counted_rows
 
 
 def joined(tallies: Sequence[OutcomeTally]) -> OutcomeTally:

@@ -67,7 +67,8 @@ class Pixels:
         """What stands at the beginning of the slot of an image with the pixels `pixels`, [3, height, width]."""
         if not self.compressed:
             return pixels
-        content = min(packed(pixels, self.shape), pixels, key=len)
+        # At a tie the pixels: what has their length is read as them.
+        content = min(pixels, packed(pixels, self.shape), key=len)
         return len(content).to_bytes(HEAD, "little") + content
 
     def mapped(self) -> MappedPixels:

@@ -185,6 +185,13 @@ def test_a_stream_that_is_no_smaller_is_not_used(shape, tmp_path):
         assert unpacked(np.frombuffer(content.ljust(pixels.slot, b"\0"), dtype=np.uint8), shape) is None
 
 
+def test_a_stream_as_long_as_the_pixels_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr("signsym_core.datasets.pixels.packed", lambda pixels, shape: bytes(len(pixels)))
+    image = np.arange(1, 3 * 8 * 8 + 1, dtype=np.uint8).reshape(3, 8, 8)
+    stored = Pixels(folder=tmp_path, count=1, height=8, width=8, compressed=True).stored(image.tobytes())
+    assert np.array_equal(unpacked(np.frombuffer(stored, dtype=np.uint8), image.shape), image)
+
+
 def test_any_bit_of_a_header_may_be_wrong():
     """One of these bits says that there is an alpha channel."""
     content = packed(np.random.default_rng(0).integers(0, 9, 3 * 24 * 16, dtype=np.uint8).tobytes(), (3, 24, 16))

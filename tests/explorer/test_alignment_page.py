@@ -45,8 +45,18 @@ def cell(folder, rule):
 
 def test_the_angle_of_a_training_is_the_mean_over_layers_after_the_last_epoch(folder):
     known = Alignment(Store(str(folder)))
-    assert known.angles({"train-bp", "train-fa"}) == {"train-bp": 0.0, "train-fa": 85.0}
-    assert known.angles({"train-usf", "train-dfa", "none"}) == {"train-usf": 30.0}
+    assert known.angles({"train-bp": None, "train-fa": 2}) == {"train-bp": 0.0, "train-fa": 85.0}
+    assert known.angles({"train-usf": None, "train-dfa": None, "none": None}) == {"train-usf": 30.0}
+
+
+def test_the_angle_is_that_of_the_epoch_whose_model_was_attacked(folder, tmp_path):
+    known = Alignment(Store(str(folder)))
+    assert known.angles({"train-fa": 1, "train-usf": 3, "train-dfa": 1}) == {"train-fa": 90.0}
+    for rule, (*angles, _, _) in RULES.items():
+        fill(tmp_path, {(rule, "feedback"): {0.1: 0.5}}, seeds=(0,), finetune_job=f"train-{rule}", finetune_epoch=1)
+        put(Store(str(tmp_path)), f"train-{rule}", angles)
+    figure = next(each for each in page(tmp_path, "?p=gap&e=0.1").blocks if getattr(each, "name", "") == "angles")
+    assert {row["rule"]: row["angle"] for row in figure.table.rows} == {"BP": 0.0, "uSF": 90.0, "FA": 90.0}
 
 
 def test_a_training_that_ran_again_after_a_merge_has_its_new_angle(tmp_path):
@@ -54,11 +64,11 @@ def test_a_training_that_ran_again_after_a_merge_has_its_new_angle(tmp_path):
     for job in ("a", "b"):
         put(store, job, (10.0, 10.0))
     known = Alignment(store)
-    assert known.angles({"a", "b"}) == {"a": 10.0, "b": 10.0}
+    assert known.angles({"a": None, "b": None}) == {"a": 10.0, "b": 10.0}
     compact.compact(store)
-    assert known.angles({"a", "b"}) == {"a": 10.0, "b": 10.0}
+    assert known.angles({"a": None, "b": None}) == {"a": 10.0, "b": 10.0}
     put(store, "a", (20.0, 40.0))
-    assert known.angles({"a", "b"}) == {"a": 30.0, "b": 10.0}
+    assert known.angles({"a": None, "b": None}) == {"a": 30.0, "b": 10.0}
     assert known.rows("b")[0]["job"] == "b"
 
 

@@ -122,6 +122,18 @@ def test_a_store_without_bp_has_scores_and_no_gaps(tmp_path):
     assert entries[2].about == "there is no BP beside it"
 
 
+def test_what_is_not_defined_is_said_with_its_reason_of_bp_too(tmp_path):
+    for kind, bp in (("fog", 0.5), ("snow", 1.0)):
+        shares = {("bp", "none"): {0.0: bp}, ("usf", "none"): {0.0: 0.6}}
+        fill(tmp_path / "s", shares, attack="none", dataset_params=corrupted(kind, 1))
+        said = [entries[3:] for _, entries in block(page(tmp_path / "s", "?p=tables&t=corruptions"), Matrix).rows]
+        relative = ["not defined: BP loses nothing to a kind, or a clean score is missing"]
+        assert [entries[1].lines for entries in said] == [relative] * 2
+        if kind == "fog":
+            assert said[0][0].lines == ["100"]
+    assert [entries[0].lines for entries in said] == [["not defined: BP makes no error under a kind"]] * 2
+
+
 def test_the_table_has_a_row_for_each_model(folder):
     found = page(folder, "?p=tables&t=corruptions")
     matrix = block(found, Matrix)

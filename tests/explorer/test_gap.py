@@ -164,6 +164,14 @@ def test_what_was_not_attacked_alike_is_not_answered(tmp_path):
     assert entries[4].about == "run on one of the two alone: fgsm (exact)"
 
 
+def test_noise_is_no_attack_that_confirms_what_survives_the_own_feedback(tmp_path):
+    folder = fill(tmp_path / "store", shares(bp_feedback={0.1: 0.4}, usf_feedback={0.1: 0.8}))
+    fill(folder, shares(bp_none={0.1: 0.99}, usf_none={0.1: 0.99}), attack="noise", draw=1)
+    assert said(folder)["uSF"] == ["not known: run these attacks with gradient: exact"]
+    fill(folder, shares(bp_none={0.1: 0.9}, usf_none={0.1: 0.9}), attack="square", draw=2)
+    assert said(folder)["uSF"] == ["more robust"]
+
+
 def test_one_seed_is_never_a_flat_yes_or_no(tmp_path):
     made = shares(bp_exact={0.1: 0.3}, usf_exact={0.1: 0.9}, frsf_exact={0.1: 0.02})
     folder = fill(tmp_path / "store", made, seeds=(0,), images=1500)

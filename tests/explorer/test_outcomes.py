@@ -19,6 +19,7 @@ from orchestrator.drawing.blocks import Figure
 from orchestrator.explorer import precompute
 from orchestrator.results import kept_outcomes, outcome_file
 from orchestrator.results.declared import declared
+from orchestrator.results.export import export
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.outcomes import Outcomes
 from orchestrator.store import Store, tables
@@ -136,6 +137,27 @@ def test_a_cell_that_two_sweeps_computed_counts_once_and_the_first_one_does(tmp_
     data = LiveStore(str(folder))
     assert rows(data) == before
     assert len(data.snapshot.index) == 24
+
+
+def test_exported_outcomes_are_once_those_of_the_result_that_counts(tmp_path):
+    folder = fill(tmp_path / "store", seeds=(0,), images=20)
+
+    def exported():
+        export([Store(str(folder))], "outcomes", tmp_path / "outcomes.parquet")
+        return sorted(map(repr, pq.read_table(tmp_path / "outcomes.parquet").to_pylist()))
+
+    before = exported()
+    # A second sweep, whose file comes first, has other outcomes of a cell, and a killed merge the same of another one.
+    job = folder / "outcomes" / "job-usf-exact-0-0.parquet"
+    stored = pq.read_table(job).to_pylist()
+    other = [row | {"robust": False} for row in stored if row["cell"].endswith("-0.1")]
+    Store(str(folder)).write_table("outcomes", "again", other, tables.OUTCOMES)
+    result = pq.read_table(folder / "results" / job.name).to_pylist()[1]
+    later = {"value": 0.0, "job": "again", "finished_at": result["finished_at"].replace(year=2100)}
+    Store(str(folder)).write_table("results", "again", [result | later], tables.RESULTS)
+    same = [row for row in stored if row["cell"].endswith("-0.0")]
+    Store(str(folder)).write_table("outcomes", f"merged-{'0' * 32}", [*same, *same[:5]], tables.OUTCOMES)
+    assert exported() == before
 
 
 def test_what_is_known_of_names_without_torch_is_what_the_registries_say():
