@@ -16,8 +16,10 @@ sweep: $(VENV)/.installed
 # Tests start hundreds of processes, each of which would compile the same files where the environment forbids to keep them.
 test test-fast: export PYTHONDONTWRITEBYTECODE =
 
-# More processes than two cores: those that sweep spend much of their time waiting for Ray.
+# More processes than two cores: those that sweep spend much of their time waiting for Ray. Before them one process imports
+# what all will import: on a fresh machine four would compile the same thousands of modules at once.
 test: $(VENV)/.installed-test browser machines
+	-@$(BIN)/python -m pytest --collect-only --quiet >/dev/null
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Without a Ray, a server, a browser or another program: for the time between two edits.
