@@ -42,6 +42,12 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     data = opened([store.uri for store in stores], at_once=True)
     data.check()
     models = list(data.snapshot.models(data.snapshot.query()).known())
+    if not models and len(data.snapshot.index):
+        export = shlex.join(["signsym", "export", *data.uris, "--what", "corruptions", "--out", "scores.csv"])
+        raise StoreError(
+            f"{data.uri} has scores under natural corruptions alone, and a verdict is on attacked models: put attacks "
+            f"into the grid. The scores: {export}"
+        )
     if not models:
         status = " and ".join(f"signsym status {store.uri}" for store in stores)
         raise StoreError(f"no model in {data.uri} has a result yet; run its sweep first, or see: {status}")

@@ -36,6 +36,8 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     if problems:
         raise ValueError(" ".join(problems))
     context = context_of(data, search)
+    if not len(context.snapshot.index):
+        raise ValueError(f"{data.uri} has no result to draw yet; see: signsym status {data.uris[0]}")
     page = pages.build(context)
     if context.replaced:
         raise ValueError(" ".join(context.replaced))

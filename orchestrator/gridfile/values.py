@@ -96,7 +96,7 @@ def _choices(node: Node, usual: Sequence[Any]) -> list[Node]:
 
 
 def used(node: Node, registry: Registry[M]) -> tuple[M, list[str]]:
-    """Like `member`, for one that something is done with: parameters that have to be stated are (`Member.no_default`)."""
+    """Like `member`, for one that something is done with: it states the parameters of `Member.no_default`."""
     made, stated = member(node, registry)
     for key in made.no_default:
         if key not in stated:

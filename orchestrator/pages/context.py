@@ -115,7 +115,7 @@ class PageContext:
         return curves
 
     def nothing(self, title: str) -> Page:
-        """The page where no line fits the filter: which filters to remove."""
+        """The page where no line under attack fits: which filters to remove, or where what there is stands."""
         view = self.view
         sentences = []
         for name in ("backbone", "dataset", "attack", "gradient", "rule"):
@@ -126,11 +126,17 @@ class PageContext:
         if view.grid:
             fit = len(dataclasses.replace(self, view=view.turned(view.page, grid="")).lines())
             sentences.append(f"Without grid = {view.grid}: {style.counted(fit, 'line')} under attack.")
-        if not sentences:
-            scores = "clean scores, and those under natural corruptions, are in Tables"
-            sentences = [f"The store has no attack on a model of the task {view.task} yet; {scores}."]
-        words = Words(title="Nothing fits the filter", sentences=sentences, tone="todo")
-        return self.finished(title, [words])
+        if sentences:
+            return self.finished(title, [Words(title="Nothing fits the filter", sentences=sentences, tone="todo")])
+        sentence = f"The store has no attack on a model of the task {view.task} yet: a grid's attacks ask for some."
+        presets = {"": "clean scores"} if self.lines(clean=True) else {}
+        presets |= {"corruptions": "scores under natural corruptions"} if self.corrupted() else {}
+        links = [
+            Link(text=text, search=format_view(view.turned("tables", preset=name))) for name, text in presets.items()
+        ]
+        links.append(Link(text="trainings over their epochs", search=format_view(view.turned("training"))))
+        words = Words(title="No attack yet", sentences=[sentence], tone="todo")
+        return self.finished(title, [words, Links(title="What there is", links=links)])
 
     def finished(self, title: str, blocks: Sequence[Block]) -> Page:
         """The page, with the problems first."""
@@ -205,14 +211,18 @@ def _without_unknown(view: PageView, name: str, stored: set[str], problems: list
 
 
 def empty(context: PageContext) -> Page:
-    """The page of a store without results: what to run."""
-    words = Words(
-        title="No results yet",
-        sentences=[
-            f"The store {context.data.uri} holds no result that can be read. Run a sweep into it; this page shows its "
-            "results as they come:"
-        ],
-        tone="todo",
-        commands=[f"signsym sweep grids/quickstart.yaml --storage {context.data.uris[0]}"],
-    )
-    return context.finished("No results yet", [words])
+    """The page of a store without results: what runs or failed, or else what to run."""
+    status, uri = context.data.status, context.data.uri
+    sentences = [f"The store {uri} holds no result that can be read."]
+    blocks: list[Block] = []
+    jobs = [style.counted(status.trials, "trial") + " running"] if status.trials else []
+    jobs += [style.counted(status.failures, "job") + " failed"] if status.failures else []
+    if jobs:
+        sentences.append(f"Of its sweeps, {' and '.join(jobs)}. This page shows results as they come.")
+        text = "what each job does, why it failed, and how to try it again"
+        blocks.append(Links(title="Runs", links=[Link(text=text, search=format_view(context.view.turned("runs")))]))
+    else:
+        sentences.append("Run a sweep into it; this page shows its results as they come:")
+    commands = [] if jobs else [f"signsym sweep quickstart --storage {context.data.uris[0]}"]
+    words = Words(title="No results yet", sentences=sentences, tone="todo", commands=commands)
+    return context.finished("No results yet", [words, *blocks])

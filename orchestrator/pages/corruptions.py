@@ -10,9 +10,10 @@ from orchestrator.drawing.corruption_figure import SeverityLine, corruption_figu
 from orchestrator.pages.columns import GAP, MODEL, SCORE, few_sentence, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.corruption_rows import CorruptionRow, corruption_rows
-from orchestrator.results.corruptions import CorruptedModel, on_clean_images
+from orchestrator.results.corruptions import CorruptedModel
 from orchestrator.results.curve import Curve
 from orchestrator.results.described import curve_of
+from orchestrator.results.test_images import on_clean_images
 from orchestrator.results.view import format_view
 from signsym_core.statistics.intervals import Interval
 from signsym_core.statistics.ratios import Ratio

@@ -39,6 +39,8 @@ def page(context: PageContext) -> Page:
     """Answers at one epsilon, and gaps over epsilon or as a heat map."""
     view, heat = context.view, context.view.form == "heat"
     lines = context.lines()
+    if not lines:
+        return context.nothing("Gap")
     epsilon, label, wrong = at_epsilon(context.query, lines, view.epsilon)
     if wrong:
         context.replace(wrong)
@@ -53,7 +55,7 @@ def page(context: PageContext) -> Page:
     # Matrices are over all panels, so they stand with the first portion of them.
     by_surrogate = transfer.blocks(context, lines, epsilon, label) if view.portion == 1 else []
     if not gaps:
-        return context.finished("Gap", [_nothing(view.minus), *by_angle, *by_surrogate])
+        return context.finished("Gap", [_nothing(context), *by_angle, *by_surrogate])
     title = f"Is a rule more robust than BP at ε = {label}?"
     blocks = [*answers.blocks(context, shown, epsilon, label, title), *_shortcuts(context, lines, label)]
     if facets is None:
@@ -172,11 +174,13 @@ def table(gaps: Sequence[GapLine]) -> Table:
     return Table(name="gap", title="The same numbers as a table", columns=_COLUMNS, rows=rows)
 
 
-def _nothing(minus: str) -> Words:
+def _nothing(context: PageContext) -> Words:
     bp = "BP on the same model and attack, neither of the two being its own surrogate,"
-    need = bp if minus == "bp" else "the same attack with gradient: exact"
-    return Words(
-        title="Nothing to compare",
-        sentences=[f"No line that the filter chooses has a counterpart: a gap here needs {need} in the store."],
-        tone="todo",
-    )
+    need = bp if context.view.minus == "bp" else "the same attack with gradient: exact"
+    sentences = [f"No line that the filter chooses has a counterpart: a gap here needs {need} in the store."]
+    rules = context.snapshot.index.choices("rule")
+    if context.view.minus == "bp" and rules == ["bp"]:
+        sentences.append("Every model of the store is of BP: put other rules beside bp in the grid.")
+    elif context.view.minus == "bp" and "bp" not in rules:
+        sentences.append("The store has no result of BP: put bp into the grid's rules. Only what is missing is run.")
+    return Words(title="Nothing to compare", sentences=sentences, tone="todo")

@@ -47,8 +47,7 @@ def page(context: PageContext) -> Page:
     whole = bool(context.view.preset)
     table = paper_table(context.query, context.status, lines, planned, epsilon, name, whole)
     if not table.rows:
-        nothing = Words(title="Nothing fits the filter", sentences=["Remove a value from the filter."], tone="todo")
-        return context.finished("Tables", [nothing])
+        return context.nothing("Tables")
     title = f"Under {', '.join(context.view.attack)}" if name == "all" and context.view.attack else preset.title
     matrix = Matrix(
         name="table",
@@ -76,12 +75,15 @@ def _others(context: PageContext) -> list[Block]:
 
 
 def _name(context: PageContext) -> str:
-    """The chosen table; by default that of the task if any of it was run or planned, else all attacks."""
+    """The chosen table; by default that of the task if any of it was run or planned, else all attacks.
+
+    Of models that were on corrupted images alone that of these.
+    """
     view = context.view
     task_table = preset_of(view.preset, view.task)
     if view.preset or _lines(context, PRESETS[task_table]) or _planned(context, PRESETS[task_table]):
         return task_table
-    return "all"
+    return "corruptions" if context.corrupted() and not context.lines() else "all"
 
 
 def _lines(context: PageContext, preset: Preset) -> list[Line]:

@@ -102,7 +102,7 @@ def _places(context: PageContext) -> dict[str, list[FineTuned]]:
     """The fine-tunes that the filters choose by their setting. Trainings do not depend on attacks."""
     view = dataclasses.replace(context.view, attack=(), gradient=())
     of_models = dataclasses.replace(context, view=view)
-    lines = [*of_models.lines(clean=True), *of_models.lines()]
+    lines = [*of_models.lines(clean=True), *of_models.lines(), *of_models.corrupted()]
     places: dict[str, list[FineTuned]] = {}
     for model in fine_tuned(context.snapshot.index, lines, frozenset(map(int, view.seed))):
         places.setdefault(model.place, []).append(model)

@@ -10,11 +10,10 @@ import pyarrow as pa
 
 from orchestrator.jobs.surrogates import surrogate_of
 from orchestrator.results.corruption_rows import corruption_rows
-from orchestrator.results.corruptions import on_clean_images
 from orchestrator.results.line import ATTACK, STORED, Line
 from orchestrator.results.live_stores import Results
 from orchestrator.results.query import Query
-from orchestrator.results.test_images import test_images
+from orchestrator.results.test_images import on_clean_images, test_images
 from orchestrator.results.transfer import clean_line
 from signsym_core.statistics.intervals import Interval
 from signsym_core.statistics.ratios import Ratio

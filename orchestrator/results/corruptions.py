@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 
 from orchestrator.results.curve import Point
 from orchestrator.results.holm import holm
-from orchestrator.results.line import LINE, Line
+from orchestrator.results.line import Line
 from orchestrator.results.pairing import together
 from orchestrator.results.query import Query
-from orchestrator.results.test_images import test_images
+from orchestrator.results.test_images import on_clean_images, test_images
 from signsym_core.statistics.intervals import Interval, gap, interval
 from signsym_core.statistics.ratios import Ratio, ratio
 
 #: A kind and a severity.
 Set = tuple[str, int]
-_PARAMS = LINE.index("dataset_params")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,12 +102,6 @@ class Corruptions:
             figure: _compared([_Sets(self.query, clean.get(name), lines) for name, lines in of_setting.items()])
             for figure, of_setting in sets.items()
         }
-
-
-def on_clean_images(line: Line) -> Line:
-    """The line, named as if its model had been tested on clean images."""
-    key = (*line.key[:_PARAMS], test_images(line.dataset_params).params, *line.key[_PARAMS + 1 :])
-    return dataclasses.replace(line, key=key)
 
 
 def _compared(members: Sequence[_Sets]) -> list[CorruptedModel]:

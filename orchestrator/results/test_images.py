@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from typing import NamedTuple
 
 from orchestrator.jobs import keys
+from orchestrator.results.line import LINE, Line
+
+_PARAMS = LINE.index("dataset_params")
 
 
 class TestImages(NamedTuple):
@@ -31,3 +35,9 @@ def test_images(dataset_params: str) -> TestImages:
         return TestImages(dataset_params, "", 0)
     rest = {name: value for name, value in values.items() if name not in ("corruption", "severity")}
     return TestImages(keys.canonical(rest), kind, severity)
+
+
+def on_clean_images(line: Line) -> Line:
+    """The line, named as if its model had been tested on clean images."""
+    key = (*line.key[:_PARAMS], test_images(line.dataset_params).params, *line.key[_PARAMS + 1 :])
+    return dataclasses.replace(line, key=key)

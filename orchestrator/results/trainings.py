@@ -13,6 +13,7 @@ from orchestrator.results.alignment import Alignment, JoinedAlignment
 from orchestrator.results.histories import Histories, History, JoinedHistories
 from orchestrator.results.index import Index
 from orchestrator.results.line import Line
+from orchestrator.results.test_images import on_clean_images, test_images
 
 #: The columns of alignment that are drawn over epochs.
 OF_LAYERS = ("cosine", "angle", "ratio", "feedback_ratio", "sign_agreement")
@@ -73,12 +74,14 @@ class Training:
 def fine_tuned(index: Index, lines: Iterable[Line], seeds: frozenset[int]) -> list[FineTuned]:
     """The fine-tunes behind the results of `lines`, each once, in the order of figures; of all seeds without `seeds`.
 
-    Of a model whose clean score was run for some seeds those are its fine-tunes.
+    Of a model whose clean score was run for some seeds those are its fine-tunes. Tested on corrupted images it
+    is the same model.
     """
     models: dict[tuple[str, ...], Line] = {}
     for line in lines:
-        if line.model not in models or (line.attack == "none" and models[line.model].attack != "none"):
-            models[line.model] = line
+        model = on_clean_images(line).model
+        if model not in models or (_has_clean_score(line) and not _has_clean_score(models[model])):
+            models[model] = line
     found: dict[str, FineTuned] = {}
     for line in models.values():
         own, first = np.unique(index.seed[line.start : line.stop], return_index=True)
@@ -89,16 +92,20 @@ def fine_tuned(index: Index, lines: Iterable[Line], seeds: frozenset[int]) -> li
     return list(found.values())
 
 
+def _has_clean_score(line: Line) -> bool:
+    return line.attack == "none" and not test_images(line.dataset_params).kind
+
+
 def _fine_tuned(index: Index, line: Line, row: int, seed: int) -> FineTuned:
     return FineTuned(
         job=str(index.value("finetune_job", row)),
-        place=index.labels.title(line),
+        place=index.labels.title(on_clean_images(line)),
         rule=line.rule,
         rule_label=index.labels.of(line, "rule"),
         seed=seed,
         cell=str(index.value("cell", row)),
         row=row,
-        clean=float(index.numbers("value", [row])[0]) if line.attack == "none" else None,
+        clean=float(index.numbers("value", [row])[0]) if _has_clean_score(line) else None,
     )
 
 

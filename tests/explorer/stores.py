@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import storerows
 from PIL import Image
 
 from orchestrator import pages
@@ -20,7 +21,7 @@ from orchestrator.gridfile.grid import load
 from orchestrator.pages.context import context_of
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.live_stores import Results
-from orchestrator.store import Store, tables
+from orchestrator.store import Store, records, tables
 
 #: Share of robust images for each rule, gradient and epsilon.
 SHARES = {
@@ -29,6 +30,9 @@ SHARES = {
     ("usf", "feedback"): {0.0: 0.95, 0.1: 0.8},
     ("usf", "exact"): {0.0: 0.95, 0.1: 0.35},
 }
+
+#: Cosine of each layer in each epoch of a training.
+COSINES = {"conv": 0.5, "head": 0.9}
 
 GRID = """
 name: asked
@@ -108,6 +112,23 @@ def _write(uri, shares, seeds, images, draw, outcome, changes):
             store.write_table("outcomes", job, outcomes, tables.OUTCOMES)
             store.write_table("examples", job, examples, tables.EXAMPLES)
             store.write_table("results", job, results, tables.RESULTS)
+
+
+def write_training(store, job, losses, **more):
+    """Write the record and the alignment of a training with these losses of its epochs."""
+    history = [{"epoch": at, "loss": loss, "seconds": 1.0} for at, loss in enumerate(losses, 1)]
+    history[0]["validation"] = 0.25
+    # As `log_alignment` writes it among the epochs.
+    history.insert(1, {"epoch": 1, "step": 5, "layer": "conv", "cosine": 0.1})
+    record = storerows.record(job) | {"history": history, "kept_epoch": 2} | more
+    store.write(f"models/{job}/record.json", records.written(record))
+    empty = dict.fromkeys(tables.ALIGNMENT.names) | {"job": job, "step": 1, "norm": 1.0, "ratio": 2.0}
+    rows = [
+        empty | {"epoch": epoch, "layer": layer, "cosine": cosine, "angle": None if layer == "head" else 40.0}
+        for epoch in range(1, len(losses) + 1)
+        for layer, cosine in COSINES.items()
+    ]
+    store.write_table("alignment", job, rows, tables.ALIGNMENT)
 
 
 def keep_grid(folder, text=GRID):

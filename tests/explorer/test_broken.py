@@ -7,9 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 from stores import block, fill, keep_grid, page
 
+from orchestrator.commands.cli import main
 from orchestrator.drawing.blocks import Figure, Words
 from orchestrator.results.index import AmbiguousCurveError
 from orchestrator.results.live_store import LiveStore
+from orchestrator.store import Store, tables
 
 
 def test_two_values_for_one_seed_and_epsilon_are_refused(tmp_path):
@@ -53,7 +55,19 @@ def test_an_empty_store_says_what_to_run(tmp_path):
         for name in ("curves", "gap", "tables", "flags", "cell"):
             (words,) = page(folder, f"?p={name}").blocks
             assert isinstance(words, Words)
-            assert f"signsym sweep grids/quickstart.yaml --storage {folder}" in words.commands
+            assert f"signsym sweep quickstart --storage {folder}" in words.commands
+
+
+def test_a_store_whose_jobs_all_failed_says_so_and_leads_to_why(tmp_path, capsys):
+    keep_grid(tmp_path)
+    failure = dict.fromkeys(tables.FAILURES.names) | {"job": "a", "title": "fine-tune", "error": "ValueError: no"}
+    Store(str(tmp_path)).write_table("failures", "a", [failure], tables.FAILURES)
+    words, links = page(tmp_path, "?p=gap").blocks
+    assert "1 job failed" in words.sentences[1]
+    assert not words.commands
+    assert page(tmp_path, links.links[0].search).title == "Runs"
+    assert main(["figure", str(tmp_path), "?p=gap", "--out", str(tmp_path / "gap.pdf")]) == 2
+    assert "has no result to draw yet; see: signsym status" in capsys.readouterr().err
 
 
 def test_results_appear_while_a_sweep_writes(tmp_path):

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from stores import SHARES, block, fill, page
+from stores import SHARES, block, fill, page, write_training
 
 from orchestrator.commands.cli import main
 from orchestrator.drawing.blocks import Figure, Links, Matrix, Words
@@ -182,6 +182,44 @@ def test_a_store_without_corrupted_images_says_what_to_run(tmp_path):
     fill(tmp_path / "s", SHARES)
     words = block(page(tmp_path / "s", "?p=tables&t=corruptions"), Words)
     assert "corruption: all" in words.sentences[0]
+
+
+def test_a_store_of_corrupted_images_alone_shows_them_and_its_trainings_and_says_why_there_is_no_verdict(
+    tmp_path, capsys
+):
+    folder = tmp_path / "s"
+    for kind, severity in (("fog", 1), ("fog", 2)):
+        sets = {"attack": "none", "dataset_params": corrupted(kind, severity), "finetune_job": "train"}
+        fill(folder, {("usf", "none"): {0.0: 0.5}}, seeds=(0,), **sets)
+    write_training(Store(str(folder)), "train", (3.0, 2.0))
+    assert block(page(folder, "?p=tables"), Matrix).title == "Under natural corruptions"
+    rows = block(page(folder, "?p=training"), Figure).table.rows
+    assert {(row["place"], row["loss"], row["clean"]) for row in rows} == {
+        ("smallcnn / digits", 3.0, None),
+        ("smallcnn / digits", 2.0, None),
+    }
+    for name in ("curves", "gap", "flags"):
+        words, links = page(folder, f"?p={name}").blocks
+        assert words.title == "No attack yet"
+        assert [link.text for link in links.links] == [
+            "scores under natural corruptions",
+            "trainings over their epochs",
+        ]
+    assert page(folder, links.links[0].search).title == "Tables"
+    assert main(["audit", str(folder), "--no-probes"]) == 2
+    assert "scores under natural corruptions alone" in capsys.readouterr().err
+
+
+def test_a_training_that_was_tested_on_clean_and_on_corrupted_images_is_one(tmp_path):
+    folder = tmp_path / "s"
+    shares = {("usf", "none"): {0.0: 0.5}}
+    fill(folder, shares, seeds=(0,), attack="none", dataset_params=corrupted("fog", 1), finetune_job="train")
+    fill(folder, shares, seeds=(0,), draw=1, attack="none", finetune_job="train")
+    write_training(Store(str(folder)), "train", (3.0, 2.0))
+    rows = block(page(folder, "?p=training"), Figure).table.rows
+    clean = LiveStore(str(folder)).snapshot.index
+    (line,) = [line for line in clean.lines if "fog" not in line.dataset_params]
+    assert [row["clean"] for row in rows] == [None, clean.numbers("value", [line.start])[0]]
 
 
 def test_the_export_has_every_number_of_the_table(folder, tmp_path):

@@ -274,3 +274,13 @@ def test_the_same_question_at_another_epsilon_and_about_one_backbone_is_one_clic
     assert list(rows) == ["BP", "uSF"]
     assert matrix.note.startswith("resnet18 / digits.")
     assert {names[0] for names, _ in answers(folder)[2].rows} == {"resnet18 / digits", "smallcnn / digits"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"), [("usf", "The store has no result of BP"), ("bp", "of BP: put other rules")]
+)
+def test_a_store_of_one_rule_says_what_a_gap_lacks(tmp_path, rule, words):
+    fill(tmp_path / "s", {(rule, "exact"): {0.0: 1.0, 0.1: 0.4}})
+    found = block(page(tmp_path / "s", "?p=gap"), Words)
+    assert found.title == "Nothing to compare"
+    assert words in found.sentences[1]

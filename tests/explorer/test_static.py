@@ -151,4 +151,4 @@ def test_the_gap_page_has_all_its_parts_and_each_answer_once(tmp_path, monkeypat
 
 def test_an_empty_store_says_what_to_run(tmp_path):
     page = write_report(LiveStore(str(tmp_path / "store")), tmp_path / "out", title="t")
-    assert "signsym sweep grids/quickstart.yaml" in page.read_text()
+    assert "signsym sweep quickstart" in page.read_text()

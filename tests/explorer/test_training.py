@@ -7,35 +7,17 @@ import math
 import pyarrow.parquet as pq
 import pytest
 import storerows
-from stores import block, fill, page
+from stores import COSINES, block, fill, page, write_training
 
 from orchestrator.commands.cli import main
 from orchestrator.drawing.blocks import Figure, Words
 from orchestrator.results.histories import Epoch, Histories
 from orchestrator.results.live_stores import opened
 from orchestrator.results.trainings import Training
-from orchestrator.store import Store, records, tables
+from orchestrator.store import Store, records
 
 #: For each rule and seed the loss of each epoch; usf with seed 1 ended after two of three.
 LOSSES = {("bp", 0): (3.0, 2.0, 1.0), ("usf", 0): (4.0, 3.0, 2.0), ("usf", 1): (6.0, 5.0)}
-#: Cosine of each layer in each epoch.
-COSINES = {"conv": 0.5, "head": 0.9}
-
-
-def write_training(store, job, losses, **more):
-    history = [{"epoch": at, "loss": loss, "seconds": 1.0} for at, loss in enumerate(losses, 1)]
-    history[0]["validation"] = 0.25
-    # As `log_alignment` writes it among the epochs.
-    history.insert(1, {"epoch": 1, "step": 5, "layer": "conv", "cosine": 0.1})
-    record = storerows.record(job) | {"history": history, "kept_epoch": 2} | more
-    store.write(f"models/{job}/record.json", records.written(record))
-    empty = dict.fromkeys(tables.ALIGNMENT.names) | {"job": job, "step": 1, "norm": 1.0, "ratio": 2.0}
-    rows = [
-        empty | {"epoch": epoch, "layer": layer, "cosine": cosine, "angle": None if layer == "head" else 40.0}
-        for epoch in range(1, len(losses) + 1)
-        for layer, cosine in COSINES.items()
-    ]
-    store.write_table("alignment", job, rows, tables.ALIGNMENT)
 
 
 @pytest.fixture(scope="module")

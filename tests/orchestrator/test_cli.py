@@ -74,6 +74,8 @@ def test_an_address_where_no_ray_can_be_is_refused_at_once_and_nothing_is_writte
     tiny, tmp_path, capsys, monkeypatch, plan
 ):
     monkeypatch.setattr(address, "PATIENCE", 0.0)
+    # Ray would ask there for many minutes.
+    monkeypatch.setattr("orchestrator.engine.running.run_jobs", lambda *words: None)
     with socket.socket() as taken:
         # Nothing listens at a port that is bound and no more.
         taken.bind(("127.0.0.1", 0))
