@@ -119,12 +119,14 @@ def parser() -> Parser:
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends with .csv or .parquet")
     what = "a row per cell, image of each cell, point of a curve, worst case of a model over attacks at each epsilon, "
     what += (
-        "surrogate and attacked rule of each transfer attack at each epsilon, corrupted set of test images of a model, "
+        "surrogate and attacked rule of each transfer attack at each epsilon, geometry of the loss of a model at each "
     )
+    what += "epsilon, corrupted set of test images of a model, "
     what += (
         "layer and epoch of each model, or note; training has loss and scores beside its alignment (default: results)"
     )
-    kinds = ("results", "outcomes", "curves", "worst", "transfer", "corruptions", "alignment", "training", "notes")
+    kinds = ["results", "outcomes", "curves", "worst", "transfer", "geometry", "corruptions", "alignment", "training"]
+    kinds.append("notes")
     export.add_argument("--what", choices=kinds, default="results", help=what)
 
     data = commands.add_parser("data", help="check a data set, and decode its images before a sweep")

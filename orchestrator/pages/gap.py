@@ -11,7 +11,7 @@ from orchestrator.drawing.blocks import Column, Figure, Link, Links, Page, Table
 from orchestrator.drawing.facets import Facets, arranged
 from orchestrator.drawing.figure_data import of_gaps
 from orchestrator.drawing.gap_figures import OVER, gap_figure, heat_figure
-from orchestrator.pages import answers, transfer
+from orchestrator.pages import answers, geometry, transfer
 from orchestrator.pages.alignment import survival
 from orchestrator.pages.columns import BASIS, POINT, point_of, score_of
 from orchestrator.pages.context import PageContext
@@ -54,8 +54,9 @@ def page(context: PageContext) -> Page:
     by_angle = survival(context, _beside(context, shown), epsilon, label)
     # Matrices are over all panels, so they stand with the first portion of them.
     by_surrogate = transfer.blocks(context, lines, epsilon, label) if view.portion == 1 else []
+    around = geometry.blocks(context, lines, epsilon) if view.portion == 1 else []
     if not gaps:
-        return context.finished("Gap", [_nothing(context), *by_angle, *by_surrogate])
+        return context.finished("Gap", [_nothing(context), *by_angle, *around, *by_surrogate])
     title = f"Is a rule more robust than BP at ε = {label}?"
     blocks = [*answers.blocks(context, shown, epsilon, label, title), *_shortcuts(context, lines, label)]
     if facets is None:
@@ -65,7 +66,8 @@ def page(context: PageContext) -> Page:
         blocks.append(_heat(gaps, epsilon, label, view.minus))
     else:
         blocks += [*context.turning(*facets.turning, "panels"), _over_epsilon(facets, gaps, view)]
-    return context.finished("Gap", [*blocks, *by_angle, Words(title="How to read", sentences=_READING), *by_surrogate])
+    reading = Words(title="How to read", sentences=_READING)
+    return context.finished("Gap", [*blocks, *by_angle, reading, *around, *by_surrogate])
 
 
 def _shortcuts(context: PageContext, lines: Sequence[Line], label: str) -> list[Links]:

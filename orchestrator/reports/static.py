@@ -18,6 +18,7 @@ from orchestrator.drawing.screen import Screen
 from orchestrator.explorer import ASSETS
 from orchestrator.pages import answers, gap, notes, overview
 from orchestrator.pages.context import PageContext, context_of
+from orchestrator.pages.geometry import NAME as GEOMETRY
 from orchestrator.pages.paper_tables import PRESETS
 from orchestrator.pages.telling_epsilon import at_epsilon
 from orchestrator.pages.transfer import NAME as TRANSFER
@@ -85,7 +86,9 @@ def _page(data: Results, view: PageView) -> Page:
                 if rows not in said and not _varies(variant):
                     said.add(rows)
                     blocks.append(_renamed(block, number, variant))
-            elif isinstance(block, Figure) and block.name.startswith(TRANSFER) and _varies(variant):
+            elif (
+                _varies(variant) and isinstance(block, (Figure, Matrix)) and block.name.startswith((TRANSFER, GEOMETRY))
+            ):
                 continue
             # Links to other portions are left out: these are below.
             elif not isinstance(block, Links):

@@ -10,11 +10,13 @@ import pyarrow as pa
 
 from orchestrator.jobs.surrogates import surrogate_of
 from orchestrator.results.corruption_rows import corruption_rows
+from orchestrator.results.geometry import geometries, measured_lines
 from orchestrator.results.line import ATTACK, STORED, Line
 from orchestrator.results.live_stores import Results
 from orchestrator.results.query import Query
 from orchestrator.results.test_images import on_clean_images, test_images
 from orchestrator.results.transfer import clean_line
+from orchestrator.store.tables import MEASURES
 from signsym_core.statistics.intervals import Interval
 from signsym_core.statistics.ratios import Ratio
 
@@ -79,6 +81,20 @@ def _transfer(data: Results) -> Iterator[pa.Table]:
     yield from _typed(rows)
 
 
+def _geometry(data: Results) -> Iterator[pa.Table]:
+    """A row for each model, source of gradient and ε that the attack geometry measured, over all seeds."""
+    query, rows = data.snapshot.query(), []
+    for one in geometries(query, data.cells, measured_lines(query.index, query.index.ordered)):
+        row = {name: getattr(one.line, name) for name in STORED}
+        row |= {"epsilon": one.epsilon, "epsilon_label": one.label}
+        for name in (*MEASURES, "predicted"):
+            row |= _with_ends(name, one.predicted if name == "predicted" else one.means.get(name))
+        basis = max(one.means.values(), key=lambda number: number.n)
+        row |= {"method": basis.method, "images": basis.n, "seeds": basis.seeds}
+        rows.append(row | _stores(data, query, [one.line], one.epsilon))
+    yield from _typed(rows)
+
+
 def _corruptions(data: Results) -> Iterator[pa.Table]:
     """A row for each model and corrupted set of test images, and for their means, over all seeds."""
     query, rows = data.snapshot.query(), []
@@ -105,10 +121,11 @@ COMPUTED: Mapping[str, Callable[[Results], Iterator[pa.Table]]] = {
     "curves": _curves,
     "worst": _worst,
     "transfer": _transfer,
+    "geometry": _geometry,
     "corruptions": _corruptions,
     "notes": _notes,
 }
-_GAPS = ("gap_to_bp", "feedback_gap_to_bp", "over_exact", "clean", "ce", "relative_ce")
+_GAPS = ("gap_to_bp", "feedback_gap_to_bp", "over_exact", "clean", "ce", "relative_ce", *MEASURES, "predicted")
 #: Columns of numbers that may be null in every row.
 _MAYBE = {f"{name}{end}" for name in _GAPS for end in _ENDS} | {"optimality"}
 

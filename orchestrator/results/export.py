@@ -42,8 +42,8 @@ class Exported:
 
 
 def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
-    """Write "results", "outcomes", "curves", "worst", "transfer", "corruptions", "alignment", "training" or "notes" of
-    stores.
+    """Write "results", "outcomes", "curves", "worst", "transfer", "geometry", "corruptions", "alignment", "training" or
+    "notes" of stores.
 
     The file's suffix is .csv or .parquet. Of several stores a column `store` names the one that a row is from. As in
     the explorer, a cell that two of them have counts once, and one with two values not at all. Outcomes are written
@@ -130,7 +130,7 @@ def _outcomes(store: Store, cells: pa.Table) -> Iterator[pa.Table]:
             once = first_rows(table)
             table = (table if once is None else table.take(once)).cast(tables.OUTCOMES)
             joined = table.join(cells.take(rows), "cell", join_type="inner")
-            yield joined.select(["cell", *_NAMES, "image", "robust", "ap", "linf", "zero_grad"])
+            yield joined.select(["cell", *_NAMES, "image", "robust", "ap", "linf", "zero_grad", *tables.MEASURES])
     store.skipped |= folder.skipped
     store.unsealed |= folder.unsealed
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from orchestrator.results.examples import Example
 from orchestrator.results.index import Index
@@ -145,6 +146,14 @@ class JoinedCells:
             cell: reach
             for name, in_store, few in self._by_store(index, rows)
             for cell, reach in self._stores[name].cells.reach(in_store, list(few.values())).items()
+        }
+
+    def measured(self, index: Index, rows: Sequence[int]) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """What was measured of each image, for the cells of some rows, by cell: see `StoredCells.measured`."""
+        return {
+            cell: columns
+            for name, in_store, few in self._by_store(index, rows)
+            for cell, columns in self._stores[name].cells.measured(in_store, list(few.values())).items()
         }
 
     def _by_store(self, index: Index, rows: Sequence[int]) -> Iterator[tuple[str, Index, dict[int, int]]]:

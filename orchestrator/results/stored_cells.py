@@ -1,4 +1,4 @@
-"""What is stored of single cells: every column of their results, their adversarial images, how far pixels moved."""
+"""What is stored of single cells: every column of their results, their adversarial images, what attacks measured."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from orchestrator.results.categories import plain
 from orchestrator.results.examples import Example
 from orchestrator.results.index import Index
 from orchestrator.store import tables
-from orchestrator.store.arrays import single
+from orchestrator.store.arrays import single, to_numpy
 from orchestrator.store.folder import Folder
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import sharing
@@ -25,6 +27,7 @@ class StoredCells:
         self.store = store
         self._examples = Folder(store, "examples", tables.EXAMPLES, tables.EXAMPLES.names)
         self._reach = Folder(store, "outcomes", tables.OUTCOMES, ("cell", "image", "linf"))
+        self._measured = Folder(store, "outcomes", tables.OUTCOMES, ("cell", "image", *tables.MEASURES))
 
     def rows(self, index: Index, rows: Sequence[int]) -> list[Mapping[str, Any]]:
         """Every column of some rows of results; an empty mapping for a row whose file is gone."""
@@ -58,27 +61,49 @@ class StoredCells:
         by_cell = self._of_cells(self._reach, index, rows)
         return {cell: {row["image"]: row["linf"] for row in rows_of_cell} for cell, rows_of_cell in by_cell.items()}
 
+    def measured(self, index: Index, rows: Sequence[int]) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """`image` and the columns `tables.MEASURES` of the cells of some rows, sorted by image, by cell."""
+        by_cell: dict[str, dict[str, NDArray[np.float64]]] = {}
+        for table in self._tables(self._measured, index, rows):
+            columns = {name: plain(single(table[name])) for name in ("image", *tables.MEASURES)}
+            keys = single(table["cell"])
+            codes = to_numpy(keys.indices)
+            for code in np.unique(codes).tolist():
+                of_cell = np.flatnonzero(codes == code)
+                # Of an image that comes twice the first row counts.
+                _, first = np.unique(columns["image"][of_cell], return_index=True)
+                cell = keys.dictionary[code].as_py()
+                by_cell.setdefault(cell, {name: values[of_cell[first]] for name, values in columns.items()})
+        return by_cell
+
     def _of_cells(self, folder: Folder, index: Index, rows: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
-        """The rows of a folder for the cells of some rows of results: from the files named like those of their results
-        or like their jobs, or else from all files that results of other names may share.
-        """
-        names_of_rows = [(index.files[index.file_of_row[row]], str(index.value("job", row))) for row in rows]
-        cells = pa.array([str(index.value("cell", row)) for row in rows])
+        """The rows of a folder for the cells of some rows of results."""
         by_cell: dict[str, list[dict[str, Any]]] = {}
-        for listing in folder.listings():
-            existing = set(listing)
-            names = existing & {name for names_of_row in names_of_rows for name in names_of_row}
-            if any(existing.isdisjoint(names_of_row) for names_of_row in names_of_rows):
-                names |= sharing(existing, {*index.files, *index.jobs})
-            by_cell.clear()
-            for table in folder.read(sorted(names)).values():
-                column = single(table["cell"])
-                # By the codes of the keys: the keys come once for every image.
-                codes = pc.index_in(cells, value_set=column.dictionary).drop_null().cast(column.indices.type)
-                for row in table.filter(pc.is_in(column.indices, value_set=codes)).to_pylist():
-                    by_cell.setdefault(row["cell"], []).append(row)
+        for table in self._tables(folder, index, rows):
+            for row in table.to_pylist():
+                by_cell.setdefault(row["cell"], []).append(row)
         # Of an image that comes twice the first row counts.
         return {
             cell: list({row["image"]: row for row in reversed(rows_of_cell)}.values())[::-1]
             for cell, rows_of_cell in by_cell.items()
         }
+
+    def _tables(self, folder: Folder, index: Index, rows: Sequence[int]) -> list[pa.Table]:
+        """The rows of a folder for the cells of some rows of results, file by file: from the files named like those of
+        their results or like their jobs, or else from all files that results of other names may share.
+        """
+        names_of_rows = [(index.files[index.file_of_row[row]], str(index.value("job", row))) for row in rows]
+        cells = pa.array([str(index.value("cell", row)) for row in rows])
+        found: list[pa.Table] = []
+        for listing in folder.listings():
+            existing = set(listing)
+            names = existing & {name for names_of_row in names_of_rows for name in names_of_row}
+            if any(existing.isdisjoint(names_of_row) for names_of_row in names_of_rows):
+                names |= sharing(existing, {*index.files, *index.jobs})
+            found.clear()
+            for table in folder.read(sorted(names)).values():
+                column = single(table["cell"])
+                # By the codes of the keys: the keys come once for every image.
+                codes = pc.index_in(cells, value_set=column.dictionary).drop_null().cast(column.indices.type)
+                found.append(table.filter(pc.is_in(column.indices, value_set=codes)).combine_chunks())
+        return found

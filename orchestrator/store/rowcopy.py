@@ -55,6 +55,8 @@ def written(table: pa.Table) -> str:
     numbers: dict[str, bytes] = {}
     for name, column in zip(table.column_names, table.combine_chunks().itercolumns(), strict=True):
         array = single(column)
+        if array.null_count == len(array):
+            continue
         if pa.types.is_timestamp(array.type):
             array = array.cast(pa.int64())
         finite = not pa.types.is_floating(array.type) or bool(np.isfinite(to_numpy(array.drop_null())).all())
@@ -62,8 +64,7 @@ def written(table: pa.Table) -> str:
             return ""
         if finite and (pa.types.is_string(array.type) or array.null_count or len(table) <= FEW):
             values, counts = _runs(array)
-            if values != [None]:
-                line[name] = values
+            line[name] = values
             if len(values) > 1:
                 line[name + COUNTS] = counts
         else:

@@ -13,11 +13,22 @@ def _schema(columns: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
     return pa.schema(fields, metadata={"signsym_schema": SCHEMA_VERSION})
 
 
+#: Columns of outcomes that an attack measures of each image besides: `signsym_core.attacks.base.Attack.measures`.
+MEASURES = {
+    "grad_l1": "L1 norm of the exact gradient of the cross-entropy at the clean image, over [0, 1] pixels",
+    "grad_l2": "its L2 norm",
+    "cosine": "cosine of the gradient that the attack follows with the exact one, at the clean image",
+    "sign_agreement": "share of the pixels where both have the same sign, 0 .. 1",
+    "rise": "by how much the cross-entropy grows from the clean image x to x + epsilon sign(exact gradient), in [0, 1]",
+    "linearity": "error of the first-order prediction of that growth",
+}
+
 #: Columns that older files of the same version do not have; they are read as nulls.
 ADDED = frozenset(
     {"task_params", "surrogate_job", "gpu_share", "gpu_peak", "gpu_total", "queries", "failed_starts", "distance"}
     | {"precision", "deterministic", "finetune_precision", "finetune_deterministic", "finetune_device"}
     | {"nonfinite_grad", "finetune_epoch", "work", "surrogate_rule", "surrogate_rule_params", "surrogate_seed"}
+    | set(MEASURES)
 )
 
 _text, _number, _count = pa.string(), pa.float64(), pa.int64()
@@ -148,6 +159,7 @@ OUTCOMES = _schema(
             "entries of the gradient that were NaN or infinite and counted as 0, of the worst one that the attack "
             "followed; null where none was asked for, and in older files",
         ),
+        *((name, pa.float32(), f"{meaning}; null where it was not measured") for name, meaning in MEASURES.items()),
     ]
 )
 

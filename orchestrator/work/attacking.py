@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -138,7 +139,12 @@ def _outcome_rows(cell: str, outcome: ss.Outcome, row: int, indices: Tensor, ret
     nonfinite = none if outcome.nonfinite_gradient is None else outcome.nonfinite_gradient[row].tolist()
     names = ("image", "robust", "ap", "linf", "queries", "distance", "zero_grad", "nonfinite_grad")
     columns = (indices.tolist(), robust, ap, outcome.linf[row].tolist(), queries, distance, zero, nonfinite)
-    return [{"cell": cell, **dict(zip(names, values, strict=True))} for values in zip(*columns, strict=True)]
+    rows = [{"cell": cell, **dict(zip(names, values, strict=True))} for values in zip(*columns, strict=True)]
+    for name, numbers in outcome.measured.items():
+        for outcome_row, number in zip(rows, numbers[row].tolist(), strict=True):
+            # A table has no NaN.
+            outcome_row[name] = None if math.isnan(number) else number
+    return rows
 
 
 def _example_rows(

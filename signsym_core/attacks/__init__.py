@@ -8,6 +8,7 @@ from signsym_core.attacks.boundary import Boundary
 from signsym_core.attacks.fab import FAB
 from signsym_core.attacks.fgsm import FGSM
 from signsym_core.attacks.foolbox import member as attack_of_foolbox
+from signsym_core.attacks.geometry import Geometry
 from signsym_core.attacks.gradients import GRADIENTS as GRADIENTS
 from signsym_core.attacks.hag import HAG, HAGSAAT
 from signsym_core.attacks.hopskipjump import HopSkipJump
@@ -25,6 +26,7 @@ ATTACKS: Registry[Attack] = Registry(
     [
         *(NoAttack, Noise, FGSM, BIM, MIM, PGD, APGD, FAB, AutoAttack, Square, HopSkipJump, Boundary),
         *(HAG, SDHA, HAGSAAT, SDHASAAT),
+        Geometry,
     ],
     libraries={"foolbox": attack_of_foolbox},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -14,6 +15,7 @@ from signsym_core.attacks.finite import Tally, mended
 from signsym_core.attacks.module import Pullback
 from signsym_core.attacks.passes import Passes, gradient_of
 from signsym_core.models.outputs import outputs_of
+from signsym_core.rules.convert import exact_gradient
 from signsym_core.rules.points import readouts, summed
 
 #: A loss to lower or raise: (outputs of some images, their positions in the block) to a scalar, a sum over images.
@@ -48,6 +50,13 @@ class AttackedModel:
     ) -> None:
         self.model, self.views, self.join, self.dtype = model, views, join, dtype
         self.passes, self.micro_batch, self.tally, self.judges = passes, micro_batch, tally, judges
+
+    @property
+    def exact(self) -> AttackedModel:
+        """The same model with the exact gradient of its weights, whatever the source."""
+        other = copy.copy(self)
+        other.views, other.join = lambda model: [exact_gradient(model)], None
+        return other
 
     def outputs(self, images: Tensor) -> Tensor:
         """The model's outputs [n, outputs] for any number of images."""

@@ -33,6 +33,8 @@ class Attack(Member, ABC):
 
     #: The tasks that the attack fits.
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    #: What it measures of each image besides, by its columns in the store: see `Told.measured`.
+    measures: ClassVar[tuple[str, ...]] = ()
     #: Whether it can start from the images `problem.start`.
     goes_on: ClassVar[bool] = False
 

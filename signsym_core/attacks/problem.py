@@ -23,11 +23,13 @@ LOOK_EVERY = 20
 class Told:
     """What an attack reports of its last run on a problem, besides the images, for each of them."""
 
-    #: int64 [n]: queries of the model.
-    queries: Tensor
+    #: int64 [n]: queries of the model; None for an attack that does not count them.
+    queries: Tensor | None = None
     #: float64 [n]: size of the smallest perturbation, in the attack's norm; 0 for an image that is lost already,
     #: infinity where there is none. None for an attack that does not minimise it.
     distances: Tensor | None = None
+    #: float64 [n, measures]: what the attack's `measures` name, NaN where it is not known. None where nothing is.
+    measured: Tensor | None = None
 
 
 class Problem:
@@ -140,14 +142,15 @@ class Problem:
         """The gradient of the attack's `loss` at `images`, one for each image of the block."""
         return self.gradient_and_outputs(loss, images)[0]
 
-    def gradient_and_outputs(self, loss: Loss, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`gradient_of`, and the outputs [n, outputs] of the same pass."""
+    def gradient_and_outputs(self, loss: Loss, images: Tensor, exact: bool = False) -> tuple[Tensor, Tensor]:
+        """`gradient_of`, and the outputs [n, outputs] of the same pass; `exact`: by autograd whatever the source."""
 
         def checked(outputs: Tensor, places: Tensor) -> Tensor:
             self.check(outputs)
             return loss(outputs, places)
 
-        return self.attacked.gradient_and_outputs(checked, images, self.numbers)
+        attacked = self.attacked.exact if exact else self.attacked
+        return attacked.gradient_and_outputs(checked, images, self.numbers)
 
     @property
     def module(self) -> ProblemModule:

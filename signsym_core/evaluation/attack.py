@@ -169,6 +169,7 @@ def attack(
             followed |= tally.followed
     results = joined(blocks)
     results["adversarial"] = results["adversarial"].to(dtype)
+    results["measured"] = dict(zip(chosen.measures, results["measured"].unbind(dim=2), strict=True))
     if not followed and not results["nonfinite_gradient"].any():
         results["nonfinite_gradient"] = None
     return Outcome(

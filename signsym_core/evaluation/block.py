@@ -24,6 +24,8 @@ class Block:
     linf: Tensor
     sizes: Tensor
     predictions: Tensor
+    #: [epsilons, n, measures].
+    measured: Tensor
     adversarial: Tensor
     queries: Tensor | None = None
     distances: Tensor | None = None
@@ -71,6 +73,7 @@ def run_block(
         linf=torch.zeros(shape, dtype=torch.float32, device=device),
         sizes=torch.zeros(shape, dtype=torch.float64, device=device),
         predictions=torch.full(shape, -1, dtype=torch.int64, device=device),
+        measured=torch.full((*shape, len(attack.measures)), torch.nan, dtype=torch.float64, device=device),
         nonfinite_gradient=torch.zeros(shape, dtype=torch.int64, device=device),
         adversarial=problem.images[:keep].repeat(len(epsilons), 1, 1, 1, 1),
     )
@@ -106,7 +109,7 @@ def run_block(
         epsilon = float(epsilons[row])
         images = crafted(attack, source, subset, epsilon)
         reported = source.followed(subset).told
-        if reported is not None:
+        if reported is not None and reported.queries is not None:
             if result.queries is None:
                 result.queries = torch.zeros(shape, dtype=torch.int64, device=device)
             result.queries[row, where] = reported.queries.to(device)
@@ -114,6 +117,8 @@ def run_block(
             if result.distances is None:
                 result.distances = torch.zeros(count, dtype=torch.float64, device=device)
             result.distances[where] = reported.distances.to(device)
+        if reported is not None and reported.measured is not None:
+            result.measured[row, where] = reported.measured.to(device)
         return Proposal(images=images, nonfinite=subset.tally.entries[subset.numbers])
 
     alive = torch.ones(count, dtype=torch.bool, device=device)

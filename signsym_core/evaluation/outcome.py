@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -37,6 +38,9 @@ class Outcome:
     #: of all gradients that the attack followed. What an attack proposes and is NaN counts too. None where no gradient
     #: was asked for.
     nonfinite_gradient: Tensor | None
+    #: float64 [e, n] by name: what the attack's `measures` are of each image, NaN where it is not known, as at
+    #: epsilon 0; empty for an attack that measures nothing.
+    measured: Mapping[str, Tensor]
     #: int64 [e, n]: the class that the model sees.
     predictions: Tensor
     #: float [e, kept, channels, height, width]: the first adversarial images, as many as were asked for.

@@ -26,7 +26,8 @@ class Interval:
     #: Images, and seeds that all of them were measured with.
     n: int
     seeds: int
-    #: "wilson" (images only), "two-way" (seeds and images), or "paired" (differences over images only).
+    #: "wilson" (images only), "two-way" (seeds and images), "paired" (differences over images only), or "student"
+    #: (numbers of any size over images only).
     method: str
     #: p-value: probability of a gap at least this far from 0 where the true gap is 0; 1 where it was not computed.
     p: float = 1.0
@@ -84,6 +85,20 @@ def intervals(x: NDArray[Any], confidence: float = 0.95) -> list[Interval]:
             lo, hi, method = max(0.0, mean - width), min(1.0, mean + width), "two-way"
         results.append(Interval(value=mean, lo=lo, hi=hi, n=images, seeds=seeds, method=method))
     return results
+
+
+def mean_of(x: NDArray[np.float64], confidence: float = 0.95) -> Interval:
+    """The mean of numbers x [seeds, images] of any size: the two-way interval, for one seed Student's over images.
+
+    Raises ValueError for numbers that are not finite, and where there are none.
+    """
+    if x.ndim != 2 or not x.size or not np.isfinite(x).all():
+        raise ValueError(f"expected finite numbers [seeds, images], at least one of each, got shape {list(x.shape)}")
+    seeds, images = x.shape
+    half, _ = half_width(Moments.of(x[None]), confidence)
+    mean, width = float(x.mean()), float(half[0])
+    method = "student" if seeds == 1 else "two-way"
+    return Interval(value=mean, lo=mean - width, hi=mean + width, n=images, seeds=seeds, method=method)
 
 
 def gaps(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.95) -> list[Interval]:

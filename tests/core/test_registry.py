@@ -125,6 +125,7 @@ def test_the_families_have_their_members_in_the_order_of_tables(family):
                 "sdha",
                 "hag-saat",
                 "sdha-saat",
+                "geometry",
             ],
             "backbone": [
                 *("alexnet", "vgg16", "resnet18", "resnet50", "convnext_tiny", "vit_b_16", "smallcnn"),

@@ -33,6 +33,7 @@ experiments:
       - {name: autoattack, steps: 5, targets: 2, queries: 20, gradient: exact, epsilon: 0.05, images: 24}
       - {name: square, queries: 50, epsilon: 0.05, images: 24}
       - {name: fgsm, precision: bf16, deterministic: false, epsilon: 0.05, images: 24}
+      - {name: geometry, gradient: [feedback, exact], epsilon: [0.02, 0.05], images: 24}
       - {name: hopskipjump, steps: 2, epsilon: [0.5, 2], images: 12}
       - {name: hopskipjump, steps: 2, constraint: linf, queries: 300, epsilon: [0.1, 0.3], images: 12}
       - {name: boundary, steps: 50, epsilon: [0.5, 2], images: 12}
