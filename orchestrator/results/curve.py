@@ -42,6 +42,7 @@ class Curve:
     #: Name and parameters of the figure, rule and attack, as people read them.
     title: str
     backbone_label: str
+    #: With the settings that `title` has.
     dataset_label: str
     rule: str
     rule_label: str

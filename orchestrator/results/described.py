@@ -44,7 +44,7 @@ def curve_of(index: Index, line: Line, points: Mapping[float, Point]) -> Curve:
         figure=line.figure,
         title=index.labels.title(line),
         backbone_label=index.labels.of(line, "backbone"),
-        dataset_label=index.labels.of(line, "dataset"),
+        dataset_label=index.labels.dataset(line),
         rule=line.rule,
         rule_label=index.labels.of(line, "rule"),
         attack=line.attack,

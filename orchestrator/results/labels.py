@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterable, Mapping
 
 from orchestrator.results import members
@@ -15,6 +16,8 @@ _NAMED = ("backbone", "dataset", "attack", "rule")
 _SETTINGS = ("task_params", "weights", "finetune")
 #: Members whose name alone says nothing.
 _NAMED_BY_PARAMETERS = frozenset({"mixed"})
+#: A digest, of which the first characters tell it from others.
+_KEY = re.compile("[0-9a-f]{32,}")
 _SCORES = {"top1": "robust accuracy", "map": "mAP"}
 
 
@@ -64,14 +67,18 @@ class Labels:
             self._titles[line.figure] = " / ".join(named)
         return self._titles[line.figure]
 
+    def dataset(self, line: Line) -> str:
+        """The data set, with each other setting in which the lines of the task differ: a title without its backbone."""
+        return self._place(line).partition(" / ")[2]
+
     def dimensions(self, line: Line) -> dict[str, str]:
         """The labels by which panels are arranged, the same for all lines of a panel."""
         if line.panel not in self._dimensions:
-            backbone, _, rest = self._place(line).partition(" / ")
+            backbone = self._place(line).partition(" / ")[0]
             dimensions = {
                 "store": line.store,
                 "backbone": backbone,
-                "dataset": rest,
+                "dataset": self.dataset(line),
                 "attack": self.of(line, "attack"),
                 "gradient": "no gradient" if line.gradient == "none" else gradient(line),
             }
@@ -120,7 +127,7 @@ def words(value: object) -> str:
 
 
 def _short(text: str) -> str:
-    """A setting for a title; long hexadecimal keys are cut."""
+    """A setting for a title, another one for each value: lines of one title share a panel. Hexadecimal keys are cut."""
     values = mapping(text)
     if set(values) == {"params"}:
         return str(values["params"])
@@ -129,7 +136,13 @@ def _short(text: str) -> str:
 
 def _shorter(value: object) -> str:
     if not isinstance(value, dict):
-        return str(value)[:12]
+        return str(value)[:12] if _KEY.fullmatch(str(value)) else str(value)
     # Of an attack that is trained against, all parameters are stored.
-    inner = {key: f"{of_it:.4g}" if isinstance(of_it, float) else of_it for key, of_it in value.items()}
+    inner = {key: _number(of_it) if isinstance(of_it, float) else of_it for key, of_it in value.items()}
     return words({key: of_it for key, of_it in inner.items() if of_it is not None})
+
+
+def _number(value: float) -> str:
+    """A number of a grid, such as 8/255, of which a result has the value alone."""
+    levels = round(value * 255)
+    return f"{levels}/255" if 0 < levels < 255 and levels / 255 == value else repr(value)

@@ -122,6 +122,18 @@ def test_a_store_without_bp_has_scores_and_no_gaps(tmp_path):
     assert entries[2].about == "there is no BP beside it"
 
 
+def test_models_of_two_settings_have_rows_of_their_own_and_names_that_tell_them_apart(tmp_path):
+    for epochs, share in ((1, 0.2), (2, 0.9)):
+        asked = {"attack": "none", "dataset_params": corrupted("fog", 1), "finetune": f'{{"epochs":{epochs}}}'}
+        fill(tmp_path / "s", {("bp", "none"): {0.0: share}}, draw=epochs, **asked)
+    found = page(tmp_path / "s", "?p=tables&t=corruptions").blocks
+    for matrix in (each for each in found if isinstance(each, Matrix)):
+        names = [names for names, _ in matrix.rows]
+        assert [name[1] for name in names] == ["digits / finetune epochs=1", "digits / finetune epochs=2"]
+        scores = [float(entries[0 if len(entries) == 1 else 1].lines[0].split()[0]) for _, entries in matrix.rows]
+        assert scores[0] < 40 < scores[1]
+
+
 def test_what_is_not_defined_is_said_with_its_reason_of_bp_too(tmp_path):
     for kind, bp in (("fog", 0.5), ("snow", 1.0)):
         shares = {("bp", "none"): {0.0: bp}, ("usf", "none"): {0.0: 0.6}}

@@ -95,6 +95,22 @@ def test_parameters_are_named_where_they_differ(folder):
     assert names == {"bp", "usf(defaults)", "usf(scale=xavier)"}
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"weights": ['{"published":"IMAGENET1K_V1"}', '{"published":"IMAGENET1K_V2"}']},
+        {"finetune": [f'{{"adversarial":{{"epsilon":{e!r},"name":"pgd"}}}}' for e in (8 / 255, 0.03137, 0.0313725)]},
+        {"weights": [f'{{"file":"/data/w.safetensors","sha256":"{digit * 64}"}}' for digit in "ab"]},
+    ],
+)
+def test_models_of_two_settings_share_no_title(tmp_path, settings):
+    ((column, values),) = settings.items()
+    for value in values:
+        fill(tmp_path / "store", {("bp", "exact"): {0.1: 0.5}}, seeds=(0,), **{column: value})
+    index = LiveStore(str(tmp_path / "store")).snapshot.index
+    assert len({index.labels.title(line) for line in index.lines}) == len(index.lines) == len(values)
+
+
 def test_retrieval_is_map_at_its_k_and_another_k_is_another_line(tmp_path):
     settings = {"task": "hashing", "metric": "map", "attack": "hag", "dataset": "cifar10"}
     folder = fill(tmp_path / "store", task_params='{"k":500}', **settings)

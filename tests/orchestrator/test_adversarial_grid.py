@@ -79,7 +79,7 @@ def test_titles_and_labels_say_which_training_it_is(tmp_path):
     columns = [Setting.of(job.spec).columns()["finetune"] for job in jobs]
     short = [labels._short(column) for column in columns]
     assert short[0] == "epochs=1"
-    assert short[1] == "adversarial=pgd(epsilon=0.03137, gradient=exact, random_start=True, steps=3), epochs=1"
+    assert short[1] == "adversarial=pgd(epsilon=8/255, gradient=exact, random_start=True, steps=3), epochs=1"
     assert len(set(short)) == 3
     assert "adversarial=pgd(epsilon=0.03137254901960784, gradient=exact" in settings(columns[1])
 
