@@ -152,6 +152,19 @@ def test_gaps_are_antisymmetric_and_identical_outcomes_have_none(x):
     assert (there.value, there.lo, there.hi) == pytest.approx((-back.value, -back.hi, -back.lo))
 
 
+@pytest.mark.parametrize(("seeds", "images"), [(1, 2), (2, 1), (2, 5), (3, 6), (1, 30)])
+def test_differences_that_are_all_the_same_are_not_certain(seeds, images):
+    """Every image kept by one and lost by the other: the interval and the probability are those of a sign test."""
+    every = np.ones((seeds, images))
+    found, back = gap(every, 0 * every), gap(0 * every, every)
+    exact = scipy.stats.binomtest(images, images)
+    least = exact.proportion_ci(0.95, "exact").low
+    assert (found.value, found.hi, found.p) == (1, 1, pytest.approx(exact.pvalue))
+    assert found.lo == pytest.approx(2 * least - 1)
+    assert (back.lo, back.hi) == (-1, pytest.approx(-found.lo))
+    assert (found.lo > 0) == (images > 5)
+
+
 def test_a_paired_gap_sees_what_two_intervals_hide():
     generator = np.random.default_rng(0)
     theirs = (generator.random((2, 400)) < 0.5).astype(float)
