@@ -8,7 +8,7 @@ _SIGNS = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"ε": r"$\varepsilon$", "∞": r"$\infty$", "−": "$-$", "–": "--", "●": r"$\bullet$", "○": r"$\circ$"},
-    **{"\n": " ", "\r": " "},
+    **{"\n": " ", "\r": " ", "\N{NO-BREAK SPACE}": "~"},
 }
 
 

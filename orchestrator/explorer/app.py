@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from typing import Any
 
 from dash import ALL, MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
@@ -51,7 +52,7 @@ def _layout(data: Results) -> Component:
             ),
             navigation(),
             html.Div(id="strip", role="status", **{"aria-live": "polite"}),
-            dmc.Button("New results: show them", id="refresh", size="compact-sm", style={"display": "none"}),
+            dmc.Button(_NEW_RESULTS, id="refresh", size="compact-sm", style={"display": "none"}),
             dmc.Switch(id="filter-live", label="Live", size="xs", checked=False),
             dmc.ColorSchemeToggle(
                 lightIcon=html.Span("☀", **{"aria-hidden": "true"}),
@@ -70,7 +71,7 @@ def _layout(data: Results) -> Component:
         dcc.Store(id="shape"),
         dcc.Store(id="again"),
         dcc.Store(id="kept"),
-        dcc.Store(id="version", data=data.snapshot.version),
+        dcc.Store(id="version", data=_version(data)),
         header,
         bar(),
         html.Main(id="results", tabIndex="-1"),
@@ -94,7 +95,7 @@ def _callbacks(app: Dash, data: Results) -> None:
         Input("version", "data"),
         *(State(control.id, control.holds) for control in CONTROLS),
     )
-    def show_controls(search: str | None, _version: int, *now: Any) -> list[Any]:
+    def show_controls(search: str | None, _version: list[int], *now: Any) -> list[Any]:
         context = context_of(data, search)
         view, index = context.view, context.snapshot.index
         epsilons = list(context.epsilons())
@@ -136,19 +137,19 @@ def _callbacks(app: Dash, data: Results) -> None:
         Output("strip", "children"),
         Output("version", "data"),
         Output("refresh", "style"),
+        Output("refresh", "children"),
         Input("tick", "n_intervals"),
         Input("refresh", "n_clicks"),
         State("version", "data"),
         State("url", "search"),
     )
-    def look(_ticks: int | None, _clicks: int | None, version: int, search: str | None) -> list[Any]:
+    def look(_ticks: int | None, _clicks: int | None, version: list[int], search: str | None) -> list[Any]:
         data.refresh()
-        newer = data.snapshot.version != version
+        newest = _version(data)
         show = ctx.triggered_id == "refresh" or parse_view(search)[0].live
-        strip = _strip(data)
-        if not newer:
-            return [strip, no_update, {"display": "none"}]
-        return [strip, data.snapshot.version, {"display": "none"}] if show else [strip, no_update, {}]
+        offered = {} if newest != version and not show else {"display": "none"}
+        words = _NEW_RESULTS if newest[0] != version[0] else _NEW_NOTES
+        return [_strip(data), newest if newest != version and show else no_update, offered, words]
 
     @app.callback(  # type: ignore[untyped-decorator]
         Output({"type": "grid", "name": MATCH}, "exportDataAsCsv"),
@@ -159,8 +160,15 @@ def _callbacks(app: Dash, data: Results) -> None:
         return bool(clicks)
 
 
+_NEW_RESULTS, _NEW_NOTES = "New results: show them", "New notes: show them"
 #: Controls whose choices never change.
 _FIXED = {"x", "over", "minus", "form", "preset", "only", "layers"}
+
+
+def _version(data: Results) -> list[int]:
+    """What changes with results, and what changes with notes."""
+    notes = [(store, note.id) for store, note in data.notes]
+    return [data.snapshot.version, zlib.crc32(repr(notes).encode())]
 
 
 def _clicked(triggered: list[dict[str, Any]]) -> str:
@@ -187,4 +195,6 @@ def _strip(data: Results) -> list[Component]:
     rest += [f"last result {index.last_write}"] if index.last_write else []
     link = dcc.Link(", ".join(jobs), href=format_view(PageView(page="runs")), refresh=False)
     components = [html.Span(" · ".join(phrases)), *([link] if jobs else []), *map(html.Span, rest)]
-    return [item for component in components for item in (" · ", component)][1:]
+    joined = [item for component in components for item in (" · ", component)][1:]
+    # In a narrow window the end of the line is cut, which is the time of the last result.
+    return [html.Span(joined, title=" · ".join([*phrases, *jobs, *rest]))]

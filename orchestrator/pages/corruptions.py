@@ -10,7 +10,7 @@ from orchestrator.drawing.corruption_figure import SeverityLine, corruption_figu
 from orchestrator.pages.columns import GAP, MODEL, SCORE, few_sentence, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.corruption_rows import CorruptionRow, corruption_rows
-from orchestrator.results.corruptions import CorruptedModel
+from orchestrator.results.corruptions import CorruptedModel, kinds_of
 from orchestrator.results.curve import Curve
 from orchestrator.results.described import curve_of
 from orchestrator.results.test_images import on_clean_images
@@ -90,7 +90,7 @@ def _curve(context: PageContext, model: CorruptedModel) -> Curve | None:
 
 def _figure(number: int, members: Sequence[tuple[Curve, CorruptedModel]]) -> Block:
     curve = members[0][0]
-    kinds = list(dict.fromkeys(kind for _, model in members for kind in model.kinds))
+    kinds = kinds_of(model for _, model in members)
     panels = [(EVERY, [_mean_line(*member) for member in members])]
     panels += [(kind.replace("_", " "), [_line(kind, *member) for member in members]) for kind in kinds]
     title = f"{style.heading(curve.score_name)} over the severity of corruptions: {curve.title}"

@@ -142,7 +142,9 @@ def _entries(context: PageContext, line: Line, findings: Mapping[str, Sequence[L
             clearest = max(
                 raised, key=lambda line_finding: abs(line_finding.finding.first - line_finding.finding.second)
             )
-            where = "" if clearest.epsilon is None else f" ε {_epsilon(context, line, clearest.epsilon)}"
+            where = (
+                "" if clearest.epsilon is None else f" ε\N{NO-BREAK SPACE}{_epsilon(context, line, clearest.epsilon)}"
+            )
             entries.append(MatrixCell(lines=[f"●{where}"], state="raised", search=search, about=clearest.finding.words))
         else:
             entries.append(MatrixCell(lines=["○"], state="fine", about=line_findings[-1].finding.words))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from orchestrator.results.curve import Point
 from orchestrator.results.holm import holm
 from orchestrator.results.line import Line
+from orchestrator.results.members import rank
 from orchestrator.results.pairing import together
 from orchestrator.results.query import Query
 from orchestrator.results.test_images import on_clean_images, test_images
@@ -124,13 +125,24 @@ def _compared(members: Sequence[_Sets]) -> list[CorruptedModel]:
     ]
 
 
+def kinds_of(models: Iterable[CorruptedModel]) -> list[str]:
+    """The kinds that any of the models was tested on, in the benchmark's order: noise, blur, weather, digital."""
+    kinds = {kind for model in models for kind in model.kinds}
+    return sorted(kinds, key=lambda kind: rank("corruption", kind))
+
+
+def _place(entry: tuple[Set, Line]) -> tuple[tuple[int, str], int]:
+    (kind, severity), _ = entry
+    return rank("corruption", kind), severity
+
+
 class _Sets:
     """The lines of one model, clean and corrupted, with their outcomes."""
 
     def __init__(self, query: Query, clean: Line | None, lines: Mapping[Set, Line]) -> None:
         curves = {curve.line: curve for curve in query.curves([*([clean] if clean else []), *lines.values()])}
         self._points = {number: curve.points[0] for number, curve in curves.items()}
-        self.lines = {key: line for key, line in sorted(lines.items()) if line.number in curves}
+        self.lines = {key: line for key, line in sorted(lines.items(), key=_place) if line.number in curves}
         self.clean = clean if clean is not None and clean.number in curves else None
         self.line = clean or on_clean_images(next(iter(lines.values())))
         self.kinds = np.array([kind for kind, _ in self.lines])

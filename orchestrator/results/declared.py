@@ -39,6 +39,14 @@ def declared(module: str, registry: str) -> Iterator[dict[str, object]]:
             yield variables
 
 
+def constant(module: str, variable: str) -> tuple[str, ...]:
+    """The texts of a variable of `module`, a file of the package, that is written as a literal. Raises KeyError."""
+    for statement in _parsed(module).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == variable:
+            return tuple(map(str, ast.literal_eval(statement.value)))
+    raise KeyError(f"{module}: {variable}")
+
+
 def _parsed(module: str) -> ast.Module:
     return ast.parse(ROOT.joinpath(module).read_text(encoding="utf-8"))
 

@@ -1,4 +1,4 @@
-"""Labels and order of rules, attacks and gradients, without importing their code.
+"""Labels and order of rules, attacks, gradients and kinds of corruption, without importing their code.
 
 The registries need torch, whose import takes several times as long as a page. What ships with signsym is read from its
 source text; user-defined members are read from the registries, in the background.
@@ -11,7 +11,7 @@ import sys
 import threading
 
 from orchestrator.jobs.surrogates import TRANSFER, names_surrogate
-from orchestrator.results.declared import declared
+from orchestrator.results.declared import constant, declared
 
 #: The k of mAP@k of each task whose parameters name none.
 DEFAULT_K = {str(task["name"]): task["k"] for task in declared("tasks/__init__.py", "TASKS") if "k" in task}
@@ -23,13 +23,14 @@ _labels: dict[str, dict[str, str]] = {
     "rule": {str(rule["name"]): str(rule.get("label", "")) for rule in declared("rules/__init__.py", "SHIPPED")},
     "attack": {str(attack["name"]): str(attack["name"]) for attack in declared("attacks/__init__.py", "ATTACKS")},
     "gradient": {str(kind["name"]): str(kind["name"]) for kind in declared("attacks/gradients.py", "GRADIENTS")},
+    "corruption": {kind: kind for name in ("STANDARD", "EXTRA") for kind in constant("datasets/corruptions.py", name)},
 }
 _ranks = {family: {name: rank for rank, name in enumerate(known)} for family, known in _labels.items()}
 _learning = threading.Lock()
 
 
 def rank(family: str, name: str) -> tuple[int, str]:
-    """The order of a name of a family ("rule", "attack", "gradient"); unknown names come last, by alphabet."""
+    """The order of a name of a family ("rule", "attack", "gradient", "corruption"); others come last, by alphabet."""
     ranks = _ranks[family]
     return ranks.get(_registered(family, name), len(ranks)), name
 

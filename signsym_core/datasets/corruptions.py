@@ -17,11 +17,12 @@ from signsym_core.datasets.base import Data, DataSource
 from signsym_core.datasets.splits import Split
 from signsym_core.registry import neutral, require
 
-#: The kinds of the benchmark, in its order, and those that it keeps to choose hyperparameters by.
+#: The kinds of the benchmark, in its order, and those that it keeps to choose hyperparameters by. Literals, since pages
+#: read them as text.
 STANDARD = (
-    *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    *("snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-)
+    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
+    "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
+)  # fmt: skip
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 SEVERITIES = (1, 2, 3, 4, 5)
 

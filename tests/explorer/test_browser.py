@@ -9,6 +9,8 @@ from browser import look, opened, served
 from stores import GRID, fill, keep_grid
 
 from orchestrator.results.view import PAGES
+from orchestrator.store import Store
+from orchestrator.store.notes import Notes
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +60,12 @@ def test_no_page_asks_another_host_and_every_graph_and_control_has_a_name(tab, p
         usual = tab.viewport_size
         tab.set_viewport_size({"width": 390, "height": 800})
         tab.wait_for_function("document.documentElement.scrollWidth <= window.innerWidth")
+        # On a small laptop the header is one line, and all checks of a model are seen at once.
+        tab.set_viewport_size({"width": 1024, "height": 800})
+        tab.wait_for_function("document.querySelector('header').offsetHeight < 60")
+        if name == "flags":
+            seen = tab.evaluate("(e => [e.scrollWidth, e.clientWidth])(document.querySelector('.flags').parentElement)")
+            assert seen[0] == seen[1]
         tab.set_viewport_size(usual)
     assert {url.split("/")[2] for url in tab.seen if url.startswith("http")} == {place.split("/")[2]}
     assert tab.wrong == []
@@ -139,6 +147,14 @@ def test_new_results_keep_the_zoom(tmp_path, chromium):
         fill(store, seeds=(1,), draw=1)
         tab.wait_for_selector("text=2 seeds")
         assert tab.evaluate(ranges) == zoomed
+        # A note alone is shown too; where the page is not live, after a click.
+        Notes(Store(str(store))).write("only 60 images", "view", "?p=curves&task=classification")
+        tab.wait_for_selector("text=only 60 images")
+        tab.locator("#filter-live").evaluate("e => e.click()")
+        tab.wait_for_function("!location.search.includes('live')")
+        Notes(Store(str(store))).write("run it again", "view", "?p=curves&task=classification")
+        tab.click("text=New notes: show them")
+        tab.wait_for_selector("text=run it again")
 
 
 def contrasts(tab):

@@ -11,9 +11,11 @@ from stores import SHARES, block, fill, page, write_training
 
 from orchestrator.commands.cli import main
 from orchestrator.drawing.blocks import Figure, Links, Matrix, Words
+from orchestrator.results.declared import constant
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.test_images import test_images as images_of
 from orchestrator.store import Store
+from signsym_core.datasets.corruptions import STANDARD
 from signsym_core.statistics.intervals import gap, interval
 
 #: The share of right answers of each rule on each corrupted set of test images.
@@ -150,14 +152,14 @@ def test_the_table_has_a_row_for_each_model(folder):
     found = page(folder, "?p=tables&t=corruptions")
     matrix = block(found, Matrix)
     kinds = next(each for each in found.blocks if isinstance(each, Matrix) and each.name == "kinds")
-    assert [names[2] for names, _ in kinds.rows] == ["fog", "snow"]
+    assert [names[2] for names, _ in kinds.rows] == ["snow", "fog"]
     rows = {names[2]: entries for names, entries in matrix.rows}
     assert [names[1] for names, _ in matrix.rows] == ["digits"] * 3
     model = models_of(folder)["usf"]
     assert rows["uSF"][1].lines[0].startswith(f"{100 * model.mean.value:.1f} [")
     assert rows["uSF"][3].lines[0].startswith(f"{100 * model.beside_bp.mce.value:.1f} [")
     assert rows["BP"][3].lines == ["100"]
-    assert rows["frSF"][2].lines == kinds.rows[0][1][kinds.header.index("frSF") - 3].lines == ["–"]
+    assert rows["frSF"][2].lines == kinds.rows[1][1][kinds.header.index("frSF") - 3].lines == ["–"]
     figure = block(found, Figure)
     drawn = [trace for trace in figure.figure["data"] if trace.get("mode") == "lines+markers"]
     # The mean of three rules, fog of two and snow of three.
@@ -232,6 +234,22 @@ def test_a_training_that_was_tested_on_clean_and_on_corrupted_images_is_one(tmp_
     clean = LiveStore(str(folder)).snapshot.index
     (line,) = [line for line in clean.lines if "fog" not in line.dataset_params]
     assert [row["clean"] for row in rows] == [None, clean.numbers("value", [line.start])[0]]
+
+
+def test_kinds_stand_in_the_order_of_the_benchmark(tmp_path):
+    shares = {("usf", "none"): {0.0: 0.5}}
+    for kind in ("brightness", "zoom_blur", "saturate", "gaussian_noise", "mine"):
+        fill(tmp_path / "s", shares, seeds=(0,), attack="none", dataset_params=corrupted(kind, 1))
+    found = page(tmp_path / "s", "?p=tables&t=corruptions")
+    kinds = next(each for each in found.blocks if isinstance(each, Matrix) and each.name == "kinds")
+    ordered = ["gaussian noise", "zoom blur", "brightness", "saturate", "mine"]
+    assert [names[2] for names, _ in kinds.rows] == ordered
+    titles = [each["text"] for each in block(found, Figure).figure["layout"]["annotations"]]
+    assert [kind for title in titles for kind in ordered if kind in title] == ordered
+    # As the data sets have them, whose module imports torch.
+    assert constant("datasets/corruptions.py", "STANDARD") == STANDARD
+    with pytest.raises(KeyError):
+        constant("datasets/corruptions.py", "NONE")
 
 
 def test_the_export_has_every_number_of_the_table(folder, tmp_path):
