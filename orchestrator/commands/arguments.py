@@ -121,12 +121,12 @@ def parser() -> Parser:
     what += (
         "surrogate and attacked rule of each transfer attack at each epsilon, geometry of the loss of a model at each "
     )
-    what += "epsilon, corrupted set of test images of a model, "
+    what += "epsilon, calibration of a model on each set of its test images, corrupted set of test images of a model, "
     what += (
         "layer and epoch of each model, or note; training has loss and scores beside its alignment (default: results)"
     )
-    kinds = ["results", "outcomes", "curves", "worst", "transfer", "geometry", "corruptions", "alignment", "training"]
-    kinds.append("notes")
+    kinds = ["results", "outcomes", "curves", "worst", "transfer", "geometry", "calibration"]
+    kinds += ["corruptions", "alignment", "training", "notes"]
     export.add_argument("--what", choices=kinds, default="results", help=what)
 
     data = commands.add_parser("data", help="check a data set, and decode its images before a sweep")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Link, Links, Matrix, MatrixCell, Page, Table, Value, Words
-from orchestrator.pages import corruptions, worst_table
+from orchestrator.pages import calibration, corruptions, worst_table
 from orchestrator.pages.columns import POINT, SCORE, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.paper_tables import PRESETS, PaperTable, Preset, TableCell, TableRow, paper_table, preset_of
@@ -58,7 +58,8 @@ def page(context: PageContext) -> Page:
         table=Table(name="table-rows", title="The same numbers as a table", columns=_COLUMNS, rows=_rows(table, label)),
     )
     reading = Words(title="How to read", sentences=_reading(context, name, table))
-    return context.finished("Tables", [*_others(context), matrix, reading])
+    sure = calibration.blocks(context, lines) if clean else []
+    return context.finished("Tables", [*_others(context), matrix, reading, *sure])
 
 
 def _others(context: PageContext) -> list[Block]:

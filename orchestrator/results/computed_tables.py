@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.jobs.surrogates import surrogate_of
+from orchestrator.results.calibration import calibrations
 from orchestrator.results.corruption_rows import corruption_rows
 from orchestrator.results.geometry import geometries, measured_lines
 from orchestrator.results.line import ATTACK, STORED, Line
@@ -95,6 +96,21 @@ def _geometry(data: Results) -> Iterator[pa.Table]:
     yield from _typed(rows)
 
 
+def _calibration(data: Results) -> Iterator[pa.Table]:
+    """A row for each model and set of its test images, clean or corrupted, over all seeds."""
+    query, rows = data.snapshot.query(), []
+    for one in calibrations(query, data.cells, query.index.chosen(clean=True)):
+        images = test_images(one.line.dataset_params)
+        row = {name: getattr(on_clean_images(one.line), name) for name in STORED if name not in ATTACK}
+        row |= {"corruption": images.kind or "none", "severity": images.severity} | _score(one.accuracy)
+        row |= {"ece_by_chance": one.by_chance} | _with_ends("ece", one.ece)
+        # One seed has no interval.
+        row |= {} if one.ece.seeds > 1 else {"ece_lo": None, "ece_hi": None}
+        row |= _with_ends("confidence", one.confidence) | _with_ends("brier", one.brier)
+        rows.append(row | _stores(data, query, [one.line], 0.0))
+    yield from _typed(rows)
+
+
 def _corruptions(data: Results) -> Iterator[pa.Table]:
     """A row for each model and corrupted set of test images, and for their means, over all seeds."""
     query, rows = data.snapshot.query(), []
@@ -122,10 +138,11 @@ COMPUTED: Mapping[str, Callable[[Results], Iterator[pa.Table]]] = {
     "worst": _worst,
     "transfer": _transfer,
     "geometry": _geometry,
+    "calibration": _calibration,
     "corruptions": _corruptions,
     "notes": _notes,
 }
-_GAPS = ("gap_to_bp", "feedback_gap_to_bp", "over_exact", "clean", "ce", "relative_ce", *MEASURES, "predicted")
+_GAPS = ("gap_to_bp", "feedback_gap_to_bp", "over_exact", "clean", "ce", "relative_ce", "ece", *MEASURES, "predicted")
 #: Columns of numbers that may be null in every row.
 _MAYBE = {f"{name}{end}" for name in _GAPS for end in _ENDS} | {"optimality"}
 

@@ -24,6 +24,8 @@ from orchestrator.store.tally import differ, expected, first_rows, places, tally
 
 #: Columns of a cell that are repeated for each of its outcomes.
 _NAMES = ("task", "dataset", "backbone", "rule", "seed", "attack", "gradient", "epsilon", "epsilon_label")
+#: What was measured of an outcome's image besides.
+_MEASURED = ("confidence", *tables.MEASURES)
 #: Columns of a model that are repeated for each of its layers.
 _MODEL = ("task", "dataset", "backbone", "weights", "finetune", "rule", "rule_params", "seed")
 #: What its clean score is found by.
@@ -42,8 +44,8 @@ class Exported:
 
 
 def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
-    """Write "results", "outcomes", "curves", "worst", "transfer", "geometry", "corruptions", "alignment", "training" or
-    "notes" of stores.
+    """Write "results", "outcomes", "curves", "worst", "transfer", "geometry", "calibration", "corruptions",
+    "alignment", "training" or "notes" of stores.
 
     The file's suffix is .csv or .parquet. Of several stores a column `store` names the one that a row is from. As in
     the explorer, a cell that two of them have counts once, and one with two values not at all. Outcomes are written
@@ -130,7 +132,7 @@ def _outcomes(store: Store, cells: pa.Table) -> Iterator[pa.Table]:
             once = first_rows(table)
             table = (table if once is None else table.take(once)).cast(tables.OUTCOMES)
             joined = table.join(cells.take(rows), "cell", join_type="inner")
-            yield joined.select(["cell", *_NAMES, "image", "robust", "ap", "linf", "zero_grad", *tables.MEASURES])
+            yield joined.select(["cell", *_NAMES, "image", "robust", "ap", "linf", "zero_grad", *_MEASURED])
     store.skipped |= folder.skipped
     store.unsealed |= folder.unsealed
 

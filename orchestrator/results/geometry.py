@@ -52,10 +52,13 @@ def geometries(
 ) -> list[Geometry]:
     """What was measured of each line: at every ε above 0, or at that which is nearest to `epsilon`.
 
-    Lines of which nothing was measured, as of images that were made on a surrogate, are left out.
+    Lines of which nothing was measured, as of images that were made on a surrogate, and lines with two results for one
+    seed and ε are left out.
     """
     points = []
     for line in lines:
+        if query.index.is_ambiguous(line):
+            continue
         known = [value for value in query.epsilons(line) if value > 0]
         if epsilon is not None:
             known = sorted(known, key=lambda value: abs(value - epsilon))[:1]

@@ -189,6 +189,14 @@ class Index(Rows):
                 f"of signsym that computed them; {advice}"
             )
 
+    def is_ambiguous(self, line: Line) -> bool:
+        """Whether the line has two rows for one seed and epsilon."""
+        try:
+            self.refuse_ambiguous(line)
+        except AmbiguousCurveError:
+            return True
+        return False
+
     def twins(self, row: int, other: int) -> tuple[str, str]:
         """Which two results stand for one point, and what to do about it."""
         jobs = ", ".join(str(self.value("job", twin))[:16] for twin in (row, other))

@@ -19,6 +19,8 @@ from orchestrator.store.folder import Folder
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import sharing
 
+_MEASURED = ("robust", "confidence", *tables.MEASURES)
+
 
 class StoredCells:
     """The files of a store, read for the cells of some rows of its index."""
@@ -27,7 +29,7 @@ class StoredCells:
         self.store = store
         self._examples = Folder(store, "examples", tables.EXAMPLES, tables.EXAMPLES.names)
         self._reach = Folder(store, "outcomes", tables.OUTCOMES, ("cell", "image", "linf"))
-        self._measured = Folder(store, "outcomes", tables.OUTCOMES, ("cell", "image", *tables.MEASURES))
+        self._measured = Folder(store, "outcomes", tables.OUTCOMES, ("cell", "image", *_MEASURED))
 
     def rows(self, index: Index, rows: Sequence[int]) -> list[Mapping[str, Any]]:
         """Every column of some rows of results; an empty mapping for a row whose file is gone."""
@@ -62,10 +64,10 @@ class StoredCells:
         return {cell: {row["image"]: row["linf"] for row in rows_of_cell} for cell, rows_of_cell in by_cell.items()}
 
     def measured(self, index: Index, rows: Sequence[int]) -> dict[str, dict[str, NDArray[np.float64]]]:
-        """`image` and the columns `tables.MEASURES` of the cells of some rows, sorted by image, by cell."""
+        """What was measured of each image of the cells of some rows, sorted by `image`, by cell; `robust` is 0 or 1."""
         by_cell: dict[str, dict[str, NDArray[np.float64]]] = {}
         for table in self._tables(self._measured, index, rows):
-            columns = {name: plain(single(table[name])) for name in ("image", *tables.MEASURES)}
+            columns = {name: plain(single(table[name])) for name in ("image", *_MEASURED)}
             keys = single(table["cell"])
             codes = to_numpy(keys.indices)
             for code in np.unique(codes).tolist():

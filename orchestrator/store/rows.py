@@ -58,7 +58,7 @@ def check_outcomes(columns: Columns) -> None:
     # Infinite for an image without an adversarial example.
     _within(columns, (0, math.inf), "distance")
     _within(columns, (-1, 1), "cosine")
-    _within(columns, (0, 1), "sign_agreement")
+    _within(columns, (0, 1), "sign_agreement", "confidence")
     _within(columns, (0, None), "grad_l1", "grad_l2", "linearity")
 
 

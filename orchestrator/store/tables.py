@@ -28,7 +28,7 @@ ADDED = frozenset(
     {"task_params", "surrogate_job", "gpu_share", "gpu_peak", "gpu_total", "queries", "failed_starts", "distance"}
     | {"precision", "deterministic", "finetune_precision", "finetune_deterministic", "finetune_device"}
     | {"nonfinite_grad", "finetune_epoch", "work", "surrogate_rule", "surrogate_rule_params", "surrogate_seed"}
-    | set(MEASURES)
+    | {"confidence", *MEASURES}
 )
 
 _text, _number, _count = pa.string(), pa.float64(), pa.int64()
@@ -158,6 +158,12 @@ OUTCOMES = _schema(
             _count,
             "entries of the gradient that were NaN or infinite and counted as 0, of the worst one that the attack "
             "followed; null where none was asked for, and in older files",
+        ),
+        (
+            "confidence",
+            pa.float32(),
+            "probability of the class that a clean image is given, by softmax; null under attack, in retrieval, and in "
+            "older files",
         ),
         *((name, pa.float32(), f"{meaning}; null where it was not measured") for name, meaning in MEASURES.items()),
     ]

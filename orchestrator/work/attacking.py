@@ -23,6 +23,7 @@ from orchestrator.store.store import Store
 from orchestrator.work import device, hash_codes, models
 from orchestrator.work.data import data_set, tested
 from signsym_core.attacks import GRADIENTS
+from signsym_core.attacks.none import NoAttack
 from signsym_core.datasets import Data
 from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluation.attack import BLOCK
@@ -90,6 +91,8 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
     common |= {"gpu_share": context.gpu_share, **device.memory()}
     common |= {"seconds": time.monotonic() - started, "finished_at": datetime.now(UTC)}
     nonfinite = outcome.nonfinite_gradient
+    # Confidences of clean images alone: those under attack would be most of a store.
+    measured = {**outcome.measured, **({"confidence": outcome.confidence} if isinstance(chosen, NoAttack) else {})}
     results: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
@@ -106,7 +109,7 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
             | {"queries": None if outcome.queries is None else float(outcome.queries[row].double().mean())}
             | {"nonfinite_grad": None if nonfinite is None else int((nonfinite[row] > 0).sum())}
         )
-        outcomes += _outcome_rows(cell, outcome, row, test.indices, task.retrieves)
+        outcomes += _outcome_rows(cell, outcome, row, test.indices, task.retrieves, measured)
         examples += _example_rows(cell, outcome, row, test.indices, clean, data)
     store.write_table("outcomes", key, outcomes, tables.OUTCOMES)
     store.write_table("examples", key, examples, tables.EXAMPLES)
@@ -129,7 +132,9 @@ def examples_kept(values: int) -> int:
     return max(LEAST, min(MOST, BYTES // max(1, values)))
 
 
-def _outcome_rows(cell: str, outcome: ss.Outcome, row: int, indices: Tensor, retrieves: bool) -> list[dict[str, Any]]:
+def _outcome_rows(
+    cell: str, outcome: ss.Outcome, row: int, indices: Tensor, retrieves: bool, measured: Mapping[str, Tensor]
+) -> list[dict[str, Any]]:
     none: list[Any] = [None] * len(indices)
     robust = none if retrieves else outcome.robust[row].tolist()
     ap = outcome.scores[row].tolist() if retrieves else none
@@ -140,7 +145,7 @@ def _outcome_rows(cell: str, outcome: ss.Outcome, row: int, indices: Tensor, ret
     names = ("image", "robust", "ap", "linf", "queries", "distance", "zero_grad", "nonfinite_grad")
     columns = (indices.tolist(), robust, ap, outcome.linf[row].tolist(), queries, distance, zero, nonfinite)
     rows = [{"cell": cell, **dict(zip(names, values, strict=True))} for values in zip(*columns, strict=True)]
-    for name, numbers in outcome.measured.items():
+    for name, numbers in measured.items():
         for outcome_row, number in zip(rows, numbers[row].tolist(), strict=True):
             # A table has no NaN.
             outcome_row[name] = None if math.isnan(number) else number

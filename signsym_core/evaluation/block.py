@@ -24,6 +24,7 @@ class Block:
     linf: Tensor
     sizes: Tensor
     predictions: Tensor
+    confidence: Tensor
     #: [epsilons, n, measures].
     measured: Tensor
     adversarial: Tensor
@@ -73,6 +74,7 @@ def run_block(
         linf=torch.zeros(shape, dtype=torch.float32, device=device),
         sizes=torch.zeros(shape, dtype=torch.float64, device=device),
         predictions=torch.full(shape, -1, dtype=torch.int64, device=device),
+        confidence=torch.full(shape, torch.nan, dtype=torch.float64, device=device),
         measured=torch.full((*shape, len(attack.measures)), torch.nan, dtype=torch.float64, device=device),
         nonfinite_gradient=torch.zeros(shape, dtype=torch.int64, device=device),
         adversarial=problem.images[:keep].repeat(len(epsilons), 1, 1, 1, 1),
@@ -94,6 +96,8 @@ def run_block(
         problem.tally.refuse()
         result.scores[row, where] = task.score(outputs, labels, gallery).to(device)
         result.predictions[row, where] = task.predict(outputs, gallery).to(device)
+        if (confidence := task.confidence(outputs)) is not None:
+            result.confidence[row, where] = confidence.to(device)
         if proposal.nonfinite is not None:
             result.nonfinite_gradient[row, where] = proposal.nonfinite
         change = images - problem.images[where]
@@ -136,8 +140,8 @@ def run_block(
                 judge_waiting()
         elif previous is not None:
             # An image lost at a smaller epsilon keeps its adversarial image, which is valid here too.
-            inherited = (result.linf, result.sizes, result.predictions, result.adversarial, result.nonfinite_gradient)
-            for kept in inherited:
+            inherited = (result.linf, result.sizes, result.predictions, result.confidence, result.adversarial)
+            for kept in (*inherited, result.nonfinite_gradient):
                 kept[row] = kept[previous]
         if epsilon and carry:
             places = alive.nonzero().flatten()

@@ -43,6 +43,8 @@ class Outcome:
     measured: Mapping[str, Tensor]
     #: int64 [e, n]: the class that the model sees.
     predictions: Tensor
+    #: float64 [e, n]: the probability that it gives that class; NaN for a task without probabilities.
+    confidence: Tensor
     #: float [e, kept, channels, height, width]: the first adversarial images, as many as were asked for.
     adversarial: Tensor
     #: Calls of the model, forward and backward.

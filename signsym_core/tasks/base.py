@@ -69,6 +69,10 @@ class Task(Member, ABC):
     def predict(self, outputs: Tensor, gallery: Gallery | None) -> Tensor:
         """int64 [n]: the predicted class of each image; -1 where there is none."""
 
+    def confidence(self, outputs: Tensor) -> Tensor | None:
+        """float64 [n]: the probability of the class that each image is given; None for a task without one."""
+        return None
+
     @abstractmethod
     def chance(self, labels: Tensor, gallery: Gallery | None) -> float:
         """The metric of a model that gives every image the same output, the best one."""

@@ -48,6 +48,9 @@ class Classification(Task):
     def predict(self, outputs: Tensor, gallery: Gallery | None) -> Tensor:
         return outputs.argmax(dim=1)
 
+    def confidence(self, outputs: Tensor) -> Tensor:
+        return outputs.double().softmax(dim=1).amax(dim=1)
+
     def chance(self, labels: Tensor, gallery: Gallery | None) -> float:
         counts = torch.bincount(labels) if labels.ndim == 1 else labels.sum(dim=0, dtype=torch.int64)
         return float(counts.max()) / len(labels)

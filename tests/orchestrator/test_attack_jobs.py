@@ -115,6 +115,19 @@ def test_entries_of_gradients_that_are_not_finite_are_stored_where_there_are_gra
     assert outcomes["nonfinite_grad"][outcomes["cell"].isin(results["cell"][followed])].eq(0).all()
 
 
+def test_the_loss_around_images_and_the_confidence_in_clean_ones_are_stored_for_each_image(done):
+    results, outcomes, _, _ = done
+    by_attack = outcomes.merge(results[["cell", "attack", "gradient", "rule"]], on="cell").set_index("attack")
+    measured = by_attack.loc["geometry"]
+    assert len(measured) == 2 * 2 * 2 * 24
+    assert measured[[*tables.MEASURES]].notna().all(axis=None)
+    assert measured.query("gradient == 'exact'")["cosine"].min() > 1 - 1e-6
+    assert measured.query("gradient == 'feedback' and rule == 'brsf'")["cosine"].max() < 0.99
+    assert by_attack.drop("geometry")[[*tables.MEASURES]].isna().all(axis=None)
+    assert by_attack.loc["none", "confidence"].between(0.1, 1).all()
+    assert by_attack.drop("none")["confidence"].isna().all()
+
+
 def test_stronger_attacks_leave_fewer_images(done):
     results, _, _, _ = done
     value = results.query("rule == 'bp' and epsilon == 0.05").set_index(["attack", "gradient"])["value"]

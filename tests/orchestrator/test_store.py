@@ -36,7 +36,7 @@ def test_the_example_of_its_docstring_runs():
 def test_tables_come_back_as_they_went(store):
     asked = {"queries": 7, "distance": 0.5, "zero_grad": None, "nonfinite_grad": 0}
     asked |= {"grad_l1": 7.5, "grad_l2": 0.5, "cosine": -0.25, "sign_agreement": 0.5, "rise": -0.125}
-    asked |= {"linearity": None}
+    asked |= {"linearity": None, "confidence": 0.75}
     rows = [{"cell": "a", "image": 3, "robust": True, "ap": None, "linf": 0.25, **asked}]
     store.write_table("outcomes", "job", rows, tables.OUTCOMES)
     assert store.table("outcomes", tables.OUTCOMES).to_pylist() == rows
