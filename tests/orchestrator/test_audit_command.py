@@ -62,8 +62,9 @@ def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("audit")
     (folder / "small.yaml").write_text(GRID)
     with pytest.MonkeyPatch.context() as patch:
-        # A thousand took half of the time of all the tests here.
+        # A thousand queries, and fifty steps of APGD, took most of the time of all the tests here.
         patch.setattr(audit_grid, "QUERIES", 100)
+        patch.setattr(audit_grid, "FINE", 10)
         sweep(folder / "small.yaml", folder / "bare")
         assert main(["audit", str(folder / "bare"), "--grid", str(folder / "audit.yaml"), "--no-probes"]) == 0
         shutil.copytree(folder / "bare", folder / "full")
