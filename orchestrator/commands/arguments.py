@@ -116,17 +116,20 @@ def parser() -> Parser:
 
     what = "a tidy table for your own analysis, as CSV or Parquet"
     export = commands.add_parser("export", parents=[stores], help=what)
-    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends with .csv or .parquet")
+    export.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="ends with .csv or .parquet; of robustbench a folder"
+    )
     what = "a row per cell, image of each cell, point of a curve, worst case of a model over attacks at each epsilon, "
     what += (
         "surrogate and attacked rule of each transfer attack at each epsilon, geometry of the loss of a model at each "
     )
     what += "epsilon, calibration of a model on each set of its test images, corrupted set of test images of a model, "
     what += (
-        "layer and epoch of each model, or note; training has loss and scores beside its alignment (default: results)"
+        "layer and epoch of each model, or note; training has loss and scores beside its alignment; robustbench has a "
+        "JSON file for each network that AutoAttack was run on along the exact gradient (default: results)"
     )
     kinds = ["results", "outcomes", "curves", "worst", "transfer", "geometry", "calibration"]
-    kinds += ["corruptions", "alignment", "training", "notes"]
+    kinds += ["corruptions", "alignment", "training", "notes", "robustbench"]
     export.add_argument("--what", choices=kinds, default="results", help=what)
 
     data = commands.add_parser("data", help="check a data set, and decode its images before a sweep")
