@@ -19,6 +19,8 @@ from signsym_core.registry import Member, identity
 SEMANTICS = {"pretrain": 1, "finetune": 1, "attack": 1}
 #: By how much the version of single attacks is above that of their kind: their numbers moved, and no other's.
 RAISED = {"boundary": 1}
+#: RAISED when trainings came that depend on an attack: their keys hold what was raised since.
+_RAISED_BEFORE = {"boundary": 1}
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -36,6 +38,14 @@ def key(value: Any) -> str:
 def attack_semantics(name: str) -> int:
     """The version of what attacks of this name compute."""
     return SEMANTICS["attack"] + RAISED.get(name, 0)
+
+
+def training_semantics(kind: str, finetune: Mapping[str, Any]) -> int:
+    """The version of what trainings of a kind with these settings compute: it rises with the attack's that they train
+    against.
+    """
+    name = (finetune.get("adversarial") or {}).get("name", "")
+    return SEMANTICS[kind] + RAISED.get(name, 0) - _RAISED_BEFORE.get(name, 0)
 
 
 def described(member: Member) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def pictures(context: PageContext, line: Line, epsilon: float) -> list[Block]:
     else:
         note = f"{len(chosen)} of the {len(stored)} images that the store keeps of this point, smallest change first."
     if context.view.only and not only:
-        why = "This is BP itself" if line.rule == "bp" else "The store has no BP at this point"
+        why = "This is BP itself" if line.rule == "bp" else "No BP can be set beside this point"
         note += f" {why}, so the filter “{FILTERS[context.view.only]}” has nothing to compare with and is left out."
     over = f", {style.counted(len(rows), 'seed')} together" if len(rows) > 1 else ""
     of_class = f" of class {context.view.label}" if context.view.label else ""

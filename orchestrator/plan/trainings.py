@@ -32,9 +32,10 @@ class Trainings:
         weights, parent = self._weights(model)
         # A weights file is identified by its content, not by its path.
         content = None if weights is None else {name: value for name, value in weights.items() if name != "file"}
-        spec: dict[str, Any] = {"kind": kind, "semantics": keys.SEMANTICS[kind]}
+        finetune = self._identity(model.finetune)
+        spec: dict[str, Any] = {"kind": kind, "semantics": keys.training_semantics(kind, finetune)}
         spec |= {"dataset": self._trained_on(model.dataset), "backbone": self.described(model.backbone)}
-        spec |= {"task": self._learned(model.task), "seed": model.seed, "finetune": self._identity(model.finetune)}
+        spec |= {"task": self._learned(model.task), "seed": model.seed, "finetune": finetune}
         rule = "" if kind == "pretrain" and model.rule == BP() else f"{model.rule.name} "
         spec |= {"rule": self.described(model.rule)} if rule else {}
         spec |= {"weights": weights} if kind == "finetune" or weights is not None else {}

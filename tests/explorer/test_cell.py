@@ -145,7 +145,7 @@ def test_a_filter_against_bp_hides_nothing_where_there_is_no_bp_and_is_named(fol
     alone = fill(tmp_path / "store", {key: value for key, value in SHARES.items() if key[0] != "bp"})
     found = block(page(alone, f"?p=cell&only={only}&c={CELL}"), Pictures)
     assert len(found.triples) == 12
-    assert "The store has no BP at this point" in found.note
+    assert "No BP can be set beside this point" in found.note
     kept = block(page(folder, f"?p=cell&only={only}&c={CELL}"), Pictures)
     assert len(kept.triples) < 12
     assert "left out" not in kept.note

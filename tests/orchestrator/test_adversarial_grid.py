@@ -9,6 +9,7 @@ import yaml
 from gridfiles import base, written
 
 from orchestrator.gridfile.grid import load
+from orchestrator.jobs import keys
 from orchestrator.jobs.job import JobContext
 from orchestrator.jobs.setting import Setting
 from orchestrator.pages.provenance import settings
@@ -34,7 +35,7 @@ def finetunes(jobs):
 
 
 def test_null_is_the_training_as_it_was_and_equal_attacks_are_one_key(tmp_path):
-    keys = {}
+    known = {}
     for name, value in {
         "null": None,
         "fraction": PGD,
@@ -42,15 +43,31 @@ def test_null_is_the_training_as_it_was_and_equal_attacks_are_one_key(tmp_path):
         "feedback": PGD | {"gradient": "feedback"},
     }.items():
         (job,) = finetunes(compile_plan(grid(tmp_path, value), set(), set()).jobs)
-        keys[name] = job.key
+        known[name] = job.key
     without = base(
         dataset=DATA, backbone=NETWORK, finetune={"epochs": 1, "batch_size": 16, "lr": 0.01, "head_lr": 0.01}
     )
     (job,) = finetunes(compile_plan(load(written(tmp_path, without)), set(), set()).jobs)
-    assert keys["null"] == job.key
+    assert known["null"] == job.key
     assert "adversarial" not in job.spec["finetune"]
-    assert keys["fraction"] == keys["number"]
-    assert len(set(keys.values())) == 3
+    assert known["fraction"] == known["number"]
+    assert len(set(known.values())) == 3
+
+
+def test_a_training_against_an_attack_whose_numbers_moved_is_another(tmp_path, monkeypatch):
+    def key(adversarial):
+        return finetunes(compile_plan(grid(tmp_path, adversarial), set(), set()).jobs)[0].key
+
+    square = {"name": "square", "epsilon": 0.1, "queries": 5}
+    before = [key(adversarial) for adversarial in (PGD, square, None)]
+    monkeypatch.setitem(keys.RAISED, "pgd", 1)
+    assert [key(adversarial) == same for adversarial, same in zip((PGD, square, None), before, strict=True)] == [
+        False,
+        True,
+        True,
+    ]
+    # Boundary's numbers moved before any training could depend on them.
+    assert keys.training_semantics("finetune", {"adversarial": {"name": "boundary"}}) == keys.SEMANTICS["finetune"]
 
 
 def test_a_cell_is_written_as_a_grid_that_has_its_key(tmp_path):
