@@ -143,6 +143,7 @@ def _shorter(value: object) -> str:
 
 
 def _number(value: float) -> str:
-    """A number of a grid, such as 8/255, of which a result has the value alone."""
-    levels = round(value * 255)
-    return f"{levels}/255" if 0 < levels < 255 and levels / 255 == value else repr(value)
+    """A number of a grid, such as 8/255, of which a result has the value alone: the shorter one of two exact forms."""
+    fraction = f"{round(value * 255)}/255"
+    exact = 0 < value < 1 and round(value * 255) / 255 == value
+    return min(repr(value), fraction, key=len) if exact else repr(value)

@@ -98,6 +98,7 @@ def test_titles_and_labels_say_which_training_it_is(tmp_path):
     assert short[0] == "epochs=1"
     assert short[1] == "adversarial=pgd(epsilon=8/255, gradient=exact, random_start=True, steps=3), epochs=1"
     assert len(set(short)) == 3
+    assert labels._short('{"adversarial":{"epsilon":0.2,"name":"bim"}}') == "adversarial=bim(epsilon=0.2)"
     assert "adversarial=pgd(epsilon=0.03137254901960784, gradient=exact" in settings(columns[1])
 
 
