@@ -58,7 +58,10 @@ def _latex(page: Page) -> bytes:
 def _drawn(page: Page, kind: str, width: float) -> bytes:
     figure = next((block for block in page.blocks if isinstance(block, Figure)), None)
     if figure is None:
-        raise ValueError(f"the page “{page.title}” has no figure; those of ?p=curves, ?p=gap and ?p=training have")
+        raise ValueError(
+            f"the page “{page.title}” has no figure; those of ?p=curves, ?p=gap and ?p=training have, and that of "
+            "?p=tables&t=corruptions"
+        )
     if kind == "html":
         # The page's figures have a transparent background, which would be dark in a dark viewer.
         spec = figure.figure | {"layout": figure.figure["layout"] | {"paper_bgcolor": style.PAGE["light"]}}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
+from orchestrator.drawing.figure_data import Dot, Drawing, Stroke
 from orchestrator.drawing.figures import traces
 from orchestrator.drawing.panels import Panels, Spec
-from orchestrator.results.curve import Curve
+from orchestrator.results.curve import Curve, Point
 from signsym_core.statistics.intervals import Interval
 
 #: Panels of a row at most.
@@ -53,3 +55,31 @@ def corruption_figure(panels: Sequence[tuple[str, Sequence[SeverityLine]]]) -> S
         if lines:
             figure.reference(number, "y", lines[0].curve.chance, "chance")
     return figure.figure()
+
+
+def mean_drawing(title: str, lines: Sequence[SeverityLine]) -> Drawing | None:
+    """The figure for a paper: the mean over kinds by severity, a line for a rule; None where no line has a score."""
+    strokes = tuple(_stroke(line) for line in lines if line.scores)
+    if not strokes:
+        return None
+    names = " / ".join(dict.fromkeys(stroke.curve.score_name for stroke in strokes))
+    return Drawing(panels=((title, strokes),), columns=1, quantity=f"{names}, %", difference=False, across="severity")
+
+
+def _stroke(line: SeverityLine) -> Stroke:
+    """The line with its severities in the place of epsilons, which axes are made of."""
+    dots = [Dot(epsilon=level, label=str(level), score=score, by_seed={}) for level, score in line.scores.items()]
+    points = [
+        Point(
+            epsilon=dot.epsilon,
+            label=dot.label,
+            score=dot.score,
+            by_seed={},
+            over_bp=None,
+            over_exact=None,
+            reach=math.nan,
+            cell="",
+        )
+        for dot in dots
+    ]
+    return Stroke(curve=dataclasses.replace(line.curve, points=tuple(points)), dots=tuple(dots))

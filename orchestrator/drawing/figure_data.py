@@ -50,6 +50,8 @@ class Drawing:
     #: The quantity on the vertical axis, and whether it is a difference.
     quantity: str
     difference: bool
+    #: What is on the horizontal axis, in the place of ε and of dots' epsilons; empty for ε.
+    across: str = ""
     #: What is not drawn: "bands", "seeds", "rings".
     hide: tuple[str, ...] = ()
     #: The address of its view; empty where it is the page's.
@@ -57,7 +59,19 @@ class Drawing:
 
     def as_csv(self) -> str:
         """Every number of the figure as CSV."""
-        header = ("panel", "rule", "epsilon", "value", "lo", "hi", "method", "images", "seeds", "by_seed", "filled")
+        header = (
+            "panel",
+            "rule",
+            self.across or "epsilon",
+            "value",
+            "lo",
+            "hi",
+            "method",
+            "images",
+            "seeds",
+            "by_seed",
+            "filled",
+        )
         rows: list[list[object]] = [[*header, "flags"]]
         for title, strokes in self.panels:
             for stroke in strokes:

@@ -87,7 +87,7 @@ def _figure(drawing: Drawing, width: float) -> Figure:
         title, strokes = drawing.panels[number]
         plot.set_title(_titled(title, strokes), pad=11, parse_math=False)
         axis = scales.of([stroke.curve for stroke in strokes])
-        _dressed(plot, axis, strokes, drawing.difference)
+        _dressed(plot, axis, strokes, drawing)
         for stroke in strokes:
             for name, handle in _line(plot, stroke, axis, drawing.hide).items():
                 handles.setdefault(name, handle)
@@ -102,12 +102,13 @@ def _figure(drawing: Drawing, width: float) -> Figure:
     return figure
 
 
-def _dressed(plot: Plot, axis: Axis, strokes: Sequence[Stroke], difference: bool) -> None:
+def _dressed(plot: Plot, axis: Axis, strokes: Sequence[Stroke], drawing: Drawing) -> None:
     """Set axes and reference lines."""
+    difference = drawing.difference
     plot.set_xticks([axis.position(epsilon) for epsilon in axis.labels], list(axis.labels.values()), parse_math=False)
     if sum(len(text) + 1 for text in axis.labels.values()) > NAMES[-1]:
         plot.tick_params(axis="x", rotation=45)
-    plot.set_xlabel(f"ε ({axis.norms}, [0, 1] pixels)", parse_math=False)
+    plot.set_xlabel(drawing.across or f"ε ({axis.norms}, [0, 1] pixels)", parse_math=False)
     plot.yaxis.set_major_formatter(lambda value, _position: f"{100 * value:{'+' if difference else ''}.0f}")
     plot.grid(color="0.9", linewidth=0.5)
     plot.spines[["top", "right"]].set_visible(False)
@@ -123,7 +124,7 @@ def _dressed(plot: Plot, axis: Axis, strokes: Sequence[Stroke], difference: bool
     plot.axhline(chance, **dotted)
     # At the left, where the curves are still high.
     plot.text(0.01, chance, "chance", transform=plot.get_yaxis_transform(), **words)
-    if {stroke.curve.norm for stroke in strokes} == {"linf"} and axis.within(USUAL):
+    if not drawing.across and {stroke.curve.norm for stroke in strokes} == {"linf"} and axis.within(USUAL):
         plot.axvline(axis.position(USUAL), **dotted)
         plot.text(axis.position(USUAL), 1, "8/255", transform=plot.get_xaxis_transform(), ha="center", **words)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Figure, Matrix, MatrixCell, Page, Table, Value, Words
-from orchestrator.drawing.corruption_figure import SeverityLine, corruption_figure
+from orchestrator.drawing.corruption_figure import SeverityLine, corruption_figure, mean_drawing
 from orchestrator.pages.columns import GAP, MODEL, SCORE, few_sentence, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.corruption_rows import CorruptionRow, corruption_rows
@@ -101,6 +101,7 @@ def _figure(number: int, members: Sequence[tuple[Curve, CorruptedModel]]) -> Blo
         described=f"{title}, of {rules}. The table above has the numbers.",
         figure=corruption_figure([(title, [line for line in lines if line.scores]) for title, lines in panels]),
         table=_table(members, f"corruptions-{number}-rows"),
+        drawing=mean_drawing(curve.title, panels[0][1]),
         shows_table=False,
     )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from stores import SHARES, block, fill, page, write_training
 
 from orchestrator.commands.cli import main
+from orchestrator.drawing import paper
 from orchestrator.drawing.blocks import Figure, Links, Matrix, Words
 from orchestrator.results.declared import constant
 from orchestrator.results.live_store import LiveStore
@@ -167,6 +169,24 @@ def test_the_table_has_a_row_for_each_model(folder):
     assert drawn[0]["x"] == [0, 1, 2]
     assert main(["figure", str(folder), "?p=tables&t=corruptions", "--out", str(folder.parent / "table.tex")]) == 0
     assert "mCE" in (folder.parent / "table.tex").read_text()
+
+
+def test_the_figure_for_a_paper_is_the_mean_over_kinds_by_severity(folder, tmp_path):
+    drawing, models = block(page(folder, "?p=tables&t=corruptions"), Figure).drawing, models_of(folder)
+    rows = list(csv.DictReader(drawing.as_csv().splitlines()))
+    assert [row["severity"] for row in rows if row["rule"] == "uSF"] == ["0", "1", "2"]
+    expected = [models["usf"].clean.score, *models["usf"].by_severity.values()]
+    assert [float(row["value"]) for row in rows if row["rule"] == "uSF"] == [score.value for score in expected]
+    assert main(["figure", str(folder), "?p=tables&t=corruptions", "--out", str(tmp_path / "mean.svg")]) == 0
+    # Neither an epsilon on the axis nor the usual radius among the severities.
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure = paper._figure(drawing, 3.3)
+    (plot,) = figure.axes
+    assert (plot.get_xlabel(), [text.get_text() for text in plot.get_xticklabels()]) == (
+        "severity",
+        ["clean", "1", "2"],
+    )
+    assert [text.get_text() for text in plot.texts] == ["chance"]
 
 
 def test_pages_about_attacks_and_clean_scores_leave_corrupted_images_out(folder):
