@@ -31,6 +31,7 @@ from signsym_core.backbones import Model
 from signsym_core.backbones.weights import load_whole_file
 from signsym_core.datasets import inputs
 from signsym_core.registry import Member, Registry
+from signsym_core.rules.state import FeedbackOfAnotherRuleError
 from signsym_core.statistics.intervals import interval
 from signsym_core.training.health import broken_layers
 
@@ -61,7 +62,10 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     def loaded(path: Path, rule: ss.rules.Rule) -> Model:
         size = source.sides or data.sides
         model = backbone.build(len(data.classes), channels=data.channels, size=size, seed=parsed.seed)
-        load_whole_file(ss.convert(model, rule, seed=parsed.seed), path)  # type: ignore[arg-type]
+        try:
+            load_whole_file(ss.convert(model, rule, seed=parsed.seed), path)  # type: ignore[arg-type]
+        except FeedbackOfAnotherRuleError as error:
+            raise ValueError(f"{error}: --rule names it, such as --rule {error.rule}") from None
         broken = broken_layers(model)
         if broken:
             raise ValueError(f"{path} holds NaN or infinity in {', '.join(broken[:3])}: no model that can be attacked")

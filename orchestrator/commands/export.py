@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator.drawing.style import counted
 from orchestrator.engine.sweep import show_skipped
 from orchestrator.results.export import export
 from orchestrator.results.live_stores import opened
@@ -24,7 +25,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     show_skipped(exported.skipped, console)
     for problem in exported.problems:
         console.print(problem, soft_wrap=True)
-    console.print(f"{exported.rows:,} rows: {parsed.out.resolve()}")
+    console.print(f"{counted(exported.rows, 'row')}: {parsed.out.resolve()}")
 
 
 def _robustbench(stores: Sequence[Store], out: Path, console: Console) -> None:

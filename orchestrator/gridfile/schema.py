@@ -29,7 +29,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SEED: Schema = {"type": "integer", "minimum": 0}
 _FRACTION: Schema = {"type": "string", "pattern": "^[0-9]{1,15}/0*[1-9][0-9]*$"}
 _RADIUS: Schema = {"anyOf": [{"type": "number", "minimum": 0}, _FRACTION]}
-_RADIUS_LINF: Schema = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, _FRACTION]}
+_RADIUS_IN_LINF: Schema = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, _FRACTION]}
 _AMOUNTS: dict[str, Schema] = {
     "gpu": {
         "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "integer", "minimum": 0}, {"const": "auto"}],
@@ -70,7 +70,7 @@ def _defined(name: str) -> Schema:
 
 
 def _definitions() -> dict[str, Schema]:
-    """The keys of an experiment, and the members that several of them name."""
+    """The keys of an experiment, and the members and radii that several of them name."""
     families = {**NAMED_AXES, "attack": ATTACKS}
     override = _mapping({"when": _condition(MODEL_AXES)} | {key: _defined(key) for key in TRAINING_KEYS}, "", ["when"])
     stages = {stage: _mapping(_AMOUNTS, f"What a {stage} job is given.") for stage in STAGES}
@@ -82,6 +82,9 @@ def _definitions() -> dict[str, Schema]:
         "adversarial": _trained_against(),
         "resources": _mapping(_AMOUNTS | stages, "What each trial is given; no part of a job's identity."),
         "attacks": _one_or_more(_attack()),
+        "radius": _RADIUS,
+        "radii": _one_or_more(_defined("radius")),
+        "radii-in-linf": _one_or_more(_RADIUS_IN_LINF),
         "overrides": {"type": "array", "items": override | {"minProperties": 2}},
         **{f"a-{family}": _member(registry) for family, registry in families.items()},
     }
@@ -127,18 +130,18 @@ def _attack() -> Schema:
         keys: dict[str, Any] = dict.fromkeys(ATTACK_KEYS, True)
         keys["gradient"] = keys["surrogate"] = "white-box" in attack.tags
         # The norm of an attack that overrides it may depend on a parameter.
-        keys["epsilon"] = _one_or_more(_RADIUS_LINF if attack.norm is Attack.norm else _RADIUS)
+        keys["epsilon"] = _defined("radii-in-linf" if attack.norm is Attack.norm else "radii")
         only_name = attack is NoAttack
         item = _mapping({"name": True} if only_name else keys | parameters(attack))
         if issubclass(attack, NormedAttack):
             in_l2: Schema = {"properties": {"norm": {"const": "l2"}}, "required": ["norm"]}
-            item |= {"if": in_l2, "else": {"properties": {"epsilon": _one_or_more(_RADIUS_LINF)}}}
+            item |= {"if": in_l2, "else": {"properties": {"epsilon": _defined("radii-in-linf")}}}
         by_name.append(_where_named(attack.name, item if only_name else item | {"required": ["epsilon"]}))
     shared: dict[str, Schema] = {
         "name": _one_or_more(_names(ATTACKS)),
         "gradient": _one_or_more({"enum": list(GRADIENTS)}),
         "surrogate": _surrogate(),
-        "epsilon": _one_or_more(_RADIUS) | {"description": "Radii in the [0, 1] pixel range: numbers or fractions."},
+        "epsilon": _defined("radii") | {"description": "Radii in the [0, 1] pixel range: numbers or fractions."},
         "images": {"type": ["integer", "null"], "minimum": 1, "description": "Of the test images; null: all."},
     }
     mapping = {"type": "object", "properties": shared, "required": ["name"], "allOf": by_name}
@@ -208,7 +211,7 @@ def _condition(axes: Sequence[str]) -> Schema:
         **{axis: _defined(f"a-{axis}") for axis in (*NAMED_AXES, "attack")},
         "seed": _SEED,
         "gradient": {"enum": [*GRADIENTS, NO_GRADIENT]},
-        "epsilon": _RADIUS,
+        "epsilon": _defined("radius"),
     }
     lists: dict[str, Schema] = {
         axis: {"anyOf": [values[axis], {"type": "array", "items": values[axis], "minItems": 1}]} for axis in axes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -175,7 +176,8 @@ def context_of(data: Results, search: str | None) -> PageContext:
     if len(skipped) > 10:
         names = ", ".join(sorted(data.skipped)[10:210])
         skipped = [*skipped[:10], f"Skipped as well, {len(skipped) - 10:,} files: {names}."]
-    context.problems = [*problems, *unknown, *snapshot.problems, *skipped]
+    ignored = [f"{sentence} This value of the filter is ignored." for sentence in unknown]
+    context.problems = [*problems, *ignored, *snapshot.problems, *skipped]
     return context
 
 
@@ -205,7 +207,8 @@ def _without_unknown(view: PageView, name: str, stored: set[str], problems: list
     if kept == values:
         return view
     missing = ", ".join(f"“{text[:60]}”" for text in values if text not in stored)
-    problems.append(f"The store has no {name} {missing}: this value of the filter is ignored.")
+    known = textwrap.shorten(", ".join(sorted(stored)) or "none", 300, placeholder=" ...")
+    problems.append(f"The store has no {name} {missing}; known: {known}.")
     changes: dict[str, Any] = {name: kept if isinstance(value, tuple) else ""}
     return dataclasses.replace(view, **changes)
 

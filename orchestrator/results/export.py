@@ -43,6 +43,14 @@ class Exported:
     problems: Sequence[str]
 
 
+#: What makes those tables that not every sweep has something for.
+_ASKED_BY = {
+    "transfer": "attacks with gradient: transfer",
+    "corruptions": "a data set with corruption: all, such as {name: digits, corruption: all, severity: all}",
+    "notes": "signsym note",
+}
+
+
 def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
     """Write "results", "outcomes", "curves", "worst", "transfer", "geometry", "calibration", "corruptions",
     "alignment", "training" or "notes" of stores.
@@ -74,7 +82,8 @@ def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
             writer.close()
     if writer is None:
         names = ", ".join(store.uri for store in stores)
-        raise ValueError(f"{names}: nothing of {what} is there that can be read")
+        asked = _ASKED_BY.get(what, f"a sweep; what there is, and what is damaged, says signsym status {stores[0].uri}")
+        raise ValueError(f"{names}: nothing of {what} is there that can be read. It is made by {asked}")
     temporary.replace(out)
     skipped = skipped_in(stores) | (data.skipped if data else {})
     return Exported(rows=rows, skipped=skipped, problems=data.snapshot.problems if data else ())

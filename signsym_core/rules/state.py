@@ -33,6 +33,15 @@ class ZeroFeedbackError(ValueError):
     """B, or some rows of it, would always be 0, so that no gradient would pass through it."""
 
 
+class FeedbackOfAnotherRuleError(ValueError):
+    """A checkpoint whose feedback is that of another rule than the network's, or of other parameters of it."""
+
+    def __init__(self, message: str, rule: str) -> None:
+        super().__init__(message)
+        #: The name of the checkpoint's rule.
+        self.rule = rule
+
+
 class Use:
     """A reference to a matrix: while it is alive, the matrix is not overwritten."""
 
@@ -221,9 +230,10 @@ class FeedbackState:
         expected = {"rule": self.rule.name, "parameters": json.loads(json.dumps(self.rule.parameters()))}
         recorded = {"rule": fields["rule"], "parameters": fields["parameters"]}
         if expected != recorded:
-            raise ValueError(
+            raise FeedbackOfAnotherRuleError(
                 f"layer {self.name!r}: the checkpoint's feedback is {recorded}, the model was converted with "
-                f"{expected}; convert the network with the checkpoint's rule first"
+                f"{expected}; convert the network with the checkpoint's rule first",
+                str(fields["rule"]),
             )
         self.seed, self.index = int(fields["seed"]), int(fields["index"])
         self.draws, self.frozen_size = int(fields["draws"]), fields["frozen_size"]

@@ -123,7 +123,7 @@ def test_a_note_that_is_withdrawn_is_shown_no_more_and_nothing_is_deleted(store,
     ("words", "error"),
     [
         (["x"], "expected --on beside a text"),
-        (["x", "--on", "?p=gap&r=frsf"], "The store has no rule “frsf”"),
+        (["x", "--on", "?p=gap&r=frsf"], "The store has no rule “frsf”; known: bp, usf.\n"),
         (["x", "--on", "?p=gap&z=1"], "“z”, which is no filter"),
         (["x", "--on", "?p=cell&c=0123456789"], "has no cell '0123456789'"),
         (["x", "--on", "0123456789"], "no cell and no fine-tune whose key begins with '0123456789'"),
@@ -227,7 +227,7 @@ def test_several_stores_show_and_export_the_notes_of_each(store, note, tmp_path)
 
 def test_a_store_without_notes_has_nothing_to_export(store, tmp_path, capsys):
     assert main(["export", str(store), "--what", "notes", "--out", str(tmp_path / "notes.csv")]) == 2
-    assert "nothing of notes is there" in capsys.readouterr().err
+    assert "nothing of notes is there that can be read. It is made by signsym note" in capsys.readouterr().err
     assert not (tmp_path / "notes.csv").exists()
 
 

@@ -339,7 +339,7 @@ def test_a_plain_state_dict_of_torch_is_read_too_and_what_is_asked_is_what_runs(
             "expected no surrogate for 'pgd': it is the model of --twin",
         ),
         (["--rule", "usff"], "did you mean 'usf'"),
-        (["--rule", "usf"], "the checkpoint's feedback"),
+        (["--rule", "usf"], "with the checkpoint's rule first: --rule names it, such as --rule fa"),
         (["--backbone", "smallcnn"], "does not fit the network"),
         (["--dataset", "digits"], "does not fit the network: fc.bias has shape [3] instead of [10]"),
         (["--images", "0"], "--images"),
