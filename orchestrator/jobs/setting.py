@@ -29,6 +29,8 @@ class Setting:
     finetune: ss.FineTune
     #: As the spec has them: {"pretrain": key of the job}, {"published": name}, {"file", "sha256"}, or None.
     weights: Mapping[str, Any] | None
+    #: Of a fine-tune that goes on from a training of its own seed, the key of that training at seed 0.
+    started: str | None = None
 
     @classmethod
     def of(cls, spec: Mapping[str, Any], attack: Mapping[str, Any] | None = None) -> Setting:
@@ -41,11 +43,15 @@ class Setting:
             rule=ss.RULES.rebuild(spec["rule"]),
             finetune=rebuild(ss.FineTune, "finetune", spec["finetune"]),
             weights=spec["weights"],
+            started=spec.get("started"),
         )
 
     def columns(self) -> dict[str, str]:
         """The columns of a result that describe the model."""
-        row = {"weights": keys.canonical(self.weights), "finetune": keys.canonical(changed(self.finetune))}
+        weights = self.weights
+        if self.started is not None:
+            weights = {**(weights or {}), "pretrain": self.started, "seed": "same"}
+        row = {"weights": keys.canonical(weights), "finetune": keys.canonical(changed(self.finetune))}
         for name in ("task", "dataset", "backbone", "rule"):
             row |= member_columns(name, getattr(self, name))
         return row

@@ -12,7 +12,7 @@ from orchestrator.jobs.job import Job
 #: Characters of a setting's value at most.
 LONGEST = 40
 #: Entries of a spec that are in its title already, or say nothing to people.
-_LEFT_OUT = frozenset({"kind", "semantics", "seed", "points", "model", "surrogate", "gradient"})
+_LEFT_OUT = frozenset({"kind", "semantics", "seed", "points", "model", "surrogate", "gradient", "started"})
 
 #: Where a setting stands in a spec, from the outside in.
 _Path = tuple[str, ...]

@@ -39,10 +39,12 @@ class Trainings:
         rule = "" if kind == "pretrain" and model.rule == BP() else f"{model.rule.name} "
         spec |= {"rule": self.described(model.rule)} if rule else {}
         spec |= {"weights": weights} if kind == "finetune" or weights is not None else {}
+        key = keys.key(spec | ({"weights": content} if "weights" in spec else {}))
+        spec |= self._started(model)
         resources, precision = model.resources.of(kind), model.finetune.precision
         seconds = cost.training(model.task, model.backbone, model.dataset, model.finetune, cost.device_of(resources))
         return Job(
-            key=keys.key(spec | ({"weights": content} if "weights" in spec else {})),
+            key=key,
             kind=kind,
             parents=() if parent is None else (parent,),
             spec=spec,
@@ -67,6 +69,17 @@ class Trainings:
             path = Path(model.weights.source).expanduser().resolve()
             return {"file": str(path), "sha256": _digest(path, model.weights.where)}, None
         return None, None
+
+    def _started(self, model: ModelChoice) -> dict[str, str]:
+        """Of a training that goes on from one of its own seed, the key that this has at seed 0: no part of its own key,
+        but what columns of results name it by, so that models which differ in their seed alone are one model there.
+        """
+        start = model.weights
+        if not isinstance(start, Pretrain) or start.seed is not None:
+            return {}
+        earlier = before(dataclasses.replace(model, seed=0))
+        assert earlier is not None, "it starts from a training"
+        return {"started": self.job(*earlier, 0).key}
 
     def _learned(self, task: Task) -> dict[str, Any]:
         """The task as a fine-tune depends on it: without the parameters that only decide a score."""

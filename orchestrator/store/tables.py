@@ -49,7 +49,11 @@ RESULTS = _schema(
         ("dataset_params", _text, "JSON of the data set's parameters that are not the default"),
         ("backbone", _text, "backbone"),
         ("backbone_params", _text, "JSON of the backbone's parameters that are not the default"),
-        ("weights", _text, "JSON of what the fine-tune started from"),
+        (
+            "weights",
+            _text,
+            "JSON of what the fine-tune started from; with seed: same, the training of its own seed by its key at 0",
+        ),
         ("finetune", _text, "JSON of the fine-tune's settings that are not the default"),
         ("rule", _text, "learning rule"),
         ("rule_params", _text, "JSON of the rule's parameters that are not the default"),

@@ -105,6 +105,12 @@ def test_a_parent_per_seed_unless_its_seed_is_named(tmp_path):
         plan = compile_plan(grid(tmp_path, ["usf"], [3], parent, seeds=(0, 1)), set(), set())
         tunes = [job for job in plan.jobs.values() if job.kind == "finetune" and "head" not in job.spec["weights"]]
         assert sorted(job.spec["seed"] for job in tunes) == expected
+        # Models that differ in their seed alone, and so in their parent, are one model of several seeds in results.
+        models = [
+            Setting.of(job.spec).columns() for job in plan.jobs.values() if "head" in (job.spec.get("weights") or {})
+        ]
+        assert len(models) == 2
+        assert models[0] == models[1]
     keys = list(plan.jobs)
     assert all(keys.index(parent) < keys.index(job.key) for job in plan.jobs.values() for parent in job.parents)
 
