@@ -27,6 +27,7 @@ from orchestrator.store.filerows import FileRows
 from orchestrator.store.folder import FOOTER, Folder
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.backbones import BACKBONES
+from signsym_core.datasets.corruptions import EXTRA, STANDARD
 from signsym_core.rules import RULES
 from signsym_core.statistics.intervals import gap, interval
 from signsym_core.tasks import TASKS
@@ -172,6 +173,7 @@ def test_what_is_known_of_names_without_torch_is_what_the_registries_say():
         "rule": RULES.names,
         "attack": ATTACKS.names,
         "gradient": list(GRADIENTS),
+        "corruption": [*STANDARD, *EXTRA],
     }
     assert labels["rule"] == {rule.name: rule.label for rule in RULES}
     assert default_k == {t.name: t().k for t in TASKS if "k" in t.__dataclass_fields__}
