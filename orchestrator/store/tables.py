@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
 #: Raised when a column changes its meaning; written into every file.
@@ -172,6 +174,16 @@ OUTCOMES = _schema(
         *((name, pa.float32(), f"{meaning}; null where it was not measured") for name, meaning in MEASURES.items()),
     ]
 )
+
+
+def outcomes_with(measured: Collection[str]) -> pa.Schema:
+    """OUTCOMES with those alone of the columns of MEASURES and `confidence` that are measured.
+
+    Most files have none of them, and a column of nulls has the bytes of its description.
+    """
+    optional = {"confidence", *MEASURES} - set(measured)
+    return pa.schema([field for field in OUTCOMES if field.name not in optional], metadata=OUTCOMES.metadata)
+
 
 #: A few adversarial images for each cell.
 EXAMPLES = _schema(

@@ -111,7 +111,7 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
         )
         outcomes += _outcome_rows(cell, outcome, row, test.indices, task.retrieves, measured)
         examples += _example_rows(cell, outcome, row, test.indices, clean, data)
-    store.write_table("outcomes", key, outcomes, tables.OUTCOMES)
+    store.write_table("outcomes", key, outcomes, tables.outcomes_with(measured))
     store.write_table("examples", key, examples, tables.EXAMPLES)
     # The results are written last: they mark the job as done.
     store.write_table("results", key, results, tables.RESULTS)

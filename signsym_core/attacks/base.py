@@ -33,7 +33,8 @@ class Attack(Member, ABC):
 
     #: The tasks that the attack fits.
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
-    #: What it measures of each image besides, by its columns in the store: see `Told.measured`.
+    #: What it measures of each image besides: see `Told.measured`. Names that are no columns of outcomes in the store
+    #: are in `Outcome.measured` alone.
     measures: ClassVar[tuple[str, ...]] = ()
     #: Whether it can start from the images `problem.start`.
     goes_on: ClassVar[bool] = False

@@ -72,7 +72,8 @@ class Geometry(Attack):
         return epsilon
 
     def cost(self, epsilons: int, clean: bool) -> Cost:
-        # The gradients have the clean outputs too; each epsilon has the images of both.
+        # The gradients have the clean outputs too; each epsilon has the images of both. Along a source of several
+        # gradients it is too much: the exact one is made once, whatever the source.
         return Cost(forwards=2 * epsilons or int(clean), gradients=2 * min(epsilons, 1))
 
 

@@ -33,6 +33,18 @@ def test_the_example_of_its_docstring_runs():
     assert doctest.DocTestRunner().run(example).failed == 0
 
 
+def test_a_file_has_the_columns_that_were_measured_and_a_reader_nulls_for_the_others(store):
+    assert tables.outcomes_with({"confidence", *tables.MEASURES}) == tables.OUTCOMES
+    rows = [{"cell": "a", "image": image, "robust": True, "linf": 0.25, "confidence": 0.5} for image in range(3)]
+    for name, measured in (("clean", ["confidence"]), ("pgd", [])):
+        store.write_table("outcomes", name, rows, tables.outcomes_with(measured))
+        written = pq.read_schema(f"{store.uri}/outcomes/{name}.parquet")
+        assert written.names == [*tables.OUTCOMES.names[:9], *measured]
+    read = store.table("outcomes", tables.OUTCOMES).to_pylist()
+    assert sorted(str(row["confidence"]) for row in read) == ["0.5"] * 3 + ["None"] * 3
+    assert {row["grad_l1"] for row in read} == {None}
+
+
 def test_tables_come_back_as_they_went(store):
     asked = {"queries": 7, "distance": 0.5, "zero_grad": None, "nonfinite_grad": 0}
     asked |= {"grad_l1": 7.5, "grad_l2": 0.5, "cosine": -0.25, "sign_agreement": 0.5, "rise": -0.125}
