@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ def write_report(
     index = data.snapshot.index
     # A name that is no identifier does not come from a sweep and must not become a path.
     tasks = [task for task in index.choices("task") if task.isidentifier()] if len(index) else []
-    menu = [("Overview", "index.html")]
-    menu += [(f"{PAGES[p]}: {task}", f"{p}-{task}.html") for task in tasks for p in _STATIC]
+    titles = _titles(tasks)
+    menu = [("Overview", "index.html"), *((title, f"{name}-{task}.html") for (task, name), title in titles.items())]
     cells = {task: _cells(context_of(data, format_view(PageView(task=task)))) for task in tasks}
     writer = PageWriter(data, out, title, menu, {cell for task_cells in cells.values() for cell in task_cells}, screen)
     write_file(out / "plotly.min.js", get_plotlyjs().encode())
@@ -54,7 +54,7 @@ def write_report(
     for task in tasks:
         for name in _STATIC:
             view = PageView(page=name, task=task)
-            writer.add(_page(data, view), f"{name}-{task}", format_view(view))
+            writer.add(_page(data, view, titles[task, name]), f"{name}-{task}", format_view(view))
         for cell in cells[task]:
             search = format_view(PageView(page="cell", task=task, cell=cell))
             writer.add(pages.build(context_of(data, search)), f"cells/{cell[:16]}", search)
@@ -63,7 +63,13 @@ def write_report(
     return writer.add(_overview(data, tasks, missing, provenance), "index")
 
 
-def _page(data: Results, view: PageView) -> Page:
+def _titles(tasks: Sequence[str]) -> dict[tuple[str, str], str]:
+    """The title of each task's each page, which names the task where there are several."""
+    several = len(tasks) > 1
+    return {(task, name): f"{PAGES[name]}: {task}" if several else PAGES[name] for task in tasks for name in _STATIC}
+
+
+def _page(data: Results, view: PageView, title: str) -> Page:
     """A page with all its variants, one below the other."""
     blocks: list[Block] = []
     reading: dict[str, None] = {}
@@ -95,7 +101,7 @@ def _page(data: Results, view: PageView) -> Page:
                 blocks.append(_renamed(block, number, variant))
     if reading:
         blocks.append(Words(title=_READING, sentences=list(reading)))
-    return Page(title=f"{PAGES[view.page]}: {view.task}", blocks=blocks)
+    return Page(title=title, blocks=blocks)
 
 
 def _variants(data: Results, view: PageView) -> Iterator[PageView]:

@@ -12,6 +12,7 @@ from browser import look, opened
 from stores import fill, keep_grid
 
 from orchestrator.commands.cli import main
+from orchestrator.reports import static
 from orchestrator.reports.static import write_report
 from orchestrator.results.live_store import LiveStore
 
@@ -63,6 +64,12 @@ def test_the_papers_figures_need_no_browser(tmp_path, monkeypatch):
     monkeypatch.setattr("orchestrator.reports.static.MOST_CELLS", 1)
     write_report(LiveStore(str(fill(tmp_path / "store", seeds=(0,)))), tmp_path / "out", title="t")
     assert list((tmp_path / "out/figures").glob("*.pdf"))
+
+
+def test_pages_name_their_task_where_there_are_several(out):
+    assert re.findall(r">(Curves[^<]*)<", (out / "gap-classification.html").read_text()) == ["Curves"]
+    titles = static._titles(["classification", "hashing"])
+    assert titles["hashing", "curves"] == "Curves: hashing"
 
 
 def test_tables_are_latex_and_csv(out):
