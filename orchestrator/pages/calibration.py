@@ -47,8 +47,8 @@ _READING = (
 
 def blocks(context: PageContext, lines: Sequence[Line]) -> list[Block]:
     """The calibration of the models of these lines; nothing where no confidence of a clean image is stored."""
-    found = calibrations(context.query, context.data.cells, lines[:MOST])
-    if not found:
+    calibrated = calibrations(context.query, context.data.cells, lines[:MOST])
+    if not calibrated:
         return []
     if len(lines) > MOST:
         context.problems.append(f"The calibration of the first {MOST} of {len(lines):,} models is here.")
@@ -56,13 +56,13 @@ def blocks(context: PageContext, lines: Sequence[Line]) -> list[Block]:
         name="calibration",
         title="Calibration on the clean test images",
         header=["rule", "model", *_SHOWN.values()],
-        rows=[(_names(context, one), _entries(context, one)) for one in found],
-        note="Percent [95 % interval], the Brier score as a number." + few_sentence(one.accuracy for one in found),
+        rows=[(_names(context, one), _entries(context, one)) for one in calibrated],
+        note="Percent [95 % interval], the Brier score as a number." + few_sentence(one.accuracy for one in calibrated),
         table=Table(
             name="calibration-rows",
             title="The same numbers as a table",
             columns=_COLUMNS,
-            rows=[_row(context, one) for one in found],
+            rows=[_row(context, one) for one in calibrated],
         ),
     )
     return [matrix, Words(title="How to read calibration", sentences=_READING)]

@@ -57,8 +57,8 @@ def blocks(context: PageContext, lines: Sequence[Line], epsilon: float) -> list[
     """What was measured of the models of `lines`, at the ε nearest to this one; nothing without such measurements."""
     chosen = context.view.gradient
     members = [line for line in measured_lines(context.snapshot.index, lines) if not chosen or line.gradient in chosen]
-    found = geometries(context.query, context.data.cells, members[:MOST], epsilon)
-    if not found:
+    measured = geometries(context.query, context.data.cells, members[:MOST], epsilon)
+    if not measured:
         return []
     if len(members) > MOST:
         context.problems.append(f"The loss around the images: {MOST} of {len(members):,} lines; narrow the filter.")
@@ -66,23 +66,23 @@ def blocks(context: PageContext, lines: Sequence[Line], epsilon: float) -> list[
         name=NAME,
         title="Why a step fails or succeeds: the loss around the test images",
         header=["rule", "model", "gradient", "ε", *(words for words, _ in _SHOWN.values())],
-        rows=[(_names(context, one), _entries(context, one)) for one in _told(found)],
+        rows=[(_names(context, one), _entries(context, one)) for one in _without_exact(measured)],
         note="g* is the exact gradient of the loss at a test image. Means over images [95 % interval]."
-        + few_sentence(number for one in found for number in one.means.values()),
+        + few_sentence(number for one in measured for number in one.means.values()),
         table=Table(
             name=f"{NAME}-rows",
             title="The same numbers as a table",
             columns=_COLUMNS,
-            rows=[_row(context, one) for one in found],
+            rows=[_row(context, one) for one in measured],
         ),
     )
     return [matrix, Words(title="How to read the loss around the images", sentences=_READING)]
 
 
-def _told(found: Sequence[Geometry]) -> list[Geometry]:
+def _without_exact(measured: Sequence[Geometry]) -> list[Geometry]:
     """Without the exact gradient of models that have another one: all that it adds is a cosine of 1."""
-    others = {one.line.model for one in found if one.line.gradient != "exact"}
-    return [one for one in found if one.line.gradient != "exact" or one.line.model not in others]
+    others = {one.line.model for one in measured if one.line.gradient != "exact"}
+    return [one for one in measured if one.line.gradient != "exact" or one.line.model not in others]
 
 
 def _names(context: PageContext, one: Geometry) -> tuple[str, str, str, str]:

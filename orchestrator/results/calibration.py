@@ -46,7 +46,7 @@ def calibrations(query: Query, cells: StoredCells | JoinedCells, lines: Iterable
     sound = [line for line in lines if not query.index.is_ambiguous(line)]
     by_line = [(line, rows) for line in sound if (rows := [*query.rows_by_seed(line, 0.0).values()])]
     by_cell = cells.measured(query.index, [row for _, rows in by_line for row in rows]) if by_line else {}
-    return [found for line, rows in by_line if (found := _of(query.index, line, rows, by_cell)) is not None]
+    return [calibrated for line, rows in by_line if (calibrated := _of(query.index, line, rows, by_cell)) is not None]
 
 
 def _of(

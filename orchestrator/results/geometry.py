@@ -64,7 +64,7 @@ def geometries(
             known = sorted(known, key=lambda value: abs(value - epsilon))[:1]
         points += [(line, rows) for value in known if (rows := [*query.rows_by_seed(line, value).values()])]
     by_cell = cells.measured(query.index, [row for _, rows in points for row in rows]) if points else {}
-    return [found for line, rows in points if (found := _of(query.index, line, rows, by_cell)) is not None]
+    return [geometry for line, rows in points if (geometry := _of(query.index, line, rows, by_cell)) is not None]
 
 
 def _of(index: Index, line: Line, rows: Sequence[int], by_cell: Mapping[str, Columns]) -> Geometry | None:
