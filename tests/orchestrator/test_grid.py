@@ -250,8 +250,10 @@ def test_every_member_has_its_name_and_its_defaults(tmp_path, axis, cls):
         changes |= {"dataset": "temporal_order", "backbone": "rnn"}
     if axis == "task":
         changes["attacks"] = [{"name": _attack_for(cls.name), "epsilon": 0.1}]
+    defaults = cls().parameters()
+    if cls.no_default:
+        changes[axis] = {"name": cls.name, **{key: defaults[key] for key in cls.no_default}}
     short = load(written(tmp_path, base(**changes)))
-    defaults = {key: value for key, value in cls().parameters().items()}
     long = load(written(tmp_path, base(**{**changes, axis: {"name": cls.name, **defaults}})))
     assert [getattr(model, axis) for model in short.models] == [cls()]
     assert list(short.cells()) == list(long.cells())
