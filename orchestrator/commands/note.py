@@ -8,7 +8,7 @@ import shlex
 from rich.console import Console
 
 from orchestrator.engine.sweep import show_skipped
-from orchestrator.pages.notes import address_of, target_of
+from orchestrator.pages.note_targets import address_of, target_of
 from orchestrator.store.notes import Note, Notes
 from orchestrator.store.store import open_store
 

@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from orchestrator.drawing.blocks import Block, Column, Link, Links, Matrix, MatrixCell, Page, Table, Value, Words
-from orchestrator.drawing.style import label
-from orchestrator.pages.context import PageContext, settled
-from orchestrator.results.index import Index
-from orchestrator.results.live_stores import opened
-from orchestrator.results.view import PAGES, PageView, format_view, parse_view
-from orchestrator.store.notes import Note, On
+from orchestrator.pages.context import PageContext
+from orchestrator.pages.note_targets import kept, link_of, words_of
+from orchestrator.results.view import format_view, parse_view
+from orchestrator.store.notes import Note
 
 _COLUMNS = (
     Column(key="at", label="written (UTC)"),
@@ -27,41 +25,6 @@ _COLUMNS = (
 )
 #: Pages that show models as rows or curves, and so the notes on these.
 _OF_MODELS = ("flags", "training")
-
-
-def target_of(storage: str, on: str) -> tuple[On, str]:
-    """What a note is on, by its address as the browser shows it or the key, or its beginning, of a cell or a model.
-
-    Raises ValueError where the store does not have it, and for an address with a part that is not understood.
-    """
-    data = opened([storage], at_once=True)
-    index = data.snapshot.index
-    if "?" not in on and "=" not in on and on:
-        if (row := index.row_of(on)) is not None:
-            return "cell", str(index.value("cell", row))
-        if rows := index.rows_of_model(on):
-            return "model", str(index.value("finetune_job", rows[0]))
-        raise ValueError(
-            f"--on: {data.uri} has no cell and no fine-tune whose key begins with {on[:70]!r}; expected 8 or more "
-            "characters of one, as the page of a cell shows them, or the address of a page"
-        )
-    view, problems = parse_view(on.partition("?")[2] if "?" in on else on)
-    view, _, unknown = settled(view, data)
-    if problems + unknown:
-        raise ValueError(" ".join(["--on:", *problems, *unknown]))
-    if view.page == "cell" and view.cell:
-        if (row := index.row_of(view.cell)) is None:
-            raise ValueError(f"--on: {data.uri} has no cell {view.cell[:70]!r}")
-        return "cell", str(index.value("cell", row))
-    return "view", format_view(_kept(view))
-
-
-def address_of(note: Note) -> str:
-    """The address of what a note is on; "" for a model."""
-    return {
-        "cell": format_view(PageView(page="cell", cell=note.target)),
-        "view": note.target,
-    }.get(note.on, "")
 
 
 def noted(page: Page, context: PageContext) -> Page:
@@ -81,7 +44,7 @@ def noting(page: Page, context: PageContext) -> Page:
         return page
     index = context.snapshot.index
     row = index.row_of(view.cell) if view.page == "cell" and len(index) else None
-    targets = [format_view(_kept(view))]
+    targets = [format_view(kept(view))]
     if row is not None:
         targets = [str(index.value(name, row)) for name in ("cell", "finetune_job")]
     # Of several stores the one that the cell is from, or the first that is chosen.
@@ -135,7 +98,7 @@ def _matrix(context: PageContext, notes: Sequence[tuple[str, Note]]) -> Matrix:
     several = bool(context.data.names)
     rows = []
     for store, note in reversed(notes):
-        where = MatrixCell(lines=_where(context.snapshot.index, note), search=_link(context, note))
+        where = MatrixCell(lines=words_of(context.snapshot.index, note), search=link_of(context.snapshot.index, note))
         cells = [MatrixCell(lines=[note.text]), where, *(MatrixCell(lines=[text]) for text in (note.day, note.id))]
         cells += [MatrixCell(lines=[store])] if several else []
         rows.append(((note.tag or "–",), cells))
@@ -150,46 +113,13 @@ def _matrix(context: PageContext, notes: Sequence[tuple[str, Note]]) -> Matrix:
     )
 
 
-def _where(index: Index, note: Note) -> list[str]:
-    """What a note is on, in words."""
-    row = _row(index, note)
-    if note.on == "view":
-        view = parse_view(note.target)[0]
-        return [f"view: {PAGES[view.page]}", note.target]
-    if row is None:
-        return [note.on, f"{note.target[:16]}, of which there is no result"]
-    line = index.line_of(row)
-    names = [label(index.labels.of(line, "rule")), index.labels.title(line), f"seed {index.seed[row]}"]
-    if note.on == "cell":
-        names.insert(1, f"{index.labels.of(line, 'attack')}, ε = {index.value('epsilon_label', row)}")
-    return [f"{note.on}: {', '.join(names)}"]
-
-
-def _link(context: PageContext, note: Note) -> str:
-    """The address of what a note is on; of a model that of one of its cells."""
-    row = _row(context.snapshot.index, note)
-    if note.on == "view":
-        return note.target
-    return "" if row is None else format_view(
-        PageView(page="cell", task=context.snapshot.index.line_of(row).task,
-                 cell=str(context.snapshot.index.value("cell", row)))
-    )  # fmt: skip
-
-
-def _row(index: Index, note: Note) -> int | None:
-    """A row of the cell, or the first of the model, of a note."""
-    if note.on == "view" or not len(index):
-        return None
-    return index.row_of(note.target) if note.on == "cell" else next(iter(index.rows_of_model(note.target)), None)
-
-
 def _concerns(note: Note, store: str, context: PageContext) -> bool:
     """Whether a page shows what a note is on."""
     view, index = context.view, context.snapshot.index
     if view.store and store not in view.store:
         return False
     if note.on == "view":
-        return parse_view(note.target)[0] == _kept(view)
+        return parse_view(note.target)[0] == kept(view)
     if not len(index):
         return False
     if view.page == "cell" and (row := index.row_of(view.cell)) is not None:
@@ -202,14 +132,9 @@ def _concerns(note: Note, store: str, context: PageContext) -> bool:
     return False
 
 
-def _kept(view: PageView) -> PageView:
-    """What of a view a note is on: not which stores are beside it, and how much of it is unfolded."""
-    return dataclasses.replace(view, store=(), live=False, table=False, portion=1, tag="")
-
-
 def _said(context: PageContext, store: str, note: Note) -> str:
     tag = f"[{note.tag}] " if note.tag else ""
-    model = f"on the {_where(context.snapshot.index, note)[0]}" if note.on == "model" else ""
+    model = f"on the {words_of(context.snapshot.index, note)[0]}" if note.on == "model" else ""
     return f"{tag}{note.text} ({', '.join(filter(None, (note.day, store, model, note.id)))})"
 
 
