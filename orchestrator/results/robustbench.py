@@ -75,6 +75,8 @@ def _of_run(
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     labels, line, label = data.snapshot.index.labels, judgement.line, model.labels[run.epsilon]
     rule, architecture = labels.of(line, "rule"), labels.of(line, "backbone")
+    # In other arithmetic it is another run on the same network.
+    computed = "".join(f"-{value}" for name, value in mapping(run.parameters).items() if name != "norm")
     for seed in run.seeds:
         if seed not in clean.seeds:
             continue
@@ -101,7 +103,7 @@ def _of_run(
             f"Audit: {judgement.verdict.words}.",
             "unreliable": True if broken > LIMIT else None if undecided else False,
         }
-        name = f"{rule}-{architecture}-seed{seed}-{label.replace('/', 'over')}-{model.jobs[seed][:8]}"
+        name = f"{rule}-{architecture}-seed{seed}-{label.replace('/', 'over')}{computed}-{model.jobs[seed][:8]}"
         yield Path(_safe(line.dataset), _FOLDERS[run.norm], f"{_safe(name)}.json"), entry
 
 

@@ -80,6 +80,15 @@ def test_what_another_attack_breaks_stands_beside_it_and_above_the_limit_makes_i
     assert "Audit: undecided" in alone["footnote"]
 
 
+def test_runs_in_two_arithmetics_have_a_file_each(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    put(store, "none", range(948), **CLEAN)
+    for parameters in ("{}", '{"precision":"tf32"}'):
+        put(store, "autoattack", range(300), attack_params=parameters)
+    assert main(["export", store.uri, "--what", "robustbench", "--out", str(tmp_path / "out")]) == 0
+    assert len([*(tmp_path / "out").rglob("*.json")]) == 2
+
+
 def test_a_store_without_the_attack_and_a_file_for_a_folder_are_refused(tmp_path, capsys):
     fill(tmp_path / "store", {("bp", "exact"): {0.1: 0.5}}, seeds=(0,))
     command = ["export", str(tmp_path / "store"), "--what", "robustbench", "--out"]
