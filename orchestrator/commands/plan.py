@@ -9,6 +9,7 @@ from rich.console import Console
 
 from orchestrator.engine.prepare import sound_plan
 from orchestrator.engine.sweep import show_skipped
+from orchestrator.gridfile.idle_sets import refuse_idle
 from orchestrator.gridfile.shipped import grid_path
 from orchestrator.gridfile.yamlfile import read
 from orchestrator.plan.estimate import surveying
@@ -23,6 +24,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     grid = GridText(read(path), str(path), tuple(parsed.sets))
     with planning_one(grid) as plan_of_grid, surveying(store) as survey_of_store:
         survey, full = survey_of_store(), plan_of_grid()
+        refuse_idle(grid.text, grid.sets)
         # The process that has planned also says how fast the store's jobs were.
         show(sound_plan(full, survey, store), survey, console)
     show_skipped(store.skipped, console)

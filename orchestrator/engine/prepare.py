@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from orchestrator.gridfile.callbacks import CallbackChoice
+from orchestrator.gridfile.idle_sets import refuse_idle
 from orchestrator.gridfile.yamlfile import read
 from orchestrator.jobs.job import Job
 from orchestrator.plan.estimate import Group, StoreSurvey, surveying
@@ -55,6 +56,7 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
     grid, store = GridText(read(path), str(path), tuple(sets)), Store(storage)
     with planning_one(grid) as plan_of_grid, surveying(store) as survey_of_store:
         survey, full = survey_of_store(), plan_of_grid()
+        refuse_idle(grid.text, grid.sets)
         plan = sound_plan(full, survey, store)
         # By the process that has planned.
         seconds = survey.estimates(plan.jobs.values())

@@ -52,6 +52,10 @@ def grid_of(text: str, source: Path, sets: Sequence[str] = ()) -> Grid:
         put(top, setting)
     problems = Problems()
     with problems.kept():
+        for key in mapping:
+            if key in EXPERIMENT_KEYS and key not in GRID_KEYS:
+                words = f"expected {key!r} in an experiment, or in defaults for all of them (defaults.{key})"
+                raise mapping[key].error(f"{words}, got it at the top")
         top.mapping("a grid", GRID_KEYS)
     name, experiments, excludes = "", list[tuple[Node, dict[str, Any]]](), list[Condition]()
     defaults: dict[str, Any] = {}

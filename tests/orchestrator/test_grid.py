@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator.gridfile.cells import Epsilon, Pretrain, Stages, Weights
 from orchestrator.gridfile.grid import GridError, load
+from orchestrator.gridfile.idle_sets import refuse_idle
 from orchestrator.jobs.job import STAGES, Resources
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.backbones import BACKBONES
@@ -355,6 +356,31 @@ def test_a_setting_goes_over_the_file(tmp_path, setting, take, value):
     assert [take(model) for model in grid.models] == [value]
     assert grid.sets == (setting,)
     assert json.loads(grid.text) == BASE
+
+
+@pytest.mark.parametrize(
+    ("setting", "own"),
+    [
+        ("defaults.rule=usf", "rule"),
+        ("defaults.rule={name: usf, scale: unit}", "rule"),
+        ("defaults.finetune.epochs=1", "finetune.epochs"),
+        ("defaults.attacks=[none]", "attacks"),
+    ],
+)
+def test_a_setting_that_every_experiment_replaces_is_refused(tmp_path, setting, own):
+    path = written(tmp_path, base(rule=["bp", "frsf"], finetune={"epochs": 2}, attacks=["none"]))
+    with pytest.raises(GridError, match=rf"each experiment has its own {own}: set experiments\.0\.{own}"):
+        refuse_idle(path.read_text(), [setting])
+    # Stored with it, the grid is still read.
+    assert len(load(path, [setting])) == 2
+    refuse_idle(
+        path.read_text(), [f"experiments.0.{own}=", "defaults.finetune.lr=0.5", "defaults.finetune={epochs: 3}"]
+    )
+
+
+def test_a_key_of_experiments_at_the_top_is_told_its_place(tmp_path):
+    with pytest.raises(GridError, match=r"expected 'finetune' in an experiment, or in defaults for all of them"):
+        load(written(tmp_path, BASE), ["finetune.epochs=1"])
 
 
 def test_later_settings_see_earlier_ones(tmp_path):
