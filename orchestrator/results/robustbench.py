@@ -77,8 +77,10 @@ def _of_run(
     rule, architecture = labels.of(line, "rule"), labels.of(line, "backbone")
     # In other arithmetic it is another run on the same network.
     computed = "".join(f"-{value}" for name, value in mapping(run.parameters).items() if name != "norm")
+    # AutoAttack may have run on some of the test images; both accuracies are of these.
+    attacked = np.isin(clean.images, run.images)
     for seed in run.seeds:
-        if seed not in clean.seeds:
+        if seed not in clean.seeds or not attacked.any():
             continue
         left = _of_seed(run, seed)
         external, strongest = _worst(model.evidence.runs, run, seed)
@@ -95,7 +97,7 @@ def _of_run(
             "venue": None,
             "architecture": f"{architecture}, learning rule {_labelled(rule)}",
             "eps": label,
-            "clean_acc": _percent(_of_seed(clean, seed)),
+            "clean_acc": _percent(_of_seed(clean, seed)[attacked]),
             "reported": None,
             "autoattack_acc": _percent(left),
             "external": _percent(external) if strongest else None,

@@ -18,15 +18,15 @@ FIELDS = [
 ]
 
 
-def put(store, attack, kept, rule="usf", seed=0, **more):
-    """A run of an attack at 8/255 that leaves the images `kept`."""
+def put(store, attack, kept, rule="usf", seed=0, images=IMAGES, **more):
+    """A run of an attack at 8/255 on the first `images` that leaves the images `kept`."""
     job = f"{attack}-{rule}-{seed}-{more.get('gradient', '')}-{more.get('attack_params', '')}"
     job = "".join(letter for letter in job if letter.isalnum())[:60]
     about = {"finetune_job": f"{rule}{seed}aaaaaaaa", "rule": rule, "seed": seed, "attack": attack, "gradient": "exact"}
     about |= {"epsilon": 8 / 255, "epsilon_label": "8/255", "dataset": "cifar10"} | more
-    rows = [row | {"robust": row["image"] in kept} for row in outcomes(job, IMAGES, 0)]
+    rows = [row | {"robust": row["image"] in kept} for row in outcomes(job, images, 0)]
     store.write_table("outcomes", job, rows, tables.OUTCOMES)
-    store.write_table("results", job, [result(job, IMAGES, len(kept), job=job, **about)], tables.RESULTS)
+    store.write_table("results", job, [result(job, images, len(kept), job=job, **about)], tables.RESULTS)
 
 
 CLEAN = {"gradient": "none", "epsilon": 0.0, "epsilon_label": "0"}
@@ -78,6 +78,17 @@ def test_what_another_attack_breaks_stands_beside_it_and_above_the_limit_makes_i
     assert "square breaks 0.50 points of the images that it leaves" in five["footnote"]
     assert "1,000 images; seed 0. square" in five["footnote"]
     assert "Audit: undecided" in alone["footnote"]
+
+
+def test_both_accuracies_are_of_the_images_that_were_attacked(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    put(store, "none", range(948), **CLEAN)
+    put(store, "autoattack", range(300), images=950)
+    assert main(["export", store.uri, "--what", "robustbench", "--out", str(tmp_path / "out")]) == 0
+    (path,) = (tmp_path / "out").rglob("*.json")
+    entry = json.loads(path.read_text())
+    assert (entry["clean_acc"], entry["autoattack_acc"]) == ("99.79", "31.58")
+    assert "on 950 images" in entry["footnote"]
 
 
 def test_runs_in_two_arithmetics_have_a_file_each(tmp_path):
