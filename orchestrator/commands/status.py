@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +22,9 @@ from orchestrator.store.claims import alive
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store, open_store
 
+#: Failed jobs of one error that are named.
+TITLES = 10
+
 
 def run(parsed: argparse.Namespace, console: Console) -> int:
     """Print the state of a store, or verify its files."""
@@ -39,8 +42,7 @@ def show_status(store: Store, console: Console) -> int:
     known = {key for _, plan in plans for key in plan.jobs}
     if unplanned := [failure for key, failure in failures.items() if key not in known]:
         console.print("failed jobs of no readable grid:")
-        for failure in unplanned:
-            _show_failure(failure, console)
+        _show_failures(unplanned, console)
     _show_alignment(store, console)
     show_skipped(store.skipped, console)
     if store.unsealed:
@@ -101,10 +103,19 @@ def _show_plan(
     for trial in active:
         line = f"  running: {trial['title']}, {trial['seconds']:.0f} s so far, sweep on {trial['host']}"
         console.print(line)
-    for key in failed:
-        _show_failure(failures[key], console)
+    _show_failures([failures[key] for key in failed], console)
 
 
-def _show_failure(failure: Mapping[str, Any], console: Console) -> None:
-    console.print(f"  failed: {failure['title']} on {failure['host']}")
-    console.print((failure["traceback"] or failure["error"]).rstrip())
+def _show_failures(failures: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print failed jobs by their error, each error once, with the traceback of the first job that has it."""
+    by_error: dict[str, list[Mapping[str, Any]]] = {}
+    for failure in failures:
+        by_error.setdefault(failure["error"], []).append(failure)
+    for alike in by_error.values():
+        for failure in alike[:TITLES]:
+            console.print(f"  failed: {failure['title']} on {failure['host']}")
+        if len(alike) > TITLES:
+            console.print(
+                f"  failed: {len(alike) - TITLES:,} more by the same error; all are on the page Runs of signsym explore"
+            )
+        console.print((alike[0]["traceback"] or alike[0]["error"]).rstrip())

@@ -345,6 +345,22 @@ def test_status_shows_failures_and_what_they_block(tiny, tmp_path, capsys):
     assert "ValueError: float[n, channels] [/no]" in output
 
 
+def test_status_prints_each_error_once_with_the_jobs_that_have_it(tiny, tmp_path, capsys):
+    store, grid = Store(str(tmp_path / "store")), load(tiny)
+    keep_grid(store, grid)
+    jobs = compile_plan(grid, set(), set()).jobs.values()
+    assert len(jobs) == 17
+    for number, job in enumerate(jobs):
+        failure = dict.fromkeys(tables.FAILURES.names) | {"job": job.key, "title": job.title, "host": "here"}
+        failure |= {"error": f"ValueError: {number // 13}", "traceback": f"Traceback\nValueError: {number // 13}\n"}
+        store.write_table("failures", job.key, [failure], tables.FAILURES)
+    assert main(["status", str(tmp_path / "store")]) == 1
+    output = capsys.readouterr().out
+    assert [output.count(f"Traceback\nValueError: {which}\n") for which in (0, 1)] == [1, 1]
+    assert output.count(" on here\n") == 14
+    assert "  failed: 3 more by the same error; all are on the page Runs of signsym explore\nTraceback" in output
+
+
 def test_status_of_a_sweep_with_settings_counts_under_them(tiny, tmp_path, capsys):
     store = Store(str(tmp_path / "store"))
     keep_grid(store, load(tiny))
