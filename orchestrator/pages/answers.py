@@ -17,7 +17,6 @@ from orchestrator.pages.worst import models_by_place, over, report_refused
 from orchestrator.results.line import Line
 from orchestrator.results.view import format_view
 from orchestrator.results.worst_lines import WorstLine, WorstPoint
-from signsym_core.auditing.evidence import NULL
 from signsym_core.auditing.verdict import Verdict
 from signsym_core.statistics.intervals import Interval
 
@@ -62,13 +61,12 @@ def blocks(context: PageContext, lines: Sequence[Line], epsilon: float, label: s
 def decided(worst: WorstPoint, bp: WorstPoint) -> tuple[str, bool]:
     """The answer in words, and whether the model's own feedback alone says that it is more robust.
 
-    A gap counts where it excludes zero after Holm's correction. A worst case is the result only where the exact
-    gradient, or an attack that asks the model without any, is in it: noise asks nothing.
+    A gap counts where it excludes zero after Holm's correction, and the worst case is conclusive.
     """
     gap, along = worst.point.over_bp, worst.feedback
     higher = gap is not None and worst.clear and gap.value > 0
     masked = along is not None and worst.feedback_clear and along.value > 0 and not higher
-    if not any(line.gradient in ("exact", "none") and line.attack not in NULL for line in worst.lines):
+    if not worst.conclusive:
         return UNKNOWN, False
     if gap is None:
         return APART if worst.unmatched else NONE_SHARED, masked

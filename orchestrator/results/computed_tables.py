@@ -55,7 +55,7 @@ def _worst(data: Results) -> Iterator[pa.Table]:
             row |= _with_ends("gap_to_bp", point.over_bp) | _with_ends("feedback_gap_to_bp", worst.feedback)
             row |= {"excludes_zero": worst.clear, "feedback_excludes_zero": worst.feedback_clear}
             row |= {"comparisons": worst_line.family, "strongest": point.runs[0], "runs": ", ".join(point.runs)}
-            row["without_counterpart"] = ", ".join(worst.unmatched)
+            row |= {"without_counterpart": ", ".join(worst.unmatched), "conclusive": worst.conclusive}
             rows.append(row | _stores(data, query, worst.lines, point.epsilon))
     yield from _typed(rows)
 

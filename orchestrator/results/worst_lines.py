@@ -16,7 +16,7 @@ from orchestrator.results.judgements import AttackScore, ModelEvidence, score_of
 from orchestrator.results.labels import gradient
 from orchestrator.results.line import FIGURE, Line
 from orchestrator.results.worst_case import WorstCase, paired_worst_cases, unmatched, worst_case
-from signsym_core.auditing.evidence import Run
+from signsym_core.auditing.evidence import NULL, Run
 from signsym_core.statistics.intervals import Interval, gaps, intervals
 
 #: A model and a norm, and one of its points.
@@ -38,6 +38,14 @@ class WorstPoint:
     feedback_clear: bool
     #: The runs without a counterpart, for want of which there is no gap to BP.
     unmatched: tuple[str, ...]
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether it is a result: the exact gradient, or an attack that asks the model without any, is in it.
+
+        Noise asks nothing, and what survives other gradients alone may survive for want of the right one.
+        """
+        return any(line.gradient in ("exact", "none") and line.attack not in NULL for line in self.lines)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

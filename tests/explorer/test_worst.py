@@ -201,6 +201,13 @@ def test_one_number_is_on_the_curve_in_the_tables_and_in_the_export(folder, tmp_
     assert float(ours["value"]) == row["value"]
     assert float(ours["gap_to_bp"]) == row["gap"]
     assert ours["runs"] == row["runs"]
+    # Runs along feedback alone conclude nothing, and neither does the clean score.
+    asking = {"true": 0, "false": 0}
+    for each in exported:
+        asks = any(word in each["runs"] for word in ("exact", "square", "hopskipjump"))
+        assert each["conclusive"] == str(asks).lower(), each["runs"]
+        asking[each["conclusive"]] += 1
+    assert all(asking.values())
 
 
 def test_two_fine_tunes_or_two_results_have_no_worst_case_and_the_page_says_so(tmp_path):
