@@ -50,8 +50,8 @@ def waits(attack, images=6, epsilons=(0.001,), **more):
 
 def test_every_attack_that_makes_steps_is_counted():
     attacks = {cls.name for cls in ATTACKS if "classification" in cls.tasks}
-    # FGSM and none make no steps; HopSkipJump's estimates are counted below.
-    assert {name.split("-")[0] for name in STEPS} | {"fgsm", "none", "hopskipjump"} == attacks
+    # FGSM, geometry and none make no steps; HopSkipJump's estimates are counted below.
+    assert {name.split("-")[0] for name in STEPS} | {"fgsm", "geometry", "none", "hopskipjump"} == attacks
 
 
 @pytest.mark.slow
@@ -68,6 +68,7 @@ def test_more_steps_are_no_more_waits(case):
     [
         ("pgd", {}),
         ("pgd", {"norm": "l2"}),
+        ("geometry", {}),
         ("apgd", {"steps": 4}),
         ("apgd", {"steps": 4, "norm": "l2"}),
         ("square", {"queries": 4}),
