@@ -31,7 +31,7 @@ from signsym_core.backbones import Model
 from signsym_core.backbones.weights import load_whole_file
 from signsym_core.datasets import inputs
 from signsym_core.registry import Member, Registry
-from signsym_core.rules.state import FeedbackOfAnotherRuleError
+from signsym_core.rules.record import FeedbackOfAnotherRuleError
 from signsym_core.statistics.intervals import interval
 from signsym_core.training.health import broken_layers
 

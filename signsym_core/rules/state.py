@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -31,15 +30,6 @@ from signsym_core.rules.snapshot import Snapshot, alike
 
 class ZeroFeedbackError(ValueError):
     """B, or some rows of it, would always be 0, so that no gradient would pass through it."""
-
-
-class FeedbackOfAnotherRuleError(ValueError):
-    """A checkpoint whose feedback is that of another rule than the network's, or of other parameters of it."""
-
-    def __init__(self, message: str, rule: str) -> None:
-        super().__init__(message)
-        #: The name of the checkpoint's rule.
-        self.rule = rule
 
 
 class Use:
@@ -216,25 +206,12 @@ class FeedbackState:
     def restore(self, state: Tensor, weight: Tensor) -> None:
         """Go on from a record made by a layer of the same rule. An average of records leaves the feedback as it is.
 
-        Raises ValueError, naming the layer, where the record is of another rule or of other parameters: its B would
-        silently be another one.
+        Raises `record.FeedbackOfAnotherRuleError` where the record is of another rule or of other parameters: its B
+        would silently be another one.
         """
-        fields = record.read(state)
+        fields = record.read_for(self.rule, state, self.name)
         if fields is None:
-            warnings.warn(
-                f"layer {self.name!r}: the checkpoint's record of its feedback is no record, as after averaging state "
-                f"dicts; the weights are loaded, the feedback goes on with the seed and the draws that the layer has",
-                stacklevel=2,
-            )
             return
-        expected = {"rule": self.rule.name, "parameters": json.loads(json.dumps(self.rule.parameters()))}
-        recorded = {"rule": fields["rule"], "parameters": fields["parameters"]}
-        if expected != recorded:
-            raise FeedbackOfAnotherRuleError(
-                f"layer {self.name!r}: the checkpoint's feedback is {recorded}, the model was converted with "
-                f"{expected}; convert the network with the checkpoint's rule first",
-                str(fields["rule"]),
-            )
         self.seed, self.index = int(fields["seed"]), int(fields["index"])
         self.draws, self.frozen_size = int(fields["draws"]), fields["frozen_size"]
         self._magnitudes = self._matrix = self._made_from = self._sizes = None
