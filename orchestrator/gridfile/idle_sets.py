@@ -23,23 +23,20 @@ def refuse_idle(text: str, sets: Sequence[str]) -> None:
         put(top, setting)
     experiments = [node.mapping("an experiment") for node in top.mapping("a grid")["experiments"].entries()]
     for setting in sets:
-        where = setting.partition("=")[0]
-        inherited = where.removeprefix("defaults.").split(".")
-        if where != "seeds" and not where.startswith("defaults."):
+        key = setting.partition("=")[0]
+        if key != "seeds" and not key.startswith("defaults."):
             continue
-        own = inherited if inherited[0] in MERGED else inherited[:1]
-        # A whole mapping of what merges plays a part by the keys that experiments do not have.
-        if own != [inherited[0]] or own[0] not in MERGED:
-            _refuse(where, own, experiments)
-
-
-def _refuse(where: str, own: Sequence[str], experiments: Sequence[Mapping[str, Node]]) -> None:
-    if all(_has(experiment, own) for experiment in experiments):
-        name = ".".join(own)
-        raise GridError(
-            f"--set {where}: expected a setting that plays a part, got one in place of which each experiment has its "
-            f"own {name}: set experiments.0.{name}, and so on"
-        )
+        first, *rest = key.removeprefix("defaults.").split(".")
+        if first in MERGED and not rest:
+            # A whole mapping of what merges plays a part by the keys that experiments do not have.
+            continue
+        path = [first, *rest] if first in MERGED else [first]
+        if all(_has(experiment, path) for experiment in experiments):
+            name = ".".join(path)
+            raise GridError(
+                f"--set {key}: expected a setting that plays a part, got one in place of which each experiment has its "
+                f"own {name}: set experiments.0.{name}, and so on"
+            )
 
 
 def _has(mapping: Mapping[str, Node], path: Sequence[str]) -> bool:
