@@ -45,8 +45,8 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     if not models and len(data.snapshot.index):
         export = shlex.join(["signsym", "export", *data.uris, "--what", "corruptions", "--out", "scores.csv"])
         raise StoreError(
-            f"{data.uri} has scores under natural corruptions alone, and a verdict is on attacked models: put attacks "
-            f"into the grid. The scores: {export}"
+            f"{data.uri} has scores under natural corruptions, or what attacks measure, alone, and a verdict is on "
+            f"attacked models: put attacks into the grid. The scores: {export}"
         )
     if not models:
         status = " and ".join(f"signsym status {store.uri}" for store in stores)

@@ -30,7 +30,7 @@ def portions(context: PageContext) -> int:
     if context.view.page == "curves" and context.view.over == "worst":
         return worst.portions(context)
     if context.view.page == "flags":
-        return portion(1, context.lines(), flags.MOST)[1]
+        return portion(1, context.attacking(), flags.MOST)[1]
     if context.view.page == "training":
         return training.portions(context)
     return arranged(context.view, context.snapshot.index, context.lines()).portions

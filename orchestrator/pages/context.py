@@ -17,6 +17,7 @@ from orchestrator.results.evidence import Models
 from orchestrator.results.flags import Flags
 from orchestrator.results.line import FILTERS, Line
 from orchestrator.results.live_stores import Results
+from orchestrator.results.members import measuring
 from orchestrator.results.query import Query
 from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status
@@ -81,6 +82,10 @@ class PageContext:
         lines = self._chosen(clean)
         return [line for line in lines if not test_images(line.dataset_params).kind] if clean else lines
 
+    def attacking(self) -> list[Line]:
+        """The lines under attack that the filters choose, but those of attacks that only measure."""
+        return [line for line in self.lines() if not measuring(line.attack)]
+
     def corrupted(self) -> list[Line]:
         """The lines that the filters choose of those without an attack on corrupted test images."""
         return [line for line in self._chosen(clean=True) if test_images(line.dataset_params).kind]
@@ -118,6 +123,12 @@ class PageContext:
     def nothing(self, title: str) -> Page:
         """The page where no line under attack fits: which filters to remove, or where what there is stands."""
         view = self.view
+        if (lines := self.lines()) and not self.attacking():
+            names = ", ".join(dict.fromkeys(line.attack for line in lines))
+            sentence = (
+                f"What {names} measures is on the page Gap; what it leaves robust is in no worst case and no verdict."
+            )
+            return self.finished(title, [Words(title="No attack but what measures", sentences=[sentence], tone="todo")])
         sentences = []
         for name in ("backbone", "dataset", "attack", "gradient", "rule"):
             if getattr(view, name):

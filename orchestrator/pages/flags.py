@@ -42,7 +42,7 @@ MOST = 40
 
 def page(context: PageContext) -> Page:
     """A row for each line, a column for each check."""
-    lines = context.lines()
+    lines = context.attacking()
     if not lines:
         return context.nothing("Flags")
     number, portions, shown = portion(context.view.portion, lines, MOST)

@@ -16,6 +16,7 @@ from orchestrator.pages.columns import GAP, MODEL, SCORE, STORE, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
 from orchestrator.results.line import Line
+from orchestrator.results.members import measuring
 from orchestrator.results.worst_lines import WorstLine, WorstPoint
 
 _COLUMNS = (
@@ -70,10 +71,10 @@ def portions(context: PageContext) -> int:
 
 READING = (
     "Worst case: an image counts as robust only where it is robust under every run in the store of an attack on its "
-    "model, in this norm at this ε, along whatever gradient, noise too; of a query the lowest AP counts. It is over "
-    "the seeds and images that all of these runs have, and n says how many. The text over a point and the table name "
-    "the runs, the strongest first. A hollow marker: other ε have more runs, and where the curve rises there it may be "
-    "for want of them.",
+    "model, in this norm at this ε, along whatever gradient, noise too, but not geometry, which measures; of a query "
+    "the lowest AP counts. It is over the seeds and images that all of these runs have, and n says how many. The text "
+    "over a point and the table name the runs, the strongest first. A hollow marker: other ε have more runs, and where the "
+    "curve rises there it may be for want of them.",
     "A gap to BP is of the two worst cases, paired by image and seed, over the same attacks on both. Where these "
     "differ there is none, and the table names the runs without a counterpart; of BP one source of gradient is as good "
     "as another. Holm's correction is over every rule and ε of the panel. Attacks and seeds of the filter change the "
@@ -83,17 +84,18 @@ READING = (
 
 def over(context: PageContext) -> str:
     """What a worst case of this view is over, in words."""
-    chosen = context.view.attack
+    chosen = [attack for attack in context.view.attack if not measuring(attack)]
     return f"{', '.join(chosen)} alone, as the filter chooses" if chosen else "all attacks in the store"
 
 
 def attacked(context: PageContext) -> list[Line]:
     """The lines under attack that the filters choose, along whatever gradient: a worst case is over all."""
-    return dataclasses.replace(context, view=dataclasses.replace(context.view, gradient=())).lines()
+    return dataclasses.replace(context, view=dataclasses.replace(context.view, gradient=())).attacking()
 
 
 def models_by_place(context: PageContext, lines: Sequence[Line]) -> dict[Place, set[tuple[str, ...]]]:
-    """The models of some lines by their figure and the norms of their attacks."""
+    """The models of some lines by their figure and the norms of their attacks, but of those that only measure."""
+    lines = [line for line in lines if not measuring(line.attack)]
     norms = context.snapshot.index.texts("norm", np.array([line.start for line in lines], dtype=np.int64))
     models: dict[Place, set[tuple[str, ...]]] = {}
     for line, norm in zip(lines, norms, strict=True):

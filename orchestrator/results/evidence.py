@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.results.judgements import SETTING, Judgement, ModelEvidence
 from orchestrator.results.line import LINE, Line
+from orchestrator.results.members import measuring
 from orchestrator.results.query import Query
 from orchestrator.results.samples import Samples
 from orchestrator.results.test_images import test_images
@@ -61,11 +62,12 @@ class Models:
     def known(self, names: Iterable[tuple[str, ...]] | None = None) -> Iterator[ModelEvidence]:
         """The evidence on the models of some names, or on all of the store but those of corrupted images alone.
 
+        Attacks that only measure are no evidence: runs with fewer seeds would narrow what the others are compared on.
         The outcomes of AT_ONCE rows are read together and not kept.
         """
         some: list[_Rows] = []
         for name in self._judged_names() if names is None else names:
-            lines = self.query.index.models[name]
+            lines = [line for line in self.query.index.models[name] if not measuring(line.attack)]
             some.append((lines, self.query.rows(lines)))
             if sum(len(rows) for _, rows in some) >= AT_ONCE:
                 yield from self._put_together(some)

@@ -19,12 +19,14 @@ DEFAULT_K = {str(task["name"]): task["k"] for task in declared("tasks/__init__.p
 #: Backbones whose units spike, so that what is stored as their exact gradient is that of a surrogate.
 SPIKING = frozenset(str(kind["name"]) for kind in declared("backbones/__init__.py", "BACKBONES") if kind.get("spiking"))
 
+_attacks = list(declared("attacks/__init__.py", "ATTACKS"))
 _labels: dict[str, dict[str, str]] = {
     "rule": {str(rule["name"]): str(rule.get("label", "")) for rule in declared("rules/__init__.py", "SHIPPED")},
-    "attack": {str(attack["name"]): str(attack["name"]) for attack in declared("attacks/__init__.py", "ATTACKS")},
+    "attack": {str(attack["name"]): str(attack["name"]) for attack in _attacks},
     "gradient": {str(kind["name"]): str(kind["name"]) for kind in declared("attacks/gradients.py", "GRADIENTS")},
     "corruption": {kind: kind for name in ("STANDARD", "EXTRA") for kind in constant("datasets/corruptions.py", name)},
 }
+_measuring = {str(attack["name"]) for attack in _attacks if attack.get("measuring")}
 _ranks = {family: {name: rank for rank, name in enumerate(known)} for family, known in _labels.items()}
 _learning = threading.Lock()
 
@@ -38,6 +40,11 @@ def rank(family: str, name: str) -> tuple[int, str]:
 def label(rule: str) -> str:
     """How figures print a rule; an unknown name is printed unchanged."""
     return _labels["rule"].get(rule, rule)
+
+
+def measuring(attack: str) -> bool:
+    """Whether an attack is run for what it measures alone: its outcomes are no evidence of robustness."""
+    return attack in _measuring
 
 
 def knows(family: str, name: str) -> bool:
@@ -68,6 +75,7 @@ def learn() -> bool:
             "attack": {name: name for name in ATTACKS.names},
             "gradient": {name: name for name in GRADIENTS},
         }
+        _measuring.update(attack.name for attack in ATTACKS if attack.measuring)
         for family, labels in registered.items():
             _labels[family] = labels
             _ranks[family] = {name: rank for rank, name in enumerate(labels)}

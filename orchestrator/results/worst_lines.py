@@ -15,6 +15,7 @@ from orchestrator.results.index import AmbiguousCurveError
 from orchestrator.results.judgements import AttackScore, ModelEvidence, score_of
 from orchestrator.results.labels import gradient
 from orchestrator.results.line import FIGURE, Line
+from orchestrator.results.members import measuring
 from orchestrator.results.worst_case import WorstCase, paired_worst_cases, unmatched, worst_case
 from signsym_core.auditing.evidence import NULL, Run
 from signsym_core.statistics.intervals import Interval, gaps, intervals
@@ -77,7 +78,8 @@ class WorstCases:
     def of(self, figures: Iterable[tuple[str, ...]], attacks: Sequence[str] = ()) -> list[WorstLine]:
         """The worst cases of the models of some figures, in their order, by norm and rule.
 
-        Over every attack in the store on a model, along every gradient, noise too; or over `attacks` alone.
+        Over every attack in the store on a model, along every gradient, noise too; or over `attacks` alone. What only
+        measures is no attack here.
         """
         figures, chosen = list(dict.fromkeys(figures)), tuple(sorted(attacks))
         with self._lock:
@@ -146,7 +148,7 @@ class WorstCases:
         index = self.models.query.index
         for line in index.models[name]:
             try:
-                if _chosen(line.attack, attacks):
+                if _chosen(line.attack, attacks) and not measuring(line.attack):
                     index.refuse_ambiguous(line)
             except AmbiguousCurveError as error:
                 return str(error)

@@ -36,6 +36,8 @@ class Attack(Member, ABC):
     #: What it measures of each image besides: see `Told.measured`. Names that are no columns of outcomes in the store
     #: are in `Outcome.measured` alone.
     measures: ClassVar[tuple[str, ...]] = ()
+    #: Whether it is run for its `measures` alone: what it leaves robust is in no worst case and no verdict.
+    measuring: ClassVar[bool] = False
     #: Whether it can start from the images `problem.start`.
     goes_on: ClassVar[bool] = False
 

@@ -37,6 +37,7 @@ class Geometry(Attack):
         "Simon-Gabriel et al. 2019, First-order adversarial vulnerability, arXiv 1802.01421, for the dual norm"
     )
     tags = frozenset({"white-box", "linf"})
+    measuring = True
     measures = ("grad_l1", "grad_l2", "cosine", "sign_agreement", "rise", "linearity")
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:

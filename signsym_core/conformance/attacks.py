@@ -47,6 +47,7 @@ def _check_attack_on(attack: Attack, name: str) -> None:
         assert torch.equal(single.scores[0], outcome.scores[row]), f"{attack.name}: epsilon {epsilon} depends on others"
     known = [bool(values[-1].isfinite().any()) for values in outcome.measured.values()]
     assert all(known), f"{attack.name} must measure what its measures name: {attack.measures}"
+    assert known or not attack.measuring, f"{attack.name} is run for its measures alone, and has none"
     repeated = run_attack(attack, network, images, labels, epsilons, seed=1, keep=9, **setting)
     assert torch.equal(repeated.adversarial, outcome.adversarial), f"{attack.name}: one seed must give one result"
     if "white-box" in attack.tags:

@@ -241,7 +241,7 @@ def test_a_store_of_corrupted_images_alone_shows_them_and_its_trainings_and_says
         ]
     assert page(folder, links.links[0].search).title == "Tables"
     assert main(["audit", str(folder), "--no-probes"]) == 2
-    assert "scores under natural corruptions alone" in capsys.readouterr().err
+    assert "scores under natural corruptions, or what attacks measure, alone" in capsys.readouterr().err
 
 
 def test_a_training_that_was_tested_on_clean_and_on_corrupted_images_is_one(tmp_path):

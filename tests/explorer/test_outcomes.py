@@ -17,7 +17,7 @@ from stores import block, fill, keep_grid, page
 
 from orchestrator.drawing.blocks import Figure
 from orchestrator.explorer import precompute
-from orchestrator.results import kept_outcomes, outcome_file
+from orchestrator.results import kept_outcomes, members, outcome_file
 from orchestrator.results.declared import declared
 from orchestrator.results.export import export
 from orchestrator.results.live_store import LiveStore
@@ -165,10 +165,11 @@ def test_what_is_known_of_names_without_torch_is_what_the_registries_say():
     # In a fresh process: what one test has read of the registries, this one has too.
     code = (
         "import json, sys; from orchestrator.results import members\n"
-        "print(json.dumps([members._labels, members.DEFAULT_K, sorted(members.SPIKING), 'torch' in sys.modules]))"
+        "known = members._labels, members.DEFAULT_K, sorted(members.SPIKING), sorted(members._measuring)\n"
+        "print(json.dumps([*known, 'torch' in sys.modules]))"
     )
     printed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
-    labels, default_k, spiking, torch_imported = json.loads(printed)
+    labels, default_k, spiking, measuring, torch_imported = json.loads(printed)
     assert {family: list(known) for family, known in labels.items()} == {
         "rule": RULES.names,
         "attack": ATTACKS.names,
@@ -178,7 +179,20 @@ def test_what_is_known_of_names_without_torch_is_what_the_registries_say():
     assert labels["rule"] == {rule.name: rule.label for rule in RULES}
     assert default_k == {t.name: t().k for t in TASKS if "k" in t.__dataclass_fields__}
     assert spiking == [backbone.name for backbone in BACKBONES if backbone.spiking]
+    assert measuring == [attack.name for attack in ATTACKS if attack.measuring] == ["geometry"]
     assert not torch_imported
+
+
+def test_an_attack_of_ones_own_that_only_measures_is_known_once_the_registries_are_read(monkeypatch):
+    mine = type("Mine", (ATTACKS["geometry"],), {"name": "mine"})
+    monkeypatch.setattr(members, "_measuring", {"geometry"})
+    with monkeypatch.context() as patch:
+        patch.setitem(ATTACKS._members, "mine", mine)
+        assert not members.measuring("mine")
+        assert members.learn()
+    assert members.measuring("mine")
+    # What one test has read of the registries, others would have too.
+    assert members.learn()
 
 
 def test_what_is_computed_ahead_is_what_pages_show(tmp_path):

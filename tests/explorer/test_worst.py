@@ -248,3 +248,37 @@ def test_along_the_own_feedback_bp_is_attacked_as_itself_and_not_by_what_a_surro
     before = worst_of(tmp_path / "store")["usf", "linf", 0.1].feedback
     fill(tmp_path / "store", {(rule, "transfer from usf"): {0.1: 0.9} for rule in ("bp", "usf")}, draw=1)
     assert worst_of(tmp_path / "store")["usf", "linf", 0.1].feedback == before
+
+
+def test_what_only_measures_is_in_no_worst_case_and_no_verdict(tmp_path):
+    """Of fewer seeds and images than the attacks: it would narrow all of them to its own, and AutoAttack's entry."""
+    folder = fill(tmp_path / "store", {(rule, "exact"): {0.1: 0.6} for rule in ("bp", "usf")}, attack="autoattack")
+    fill(folder, draw=1)
+    fill(folder, {(rule, "none"): {0.0: 0.97} for rule in ("bp", "usf")}, draw=2, attack="none")
+
+    def concluded():
+        snapshot = LiveStore(str(folder)).snapshot
+        query = snapshot.query()
+        models = snapshot.models(query)
+        pgd = [line for line in query.index.ordered if line.attack == "pgd"]
+        assert main(["export", str(folder), "--what", "robustbench", "--out", str(tmp_path / "entries")]) == 0
+        return (
+            {place: point.point.score for place, point in worst_of(folder).items()},
+            [(model.jobs, models.judgement(model).verdict) for model in models.known()],
+            snapshot.optimalities(query).of(pgd),
+            [path.read_text() for path in sorted((tmp_path / "entries").rglob("*.json"))],
+        )
+
+    before = concluded()
+    assert before[0]["usf", "linf", 0.1].seeds == 3
+    measured = {(rule, gradient): {0.0: 0.9, 0.1: 0.1} for rule in ("bp", "usf") for gradient in ("feedback", "exact")}
+    fill(folder, measured, seeds=(0,), images=20, draw=3, attack="geometry")
+    # Two results for one of its points say nothing about the attacks either.
+    fill(folder, {("usf", "exact"): {0.1: 0.2}}, seeds=(0,), images=20, draw=4, attack="geometry")
+    assert concluded() == before
+    data = LiveStore(str(folder))
+    (checks,) = (b for b in page(data, "?p=flags").blocks if isinstance(b, Matrix) and b.name == "flags")
+    assert {row["attack"] for row in checks.table.rows} == {"autoattack", "pgd"}
+    assert "over pgd alone" in block(page(data, "?over=worst&a=pgd,geometry"), Figure).title
+    for search in ("?over=worst&a=geometry", "?p=tables&t=worst&a=geometry", "?p=flags&a=geometry"):
+        assert "in no worst case and no verdict" in block(page(data, search), Words).sentences[0]
