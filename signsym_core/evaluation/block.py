@@ -41,12 +41,22 @@ class Block:
 
 
 def joined(blocks: Sequence[Block]) -> dict[str, Any]:
-    """The fields of `Block` for the images of all blocks, one after the other; None where no block has any."""
+    """The fields of `Block` for the images of all blocks, one after the other; None where no block has any.
+
+    A block without one, since the attack was run on none of its images, has zeros: they were asked nothing.
+    """
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(Block):
-        tensors = [tensor for block in blocks if (tensor := getattr(block, field.name)) is not None]
-        # [n], or [epsilons, n] and [epsilons, kept, ...].
-        fields[field.name] = torch.cat(tensors, dim=min(1, tensors[0].ndim - 1)) if tensors else None
+        by_block = [getattr(block, field.name) for block in blocks]
+        known = next((tensor for tensor in by_block if tensor is not None), None)
+        if known is not None:
+            tensors = [
+                known.new_zeros((*known.shape[:-1], block.scores.shape[1])) if tensor is None else tensor
+                for block, tensor in zip(blocks, by_block, strict=True)
+            ]
+            # [n], or [epsilons, n] and [epsilons, kept, ...].
+            known = torch.cat(tensors, dim=min(1, known.ndim - 1))
+        fields[field.name] = known
     return fields
 
 

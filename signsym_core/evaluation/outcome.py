@@ -27,12 +27,14 @@ class Outcome:
     linf: Tensor
     #: float64 [e, n]: the size of the change in the attack's norm.
     sizes: Tensor
-    #: int64 [e, n]: how often the model was asked about the image; None for an attack that does not count.
+    #: int64 [e, n]: how often the model was asked about the image; None for an attack that does not count, or that was
+    #: run on no image, as with `carry` where all are lost at epsilon 0.
     queries: Tensor | None
     #: float64 [n]: size of the smallest perturbation that was found, in the attack's norm, for an attack that looks for
     #: it: 0 where the clean image is lost already, infinity where none was found.
     distances: Tensor | None
-    #: bool [n]: the loss had no gradient at all at the clean image; None where the attack did not ask for one.
+    #: bool [n]: the loss had no gradient at all at the clean image; None where the attack did not ask for one. False
+    #: where it did, but for no image of a block, all being lost.
     zero_gradient: Tensor | None
     #: int64 [e, n]: how many entries of the image's gradient were NaN or infinite and so taken for 0: of the worst one
     #: of all gradients that the attack followed. What an attack proposes and is NaN counts too. None where no gradient

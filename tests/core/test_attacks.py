@@ -408,6 +408,36 @@ def test_carrying_changes_nothing_for_one_epsilon(name, epsilon):
         assert torch.equal(getattr(carried, field), getattr(alone, field))
 
 
+@pytest.mark.parametrize(
+    ("name", "gradient", "field"),
+    [
+        ("fgsm", "feedback", "zero_gradient"),
+        ("fgsm", "hybrid", "zero_gradient"),
+        ("square", "feedback", "queries"),
+        ("hopskipjump", "feedback", "distances"),
+    ],
+)
+def test_a_block_that_is_lost_already_keeps_its_place_beside_the_others(name, gradient, field):
+    """Three hundred images are two blocks, of 256 and of 44; an image's numbers are those of a call where none is."""
+    model = network()
+    images, _ = batch(model, n=300)
+    right = model(images).argmax(1)
+    first, every = right.clone(), (right + 1) % 5
+    first[:256] = every[:256]
+    surrogate = network("bp") if gradient == "hybrid" else None
+
+    def found(labels):
+        how = {"gradient": gradient, "surrogate": surrogate, "carry": surrogate is None, **QUICK.get(name, {})}
+        return getattr(ss.attack(name, model, images, labels, [0.0, 1e-4], **how), field)
+
+    expected, of_second = found(right), found(first)
+    assert of_second.shape == expected.shape
+    assert of_second.dtype == expected.dtype
+    assert not of_second[..., :256].any()
+    assert torch.equal(of_second[..., 256:], expected[..., 256:])
+    assert found(every) is None
+
+
 def test_carrying_keeps_the_flag_for_images_without_a_gradient():
     model = network()
     images, labels = batch(model)
