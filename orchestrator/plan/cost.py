@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from orchestrator.jobs.job import Pace, Resources
+from orchestrator.jobs.surrogates import transfers
 from orchestrator.plan.rates import Device, Network, network_of
 from signsym_core.arithmetic import Precision
 from signsym_core.attacks import Attack
@@ -70,14 +71,15 @@ def passes(attack: Attack, gradient: str, above: int, clean: bool) -> Cost:
     It has so many epsilons above 0 and, with `clean`, 0 too.
     """
     cost = attack.cost(above, clean)
+    measured = Cost(0, 0) if transfers(gradient) else attack.cost_of_measures(above)
     if gradient == "hybrid":
         # The surrogate's example, the attack from its usual start and, where it can, from there; each is scored once
         # more, and only the best of them is judged.
         runs, judged = 3 if attack.goes_on else 2, above + clean
         inner = max(0, cost.forwards - judged) * (runs - 1)
-        return Cost(forwards=cost.forwards + inner + runs * above, gradients=runs * cost.gradients)
-    extra = cost.gradients * (DRAWS.get(gradient, 1) - 1)
-    return Cost(forwards=cost.forwards, gradients=cost.gradients + extra)
+        cost = Cost(forwards=cost.forwards + inner + runs * above, gradients=runs * cost.gradients)
+    gradients = cost.gradients * DRAWS.get(gradient, 1) + measured.gradients
+    return Cost(forwards=cost.forwards + measured.forwards, gradients=gradients)
 
 
 def attacked(images: int | None, dataset: DataSource) -> int:

@@ -71,9 +71,17 @@ class Attack(Member, ABC):
     def cost(self, epsilons: int, clean: bool) -> Cost:
         """The passes of an image that is never lost, for so many epsilons above 0 and, with `clean`, for 0 too.
 
-        The scoring of each epsilon's image is among them. Used to estimate time.
+        The scoring of each epsilon's image is among them, `cost_of_measures` is not. Used to estimate time.
         """
         return Cost(forwards=epsilons + clean, gradients=epsilons * self.steps_taken())
+
+    def cost_of_measures(self, epsilons: int) -> Cost:
+        """The passes of an image for its `measures` besides, for so many epsilons above 0.
+
+        Their gradients are exact ones, one each whatever source the attack follows, and none of an image that is made
+        on a surrogate.
+        """
+        return Cost(forwards=0, gradients=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -73,9 +73,11 @@ class Geometry(Attack):
         return epsilon
 
     def cost(self, epsilons: int, clean: bool) -> Cost:
-        # The gradients have the clean outputs too; each epsilon has the images of both. Along a source of several
-        # gradients it is too much: the exact one is made once, whatever the source.
-        return Cost(forwards=2 * epsilons or int(clean), gradients=2 * min(epsilons, 1))
+        # The pass of the gradient has the clean outputs too.
+        return Cost(forwards=epsilons or int(clean), gradients=min(epsilons, 1))
+
+    def cost_of_measures(self, epsilons: int) -> Cost:
+        return Cost(forwards=epsilons, gradients=min(epsilons, 1))
 
 
 def _exact(problem: Problem) -> tuple[Tensor, Tensor]:
