@@ -37,6 +37,23 @@ def cause_of(error: BaseException) -> Cause:
         return "death"
     if isinstance(error, StoreError):
         return "store"
+    if isinstance(error, _lasting()):
+        return "lasting"
     # Torch reports a full disk, or a full /dev/shm, in an exception of its own.
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "disk" if full or "No space left on device" in str(error) else "error"
+
+
+def _lasting() -> tuple[type[Exception], ...]:
+    """The errors that a machine has each time: its files are missing, damaged or others, or numbers are not finite."""
+    # The driver does without torch.
+    from orchestrator.store.fingerprints import OtherImagesError
+    from signsym_core.backbones.weights import WeightsError
+    from signsym_core.datasets.decode import BrokenImageError
+    from signsym_core.datasets.files import BrokenImagesError
+    from signsym_core.datasets.splits import DataNotFoundError
+    from signsym_core.models.outputs import NonFiniteOutputError
+    from signsym_core.training.health import NonFiniteGradientError, NonFiniteLossError, NonFiniteWeightsError
+
+    files = DataNotFoundError, BrokenImageError, BrokenImagesError, OtherImagesError, WeightsError
+    return *files, NonFiniteGradientError, NonFiniteLossError, NonFiniteWeightsError, NonFiniteOutputError

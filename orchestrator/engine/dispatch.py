@@ -180,7 +180,7 @@ class Feed(Searcher):
             # The trial failed, or its worker died, after the results were in the store.
             self._finished(key, {"host": report.get("host", ""), "death": report["error"]})
             return
-        retried = self.jobs.failed(key, report["cause"])
+        retried = self.jobs.failed(key, report["cause"], self.room.machines)
         for watcher in self.watchers:
             watcher.failed(key, report["error"].splitlines()[0], retried)
         if retried:

@@ -89,11 +89,11 @@ class Frontier:
             if self.state[child] == "waiting" and not self.needs[child]:
                 self._make_ready(child)
 
-    def failed(self, key: str, now: float, cause: Cause = "error") -> bool:
-        """The job failed. True where it will be retried; otherwise it has failed for good."""
+    def failed(self, key: str, now: float, cause: Cause = "error", machines: int = 1) -> bool:
+        """The job failed on one of so many machines. True where it will be retried; else it has failed for good."""
         counts = self.failures.setdefault(key, Counter())
         counts[cause] += 1
-        if counts[cause] < self.retries.allowed(cause):
+        if counts[cause] < self.retries.allowed(cause, machines):
             self._set(key, "waiting")
             self.left += self.estimates[key]
             delay = min(self.retries.backoff * 2 ** (self.attempts(key) - 1), self.retries.longest)

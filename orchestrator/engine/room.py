@@ -31,6 +31,11 @@ class Room:
         self._fitting: dict[Bundle, int] = {}
         self._looked = float("-inf")
 
+    @property
+    def machines(self) -> int:
+        """How many machines may run a job, as far as is known: a cluster of one may get another."""
+        return max(1 + self.autoscaled, len(self._nodes))
+
     def look(self) -> None:
         """Read the nodes of the cluster, if that was not just done, and tell its autoscaler which jobs can start."""
         if time.monotonic() - self._looked < LOOK:

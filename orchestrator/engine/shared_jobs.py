@@ -77,12 +77,13 @@ class SharedJobs:
         self.frontier.finished(key)
         self.claims.drop(key)
 
-    def failed(self, key: str, cause: Cause) -> bool:
-        """A trial of the job failed. True where it will be retried; otherwise it has failed for good.
+    def failed(self, key: str, cause: Cause, machines: int) -> bool:
+        """A trial of the job failed on one of so many machines. True where it will be retried; else it has failed for
+        good.
 
         Its claim stays.
         """
-        return self.frontier.failed(key, time.monotonic(), cause)
+        return self.frontier.failed(key, time.monotonic(), cause, machines)
 
     def is_done(self, key: str) -> bool:
         """Whether the store has the job's results."""

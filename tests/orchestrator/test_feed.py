@@ -183,6 +183,25 @@ def test_an_exception_is_retried_and_then_recorded_with_its_traceback(feed):
     assert feed.frontier.state["child"] == "blocked"
 
 
+@pytest.mark.parametrize(
+    ("machines", "autoscaled", "tries"), [(1, False, 1), (2, False, 2), (5, False, 2), (1, True, 2)]
+)
+def test_what_a_machine_lacks_is_tried_again_only_where_there_is_another(
+    made, monkeypatch, machines, autoscaled, tries
+):
+    monkeypatch.setattr(cluster, "nodes", lambda: [dict(NODE)] * machines)
+    feed = made(job("parent"), job("child", "parent"), retries=Retries(backoff=0))
+    feed.room.autoscaled = autoscaled
+    monkeypatch.setattr(cluster, "request", lambda bundles: None)
+    told = {"done": True, "cause": "lasting", "error": "DataNotFoundError: no", "traceback": "", "host": "here"}
+    for number in range(tries):
+        assert feed.suggest(f"t{number}")["key"] == "parent"
+        feed.on_trial_complete(f"t{number}", told)
+    (failure,) = feed.blamed
+    assert failure["attempt"] == tries
+    assert feed.suggest("t9") == Searcher.FINISHED
+
+
 def test_a_dead_worker_is_a_failure_but_a_dead_cluster_is_nobodys(feed, monkeypatch):
     feed.suggest("t1")
     feed.on_trial_complete("t1", None, error=True)

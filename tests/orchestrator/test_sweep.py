@@ -293,14 +293,14 @@ def test_a_grid_that_asks_for_gpus_that_are_not_there_is_refused_before_a_job_ru
     assert "11 cells, 0 done already" in failed.on_cpu[1]
 
 
-def test_a_failed_job_is_retried_recorded_and_the_rest_goes_on(failed):
+def test_a_job_whose_data_are_missing_is_recorded_at_once_and_the_rest_goes_on(failed):
     status, output = failed.on_cpu
     assert status == 1
     assert f"image folder {failed.folder / 'not-there'} does not exist" in output
     assert "--retry-failed" in output
     assert set(failed.results["dataset"]) == {"digits"}
     assert len(failed.results) == 9
-    assert [failure["attempt"] for failure in failed.failures] == [3]
+    assert [failure["attempt"] for failure in failed.failures] == [1]
     assert "DataNotFoundError" in failed.failures[0]["traceback"]
     status, output = failed.status
     assert status == 1
