@@ -8,7 +8,7 @@ from orchestrator.drawing import style
 from orchestrator.drawing.axes import Axes
 from orchestrator.drawing.figures import traces
 from orchestrator.drawing.heat_map import Field, heat_trace
-from orchestrator.drawing.panels import PanelCurves, Panels, Spec, looks
+from orchestrator.drawing.panels import PanelCurves, Panels, Spec, looks, panel_title
 from orchestrator.results.gaps import GapLine, GapPoint
 
 #: A panel's title and its lines.
@@ -29,7 +29,9 @@ def gap_figure(
     Without bands where `hide` names them.
     """
     curves: list[PanelCurves] = [(title, [line.curve for line in lines]) for title, lines in panels]
-    figure = Panels(curves, columns)
+    # The seeds and images of a difference are those that both sides have.
+    titles = [panel_title(title, [p.gap for line in lines for p in line.points]) for title, lines in panels]
+    figure = Panels(curves, columns, titles)
     axes = Axes([curve for _, members in curves for curve in members], x)
     gaps = [point.gap for _, lines in panels for line in lines for point in line.points]
     low, high = (100 * pick(end) for pick, end in ((min, [g.lo for g in gaps]), (max, [g.hi for g in gaps])))

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.drawing import style
-from orchestrator.results.curve import Curve
+from orchestrator.results.curve import Curve, few
+from signsym_core.statistics.intervals import Interval
 
 #: A figure, {"data": [...], "layout": {...}}, and one of its traces.
 Spec = dict[str, Any]
@@ -43,7 +44,9 @@ class Panels:
         # Room for the numbers of each panel's own axis.
         gap = 0.18 / columns if apart else min(0.03, 0.1 / columns)
         width = (1 - gap * (columns - 1)) / columns
-        names = titles or [panel_title(title, curves) for title, curves in panels]
+        names = titles or [
+            panel_title(title, [point.score for curve in curves for point in curve.points]) for title, curves in panels
+        ]
         titles_height = TITLES + TITLE_LINE * (max([2, *(name.count("<br>") for name in names)]) - 2)
         row = self._row = titles_height + PLOT + BELOW
         annotations = []
@@ -123,16 +126,15 @@ def axes_of(figure: Spec) -> dict[str, dict[str, Any]]:
     return {name: axis for name, axis in figure["layout"].items() if name[:5] in ("xaxis", "yaxis")}
 
 
-def panel_title(title: str, curves: Sequence[Curve]) -> str:
-    """The panel's name with its numbers of images and seeds, in a warning colour where these are small."""
+def panel_title(title: str, numbers: Sequence[Interval]) -> str:
+    """The panel's name with the images and seeds of its numbers, in a warning colour where these are few."""
     place, _, attack = title.rpartition(" / ")
     lines = textwrap.wrap(place, TITLE_LETTERS, break_on_hyphens=False)
     name = "<br>".join([*map(style.escape, lines), f"<b>{style.escape(attack)}</b>"])
-    if not curves:
+    if not numbers:
         return f"{name}<br>not run"
-    n, seeds = min(c.n for c in curves), min(c.seeds for c in curves)
-    rests = f"n = {n:,}, {style.counted(seeds, 'seed')}"
-    if any(curve.small for curve in curves):
+    rests = style.bases(numbers)
+    if few(numbers):
         rests = f"<span style='color:{style.WARNING}'>few: {rests}</span>"
     return f"{name}<br>{rests}"
 

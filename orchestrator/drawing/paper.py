@@ -14,6 +14,7 @@ from orchestrator.drawing.axes import NAMES, Axes, Axis
 from orchestrator.drawing.figure_data import Drawing, Stroke
 from orchestrator.drawing.figures import MANY, USUAL
 from orchestrator.drawing.panels import TITLE_LETTERS
+from orchestrator.results.curve import few
 from orchestrator.store.files import write_file
 
 if TYPE_CHECKING:
@@ -175,8 +176,5 @@ def _titled(title: str, strokes: Sequence[Stroke]) -> str:
     name = "\n".join([*textwrap.wrap(place, TITLE_LETTERS, break_on_hyphens=False), attack]) if long else title
     if not strokes:
         return f"{name}\nnot run"
-    curves = [stroke.curve for stroke in strokes]
-    scores = [dot.score for stroke in strokes for dot in stroke.dots]
-    n, seeds = min(score.n for score in scores), min(score.seeds for score in scores)
-    few = "few: " * any(curve.small for curve in curves)
-    return f"{name}\n{few}n = {n:,}, {style.counted(seeds, 'seed')}"
+    numbers = [dot.score for stroke in strokes for dot in stroke.dots]
+    return f"{name}\n{'few: ' * few(numbers)}{style.bases(numbers)}"

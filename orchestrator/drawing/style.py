@@ -112,6 +112,21 @@ def basis(score: Interval) -> str:
     return f"n = {score.n:,}, {counted(score.seeds, 'seed')}"
 
 
+def bases(scores: Sequence[Interval]) -> str:
+    """The images and seeds of several numbers, from the least to the most: "n = 60 to 150, 2 to 3 seeds"."""
+    (n, most_n), (seeds, most) = (
+        (min(counts), max(counts)) for counts in ([s.n for s in scores], [s.seeds for s in scores])
+    )
+    images = f"{n:,} to {most_n:,}" if n < most_n else f"{n:,}"
+    return f"n = {images}, {f'{seeds:,} to ' * (seeds < most)}{counted(most, 'seed')}"
+
+
+def beside(gap: Interval, score: Interval) -> str:
+    """A difference in points, with what it rests on where that is not what the score beside it rests on."""
+    alike = (gap.n, gap.seeds) == (score.n, score.seeds)
+    return f"{points(gap)} points{'' if alike else f', of {basis(gap)}'}"
+
+
 def rests_on(score: Interval) -> str:
     """The number of outcomes behind a number: "15,000 (3 seeds × 5,000)"."""
     return f"{score.n * score.seeds:,} ({counted(score.seeds, 'seed')} × {score.n:,})"
@@ -132,7 +147,7 @@ def hover(curve: Curve, point: Point, flags: Sequence[str] = ()) -> str:
     score = point.score
     kept = f"{round(score.value * score.n * score.seeds):,} of " if curve.score_name == "robust accuracy" else "of "
     text = f"{escape(point.label)}: {percent(score)}<br>{kept}{rests_on(score)}, {method(score)}"
-    gap = "" if point.over_bp is None else f"gap to BP {points(point.over_bp)} points"
+    gap = "" if point.over_bp is None else f"gap to BP {beside(point.over_bp, score)}"
     if point.runs:
         fewer = "<br>hollow: other ε have more runs" * curve.thin(point)
         return f"{text}<br>{gap}{'<br>' * bool(gap)}{_runs(point.runs)}{fewer}"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Table, Value, Words
-from orchestrator.pages.columns import GAP, few_sentence
+from orchestrator.pages.columns import GAP, few_sentence, gap_of
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.verdicts import in_short, state_of
 from orchestrator.pages.worst import models_by_place, over, report_refused
@@ -218,7 +218,8 @@ def _row(answer: Answer) -> Mapping[str, Value]:
     row: dict[str, Value] = {"model": curve.title, "rule": answer.rule, "epsilon": point.label}
     row |= {"norm": style.norm(curve.norm), "answer": answer.word, "cell": point.cell}
     row |= {"verdict": "" if answer.verdict is None else answer.verdict.words}
-    for name, score in (("worst", point.score), ("gap", point.over_bp), ("feedback", worst.feedback)):
+    row |= gap_of(point.over_bp)
+    for name, score in (("worst", point.score), ("feedback", worst.feedback)):
         if score is not None:
             row |= {name: score.value, f"{name}_lo": score.lo, f"{name}_hi": score.hi}
     for name, gap, clear in (

@@ -45,9 +45,9 @@ def page(context: PageContext) -> Page:
         flags = ", ".join(raised.get((line.number, epsilon), ())) or "none"
         facts = _scores(context, line, point, row, list(rows))
         if point.over_bp is not None:
-            facts.append(("gap to BP", f"{style.points(point.over_bp)} points"))
+            facts.append(("gap to BP", style.beside(point.over_bp, point.score)))
         if point.over_exact is not None:
-            facts.append(("own feedback minus exact gradient", f"{style.points(point.over_exact)} points"))
+            facts.append(("own feedback minus exact gradient", style.beside(point.over_exact, point.score)))
         blocks.append(Facts(title="Result", facts=[*facts, ("flags", flags), *_counts(context, line, epsilon)]))
     blocks += pictures(context, line, epsilon)
     if curves:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Column, Value
-from orchestrator.results.curve import FEW_IMAGES, FEW_SEEDS, Curve
+from orchestrator.results.curve import Curve, few
 from signsym_core.statistics.intervals import Interval
 
 #: The model that a row is about, without its seed.
@@ -44,6 +44,9 @@ GAP = (
     Column(key="gap", label="gap to BP", kind="points"),
     Column(key="gap_lo", label="gap from", kind="points"),
     Column(key="gap_hi", label="gap to", kind="points"),
+    # The seeds and images that both sides have: the score beside it may rest on more.
+    Column(key="gap_images", label="gap images", kind="number"),
+    Column(key="gap_seeds", label="gap seeds", kind="number"),
 )
 
 
@@ -60,8 +63,16 @@ def score_of(score: Interval, value: str = "value") -> dict[str, Value]:
     return numbers | {"images": score.n, "seeds": score.seeds}
 
 
+def gap_of(gap: Interval | None) -> dict[str, Value]:
+    """The values of GAP; none where there is no gap."""
+    if gap is None:
+        return {}
+    numbers: dict[str, Value] = {"gap": gap.value, "gap_lo": gap.lo, "gap_hi": gap.hi}
+    return numbers | {"gap_images": gap.n, "gap_seeds": gap.seeds}
+
+
 def few_sentence(scores: Iterable[Interval]) -> str:
     """What the note of a table adds where some score rests on few images or seeds, with a space before it; else ""."""
-    if any(score.n < FEW_IMAGES or score.seeds < FEW_SEEDS for score in scores):
+    if few(scores):
         return " Some of these rest on fewer than 1,000 images or 3 seeds: a demonstration, not evidence."
     return ""

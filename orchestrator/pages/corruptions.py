@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Figure, Matrix, MatrixCell, Page, Table, Value, Words
 from orchestrator.drawing.corruption_figure import SeverityLine, corruption_figure, mean_drawing
-from orchestrator.pages.columns import GAP, MODEL, SCORE, few_sentence, score_of
+from orchestrator.pages.columns import GAP, MODEL, SCORE, few_sentence, gap_of, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.corruption_rows import CorruptionRow, corruption_rows
 from orchestrator.results.corruptions import CorruptedModel, kinds_of
@@ -204,7 +204,7 @@ def _row(curve: Curve, model: CorruptedModel, row: CorruptionRow) -> Mapping[str
     values |= {"rule": style.label(curve.rule_label), "kind": row.kind or EVERY, **score_of(row.score)}
     values |= {"severity": ALL if row.severity is None else str(row.severity), "cell": row.cell or None}
     if row.gap is not None:
-        values |= {"gap": row.gap.value, "gap_lo": row.gap.lo, "gap_hi": row.gap.hi, "family": model.family}
+        values |= gap_of(row.gap) | {"family": model.family}
         values |= {"clear": "excludes zero" if row.clear else "does not exclude zero"}
     return values | _ratios("ce", row.ce) | _ratios("relative", row.relative)
 

@@ -10,7 +10,7 @@ from orchestrator.drawing.facets import arranged
 from orchestrator.drawing.figure_data import of_curves
 from orchestrator.drawing.figures import Rings, curve_figure
 from orchestrator.pages import worst
-from orchestrator.pages.columns import GAP, POINT, SCORE, STORE, point_of, score_of
+from orchestrator.pages.columns import GAP, POINT, SCORE, STORE, gap_of, point_of, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
 
@@ -89,15 +89,12 @@ def table(
     lines, several = context.snapshot.index.lines, bool(context.data.names)
     for curve in curves:
         for point in curve.points:
-            gap = point.over_bp
             rows.append(
                 {
                     **point_of(curve, point.label),
                     **score_of(point.score),
                     "by_seed": ", ".join(f"{seed}: {100 * value:.1f}" for seed, value in point.by_seed.items()),
-                    "gap": None if gap is None else gap.value,
-                    "gap_lo": None if gap is None else gap.lo,
-                    "gap_hi": None if gap is None else gap.hi,
+                    **gap_of(point.over_bp),
                     "flags": ", ".join(rings.get((curve.line, point.epsilon), ())),
                     "cell": point.cell,
                 }

@@ -12,7 +12,7 @@ from orchestrator.drawing.blocks import Column, Figure, Page, Table, Value, Word
 from orchestrator.drawing.facets import portion
 from orchestrator.drawing.figure_data import of_curves
 from orchestrator.drawing.figures import curve_figure
-from orchestrator.pages.columns import GAP, MODEL, SCORE, STORE, score_of
+from orchestrator.pages.columns import GAP, MODEL, SCORE, STORE, gap_of, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
 from orchestrator.results.line import Line
@@ -156,6 +156,6 @@ def _row(worst_line: WorstLine, worst: WorstPoint) -> Mapping[str, Value]:
     row["by_seed"] = ", ".join(f"{seed}: {100 * value:.1f}" for seed, value in point.by_seed.items())
     row |= {"strongest": point.runs[0], "runs": ", ".join(point.runs), "unmatched": ", ".join(worst.unmatched)}
     if point.over_bp is not None:
-        row |= {"gap": point.over_bp.value, "gap_lo": point.over_bp.lo, "gap_hi": point.over_bp.hi}
+        row |= gap_of(point.over_bp)
         row |= {"clear": "excludes zero" if worst.clear else "does not exclude zero", "family": worst_line.family}
     return row

@@ -43,7 +43,7 @@ def calibrations(query: Query, cells: StoredCells | JoinedCells, lines: Iterable
 
     Lines with two results for one seed are left out.
     """
-    sound = [line for line in lines if not query.index.is_ambiguous(line)]
+    sound = [line for line in lines if not query.index.ambiguity(line)]
     by_line = [(line, rows) for line in sound if (rows := [*query.rows_by_seed(line, 0.0).values()])]
     by_cell = cells.measured(query.index, [row for _, rows in by_line for row in rows]) if by_line else {}
     return [calibrated for line, rows in by_line if (calibrated := _of(query.index, line, rows, by_cell)) is not None]

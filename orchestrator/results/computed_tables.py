@@ -34,10 +34,11 @@ def _curves(data: Results) -> Iterator[pa.Table]:
     lines = [query.index.lines[curve.line] for curve in curves]
     optimalities = data.snapshot.optimalities(query).of(lines)
     for curve, line, optimality in zip(curves, lines, optimalities, strict=True):
-        names = {name: getattr(line, name) for name in STORED} | {"score": curve.score_name, "optimality": optimality}
+        names = {name: getattr(line, name) for name in STORED} | {"score": curve.score_name, "norm": curve.norm}
+        names |= {"optimality": optimality}
         for point in curve.points:
             row = names | {"epsilon": point.epsilon, "epsilon_label": point.label} | _score(point.score)
-            row |= _with_ends("gap_to_bp", point.over_bp) | _with_ends("over_exact", point.over_exact)
+            row |= _with_basis("gap_to_bp", point.over_bp) | _with_basis("over_exact", point.over_exact)
             rows.append(row | _stores(data, query, [line], point.epsilon))
     yield from _typed(rows)
 
@@ -52,7 +53,7 @@ def _worst(data: Results) -> Iterator[pa.Table]:
         for worst in (worst_line.points[epsilon] for epsilon in sorted(worst_line.points)):
             point = worst.point
             row = names | {"epsilon": point.epsilon, "epsilon_label": point.label} | _score(point.score)
-            row |= _with_ends("gap_to_bp", point.over_bp) | _with_ends("feedback_gap_to_bp", worst.feedback)
+            row |= _with_basis("gap_to_bp", point.over_bp) | _with_basis("feedback_gap_to_bp", worst.feedback)
             row |= {"excludes_zero": worst.clear, "feedback_excludes_zero": worst.feedback_clear}
             row |= {"comparisons": worst_line.family, "strongest": point.runs[0], "runs": ", ".join(point.runs)}
             row |= {"without_counterpart": ", ".join(worst.unmatched), "conclusive": worst.conclusive}
@@ -77,7 +78,7 @@ def _transfer(data: Results) -> Iterator[pa.Table]:
         unattacked = None if clean is None or clean.number not in curves else curves[clean.number].points[0].score
         for point in curve.points:
             row = names | {"epsilon": point.epsilon, "epsilon_label": point.label} | _score(point.score)
-            row |= _with_ends("clean", unattacked)
+            row |= _with_basis("clean", unattacked)
             rows.append(row | _stores(data, query, [line], point.epsilon))
     yield from _typed(rows)
 
@@ -120,7 +121,7 @@ def _corruptions(data: Results) -> Iterator[pa.Table]:
         stores = _stores(data, query, model.lines.values(), 0.0)
         for one in corruption_rows(model):
             row = names | {"corruption": one.kind or "mean", "severity": one.severity} | _score(one.score)
-            row |= {"excludes_zero": one.clear} | _with_ends("gap_to_bp", one.gap)
+            row |= {"excludes_zero": one.clear} | _with_basis("gap_to_bp", one.gap)
             row |= _with_ends("ce", one.ce) | _with_ends("relative_ce", one.relative)
             rows.append(row | stores)
     yield from _typed(rows)
@@ -142,9 +143,29 @@ COMPUTED: Mapping[str, Callable[[Results], Iterator[pa.Table]]] = {
     "corruptions": _corruptions,
     "notes": _notes,
 }
-_GAPS = ("gap_to_bp", "feedback_gap_to_bp", "over_exact", "clean", "ce", "relative_ce", "ece", *MEASURES, "predicted")
-#: Columns of numbers that may be null in every row.
-_MAYBE = {f"{name}{end}" for name in _GAPS for end in _ENDS} | {"optimality"}
+#: Lines that are left out and named, at most.
+MOST = 5
+
+
+def left_out(data: Results, what: str) -> list[str]:
+    """Why lines, and models of worst cases, are left out of a table: a sentence for each of the first MOST."""
+    if what == "notes":
+        return []
+    query = data.snapshot.query()
+    reasons = [reason for line in query.index.ordered if (reason := query.index.ambiguity(line))]
+    if what == "worst":
+        reasons += data.snapshot.worst_cases(query).refused().values()
+    different = list(dict.fromkeys(reasons))
+    more = [f"So are {len(different) - MOST:,} more, for the like."] if len(different) > MOST else []
+    return [f"Left out: {reason}." for reason in different[:MOST]] + more
+
+
+_BESIDE = ("gap_to_bp", "feedback_gap_to_bp", "over_exact", "clean")
+_NUMBERS = (*_BESIDE, "ce", "relative_ce", "ece", *MEASURES, "predicted")
+#: Columns that may be null in every row.
+_MAYBE = dict.fromkeys((f"{name}{end}" for name in _NUMBERS for end in _ENDS), pa.float64())
+_MAYBE |= dict.fromkeys((f"{name}_{what}" for name in _BESIDE for what in ("images", "seeds")), pa.int64())
+_MAYBE |= {"optimality": pa.float64(), "excludes_zero": pa.bool_()}
 
 
 def _score(score: Interval) -> dict[str, Any]:
@@ -156,6 +177,12 @@ def _score(score: Interval) -> dict[str, Any]:
 def _with_ends(name: str, number: Interval | Ratio | None) -> dict[str, float | None]:
     """The columns of a number and the ends of its interval; nulls where there is none."""
     return {f"{name}{end}": getattr(number, field, None) for end, field in _ENDS.items()}
+
+
+def _with_basis(name: str, number: Interval | None) -> dict[str, float | None]:
+    """The columns of `_with_ends`, and what the number rests on: the score beside it may rest on more."""
+    basis = {f"{name}_images": getattr(number, "n", None), f"{name}_seeds": getattr(number, "seeds", None)}
+    return _with_ends(name, number) | basis
 
 
 def _stores(data: Results, query: Query, lines: Iterable[Line], epsilon: float) -> dict[str, str]:
@@ -170,6 +197,5 @@ def _typed(rows: list[dict[str, Any]]) -> Iterator[pa.Table]:
     """The rows as a table, in which what may be null is a number even where it always is: nulls alone have no type."""
     if rows:
         table = pa.Table.from_pylist(rows)
-        types = dict.fromkeys(_MAYBE, pa.float64()) | {"excludes_zero": pa.bool_()}
-        fields = [pa.field(f.name, types.get(f.name, f.type)) for f in table.schema]
+        fields = [pa.field(f.name, _MAYBE.get(f.name, f.type)) for f in table.schema]
         yield table.cast(pa.schema(fields))

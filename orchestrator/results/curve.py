@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from signsym_core.statistics.intervals import Interval
 
 #: A result with fewer images or seeds is called small.
 FEW_IMAGES, FEW_SEEDS = 1000, 3
+
+
+def few(numbers: Iterable[Interval]) -> bool:
+    """Whether one of them rests on too few images or seeds for a firm claim."""
+    return any(number.n < FEW_IMAGES or number.seeds < FEW_SEEDS for number in numbers)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,21 +61,6 @@ class Curve:
     norm: str
     chance: float
     points: tuple[Point, ...]
-
-    @property
-    def n(self) -> int:
-        """Images of the smallest point."""
-        return min(point.score.n for point in self.points)
-
-    @property
-    def seeds(self) -> int:
-        """Seeds of the point that has fewest."""
-        return min(point.score.seeds for point in self.points)
-
-    @property
-    def small(self) -> bool:
-        """Whether the line rests on too few images or seeds for a firm claim."""
-        return self.n < FEW_IMAGES or self.seeds < FEW_SEEDS
 
     def thin(self, point: Point) -> bool:
         """Whether the worst case at a point is over fewer runs than at another ε: it may be higher for that alone."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from orchestrator.results.computed_tables import COMPUTED
+from orchestrator.results.computed_tables import COMPUTED, left_out
 from orchestrator.results.epoch_rows import epoch_rows
 from orchestrator.results.joined import JoinedIndex
 from orchestrator.results.live_stores import Results, opened
@@ -39,7 +39,8 @@ class Exported:
     rows: int
     #: Files that could not be used, with the reason.
     skipped: Mapping[str, str]
-    #: A sentence for each pair of files of two stores that have different values of one cell.
+    #: A sentence for each pair of files of two stores that have different values of one cell, and for each line or
+    #: model that is left out of a computed table.
     problems: Sequence[str]
 
 
@@ -80,13 +81,15 @@ def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
     finally:
         if writer is not None:
             writer.close()
+    problems = [*data.snapshot.problems, *(left_out(data, what) if what in COMPUTED else ())] if data else []
     if writer is None:
         names = ", ".join(store.uri for store in stores)
         asked = _ASKED_BY.get(what, f"a sweep; what there is, and what is damaged, says signsym status {stores[0].uri}")
-        raise ValueError(f"{names}: nothing of {what} is there that can be read. It is made by {asked}")
+        nothing = f"{names}: nothing of {what} is there that can be read. It is made by {asked}"
+        raise ValueError("\n".join([nothing, *problems]))
     temporary.replace(out)
     skipped = skipped_in(stores) | (data.skipped if data else {})
-    return Exported(rows=rows, skipped=skipped, problems=data.snapshot.problems if data else ())
+    return Exported(rows=rows, skipped=skipped, problems=problems)
 
 
 def _of_each(data: Results | None, stores: Sequence[Store], what: str) -> Iterator[pa.Table]:

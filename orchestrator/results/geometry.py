@@ -57,7 +57,7 @@ def geometries(
     """
     points = []
     for line in lines:
-        if query.index.is_ambiguous(line):
+        if query.index.ambiguity(line):
             continue
         known = [value for value in query.epsilons(line) if value > 0]
         if epsilon is not None:

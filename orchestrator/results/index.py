@@ -26,10 +26,6 @@ from orchestrator.store.filerows import FileRows
 RANKED = ("attack", "gradient", "rule")
 
 
-class AmbiguousCurveError(ValueError):
-    """Two values for one seed and epsilon of one line: they differ in a setting that no column of LINE holds."""
-
-
 class Index(Rows):
     """The lines of files of results (see `orchestrator.store.tables`), in the order of registries and names.
 
@@ -175,27 +171,24 @@ class Index(Rows):
         """The labels of the lines."""
         return Labels(self.lines)
 
-    def refuse_ambiguous(self, line: Line) -> None:
-        """Raises AmbiguousCurveError where the line has two rows for one seed and epsilon."""
+    def ambiguity(self, line: Line) -> str:
+        """Why a line is ambiguous, with two rows for one seed and epsilon; "" where it is not.
+
+        They differ in the number of images, or in what no column of LINE holds.
+        """
         epsilon, seed = self.epsilon[line.start : line.stop], self.seed[line.start : line.stop]
         twice = np.flatnonzero((epsilon[1:] == epsilon[:-1]) & (seed[1:] == seed[:-1]))
-        if len(twice):
-            row = line.start + int(twice[0])
-            jobs, advice = self.twins(row, row + 1)
-            where = f"rule {line.rule}, attack {line.attack}, gradient {line.gradient}, "
-            where += f"seed {seed[twice[0]]}, epsilon {epsilon[twice[0]]:g}"
-            raise AmbiguousCurveError(
-                f"two results for {where} ({jobs}): they differ in a setting that is not shown, or in the version "
-                f"of signsym that computed them; {advice}"
-            )
-
-    def is_ambiguous(self, line: Line) -> bool:
-        """Whether the line has two rows for one seed and epsilon."""
-        try:
-            self.refuse_ambiguous(line)
-        except AmbiguousCurveError:
-            return True
-        return False
+        if not len(twice):
+            return ""
+        row = line.start + int(twice[0])
+        jobs, advice = self.twins(row, row + 1)
+        where = f"rule {line.rule}, attack {line.attack}, gradient {line.gradient}, "
+        where += f"seed {seed[twice[0]]}, epsilon {epsilon[twice[0]]:g}"
+        n, other = self.numbers("n", [row, row + 1])
+        why = f"they are of {n:,.0f} and of {other:,.0f} images"
+        if n == other:
+            why = "they differ in a setting that is not shown, or in the version of signsym that computed them"
+        return f"two results for {where} ({jobs}): {why}; {advice}"
 
     def twins(self, row: int, other: int) -> tuple[str, str]:
         """Which two results stand for one point, and what to do about it."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.results.curve import Curve, Point
 from orchestrator.results.described import curve_of, point_of
-from orchestrator.results.index import AmbiguousCurveError, Index
+from orchestrator.results.index import Index
 from orchestrator.results.line import LINE, Line
 from orchestrator.results.outcomes import CellOutcomes, OutcomeReader
 from orchestrator.results.pairing import matrix, paired
@@ -45,10 +45,8 @@ class Query:
         with self._lock:
             new = {line.number: line for line in lines if line.number not in self._curves}
             for number, line in new.items():
-                try:
-                    self.index.refuse_ambiguous(line)
-                except AmbiguousCurveError as error:
-                    self.ambiguous[number], self._curves[number] = str(error), None
+                if reason := self.index.ambiguity(line):
+                    self.ambiguous[number], self._curves[number] = reason, None
             self._compute([line for number, line in new.items() if number not in self._curves])
             return [curve for line in lines if (curve := self._curves[line.number]) is not None]
 
@@ -142,12 +140,13 @@ class Query:
         for position, sample in enumerate(needed):
             if position not in scores:
                 cells = samples.outcomes(sample)
-                by_seed[position] = {
-                    seed: float(outcome.scores.mean(dtype=np.float64)) for seed, outcome in cells.items()
-                }
-                shared = matrix(cells)
-                # Where the seeds have no image in common, the score is that of the first seed.
-                scores[position] = interval(cells[sample.seeds[0]].scores if shared is None else shared)
+                shared, seeds = matrix(cells), sample.seeds
+                if shared is None:
+                    # Where the seeds have no image in common, the score is that of the first seed.
+                    shared, seeds = cells[seeds[0]].scores[None].astype(np.float64), seeds[:1]
+                # The score of a seed is over the images that its score over all seeds is over.
+                by_seed[position] = dict(zip(seeds, shared.mean(axis=1).tolist(), strict=True))
+                scores[position] = interval(shared)
         return [scores[position] for position in range(len(needed))], [
             by_seed[position] for position in range(len(needed))
         ]

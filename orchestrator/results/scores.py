@@ -11,7 +11,6 @@ import numpy as np
 
 from orchestrator.results.curve import Point
 from orchestrator.results.holm import holm
-from orchestrator.results.index import AmbiguousCurveError
 from orchestrator.results.line import Line
 from orchestrator.results.query import Query
 
@@ -31,10 +30,8 @@ def points_at(
     index, cut = query.index, []
     lacking: dict[int, tuple[str, str]] = {}
     for line in lines:
-        try:
-            index.refuse_ambiguous(line)
-        except AmbiguousCurveError as error:
-            lacking[line.number] = "two results", str(error)
+        if reason := index.ambiguity(line):
+            lacking[line.number] = "two results", reason
             continue
         epsilons = index.epsilon[line.start : line.stop]
         start, stop = (line.start + int(np.searchsorted(epsilons, epsilon, side)) for side in ("left", "right"))

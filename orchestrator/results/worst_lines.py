@@ -11,7 +11,6 @@ from orchestrator.results.curve import Curve, Point
 from orchestrator.results.described import curve_of
 from orchestrator.results.evidence import Models
 from orchestrator.results.holm import holm
-from orchestrator.results.index import AmbiguousCurveError
 from orchestrator.results.judgements import AttackScore, ModelEvidence, score_of
 from orchestrator.results.labels import gradient
 from orchestrator.results.line import FIGURE, Line
@@ -146,13 +145,8 @@ class WorstCases:
     def _ambiguous(self, name: tuple[str, ...], attacks: Sequence[str]) -> str:
         """Why a line of a model is ambiguous; "" where none is."""
         index = self.models.query.index
-        for line in index.models[name]:
-            try:
-                if _chosen(line.attack, attacks) and not measuring(line.attack):
-                    index.refuse_ambiguous(line)
-            except AmbiguousCurveError as error:
-                return str(error)
-        return ""
+        lines = (line for line in index.models[name] if _chosen(line.attack, attacks) and not measuring(line.attack))
+        return next((reason for line in lines if (reason := index.ambiguity(line))), "")
 
     def _point(
         self, model: ModelEvidence, epsilon: float, case: WorstCase, lines: Sequence[Line], over_bp: Interval | None

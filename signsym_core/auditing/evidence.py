@@ -91,8 +91,15 @@ class Evidence:
         return max(runs, key=lambda run: (run.outcomes.size, run.attack == "none"), default=None)
 
     def strongest(self, gradient: str, epsilon: float) -> Run | None:
-        """The run of that gradient and ε with the lowest score."""
-        return min(self.runs_at(gradient, epsilon), key=lambda run: run.score, default=None)
+        """The run of that gradient and ε with the lowest score, on the seeds and images that all of them have.
+
+        Where they have none in common, that with the lowest score on its own.
+        """
+        runs = self.runs_at(gradient, epsilon)
+        shared = paired(*runs) if runs else None
+        if shared is None or shared[0] is runs[0].outcomes:
+            return min(runs, key=lambda run: run.score, default=None)
+        return runs[int(np.argmin([x.mean(dtype=np.float64) for x in shared]))]
 
     @functools.cached_property
     def _attacks(self) -> list[Run]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -283,3 +285,14 @@ def test_runs_are_paired_by_seed_and_image():
 
 def test_levels_are_those_of_a_verdict():
     assert {check.level for check in CHECKS} == set(checks.Level.__args__)
+
+
+def test_the_strongest_attack_is_that_on_the_images_that_all_have():
+    # On its first 100 images the attack on 400 leaves nothing; on all of them more than the other on those 100.
+    late = np.tile((np.arange(400) >= 300).astype(float), (3, 1))
+    many, few = run(late, gradient="exact", steps=40), run(0.2, gradient="exact", images=100)
+    assert few.score < many.score
+    assert evidence(few, many).strongest("exact", 0.1) is many
+    # Where they share no image each is judged by its own.
+    apart = dataclasses.replace(few, images=few.images + 1000)
+    assert evidence(apart, many).strongest("exact", 0.1) is apart

@@ -11,6 +11,7 @@ from torch import nn
 from torchvision import models
 
 import signsym_core as ss
+from signsym_core.arithmetic import arithmetic
 from signsym_core.attacks import GRADIENTS
 from signsym_core.backbones import Model
 from signsym_core.microbatch import backward
@@ -151,6 +152,21 @@ def test_pepita_moves_convolutions_by_the_same_products_and_shows_both_passes_on
     assert network[0].weight.grad.abs().max() < 1e-5
     assert network[5].weight.grad.abs().max() > 1e-3
     assert network[1].weight.grad is None
+
+
+def test_pepita_in_bf16_is_pepita_rounded():
+    torch.manual_seed(0)
+    network = ss.convert(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 3)), "pepita", seed=2)
+    images, labels, gradients = torch.rand(50, 1, 8, 8), torch.arange(50) % 3, {}
+    for precision in ("float32", "bf16"):
+        network.zero_grad()
+        with arithmetic(precision, True, images.device, network):
+            stepping_rule(network).step(network, TASK.objective(3, 0), images, labels, None)
+        gradients[precision] = [parameter.grad for parameter in network.parameters()]
+    for gradient, low in zip(gradients["float32"], gradients["bf16"], strict=True):
+        assert low.dtype == torch.float32
+        assert not torch.equal(gradient, low)
+        assert torch.cosine_similarity(gradient.flatten(), low.flatten(), dim=0) > 0.9
 
 
 def test_pepita_refuses_networks_in_which_a_layer_has_no_activity_of_its_own():

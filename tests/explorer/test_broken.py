@@ -9,7 +9,6 @@ from stores import block, fill, keep_grid, page
 
 from orchestrator.commands.cli import main
 from orchestrator.drawing.blocks import Figure, Words
-from orchestrator.results.index import AmbiguousCurveError
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store, tables
 
@@ -19,8 +18,9 @@ def test_two_values_for_one_seed_and_epsilon_are_refused(tmp_path):
     fill(folder, {("usf", "exact"): {0.1: 0.9}}, seeds=(0,), draw=9)
     index = LiveStore(str(folder)).snapshot.index
     (line,) = index.chosen(rule=("usf",), gradient=("exact",))
-    with pytest.raises(AmbiguousCurveError, match=r"seed 0, epsilon 0\.1"):
-        index.refuse_ambiguous(line)
+    reason = index.ambiguity(line)
+    assert "seed 0, epsilon 0.1 (jobs " in reason
+    assert "a setting that is not shown" in reason
     found = page(folder)
     assert any("two results for rule usf" in text for text in found.blocks[0].sentences)
     assert {row["rule"] for row in block(found, Figure).table.rows if row["gradient"] == "exact"} == {"BP"}
