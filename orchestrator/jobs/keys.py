@@ -11,13 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from signsym_core.registry import Member, identity
 
+if TYPE_CHECKING:
+    # Attacks need torch, and a process that only reads keys does not.
+    from signsym_core.attacks import Attack
+
 #: Version of what each kind of job computes. Raised when the same description gives other numbers.
 SEMANTICS = {"pretrain": 1, "finetune": 1, "attack": 1}
-#: By how much the version of single attacks is above that of their kind: their numbers moved, and no other's.
+#: By how much the version of single attacks is above that of their kind: their numbers moved, and those of the attacks
+#: that run them, which follow by `Attack.parts`.
 RAISED = {"boundary": 1}
 #: RAISED when trainings came that depend on an attack: their keys hold what was raised since.
 _RAISED_BEFORE = {"boundary": 1}
@@ -35,17 +40,19 @@ def key(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def attack_semantics(name: str) -> int:
-    """The version of what attacks of this name compute."""
-    return SEMANTICS["attack"] + RAISED.get(name, 0)
+def attack_semantics(attack: Attack) -> int:
+    """The version of what an attack computes: it rises with those of the attacks that it runs."""
+    return SEMANTICS["attack"] + _raised(attack, RAISED)
 
 
-def training_semantics(kind: str, finetune: Mapping[str, Any]) -> int:
-    """The version of what trainings of a kind with these settings compute: it rises with the attack's that they train
-    against.
-    """
-    name = (finetune.get("adversarial") or {}).get("name", "")
-    return SEMANTICS[kind] + RAISED.get(name, 0) - _RAISED_BEFORE.get(name, 0)
+def training_semantics(kind: str, against: Attack | None) -> int:
+    """The version of what trainings of a kind compute: it rises with that of the attack that they train against."""
+    raised = 0 if against is None else _raised(against, RAISED) - _raised(against, _RAISED_BEFORE)
+    return SEMANTICS[kind] + raised
+
+
+def _raised(attack: Attack, by_name: Mapping[str, int]) -> int:
+    return sum(by_name.get(name, 0) for name in {attack.name, *attack.parts()})
 
 
 def described(member: Member) -> dict[str, Any]:

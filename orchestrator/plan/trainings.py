@@ -32,8 +32,9 @@ class Trainings:
         weights, parent = self._weights(model)
         # A weights file is identified by its content, not by its path.
         content = None if weights is None else {name: value for name, value in weights.items() if name != "file"}
-        finetune = self._identity(model.finetune)
-        spec: dict[str, Any] = {"kind": kind, "semantics": keys.training_semantics(kind, finetune)}
+        finetune, adversarial = self._identity(model.finetune), model.finetune.adversarial
+        version = keys.training_semantics(kind, None if adversarial is None else adversarial.attack)
+        spec: dict[str, Any] = {"kind": kind, "semantics": version}
         spec |= {"dataset": self._trained_on(model.dataset), "backbone": self.described(model.backbone)}
         spec |= {"task": self._learned(model.task), "seed": model.seed, "finetune": finetune}
         rule = "" if kind == "pretrain" and model.rule == BP() else f"{model.rule.name} "

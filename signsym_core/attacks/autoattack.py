@@ -53,6 +53,9 @@ class AutoAttack(NormedAttack):
         yield FAB(norm=self.norm, steps=self.steps, targets=self.targets)
         yield Square(norm=self.norm, queries=self.queries, rescaled=False)
 
+    def parts(self) -> frozenset[str]:
+        return frozenset(member.name for member in self.members(4))
+
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         best, alive = problem.images, problem.alive
         margins = margin(problem.clean_outputs, problem.labels)

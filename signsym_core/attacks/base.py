@@ -60,6 +60,10 @@ class Attack(Member, ABC):
         """The norm that epsilon is a radius of."""
         return "linf"
 
+    def parts(self) -> frozenset[str]:
+        """The names of the attacks that it runs: where the numbers of one of them move, its own do."""
+        return frozenset()
+
     def steps_taken(self) -> int:
         """Gradient steps for one epsilon, as stored with the results."""
         return 0

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from gridfiles import base, written
 
+import signsym_core as ss
 from orchestrator.gridfile.grid import load
 from orchestrator.jobs import keys
 from orchestrator.jobs.job import JobContext
@@ -59,15 +60,29 @@ def test_a_training_against_an_attack_whose_numbers_moved_is_another(tmp_path, m
         return finetunes(compile_plan(grid(tmp_path, adversarial), set(), set()).jobs)[0].key
 
     square = {"name": "square", "epsilon": 0.1, "queries": 5}
-    before = [key(adversarial) for adversarial in (PGD, square, None)]
-    monkeypatch.setitem(keys.RAISED, "pgd", 1)
-    assert [key(adversarial) == same for adversarial, same in zip((PGD, square, None), before, strict=True)] == [
-        False,
-        True,
-        True,
-    ]
+    ensemble = {"name": "autoattack", "epsilon": 0.1, "gradient": "exact"}
+    against = (PGD, square, ensemble, None)
+    before = [key(adversarial) for adversarial in against]
+    for name, same in (("pgd", [False, True, True, True]), ("square", [True, False, False, True])):
+        with monkeypatch.context() as patch:
+            patch.setitem(keys.RAISED, name, 1)
+            found = [key(adversarial) for adversarial in against]
+        assert [one == other for one, other in zip(found, before, strict=True)] == same
     # Boundary's numbers moved before any training could depend on them.
-    assert keys.training_semantics("finetune", {"adversarial": {"name": "boundary"}}) == keys.SEMANTICS["finetune"]
+    assert keys.training_semantics("finetune", ss.ATTACKS.build("boundary")) == keys.SEMANTICS["finetune"]
+
+
+@pytest.mark.parametrize("member", ["apgd", "fab", "square"])
+def test_the_version_of_an_ensemble_follows_those_of_its_members(monkeypatch, member):
+    """By the names of what it runs, which no list repeats."""
+    ensemble, other = ss.ATTACKS.build("autoattack"), ss.ATTACKS.build("pgd")
+    before = keys.attack_semantics(ensemble)
+    assert before == keys.SEMANTICS["attack"]
+    monkeypatch.setitem(keys.RAISED, member, 2)
+    assert keys.attack_semantics(ensemble) == before + 2
+    assert keys.attack_semantics(other) == before
+    monkeypatch.setitem(keys.RAISED, "autoattack", 1)
+    assert keys.attack_semantics(ensemble) == before + 3
 
 
 def test_a_cell_is_written_as_a_grid_that_has_its_key(tmp_path):
