@@ -62,10 +62,10 @@ def gap(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Interv
     """The mean of first - second with its interval, paired by seed and image.
 
     The formula of `interval` on the differences: two-way for several seeds; for one seed Student's interval over
-    images. Identical outcomes give [0, 0]. Where every difference is the same d ≠ 0, no spread can be estimated: then
-    at least the share q = (α/2)^(1/N) of all images has it (Clopper, Pearson 1934, for N of N), and the others at
-    worst the difference ∓1, so that the interval ends at ±(q |d| - (1 - q)). Raises ValueError where the two do not
-    have one shape.
+    images. Where every difference is the same d, no spread can be estimated: then at least the share q = (α/2)^(1/N)
+    of all images has it (Clopper, Pearson 1934, for N of N), and the others at worst the difference ∓1, so that the
+    interval ends at ±(q |d| - (1 - q)). So do identical outcomes, of d = 0: ±(1 - q). Raises ValueError where the two
+    do not have one shape.
     """
     a, b = _checked(first), _checked(second)
     if a.shape != b.shape:
@@ -112,15 +112,13 @@ def gaps(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.95) ->
     moments = Moments.of(d)
     value = moments.total / (seeds * images)
     half, p = half_width(moments, confidence)
-    same = moments.squares == 0
-    half[same], p[same] = 0.0, 1.0
     # Differences of average precisions are rounded.
-    constant = (half < 1e-7) & ~same
+    constant = half < 1e-7
     far = 1 + np.abs(value[constant])
     half[constant] = far * (1 - ((1 - confidence) / 2) ** (1 / images))
     p[constant] = np.minimum(1.0, 2 * far**-images)
-    alike, results = same | constant, []
-    for mean, width, chance, equal in zip(value.tolist(), half.tolist(), p.tolist(), alike.tolist(), strict=True):
+    results = []
+    for mean, width, chance, equal in zip(value.tolist(), half.tolist(), p.tolist(), constant.tolist(), strict=True):
         method = "paired" if seeds == 1 or equal else "two-way"
         lo, hi = max(-1.0, mean - width), min(1.0, mean + width)
         results.append(Interval(value=mean, lo=lo, hi=hi, n=images, seeds=seeds, method=method, p=chance))

@@ -125,6 +125,28 @@ def test_an_interval_that_excludes_zero_only_before_the_correction_is_no_differe
     assert "no difference shown: uSF (95 % intervals, after Holm's correction)" in words.sentences[0]
 
 
+def test_a_gap_of_no_difference_is_certain_only_where_there_can_be_none(tmp_path):
+    alike = {0.0: 1.0, 0.1: 0.0}
+    names = [(rule, gradient) for rule in ("bp", "usf") for gradient in ("exact", "feedback")]
+    data = LiveStore(str(fill(tmp_path / "store", dict.fromkeys(names, alike), images=60)))
+    query, found = data.snapshot.query(), {}
+    for minus in ("bp", "exact"):
+        for line in gap_lines(query, query.index.ordered, minus):
+            found |= {(minus, line.curve.rule, p.point.label): (p.gap.value, p.gap.lo, p.gap.hi) for p in line.points}
+    # All 60 images agree: of all images at most this share does not, by the exact interval of 0 of 60.
+    most = 1 - 0.025 ** (1 / 60)
+    apart = (0, pytest.approx(-most), pytest.approx(most))
+    # BP's gradient is the exact one, and at ε = 0 nothing is changed.
+    assert found == {
+        ("bp", "usf", "0"): apart,
+        ("bp", "usf", "0.1"): apart,
+        ("exact", "bp", "0"): (0, 0, 0),
+        ("exact", "bp", "0.1"): (0, 0, 0),
+        ("exact", "usf", "0"): (0, 0, 0),
+        ("exact", "usf", "0.1"): apart,
+    }
+
+
 def test_a_clear_gap_is_answered_by_the_worst_case_and_not_by_the_own_feedback(tmp_path):
     shared = {0.1: 0.4}
     made = shares(bp_exact=shared, usf_feedback={0.1: 0.8}, usf_exact={0.1: 0.35})
