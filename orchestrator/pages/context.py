@@ -128,7 +128,7 @@ class PageContext:
             sentence = (
                 f"What {names} measures is on the page Gap; what it leaves robust is in no worst case and no verdict."
             )
-            return self.finished(title, [Words(title="No attack but what measures", sentences=[sentence], tone="todo")])
+            return self.finished(title, [Words(title="Measurements alone", sentences=[sentence], tone="todo")])
         sentences = []
         for name in ("backbone", "dataset", "attack", "gradient", "rule"):
             if getattr(view, name):

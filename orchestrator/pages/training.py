@@ -112,6 +112,15 @@ def _places(context: PageContext) -> dict[str, list[FineTuned]]:
 def _trainings(context: PageContext, place: str, models: Sequence[FineTuned]) -> list[Training]:
     if len(models) > MOST:
         context.problems.append(f"{place}: the first {MOST} of {len(models):,} fine-tunes are here; narrow the filter.")
+    if twice := [model for model in models[:MOST] if model.twins]:
+        first = twice[0]
+        where = f"{style.label(first.rule_label)} on {place}, seed {first.seed}"
+        more = f" (so for {style.counted(len(twice) - 1, 'more seed')} of this setting)" * (len(twice) > 1)
+        context.problems.append(
+            f"{where}: {1 + len(first.twins)} fine-tunes have results{more}; one is here, {first.job[:16]}, and not "
+            f"{', '.join(job[:16] for job in first.twins)}. They differ in a setting that is not shown, or in the "
+            f"version of signsym: use another --storage for one of them, or remove its files from results/, outcomes/."
+        )
     before = context.data.skipped
     found = trainings_of(models[:MOST], context.data.histories, context.data.alignment)
     new = context.data.skipped.items() - before.items()

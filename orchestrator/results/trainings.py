@@ -34,6 +34,8 @@ class FineTuned:
     row: int
     #: Score 0 .. 1 on clean test images; None where it was not run.
     clean: float | None
+    #: Jobs of the other fine-tunes of its model and seed, as those of two settings that no column tells apart.
+    twins: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,21 +77,33 @@ def fine_tuned(index: Index, lines: Iterable[Line], seeds: frozenset[int]) -> li
     """The fine-tunes behind the results of `lines`, each once, in the order of figures; of all seeds without `seeds`.
 
     Of a model whose clean score was run for some seeds those are its fine-tunes. Tested on corrupted images it
-    is the same model.
+    is the same model. Of two fine-tunes of one model and seed there is one, which names the other.
     """
-    models: dict[tuple[str, ...], Line] = {}
+    by_model: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
-        model = on_clean_images(line).model
-        if model not in models or (_has_clean_score(line) and not _has_clean_score(models[model])):
-            models[model] = line
+        by_model.setdefault(on_clean_images(line).model, []).append(line)
     found: dict[str, FineTuned] = {}
-    for line in models.values():
+    for of_model in by_model.values():
+        line = next(filter(_has_clean_score, of_model), of_model[0])
+        jobs = _jobs_by_seed(index, of_model)
         own, first = np.unique(index.seed[line.start : line.stop], return_index=True)
         for seed, position in zip(own.tolist(), first.tolist(), strict=True):
             if not seeds or seed in seeds:
                 one = _fine_tuned(index, line, line.start + position, seed)
-                found.setdefault(one.job, one)
+                twins = tuple(job for job in jobs[seed] if job != one.job)
+                found.setdefault(one.job, dataclasses.replace(one, twins=twins))
     return list(found.values())
+
+
+def _jobs_by_seed(index: Index, lines: Sequence[Line]) -> dict[int, list[str]]:
+    """The fine-tunes of each seed behind some lines of one model."""
+    rows = np.concatenate([np.arange(line.start, line.stop) for line in lines])
+    seed, job = index.seed[rows], index.codes("finetune_job", rows)
+    _, first = np.unique(seed * (job.max(initial=0) + 1) + job, return_index=True)
+    by_seed: dict[int, list[str]] = {}
+    for of_seed, name in zip(seed[first].tolist(), index.texts("finetune_job", rows[first]), strict=True):
+        by_seed.setdefault(of_seed, []).append(name)
+    return by_seed
 
 
 def _has_clean_score(line: Line) -> bool:

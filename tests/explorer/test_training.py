@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -83,6 +84,23 @@ def test_filters_choose_trainings_and_change_no_number(folder):
     assert seeds == {1}
     # Trainings do not depend on attacks, whose filters this page does not have.
     assert figure(folder, "?p=training&a=pgd&g=exact").figure == figure(folder).figure
+
+
+@pytest.mark.parametrize("attack", ["none", "pgd"])
+def test_a_second_fine_tune_of_a_seed_is_told_where_one_of_two_is_shown(folder, tmp_path, attack):
+    assert not [each for each in page(folder, "?p=training").blocks if each.title == "Problems"]
+    place = shutil.copytree(folder, tmp_path / "store")
+    # With a clean score of its own, or an attack alone.
+    gradient, epsilon = ("none", 0.0) if attack == "none" else ("exact", 0.2)
+    fill(place, {("usf", gradient): {epsilon: 0.5}}, seeds=(1,), finetune_job="train-again", attack=attack, draw=7)
+    write_training(Store(str(place)), "train-again", (9.0, 8.0))
+    shown = page(place, "?p=training")
+    (problem,) = block(shown, Words).sentences
+    assert problem.startswith("uSF on smallcnn / digits, seed 1: 2 fine-tunes have results; one is here, ")
+    assert {job for job in ("train-usf-1", "train-again") if job in problem} == {"train-usf-1", "train-again"}
+    assert len({(row["rule"], row["seed"]) for row in block(shown, Figure).table.rows}) == 3
+    # It is about that seed of that rule alone.
+    assert "fine-tunes have results" not in repr(page(place, "?p=training&s=0").blocks)
 
 
 def test_what_cannot_be_read_is_named_and_older_stores_open(folder, tmp_path):
