@@ -1,4 +1,4 @@
-"""The table of `signsym plan`: jobs, and estimated hours before any of them runs."""
+"""The table of `signsym plan`: jobs, and the estimated time that they take, before any of them runs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from orchestrator.jobs.job import STAGES, Job
 from orchestrator.plan.estimate import StoreSurvey, hours, longest_chain, unshared
 from orchestrator.plan.full import Plan
 
+#: Units of time that amounts are told in, with their hours and the decimals that say something.
+_UNITS = (("hours", 1.0, 2), ("minutes", 1 / 60, 1), ("seconds", 1 / 3600, 1))
+
 
 def show(plan: Plan, survey: StoreSurvey, console: Console) -> None:
-    """Print cells and jobs, done and missing, and the hours of the missing jobs with the source of the estimates."""
+    """Print cells and jobs, done and missing, and the time of the missing jobs with the source of the estimates.
+
+    The table is in the largest unit of which its total has one: a grid of a minute would be 0.00 hours.
+    """
     seconds, every = survey.estimates(plan.jobs.values()), list(plan.jobs.values())
-    columns = ("", "jobs", "GPU hours", "CPU hours", "measured")
+    unit = _unit(max(hours(every, seconds, resource) for resource in ("gpu", "cpu")))
+    columns = ("", "jobs", f"GPU {unit[0]}", f"CPU {unit[0]}", "measured")
     table = Table(*columns, title=f"{plan.grid}: {len(plan.cells)} cells")
 
     def line(name: str, jobs: Sequence[Job]) -> None:
-        amounts = (f"{hours(jobs, seconds, resource):.2f}" for resource in ("gpu", "cpu"))
+        amounts = (_number(hours(jobs, seconds, resource), unit) for resource in ("gpu", "cpu"))
         table.add_row(name, str(len(jobs)), *amounts, _measured(jobs, seconds, survey))
 
     for stage in STAGES:
@@ -34,10 +41,10 @@ def show(plan: Plan, survey: StoreSurvey, console: Console) -> None:
     say(f"done already: {len(plan.done)} cells; missing: {plan.missing} cells, {len(plan.jobs)} jobs")
     say(
         f"{len(plan.finetunes)} fine-tuned models serve the {len(plan.cells)} cells; one fine-tune per missing cell "
-        f"would take {unshared(plan, seconds, survey):.1f} hours more",
+        f"would take {_amount(unshared(plan, seconds, survey))} more",
     )
-    chain = longest_chain(plan, seconds)
-    say(f"longest chain of dependent jobs: {chain / 3600:.2f} hours, on any number of GPUs")
+    chain = longest_chain(plan, seconds) / 3600
+    say(f"longest chain of dependent jobs: {_amount(chain)}, on any number of GPUs")
     _say_sources(every, seconds, survey, console)
 
 
@@ -65,9 +72,24 @@ def _say_sources(jobs: Sequence[Job], seconds: Mapping[str, float], survey: Stor
     for kind, alike_jobs in by_kind.items():
         resource = "cpu" if alike_jobs[0].pace[1] == "cpu" else "gpu"
         amount = hours(alike_jobs, seconds, resource)
-        console.print(f"  {amount:.2f} {resource.upper()} hours: {kind}")
+        console.print(f"  {_amount(amount, f'{resource.upper()} ')}: {kind}")
     if assumed:
         console.print(
             "assumed speeds are those of an H100 and of cores of one cloud CPU (docs/performance.md), and no image is "
             "taken to be lost early: plan again after the first jobs of each kind"
         )
+
+
+def _unit(amount: float) -> tuple[str, float, int]:
+    """The largest unit of which so many hours are at least one; hours of nothing."""
+    return next((unit for unit in _UNITS if amount >= unit[1]), _UNITS[-1 if amount else 0])
+
+
+def _number(amount: float, unit: tuple[str, float, int]) -> str:
+    return f"{amount / unit[1]:.{unit[2]}f}"
+
+
+def _amount(amount: float, of: str = "") -> str:
+    """So many hours `of` a resource, in the unit that fits: "1.25 hours", "3.4 GPU minutes"."""
+    unit = _unit(amount)
+    return f"{_number(amount, unit)} {of}{unit[0]}"

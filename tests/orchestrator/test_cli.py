@@ -17,7 +17,9 @@ from orchestrator.commands.cli import main
 from orchestrator.engine import address, sweep
 from orchestrator.gridfile import stored
 from orchestrator.gridfile.grid import load
+from orchestrator.plan import summary
 from orchestrator.plan.compile import compile_plan
+from orchestrator.plan.estimate import longest_chain
 from orchestrator.store import Store, tables
 from signsym_core import seal
 
@@ -236,6 +238,33 @@ def test_the_plans_table_has_jobs_and_hours_of_each_kind(tiny, tmp_path, capsys)
     assert "times: 0 jobs from measurements in this store" in output
     assert "17 assumed" in output
     assert f"{row(output, 'finetune')[1]:.2f} GPU hours: training in tf32 on an H100, assumed" in output
+
+
+def test_the_plan_of_a_tiny_grid_is_told_in_a_unit_that_says_something(tiny, tmp_path, capsys):
+    assert main(["plan", str(tiny), "--storage", str(tmp_path / "store")]) == 0
+    output = capsys.readouterr().out
+    plan = compile_plan(load(tiny), set(), set())
+    by_job = {key: job.default_seconds for key, job in plan.jobs.items()}
+    seconds = sum(by_job.values())
+    assert 1 < seconds < 60
+    assert "CPU seconds" in output
+    assert row(output, "all") == [17, 0, pytest.approx(seconds, abs=0.06), 0]
+    chain = re.search(r"longest chain of dependent jobs: ([\d.]+) seconds", output)
+    assert float(chain[1]) == pytest.approx(longest_chain(plan, by_job), abs=0.06)
+    told = re.findall(r"^  ([\d.]+) CPU seconds: ", output, re.MULTILINE)
+    assert sum(map(float, told)) == pytest.approx(seconds, abs=0.06 * len(told))
+    assert "hours" not in output
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [
+        *((0.0, "0.00 GPU hours"), (1.0, "1.00 GPU hours"), (75.234, "75.23 GPU hours"), (0.999, "59.9 GPU minutes")),
+        *((1 / 60, "1.0 GPU minutes"), (0.01, "36.0 GPU seconds"), (1e-5, "0.0 GPU seconds")),
+    ],
+)
+def test_an_amount_of_time_is_told_in_the_largest_unit_that_it_has_one_of(hours, words):
+    assert summary._amount(hours, "GPU ") == words
 
 
 @pytest.mark.parametrize(
