@@ -120,6 +120,8 @@ def _error(objective: Objective, outputs: Tensor, labels: Tensor, *, learn: bool
 def _add(layer: FeedbackLayer, entered: Tensor, delta: Tensor) -> None:
     """Add the gradient of <δ, layer(x)> to the layer's parameters: δ xᵀ and Σ δ."""
     parameters = [parameter for parameter in layer.parameters(recurse=False) if parameter.requires_grad]
+    if not parameters:
+        return
     # Of passes in bfloat16 both are in fewer bits than the weights.
     entered, delta = entered.to(layer.weight.dtype), delta.to(layer.weight.dtype)
     with torch.enable_grad():

@@ -169,6 +169,19 @@ def test_pepita_in_bf16_is_pepita_rounded():
         assert torch.cosine_similarity(gradient.flatten(), low.flatten(), dim=0) > 0.9
 
 
+def test_pepita_leaves_frozen_layers_out():
+    torch.manual_seed(0)
+    network = ss.convert(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 3)), "pepita", seed=2)
+    images, labels, gradients = torch.rand(50, 1, 8, 8), torch.arange(50) % 3, []
+    for frozen in (False, True):
+        network.zero_grad()
+        network[1].requires_grad_(not frozen)
+        stepping_rule(network).step(network, TASK.objective(3, 0), images, labels, None)
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    assert gradients[1][:2] == [None, None]
+    assert all(torch.equal(one, other) for one, other in zip(gradients[0][2:], gradients[1][2:], strict=True))
+
+
 def test_pepita_refuses_networks_in_which_a_layer_has_no_activity_of_its_own():
     with pytest.raises(ParameterError, match=r"expects a plain network.*got 'layer1.0', a residual block"):
         ss.convert(models.resnet18(), "pepita")
