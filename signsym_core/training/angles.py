@@ -18,9 +18,17 @@ CLOSE = 1 - 1e-9
 
 @torch.no_grad()
 def beside_weights(model: nn.Module) -> dict[str, tuple[float, float]]:
-    """The angle of B to W in degrees, and |B| / |W|, of each layer whose B is a matrix of its own or W."""
+    """The angle of B to W in degrees, and |B| / |W|, of each layer whose B is a matrix of its own or W.
+
+    A rule's `bp_layers` send W down, as layers do that a mixed rule gives to BP.
+    """
+    layers = converted(model)
     measured = {}
-    for name, layer in converted(model):
+    if any(layer.state.rule.bp_layers for _, layer in layers):
+        known = {name for name, _ in layers}
+        plain = (name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d))
+        measured = {name: (0.0, 1.0) for name in plain if name not in known}
+    for name, layer in layers:
         if not layer.state.rule.by_layer:
             continue
         weight = layer.weight.detach()

@@ -12,6 +12,7 @@ from torch import nn
 import signsym_core as ss
 from signsym_core.tasks import Objective
 from signsym_core.training.alignment import _row, epoch_alignment, layer_alignment
+from signsym_core.training.angles import beside_weights
 
 SOURCE = ss.DATASETS.build("digits", train_images=40, test_images=10, classes=[0, 1, 2], size=8)
 DATA = SOURCE.load(Path())
@@ -80,6 +81,14 @@ def test_angles_and_ratios_are_those_of_closed_forms():
     assert few[0]["cosine"] == pytest.approx(float((own * true).sum() / own.norm() / true.norm()), rel=1e-4)
     assert few[0]["ratio"] == pytest.approx(float(own.norm() / true.norm()), rel=1e-4)
     assert few[1]["cosine"] == pytest.approx(1)
+
+
+def test_layers_that_a_rule_leaves_to_bp_have_the_angle_that_a_mixed_rule_gives_them():
+    left = ss.RULES.build("fa", bp_layers=("network.conv1_1", "head"))
+    rules = (left, ss.RULES.build("mixed", layers={"network.conv1_1": "bp", "head": "bp", "*": "fa"}))
+    one, other = (beside_weights(ss.convert(ss.BACKBONES.build("smallcnn", width=4).build(3), r)) for r in rules)
+    assert one.keys() == other.keys()
+    assert all(found[name] == (0, 1) for found in (one, other) for name in ("network.conv1_1", "network.fc"))
 
 
 @pytest.mark.parametrize("rule", ["usf", "kp", "lowrank"])
