@@ -98,7 +98,7 @@ def _attack(cls: type[Attack], mapping: Mapping[str, Node], item: Node) -> Attac
     known = [field.name for field in dataclasses.fields(cls)]
     for key, node in parameters.items():
         if key not in known:
-            raise node.error(unknown(f"key of attack {cls.name!r}", key, [*ATTACK_KEYS, *known]))
+            raise node.error(unknown(f"key of attack {cls.name!r}", key, [*ATTACK_KEYS, *known], cls.elsewhere))
     attack = built(cls, f"attack {cls.name!r}", parameters, item)
     if attack.spike_slope is not None and attack.spike_slope <= 0:
         raise parameters["spike_slope"].expected("spike_slope: null, or a number above 0")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor
@@ -31,6 +32,10 @@ class Attack(Member, ABC):
     """An attack. Its tags promise "white-box" (it uses gradients), "linf" (it has no other norm), "random" (it draws
     random numbers)."""
 
+    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("eps", "epsilon", "epsilons", "radius", "radii"),
+        "radii are given as 'epsilon' beside the attack's name in a grid, and as the argument epsilons in Python",
+    )
     #: The tasks that the attack fits.
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     #: What it measures of each image besides: see `Told.measured`. Names that are no columns of outcomes in the store

@@ -32,6 +32,8 @@ class Member:
     tags: ClassVar[frozenset[str]] = frozenset()
     #: Parameters that a grid and the command line have to state: none of their values is the usual one.
     no_default: ClassVar[tuple[str, ...]] = ()
+    #: Names that people try as parameters, in small letters, with where what they say is given.
+    elsewhere: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
 
     def parameters(self) -> dict[str, Any]:
         """All parameters with their resolved values, in the order of their definition."""

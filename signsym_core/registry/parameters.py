@@ -93,7 +93,8 @@ def build(cls: type[D], what: str, parameters: dict[str, Any]) -> D:
     values = {}
     for name, value in parameters.items():
         if name not in fields:
-            raise UnknownNameError(unknown(f"parameter of {what}", name, fields))
+            elsewhere = getattr(cls, "elsewhere", {})
+            raise UnknownNameError(unknown(f"parameter of {what}", name, fields, elsewhere))
         try:
             values[name] = coerce(hints[name], value)
         except TypeError:
@@ -105,12 +106,16 @@ def build(cls: type[D], what: str, parameters: dict[str, Any]) -> D:
         raise ParameterError(f"{what}: {error}") from None
 
 
-def unknown(kind: str, name: object, known: Sequence[str]) -> str:
-    """The message for an unknown name: the nearest known one, then all of them."""
+def unknown(
+    kind: str, name: object, known: Sequence[str], elsewhere: Mapping[str, str] = types.MappingProxyType({})
+) -> str:
+    """The message for an unknown name: the nearest known one, or where what it says is given, then all known ones."""
     folded = {other.casefold(): other for other in reversed(known)}
     near = difflib.get_close_matches(str(name), known, n=1)
     near = near or [folded[other] for other in difflib.get_close_matches(str(name).casefold(), folded, n=1)]
     hint = f", did you mean {near[0]!r}?" if near else ";"
+    if words := elsewhere.get(str(name).casefold()):
+        hint = f": {words};"
     listed = textwrap.shorten(", ".join(known) or "none", _LISTED, placeholder=f" ... ({len(known)} in all)")
     return f"unknown {kind}: {shown(name)}{hint} known: {listed}"
 

@@ -246,6 +246,7 @@ def test_equal_settings_are_written_equally_and_rebuilt():
         ({"name": "noise", "epsilon": 0.1, "gradient": "exact"}, "expects no gradient for attack 'noise'"),
         ({"name": "pgd", "epsilon": 0.1, "gradient": "hybrid"}, "'hybrid'; known: feedback, exact, mixed, eot"),
         ({"name": "pgd", "epsilon": 0.1, "deterministic": False}, "expects no deterministic here"),
+        ({"name": "pgd", "epsilon": 0.1, "eps": 0.2}, "'eps': radii are given as 'epsilon' beside the attack's name"),
         ({"name": "pgd", "epsilon": 0.1, "step": 2}, "unknown parameter of attack 'pgd': 'step', did you mean 'steps'"),
     ],
 )

@@ -296,6 +296,8 @@ def test_a_model_with_the_wrong_output_is_a_clear_error():
         ({"name": "pdg"}, "did you mean 'pgd'"),
         ({"gradient": "exakt"}, "did you mean 'exact'"),
         ({"step": 3}, "unknown parameter"),
+        ({"eps": 0.1}, "parameter of attack 'pgd': 'eps': radii are given .* argument epsilons in Python; known: "),
+        ({"Epsilon": 0.1}, "'Epsilon': radii are given"),
         ({"steps": 0}, "at least 1"),
         ({"step_size": 0.1, "relative_step": 0.1}, "null where step_size is given"),
     ],
