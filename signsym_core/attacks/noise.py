@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from signsym_core.attacks.ball import within_ball
-from signsym_core.attacks.base import Attack, Cost
+from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Noise(Attack):
-    """x' = x + U(-ε, ε); with several `draws`, the one with the lowest score.
+class Noise(NormedAttack):
+    """x' = x + U(-ε, ε), in L2 x + ε u with u uniform in the ball; with several `draws`, the one with the lowest score.
 
+    The share of the L2 ball of d pixels within the radius r ε is r^d, so that its noise is nearly as long as ε.
     Robustness that noise breaks and a gradient does not is masked (Carlini et al. 2019 recommend 10,000 draws). There
     are no further draws for a lost image.
     """
@@ -24,7 +25,7 @@ class Noise(Attack):
     name = "noise"
     label = "noise"
     citation = "Carlini et al. 2019, On evaluating adversarial robustness, arXiv 1902.06705, section 4.3"
-    tags = frozenset({"linf", "random"})
+    tags = frozenset({"random"})
     tasks = frozenset({"classification", "hashing"})
 
     draws: int = 1
@@ -34,20 +35,27 @@ class Noise(Attack):
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         assert problem.noise is not None
-        images = problem.images
-        best = within_ball(images, images + (2 * problem.noise - 1) * epsilon, epsilon)
+        images, counted = problem.images, problem.counted if self.norm == "l2" else None
+        if counted is None:
+            noise = 2 * problem.noise - 1
+        else:
+            noise = counted.in_ball(torch.arange(len(images), device=images.device), 0, images.shape[1:])
+        best = within_ball(images, images + noise * epsilon, epsilon, self.norm)
         if self.draws == 1:
             return best
         scores, streams = problem.scores(best), problem.streams
-        for draw in range(self.draws - 1):
-            if draw % problem.looks_every == 0:
+        for draw in range(1, self.draws):
+            if (draw - 1) % problem.looks_every == 0:
                 alive = scores > 0
                 places = alive.nonzero().flatten()
                 subset, listed = problem.only(alive), places.tolist()
                 if not listed:
                     break
-            noise = 2 * streams.uniform(listed, *images.shape[1:]) - 1
-            candidates = within_ball(subset.images, subset.images + noise * epsilon, epsilon)
+            if counted is None:
+                noise = 2 * streams.uniform(listed, *images.shape[1:]) - 1
+            else:
+                noise = counted.in_ball(places, draw, images.shape[1:])
+            candidates = within_ball(subset.images, subset.images + noise * epsilon, epsilon, self.norm)
             before, after = scores[places], subset.scores(candidates)
             # Nothing is lower than the score of an image that is lost.
             lower = (after < before).view(-1, *[1] * (images.ndim - 1))

@@ -9,6 +9,8 @@ from targets import right, slope, small
 from torch import nn
 
 import signsym_core as ss
+from signsym_core import seeds
+from signsym_core.attacks.streams import Counted
 
 EPSILONS = [0.0, 0.01, 0.05, 0.2]
 
@@ -81,6 +83,40 @@ def test_more_draws_of_noise_lose_no_fewer_images_and_stop_at_those_that_are_los
     assert not (many.robust & ~few.robust).any()
     assert many.robust.sum() < few.robust.sum()
     assert many.images_forward < 61 * 40
+
+
+def test_noise_in_l2_is_uniform_in_the_ball_and_prefers_no_direction():
+    """The share of the ball within the radius r ε is r³, and each coordinate of a direction in space is uniform."""
+    n, model = 3000, nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+    images = torch.full((n, 1, 1, 3), 0.5)
+    outcome = ss.attack("noise", model, images, model(images).argmax(1), [0.4], norm="l2", keep=n)
+    change = (outcome.adversarial[0] - images).double().flatten(1) / 0.4
+    radius = change.norm(dim=1)
+    assert (outcome.norm, outcome.backwards) == ("l2", 0)
+    assert radius.max() <= 1
+    middle = (torch.arange(n) + 0.5) / n
+    for uniform in (radius**3, *((change / radius[:, None] + 1) / 2).T):
+        # Kolmogorov and Smirnov's distance, above its 0.1 % quantile, 1.95 / √n.
+        assert (uniform.sort().values - middle).abs().max() < 2.0 / n**0.5
+
+
+def test_draws_of_noise_in_l2_are_those_of_a_loop():
+    model, epsilon, draws = small(), 3.0, 12
+    images, labels = right(model)
+    outcome = ss.attack("noise", model, images, labels, [epsilon], norm="l2", draws=draws, seed=5, keep=len(images))
+    counted, lost = Counted([seeds.derive(5, "image", place) for place in range(len(images))], images), 0
+    for place, (image, label) in enumerate(zip(images, labels, strict=True)):
+        moved = []
+        for draw in range(draws):
+            noise = counted.in_ball(torch.tensor([place]), draw, image.shape)[0]
+            moved.append((image + epsilon * noise).clamp(0, 1))
+            if broken := bool(model(moved[-1][None]).argmax() != label):
+                break
+        assert bool(outcome.robust[0, place]) is not broken
+        # One that no draw breaks keeps the first.
+        assert torch.allclose(outcome.adversarial[0, place], moved[-1 if broken else 0], atol=1e-6)
+        lost += broken
+    assert 0 < lost < len(images)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def linear(pixels, classes=2):
 
 
 def test_the_attacks_that_have_both_norms_are_these():
-    assert NORMED == ["fgsm", "bim", "mim", "pgd", "apgd", "fab", "autoattack", "square"]
+    assert NORMED == ["noise", "fgsm", "bim", "mim", "pgd", "apgd", "fab", "autoattack", "square"]
     for name in NORMED:
         assert ss.ATTACKS.build(name).norm == "linf"
         assert "norm" not in ss.ATTACKS.build(name).changed()
@@ -107,7 +107,7 @@ def test_momentum_is_the_papers_written_out():
         assert torch.allclose(ours.adversarial[0, number], current[0], atol=1e-7)
 
 
-@pytest.mark.parametrize("name", [name for name in NORMED if name != "square"])
+@pytest.mark.parametrize("name", [name for name in NORMED if name not in ("square", "noise")])
 def test_a_linear_model_falls_at_its_smallest_perturbation(name):
     """It is |margin| / |w| in L2, over the classes."""
     model, images, labels, smallest = linear(108)
