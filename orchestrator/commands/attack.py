@@ -88,7 +88,8 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
         reaches += computed[key].reach
     chance = ss.TASKS.build("classification").chance(labels, None)
     probe = measure(model, pixels[:PROBED], labels[:PROBED])
-    verdict = judge(Evidence(runs=tuple(runs), chance=chance, probes=(probe,)))
+    evidence = tuple(run for run in runs if not ss.ATTACKS[run.attack].measuring)
+    verdict = judge(Evidence(runs=evidence, chance=chance, probes=(probe,)))
     rows = [_row(run, reach) for run, reach in zip(runs, reaches, strict=True)]
     _print(rows, verdict, console)
     if parsed.out is not None:

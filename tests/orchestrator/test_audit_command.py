@@ -319,6 +319,12 @@ def test_a_plain_state_dict_of_torch_is_read_too_and_what_is_asked_is_what_runs(
     assert "pgd(steps=3)" in expected
     assert "fgsm" not in expected
     assert "undecided (missing: G1, T1, T1b, S1, U1)" in expected
+    # What only measures is told, and is not the one-step attack that S1 asks for.
+    asked = arguments.index("--attack")
+    assert main([*arguments[: asked + 2], "--attack", "geometry", *arguments[asked + 2 :]]) == 0
+    output = capsys.readouterr().out
+    assert "geometry" in output
+    assert "undecided (missing: G1, T1, T1b, S1, U1)" in output
 
 
 @pytest.mark.parametrize(
