@@ -41,8 +41,8 @@ class ImageNet100(FileSource):
 
     One fixed draw takes 130 training images of each class; the database holds all 128,503 training images of the
     classes, those that are trained on included, as in HashNet. With `lists`, train.txt and test.txt of that folder list
-    the training images and the queries, and database.txt, where it exists, the database. The images may lie in
-    ImageNet's own folders, whatever the paths in the lists.
+    the training images and the queries, and database.txt, where it exists, the database; queries are never in it. The
+    images may lie in ImageNet's own folders, whatever the paths in the lists.
 
     `split: authors-2024` needs all three lists of HashNet: every second line of the test list validates, as in the
     authors' code, from the second on.
@@ -127,7 +127,9 @@ def _with_all_training_images(listing: Listing) -> Listing:
     fresh = [(path, number) for path, number in zip(paths, numbers, strict=True) if path not in pool]
     positions = torch.tensor([pool.setdefault(path, len(pool)) for path in paths], dtype=torch.int64)
     labels = torch.cat([listing.labels, torch.tensor([number for _, number in fresh], dtype=torch.int64)])
-    members = {**listing.members, "database": positions}
+    # Queries that the test list takes from ImageNet's training images would be found as their own neighbours.
+    searched = positions[~torch.isin(positions, listing.members["test"])]
+    members = {**listing.members, "database": searched}
     return dataclasses.replace(listing, files=list(pool), labels=labels, members=members)
 
 

@@ -259,6 +259,16 @@ def test_imagenet100_finds_listed_images_in_imagenets_folders(imagenet, searched
         assert (split.labels == split.images[:, 0, 0, 0]).all()
 
 
+def test_imagenet100_searches_no_query_where_its_queries_are_training_images_of_imagenet(imagenet):
+    for name, number in (("train", 1), ("test", 0)):
+        rows = [(f"{WNIDS[at]}_{number}.JPEG", (at,)) for at in (5, 0, 99)]
+        write(imagenet / f"hashnet/{name}.txt", [(f"image/{file}", at) for file, at in rows], 100)
+    data = load("imagenet100", imagenet, lists="hashnet")
+    assert len(data.test) == 3
+    assert len(data.database) == 297
+    assert not set(data.test.indices.tolist()) & set(data.database.indices.tolist())
+
+
 @pytest.mark.parametrize(
     "text",
     [
