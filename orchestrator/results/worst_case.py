@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.jobs.surrogates import names_surrogate
+from orchestrator.jobs.surrogates import TRANSFER, names_surrogate, transfers
 from signsym_core.auditing.evidence import Run, paired
 
 
@@ -62,14 +62,23 @@ def unmatched(runs: Sequence[Run], bp: Sequence[Run]) -> list[Run]:
     For BP every source of gradient is the gradient: its run of an attack, with whatever source, is the counterpart of
     the model's run of that attack along any, and the model's along the exact gradient is that of each of BP's. A named
     surrogate is another model than both, or one of the two, and weaker against the other: its counterpart is the run of
-    the same surrogate alone. Runs at ε = 0 need none, whatever attack they are of: nothing is changed there.
+    the same surrogate alone. A transfer from the BP twin to BP itself is a white box, so that it is no counterpart of
+    the model's where the attack was run on the model in no other way. Runs at ε = 0 need none, whatever attack they are
+    of: nothing is changed there.
     """
     of_model, of_bp = {_name(run) for run in runs}, {_name(run) for run in bp}
     along = {(run.attack, run.parameters) for run in bp if not names_surrogate(run.gradient)}
-    return [
-        *(run for run in runs if run.epsilon > 0 and not _matched(run, of_bp, (run.attack, run.parameters) in along)),
-        *(run for run in bp if run.epsilon > 0 and not _matched(run, of_model, _exact(run) in of_model)),
+    own = {(run.attack, run.parameters) for run in runs if not transfers(run.gradient)}
+    alone = {_name(run) for run in runs if run.gradient == TRANSFER and (run.attack, run.parameters) not in own}
+    lacking = [
+        *(
+            run
+            for run in runs
+            if _name(run) in alone or not _matched(run, of_bp, (run.attack, run.parameters) in along)
+        ),
+        *(run for run in bp if not _matched(run, of_model, _exact(run) in of_model)),
     ]
+    return [run for run in lacking if run.epsilon > 0]
 
 
 def _matched(run: Run, other: Set[tuple[str, str, str]], otherwise: bool) -> bool:

@@ -143,6 +143,10 @@ def test_runs_that_share_no_seed_or_image_have_no_worst_case():
         (["pgd exact", "pgd transfer from frsf"], ["pgd exact"], ["pgd transfer from frsf"]),
         (["pgd exact"], ["pgd exact", "pgd transfer from usf"], ["pgd transfer from usf"]),
         (["pgd exact"], ["pgd transfer from usf"], ["pgd exact", "pgd transfer from usf"]),
+        # A transfer from BP to BP is a white box, beside which a transfer to the model alone looks weak.
+        (["pgd transfer"], ["pgd transfer"], ["pgd transfer"]),
+        (["pgd transfer", "fgsm exact"], ["pgd exact", "fgsm exact"], ["pgd transfer", "pgd exact"]),
+        (["pgd transfer", "pgd feedback"], ["pgd transfer", "pgd feedback"], []),
     ],
 )
 def test_what_has_no_counterpart(model, bp, lacking):
