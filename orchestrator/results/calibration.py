@@ -69,8 +69,12 @@ def _of(
         line=line,
         cell=names[0],
         accuracy=interval(r),
-        confidence=mean_of(c),
-        brier=mean_of((c - r) ** 2),
-        ece=dataclasses.replace(mean_of(np.array(errors)[:, None]), n=len(shared), method="student"),
+        confidence=_share(c),
+        brier=_share((c - r) ** 2),
+        ece=dataclasses.replace(_share(np.array(errors)[:, None]), n=len(shared), method="student"),
         by_chance=float(np.mean([error_by_chance(of_seed) for of_seed in c])),
     )
+
+
+def _share(x: NDArray[np.float64]) -> Interval:
+    return mean_of(x, least=0.0, most=1.0)

@@ -90,10 +90,13 @@ def intervals(x: NDArray[Any], confidence: float = 0.95) -> list[Interval]:
     return results
 
 
-def mean_of(x: NDArray[np.float64], confidence: float = 0.95) -> Interval:
+def mean_of(
+    x: NDArray[np.float64], confidence: float = 0.95, *, least: float = -math.inf, most: float = math.inf
+) -> Interval:
     """The mean of numbers x [seeds, images] of any size: the two-way interval, for one seed Student's over images.
 
-    Raises ValueError for numbers that are not finite, and where there are none.
+    The interval ends at `least` and `most`, between which the numbers lie whatever is measured; that of a single
+    number, which says nothing of others, at infinity. Raises ValueError for numbers that are not finite, and for none.
     """
     if x.ndim != 2 or not x.size or not np.isfinite(x).all():
         raise ValueError(f"expected finite numbers [seeds, images], at least one of each, got shape {list(x.shape)}")
@@ -101,7 +104,10 @@ def mean_of(x: NDArray[np.float64], confidence: float = 0.95) -> Interval:
     half, _ = half_width(Moments.of(x[None]), confidence)
     mean, width = float(x.mean()), float(half[0])
     method = "student" if seeds == 1 else "two-way"
-    return Interval(value=mean, lo=mean - width, hi=mean + width, n=images, seeds=seeds, method=method)
+    lo, hi = mean - width, mean + width
+    if math.isfinite(width):
+        lo, hi = max(least, lo), min(most, hi)
+    return Interval(value=mean, lo=lo, hi=hi, n=images, seeds=seeds, method=method)
 
 
 def gaps(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.95) -> list[Interval]:

@@ -58,12 +58,24 @@ def test_the_table_has_each_model_whose_confidences_are_stored(folder):
     assert bp["ece"] == pytest.approx(np.mean(errors))
     assert bp["by_chance"] == pytest.approx(np.mean([error_by_chance(of_seed) for of_seed in c]))
     half = 12.706204736 * np.std(errors, ddof=1) / np.sqrt(2)
-    assert (bp["ece_lo"], bp["ece_hi"]) == pytest.approx((np.mean(errors) - half, np.mean(errors) + half))
+    assert (bp["ece_lo"], bp["ece_hi"]) == pytest.approx((max(0, np.mean(errors) - half), np.mean(errors) + half))
     brier = mean_of((c - is_right) ** 2)
     assert (bp["brier"], bp["brier_lo"]) == pytest.approx((brier.value, brier.lo))
     assert (bp["accuracy"], bp["confidence"]) == pytest.approx((0.75, c.mean()))
     assert (bp["images"], bp["seeds"], usf["seeds"]) == (IMAGES, 2, 1)
     assert "ece_lo" not in usf
+
+
+def test_no_interval_of_a_share_leaves_what_a_share_can_be(tmp_path):
+    """Two seeds that are sure by 76 and 30 %: Student's quantile at one degree of freedom is 12.7."""
+    store = Store(str(tmp_path / "store"))
+    for seed, sure in ((0, 0.76), (1, 0.3)):
+        put(store, "bp", seed, np.full(IMAGES, sure))
+    (row,) = matrix(page(store.uri, "?p=tables")).table.rows
+    ends = [row[f"{name}_{end}"] for name in ("accuracy", "confidence", "ece", "brier") for end in ("lo", "hi")]
+    assert ends[2:6] == [0, 1] * 2
+    assert min(ends) >= 0
+    assert max(ends) <= 1
 
 
 def test_a_store_without_confidences_has_no_such_table(tmp_path):
