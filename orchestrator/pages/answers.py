@@ -192,8 +192,8 @@ def _entries(context: PageContext, answer: Answer) -> list[MatrixCell]:
     return [
         MatrixCell(lines=[worst.point.runs[0]], search=of_attack, about=", ".join(worst.point.runs)),
         MatrixCell(lines=[style.percent(score), style.basis(score)], search=of_all, about=", ".join(worst.point.runs)),
-        MatrixCell(lines=[_points(worst.point.over_bp, worst.clear)], about=_lacking(worst)),
-        MatrixCell(lines=[_points(worst.feedback, worst.feedback_clear)]),
+        MatrixCell(lines=_points(worst.point.over_bp, worst.clear, score), about=_lacking(worst)),
+        MatrixCell(lines=_points(worst.feedback, worst.feedback_clear, score)),
         MatrixCell(lines=[word, *([_MASKING] if answer.masked else [])], about=_lacking(worst)),
         MatrixCell(lines=["not judged"])
         if verdict is None
@@ -201,8 +201,12 @@ def _entries(context: PageContext, answer: Answer) -> list[MatrixCell]:
     ]
 
 
-def _points(gap: Interval | None, clear: bool) -> str:
-    return "–" if gap is None else f"{style.points(gap)} {'●' if clear else '○'}"
+def _points(gap: Interval | None, clear: bool, score: Interval) -> list[str]:
+    """A gap, and what it rests on where that is not what the score beside it rests on."""
+    if gap is None:
+        return ["–"]
+    alike = (gap.n, gap.seeds) == (score.n, score.seeds)
+    return [f"{style.points(gap)} {'●' if clear else '○'}", *([] if alike else [style.basis(gap)])]
 
 
 def _lacking(worst: WorstPoint) -> str:

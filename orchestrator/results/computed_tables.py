@@ -156,7 +156,7 @@ def left_out(data: Results, what: str) -> list[str]:
     if what == "worst":
         reasons += data.snapshot.worst_cases(query).refused().values()
     different = list(dict.fromkeys(reasons))
-    more = [f"So are {len(different) - MOST:,} more, for the like."] if len(different) > MOST else []
+    more = [f"{len(different) - MOST:,} more are left out likewise."] if len(different) > MOST else []
     return [f"Left out: {reason}." for reason in different[:MOST]] + more
 
 

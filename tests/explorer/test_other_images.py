@@ -10,7 +10,7 @@ import pytest
 from stores import block, fill, page
 
 from orchestrator.commands.cli import main
-from orchestrator.drawing.blocks import Figure
+from orchestrator.drawing.blocks import Figure, Matrix
 from orchestrator.results.live_store import LiveStore
 
 
@@ -55,6 +55,9 @@ def test_a_gap_says_on_which_images_it_is(folder, robust, tmp_path):
     assert (row["images"], row["seeds"], row["gap_images"], row["gap_seeds"]) == (50, 3, 40, 2)
     assert row["gap"] == pytest.approx(gap)
     assert "points, of n = 40, 2 seeds" in str(curves.figure["data"])
+    answers = next(each for each in page(folder, "?p=gap&e=0.1").blocks if isinstance(each, Matrix))
+    worst, beside = answers.rows[1][1][1:3]
+    assert (worst.lines[1], beside.lines[1]) == ("n = 50, 3 seeds", "n = 40, 2 seeds")
     for what in ("curves", "worst"):
         assert main(["export", str(folder), "--what", what, "--out", str(tmp_path / "it.csv")]) == 0
         rows = list(csv.DictReader((tmp_path / "it.csv").open()))
