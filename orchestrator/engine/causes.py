@@ -18,6 +18,22 @@ _NO_MEMORY = re.compile(
     r"|CUDNN_STATUS_INTERNAL_ERROR_(DEVICE|HOST)_ALLOCATION_FAILED|unable to find an engine to execute"
 )
 
+#: The errors that a machine has each time: its files are missing, damaged or others, or numbers are not finite. By
+#: name: what raises one has been imported, and a report of any other error must not depend on whether it can be.
+_LASTING = frozenset(
+    {
+        "signsym_core.datasets.splits.DataNotFoundError",
+        "signsym_core.datasets.decode.BrokenImageError",
+        "signsym_core.datasets.files.BrokenImagesError",
+        "orchestrator.store.fingerprints.OtherImagesError",
+        "signsym_core.backbones.weights.WeightsError",
+        "signsym_core.models.outputs.NonFiniteOutputError",
+        "signsym_core.training.health.NonFiniteGradientError",
+        "signsym_core.training.health.NonFiniteLossError",
+        "signsym_core.training.health.NonFiniteWeightsError",
+    }
+)
+
 #: The messages of CUDA's Multi-Process Service where it, or a job beside this one, has ended.
 _SERVICE_ENDED = re.compile(r"\bMPS (client|server)")
 
@@ -37,23 +53,8 @@ def cause_of(error: BaseException) -> Cause:
         return "death"
     if isinstance(error, StoreError):
         return "store"
-    if isinstance(error, _lasting()):
+    if _LASTING & {f"{cls.__module__}.{cls.__name__}" for cls in type(error).__mro__}:
         return "lasting"
     # Torch reports a full disk, or a full /dev/shm, in an exception of its own.
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "disk" if full or "No space left on device" in str(error) else "error"
-
-
-def _lasting() -> tuple[type[Exception], ...]:
-    """The errors that a machine has each time: its files are missing, damaged or others, or numbers are not finite."""
-    # The driver does without torch.
-    from orchestrator.store.fingerprints import OtherImagesError
-    from signsym_core.backbones.weights import WeightsError
-    from signsym_core.datasets.decode import BrokenImageError
-    from signsym_core.datasets.files import BrokenImagesError
-    from signsym_core.datasets.splits import DataNotFoundError
-    from signsym_core.models.outputs import NonFiniteOutputError
-    from signsym_core.training.health import NonFiniteGradientError, NonFiniteLossError, NonFiniteWeightsError
-
-    files = DataNotFoundError, BrokenImageError, BrokenImagesError, OtherImagesError, WeightsError
-    return *files, NonFiniteGradientError, NonFiniteLossError, NonFiniteWeightsError, NonFiniteOutputError

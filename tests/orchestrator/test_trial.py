@@ -15,9 +15,13 @@ from orchestrator.engine.trial import RetiredError, Trial
 from orchestrator.jobs.job import JobContext
 from orchestrator.store import StoreError
 from orchestrator.store.fingerprints import OtherImagesError
+from signsym_core.backbones.weights import WeightsError
 from signsym_core.datasets import DataWarning
+from signsym_core.datasets.decode import BrokenImageError
+from signsym_core.datasets.files import BrokenImagesError
 from signsym_core.datasets.splits import DataNotFoundError
-from signsym_core.training.health import NonFiniteLossError
+from signsym_core.models.outputs import NonFiniteOutputError
+from signsym_core.training.health import NonFiniteGradientError, NonFiniteLossError, NonFiniteWeightsError
 
 CONTEXT = JobContext(storage="/not/there", data_root="", git="", versions="")
 CONFIG = {"key": "k", "title": "k", "spec": {}, "results": "results/k.parquet", "cpu": 1, "gpu": 0.0}
@@ -57,9 +61,9 @@ def test_a_job_that_raises_is_reported_and_leaves_the_worker_alive():
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "error"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), "error"),
         (StoreError("full"), "store"),
-        (DataNotFoundError("the folder /data does not exist"), "lasting"),
-        (OtherImagesError("other images"), "lasting"),
-        (NonFiniteLossError("the loss is nan"), "lasting"),
+        *((kind("no"), "lasting") for kind in (DataNotFoundError, BrokenImageError, BrokenImagesError)),
+        *((kind("no"), "lasting") for kind in (OtherImagesError, WeightsError, NonFiniteOutputError)),
+        *((kind("no"), "lasting") for kind in (NonFiniteGradientError, NonFiniteLossError, NonFiniteWeightsError)),
         (FileNotFoundError("a file of the store's that another sweep has merged"), "error"),
         (FloatingPointError("of another library"), "error"),
         (OSError(), "error"),
