@@ -54,7 +54,7 @@ class Rule(Member, ABC):
 
     @property
     def rounds(self) -> bool:
-        """Whether `build` takes an `out` of fewer bits than W and a draw of fewer bits, and rounds once."""
+        """Whether `build` takes an `out`, a W and a draw of fewer bits than W has, and rounds once."""
         return False
 
     @property
@@ -91,6 +91,10 @@ class Rule(Member, ABC):
     def size(self, weight: Tensor) -> Tensor | float:
         """The factor between the raw draw and B: a number, or a tensor that broadcasts over the weight."""
         return 1.0
+
+    def size_by_norm(self, weight: Tensor) -> float | None:
+        """The factor f of a size that is f · ‖W‖₂ over all of W; None where it is not."""
+        return None
 
     @abstractmethod
     def build(self, weight: Tensor, draw: Tensor | None, size: Tensor | float, out: Tensor) -> None:
@@ -135,6 +139,10 @@ class ScaledRule(Rule):
     def size(self, weight: Tensor) -> Tensor | float:
         rms = self._rms(weight)
         return 1 / self.draw_max if rms is None else rms / self.draw_rms
+
+    def size_by_norm(self, weight: Tensor) -> float | None:
+        usual = (type(self).size, type(self)._rms) == (ScaledRule.size, ScaledRule._rms)
+        return 1 / (math.sqrt(weight.numel()) * self.draw_rms) if usual and self.scale == "rms" else None
 
     def _rms(self, weight: Tensor) -> Tensor | float | None:
         """RMS that B is to have; None for that of the raw draw."""

@@ -19,15 +19,19 @@ class NoKernelWarning(UserWarning):
 
 
 def write_signed(weight: Tensor, magnitudes: Tensor | None, size: Tensor | float, out: Tensor) -> None:
-    """Write size · magnitudes ∘ sign(weight) into `out`, computed in the weight's type and rounded once to `out`'s.
+    """Write size · magnitudes ∘ sign(weight) into `out`, computed in the size's type and rounded once to `out`'s.
 
     `magnitudes`, of the weight's shape, may be of a smaller type that holds them exactly; None: 1 everywhere. `size`
-    is a number or a tensor that broadcasts over the weight. sign(0) = 0.
+    is a tensor that broadcasts over the weight, or a number, which counts as of the weight's type. sign(0) = 0.
     """
     if weight.is_cuda and _one_pass(weight, magnitudes, size, out):
         return
-    exact = out if out.dtype == weight.dtype else torch.empty_like(weight)
-    torch.sign(weight, out=exact)
+    kind = size.dtype if isinstance(size, Tensor) else weight.dtype
+    exact = out if out.dtype == kind else torch.empty_like(weight, dtype=kind)
+    if weight.dtype == kind:
+        torch.sign(weight, out=exact)
+    else:
+        exact.copy_(weight.sign())
     if magnitudes is not None:
         exact.mul_(magnitudes)
     torch.mul(exact, size, out=out)
@@ -41,10 +45,12 @@ def smallest(magnitudes: Tensor) -> Tensor:
 
 def _one_pass(weight: Tensor, magnitudes: Tensor | None, size: Tensor | float, out: Tensor) -> bool:
     """`write_signed` by one kernel; False where these tensors, or this machine, have to do without."""
-    sizes = size if isinstance(size, Tensor) else torch.full((), size, dtype=weight.dtype, device=weight.device)
+    sizes = size if isinstance(size, Tensor) else torch.full((), size, dtype=torch.float32, device=weight.device)
     by_row = (weight.shape[0], *[1] * (weight.ndim - 1))
     served = (
-        weight.dtype == sizes.dtype == torch.float32
+        sizes.dtype == torch.float32
+        # Of a rounded weight a number would be rounded as well.
+        and (weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and isinstance(size, Tensor)))
         and weight.numel() > 0
         and (sizes.numel() == 1 or sizes.shape == by_row)
         # Numbers that lie without gaps, row by row, in the same order in all tensors.

@@ -34,4 +34,6 @@ def launch(weight: Tensor, magnitudes: Tensor | None, sizes: Tensor, out: Tensor
     drawn = weight if magnitudes is None else magnitudes
     kinds = {"DRAWN": magnitudes is not None, "ROWS": sizes.numel() > 1, "BLOCK": BLOCK}
     with torch.cuda.device(weight.device) if weight.is_cuda else contextlib.nullcontext():
-        _signed[(triton.cdiv(count, BLOCK),)](weight, drawn, sizes, out, count, row, **kinds, num_warps=8)
+        # `enable_fp_fusion` changes nothing where one product is all; unset, it draws a warning from some versions.
+        options = {"num_warps": 8, "enable_fp_fusion": False}
+        _signed[(triton.cdiv(count, BLOCK),)](weight, drawn, sizes, out, count, row, **kinds, **options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,23 @@ from signsym_core.rules.held import LearnedState
 from signsym_core.rules.signed import smallest
 
 
+class Measured(Protocol):
+    """What is known of the weights as they are now."""
+
+    def weight_norm(self, weight: Tensor) -> Tensor | None:
+        """‖W‖₂, float32 []: a tensor that stays the same one; None where it was not measured."""
+
+    def rounded(self, weight: Tensor) -> Tensor | None:
+        """The weight in fewer bits, a tensor that stays the same one; None where there is none."""
+
+
 class Together:
     """The feedback of `model`'s layers while it is trained, of type `dtype`; None: of their weights' type."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype | None) -> None:
         self.dtype = dtype
+        #: What measures the weights and rounds them as it updates them, if anything does.
+        self.measured: Measured | None = None
         layers = [layer for _, layer in converted(model) if not layer.plain]
         #: Whether every layer's B can be made ahead: not where it is drawn at each of several forward passes, nor where
         #: it is learned, since lessons are code of the host, which a replay does not run.
@@ -33,12 +46,16 @@ class Together:
         self._matrices = [torch.empty_like(layer.weight, dtype=dtype, requires_grad=False) for layer in self.layers]
         #: Magnitudes that are drawn once, in the weights' memory format.
         self._magnitudes: list[Tensor | None] = []
+        #: Sizes that are numbers, as tensors of the weights' type.
+        self._fixed_sizes: list[Tensor | None] = []
         for layer, matrix in zip(self.layers, self._matrices, strict=True):
             state, weight = layer.state, layer.weight.detach()
             # Draws and measures what belongs to the conversion; a matrix that never changes again is made here.
             matrix.copy_(state.peek(layer.weight, training=False))
             drawn = None if state.rule.redraws != "never" else state.magnitudes(weight)
             kept = None if drawn is None else torch.empty_like(weight).copy_(drawn)
+            size = state.size(weight)
+            self._fixed_sizes.append(None if isinstance(size, Tensor) else weight.new_full((), size))
             self._magnitudes.append(smallest(kept) if kept is not None and state.rule.rounds else kept)
         device = self._matrices[0].device if self._matrices else None
         shared = {id(layer.state.shared): layer.state.shared for layer in self._redrawing()}
@@ -83,14 +100,30 @@ class Together:
 
     @torch.no_grad()
     def _make_all(self) -> None:
-        for layer, magnitudes, matrix in zip(self.layers, self._magnitudes, self._matrices, strict=True):
-            self._make(layer, magnitudes, matrix)
+        for place, layer in enumerate(self.layers):
+            self._make(layer, place)
 
-    def _make(self, layer: FeedbackLayer, magnitudes: Tensor | None, matrix: Tensor) -> None:
-        state, weight = layer.state, layer.weight.detach()
-        if not state.rule.frozen:
-            state.make(weight, state.magnitudes(weight) if magnitudes is None else magnitudes, matrix)
+    def _make(self, layer: FeedbackLayer, place: int) -> None:
+        state, weight, matrix = layer.state, layer.weight.detach(), self._matrices[place]
         state.stand_in = matrix
+        if state.rule.frozen:
+            return
+        kept = self._magnitudes[place]
+        magnitudes = state.magnitudes(weight) if kept is None else kept
+        if not state.rule.rounds:
+            state.make(weight, magnitudes, matrix)
+            return
+        # Half the bytes, with the same signs: rounding makes zeros only of numbers below 1e-40.
+        rounded = None if self.measured is None else self.measured.rounded(layer.weight)
+        state.rule.build(weight if rounded is None else rounded, magnitudes, self._size(layer, place), matrix)
+
+    def _size(self, layer: FeedbackLayer, place: int) -> Tensor | float:
+        """The size of a layer's B, a tensor where the weight may be a rounded one."""
+        fixed, factor = self._fixed_sizes[place], layer.state.rule.size_by_norm(layer.weight)
+        norm = None if self.measured is None or factor is None else self.measured.weight_norm(layer.weight)
+        if fixed is not None:
+            return fixed
+        return layer.state.size(layer.weight.detach()) if norm is None or factor is None else norm * factor
 
     def _redrawing(self) -> list[FeedbackLayer]:
         return [layer for layer in self.layers if layer.state.rule.redraws == "update"]

@@ -89,7 +89,7 @@ class Health:
         self.masks = set(_broken(masks))
         self.refuse_broken("before the first step")
 
-    def norms(self, rounded: Mapping[nn.Parameter, Tensor] = MappingProxyType({})) -> Tensor:
+    def norms(self, rounded: Mapping[Tensor, Tensor] = MappingProxyType({})) -> Tensor:
         """The norm of each parameter's gradient as it is now, [parameters].
 
         `rounded` holds gradients in the type in which they were computed, half the bytes of the same numbers.

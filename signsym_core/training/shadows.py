@@ -20,7 +20,7 @@ class Shadows:
     """Copies in bfloat16 of the parameters of `model`'s convolutions and linear layers that are trained."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._of: dict[nn.Parameter, nn.Parameter] = {}
+        self._of: dict[Tensor, nn.Parameter] = {}
         self._places: list[tuple[nn.Module, str, nn.Parameter]] = []
         for module in model.modules():
             if isinstance(module, _LOWERED):
@@ -30,12 +30,19 @@ class Shadows:
                         if parameter not in self._of:
                             self._of[parameter] = nn.Parameter(torch.empty_like(parameter, dtype=torch.bfloat16))
 
+    def of(self, parameter: Tensor) -> nn.Parameter | None:
+        """The copy of a parameter; None where it has none."""
+        return self._of.get(parameter)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Round the parameters as they are now; who updates them does so after every update."""
+        if self._of:
+            torch._foreach_copy_(list(self._of.values()), list(self._of))
+
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside the block a forward pass uses copies of the current parameters."""
-        if self._of:
-            with torch.no_grad():
-                torch._foreach_copy_(list(self._of.values()), list(self._of))
+        """Inside the block a forward pass uses the copies."""
         try:
             for module, name, parameter in self._places:
                 module._parameters[name] = self._of[parameter]
@@ -44,14 +51,17 @@ class Shadows:
             for module, name, parameter in self._places:
                 module._parameters[name] = parameter
 
-    def bring_back(self) -> dict[nn.Parameter, Tensor]:
-        """Set the gradients of the parameters to those of their copies, in float32; the latter as they were."""
+    def bring_back(self) -> dict[Tensor, Tensor]:
+        """Set the gradients of the parameters to those of their copies, in float32; the latter as they are."""
         rounded = {parameter: copy.grad for parameter, copy in self._of.items() if copy.grad is not None}
         gradients: list[Tensor] = [torch.empty_like(parameter) for parameter in rounded]
         if rounded:
             torch._foreach_copy_(gradients, list(rounded.values()))
         for parameter, gradient in zip(rounded, gradients, strict=True):
             parameter.grad = gradient
+        return rounded
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the copies."""
         for copy in self._of.values():
             copy.grad = None
-        return rounded

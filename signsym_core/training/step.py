@@ -18,6 +18,7 @@ from signsym_core.tasks import Objective
 from signsym_core.training.health import Health
 from signsym_core.training.replay import Replay
 from signsym_core.training.shadows import Shadows
+from signsym_core.training.update import Update
 
 
 class Step:
@@ -48,6 +49,8 @@ class Step:
             self._together = Together(model, torch.bfloat16 if precision == "bf16" else None)
             self._shadows = Shadows(model) if precision == "bf16" else None
             if self._together.serves:
+                self._update = Update(optimizer, health, self._shadows)
+                self._together.measured = self._update
                 self._replay = Replay(self._full_batch, self._together)
 
     def __call__(
@@ -76,14 +79,17 @@ class Step:
 
     def _full_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
+        if self._shadows is not None:
+            self._shadows.zero_grad()
         with self._together.ahead() as wait_for_feedback:
             with self._shadows.in_place() if self._shadows else contextlib.nullcontext():
                 outputs = outputs_of(self.model, images)
             loss = penalised(self.model, self.objective(outputs, labels))
             wait_for_feedback()
             loss.backward()
-            norms = self.health.norms(self._shadows.bring_back() if self._shadows else {})
             if self._between is not None:
+                if self._shadows is not None:
+                    self._shadows.bring_back()
                 self._between()
-        self.optimizer.step()
+            norms = self._update()
         return loss.detach(), norms

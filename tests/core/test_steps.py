@@ -73,6 +73,30 @@ def test_in_bf16_the_feedback_is_rounded_once(rule, scale):
     assert all(torch.equal(matrix, exact[name]) for name, matrix in ss.feedback(model).items())
 
 
+@pytest.mark.parametrize("rule", ["usf", "frsf", "brsf"])
+@pytest.mark.parametrize("scale", ["rms", "rms_channel", "xavier"])
+def test_rounded_weights_and_norms_that_were_measured_give_the_same_feedback(rule, scale):
+    class Measured:
+        norms = 0
+
+        def weight_norm(self, weight):
+            self.norms += 1
+            return weight.detach().norm()
+
+        def rounded(self, weight):
+            return weight.detach().bfloat16()
+
+    model = ss.convert(network("bp"), rule, scale=scale).train()
+    exact, together = ss.feedback(model), Together(model, torch.bfloat16)
+    together.measured = Measured()
+    with together.ahead():
+        for name, matrix in ss.feedback(model).items():
+            # The norm is multiplied by one factor instead of divided by two.
+            within = {"rtol": 2**-7 if scale == "rms" else 0, "atol": 0}
+            torch.testing.assert_close(matrix, exact[name].bfloat16(), **within)
+    assert together.measured.norms == (len(exact) if scale == "rms" else 0)
+
+
 def test_a_rule_that_builds_otherwise_is_not_rounded_as_the_one_that_it_comes_from():
     class Doubled(USF):
         def build(self, weight, draw, size, out):
@@ -96,6 +120,8 @@ def test_weights_rounded_all_at_once_give_the_gradients_that_autocast_gives(rule
 
     def gradients(shadows):
         model.zero_grad()
+        if shadows:
+            shadows.refresh()
         with together.ahead():
             with torch.autocast("cpu", torch.bfloat16), shadows.in_place() if shadows else contextlib.nullcontext():
                 outputs = model(batch).float()
