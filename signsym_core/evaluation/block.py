@@ -48,15 +48,16 @@ def joined(blocks: Sequence[Block]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(Block):
         by_block = [getattr(block, field.name) for block in blocks]
-        known = next((tensor for tensor in by_block if tensor is not None), None)
-        if known is not None:
-            tensors = [
-                known.new_zeros((*known.shape[:-1], block.scores.shape[1])) if tensor is None else tensor
-                for block, tensor in zip(blocks, by_block, strict=True)
-            ]
-            # [n], or [epsilons, n] and [epsilons, kept, ...].
-            known = torch.cat(tensors, dim=min(1, known.ndim - 1))
-        fields[field.name] = known
+        first = next((tensor for tensor in by_block if tensor is not None), None)
+        if first is None:
+            fields[field.name] = None
+            continue
+        tensors = [
+            first.new_zeros((*first.shape[:-1], block.scores.shape[1])) if tensor is None else tensor
+            for block, tensor in zip(blocks, by_block, strict=True)
+        ]
+        # [n], or [epsilons, n] and [epsilons, kept, ...].
+        fields[field.name] = torch.cat(tensors, dim=min(1, first.ndim - 1))
     return fields
 
 

@@ -34,8 +34,7 @@ class Update:
             shadows.refresh()
         watched = [parameter for _, parameter in health.parameters]
         learned = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        known = set(watched)
-        parameters = watched + [p for p in learned if p not in known]
+        parameters = list(dict.fromkeys([*watched, *learned]))
         if all(map(_fits, parameters)) and len(parameters) == len(learned):
             try:
                 self._pass = OnePass(optimizer, parameters, shadows)

@@ -17,8 +17,6 @@ from torch import Tensor
 BLOCK = 4096
 #: Addresses that one launch writes.
 WRITTEN = 32
-
-
 #: Columns of the table of addresses.
 _COLUMNS = 5
 #: Products are rounded before they are added, whatever the version of Triton takes for granted.
@@ -177,6 +175,6 @@ def launch(tables: Tables, gradients: Sequence[int], settings: dict[str, float],
 def norms(tables: Tables, row: int, out: Tensor | None = None) -> Tensor:
     """The roots of the sums of a row of `tables.squares` over each parameter's chunks, [T]."""
     count = len(tables.counts)
-    found = torch.empty(count, device=tables.counts.device) if out is None else out
-    _norms[(count,)](tables.squares[row], tables.starts, found, MOST=tables.most, BLOCK=1024, **_EXACT)
-    return found
+    roots = torch.empty(count, device=tables.counts.device) if out is None else out
+    _norms[(count,)](tables.squares[row], tables.starts, roots, MOST=tables.most, BLOCK=1024, **_EXACT)
+    return roots
