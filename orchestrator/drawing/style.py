@@ -121,10 +121,15 @@ def bases(scores: Sequence[Interval]) -> str:
     return f"n = {images}, {f'{seeds:,} to ' * (seeds < most)}{counted(most, 'seed')}"
 
 
+def own_basis(gap: Interval, score: Interval) -> str:
+    """What a difference rests on, where that is not what the score beside it rests on; else ""."""
+    return "" if (gap.n, gap.seeds) == (score.n, score.seeds) else basis(gap)
+
+
 def beside(gap: Interval, score: Interval) -> str:
-    """A difference in points, with what it rests on where that is not what the score beside it rests on."""
-    alike = (gap.n, gap.seeds) == (score.n, score.seeds)
-    return f"{points(gap)} points{'' if alike else f', of {basis(gap)}'}"
+    """A difference in points, with its own basis."""
+    own = own_basis(gap, score)
+    return f"{points(gap)} points{own and f', of {own}'}"
 
 
 def rests_on(score: Interval) -> str:

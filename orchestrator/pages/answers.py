@@ -202,11 +202,10 @@ def _entries(context: PageContext, answer: Answer) -> list[MatrixCell]:
 
 
 def _points(gap: Interval | None, clear: bool, score: Interval) -> list[str]:
-    """A gap, and what it rests on where that is not what the score beside it rests on."""
+    """A gap, and below it its own basis."""
     if gap is None:
         return ["–"]
-    alike = (gap.n, gap.seeds) == (score.n, score.seeds)
-    return [f"{style.points(gap)} {'●' if clear else '○'}", *([] if alike else [style.basis(gap)])]
+    return list(filter(None, [f"{style.points(gap)} {'●' if clear else '○'}", style.own_basis(gap, score)]))
 
 
 def _lacking(worst: WorstPoint) -> str:

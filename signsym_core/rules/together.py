@@ -119,11 +119,14 @@ class Together:
 
     def _size(self, layer: FeedbackLayer, place: int) -> Tensor | float:
         """The size of a layer's B, a tensor where the weight may be a rounded one."""
-        fixed, factor = self._fixed_sizes[place], layer.state.rule.size_by_norm(layer.weight)
-        norm = None if self.measured is None or factor is None else self.measured.weight_norm(layer.weight)
-        if fixed is not None:
+        if (fixed := self._fixed_sizes[place]) is not None:
             return fixed
-        return layer.state.size(layer.weight.detach()) if norm is None or factor is None else norm * factor
+        factor = layer.state.rule.size_by_norm(layer.weight)
+        if self.measured is not None and factor is not None:
+            norm = self.measured.weight_norm(layer.weight)
+            if norm is not None:
+                return norm * factor
+        return layer.state.size(layer.weight.detach())
 
     def _redrawing(self) -> list[FeedbackLayer]:
         return [layer for layer in self.layers if layer.state.rule.redraws == "update"]

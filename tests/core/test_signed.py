@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from interpreter import needs_triton, run_interpreted
 
 from signsym_core.rules import signed
 from signsym_core.rules.signed import smallest, write_signed
@@ -20,7 +18,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 INTERPRETED = """
 import torch
 from signsym_core.rules.signed_kernel import launch
-from tests.core.test_signed import cases
+from test_signed import cases
 from signsym_core.rules.signed import smallest, write_signed
 for weight, magnitudes, size in cases():
     exact = torch.empty_like(weight)
@@ -66,12 +64,9 @@ def test_magnitudes_take_a_byte_only_where_they_lose_nothing():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="this build of torch comes without Triton")
+@needs_triton
 def test_the_kernel_gives_the_bits_of_the_operations_in_the_interpreter(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    root = Path(__file__).parents[2]
-    ran = subprocess.run([sys.executable, "-c", INTERPRETED], cwd=root, capture_output=True, text=True)
-    assert ran.stdout == "compared\n", ran.stderr
+    run_interpreted(INTERPRETED, monkeypatch)
 
 
 @needs_gpu

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from interpreter import needs_triton, run_interpreted
 from torch import nn
 
 from signsym_core.training import update
@@ -22,7 +18,7 @@ STEPS = 4
 INTERPRETED = """
 import contextlib, torch
 from signsym_core.training import update
-from tests.core.test_update import compared
+from test_update import compared
 torch.cuda.device, update._fits = (lambda device: contextlib.nullcontext()), (lambda parameter: True)
 for kind in (torch.optim.Adam, torch.optim.AdamW):
     for rounded in (False, True):
@@ -78,12 +74,9 @@ def compared(kind, rounded, device):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="this build of torch comes without Triton")
+@needs_triton
 def test_the_kernel_updates_as_torch_does_in_the_interpreter(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    root = Path(__file__).parents[2]
-    ran = subprocess.run([sys.executable, "-c", INTERPRETED], cwd=root, capture_output=True, text=True)
-    assert ran.stdout == "compared\n", ran.stderr
+    run_interpreted(INTERPRETED, monkeypatch)
 
 
 @needs_gpu
