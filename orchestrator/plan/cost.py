@@ -71,15 +71,34 @@ def passes(attack: Attack, gradient: str, above: int, clean: bool) -> Cost:
     It has so many epsilons above 0 and, with `clean`, 0 too.
     """
     cost = attack.cost(above, clean)
-    measured = Cost(0, 0) if transfers(gradient) else attack.cost_of_measures(above)
+    if not above:
+        return cost
+    alone = attack.cost(above, False)
+    if transfers(gradient):
+        # What the attack knows of the clean images is of the surrogate.
+        return Cost(forwards=alone.forwards + clean, gradients=alone.gradients)
+    measured = attack.cost_of_measures(above)
     if gradient == "hybrid":
-        # The surrogate's example, the attack from its usual start and, where it can, from there; each is scored once
-        # more, and only the best of them is judged.
-        runs, judged = 3 if attack.goes_on else 2, above + clean
-        inner = max(0, cost.forwards - judged) * (runs - 1)
-        cost = Cost(forwards=cost.forwards + inner + runs * above, gradients=runs * cost.gradients)
+        cost = _hybrid(attack, above, clean, alone)
     gradients = cost.gradients * DRAWS.get(gradient, 1) + measured.gradients
     return Cost(forwards=cost.forwards + measured.forwards, gradients=gradients)
+
+
+def _hybrid(attack: Attack, above: int, clean: bool, alone: Cost) -> Cost:
+    """The surrogate's example, the attack from its usual start and, where it can, from there.
+
+    Each is scored once more, and only the best of them is judged.
+    """
+    runs, inner = 3 if attack.goes_on else 2, alone.forwards - above
+    # A run has the clean outputs anyway, and the one after it takes them from there.
+    has_clean = attack.cost(above, True).forwards == alone.forwards
+    forwards = 2 * inner + (runs + 1) * above + (clean and not has_clean)
+    gradients = 2 * alone.gradients
+    if attack.goes_on:
+        # Elsewhere for each epsilon, so that none shares a gradient.
+        forwards += max(0, inner - has_clean)
+        gradients += above * attack.cost(1, False).gradients
+    return Cost(forwards=forwards, gradients=gradients)
 
 
 def attacked(images: int | None, dataset: DataSource) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -22,6 +23,14 @@ from signsym_core.statistics.intervals import Interval, mean_of
 
 #: The attack that measures.
 ATTACK = "geometry"
+#: Between what its numbers lie whatever is measured, by the names of `tables.MEASURES`; the rise has no bounds.
+_RANGES = {
+    "grad_l1": (0.0, math.inf),
+    "grad_l2": (0.0, math.inf),
+    "cosine": (-1.0, 1.0),
+    "sign_agreement": (0.0, 1.0),
+    "linearity": (0.0, math.inf),
+}
 Columns = Mapping[str, NDArray[np.float64]]
 
 
@@ -78,7 +87,8 @@ def _of(index: Index, line: Line, rows: Sequence[int], by_cell: Mapping[str, Col
         x = np.array([of_cell[name][np.isin(of_cell["image"], shared)] for of_cell in columns])
         x = x[:, np.isfinite(x).all(axis=0)]
         if x.size:
-            means[name] = mean_of(x)
+            least, most = _RANGES.get(name, (-math.inf, math.inf))
+            means[name] = mean_of(x, least=least, most=most)
     if not means:
         return None
     slope, epsilon = means.get("grad_l1"), float(index.epsilon[rows[0]])

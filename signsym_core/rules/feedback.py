@@ -70,9 +70,14 @@ class FeedbackLayer(nn.Module):
     def observed(self, y: Tensor, rows: slice = slice(None)) -> Tensor:
         """`y` [.., out] or [n, out, h, w], rows of the layer's outputs; its δ is shown to a rule that learns from δ."""
         state = self.state
-        if not isinstance(state, LearnedState) or not state.observing or not self.training or not y.requires_grad:
+        if not isinstance(state, LearnedState) or not self.training or not y.requires_grad:
             return y
-        if not self.weight.requires_grad or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return y
+        if not self.weight.requires_grad:
+            state.sends_frozen()
+            return y
+        if not state.observing:
             return y
 
         def look(delta: Tensor) -> None:

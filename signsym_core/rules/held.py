@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,10 @@ from signsym_core.rules.state import FeedbackState, ZeroFeedbackError
 
 #: Name of the held tensors' module in its layer.
 PLACE = "feedback"
+
+
+class UntaughtWarning(UserWarning):
+    """A learned B that no optimiser's step teaches, since its weight is frozen."""
 
 
 class Held(nn.Module):
@@ -52,6 +57,9 @@ class LearnedState(FeedbackState):
         self._kept: list[Snapshot] = []
         #: Whether δ is observed: see `unobserved`.
         self.observing = self.rule.observes
+        #: Since the last lesson: whether a frozen layer sent down B in training, and whether a step came that does not
+        #: teach it.
+        self.sent = self.untaught = False
         if shared is not None:
             self.held = shared
             return
@@ -114,6 +122,22 @@ class LearnedState(FeedbackState):
             self.rule.assemble(held, assembled)
             out.copy_(assembled)
 
+    def sends_frozen(self) -> None:
+        """A frozen layer sends down B in training: warn where steps came by that did not teach it."""
+        if self.rule.needs_gradient:
+            return
+        self.sent = True
+        if self.untaught:
+            self.sent = self.untaught = False
+            warnings.warn(
+                f"layer {self.name!r}: rule {self.rule.name!r} teaches B at the steps of the optimiser that has the "
+                f"layer's weight, which is frozen, and no optimiser has it: B stays as it is. Give the optimiser all "
+                f"parameters of the model, of which it leaves frozen ones as they are, or leave the layer to BP: "
+                f"bp_layers=({self.name!r},)",
+                UntaughtWarning,
+                stacklevel=4,
+            )
+
     @torch.no_grad()
     def observe(self, delta: Tensor) -> None:
         """Add up what the rule wants to know about δ [n, out]."""
@@ -124,12 +148,13 @@ class LearnedState(FeedbackState):
     @torch.no_grad()
     def learn(self, weight: Tensor) -> None:
         """One lesson, from W and its gradient."""
-        assert weight.grad is not None
         self.draws += 1
+        self.sent = self.untaught = False
         sums, self.held.sums = self.held.sums, {}
         if self.rule.observes and not sums:
             raise ValueError(f"layer {self.name!r}: no δ was observed since the last step, which its rule learns from")
-        lesson = Lesson(weight.detach(), weight.grad.detach(), sums, (self.seed, self.index, self.draws))
+        gradient_of_weight = torch.zeros_like(weight) if weight.grad is None else weight.grad.detach()
+        lesson = Lesson(weight.detach(), gradient_of_weight, sums, (self.seed, self.index, self.draws))
         gradients = self.rule.learn(self.held.tensors(), lesson)
         if not self.rule.follows_optimizer:
             torch.autograd.graph.increment_version(list(self.held.parameters()))

@@ -28,7 +28,7 @@ from signsym_core.rules.fa import FA
 class Lesson:
     """What a layer knows when it is taught: just before the optimiser's step, with the gradients of the whole batch."""
 
-    #: W as it is before the step, and its complete gradient δ xᵀ.
+    #: W as it is before the step, and its complete gradient δ xᵀ; 0 for a frozen weight.
     weight: Tensor
     gradient: Tensor
     #: Sums over the δ of all backward passes since the last lesson: see `LearnedRule.observe`.
@@ -53,6 +53,11 @@ class LearnedRule(ScaledRule):
     matrix: ClassVar[str | None] = "B"
     #: Whether the optimiser's weight decay applies to held tensors as it does to W.
     decays: ClassVar[bool] = False
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether `learn` needs ∂W. A rule that does not is taught at a frozen weight too, with a gradient of 0."""
+        return True
 
     @property
     def follows_optimizer(self) -> bool:

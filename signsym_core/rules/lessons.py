@@ -1,7 +1,8 @@
 """When the held tensors of learned rules are taught: just before the step of the optimiser that has the layer's weight.
 
 That is once per step, with the gradient of the whole batch, whatever the number of passes, of pieces of the batch, or
-of layers that share the weight. An attack, an evaluation and a pass without a step change nothing.
+of layers that share the weight. An attack, an evaluation and a pass without a step change nothing. A frozen
+weight has no gradient: rules that learn from W alone are taught all the same, where the optimiser has the weight.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def _teach(optimizer: Optimizer, arguments: tuple[Any, ...], keywords: dict[str,
     for layer in learners:
         if id(layer.weight) in group_of:
             sharing.setdefault(id(layer.state.held), []).append(layer)
+        else:
+            layer.state.untaught |= layer.state.sent
     # The arguments begin with the optimiser.
     closure = arguments[1] if len(arguments) > 1 else keywords.get("closure")
     for layers in sharing.values():
@@ -69,7 +72,7 @@ def _teach(optimizer: Optimizer, arguments: tuple[Any, ...], keywords: dict[str,
                 f"layer {state.name!r} is taught before the step, which computes the gradients itself by its closure; "
                 f"compute them first, and call step() without a closure"
             )
-        if weight.grad is None:
+        if weight.grad is None and (weight.requires_grad or state.rule.needs_gradient):
             state.held.zero_grad()
             continue
         held = [group_of.get(id(p)) for p in state.held.parameters()]

@@ -54,6 +54,10 @@ class LowRank(LearnedRule):
         return self.update != "frozen"
 
     @property
+    def needs_gradient(self) -> bool:
+        return self.update in ("local", "oja")
+
+    @property
     def aligns(self) -> bool:
         # As far as its rank allows, and not at all where nothing compares it with W.
         return False

@@ -32,6 +32,10 @@ class SymmetricAlignment(LearnedRule):
     def follows_optimizer(self) -> bool:
         return False
 
+    @property
+    def needs_gradient(self) -> bool:
+        return False
+
     def learn(self, held: Mapping[str, Tensor], lesson: Lesson) -> dict[str, Tensor]:
         held["B"].lerp_(lesson.weight, self.rate)
         return {}

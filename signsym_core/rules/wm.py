@@ -41,6 +41,10 @@ class WeightMirror(LearnedRule):
     def follows_optimizer(self) -> bool:
         return False
 
+    @property
+    def needs_gradient(self) -> bool:
+        return False
+
     def begin(self, weight: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         if self.start == "random":
             return super().begin(weight, generator)

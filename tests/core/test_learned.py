@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import warnings
 
 import pytest
 import targets
@@ -17,7 +18,7 @@ from signsym_core.backbones.weights import WeightsError, load_body, load_whole_f
 from signsym_core.datasets import Split
 from signsym_core.rules import LearnedRule, Lesson, lowrank
 from signsym_core.rules.convert import converted, redrawn
-from signsym_core.rules.held import held_parameters, parameter_groups, weights_of
+from signsym_core.rules.held import UntaughtWarning, held_parameters, parameter_groups, weights_of
 from signsym_core.rules.kp import KP
 from signsym_core.rules.state import ZeroFeedbackError
 from signsym_core.rules.together import Together
@@ -259,6 +260,54 @@ def test_symmetric_alignment_comes_near_at_its_rate():
     steps(model, still(model), 6)
     for name, b in ss.feedback(model).items():
         assert torch.allclose(b - weight(model, name), before[name] * 0.75**6, atol=1e-6)
+
+
+def frozen_first(rule, **parameters):
+    model = ss.convert(network(), rule, **parameters)
+    model[2].weight.requires_grad_(False)
+    return model
+
+
+def test_b_of_a_frozen_layer_is_taught_where_its_rule_learns_from_w_alone():
+    for rule, parameters, near in (
+        ("sym", {"rate": 0.25}, 0.75**6),
+        ("wm", {"rate": 0.25, "samples": 100_000}, 0.75**6),
+        ("lowrank", {"rank": 54, "start": "random"}, 0.9),
+        # Without ∂W: W is not moved, nor is B.
+        ("kp", {}, 1.0),
+        ("lowrank", {"update": "local"}, 1.0),
+        ("lowrank", {"update": "oja"}, 1.0),
+    ):
+        model = frozen_first(rule, **parameters)
+        w, before = weight(model, "2").clone(), ss.feedback(model)["2"]
+        steps(model, torch.optim.AdamW(parameter_groups(model, list(model.parameters())), lr=1e-2), 6)
+        after = ss.feedback(model)["2"]
+        assert torch.equal(weight(model, "2"), w)
+        if near == 1.0:
+            assert torch.equal(after, before), rule
+        elif rule == "lowrank":
+            assert float((after - w).norm() / (before - w).norm()) < near
+        else:
+            assert torch.allclose(after - w, (before - w) * near, atol=3e-3), rule
+
+
+def test_a_frozen_layer_that_no_optimiser_has_is_told_of():
+    for rule, told in (("sym", True), ("kp", False)):
+        model = frozen_first(rule)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            steps(model, optimizer, 2)
+        assert [w.category for w in caught] == [UntaughtWarning] * told
+        assert not told or "layer '2': rule 'sym'" in str(caught[0].message)
+    model = frozen_first("sym")
+    two = [torch.optim.SGD(module.parameters(), lr=0.1) for module in (model[5], model[:5])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            F.cross_entropy(model(torch.rand(4, 1, 8, 8)), torch.arange(4) % 3).backward()
+            for optimizer in two:
+                optimizer.step()
 
 
 # Low rank

@@ -22,6 +22,8 @@ NUMBERS = {
     for place, (rule, gradient) in enumerate([("bp", "feedback"), ("frsf", "feedback"), ("frsf", "exact")])
 }
 NUMBERS["frsf", "feedback"][1, 3, 2] = np.nan
+#: Where numbers end, other than at 0.
+ENDS = {"cosine": (-1.0, 1.0), "sign_agreement": (0.0, 1.0), "rise": (-np.inf, np.inf)}
 
 
 def put(store, rule, gradient, seed, attack="geometry"):
@@ -66,10 +68,25 @@ def test_the_page_has_the_means_over_images_and_seeds(folder):
         # The image that has no cosine under one seed counts under none.
         kept = np.delete(x[..., place], 3, axis=1) if name == "cosine" else x[..., place]
         assert row[name] == pytest.approx(kept.mean())
-        expected = mean_of(kept)
+        least, most = ENDS.get(name, (0.0, np.inf))
+        expected = mean_of(kept, least=least, most=most)
         assert (row[f"{name}_lo"], row[f"{name}_hi"]) == pytest.approx((expected.lo, expected.hi))
     assert row["predicted"] == pytest.approx(0.05 * x[..., 0].mean())
     assert (row["epsilon"], row["seeds"], row["cell"]) == ("0.05", 2, "geometry-frsf-feedback-0-0.05")
+
+
+def test_intervals_end_where_numbers_do(tmp_path, monkeypatch):
+    numbers = np.ones((2, IMAGES, len(tables.MEASURES)), dtype=np.float32)
+    numbers[:, 0] = [90.0, 90.0, -1.0, 0.0, -4.0, 90.0]
+    monkeypatch.setitem(NUMBERS, ("bp", "feedback"), numbers)
+    put(Store(str(tmp_path / "store")), "bp", "feedback", 0)
+    (row,) = matrix(tmp_path / "store").table.rows
+    ends = ["grad_l1_lo", "grad_l2_lo", "predicted_lo", "linearity_lo", "cosine_hi", "sign_agreement_hi"]
+    assert [row[end] for end in ends] == [0.0] * 4 + [1.0] * 2
+    # The rise may be negative; Student's quantile for 11 degrees of freedom.
+    x = np.array([-4.0] + [1.0] * (IMAGES - 1))
+    half = 2.200985 * x.std(ddof=1) / np.sqrt(IMAGES)
+    assert (row["rise_lo"], row["rise_hi"]) == pytest.approx((x.mean() - half, x.mean() + half), rel=1e-5)
 
 
 def test_the_exact_gradient_of_a_model_has_a_row_only_where_it_is_alone(folder):
