@@ -186,8 +186,8 @@ def _strip(data: Results) -> list[Component]:
     """The progress of the store, in one line."""
     status, index = data.status, data.snapshot.index
     done = data.done
-    phrases = [f"{done:,} of {len(status.cells):,} cells done" if status.cells else f"{len(index):,} cells done"]
-    if status.cells and (more := len(index) - done):
+    phrases = [f"{done:,} of {len(status.cells):,} cells done" if status.cells else f"{index.results:,} cells done"]
+    if status.cells and (more := index.results - done):
         phrases.append(f"{more:,} more that no grid plans")
     jobs = [style.counted(status.trials, "trial") + " running"] if status.trials else []
     jobs += [style.counted(status.failures, "job") + " failed"] if status.failures else []

@@ -35,6 +35,10 @@ def page(context: PageContext) -> Page:
             context.replace(f"The store has no cell “{context.view.cell[:70]}”.")
         return _choice(context)
     line, epsilon = index.line_of(row), float(index.epsilon[row])
+    if not str(index.value("cell", row)).startswith(context.view.cell):
+        context.replace(
+            f"Cell “{context.view.cell[:70]}” is of fewer images; that of {index.value('n', row):,} is here."
+        )
     curves = context.curves([line])
     point = curves[0].point(epsilon) if curves else None
     rows = context.snapshot.query().rows_by_seed(line, epsilon)

@@ -30,8 +30,8 @@ class Index(Rows):
     """The lines of files of results (see `orchestrator.store.tables`), in the order of registries and names.
 
     Rows are numbered by line, epsilon and seed. Of a cell that two sweeps computed, the row that was finished first
-    is the only one. Rows of the cells `without` are left out. With `stores`, the store of each file, a line holds the
-    results of one store.
+    is the only one, and of cells that differ in the number of images that with the most. Rows of the cells `without`
+    are left out. With `stores`, the store of each file, a line holds the results of one store.
     """
 
     def __init__(self, files: FileRows, without: pa.Array | None = None, stores: Sequence[str] = ()) -> None:
@@ -48,7 +48,10 @@ class Index(Rows):
         keys = (number * max(1, len(epsilon.values)) + epsilon.codes) * max(1, len(seed.values)) + seed.codes
         order = np.argsort(keys, kind="stable")
         gone = superseded(self._column, rows[order], keys[order])
-        order = order if gone is None else order[~gone]
+        if gone is not None:
+            first_of_key = np.searchsorted(keys[order[~gone]], keys[order[gone]])
+            self._stand_ins = dict(zip(rows[order[gone]].tolist(), first_of_key.tolist(), strict=True))
+            order = order[~gone]
         number = number[order]
         self._put(rows[order])
         self._epsilon, self._seed = epsilon.take(order), seed.take(order)
@@ -174,7 +177,7 @@ class Index(Rows):
     def ambiguity(self, line: Line) -> str:
         """Why a line is ambiguous, with two rows for one seed and epsilon; "" where it is not.
 
-        They differ in the number of images, or in what no column of LINE holds.
+        They differ in what no column of LINE holds.
         """
         epsilon, seed = self.epsilon[line.start : line.stop], self.seed[line.start : line.stop]
         twice = np.flatnonzero((epsilon[1:] == epsilon[:-1]) & (seed[1:] == seed[:-1]))
@@ -184,10 +187,7 @@ class Index(Rows):
         jobs, advice = self.twins(row, row + 1)
         where = f"rule {line.rule}, attack {line.attack}, gradient {line.gradient}, "
         where += f"seed {seed[twice[0]]}, epsilon {epsilon[twice[0]]:g}"
-        n, other = self.numbers("n", [row, row + 1])
-        why = f"they are of {n:,.0f} and of {other:,.0f} images"
-        if n == other:
-            why = "they differ in a setting that is not shown, or in the version of signsym that computed them"
+        why = "they differ in a setting that is not shown, or in the version of signsym that computed them"
         return f"two results for {where} ({jobs}): {why}; {advice}"
 
     def twins(self, row: int, other: int) -> tuple[str, str]:

@@ -19,7 +19,6 @@ from orchestrator.results.index import Index
 from orchestrator.results.kept_outcomes import FileOutcomes
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.outcome_file import ImageLists
-from orchestrator.store.arrays import to_arrow
 from orchestrator.store.filerows import FileRows
 from orchestrator.store.folder import BYTES_AT_ONCE
 
@@ -59,7 +58,7 @@ class JoinedIndex(Index):
 
     def cells_by_store(self) -> dict[str, pa.Array]:
         """The cells that count from each store, by its name."""
-        cells, ends = self.cells.take(to_arrow(self._positions)), [*self.firsts.values(), len(self.files)][1:]
+        cells, ends = self.counting, [*self.firsts.values(), len(self.files)][1:]
         return {
             name: cells.filter(pa.array((first <= self.file_of_row) & (self.file_of_row < end)))
             for (name, first), end in zip(self.firsts.items(), ends, strict=True)
@@ -175,7 +174,8 @@ def _differing(uris: Mapping[str, str], index_of: Mapping[str, Index], advice: s
     differing: list[pa.Array] = []
     pairs: dict[tuple[str, str], list[str]] = {}
     for (one, first), (other, second) in itertools.combinations(index_of.items(), 2):
-        cells = pc.unique(second.cells.filter(pc.is_in(second.cells, value_set=first.cells)))
+        cells = second.counting
+        cells = pc.unique(cells.filter(pc.is_in(cells, value_set=first.counting)))
         if not len(cells):
             continue
         rows, other_rows = first.rows_of(cells), second.rows_of(cells)

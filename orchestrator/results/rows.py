@@ -24,6 +24,8 @@ class Rows:
     def __init__(self, files: FileRows) -> None:
         self._rows_by_file = files
         self._columns: dict[str, pa.Array] = {}
+        #: For positions of rows that others stand for, the numbers of those.
+        self._stand_ins: dict[int, int] = {}
         #: The files by number, and their bounds in the concatenation.
         self.files: tuple[str, ...] = tuple(files)
         self._ends = np.cumsum([0, *files.lengths.values()], dtype=np.int64)
@@ -80,10 +82,22 @@ class Rows:
         """The keys of all cells of all files, in the order of the files."""
         return self._column("cell")
 
+    @property
+    def counting(self) -> pa.Array:
+        """The key of each row's cell."""
+        return self.cells.take(to_arrow(self._positions))
+
+    @functools.cached_property
+    def results(self) -> int:
+        """Number of cells with a result, also where that of another one stands for it."""
+        if not self._stand_ins:
+            return len(self)
+        every = np.array([*self._positions, *self._stand_ins])
+        return int(pc.count_distinct(self.cells.take(to_arrow(every))).as_py())
+
     def rows_of(self, cells: pa.Array) -> NDArray[np.int64]:
-        """The row of each of these cells, all of which the index has."""
-        every = self.cells.take(to_arrow(self._positions))
-        return to_numpy(pc.index_in(cells, value_set=every)).astype(np.int64)
+        """The row of each of these cells, all of which count."""
+        return to_numpy(pc.index_in(cells, value_set=self.counting)).astype(np.int64)
 
     def expected(self, file_number: int) -> Expected:
         """The count and mean that the outcomes of each cell of a file must have, in the order of the file."""
@@ -95,18 +109,17 @@ class Rows:
         return rows_in_files
 
     def row_of(self, cell: str) -> int | None:
-        """The row of the cell whose key is `cell` or begins so; the first where several do."""
+        """The row of the cell whose key is `cell` or begins so, the first where several do, or that stands for it."""
         cells = self._column("cell")
         position = pc.index(cells, cell).as_py() if cell and len(self) else -1
         if position < 0 and len(cell) >= 8:
             position = pc.index(pc.starts_with(cells, cell), True).as_py()
         if position < 0:
             return None
-        # Where two sweeps computed the cell, the row that was finished first stands for it.
         candidates = np.flatnonzero(self._positions == position)
         if not len(candidates):
             candidates = np.flatnonzero(np.asarray(pc.equal(cells, cells[position]))[self._positions])
-        return int(candidates[0]) if len(candidates) else None
+        return int(candidates[0]) if len(candidates) else self._stand_ins.get(position)
 
     def rows_of_model(self, job: str) -> list[int]:
         """The rows of the model whose fine-tune has the key `job` or one that begins so, of the first of several."""

@@ -12,6 +12,7 @@ from stores import block, fill, page
 from orchestrator.commands.cli import main
 from orchestrator.drawing.blocks import Figure, Matrix
 from orchestrator.results.live_store import LiveStore
+from orchestrator.results.live_stores import opened
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +68,55 @@ def test_a_gap_says_on_which_images_it_is(folder, robust, tmp_path):
         assert row["norm"] == "linf"
 
 
-def test_exports_say_what_two_results_of_one_point_leave_out(folder, tmp_path, capsys):
+def test_exports_say_what_two_results_of_one_point_leave_out(tmp_path, capsys):
     made = fill(tmp_path / "store", {("bp", "exact"): {0.1: 0.4}}, images=40)
-    fill(made, {("bp", "exact"): {0.1: 0.4}}, seeds=(0,), images=60, draw=1)
+    fill(made, {("bp", "exact"): {0.1: 0.4}}, seeds=(0,), images=40, draw=1)
     fill(made, {("bp", "feedback"): {0.1: 0.4}}, images=40)
     assert main(["export", str(made), "--what", "curves", "--out", str(tmp_path / "it.csv")]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "Left out: two results for rule bp, attack pgd, gradient exact, seed 0, epsilon 0.1" in said
-    assert "of 40 and of 60 images" in said or "of 60 and of 40 images" in said
     assert main(["export", str(made), "--what", "worst", "--out", str(tmp_path / "worst.csv")]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "nothing of worst is there" in said
     assert "Left out: two results" in said
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """BP and uSF on 40 images, then on 60, of which uSF has only one of two seeds yet; and two stores with the same."""
+    folder = tmp_path_factory.mktemp("grown")
+    for place, (fewer, more) in {"store": (True, True), "one": (True, False), "other": (False, True)}.items():
+        if fewer:
+            fill(folder / place, {("bp", "exact"): {0.1: 0.4}, ("usf", "exact"): {0.1: 0.6}}, seeds=(0, 1), images=40)
+        if more:
+            fill(folder / place, {("bp", "exact"): {0.1: 0.4}}, seeds=(0, 1), images=60, draw=1)
+            fill(folder / place, {("usf", "exact"): {0.1: 0.6}}, seeds=(0,), images=60, draw=2)
+    return folder
+
+
+@pytest.mark.parametrize("stores", [["store"], ["one", "other"]])
+def test_of_results_of_other_images_those_of_the_most_are_taken(grown, stores):
+    robust = {}
+    for name in stores:
+        results, outcomes = (pd.read_parquet(grown / name / part) for part in ("results", "outcomes"))
+        for row in outcomes.merge(results[["cell", "rule", "seed", "n"]], on="cell").itertuples():
+            robust.setdefault((row.rule, row.seed), {}).setdefault(row.n, []).append(row.robust)
+    bp = [np.mean(robust["bp", seed][60]) for seed in (0, 1)]
+    # What both seeds have: the first 40 images of the larger result, and the smaller one.
+    usf = [np.mean(robust["usf", 0][60][:40]), np.mean(robust["usf", 1][40])]
+    gap = np.mean(usf) - np.mean([np.mean(robust["bp", seed][60][:40]) for seed in (0, 1)])
+    data = opened([str(grown / name) for name in stores])
+    (curves,) = [each for each in page(data).blocks if isinstance(each, Figure) and each.name == "curves"]
+    rows = {row["rule"]: row for row in curves.table.rows}
+    assert (rows["BP"]["value"], rows["BP"]["images"]) == (pytest.approx(np.mean(bp)), 60)
+    assert (rows["uSF"]["value"], rows["uSF"]["images"]) == (pytest.approx(np.mean(usf)), 40)
+    assert rows["uSF"]["gap"] == pytest.approx(gap)
+
+
+def test_a_cell_of_fewer_images_leads_to_the_one_that_stands_for_it(grown):
+    index = LiveStore(str(grown / "store")).snapshot.index
+    assert (len(index), index.results) == (4, 7)
+    row = index.row_of("job-usf-exact-0-0-0.1")
+    assert index.value("cell", row) == "job-usf-exact-0-2-0.1"
+    assert index.row_of("job-usf-exact-1-0-0.1") != row
+    assert "is of fewer images; that of 60 is here" in str(page(grown / "store", "?p=cell&c=job-usf-exact-0-0-0.1"))
