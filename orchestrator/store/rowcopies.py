@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -31,7 +30,7 @@ def joined(copies: Sequence[RowCopy], schema: pa.Schema, names: Sequence[str], e
     parsed = pyarrow.json.read_json(
         pa.BufferReader(text),
         pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
-        pyarrow.json.ParseOptions(explicit_schema=_lists(schema, tuple(names)), unexpected_field_behavior="ignore"),
+        pyarrow.json.ParseOptions(explicit_schema=_lists(schema, names), unexpected_field_behavior="ignore"),
     )
     expect(parsed[_NUMBER].to_pylist() == list(range(len(copies))))
     rows, columns = np.array([copy.rows for copy in copies]), {}
@@ -50,8 +49,7 @@ def joined(copies: Sequence[RowCopy], schema: pa.Schema, names: Sequence[str], e
     return pa.table(columns)
 
 
-@functools.lru_cache(maxsize=64)
-def _lists(schema: pa.Schema, names: tuple[str, ...]) -> pa.Schema:
+def _lists(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
     """The schema of the objects of many files."""
     fields = [(_NUMBER, pa.int64())]
     for name in names:
