@@ -23,7 +23,7 @@ class Categories:
     """A categorical column: its distinct values, in the order of figures, and for each row the number of its value."""
 
     values: Sequence[Any]
-    codes: Numbers
+    codes: NDArray[np.integer[Any]]
 
     def take(self, rows: Numbers) -> Categories:
         """The same values, for these rows."""
@@ -35,12 +35,14 @@ class Categories:
         return texts
 
 
-def joined(files: FileRows, column: str) -> pa.Array:
-    """A column of all files of results."""
+def joined(files: FileRows, columns: Sequence[str]) -> dict[str, pa.Array]:
+    """Some columns of all files of results."""
     if files:
-        return single(files.together([column])[column])
-    kind, text = tables.RESULTS.field(column).type, pa.string()
-    return pa.nulls(0, pa.dictionary(pa.int32(), text) if kind == text and column != "cell" else kind)
+        together = files.together(columns)
+        return {name: single(together[name]) for name in columns}
+    text, kinds = pa.string(), {name: tables.RESULTS.field(name).type for name in columns}
+    encoded_text = pa.dictionary(pa.int32(), text)
+    return {n: pa.nulls(0, encoded_text if kind == text and n != "cell" else kind) for n, kind in kinds.items()}
 
 
 def encoded(array: pa.Array, missing: Any) -> Categories:
@@ -50,40 +52,48 @@ def encoded(array: pa.Array, missing: Any) -> Categories:
     known = array.dictionary.to_pylist()
     if len(known) == 1 and not array.null_count:
         # Most columns have one value in all rows of a store: nothing is stored for them.
-        return Categories(known, np.broadcast_to(np.int64(0), len(array)))
+        return Categories(known, np.broadcast_to(np.int32(0), len(array)))
     if array.null_count and missing not in known:
         known.append(missing)
     indices = array.indices if not array.null_count else pc.fill_null(array.indices, known.index(missing))
-    codes = to_numpy(indices).astype(np.int64)
-    used = np.flatnonzero(np.bincount(codes, minlength=len(known)))
-    order = sorted(used.tolist(), key=lambda position: known[position])
-    rank_of = np.zeros(len(known), dtype=np.int64)
+    # A part of a table may have few of its values.
+    order = sorted(pc.unique(indices).to_pylist(), key=lambda position: known[position])
+    rank_of = np.zeros(len(known), dtype=np.int32)
     rank_of[order] = np.arange(len(order))
-    return Categories([known[position] for position in order], rank_of[codes])
+    return Categories([known[position] for position in order], rank_of[to_numpy(indices)])
 
 
 def by_file(values: Sequence[str], counts: Sequence[int]) -> Categories:
     """A column that has one value in all rows of each file, by these values and counts of rows; in their order."""
     distinct = list(dict.fromkeys(values))
     if len(distinct) < 2:
-        return Categories(distinct or [""], np.broadcast_to(np.int64(0), sum(counts)))
-    return Categories(distinct, np.repeat(np.array([*map(distinct.index, values)], dtype=np.int64), counts))
+        return Categories(distinct or [""], np.broadcast_to(np.int32(0), sum(counts)))
+    return Categories(distinct, np.repeat(np.array([*map(distinct.index, values)], dtype=np.int32), counts))
 
 
 def numbered(columns: Sequence[Categories]) -> tuple[Numbers, Numbers]:
     """A number for each different combination of values, counted in the order of rows, and the first row of each."""
-    number = np.zeros(len(columns[0].codes), dtype=np.int64)
+    number, numbers = np.zeros(len(columns[0].codes), dtype=np.int64), 1
     first = number[:1]
-    for codes in columns:
-        if len(codes.values) > 1:
-            # Renumbered after every column, so that the product stays within 64 bits.
-            renumbered = pc.dictionary_encode(to_arrow(number * len(codes.values) + codes.codes)).indices
-            number = to_numpy(renumbered).astype(np.int64)
+    for column in columns:
+        if (values := len(column.values)) > 1:
+            if numbers * values >= 1 << 63:
+                number = _renumbered(number)
+                numbers = int(number.max()) + 1
+            number = number * values + column.codes
+            numbers *= values
+    if numbers > 1:
+        number = _renumbered(number)
     if len(number):
         first = np.zeros(int(number.max()) + 1, dtype=np.int64)
         # Of several rows that are written to one position the last one stays.
         first[number[::-1]] = np.arange(len(number))[::-1]
     return number, first
+
+
+def _renumbered(number: Numbers) -> Numbers:
+    """The numbers from 0 on, in the order in which they come."""
+    return to_numpy(pc.dictionary_encode(to_arrow(number)).indices).astype(np.int64)
 
 
 def superseded(column: Callable[[str], pa.Array], order: Numbers, keys: Numbers) -> NDArray[np.bool_] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 
 from signsym_core.statistics.intervals import Interval
@@ -64,8 +65,12 @@ class Curve:
 
     def thin(self, point: Point) -> bool:
         """Whether the worst case at a point is over fewer runs than at another ε: it may be higher for that alone."""
-        attacked = [len(other.runs) for other in self.points if other.epsilon > 0]
-        return point.epsilon > 0 and len(point.runs) < max(attacked)
+        return point.epsilon > 0 and len(point.runs) < self._most
+
+    @functools.cached_property
+    def _most(self) -> int:
+        """The runs that the worst case at an ε is over, at most."""
+        return max((len(point.runs) for point in self.points if point.epsilon > 0), default=0)
 
     def point(self, epsilon: float) -> Point | None:
         """The point at an epsilon."""

@@ -15,25 +15,28 @@ from signsym_core.statistics.intervals import Interval
 
 
 def point_of(
-    index: Index,
-    row: int,
+    epsilon: float,
+    label: str,
+    cell: str,
     score: Interval,
     by_seed: dict[int, float],
     moved: NDArray[np.float64],
     over_bp: Interval | None = None,
     over_exact: Interval | None = None,
 ) -> Point:
-    """The point whose first row is `row`; `moved` are the changes of pixels of its rows, NaN where unknown."""
+    """The point at an ε, of this label, whose first row is that of `cell`; `moved` are the changes of pixels of its
+    rows, NaN where unknown.
+    """
     moved = moved[~np.isnan(moved)]
     return Point(
-        epsilon=float(index.epsilon[row]),
-        label=str(index.value("epsilon_label", row)),
+        epsilon=epsilon,
+        label=label,
         score=score,
         by_seed=by_seed,
         over_bp=over_bp,
         over_exact=over_exact,
         reach=float(moved.mean()) if len(moved) else float("nan"),
-        cell=str(index.value("cell", row)),
+        cell=cell,
     )
 
 
@@ -53,6 +56,6 @@ def curve_of(index: Index, line: Line, points: Mapping[float, Point]) -> Curve:
         task=line.task,
         score_name=score_name(line.task, line.task_params, line.metric),
         norm=str(index.value("norm", line.start)),
-        chance=float(np.nan_to_num(index.numbers("chance", line.rows), nan=0.0).max()),
+        chance=float(np.nan_to_num(index.numbers("chance", np.arange(line.start, line.stop)), nan=0.0).max()),
         points=tuple(points[epsilon] for epsilon in sorted(points)),
     )

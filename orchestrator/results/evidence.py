@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.results.judgements import SETTING, Judgement, ModelEvidence
+from orchestrator.results.judgements import SETTING, Judgement, ModelEvidence, judged_together
 from orchestrator.results.line import LINE, Line
 from orchestrator.results.members import measuring
 from orchestrator.results.query import Query
@@ -47,32 +47,40 @@ class Models:
         with self._lock:
             new = dict.fromkeys(name for name in names if name not in self._judged)
             self._judged |= dict.fromkeys(new, ())
-            for model in self.known(new):
-                self._judged[model.name] = (*self._judged[model.name], self.judgement(model))
+            for models in self._batches(new):
+                for model, judgement in zip(models, self._judgements_of(models), strict=True):
+                    self._judged[model.name] = (*self._judged[model.name], judgement)
             return [self._judged[name] for name in names]
 
     def judgement(self, model: ModelEvidence) -> Judgement:
         """The verdict on one model by its outcomes, computed once."""
-        key = (model.name, *model.jobs.items())
         with self._lock:
-            if key not in self._judgements:
-                self._judgements[key] = model.judged()
-            return self._judgements[key]
+            return self._judgements_of([model])[0]
+
+    def _judgements_of(self, models: Sequence[ModelEvidence]) -> list[Judgement]:
+        keys = [(model.name, *model.jobs.items()) for model in models]
+        new = {key: model for key, model in zip(keys, models, strict=True) if key not in self._judgements}
+        self._judgements |= zip(new, judged_together([*new.values()]), strict=True)
+        return [self._judgements[key] for key in keys]
 
     def known(self, names: Iterable[tuple[str, ...]] | None = None) -> Iterator[ModelEvidence]:
         """The evidence on the models of some names, or on all of the store but those of corrupted images alone.
 
         Attacks that only measure are no evidence: runs with fewer seeds would narrow what the others are compared on.
-        The outcomes of AT_ONCE rows are read together and not kept.
         """
+        for models in self._batches(self._judged_names() if names is None else names):
+            yield from models
+
+    def _batches(self, names: Iterable[tuple[str, ...]]) -> Iterator[list[ModelEvidence]]:
+        """The models of some names; the outcomes of AT_ONCE rows are read together and not kept."""
         some: list[_Rows] = []
-        for name in self._judged_names() if names is None else names:
+        for name in names:
             lines = [line for line in self.query.index.models[name] if not measuring(line.attack)]
             some.append((lines, self.query.rows(lines)))
             if sum(len(rows) for _, rows in some) >= AT_ONCE:
-                yield from self._put_together(some)
+                yield list(self._put_together(some))
                 some = []
-        yield from self._put_together(some)
+        yield list(self._put_together(some))
 
     def _judged_names(self) -> list[tuple[str, ...]]:
         """All models but those that were only scored on corrupted images: they are others, tested again."""
@@ -157,7 +165,7 @@ class Models:
                 continue
             line, known = index.lines[number], measured[number, epsilon]
             stop = sample.first + len(sample.seeds)
-            nonfinite = np.nan if unknown[place] else float(share[sample.first : stop].mean())
+            nonfinite = None if unknown[place] else float(share[sample.first : stop].mean())
             run = Run(
                 attack=line.attack,
                 parameters=line.attack_params,
@@ -171,7 +179,7 @@ class Models:
                 outcomes=known.scores,
                 moved=known.moved,
                 no_gradient=None if line.attack in NULL else known.zero,
-                nonfinite=None if np.isnan(nonfinite) else nonfinite,
+                nonfinite=None if nonfinite is None or np.isnan(nonfinite) else nonfinite,
             )
             runs.setdefault(number, []).append((run, labels[place]))
         return runs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +37,7 @@ class Index(Rows):
 
     def __init__(self, files: FileRows, without: pa.Array | None = None, stores: Sequence[str] = ()) -> None:
         super().__init__(files)
+        self._join([*STORED, "epsilon", "seed"])
         # Files of older versions have no parameters of the task: those were the defaults.
         codes = {n: encoded(self._column(n), "{}" if n.endswith("_params") else "none") for n in STORED}
         codes["store"] = by_file(stores or [""] * len(files), list(files.lengths.values()))
@@ -78,13 +80,14 @@ class Index(Rows):
         #: The first row of each line's each epsilon.
         self._points = np.flatnonzero(np.append(len(number) > 0, new))
 
-    def _rank(self, name: str) -> NDArray[np.int64]:
+    def _rank(self, name: str) -> NDArray[np.integer[Any]]:
         """For each line the rank of its value of a column, in the registry or else in the alphabet."""
         column = self._codes[name]
         if name not in RANKED:
             return column.codes
         order = sorted(range(len(column.values)), key=lambda position: members.rank(name, column.values[position]))
-        return np.argsort(np.array(order, dtype=np.int64))[column.codes]
+        ranks: NDArray[np.int64] = np.argsort(np.array(order, dtype=np.int64))[column.codes]
+        return ranks
 
     @functools.cached_property
     def _by_key(self) -> dict[tuple[str, ...], Line]:

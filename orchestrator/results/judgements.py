@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.results.line import Line
-from signsym_core.auditing.checks import findings
+from signsym_core.auditing.checks import findings_of
 from signsym_core.auditing.evidence import Evidence, Run
 from signsym_core.auditing.finding import Finding
+from signsym_core.auditing.observations import CheckFinding
 from signsym_core.auditing.verdict import Verdict, judge, telling_epsilon
 from signsym_core.statistics.intervals import Interval, interval
 
@@ -85,7 +86,9 @@ class ModelEvidence:
     def judged(self, probes: tuple[Probe, ...] = ()) -> Judgement:
         """The verdict with its evidence; `probes` are those of its models, one for each seed."""
         evidence = dataclasses.replace(self.evidence, probes=probes) if probes else self.evidence
-        findings_by_check = findings(evidence)
+        return self._judged(evidence, findings_of([evidence])[0])
+
+    def _judged(self, evidence: Evidence, findings_by_check: Mapping[str, Sequence[CheckFinding]]) -> Judgement:
         epsilon = telling_epsilon(evidence)
         feedback, exact = (None if epsilon is None else evidence.strongest(g, epsilon) for g in ("feedback", "exact"))
         return Judgement(
@@ -104,6 +107,12 @@ class ModelEvidence:
 
     def _line(self, run: Run | None) -> int | None:
         return None if run is None else self.lines[_named(run)].number
+
+
+def judged_together(models: Sequence[ModelEvidence]) -> list[Judgement]:
+    """The verdicts on several models, without probes: many at once take half the time."""
+    found = findings_of([model.evidence for model in models])
+    return [model._judged(model.evidence, by_check) for model, by_check in zip(models, found, strict=True)]
 
 
 def score_of(run: Run | None) -> AttackScore | None:

@@ -19,7 +19,8 @@ LINE = (*FIGURE, *ATTACK, *RULE)
 STORED = tuple(name for name in LINE if name != "store")
 #: Columns that a filter can choose values of.
 FILTERS = ("task", "backbone", "dataset", "attack", "gradient", "rule")
-_ATTACK, _GRADIENT, _RULE = (LINE.index(name) for name in ("attack", "gradient", "rule"))
+_PLACES = {name: place for place, name in enumerate(LINE)}
+_ATTACK, _GRADIENT, _RULE = (_PLACES[name] for name in ("attack", "gradient", "rule"))
 #: Those of STORED that a grid knows before there is a result.
 GRID_KEY = tuple(name for name in STORED if name != "metric")
 _ROW = tuple(name for name in GRID_KEY if name not in RULE)
@@ -93,8 +94,8 @@ class Line:
 
     def __getattr__(self, name: str) -> str:
         """The value of another of LINE's columns."""
-        if name in LINE:
-            return self.key[LINE.index(name)]
+        if name in _PLACES:
+            return self.key[_PLACES[name]]
         raise AttributeError(name)
 
 

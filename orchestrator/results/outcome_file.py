@@ -7,6 +7,7 @@ import functools
 import itertools
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -72,11 +73,12 @@ def outcome_table(table: pa.Table, images: ImageLists) -> OutcomeTable:
     column = single(table["cell"])
     codes, image = to_numpy(column.indices), to_numpy(single(table["image"])).astype(np.int32)
     scores, zero, recorded = _scores(table), _flags(table["zero_grad"]), _is_known(table["zero_grad"])
-    change = np.where(scores > 0, plain(single(table["linf"])), 0.0)
+    change = _change(table["linf"], scores)
     order = _order(codes, image)
     if order is not None:
         codes, image = codes[order], image[order]
-        scores, zero, recorded, change = scores[order], zero[order], recorded[order], change[order]
+        scores, zero, recorded = scores[order], zero[order], recorded[order]
+        change = None if change is None else change[order]
     starts = np.flatnonzero(np.append(len(codes) > 0, codes[1:] != codes[:-1]))
     bounds = np.append(starts, len(codes)).astype(np.int64)
     return OutcomeTable(
@@ -107,10 +109,20 @@ def joined(tables: Sequence[OutcomeTable]) -> OutcomeTable:
     )
 
 
-def _means(change: NDArray[np.float64], counted: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+def _change(column: pa.ChunkedArray, scores: NDArray[Any]) -> NDArray[np.float64] | None:
+    """The largest change of a pixel of each robust image, 0 for the others; None where that was not recorded."""
+    if column.null_count == len(column):
+        return None
+    change: NDArray[np.float64] = np.where(scores > 0, plain(single(column)), 0.0)
+    return change
+
+
+def _means(
+    change: NDArray[np.float64] | None, counted: NDArray[np.bool_], starts: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """The mean of `change` over the rows of each cell that are counted; it is 0 in the others."""
-    if not len(starts):
-        return np.zeros(0)
+    if change is None or not len(starts):
+        return np.full(len(starts), np.nan)
     rows = np.add.reduceat(counted, starts, dtype=np.int64)
     means: NDArray[np.float64] = np.where(rows > 0, np.add.reduceat(change, starts) / np.maximum(rows, 1), np.nan)
     return means

@@ -120,6 +120,8 @@ class Query:
                         pairs[len(needed) - 1, which] = sample, twin_sample
         scores, by_seed = self._scores(samples, [sample for _, _, sample in needed])
         gaps, moved = samples.gaps(pairs), self.index.numbers("reach", samples.rows)
+        rows = samples.rows[[sample.first for _, _, sample in needed]]
+        labels, cells = self.index.texts("epsilon_label", rows), self.index.cells_at(rows)
         points: dict[int, dict[float, Point]] = {}
         for (position, which), gap in gaps.items():
             if which == 1 and gap.value == 0 and self._made_once(needed[position][0], samples, *pairs[position, 1]):
@@ -127,8 +129,8 @@ class Query:
                 gaps[position, 1] = dataclasses.replace(gap, lo=0.0, hi=0.0)
         for position, (line, epsilon, sample) in enumerate(needed):
             first, over = sample.first, [gaps.get((position, which)) for which in (0, 1)]
-            changes, row = moved[first : first + len(sample.seeds)], int(samples.rows[first])
-            point = point_of(self.index, row, scores[position], by_seed[position], changes, *over)
+            changes, place = moved[first : first + len(sample.seeds)], (epsilon, labels[position], cells[position])
+            point = point_of(*place, scores[position], by_seed[position], changes, *over)
             points.setdefault(line.number, {})[epsilon] = point
         for line in lines:
             self._curves[line.number] = self._curve(line, points.get(line.number, {}))
@@ -188,4 +190,5 @@ class Query:
         lo, hi = wilson(round(float(value) * int(n)), int(n))
         score = Interval(value=float(value), lo=lo, hi=hi, n=int(n), seeds=1, method="wilson")
         by_seed, moved = {int(self.index.seed[rows[0]]): float(value)}, self.index.numbers("reach", rows)
-        return point_of(self.index, rows[0], score, by_seed, moved)
+        label, cell = (str(self.index.value(name, rows[0])) for name in ("epsilon_label", "cell"))
+        return point_of(epsilon, label, cell, score, by_seed, moved)

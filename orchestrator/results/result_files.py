@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from orchestrator.results.line import STORED
 from orchestrator.store import tables
 from orchestrator.store.filerows import ReadFiles
@@ -18,6 +20,9 @@ COLUMNS = (
 
 def results_of(store: Store) -> Folder:
     """The files of results of a store."""
+    # Arrow's default pool takes twice the time for many files where new memory is expensive: 1.3 s, not 0.6, for a
+    # million results.
+    pa.set_memory_pool(pa.system_memory_pool())
     return Folder(store, "results", tables.RESULTS, COLUMNS, plain={"cell"})
 
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.results.categories import joined, plain
-from orchestrator.store.arrays import to_arrow, to_numpy
+from orchestrator.store.arrays import single, to_arrow, to_numpy
 from orchestrator.store.filerows import FileRows
 from orchestrator.store.tally import Expected, expected
 
@@ -34,13 +34,18 @@ class Rows:
         """Put the rows at these positions of the concatenation in this order."""
         self._positions = positions
         #: The number of each row's file.
-        self.file_of_row: NDArray[np.int64] = np.searchsorted(self._ends[1:], positions, "right")
+        files = np.arange(len(self.files), dtype=np.int32)
+        self.file_of_row: NDArray[np.int32] = np.repeat(files, np.diff(self._ends))[positions]
 
     def _column(self, name: str) -> pa.Array:
         """A column of all files, one by one."""
-        if name not in self._columns:
-            self._columns[name] = joined(self._rows_by_file, name)
+        self._join([name])
         return self._columns[name]
+
+    def _join(self, names: Sequence[str]) -> None:
+        """Put columns of all files together at once."""
+        if new := [name for name in names if name not in self._columns]:
+            self._columns |= joined(self._rows_by_file, new)
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -54,6 +59,16 @@ class Rows:
         """One value of a column of COLUMNS."""
         file = int(self.file_of_row[row])
         return self._rows_by_file.value(self.files[file], column, int(self._positions[row] - self._ends[file]))
+
+    def cells_at(self, rows: NDArray[np.int64]) -> list[str]:
+        """The keys of the cells at some rows: read file by file, since those of all files are half of the results."""
+        numbers, places = self.file_of_row[rows], self.row_in_file(rows)
+        keys = np.empty(len(rows), dtype=object)
+        for number in np.unique(numbers).tolist():
+            chosen = numbers == number
+            cells = single(self._rows_by_file.part(self.files[number], ["cell"])["cell"])
+            keys[chosen] = cells.take(to_arrow(places[chosen])).to_pylist()
+        return list(keys)
 
     def codes(self, column: str, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """A column of texts at some rows as numbers that are equal where the texts are; -1 for nulls."""

@@ -167,7 +167,7 @@ def _unknown(changes: NDArray[np.float64], x: NDArray[Any]) -> list[bool]:
     return unknown
 
 
-def _by_number(numbers_of_rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def _by_number(numbers_of_rows: NDArray[np.integer[Any]]) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Each different number with the rows that have it."""
     order = np.argsort(numbers_of_rows, kind="stable")
     numbers, firsts = np.unique(numbers_of_rows[order], return_index=True)

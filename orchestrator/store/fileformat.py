@@ -40,14 +40,12 @@ class FileFormat:
         """The table of a file; whether it is of a newer version, with columns that the schema does not have; and
         whether it holds rows of files without a digest.
         """
-        metadata = pq.read_metadata(pa.BufferReader(data))
-        column_names = set(metadata.schema.to_arrow_schema().names)
-        # Arrow refuses a dictionary for a column that an older file does not have.
-        text = [name for name in self._text if name in column_names]
-        file = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, read_dictionary=text, pre_buffer=False)
+        file = self._opened(data)
+        schema = file.schema_arrow
+        column_names = set(schema.names)
         if missing := sorted(self._required - column_names):
             raise ValueError(f"it has no column {', '.join(missing)}")
-        rows.check_types(file.schema_arrow, self.columns)
+        rows.check_types(schema, self.columns)
         # Small files are read by one thread each, since several files are read concurrently.
         large = len(data) > LARGE
         read = file.read(columns=[name for name in self.columns.names if name in column_names], use_threads=large)
@@ -61,3 +59,13 @@ class FileFormat:
         if any(column.num_chunks > 1 for column in table.itercolumns()):
             table = table.unify_dictionaries().combine_chunks()
         return table, bool(column_names - self._known), merged.UNSEALED in (file.metadata.metadata or {})
+
+    def _opened(self, data: bytes) -> pq.ParquetFile:
+        options = {"pre_buffer": False}
+        try:
+            return pq.ParquetFile(pa.BufferReader(data), read_dictionary=self._text, **options)
+        except KeyError:
+            # Arrow refuses a dictionary for a column that an older file does not have.
+            known = set(pq.read_schema(pa.BufferReader(data)).names)
+            text = [name for name in self._text if name in known]
+            return pq.ParquetFile(pa.BufferReader(data), read_dictionary=text, **options)

@@ -103,9 +103,16 @@ class FileRows(Mapping[str, pa.Table]):
 
 @dataclasses.dataclass(frozen=True)
 class ReadFiles:
-    """What one process has read of a folder, for another one."""
+    """What was read of a folder, maybe in another process."""
 
     rows: FileRows
     broken: dict[str, str]
     unsealed: set[str]
     newer: set[str]
+
+    def in_one(self) -> ReadFiles:
+        """The same, with the rows of all files in one table."""
+        if len(self.rows) < 2:
+            return self
+        columns = next(iter(self.rows.values())).column_names
+        return dataclasses.replace(self, rows=FileRows.of(self.rows.lengths, self.rows.together(columns)))

@@ -129,14 +129,11 @@ class Folder:
         return rows_of_files
 
     def read_all(self) -> ReadFiles:
-        """All present files, as `take` takes them in another process."""
-        read = self.read(self.names())
-        if len(read) > 1:
-            read = FileRows.of(read.lengths, read.together(self.columns.names))
-        return ReadFiles(read, self.broken, self.unsealed, self.newer)
+        """All present files, as `take` takes them."""
+        return ReadFiles(self.read(self.names()), self.broken, self.unsealed, self.newer)
 
     def take(self, files: ReadFiles) -> FileRows:
-        """The tables of the files that another process has read, as `read` returns them."""
+        """The tables of the files that were read before, as `read` returns them."""
         self.broken |= files.broken
         self.unsealed |= files.unsealed
         self.newer |= files.newer

@@ -26,9 +26,10 @@ _METRICS, _NORMS = ("top1", "map"), ("linf", "l2")
 
 def check_types(actual: pa.Schema, expected: pa.Schema) -> None:
     """Raises ValueError for a column of another type: a cast, such as of numbers to truth values, would hide it."""
-    for field in expected:
-        if field.name in actual.names and not _alike(actual.field(field.name).type, field.type):
-            raise ValueError(f"column {field.name} holds {actual.field(field.name).type}, expected {field.type}")
+    kinds = dict(zip(actual.names, actual.types, strict=True))
+    for name, kind in zip(expected.names, expected.types, strict=True):
+        if name in kinds and not _alike(kinds[name], kind):
+            raise ValueError(f"column {name} holds {kinds[name]}, expected {kind}")
 
 
 def check_results(columns: Columns) -> None:

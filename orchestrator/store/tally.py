@@ -146,7 +146,9 @@ def misfit(results: Expected, positions: NDArray[np.int64], sums: OutcomeTally, 
         row = int(rows[wrong[0]])
         words = f"cell {cells[row].as_py()[:16]} has {counts[wrong[0]]} outcomes of mean {means[wrong[0]]:g}, its"
         return f"{words} result is {values[row]:g}, n = {n[row]}; {NOT_DONE}"
-    if exclusive and (more := int((sums.counts > 0).sum()) - len(np.unique(positions[rows]))):
+    here = np.zeros(len(sums.counts), dtype=bool)
+    here[positions[rows]] = True
+    if exclusive and (more := np.count_nonzero(sums.counts) - np.count_nonzero(here)):
         return f"{more} of its cells have no result in the file of the same name; {NOT_DONE}"
     return ""
 

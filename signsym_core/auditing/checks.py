@@ -9,6 +9,7 @@ gradients, which only a model with a separate backward pass allows.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -23,6 +24,10 @@ from signsym_core.auditing.observations import CheckFinding
 #: The meaning of a raised check: "masked", an attack breaks more than the reported one; "sign", the gradient may be
 #: wrong, which an attack must confirm; "weak", the attack was too weak; "told", information that decides nothing.
 Level = Literal["masked", "sign", "weak", "told"]
+
+
+#: Outcomes that are compared in one batch at most.
+AT_ONCE = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,28 +49,40 @@ class Check:
 
 
 def findings(evidence: Evidence, checks: Sequence[Check] | None = None) -> dict[str, list[CheckFinding]]:
-    """The findings of each check on a model, by the check's id, in the order of tables; by default of all checks.
+    """The findings of each check on a model, by the check's id, in the order of tables; by default of all checks."""
+    return findings_of([evidence], checks)[0]
 
-    Pairs of one shape are compared in one batch.
-    """
-    by_check: dict[str, list[CheckFinding]] = {}
-    pairs: dict[tuple[str, tuple[int, ...]], list[tuple[list[CheckFinding], Pair]]] = {}
-    for check in CHECKS if checks is None else checks:
-        by_check[check.id] = []
-        for result in check.ask(evidence):
-            if isinstance(result, CheckFinding):
-                by_check[check.id].append(result)
-            else:
-                pairs.setdefault((result.flag, result.claimed.shape), []).append((by_check[check.id], result))
-    for (flag, _), members in pairs.items():
-        claimed, stronger = (
-            np.stack([pair.claimed for _, pair in members]),
-            np.stack([pair.stronger for _, pair in members]),
-        )
-        compared = masking.compared(flag, claimed, stronger)
-        for (into, pair), finding in zip(members, compared, strict=True):
-            into.append(CheckFinding(finding=finding, epsilon=pair.epsilon, run=pair.run))
-    return by_check
+
+def findings_of(
+    models: Sequence[Evidence], checks: Sequence[Check] | None = None
+) -> list[dict[str, list[CheckFinding]]]:
+    """`findings` of each of several models: their pairs of one shape are compared in one batch."""
+    checks = CHECKS if checks is None else checks
+    # Two checks may look at the same pairs.
+    asked_of = [{ask: list(ask(model)) for ask in dict.fromkeys(check.ask for check in checks)} for model in models]
+    pairs: dict[tuple[str, tuple[int, ...]], list[Pair]] = {}
+    for asked in asked_of:
+        for check in checks:
+            for result in asked[check.ask]:
+                if isinstance(result, Pair):
+                    pairs.setdefault((check.flag, result.claimed.shape), []).append(result)
+    compared: dict[tuple[str, Pair], CheckFinding] = {}
+    for (flag, shape), alike in pairs.items():
+        size = max(1, AT_ONCE // math.prod(shape))
+        for some in (alike[first : first + size] for first in range(0, len(alike), size)):
+            claimed, stronger = np.stack([pair.claimed for pair in some]), np.stack([pair.stronger for pair in some])
+            for pair, finding in zip(some, masking.compared(flag, claimed, stronger), strict=True):
+                compared[flag, pair] = CheckFinding(finding=finding, epsilon=pair.epsilon, run=pair.run)
+    return [
+        {
+            check.id: [
+                result if isinstance(result, CheckFinding) else compared[check.flag, result]
+                for result in asked[check.ask]
+            ]
+            for check in checks
+        }
+        for asked in asked_of
+    ]
 
 
 #: What checks of the model itself need, which no attack supplies.
@@ -74,6 +91,7 @@ MODEL = "the model itself at some images"
 _TRANSFER = "an attack with the gradients feedback and transfer"
 _BLACK_BOX = "a black-box attack at the ε of one with the gradient feedback"
 _EOT = "an attack with the gradients feedback and eot"
+_FROM_TRANSFER, _FROM_BLACK_BOX = (comparisons.beside_white_box(gradient) for gradient in ("transfer", "none"))
 
 #: id, flag, level, whether a verdict needs it, how it is made, what it needs.
 _TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[CheckFinding | Pair]], str], ...] = (
@@ -122,25 +140,25 @@ _TABLE: tuple[tuple[str, str, Level, bool, Callable[[Evidence], Iterator[CheckFi
         observations.random_forward,
         "the clean performance and an attack at ε = 0",
     ),
-    ("T1", "transfer_wins", "masked", True, comparisons.beside_white_box("transfer", "transfer_wins"), _TRANSFER),
+    ("T1", "transfer_wins", "masked", True, _FROM_TRANSFER, _TRANSFER),
     (
         "T1b",
         "transfer_stronger",
         "weak",
         True,
-        comparisons.beside_white_box("transfer", "transfer_stronger"),
+        _FROM_TRANSFER,
         _TRANSFER,
     ),
-    ("B1", "black_box_wins", "masked", False, comparisons.beside_white_box("none", "black_box_wins"), _BLACK_BOX),
+    ("B1", "black_box_wins", "masked", False, _FROM_BLACK_BOX, _BLACK_BOX),
     (
         "B1b",
         "black_box_stronger",
         "weak",
         False,
-        comparisons.beside_white_box("none", "black_box_stronger"),
+        _FROM_BLACK_BOX,
         _BLACK_BOX,
     ),
-    ("E1", "eot_wins", "masked", False, comparisons.beside_white_box("eot", "eot_wins"), _EOT),
+    ("E1", "eot_wins", "masked", False, comparisons.beside_white_box("eot"), _EOT),
     ("B2", "noise_breaks", "weak", False, comparisons.noise_alone, "the attack noise"),
     (
         "B2b",

@@ -17,11 +17,10 @@ from signsym_core.auditing import masking
 from signsym_core.auditing.evidence import Evidence, Run, paired
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Pair:
     """Two outcomes that a check compares; pairs of one shape are compared in one batch."""
 
-    flag: str
     epsilon: float
     run: Run
     claimed: NDArray[Any]
@@ -39,7 +38,7 @@ def exact_gradient(evidence: Evidence) -> Iterator[Pair]:
     # One step is a weak attack under either gradient: it counts only where nothing else was run.
     iterated = [(feedback_run, exact_run) for feedback_run, exact_run in pairs if feedback_run.steps != 1]
     for feedback_run, exact_run in iterated or pairs:
-        yield from _pair("exact_gradient_breaks", feedback_run, exact_run)
+        yield from _pair(feedback_run, exact_run)
 
 
 def noise_alone(evidence: Evidence) -> Iterator[Pair]:
@@ -47,7 +46,7 @@ def noise_alone(evidence: Evidence) -> Iterator[Pair]:
     for noise in noises(evidence):
         attack = evidence.strongest(evidence.result, noise.epsilon)
         if attack is not None:
-            yield from _pair("noise_breaks", attack, noise)
+            yield from _pair(attack, noise)
 
 
 def one_step(evidence: Evidence) -> Iterator[Pair]:
@@ -58,7 +57,7 @@ def one_step(evidence: Evidence) -> Iterator[Pair]:
         most = max(run.steps for run in runs)
         for many, one in product((run for run in runs if run.steps == most > 1), runs):
             if one.steps == 1:
-                yield from _pair("one_step_stronger", many, one)
+                yield from _pair(many, one)
 
 
 def more_steps(evidence: Evidence) -> Iterator[Pair]:
@@ -69,7 +68,7 @@ def more_steps(evidence: Evidence) -> Iterator[Pair]:
         same = (run for run in evidence.runs_at(evidence.result, epsilon) if run.attack == best.attack)
         runs = sorted(same, key=lambda run: run.steps)
         if len(runs) > 1 and 1 < runs[-2].steps < runs[-1].steps <= 2.5 * runs[-2].steps:
-            yield from _pair("more_steps_help", runs[-2], runs[-1])
+            yield from _pair(runs[-2], runs[-1])
 
 
 def monotone(evidence: Evidence) -> Iterator[Pair]:
@@ -77,11 +76,11 @@ def monotone(evidence: Evidence) -> Iterator[Pair]:
     for runs in by_attack(evidence).values():
         # A single step may overshoot, so that its score really rises with ε.
         for smaller, larger in pairwise(run for run in runs if run.steps != 1):
-            yield from _pair("not_monotone", larger, smaller)
+            yield from _pair(larger, smaller)
 
 
-def beside_white_box(gradient: str, flag: str) -> Callable[[Evidence], Iterator[Pair]]:
-    """The check on the lowest outcome of each image under the model's own gradient, and each run of `gradient`."""
+def beside_white_box(gradient: str) -> Callable[[Evidence], Iterator[Pair]]:
+    """A check on the lowest outcome of each image under the model's own gradient, and each run of `gradient`."""
 
     def ask(evidence: Evidence) -> Iterator[Pair]:
         lowest: dict[tuple[float, tuple[int, ...], int], tuple[Run, NDArray[Any]]] = {}
@@ -97,7 +96,7 @@ def beside_white_box(gradient: str, flag: str) -> Callable[[Evidence], Iterator[
             if key not in lowest:
                 lowest[key] = min(white, key=lambda run: run.score), np.minimum.reduce(outcomes[1:])
             strongest, claimed = lowest[key]
-            yield Pair(flag=flag, epsilon=other.epsilon, run=strongest, claimed=claimed, stronger=outcomes[0])
+            yield Pair(epsilon=other.epsilon, run=strongest, claimed=claimed, stronger=outcomes[0])
 
     return ask
 
@@ -125,7 +124,7 @@ def both_of(run: Run, other: Run | None) -> list[NDArray[Any]] | None:
     return None if other is None else paired(run, other)
 
 
-def _pair(flag: str, claimed: Run, stronger: Run) -> Iterator[Pair]:
+def _pair(claimed: Run, stronger: Run) -> Iterator[Pair]:
     outcomes = paired(claimed, stronger)
     if outcomes is not None:
-        yield Pair(flag=flag, epsilon=claimed.epsilon, run=claimed, claimed=outcomes[0], stronger=outcomes[1])
+        yield Pair(epsilon=claimed.epsilon, run=claimed, claimed=outcomes[0], stronger=outcomes[1])

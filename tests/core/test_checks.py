@@ -175,6 +175,15 @@ def test_no_two_checks_have_one_id():
     assert len({check.id for check in CHECKS}) == len(CHECKS) == len(CASES)
 
 
+def test_models_that_are_judged_together_have_the_findings_of_each_alone(monkeypatch):
+    """Also where a batch holds two pairs, so that the pairs of a model are in several."""
+    models = [case for pair in CASES.values() for case in pair]
+    alone = [checks.findings(model) for model in models]
+    monkeypatch.setattr(checks, "AT_ONCE", 2 * 3 * IMAGES)
+    assert checks.findings_of(models) == alone
+    assert sum(len(members) for by_check in alone for members in by_check.values()) > 100
+
+
 def test_chance_alone_raises_no_comparison():
     """Two attacks of equal strength that break images independently: the paired interval holds 0 nearly always."""
     generator = np.random.default_rng(0)

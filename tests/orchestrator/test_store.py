@@ -214,7 +214,7 @@ def test_results_that_another_process_read_are_shown_as_if_they_were_read_here(s
     (tmp_path / "store/results/torn.parquet").write_bytes(b"PAR1")
     unsealed = pa.Table.from_pylist([result("old", seed=7)], tables.RESULTS)
     pq.write_table(unsealed, tmp_path / "store/results/old.parquet")
-    read = pickle.loads(pickle.dumps(read_results(store.uri)))
+    read = pickle.loads(pickle.dumps(read_results(store.uri).in_one()))
     put(store, "later", "c", seed=9)
     data, all_here = LiveStore(store.uri, at_once=True, results=read), LiveStore(store.uri, at_once=True)
     assert sorted(data.snapshot.index.cells.to_pylist()) == ["a0", "a1", "a2", "b0", "b1", "b2", "c", "old"]
@@ -228,4 +228,4 @@ def test_results_that_another_process_read_are_shown_as_if_they_were_read_here(s
     assert folder.unsealed == here.unsealed == {"results/old.parquet", "results/torn.parquet"}
     assert folder.broken == here.broken
     # Of no results nothing is taken.
-    assert Folder(store, "results", tables.RESULTS, COLUMNS).take(read_results(str(tmp_path / "none"))) == {}
+    assert Folder(store, "results", tables.RESULTS, COLUMNS).take(read_results(str(tmp_path / "none")).in_one()) == {}
