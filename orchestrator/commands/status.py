@@ -41,7 +41,7 @@ def show_status(store: Store, console: Console) -> int:
         _show_plan(name, plan, running, failures, console)
     known = {key for _, plan in plans for key in plan.jobs}
     if unplanned := [failure for key, failure in failures.items() if key not in known]:
-        console.print("failed jobs of no readable grid:")
+        console.print("failed jobs that no readable grid needs any more:")
         _show_failures(unplanned, console)
     _show_alignment(store, console)
     show_skipped(store.skipped, console)

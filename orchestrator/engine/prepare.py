@@ -13,12 +13,13 @@ from pathlib import Path
 from orchestrator.gridfile.callbacks import CallbackChoice
 from orchestrator.gridfile.idle_sets import refuse_idle
 from orchestrator.gridfile.yamlfile import read
+from orchestrator.jobs import keys
 from orchestrator.jobs.job import Job
 from orchestrator.plan.estimate import Group, StoreSurvey, surveying
 from orchestrator.plan.full import FullPlan, Plan
 from orchestrator.plan.grids import GridText, planning_one
 from orchestrator.plan.packing import Memory
-from orchestrator.store import merged
+from orchestrator.store import merged, tables
 from orchestrator.store.apart import apart
 from orchestrator.store.store import Store
 
@@ -49,6 +50,8 @@ class PreparedSweep:
     unsound: Set[str]
     #: Keys of the models that are done.
     finished: Set[str]
+    #: Keys of failed attack jobs whose attack has other cells left now, or none: another job took their place.
+    overtaken: Set[str]
 
 
 def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
@@ -73,7 +76,17 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
         skipped=store.skipped,
         unsound=merged.finished(store, [job.results for job in plan.jobs.values()]),
         finished=survey.done_models - set(plan.jobs),
+        overtaken=_overtaken(store, full, plan),
     )
+
+
+def _overtaken(store: Store, full: FullPlan, plan: Plan) -> Set[str]:
+    failures = store.table("failures", tables.FAILURES).to_pylist() if store.names("failures", ".parquet") else []
+    failed = {failure["job"]: failure["work"] for failure in failures if failure["job"] not in plan.jobs}
+    if not any(failed.values()):
+        return frozenset()
+    works = {keys.work(job.key, job.spec) for job in full.jobs.values() if job.kind == "attack"}
+    return frozenset(key for key, work in failed.items() if work in works)
 
 
 def sound_plan(full: FullPlan, survey: StoreSurvey, store: Store) -> Plan:

@@ -35,7 +35,7 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
         console.print(f"removed {removed} files that killed sweeps had left behind")
     failed = {name.removesuffix(".parquet") for name in store.names("failures", ".parquet")}
     retried = failed & (set(prepared.jobs) if settings.retry_failed else _orphans(prepared.jobs, failed))
-    store.forget_failures(retried)
+    store.forget_failures(retried | prepared.overtaken)
     jobs = _without(prepared.jobs, failed - retried)
     # Damaged files at these paths would make the jobs count as done, and so would the lists of merged files.
     merged.forget_results(store, prepared.unsound & {job.results for job in jobs.values()})

@@ -65,7 +65,15 @@ def runs_of(store: Store) -> list[Run]:
         values: dict[str, Any] = {name: failure[name] or "" for name in ("title", "host", "error", "traceback")}
         run = runs.get(failure["job"], Run(job=failure["job"], title="", attempts=failure["attempt"] or 0))
         runs[run.job] = dataclasses.replace(run, state="failed", work=failure["work"] or run.work, **values)
-    return list(_now(runs, alive(store)).values())
+    now = _now(runs, alive(store))
+    return [run for run in now.values() if not _overtaken(run, now)]
+
+
+def _overtaken(run: Run, runs: Mapping[str, Run]) -> bool:
+    """Whether a run that failed, of which the store has no failure any more, was followed by one of the same attack."""
+    if run.state not in ("waiting", "interrupted") or not run.error or not run.work:
+        return False
+    return any(other.work == run.work and other.began > run.began for other in runs.values())
 
 
 def _after(run: Run, event: Mapping[str, Any]) -> Run:

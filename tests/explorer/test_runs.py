@@ -78,6 +78,22 @@ def test_logs_of_two_sweeps_are_read_by_their_times_and_a_torn_line_is_left_out(
     assert (run.state, run.attempts, run.error) == ("interrupted", 2, "E"), "a failure that is in the store no longer"
 
 
+def test_a_failure_of_an_attack_that_was_run_on_other_cells_since_is_over(tmp_path):
+    log(
+        tmp_path,
+        "1",
+        (0, "started", "old", {"work": "w"}),
+        (1, "failed", "old", {"error": "E", "work": "w"}),
+        (0, "started", "alone", {"work": "v"}),
+        (1, "failed", "alone", {"error": "E", "work": "v"}),
+        (5, "started", "new", {"work": "w"}),
+        (6, "finished", "new", {"seconds": 1, "work": "w"}),
+    )
+    assert states(tmp_path) == {"alone": "interrupted", "new": "finished"}
+    fail(tmp_path, "old", work="w")
+    assert states(tmp_path)["old"] == "failed"
+
+
 def test_a_heartbeat_says_what_runs_until_the_log_says_more(tmp_path):
     now = datetime.now(UTC)
     later = (now + timedelta(hours=1) - START).total_seconds()

@@ -17,6 +17,7 @@ from orchestrator.commands.cli import main
 from orchestrator.engine import address, sweep
 from orchestrator.gridfile import stored
 from orchestrator.gridfile.grid import load
+from orchestrator.jobs import keys
 from orchestrator.plan import summary
 from orchestrator.plan.compile import compile_plan
 from orchestrator.plan.estimate import longest_chain
@@ -408,9 +409,14 @@ def test_a_sweep_whose_jobs_all_failed_before_says_how_to_retry_them(tiny, tmp_p
     (pretrain,) = [job for job in plan.jobs.values() if job.kind == "pretrain"]
     failure = {"job": pretrain.key, "title": pretrain.title, "attempt": 3, "error": "ValueError: [/no]", "host": "h"}
     failure |= {"traceback": "Traceback", "failed_at": datetime.now(UTC)}
-    Store(str(place)).write_table("failures", pretrain.key, [failure], tables.FAILURES)
+    store, attack = Store(str(place)), next(job for job in plan.jobs.values() if job.kind == "attack")
+    # The same attack failed on other cells, before the grid was edited; and a job of another grid did.
+    others = {"edited": keys.work(attack.key, attack.spec), "foreign": "other"}
+    for key, work in {pretrain.key: None, **others}.items():
+        store.write_table("failures", key, [failure | {"job": key, "work": work}], tables.FAILURES)
     monkeypatch.setattr(sys, "argv", ["signsym", *words])
     assert main(words) == 1
+    assert set(store.names("failures", ".parquet")) == {f"{pretrain.key}.parquet", "foreign.parquet"}
     output = capsys.readouterr().out
     assert "18 of 18 cells have no result" in output
     assert f"{pretrain.title}: ValueError: [/no]" in output
