@@ -16,7 +16,7 @@ from rich.text import Text
 
 from orchestrator.commands.verdict import show_missing, show_raised
 from orchestrator.results.judgements import SETTING, AttackScore, Judgement, ModelEvidence
-from orchestrator.results.labels import words
+from orchestrator.results.labels import Labels, words
 from orchestrator.results.live_stores import opened
 from orchestrator.store.files import write_file
 from orchestrator.store.store import Store, StoreError, open_store, skipped_in
@@ -51,12 +51,12 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     if not models:
         status = " and ".join(f"signsym status {store.uri}" for store in stores)
         raise StoreError(f"no model in {data.uri} has a result yet; run its sweep first, or see: {status}")
-    notes: list[str] = list(data.snapshot.problems)
+    notes, labels = list(data.snapshot.problems), data.snapshot.index.labels
     #: The store of each trained model.
     done = {} if data_root is None else {job: store for store in stores for job in store.done_models()}
     judgements = []
     for model in models:
-        probes = () if data_root is None else _probes(model, done, data_root, notes)
+        probes = () if data_root is None else _probes(model, done, data_root, notes, labels)
         judgements.append((model, model.judged(probes)))
     notes += [f"skipped {name}: {reason}" for name, reason in sorted((data.skipped | skipped_in(stores)).items())]
     if grid is not None:
@@ -67,14 +67,16 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     if parsed.json:
         sys.stdout.write(json.dumps(_json(data.uri, judgements, notes, commands), indent=1, ensure_ascii=False) + "\n")
         return
-    _print(judgements, notes, commands, console)
+    _print(judgements, notes, commands, labels, console)
 
 
-def _probes(model: ModelEvidence, done: Mapping[str, Store], root: Path, notes: list[str]) -> tuple[Probe, ...]:
+def _probes(
+    model: ModelEvidence, done: Mapping[str, Store], root: Path, notes: list[str], labels: Labels
+) -> tuple[Probe, ...]:
     """A probe for each seed; none, with a note of the reason, where a model or its data are missing."""
     absent = [key for key in model.jobs.values() if key not in done]
     if absent:
-        notes.append(f"{_model_name(model)}: not probed: no store here has the model {absent[0]}")
+        notes.append(f"{_model_name(model, labels)}: not probed: no store here has the model {absent[0]}")
         return ()
     import torch
 
@@ -98,7 +100,7 @@ def _probes(model: ModelEvidence, done: Mapping[str, Store], root: Path, notes: 
             task = task_of(record["spec"])
             probes.append(measure(network.to(device()).eval(), inputs(test.images, source), test.labels, task=task))
     except (OSError, ValueError) as error:
-        notes.append(f"{_model_name(model)}: not probed: {error}")
+        notes.append(f"{_model_name(model, labels)}: not probed: {error}")
         return ()
     return tuple(probes)
 
@@ -113,7 +115,11 @@ def _commands(store: Store, grid: Path | None, root: Path | None) -> list[str]:
 
 
 def _print(
-    judgements: Sequence[tuple[ModelEvidence, Judgement]], notes: list[str], commands: list[str], console: Console
+    judgements: Sequence[tuple[ModelEvidence, Judgement]],
+    notes: list[str],
+    commands: list[str],
+    labels: Labels,
+    console: Console,
 ) -> None:
     table = Table("model", "rule", "n", "clean", "ε", "exact gradient", "own feedback", "verdict", title="audit")
     for model, judgement in judgements:
@@ -121,12 +127,12 @@ def _print(
         n = "" if scored is None else f"{scored.score.n} × {scored.score.seeds}"
         scores = [_percent(judgement.clean), judgement.label, _percent(judgement.exact), _percent(judgement.feedback)]
         verdict = Text(judgement.verdict.words, style=_COLOURS[judgement.verdict.kind])
-        table.add_row(*_setting(model), n, *scores, verdict)
+        table.add_row(*_setting(model, labels), n, *scores, verdict)
     console.print(table)
     console.print("n: images × seeds. Scores in %, with 95 % intervals; the exact gradient is the result.")
     for model, judgement in judgements:
         if any(result.finding.raised for result in judgement.verdict.made):
-            console.print(f"{_model_name(model)}:", soft_wrap=True)
+            console.print(f"{_model_name(model, labels)}:", soft_wrap=True)
         show_raised(judgement.verdict, console)
     for note in notes:
         console.print(note, soft_wrap=True)
@@ -149,12 +155,16 @@ def _percent(scored: AttackScore | None) -> str:
     return f"{100 * score.value:.1f} [{100 * score.lo:.1f}, {100 * score.hi:.1f}]"
 
 
-def _setting(model: ModelEvidence) -> tuple[str, str]:
-    """A model's task, backbone and data set, and its rule, with the parameters that are not the default."""
+def _setting(model: ModelEvidence, labels: Labels) -> tuple[str, str]:
+    """A model's task, backbone and data set, and its rule, with the parameters that are not the default.
+
+    And with each other setting in which the models of its task differ.
+    """
     names = ("backbone", "dataset", "rule")
     backbone, dataset, rule = (_with_parameters(model.setting[name], model.setting[f"{name}_params"]) for name in names)
     task = "" if model.setting["task"] == "classification" else f"{model.setting['task']}: "
-    return f"{task}{backbone} / {dataset}", rule
+    settings = labels.settings(next(iter(model.lines.values())))
+    return " / ".join([f"{task}{backbone}", dataset, *settings]), rule
 
 
 def _with_parameters(name: str, parameters: str) -> str:
@@ -162,8 +172,8 @@ def _with_parameters(name: str, parameters: str) -> str:
     return f"{name}({inner})" if inner else name
 
 
-def _model_name(model: ModelEvidence) -> str:
-    source, rule = _setting(model)
+def _model_name(model: ModelEvidence, labels: Labels) -> str:
+    source, rule = _setting(model, labels)
     return f"{rule} on {source}"
 
 

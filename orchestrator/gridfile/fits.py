@@ -79,12 +79,22 @@ def _untrained(backbone: Backbone, rule: Rule) -> str | None:
 def _other_classes(before: DataSource, dataset: DataSource) -> str | None:
     """Why a head of the classes of `before` is none for `dataset`; None where it is, or where they are not known."""
     counts = [source.class_count for source in (before, dataset)]
-    if None in counts or counts[0] == counts[1]:
-        return None
-    return (
-        f"expected head: fresh, or the classes of the fine-tune, which head: keep goes on with, got data set "
-        f"{before.name!r} with {counts[0]} classes before {dataset.name!r} with {counts[1]}"
-    )
+    names = [_class_names(source) for source in (before, dataset)]
+    expected = "expected head: fresh, or the classes of the fine-tune, which head: keep goes on with, got data set "
+    if None not in counts and counts[0] != counts[1]:
+        return f"{expected}{before.name!r} with {counts[0]} classes before {dataset.name!r} with {counts[1]}"
+    if None not in names and names[0] != names[1]:
+        lists = [", ".join(of_source or ()) for of_source in names]
+        return f"{expected}{before.name!r} with {lists[0]} before {dataset.name!r} with {lists[1]}"
+    return None
+
+
+def _class_names(source: DataSource) -> tuple[str, ...] | None:
+    """The classes of a data set in their order, where they are known without reading the data."""
+    names = source.class_names
+    if names is None or source.classes is None:
+        return names
+    return tuple(chosen if isinstance(chosen, str) else names[chosen] for chosen in source.classes)
 
 
 def refuse_idle_slopes(backbone: Backbone, groups: Groups, experiment: Experiment) -> None:

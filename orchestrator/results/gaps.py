@@ -40,7 +40,7 @@ def gap_lines(query: Query, lines: Sequence[Line], minus: str) -> list[GapLine]:
     """The gaps of those `lines` that have a counterpart. `minus` is "bp" or "exact".
 
     The family of a line is every comparison of its panel in the store: each rule that has a counterpart, at each
-    epsilon, whatever the filters show.
+    epsilon, whatever the filters show. What is 0 by construction, as BP's gap to the exact gradient, compares nothing.
     """
     panels = dict.fromkeys(line.panel for line in lines)
     members = {panel: query.index.panels[panel] for panel in panels}
@@ -69,7 +69,7 @@ def _comparisons(query: Query, family: Iterable[Line], minus: str) -> dict[tuple
         (curve.line, point.epsilon): gap
         for curve in query.curves(family)
         for point in curve.points
-        if (gap := _gap(point, minus)) is not None
+        if (gap := _gap(point, minus)) is not None and (gap.lo, gap.hi) != (0, 0)
     }
 
 

@@ -60,12 +60,15 @@ class Labels:
 
     def _place(self, line: Line) -> str:
         if line.figure not in self._titles:
-            named = [self.of(line, "backbone"), self.of(line, "dataset")]
-            varied = [name for name in _SETTINGS if len(self._settings.get((line.task, name), ())) > 1]
-            words = {"task_params": "task"}
-            named += [f"{words.get(name, name)} {_short(getattr(line, name))}" for name in varied]
+            named = [self.of(line, "backbone"), self.of(line, "dataset"), *self.settings(line)]
             self._titles[line.figure] = " / ".join(named)
         return self._titles[line.figure]
+
+    def settings(self, line: Line) -> list[str]:
+        """Each other setting in which the lines of the task differ: "task k=20", "finetune lr=0.01"."""
+        varied = [name for name in _SETTINGS if len(self._settings.get((line.task, name), ())) > 1]
+        words = {"task_params": "task"}
+        return [f"{words.get(name, name)} {_short(getattr(line, name))}" for name in varied]
 
     def dataset(self, line: Line) -> str:
         """The data set, with each other setting in which the lines of the task differ: a title without its backbone."""

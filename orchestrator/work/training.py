@@ -16,7 +16,7 @@ from orchestrator.store.store import Store
 from orchestrator.work import device, hash_codes, models
 from orchestrator.work.data import data_set, sides
 from signsym_core.backbones import Backbone, Model
-from signsym_core.backbones.weights import load_body, load_file, load_published, load_whole
+from signsym_core.backbones.weights import WeightsError, load_body, load_file, load_published, load_whole
 from signsym_core.datasets import Data, DataSource
 from signsym_core.registry import rebuild
 from signsym_core.training.checkpoint import Checkpoint
@@ -92,7 +92,7 @@ def _started(spec: dict[str, Any], context: JobContext, source: DataSource, back
     model = models.fresh(spec, backbone, len(data.classes), data.channels, sides(source, data))
     weights = spec.get("weights") or {}
     if "pretrain" in weights:
-        return _going_on(spec, context, model)
+        return _going_on(spec, context, model, list(data.classes))
     if "published" in weights:
         load_published(model, backbone, weights["published"])
     elif "file" in weights:
@@ -106,11 +106,22 @@ def _converted(spec: dict[str, Any], model: Model) -> Model:
     return model
 
 
-def _going_on(spec: dict[str, Any], context: JobContext, model: Model) -> Model:
-    """`model` with the weights of the training before, and with its feedback where the rule is the same."""
+def _going_on(spec: dict[str, Any], context: JobContext, model: Model, classes: list[str]) -> Model:
+    """`model` with the weights of the training before, and with its feedback where the rule is the same.
+
+    Raises WeightsError where a head that is kept is of other classes, or of the same ones in another order.
+    """
     weights = spec["weights"]
     tensors, record = Store(context.storage).load_model(weights["pretrain"])
     source = f"training {weights['pretrain'][:12]}"
+    if weights.get("head") == "keep" and record["classes"] != classes:
+        pairs = enumerate(zip(record["classes"], classes, strict=False))
+        first = next((number for number, (of_head, of_data) in pairs if of_head != of_data), 0)
+        raise WeightsError(
+            f"head: keep goes on with the outputs of {source}, which are {len(record['classes'])} classes, expected "
+            f"those of the data set in their order: {len(classes)}, where number {first} is {classes[first]!r}, got "
+            f"{record['classes'][first]!r}. Give the pretrain's data set the same classes, or take head: fresh"
+        )
     rules = [ss.RULES.rebuild(one["rule"]) if "rule" in one else None for one in (record["spec"], spec)]
     same_rule = rules[0] is not None and rules[0] == rules[1]
     if same_rule:

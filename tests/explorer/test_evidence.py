@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from stores import fill
 
+from orchestrator.commands.cli import main
 from orchestrator.results.live_store import LiveStore
 from orchestrator.store import Store
 
@@ -87,3 +88,12 @@ def test_two_fine_tunes_of_a_seed_are_two_models(folder):
     snapshot = LiveStore(str(folder)).snapshot
     known = [model for model in snapshot.models(snapshot.query()).known() if model.setting["rule"] == "fa"]
     assert [model.jobs for model in known] == [{0: "f", 1: "f", 2: "f"}, {1: "g", 2: "g"}]
+
+
+def test_the_audit_names_the_settings_in_which_models_differ(tmp_path, capsys):
+    for place, k in enumerate((20, 1000)):
+        fill(tmp_path / "store", draw=place, task="hashing", task_params=f'{{"k":{k}}}', metric="map")
+    assert main(["audit", str(tmp_path / "store"), "--no-probes"]) == 0
+    said = capsys.readouterr().out
+    assert "usf on hashing: smallcnn / digits / task k=20:" in said
+    assert "usf on hashing: smallcnn / digits / task k=1000:" in said

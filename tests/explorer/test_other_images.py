@@ -120,3 +120,11 @@ def test_a_cell_of_fewer_images_leads_to_the_one_that_stands_for_it(grown):
     assert index.value("cell", row) == "job-usf-exact-0-2-0.1"
     assert index.row_of("job-usf-exact-1-0-0.1") != row
     assert "is of fewer images; that of 60 is here" in str(page(grown / "store", "?p=cell&c=job-usf-exact-0-0-0.1"))
+
+
+def test_two_fine_tunes_stand_not_for_each_other_and_of_a_cell_twice_one_row_stays(tmp_path):
+    for place, more in {"models": {"finetune_job": "g"}, "cells": {"cell": "job-bp-exact-0-0-0.1"}}.items():
+        made = fill(tmp_path / place, {("bp", "exact"): {0.1: 0.4}}, seeds=(0,), images=40)
+        fill(made, {("bp", "exact"): {0.1: 0.4}}, seeds=(0,), images=60, draw=1, **more)
+        index = LiveStore(str(made)).snapshot.index
+        assert (len(index), bool(index.ambiguity(index.lines[0]))) == {"models": (2, True), "cells": (1, False)}[place]

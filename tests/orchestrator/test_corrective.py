@@ -16,6 +16,7 @@ from orchestrator.plan.compile import compile_plan
 from orchestrator.store import Store
 from orchestrator.store.tables import OUTCOMES
 from orchestrator.work import execute, models
+from signsym_core.backbones.weights import WeightsError
 
 DATA = {"name": "digits", "size": 8, "train_images": 60, "test_images": 30, "classes": [0, 1, 2]}
 FIRST = {"dataset": DATA | {"classes": [3, 4, 5]}, "epochs": 1, "lr": 0.01, "head_lr": 0.01}
@@ -113,6 +114,20 @@ def test_a_parent_per_seed_unless_its_seed_is_named(tmp_path):
         assert models[0] == models[1]
     keys = list(plan.jobs)
     assert all(keys.index(parent) < keys.index(job.key) for job in plan.jobs.values() for parent in job.parents)
+
+
+def test_a_head_of_the_classes_in_another_order_does_not_go_on(tmp_path, monkeypatch):
+    plan = compile_plan(grid(tmp_path, ["usf"], [3]), set(), set())
+    (job,) = [job for job in plan.jobs.values() if job.kind == "finetune" and "head" in job.spec["weights"]]
+    context = JobContext(storage=str(tmp_path / "store"), data_root=str(tmp_path), git="", versions="{}")
+    # Of files of one's own the order of classes is known when they are read.
+    parent = {"spec": {"rule": job.spec["rule"]}, "classes": ["0", "2", "1"]}
+    monkeypatch.setattr(Store, "load_model", lambda store, key: ({}, parent))
+    with pytest.raises(
+        WeightsError, match=r"number 1 is '1', got '2'\. Give the pretrain's data set the same"
+    ):
+        execute.execute(job.key, json.loads(json.dumps(dict(job.spec))), context)
+    assert not Store(context.storage).names("models", ".json")
 
 
 def test_what_was_trained_is_written_as_a_grid_has_it(tmp_path):
