@@ -123,9 +123,7 @@ def test_a_head_of_the_classes_in_another_order_does_not_go_on(tmp_path, monkeyp
     # Of files of one's own the order of classes is known when they are read.
     parent = {"spec": {"rule": job.spec["rule"]}, "classes": ["0", "2", "1"]}
     monkeypatch.setattr(Store, "load_model", lambda store, key: ({}, parent))
-    with pytest.raises(
-        WeightsError, match=r"number 1 is '1', got '2'\. Give the pretrain's data set the same"
-    ):
+    with pytest.raises(WeightsError, match=r"number 1 is '1', got '2'\. Give the pretrain's data set the same"):
         execute.execute(job.key, json.loads(json.dumps(dict(job.spec))), context)
     assert not Store(context.storage).names("models", ".json")
 
