@@ -59,7 +59,7 @@ class Line:
     @property
     def model(self) -> tuple[str, ...]:
         """What was fine-tuned: the key without its attack."""
-        return tuple(value for name, value in zip(LINE, self.key, strict=True) if name not in ATTACK)
+        return (*self.key[: len(FIGURE)], *self.key[-len(RULE) :])
 
     @property
     def grid_key(self) -> tuple[str, ...]:

@@ -37,7 +37,10 @@ def worst_case(runs: Sequence[Run]) -> WorstCase | None:
     shared = paired(*runs) if runs else None
     if shared is None:
         return None
-    order = np.argsort([x.mean(dtype=np.float64) for x in shared], kind="stable")
+    scores = [
+        run.score if x is run.outcomes else float(x.mean(dtype=np.float64)) for run, x in zip(runs, shared, strict=True)
+    ]
+    order = np.argsort(scores, kind="stable")
     return WorstCase(
         runs=tuple(runs[position] for position in order.tolist()),
         seeds=tuple(sorted(set.intersection(*(set(run.seeds) for run in runs)))),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.jobs.surrogates import names_surrogate
 from orchestrator.results.curve import Curve, Point
@@ -72,6 +76,8 @@ class WorstCases:
         #: By the choice of attacks the models without a worst case, with the reason.
         self._refused: dict[tuple[str, ...], dict[tuple[str, ...], str]] = {}
         self._lines: dict[tuple[tuple[str, ...], tuple[str, ...]], list[WorstLine]] = {}
+        #: By the number of a line.
+        self._labels: dict[int, str] = {}
         self._lock = threading.RLock()
 
     def of(self, figures: Iterable[tuple[str, ...]], attacks: Sequence[str] = ()) -> list[WorstLine]:
@@ -119,12 +125,13 @@ class WorstCases:
         feedback = _gaps({place: _along_feedback(runs[place], bp_runs) for place, bp_runs in compared.items()})
         clear = {norm: holm(_family(over_bp, norm)) for norm in {norm for _, norm, _ in cases}}
         feedback_clear = {norm: holm(_family(feedback, norm)) for norm in clear}
+        scores = _together(intervals, {place: (case.outcomes,) for place, case in cases.items()})
         points: dict[_Name, dict[float, WorstPoint]] = {}
         for place, case in cases.items():
             name, norm, epsilon = place
             lines = [known[name].lines[run.attack, run.parameters, run.gradient] for run in case.runs]
             points.setdefault((name, norm), {})[epsilon] = WorstPoint(
-                point=self._point(known[name], epsilon, case, lines, over_bp.get(place)),
+                point=self._point(known[name], case, lines, scores[place], over_bp.get(place)),
                 lines=tuple(lines),
                 clear=place in clear[norm],
                 feedback=feedback.get(place),
@@ -149,27 +156,29 @@ class WorstCases:
         return next((reason for line in lines if (reason := index.ambiguity(line))), "")
 
     def _point(
-        self, model: ModelEvidence, epsilon: float, case: WorstCase, lines: Sequence[Line], over_bp: Interval | None
+        self, model: ModelEvidence, case: WorstCase, lines: Sequence[Line], score: Interval, over_bp: Interval | None
     ) -> Point:
-        query, seeds = self.models.query, case.seeds
+        query, seeds, epsilon = self.models.query, case.seeds, case.runs[0].epsilon
         row = query.rows_by_seed(lines[0], epsilon)[seeds[0]]
         means = case.outcomes.mean(axis=1, dtype="float64").tolist()
         return Point(
             epsilon=epsilon,
             label=model.labels[epsilon],
-            score=intervals(case.outcomes[None])[0],
+            score=score,
             by_seed=dict(zip(seeds, means, strict=True)),
             over_bp=over_bp,
             over_exact=None,
             reach=float("nan"),
             cell=str(query.index.value("cell", row)),
-            runs=tuple(self.label(line) for line in lines),
+            runs=tuple(map(self.label, lines)),
         )
 
     def label(self, line: Line) -> str:
         """A run in a word: "pgd (exact)", "square"."""
-        attack = self.models.query.index.labels.of(line, "attack")
-        return attack if line.gradient == "none" else f"{attack} ({gradient(line)})"
+        if line.number not in self._labels:
+            attack = self.models.query.index.labels.of(line, "attack")
+            self._labels[line.number] = attack if line.gradient == "none" else f"{attack} ({gradient(line)})"
+        return self._labels[line.number]
 
     def _curve(self, model: ModelEvidence, norm: str, points: Mapping[float, WorstPoint]) -> Curve:
         line = next(iter(model.lines.values()))
@@ -182,12 +191,12 @@ class WorstCases:
 
 def _places(model: ModelEvidence, attacks: Sequence[str]) -> dict[_Place, list[Run]]:
     """The runs of a model by norm and ε, in each norm that it was attacked in; ε = 0 is the same in all norms."""
-    runs = [run for run in model.evidence.runs if _chosen(run.attack, attacks)]
+    name, runs = model.name, [run for run in model.evidence.runs if _chosen(run.attack, attacks)]
     places: dict[_Place, list[Run]] = {}
     for norm in sorted({run.norm for run in runs if run.epsilon > 0}):
         for run in runs:
             if run.norm == norm or run.epsilon == 0:
-                places.setdefault((model.name, norm, run.epsilon), []).append(run)
+                places.setdefault((name, norm, run.epsilon), []).append(run)
     return places
 
 
@@ -208,12 +217,23 @@ def _along_feedback(runs: Sequence[Run], bp: Sequence[Run]) -> tuple[list[Run], 
 
 
 def _gaps(pairs: Mapping[_Place, tuple[Sequence[Run], Sequence[Run]]]) -> dict[_Place, Interval]:
-    gap_of: dict[_Place, Interval] = {}
-    for place, (runs, bp) in pairs.items():
-        both = paired_worst_cases(runs, bp)
-        if both is not None:
-            gap_of[place] = gaps(both[0][None], both[1][None])[0]
-    return gap_of
+    both = {place: shared for place, pair in pairs.items() if (shared := paired_worst_cases(*pair)) is not None}
+    return _together(gaps, both)
+
+
+def _together(
+    function: Callable[..., list[Interval]], outcomes: Mapping[_Place, tuple[NDArray[Any], ...]]
+) -> dict[_Place, Interval]:
+    """The interval of each place: a function of outcomes of one shape [points, seeds, images], called once for each."""
+    alike: dict[tuple[object, ...], list[_Place]] = {}
+    for place, arrays in outcomes.items():
+        alike.setdefault(tuple((x.shape, x.dtype.str) for x in arrays), []).append(place)
+    found: dict[_Place, Interval] = {}
+    for places in alike.values():
+        sides = zip(*(outcomes[place] for place in places), strict=True)
+        found |= zip(places, function(*map(np.stack, sides)), strict=True)
+    # In their order, by which Holm's correction settles ties.
+    return {place: found[place] for place in outcomes}
 
 
 def _family(by_place: Mapping[_Place, Interval], norm: str) -> dict[_Place, Interval]:
