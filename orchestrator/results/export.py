@@ -57,15 +57,16 @@ def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
     "alignment", "training" or "notes" of stores.
 
     The file's suffix is .csv or .parquet. Of several stores a column `store` names the one that a row is from. As in
-    the explorer, a cell that two of them have counts once, and one with two values not at all. Outcomes are written
-    file by file, so that they need not fit into memory. Raises ValueError for another suffix.
+    the explorer, a cell that two of them have counts once, one with two values not at all, and of cells that differ in
+    the number of images that with the most. Outcomes are written file by file, so that they need not fit into memory.
+    Raises ValueError for another suffix.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out {out} must end with .csv or .parquet")
-    data = None
-    if what in COMPUTED or len(stores) > 1:
+    data, compared = None, what in COMPUTED or len(stores) > 1
+    if compared or what in ("results", "outcomes"):
         data = opened([store.uri for store in stores], at_once=True)
-        if what != "notes":
+        if compared and what != "notes":
             data.check()
     contents = COMPUTED[what](data) if what in COMPUTED and data else _of_each(data, stores, what)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,10 @@ def _of_each(data: Results | None, stores: Sequence[Store], what: str) -> Iterat
     """The tables of each store, with its name and without what another one stands for where there are several."""
     trainings: set[str] = set()
     index = data.snapshot.index if data else None
-    cells_by_store = index.cells_by_store() if isinstance(index, JoinedIndex) else {"": None}
+    if isinstance(index, JoinedIndex):
+        cells_by_store: dict[str, pa.Array | None] = index.cells_by_store()
+    else:
+        cells_by_store = {"": None if index is None else index.counting}
     for store, (name, cells) in zip(stores, cells_by_store.items(), strict=True):
         models = ["finetune_job", *_MODEL]
         cells_of_outcomes = ["cell", *_NAMES, "n", "value"]

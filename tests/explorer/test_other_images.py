@@ -113,6 +113,21 @@ def test_of_results_of_other_images_those_of_the_most_are_taken(grown, stores):
     assert rows["uSF"]["gap"] == pytest.approx(gap)
 
 
+def test_results_and_outcomes_are_exported_of_what_counts(grown, tmp_path):
+    for stores in (["store"], ["one", "other"]):
+        asked = ["export", *(str(grown / name) for name in stores), "--out", str(tmp_path / "it.parquet")]
+        assert main([*asked, "--what", "results"]) == 0
+        rows = pd.read_parquet(tmp_path / "it.parquet")
+        assert sorted(zip(rows.rule, rows.seed, rows.n, strict=True)) == [
+            ("bp", 0, 60),
+            ("bp", 1, 60),
+            ("usf", 0, 60),
+            ("usf", 1, 40),
+        ]
+        assert main([*asked, "--what", "outcomes"]) == 0
+        assert len(pd.read_parquet(tmp_path / "it.parquet")) == 220
+
+
 def test_a_cell_of_fewer_images_leads_to_the_one_that_stands_for_it(grown):
     index = LiveStore(str(grown / "store")).snapshot.index
     assert (len(index), index.results) == (4, 7)
