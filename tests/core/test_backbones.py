@@ -9,7 +9,9 @@ import pickle
 from urllib.error import URLError
 
 import pytest
+import safetensors
 import torch
+from packaging.version import Version
 from safetensors.torch import save_file
 from torchvision import models
 
@@ -115,8 +117,9 @@ def test_weights_that_are_not_published_are_refused(backbone, name):
         load_published(chosen.build(5, size=64), chosen, name)
 
 
+# VGG16 and the transformer draw theirs in the same two calls, and take 20 seconds to draw.
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", ss.BACKBONES.names)
+@pytest.mark.parametrize("backbone", [name for name in ss.BACKBONES.names if name not in ("vgg16", "vit_b_16")])
 def test_initialisation_depends_on_the_seed_and_leaves_the_global_generator_alone(backbone):
     chosen = ss.BACKBONES.build(backbone)
     torch.manual_seed(0)
@@ -129,14 +132,11 @@ def test_initialisation_depends_on_the_seed_and_leaves_the_global_generator_alon
     assert not torch.equal(heads[0], heads[2])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ss.BACKBONES.names)
-def test_images_that_are_too_small_are_refused_and_grey_ones_are_taken(backbone):
+def test_images_that_are_too_small_are_refused(backbone):
     chosen = ss.BACKBONES.build(backbone)
     with pytest.raises(ValueError, match=f"at least {chosen.min_size} x {chosen.min_size} pixels.*'size'"):
         chosen.build(4, size=chosen.min_size - 1)
-    model = chosen.build(4, channels=1, size=chosen.min_size).eval()
-    assert model(torch.rand(2, 1, chosen.min_size, chosen.min_size)).shape == (2, 4)
 
 
 @pytest.mark.slow
@@ -262,6 +262,8 @@ def test_a_grey_image_is_its_own_colour_image():
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_numbers_of_another_kind_are_refused_by_name(tmp_path, published, dtype, suffix):
     file, changed = tmp_path / f"w{suffix}", published | {"conv1.weight": published["conv1.weight"].to(dtype)}
+    if suffix == ".safetensors" and dtype.is_complex and Version(safetensors.__version__) < Version("0.7"):
+        pytest.skip("safetensors writes complex numbers from 0.7 on")
     torch.save(changed, file) if suffix == ".pth" else save_file(changed, file)
     with pytest.raises(WeightsError, match=rf"conv1\.weight has {dtype} instead of floats .1 problems"):
         load_file(resnet(5), file)

@@ -34,6 +34,8 @@ def built(name, **parameters):
 
 
 def radii(attack):
+    if attack.name == "foolbox:PointwiseAttack":
+        return [0.0, 2.0]
     return [0.0, 0.02, 0.2] if attack.norm == "linf" else [0.0, 0.3, 2.0]
 
 
