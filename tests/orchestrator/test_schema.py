@@ -45,7 +45,7 @@ BEYOND_SHAPE = {
     *("classes_one", "classes_unknown", "coupled_decay_stated"),
     *("foolbox_step", "foolbox_unknown", "idle_exclusion_beside_a_misfit"),
     *("keep_in_an_override", "min_delta_alone", "pretrain_another_backbone"),
-    *("pretrain_other_classes", "pretrain_too_small", "resize_below_size"),
+    *("pretrain_other_classes", "pretrain_classes_in_another_order", "pretrain_too_small", "resize_below_size"),
     *("rule_layers_uncovered", "rule_needs_another_backbone", "rule_points_empty"),
     *("sequences_too_small", "spike_slope_without_spikes", "spike_slope_zero"),
     *("adversarial_hashing", "steps_beside_keep"),
