@@ -73,27 +73,27 @@ def passes(attack: Attack, gradient: str, above: int, clean: bool) -> Cost:
     cost = attack.cost(above, clean)
     if not above:
         return cost
-    alone = attack.cost(above, False)
+    without_clean = attack.cost(above, False)
     if transfers(gradient):
         # What the attack knows of the clean images is of the surrogate.
-        return Cost(forwards=alone.forwards + clean, gradients=alone.gradients)
+        return Cost(forwards=without_clean.forwards + clean, gradients=without_clean.gradients)
     measured = attack.cost_of_measures(above)
     if gradient == "hybrid":
-        cost = _hybrid(attack, above, clean, alone)
+        cost = _hybrid(attack, above, clean, without_clean)
     gradients = cost.gradients * DRAWS.get(gradient, 1) + measured.gradients
     return Cost(forwards=cost.forwards + measured.forwards, gradients=gradients)
 
 
-def _hybrid(attack: Attack, above: int, clean: bool, alone: Cost) -> Cost:
+def _hybrid(attack: Attack, above: int, clean: bool, without_clean: Cost) -> Cost:
     """The surrogate's example, the attack from its usual start and, where it can, from there.
 
     Each is scored once more, and only the best of them is judged.
     """
-    runs, inner = 3 if attack.goes_on else 2, alone.forwards - above
+    runs, inner = 3 if attack.goes_on else 2, without_clean.forwards - above
     # A run has the clean outputs anyway, and the one after it takes them from there.
-    has_clean = attack.cost(above, True).forwards == alone.forwards
+    has_clean = attack.cost(above, True).forwards == without_clean.forwards
     forwards = 2 * inner + (runs + 1) * above + (clean and not has_clean)
-    gradients = 2 * alone.gradients
+    gradients = 2 * without_clean.gradients
     if attack.goes_on:
         # Elsewhere for each epsilon, so that none shares a gradient.
         forwards += max(0, inner - has_clean)

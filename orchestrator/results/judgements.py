@@ -111,8 +111,8 @@ class ModelEvidence:
 
 def judged_together(models: Sequence[ModelEvidence]) -> list[Judgement]:
     """The verdicts on several models, without probes: many at once take half the time."""
-    found = findings_of([model.evidence for model in models])
-    return [model._judged(model.evidence, by_check) for model, by_check in zip(models, found, strict=True)]
+    findings = findings_of([model.evidence for model in models])
+    return [model._judged(model.evidence, by_check) for model, by_check in zip(models, findings, strict=True)]
 
 
 def score_of(run: Run | None) -> AttackScore | None:

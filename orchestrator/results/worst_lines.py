@@ -228,12 +228,12 @@ def _together(
     alike: dict[tuple[object, ...], list[_Place]] = {}
     for place, arrays in outcomes.items():
         alike.setdefault(tuple((x.shape, x.dtype.str) for x in arrays), []).append(place)
-    found: dict[_Place, Interval] = {}
+    interval_of: dict[_Place, Interval] = {}
     for places in alike.values():
         sides = zip(*(outcomes[place] for place in places), strict=True)
-        found |= zip(places, function(*map(np.stack, sides)), strict=True)
+        interval_of |= zip(places, function(*map(np.stack, sides)), strict=True)
     # In their order, by which Holm's correction settles ties.
-    return {place: found[place] for place in outcomes}
+    return {place: interval_of[place] for place in outcomes}
 
 
 def _family(by_place: Mapping[_Place, Interval], norm: str) -> dict[_Place, Interval]:

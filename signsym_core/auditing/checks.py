@@ -59,11 +59,13 @@ def findings_of(
     """`findings` of each of several models: their pairs of one shape are compared in one batch."""
     checks = CHECKS if checks is None else checks
     # Two checks may look at the same pairs.
-    asked_of = [{ask: list(ask(model)) for ask in dict.fromkeys(check.ask for check in checks)} for model in models]
+    results_of_models = [
+        {ask: list(ask(model)) for ask in dict.fromkeys(check.ask for check in checks)} for model in models
+    ]
     pairs: dict[tuple[str, tuple[int, ...]], list[Pair]] = {}
-    for asked in asked_of:
+    for results_of in results_of_models:
         for check in checks:
-            for result in asked[check.ask]:
+            for result in results_of[check.ask]:
                 if isinstance(result, Pair):
                     pairs.setdefault((check.flag, result.claimed.shape), []).append(result)
     compared: dict[tuple[str, Pair], CheckFinding] = {}
@@ -77,11 +79,11 @@ def findings_of(
         {
             check.id: [
                 result if isinstance(result, CheckFinding) else compared[check.flag, result]
-                for result in asked[check.ask]
+                for result in results_of[check.ask]
             ]
             for check in checks
         }
-        for asked in asked_of
+        for results_of in results_of_models
     ]
 
 
