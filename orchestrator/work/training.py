@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,12 +116,12 @@ def _going_on(spec: dict[str, Any], context: JobContext, model: Model, classes: 
     tensors, record = Store(context.storage).load_model(weights["pretrain"])
     source = f"training {weights['pretrain'][:12]}"
     if weights.get("head") == "keep" and record["classes"] != classes:
-        pairs = enumerate(zip(record["classes"], classes, strict=False))
-        first = next((number for number, (of_head, of_data) in pairs if of_head != of_data), 0)
+        pairs = enumerate(itertools.zip_longest(record["classes"], classes, fillvalue="none"))
+        first, of_head, of_data = next((n, *pair) for n, pair in pairs if pair[0] != pair[1])
         raise WeightsError(
             f"head: keep goes on with the outputs of {source}, which are {len(record['classes'])} classes, expected "
-            f"those of the data set in their order: {len(classes)}, where number {first} is {classes[first]!r}, got "
-            f"{record['classes'][first]!r}. Give the pretrain's data set the same classes, or take head: fresh"
+            f"those of the data set in their order: {len(classes)}, where number {first} is {of_data!r}, got "
+            f"{of_head!r}. Give the pretrain's data set the same classes, or take head: fresh"
         )
     rules = [ss.RULES.rebuild(one["rule"]) if "rule" in one else None for one in (record["spec"], spec)]
     same_rule = rules[0] is not None and rules[0] == rules[1]
