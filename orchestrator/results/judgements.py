@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.results.line import Line
-from signsym_core.auditing.checks import findings_of
+from signsym_core.auditing.checks import findings, findings_of
 from signsym_core.auditing.evidence import Evidence, Run
 from signsym_core.auditing.finding import Finding
 from signsym_core.auditing.observations import CheckFinding
@@ -86,7 +86,7 @@ class ModelEvidence:
     def judged(self, probes: tuple[Probe, ...] = ()) -> Judgement:
         """The verdict with its evidence; `probes` are those of its models, one for each seed."""
         evidence = dataclasses.replace(self.evidence, probes=probes) if probes else self.evidence
-        return self._judged(evidence, findings_of([evidence])[0])
+        return self._judged(evidence, findings(evidence))
 
     def _judged(self, evidence: Evidence, findings_by_check: Mapping[str, Sequence[CheckFinding]]) -> Judgement:
         epsilon = telling_epsilon(evidence)
@@ -111,8 +111,8 @@ class ModelEvidence:
 
 def judged_together(models: Sequence[ModelEvidence]) -> list[Judgement]:
     """The verdicts on several models, without probes: many at once take half the time."""
-    findings = findings_of([model.evidence for model in models])
-    return [model._judged(model.evidence, by_check) for model, by_check in zip(models, findings, strict=True)]
+    by_model = findings_of([model.evidence for model in models])
+    return [model._judged(model.evidence, by_check) for model, by_check in zip(models, by_model, strict=True)]
 
 
 def score_of(run: Run | None) -> AttackScore | None:
