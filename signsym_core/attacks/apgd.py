@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from signsym_core.attacks.ball import projected, steepest, within_ball
 from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.margins import dlr, runners_up, targeted_dlr
 from signsym_core.attacks.problem import Problem
-from signsym_core.registry import require
+from signsym_core.registry import Count, whole
 from signsym_core.tasks.classification import target as target_of
 
 #: A loss of each image, to be maximised: (outputs of some images, their positions in the block) to [n].
@@ -45,17 +45,12 @@ class APGD(NormedAttack):
     tags = frozenset({"white-box", "random"})
     goes_on = True
 
-    steps: int = 100
+    steps: Annotated[int, whole(2)] = 100
     loss: Literal["ce", "dlr", "targeted-dlr"] = "ce"
     #: Runs, each from another random start.
-    restarts: int = 1
+    restarts: Count = 1
     #: Number of target classes, only for the targeted loss.
-    targets: int = 9
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 2, "steps", "a whole number, at least 2", self.steps)
-        require(self.restarts >= 1, "restarts", "a whole number, at least 1", self.restarts)
-        require(self.targets >= 1, "targets", "a whole number, at least 1", self.targets)
+    targets: Count = 9
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         best, alive = problem.images, problem.alive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Annotated
 
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from signsym_core.attacks.fab import FAB
 from signsym_core.attacks.margins import margin
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.square import Square
-from signsym_core.registry import require
+from signsym_core.registry import Count, whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,16 +35,11 @@ class AutoAttack(NormedAttack):
     tags = frozenset({"white-box", "random"})
 
     #: Steps of either APGD, and of FAB towards each class.
-    steps: int = 100
+    steps: Annotated[int, whole(2)] = 100
     #: Number of target classes of the targeted attacks.
-    targets: int = 9
+    targets: Count = 9
     #: Queries of Square.
-    queries: int = 5000
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 2, "steps", "a whole number, at least 2", self.steps)
-        require(self.targets >= 1, "targets", "a whole number, at least 1", self.targets)
-        require(self.queries >= 2, "queries", "a whole number, at least 2", self.queries)
+    queries: Annotated[int, whole(2)] = 5000
 
     def members(self, classes: int) -> Iterator[Attack]:
         """The attacks on a model with so many outputs, in order."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from signsym_core.attacks.ball import Norm
 from signsym_core.attacks.minimisation import MinimisationAttack, Oracle
-from signsym_core.registry import require
+from signsym_core.registry import Count, Positive, above
 
 #: Lengths of the records of decisions that the steps are adapted to, and the step at whose multiples they are kept.
 _SPHERICAL_RECORD, _STEP_RECORD, _EVERY = 100, 30, 10
@@ -31,22 +32,15 @@ class Boundary(MinimisationAttack):
     label = "Boundary"
     citation = "Brendel, Rauber, Bethge 2018, Decision-based adversarial attacks, arXiv 1712.04248"
 
-    steps: int = 25_000
+    steps: Count = 25_000
     #: The first δ.
-    spherical_step: float = 0.01
+    spherical_step: Positive = 0.01
     #: The first ε.
-    source_step: float = 0.01
+    source_step: Positive = 0.01
     #: An image whose ε falls below this has converged.
-    convergence: float = 1e-7
+    convergence: Positive = 1e-7
     #: Factor by which δ and ε grow and shrink.
-    adaptation: float = 1.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.steps >= 1, "steps", "a whole number, at least 1", self.steps)
-        for name in ("spherical_step", "source_step", "convergence"):
-            require(getattr(self, name) > 0, name, "a number above 0", getattr(self, name))
-        require(self.adaptation > 1, "adaptation", "a number above 1", self.adaptation)
+    adaptation: Annotated[float, above(1)] = 1.5
 
     @property
     def norm(self) -> Norm:

@@ -13,7 +13,7 @@ from signsym_core.attacks.ball import Norm, sizes
 from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.margins import gap, runners_up
 from signsym_core.attacks.problem import Problem
-from signsym_core.registry import require
+from signsym_core.registry import Count
 
 #: Overshoot η of a step, largest share α of the clean image in it, and the factor β that shortens a successful change.
 _OVERSHOOT, _MOST_BIAS, _BACKWARD = 1.05, 0.1, 0.9
@@ -36,13 +36,9 @@ class FAB(NormedAttack):
     tags = frozenset({"white-box"})
 
     #: Steps towards each target.
-    steps: int = 100
+    steps: Count = 100
     #: Number of target classes.
-    targets: int = 9
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", "a whole number, at least 1", self.steps)
-        require(self.targets >= 1, "targets", "a whole number, at least 1", self.targets)
+    targets: Count = 9
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         (images,) = problem.once(self, self.minimise)

@@ -42,6 +42,7 @@ class FoolboxAttack(Attack):
     version: str = neutral("", default="")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.version == installed(), "version", f"that of the installed Foolbox, {installed()!r}", self.version)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from signsym_core.attacks.ball import projected
 from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.steepest import SteepestAscent
-from signsym_core.registry import require
+from signsym_core.registry import Count, NonNegative, Positive, require, within
 
 _CITATION = "Yang et al. 2018, Adversarial Examples for Hamming Space Search; as re-implemented by Yuan et al. 2023"
 
@@ -53,17 +54,11 @@ class HAG(SteepestAscent):
     tasks = frozenset({"hashing"})
 
     #: A bit is left alone once its smooth code is beyond the margin on the other side.
-    margin: float = 0.5
+    margin: Annotated[float, within("[0, 1)")] = 0.5
     #: Weight of the term that balances the bits.
-    balance: float = 1.0
+    balance: NonNegative = 1.0
     #: Slope of the tanh where an output is as large as the image's median.
-    slope: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.margin < 1, "margin", "a number in [0, 1)", self.margin)
-        require(self.balance >= 0, "balance", "a number, at least 0", self.balance)
-        require(self.slope > 0, "slope", "a number above 0", self.slope)
+    slope: Positive = 1.0
 
     def direction(self, problem: Problem, current: Tensor) -> Tensor:
         slope = slopes(problem.clean_outputs, self.slope)
@@ -99,18 +94,16 @@ class HAGSAAT(Attack):
     tasks = frozenset({"hashing"})
 
     steps: int = 5
-    lr: float = 100.0
-    momentum: float = 0.9
+    lr: Positive = 100.0
+    momentum: Annotated[float, within("[0, 1)")] = 0.9
     margin: float = 0.5
     balance: float = 1.0
     #: The loss is a mean over so many images, so more images make shorter steps.
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.steps >= 2, "steps", "a whole number, at least 2: the last step is not scored", self.steps)
-        require(self.lr > 0, "lr", "a number above 0", self.lr)
-        require(0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
-        require(self.batch >= 1, "batch", "a whole number, at least 1", self.batch)
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         images = problem.images

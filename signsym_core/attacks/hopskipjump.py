@@ -11,7 +11,7 @@ from torch import Tensor
 
 from signsym_core.attacks.ball import Norm, sizes
 from signsym_core.attacks.minimisation import MinimisationAttack, Oracle
-from signsym_core.registry import require
+from signsym_core.registry import Count, Positive
 
 #: Numbers in one image's perturbations at a time, which bounds the memory of an estimate.
 _NUMBERS = 1 << 22
@@ -37,22 +37,15 @@ class HopSkipJump(MinimisationAttack):
     label = "HopSkipJump"
     citation = "Chen, Jordan, Wainwright 2020, HopSkipJumpAttack, arXiv 1904.02144, algorithm 2"
 
-    steps: int = 64
+    steps: Count = 64
     #: The norm that is minimised, and that epsilons are radii of.
     constraint: Literal["l2", "linf"] = "l2"
     #: Decisions of the first estimate: B₀.
-    first_evaluations: int = 100
+    first_evaluations: Count = 100
     #: Most decisions of an estimate.
-    most_evaluations: int = 10_000
+    most_evaluations: Count = 10_000
     #: The search for the boundary ends at γ / d^1.5 of the way, in L∞ at γ / d², for d pixels times channels.
-    gamma: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.steps >= 1, "steps", "a whole number, at least 1", self.steps)
-        for name in ("first_evaluations", "most_evaluations"):
-            require(getattr(self, name) >= 1, name, "a whole number, at least 1", getattr(self, name))
-        require(self.gamma > 0, "gamma", "a number above 0", self.gamma)
+    gamma: Positive = 1.0
 
     @property
     def norm(self) -> Norm:

@@ -7,7 +7,7 @@ import dataclasses
 from torch import Tensor
 
 from signsym_core.attacks.steepest import SteepestAscent
-from signsym_core.registry import require
+from signsym_core.registry import NonNegative
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,11 +26,7 @@ class MIM(SteepestAscent):
     steps: int = 10
     random_start: bool = False
     #: Share of the running sum that each step keeps: μ.
-    momentum: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.momentum >= 0, "momentum", "a number, at least 0", self.momentum)
+    momentum: NonNegative = 1.0
 
     def accumulated(self, total: Tensor | None, direction: Tensor) -> Tensor:
         norms = direction.abs().flatten(1).sum(dim=1).view(-1, *[1] * (direction.ndim - 1))

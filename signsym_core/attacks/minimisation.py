@@ -73,6 +73,7 @@ class MinimisationAttack(Attack):
     queries: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.queries is None or self.queries >= 1, "queries", "at least 1, or null", self.queries)
 
     @abstractmethod

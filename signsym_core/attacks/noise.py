@@ -10,7 +10,7 @@ from torch import Tensor
 from signsym_core.attacks.ball import within_ball
 from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.problem import Problem
-from signsym_core.registry import require
+from signsym_core.registry import Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,7 @@ class Noise(NormedAttack):
     tags = frozenset({"random"})
     tasks = frozenset({"classification", "hashing"})
 
-    draws: int = 1
-
-    def __post_init__(self) -> None:
-        require(self.draws >= 1, "draws", "a whole number, at least 1", self.draws)
+    draws: Count = 1
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         assert problem.noise is not None

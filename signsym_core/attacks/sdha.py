@@ -15,7 +15,7 @@ from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.hag import schedule, slopes
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.steepest import SteepestAscent
-from signsym_core.registry import require
+from signsym_core.registry import Count, NonNegative, Positive, require
 from signsym_core.retrieval.codes import Codes, signs
 from signsym_core.retrieval.ranking import relevance
 
@@ -62,17 +62,11 @@ class SDHA(SteepestAscent):
     tasks = frozenset({"hashing"})
 
     #: Sharpness of the transition at which a flipped bit stops to count: σ.
-    sharpness: float = 5.0
+    sharpness: Positive = 5.0
     #: Exponent of the weights of near images: z.
-    power: float = 0.5
+    power: NonNegative = 0.5
     #: Slope of the tanh where an output is as large as the image's median.
-    slope: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.sharpness > 0, "sharpness", "a number above 0", self.sharpness)
-        require(self.power >= 0, "power", "a number, at least 0", self.power)
-        require(self.slope > 0, "slope", "a number above 0", self.slope)
+    slope: Positive = 1.0
 
     def direction(self, problem: Problem, current: Tensor) -> Tensor:
         assert problem.gallery is not None
@@ -104,18 +98,15 @@ class SDHASAAT(Attack):
     tasks = frozenset({"hashing"})
 
     steps: int = 5
-    lr: float = 0.01
-    sharpness: float = 5.0
-    power: float = 0.5
+    lr: Positive = 0.01
+    sharpness: Positive = 5.0
+    power: NonNegative = 0.5
     #: The loss is a mean over so many images; it matters because of Adam's small constant.
-    batch: int = 32
+    batch: Count = 32
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.steps >= 2, "steps", "a whole number, at least 2: the last step is not scored", self.steps)
-        require(self.lr > 0, "lr", "a number above 0", self.lr)
-        require(self.sharpness > 0, "sharpness", "a number above 0", self.sharpness)
-        require(self.power >= 0, "power", "a number, at least 0", self.power)
-        require(self.batch >= 1, "batch", "a whole number, at least 1", self.batch)
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         assert problem.gallery is not None

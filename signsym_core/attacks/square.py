@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.margins import margin
 from signsym_core.attacks.problem import Problem, Told
 from signsym_core.attacks.squares import moves
-from signsym_core.registry import require
+from signsym_core.registry import whole, within
 
 #: Queries whose random numbers are drawn together.
 DRAWN_AT_ONCE = 100
@@ -41,15 +42,11 @@ class Square(NormedAttack):
     tags = frozenset({"random"})
 
     #: Queries of the model per image, the clean image included. AutoAttack's number.
-    queries: int = 5000
+    queries: Annotated[int, whole(2)] = 5000
     #: Share of the pixels that the first squares cover. AutoAttack's number.
-    first_share: float = 0.8
+    first_share: Annotated[float, within("(0, 1]")] = 0.8
     #: Whether the schedule of p is stretched or shrunk to the number of queries. It is written for 10,000.
     rescaled: bool = True
-
-    def __post_init__(self) -> None:
-        require(self.queries >= 2, "queries", "a whole number, at least 2", self.queries)
-        require(0 < self.first_share <= 1, "first_share", "a number in (0, 1]", self.first_share)
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         images = problem.images

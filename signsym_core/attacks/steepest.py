@@ -10,7 +10,7 @@ from torch import Tensor
 from signsym_core.attacks.ball import projected, steepest
 from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.problem import Problem
-from signsym_core.registry import require
+from signsym_core.registry import Count, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,13 @@ class SteepestAscent(NormedAttack):
     tags = frozenset({"white-box", "random"})
     goes_on = True
 
-    steps: int = 5
+    steps: Count = 5
     step_size: float | None = None
     relative_step: float | None = None
     random_start: bool = True
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", "a whole number, at least 1", self.steps)
+        super().__post_init__()
         require(self.step_size is None or self.step_size > 0, "step_size", "a number above 0", self.step_size)
         require(self.relative_step is None or self.relative_step > 0, "relative_step", "above 0", self.relative_step)
         both = self.step_size is not None and self.relative_step is not None

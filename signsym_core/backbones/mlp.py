@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import nn
 
 from signsym_core.backbones.base import Backbone
-from signsym_core.registry import require
+from signsym_core.registry import whole
 
 _UNITS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -31,14 +31,10 @@ class MLP(Backbone):
     std = (0.5,)
 
     #: Height and width of the images that the hidden layer reads.
-    side: int = 28
+    side: Annotated[int, whole(2, 256)] = 28
     #: Units of the hidden layer, and their function f.
-    hidden: int = 500
+    hidden: Annotated[int, whole(1, 16384)] = 500
     units: Literal["sigmoid", "tanh", "relu"] = "sigmoid"
-
-    def __post_init__(self) -> None:
-        require(2 <= self.side <= 256, "side", "a whole number in 2 .. 256", self.side)
-        require(1 <= self.hidden <= 16384, "hidden", "a whole number in 1 .. 16384", self.hidden)
 
     def network(self, channels: int) -> nn.Module:
         layers: OrderedDict[str, nn.Module] = OrderedDict()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from signsym_core.backbones.lstm import Cell
 from signsym_core.backbones.rnn import RowReader
 from signsym_core.models.recurrence import rows_of
-from signsym_core.registry import require
+from signsym_core.registry import NonNegative, whole
 
 
 def activations(weights: Sequence[Tensor], key: Tensor) -> list[Tensor]:
@@ -119,16 +119,10 @@ class MNM(RowReader):
 
     #: Units of the controller, and width and layers of the memory.
     hidden: int = 48
-    width: int = 24
-    layers: int = 3
+    width: Annotated[int, whole(1, 4096)] = 24
+    layers: Annotated[int, whole(1, 16)] = 3
     #: Weight of the meta objective in the training loss.
-    consistency: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(1 <= self.width <= 4096, "width", "a whole number in 1 .. 4096", self.width)
-        require(1 <= self.layers <= 16, "layers", "a whole number in 1 .. 16", self.layers)
-        require(self.consistency >= 0, "consistency", "a number, at least 0", self.consistency)
+    consistency: NonNegative = 1.0
 
     def network(self, channels: int) -> MemoryNetwork:
         return MemoryNetwork(channels, self.hidden, self.width, self.layers, self.consistency)

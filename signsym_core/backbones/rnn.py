@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 from signsym_core.backbones.base import Backbone
 from signsym_core.models.recurrence import Recurrence
-from signsym_core.registry import require
+from signsym_core.registry import whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,10 +21,7 @@ class RowReader(Backbone):
     std = (1.0,)
 
     #: Units of the layer.
-    hidden: int
-
-    def __post_init__(self) -> None:
-        require(1 <= self.hidden <= 4096, "hidden", "a whole number in 1 .. 4096", self.hidden)
+    hidden: Annotated[int, whole(1, 4096)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
+from typing import Annotated
 
 from torch import nn
 
 from signsym_core.backbones.base import Backbone
-from signsym_core.registry import require
+from signsym_core.registry import whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,10 +29,7 @@ class SmallCNN(Backbone):
     std = (0.5,)
 
     #: Channels of the first stage.
-    width: int = 16
-
-    def __post_init__(self) -> None:
-        require(1 <= self.width <= 1024, "width", "a whole number in 1 .. 1024", self.width)
+    width: Annotated[int, whole(1, 1024)] = 16
 
     def network(self, channels: int) -> nn.Module:
         layers: OrderedDict[str, nn.Module] = OrderedDict()

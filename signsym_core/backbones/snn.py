@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from signsym_core.backbones.base import Backbone
 from signsym_core.backbones.lif import LIF
-from signsym_core.registry import require
+from signsym_core.registry import Positive, whole, within
 
 
 class SpikingNetwork(nn.Module):
@@ -68,19 +69,13 @@ class SNN(Backbone):
     std = (0.5,)
 
     #: Channels of the first stage.
-    width: int = 16
+    width: Annotated[int, whole(1, 1024)] = 16
     #: Time steps.
-    steps: int = 4
+    steps: Annotated[int, whole(1, 1000)] = 4
     #: What is left of a potential after a time step.
-    beta: float = 0.5
+    beta: Annotated[float, within("[0, 1]")] = 0.5
     #: k, how fast the surrogate falls off around the threshold.
-    slope: float = 10.0
-
-    def __post_init__(self) -> None:
-        require(1 <= self.width <= 1024, "width", "a whole number in 1 .. 1024", self.width)
-        require(1 <= self.steps <= 1000, "steps", "a whole number in 1 .. 1000", self.steps)
-        require(0 <= self.beta <= 1, "beta", "a number in [0, 1]", self.beta)
-        require(self.slope > 0, "slope", "a number above 0", self.slope)
+    slope: Positive = 10.0
 
     def network(self, channels: int) -> SpikingNetwork:
         return SpikingNetwork(channels, self.width, self.steps, self.beta, self.slope)

@@ -73,6 +73,7 @@ class DataSource(Member, ABC):
     validation_images: int | None = neutral(None)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.size is None or self.size >= 4, "size", "a whole number of pixels, at least 4", self.size)
         for name in ("train_images", "test_images", "database_images", "validation_images"):
             count = getattr(self, name)

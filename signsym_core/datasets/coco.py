@@ -18,7 +18,7 @@ from signsym_core.datasets.coco_files import FOLDERS, as_distributed, pooled
 from signsym_core.datasets.files import FileSource, Listing, cache_places
 from signsym_core.datasets.lists import find_lists, from_lists
 from signsym_core.datasets.splits import DataNotFoundError
-from signsym_core.registry import require
+from signsym_core.registry import Count, require
 
 #: Images of each split of the authors' code; the rest are the database.
 AUTHORS_COUNTS = MappingProxyType({"train": 10_000, "test": 5_000, "validation": 5_000})
@@ -68,8 +68,8 @@ class COCO(FileSource):
     #: Release to read; null: 2017 where its files exist, else 2014.
     year: Literal["2014", "2017"] | None = None
     #: Images of the fixed draw that are trained on, and that are queries.
-    train_draw: int = 10_000
-    test_draw: int = 5_000
+    train_draw: Count = 10_000
+    test_draw: Count = 5_000
     #: What happens to images without any annotation (1,069 of 123,287): left out, as in the literature's lists, or
     #: kept in the database, where they are relevant to no query. They are never trained on and never queries.
     unlabelled: Literal["drop", "database"] = "drop"
@@ -83,8 +83,6 @@ class COCO(FileSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("train_draw", "test_draw"):
-            require(getattr(self, name) >= 1, name, "a whole number, at least 1", getattr(self, name))
         if self.split == authors_2024.NAME:
             self.refuse_idle("lists", "database", "queries_in_database", "train_draw", "test_draw", "unlabelled")
             order = f"null or 2014 with split {self.split}, which is of that release's order"

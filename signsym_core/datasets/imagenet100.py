@@ -17,7 +17,7 @@ from signsym_core.datasets.files import FileSource, Listing
 from signsym_core.datasets.imagenet import ImageNet, imagenet_tree
 from signsym_core.datasets.lists import find_lists, from_lists
 from signsym_core.datasets.splits import DataNotFoundError
-from signsym_core.registry import require
+from signsym_core.registry import Count, require
 
 #: The classes in the order of the list files' columns, which is alphabetical.
 _COLUMNS = (
@@ -59,13 +59,12 @@ class ImageNet100(FileSource):
     size: int | None = 224
     path: str = "imagenet"
     #: Images of each class that the fixed draw trains on.
-    train_draw: int = 130
+    train_draw: Count = 130
     #: Folder of list files: absolute, below PATH, or below the data root; null: the fixed draw.
     lists: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.train_draw >= 1, "train_draw", "a whole number, at least 1", self.train_draw)
         if self.split == authors_2024.NAME:
             self.refuse_idle("train_draw")
             require(self.lists is not None, "lists", f"a folder with split {self.split}: HashNet's lists", self.lists)

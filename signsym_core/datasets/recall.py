@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from signsym_core.datasets.sequences import Sequences
-from signsym_core.registry import require
+from signsym_core.registry import require, whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,16 +28,14 @@ class Recall(Sequences):
     )
 
     #: Pairs of a key and a value in a sequence.
-    pairs: int = 3
+    pairs: Annotated[int, whole(1, 100)] = 3
     #: Symbols that are keys, and symbols that are values.
     keys: int = 8
-    values: int = 8
+    values: Annotated[int, whole(2, 256)] = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(1 <= self.pairs <= 100, "pairs", "a whole number in 1 .. 100", self.pairs)
         require(self.pairs <= self.keys <= 256, "keys", "a whole number from 'pairs' to 256", self.keys)
-        require(2 <= self.values <= 256, "values", "a whole number in 2 .. 256", self.values)
 
     @property
     def steps(self) -> int:

@@ -1,5 +1,12 @@
 """The registry that every family uses, and parameters as the fields of a dataclass."""
 
+from signsym_core.registry.bounds import Count as Count
+from signsym_core.registry.bounds import NonNegative as NonNegative
+from signsym_core.registry.bounds import Positive as Positive
+from signsym_core.registry.bounds import above as above
+from signsym_core.registry.bounds import check_bounds as check_bounds
+from signsym_core.registry.bounds import whole as whole
+from signsym_core.registry.bounds import within as within
 from signsym_core.registry.family import Member as Member
 from signsym_core.registry.family import Registry as Registry
 from signsym_core.registry.parameters import ParameterError as ParameterError

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from signsym_core import extensions
+from signsym_core.registry.bounds import check_bounds
 from signsym_core.registry.parameters import UnknownNameError, build, changed, rebuild, unknown
 
 
@@ -34,6 +35,9 @@ class Member:
     no_default: ClassVar[tuple[str, ...]] = ()
     #: Names that people try as parameters, in small letters, with where what they say is given.
     elsewhere: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
 
     def parameters(self) -> dict[str, Any]:
         """All parameters with their resolved values, in the order of their definition."""

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from signsym_core.registry import require
+from signsym_core.registry import Count
 from signsym_core.rules.learned import LearnedRule, Lesson, uniform
 
 #: Rows of a Gram matrix up to which its eigenvectors are computed.
@@ -42,12 +42,9 @@ class LowRank(LearnedRule):
     citation = "Hanut, Kadmon 2025, arXiv 2502.20580 (version 1: oja; version 4: normative, local)"
     matrix = None
 
-    rank: int = 8
+    rank: Count = 8
     start: Literal["svd", "random"] = "svd"
     update: Literal["frozen", "normative", "local", "oja"] = "normative"
-
-    def __post_init__(self) -> None:
-        require(self.rank >= 1, "rank", "a whole number, at least 1", self.rank)
 
     @property
     def follows_optimizer(self) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core.models.recurrence import Recurrence, rows_of
-from signsym_core.registry import require
+from signsym_core.registry import Count, NonNegative, Positive
 from signsym_core.rules.lra_code import code_step
 from signsym_core.rules.whole import StepRule, add_gradient
 from signsym_core.tasks import Objective
@@ -44,22 +44,15 @@ class LRA(StepRule):
     citation = "Manchev, Garcia-Peraza-Herrera 2025, arXiv 2504.13531, after code of nmanchev/lra-rnn"
 
     #: Size of the moves of a state, and their number for each target.
-    gamma: float = 1.0
-    inner_steps: int = 10
+    gamma: Positive = 1.0
+    inner_steps: Count = 10
     #: Largest norm of a gradient; 0: none.
-    clip: float = 1.0
+    clip: NonNegative = 1.0
     #: Weight of the regulariser.
-    alpha: float = 1.0
+    alpha: NonNegative = 1.0
     #: "log" for log(1 + u²), "mse" for u².
     local_loss: Literal["log", "mse"] = "log"
     variant: Literal["text", "code"] = "text"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.gamma > 0, "gamma", "a number above 0", self.gamma)
-        require(self.inner_steps >= 1, "inner_steps", "a whole number, at least 1", self.inner_steps)
-        for name in ("clip", "alpha"):
-            require(getattr(self, name) >= 0, name, "a number, at least 0", getattr(self, name))
 
     def step(
         self, model: nn.Module, objective: Objective, images: Tensor, labels: Tensor, micro_batch: int | None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from signsym_core import seeds
 from signsym_core.models.outputs import outputs_of
-from signsym_core.registry import ParameterError, require
+from signsym_core.registry import ParameterError, Positive
 from signsym_core.rules.base import LEVELS, fill_levels
 from signsym_core.rules.feedback import FeedbackLayer
 from signsym_core.rules.point_names import residual_blocks
@@ -35,11 +35,7 @@ class Pepita(StepRule):
     citation = "Dellaferrera, Kreiman 2022, Error-driven input modulation, ICML 162, and its code GiorgiaD/PEPITA"
 
     #: Size of F over He's uniform initialisation of a first layer.
-    strength: float = 0.05
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.strength > 0, "strength", "a number above 0", self.strength)
+    strength: Positive = 0.05
 
     def check_network(self, network: nn.Module) -> None:
         blocks = residual_blocks(network)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Annotated
 
 from torch import Tensor
 
-from signsym_core.registry import require
+from signsym_core.registry import within
 from signsym_core.rules.learned import LearnedRule, Lesson
 
 
@@ -23,10 +24,7 @@ class SymmetricAlignment(LearnedRule):
     label = "SA"
     citation = "Kunin et al. 2020, Two routes to scalable credit assignment without weight symmetry, arXiv 2003.01513"
 
-    rate: float = 0.1
-
-    def __post_init__(self) -> None:
-        require(0 < self.rate <= 1, "rate", "a number in (0, 1]", self.rate)
+    rate: Annotated[float, within("(0, 1]")] = 0.1
 
     @property
     def follows_optimizer(self) -> bool:

@@ -25,6 +25,7 @@ class WholeRule(Rule):
         return False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(not self.bp_layers, "bp_layers", f"nothing: rule {self.name!r} serves no single layers", self.bp_layers)
 
     def check_network(self, network: nn.Module) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from signsym_core.registry import require
+from signsym_core.registry import Count, within
 from signsym_core.rules.learned import LearnedRule, Lesson
 
 
@@ -29,13 +29,9 @@ class WeightMirror(LearnedRule):
     label = "WM"
     citation = "Akrout et al. 2019, Deep learning without weight transport, arXiv 1904.05391, equation 7"
 
-    rate: float = 0.1
-    samples: int = 128
+    rate: Annotated[float, within("(0, 1]")] = 0.1
+    samples: Count = 128
     start: Literal["random", "mirrored"] = "random"
-
-    def __post_init__(self) -> None:
-        require(0 < self.rate <= 1, "rate", "a number in (0, 1]", self.rate)
-        require(self.samples >= 1, "samples", "a whole number, at least 1", self.samples)
 
     @property
     def follows_optimizer(self) -> bool:

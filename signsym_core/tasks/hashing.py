@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from signsym_core.registry import neutral, require
+from signsym_core.registry import Count, NonNegative, Positive, neutral, require
 from signsym_core.retrieval.codes import Codes, Gallery, signs
 from signsym_core.retrieval.ranking import Ties, average_precision, chance, nearest
 from signsym_core.tasks.base import Task
@@ -34,35 +34,31 @@ class Hashing(Task):
     scoring = frozenset({"k", "ties"})
 
     #: Bits of a code.
-    bits: int = 32
+    bits: Count = 32
     #: Which pairs of dissimilar images the loss separates: see `signsym_core.tasks.hyp2.hyp2_loss`.
     variant: Literal["original", "h2q"] = "h2q"
     #: Weight of the pairs of images in the loss.
-    beta: float = 0.5
+    beta: NonNegative = 0.5
     #: Cosine above which two classes are pushed apart; null: by bits and classes, from a table.
     zeta: float | None = None
     #: Whether outputs go through tanh before the loss; their signs are the same.
     tanh: bool = False
     #: Learning rate of the class proxies.
-    proxy_lr: float = 1e-3
+    proxy_lr: NonNegative = 1e-3
     #: Number of top-ranked items that are scored; null: all.
-    k: int | None = 5000
+    k: Count | None = 5000
     #: Order of items at equal distance: "expected" averages over all orders, "stable" keeps the database's order,
     #: "features" takes the distance of the real-valued outputs at length 1, as the authors' code of 2024.
     ties: Ties = "expected"
 
     #: Standard deviation of a hash layer that starts from N(0, .), with biases of 0; null: PyTorch's start of a Linear.
-    head_std: float | None = neutral(None)
+    head_std: Positive | None = neutral(None)
 
     def __post_init__(self) -> None:
-        require(self.bits >= 1, "bits", "a whole number, at least 1", self.bits)
+        super().__post_init__()
         tabulated = self.zeta is not None or self.bits in DISTANCES
         require(tabulated, "bits", f"one of {', '.join(map(str, DISTANCES))}, or zeta set", self.bits)
-        require(self.beta >= 0, "beta", "a number, at least 0", self.beta)
         require(self.zeta is None or -1 <= self.zeta < 1, "zeta", "null or a cosine, -1 <= zeta < 1", self.zeta)
-        require(self.proxy_lr >= 0, "proxy_lr", "a number, at least 0", self.proxy_lr)
-        require(self.head_std is None or self.head_std > 0, "head_std", "null or a number above 0", self.head_std)
-        require(self.k is None or self.k >= 1, "k", "null or a whole number, at least 1", self.k)
 
     def outputs(self, classes: int) -> int:
         return self.bits

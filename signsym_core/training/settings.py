@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from signsym_core.arithmetic import Precision
 from signsym_core.datasets import DataSource
-from signsym_core.registry import neutral, require
+from signsym_core.registry import Count, NonNegative, check_bounds, neutral, require, whole, within
 from signsym_core.training.adversarial import Adversarial
 from signsym_core.training.selection import Keep
 
@@ -17,16 +17,16 @@ from signsym_core.training.selection import Keep
 class FineTune:
     """Settings of a fine-tune; the defaults are the paper's where its text kept them (see docs/protocol.md)."""
 
-    epochs: int = 20
-    batch_size: int = 32
+    epochs: Annotated[int, whole(0)] = 20
+    batch_size: Count = 32
     #: Learning rate of the body, and of the fresh head.
-    lr: float = 1e-5
-    head_lr: float = 1e-4
-    weight_decay: float = 5e-4
+    lr: NonNegative = 1e-5
+    head_lr: NonNegative = 1e-4
+    weight_decay: NonNegative = 5e-4
     #: Adam couples weight decay with its moments, AdamW does not.
     optimizer: Literal["adam", "adamw"] = "adam"
-    beta1: float = 0.9
-    beta2: float = 0.999
+    beta1: Annotated[float, within("[0, 1)")] = 0.9
+    beta2: Annotated[float, within("[0, 1)")] = 0.999
     #: Whether training images are cropped and mirrored as the data set allows.
     augment: bool = True
     #: Steps between two logs of each layer's alignment with BP; 0: never.
@@ -37,14 +37,14 @@ class FineTune:
     deterministic: bool = neutral(True)
     #: Steps of the optimiser in all, in as many epochs as they take, the last of which may end early; `epochs` plays no
     #: part then. null: whole epochs.
-    steps: int | None = neutral(None)
+    steps: Annotated[int, whole(0)] | None = neutral(None)
     #: The epoch whose model is kept: the last, or the one with the best score on the data set's validation images, the
     #: first of several.
     keep: Keep = neutral("last")
     #: Epochs in a row without a better validation score after which training ends; null: it goes on to the last.
-    patience: int | None = neutral(None)
+    patience: Count | None = neutral(None)
     #: By how much a score must exceed that of the last better epoch to end such a row.
-    min_delta: float = neutral(0.0)
+    min_delta: NonNegative = neutral(0.0)
     #: The attack whose examples against the current model take the place of each batch's images: {name: pgd, epsilon:
     #: 8/255, steps: 7, gradient: exact}, with the attack's parameters. null: the images themselves.
     adversarial: Adversarial | None = neutral(None)
@@ -53,17 +53,8 @@ class FineTune:
         if self.adversarial is not None:
             require(isinstance(self.adversarial, Mapping), "adversarial", Adversarial.words, self.adversarial)
             object.__setattr__(self, "adversarial", Adversarial.from_plain(self.adversarial))
-        require(self.epochs >= 0, "epochs", "a whole number, at least 0", self.epochs)
-        require(self.batch_size >= 1, "batch_size", "a whole number, at least 1", self.batch_size)
-        for name in ("lr", "head_lr", "weight_decay"):
-            require(getattr(self, name) >= 0, name, "a number, at least 0", getattr(self, name))
-        for name in ("beta1", "beta2"):
-            require(0 <= getattr(self, name) < 1, name, "a number in [0, 1)", getattr(self, name))
-        require(self.steps is None or self.steps >= 0, "steps", "null or a whole number, at least 0", self.steps)
+        check_bounds(self)
         require(self.log_alignment >= 0, "log_alignment", "a whole number of steps, at least 0", self.log_alignment)
-        patient = self.patience is None or self.patience >= 1
-        require(patient, "patience", "null or a whole number, at least 1", self.patience)
-        require(self.min_delta >= 0, "min_delta", "a number, at least 0", self.min_delta)
         idle = self.min_delta > 0 and self.patience is None
         require(not idle, "patience", f"a whole number beside min_delta {self.min_delta}", self.patience)
         unvalidated = self.steps is None or not self.validates

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
 from signsym_core import ATTACKS, BACKBONES, DATASETS, RULES, TASKS
 from signsym_core.registry import (
+    Count,
     Member,
+    NonNegative,
     ParameterError,
+    Positive,
     Registry,
     UnknownNameError,
+    above,
     build,
     coerce,
     require,
     shown,
     unknown,
+    whole,
+    within,
 )
 
 
@@ -36,6 +42,7 @@ class Tea(Member):
     sugar: int | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         require(self.cups >= 1, "cups", "at least 1", self.cups)
 
 
@@ -92,6 +99,50 @@ def test_what_does_not_fit_is_named(name, parameters, error, words):
     with pytest.raises(error) as caught:
         DRINKS.build(name, **parameters)
     assert words in str(caught.value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Brew(Tea):
+    """Parameters with bounds of every kind."""
+
+    leaves: Count | None = None
+    pots: Annotated[int, whole(2, 4)] = 2
+    heat: Positive = 0.5
+    rest: NonNegative = 0.0
+    pause: Annotated[float, above(1)] = 2.0
+    full: Annotated[float, within("(0, 1]")] = 1.0
+    empty: Annotated[float, within("[0, 1)")] = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LongBrew(Brew):
+    """The same, with another default."""
+
+    pots: int = 4
+
+
+@pytest.mark.parametrize("brew", [Brew, LongBrew])
+@pytest.mark.parametrize(
+    ("name", "fitting", "others", "words"),
+    [
+        ("leaves", (None, 1), (0,), "null or a whole number, at least 1"),
+        ("pots", (2, 4), (1, 5), "a whole number in 2 .. 4"),
+        ("heat", (1e-9,), (0.0,), "a number above 0"),
+        ("rest", (0.0,), (-1e-9,), "a number, at least 0"),
+        ("pause", (1.1,), (1.0,), "a number above 1"),
+        ("full", (1e-9, 1.0), (0.0, 1.1), "a number in (0, 1]"),
+        ("empty", (0.0, 0.9), (-0.1, 1.0), "a number in [0, 1)"),
+    ],
+)
+def test_a_parameter_holds_to_the_bounds_of_its_annotation_and_to_those_of_the_class_above(
+    brew, name, fitting, others, words
+):
+    for value in fitting:
+        assert getattr(brew(**{name: value}), name) == value
+    for value in others:
+        with pytest.raises(ParameterError) as caught:
+            brew(**{name: value})
+        assert str(caught.value).startswith(f"parameter {name!r} expects {words}, got ")
 
 
 FAMILIES = [RULES, ATTACKS, BACKBONES, DATASETS, TASKS]
