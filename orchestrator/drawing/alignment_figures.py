@@ -90,7 +90,7 @@ def layer_figure(rows: Sequence[Mapping[str, Any]]) -> Spec:
 def survival_figure(panels: Sequence[AnglePanel], columns: int) -> Spec:
     """What survives along each model's own backward pass (filled), and the exact gradient (hollow), over its angle."""
     figure = Panels([(panel.title, [member.curve for member in panel.members]) for panel in panels], columns)
-    names = " / ".join(dict.fromkeys(member.curve.score_name for panel in panels for member in panel.members))
+    names = style.scores(member.curve.score_name for panel in panels for member in panel.members)
     farthest = max(90.0, *(member.angle for panel in panels for member in panel.members))
     across = {"range": [-4, farthest + 4], "tickvals": [0, 30, 60, 90]}
     upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": names, "standoff": 6}}

@@ -38,7 +38,7 @@ def corruption_figure(panels: Sequence[tuple[str, Sequence[SeverityLine]]]) -> S
     severities = sorted({severity for _, lines in panels for line in lines for severity in line.scores})
     across = {"range": [severities[0] - 0.3, severities[-1] + 0.3], "tickvals": severities}
     across |= {"ticktext": ["clean" if severity == 0 else str(severity) for severity in severities]}
-    names = " / ".join(dict.fromkeys(line.curve.score_name for _, lines in panels for line in lines))
+    names = style.scores(line.curve.score_name for _, lines in panels for line in lines)
     upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": names, "standoff": 6}}
     for number, (_, lines) in enumerate(panels):
         figure.dress(number, across | {"title": {"text": "severity", "standoff": 4}}, upright)
@@ -62,7 +62,7 @@ def mean_drawing(title: str, lines: Sequence[SeverityLine]) -> Drawing | None:
     strokes = tuple(_stroke(line) for line in lines if line.scores)
     if not strokes:
         return None
-    names = " / ".join(dict.fromkeys(stroke.curve.score_name for stroke in strokes))
+    names = style.scores(stroke.curve.score_name for stroke in strokes)
     return Drawing(panels=((title, strokes),), columns=1, quantity=f"{names}, %", difference=False, across="severity")
 
 

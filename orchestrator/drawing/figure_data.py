@@ -99,7 +99,7 @@ def of_curves(
 ) -> Drawing:
     """The drawing of scores; `rings` are the flags of points, by line and epsilon."""
     strokes = [(title, tuple(_scores(curve, rings or {}) for curve in curves)) for title, curves in panels]
-    names = " / ".join(dict.fromkeys(curve.score_name for _, curves in panels for curve in curves))
+    names = style.scores(curve.score_name for _, curves in panels for curve in curves)
     return Drawing(panels=tuple(strokes), columns=columns, quantity=f"{names}, %", difference=False, hide=hide)
 
 

@@ -35,7 +35,7 @@ def curve_figure(
     figure = Panels(panels, columns)
     axes = Axes([curve for _, curves in panels for curve in curves], x)
     named: set[str] = set()
-    scores = " / ".join(dict.fromkeys(curve.score_name for _, curves in panels for curve in curves))
+    scores = style.scores(curve.score_name for _, curves in panels for curve in curves)
     upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": scores, "standoff": 6}}
     for panel, (_, curves) in enumerate(panels):
         axis = axes.of(curves)

@@ -8,20 +8,30 @@ _SIGNS = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"ε": r"$\varepsilon$", "∞": r"$\infty$", "−": "$-$", "–": "--", "●": r"$\bullet$", "○": r"$\circ$"},
+    # LaTeX's default font has other signs in the places of these: "<" is printed as an inverted exclamation mark.
+    **{"<": "$<$", ">": "$>$", "|": "$|$", '"': "''", "“": "``", "”": "''"},
+    # These it refuses.
+    **{"₁": "$_1$", "₂": "$_2$", "≤": r"$\leq$", "≥": r"$\geq$", "×": r"$\times$", "→": r"$\to$"},
     **{"\n": " ", "\r": " ", "\N{NO-BREAK SPACE}": "~"},
 }
 
 
 def latex(matrix: Matrix) -> str:
-    """A `tabular` of the matrix; each line of a cell takes one row, states in italics, the best bold."""
+    """A `tabular` of the matrix; each line of a cell takes one row, states in italics, the best bold.
+
+    The note, which has the units and what is bold, is a comment above it.
+    """
     names = len(matrix.header) - len(matrix.rows[0][1])
     columns = "l" * names + "r" * (len(matrix.header) - names)
-    lines = [f"% {escaped(matrix.title)}", "% \\usepackage{booktabs}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
+    comments = ["\\usepackage{booktabs}", escaped(matrix.title), *([escaped(matrix.note)] if matrix.note else [])]
+    lines = [*(f"% {comment}" for comment in comments), f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
     lines.append(f"{' & '.join(map(escaped, matrix.header))} \\\\")
     lines.append("\\midrule")
     for left, entries in matrix.rows:
         for line_number in range(max(len(entry.lines) for entry in entries)):
             cells = [escaped(name) if line_number == 0 else "" for name in left]
+            # Behind the end of a row these would be read as its argument.
+            cells[0] = f"{{{cells[0]}}}" if cells[0][:1] in ("[", "*") else cells[0]
             cells += [_line(entry, line_number) for entry in entries]
             lines.append(f"{' & '.join(cells)} \\\\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])

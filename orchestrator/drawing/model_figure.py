@@ -53,7 +53,7 @@ def model_figure(rows: Sequence[ModelRow], several: bool) -> Spec:
     layout["margin"] = {"l": 12, "r": 16, "t": ABOVE, "b": BELOW}
     layout["legend"] |= {"y": 0, "yanchor": "bottom"}
     axis = {"gridcolor": "#e6e8ec", "zeroline": False}
-    title = {"text": rows[0].score_name, "standoff": 4}
+    title = {"text": style.scores(row.score_name for row in rows), "standoff": 4}
     layout["xaxis"] = {**axis, "range": [-0.02, 1.02], "tickformat": ".0%", "title": title}
     order = {"categoryorder": "array", "categoryarray": names[::-1], "range": [-0.6, len(rows) - 0.4]}
     layout["yaxis"] = {**axis, **order, "type": "category", "automargin": True}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from orchestrator.jobs.surrogates import SurrogateName, names_surrogate, surrogate_of
@@ -85,6 +85,11 @@ def surrogate(named: SurrogateName) -> str:
 def heading(text: str) -> str:
     """A text with a capital first letter, unless the second is one: "Robust accuracy", "mAP@1000"."""
     return text if text[1:2].isupper() else text[:1].upper() + text[1:]
+
+
+def scores(names: Iterable[str]) -> str:
+    """The names of the scores of one figure, each once: "mAP@10 / mAP@50"."""
+    return " / ".join(dict.fromkeys(names))
 
 
 def norm(name: str) -> str:

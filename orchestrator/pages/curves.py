@@ -40,7 +40,7 @@ def page(context: PageContext) -> Page:
     rings = context.flags.rings(curves)
     figure = Figure(
         name="curves",
-        title=f"{style.heading(curves[0].score_name)} over ε",
+        title=f"{style.heading(style.scores(curve.score_name for curve in curves))} over ε",
         described=described(curves),
         figure=curve_figure(panels, facets.columns, view.x, view.seed_lines, rings, view.hide),
         table=table(context, curves, rings),
@@ -73,7 +73,7 @@ def described(curves: Sequence[Curve]) -> str:
     rules = ", ".join(dict.fromkeys(style.label(curve.rule_label) for curve in curves))
     attacks = ", ".join(dict.fromkeys(curve.attack_label for curve in curves))
     places = ", ".join(dict.fromkeys(curve.title for curve in curves))
-    what = style.heading(curves[0].score_name)
+    what = style.heading(style.scores(curve.score_name for curve in curves))
     return f"{what} against epsilon of {rules} under {attacks} on {places}. The table below has the numbers."
 
 

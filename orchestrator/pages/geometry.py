@@ -110,8 +110,10 @@ def _entries(context: PageContext, one: Geometry) -> list[MatrixCell]:
 def _lines(number: Interval, share: bool) -> list[str]:
     if share:
         return [f"{100 * number.value:.1f} %", f"[{100 * number.lo:.1f}, {100 * number.hi:.1f}]"]
-    digits = 2 if abs(number.value) < 10 else 1
-    return [f"{number.value:.{digits}f}", f"[{number.lo:.{digits}f}, {number.hi:.{digits}f}]"]
+    # Two digits of the number at least: norms of a sure model are far below 0.01, and no zeros.
+    small = 0 < abs(number.value) < 0.1
+    form = ".2g" if small else ".2f" if abs(number.value) < 10 else ".1f"
+    return [f"{number.value:{form}}", f"[{number.lo:{form}}, {number.hi:{form}}]"]
 
 
 def _row(context: PageContext, one: Geometry) -> Mapping[str, Value]:

@@ -32,9 +32,10 @@ def blocks(context: PageContext) -> list[Block]:
     several = len({row.place for row in rows}) > 1
     place = "" if several else f"{rows[0].place}: "
     left_out = f" The first {MOST} of {len(names)} models; Flags has all." if len(names) > MOST else ""
+    score = style.scores(row.score_name for row in rows)
     picture = Figure(
         name="overview",
-        title=f"{place}{rows[0].score_name} at ε = {label}, under the strongest attack along each gradient",
+        title=f"{place}{score} at ε = {label}, under the strongest attack along each gradient",
         described=_described(rows, label),
         figure=model_figure(rows, several),
         table=_table(rows, label),

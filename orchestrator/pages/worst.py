@@ -50,7 +50,8 @@ def page(context: PageContext) -> Page:
     for worst_line in worst:
         norm = f", {style.norm(worst_line.curve.norm)}" * several
         panels.setdefault(f"{worst_line.curve.title} / worst case over attacks{norm}", []).append(worst_line.curve)
-    title = f"{style.heading(worst[0].curve.score_name)} over ε, in the worst case over {over(context)}"
+    score = style.heading(style.scores(worst_line.curve.score_name for worst_line in worst))
+    title = f"{score} over ε, in the worst case over {over(context)}"
     columns = min(len(panels), WIDEST)
     figure_block = Figure(
         name="curves",

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from orchestrator.results.computed_tables import COMPUTED, left_out
 from orchestrator.results.epoch_rows import epoch_rows
 from orchestrator.results.joined import JoinedIndex
+from orchestrator.results.line import ATTACK, STORED
 from orchestrator.results.live_stores import Results, opened
 from orchestrator.results.test_images import test_images
 from orchestrator.store import tables
@@ -22,12 +23,13 @@ from orchestrator.store.folder import Folder
 from orchestrator.store.store import Store, skipped_in
 from orchestrator.store.tally import differ, expected, first_rows, places, tally
 
-#: Columns of a cell that are repeated for each of its outcomes.
-_NAMES = ("task", "dataset", "backbone", "rule", "seed", "attack", "gradient", "epsilon", "epsilon_label")
+#: Columns of a cell that are repeated for each of its outcomes: all that tells it from others, so that no mean is one
+#: of two attacks or norms.
+_NAMES = (*STORED, "seed", "epsilon", "epsilon_label", "norm")
 #: What was measured of an outcome's image besides.
 _MEASURED = ("confidence", *tables.MEASURES)
-#: Columns of a model that are repeated for each of its layers.
-_MODEL = ("task", "dataset", "backbone", "weights", "finetune", "rule", "rule_params", "seed")
+#: Columns of a model that are repeated for each of its layers, likewise.
+_MODEL = (*(name for name in STORED if name not in ATTACK), "seed")
 #: What its clean score is found by.
 _CLEAN = ("attack", "value")
 

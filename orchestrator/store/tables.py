@@ -168,8 +168,8 @@ OUTCOMES = _schema(
         (
             "confidence",
             pa.float32(),
-            "probability of the class that a clean image is given, by softmax; null under attack, in retrieval, and in "
-            "older files",
+            "probability of the class that a clean image is given, by softmax; null under attack, in retrieval, where "
+            "images have several labels, and in older files",
         ),
         *((name, pa.float32(), f"{meaning}; null where it was not measured") for name, meaning in MEASURES.items()),
     ]

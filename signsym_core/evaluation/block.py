@@ -107,7 +107,7 @@ def run_block(
         problem.tally.refuse()
         result.scores[row, where] = task.score(outputs, labels, gallery).to(device)
         result.predictions[row, where] = task.predict(outputs, gallery).to(device)
-        if (confidence := task.confidence(outputs)) is not None:
+        if (confidence := task.confidence(outputs, labels)) is not None:
             result.confidence[row, where] = confidence.to(device)
         if proposal.nonfinite is not None:
             result.nonfinite_gradient[row, where] = proposal.nonfinite

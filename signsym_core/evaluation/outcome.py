@@ -45,7 +45,8 @@ class Outcome:
     measured: Mapping[str, Tensor]
     #: int64 [e, n]: the class that the model sees.
     predictions: Tensor
-    #: float64 [e, n]: the probability that it gives that class; NaN for a task without probabilities.
+    #: float64 [e, n]: the probability that it gives that class; NaN where outputs give none, as where images have
+    #: several labels.
     confidence: Tensor
     #: float [e, kept, channels, height, width]: the first adversarial images, as many as were asked for.
     adversarial: Tensor

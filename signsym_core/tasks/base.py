@@ -69,8 +69,8 @@ class Task(Member, ABC):
     def predict(self, outputs: Tensor, gallery: Gallery | None) -> Tensor:
         """int64 [n]: the predicted class of each image; -1 where there is none."""
 
-    def confidence(self, outputs: Tensor) -> Tensor | None:
-        """float64 [n]: the probability of the class that each image is given; None for a task without one."""
+    def confidence(self, outputs: Tensor, labels: Tensor) -> Tensor | None:
+        """float64 [n]: the probability of the class that each image is given; None where outputs give none."""
         return None
 
     @abstractmethod

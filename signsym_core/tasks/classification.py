@@ -48,8 +48,12 @@ class Classification(Task):
     def predict(self, outputs: Tensor, gallery: Gallery | None) -> Tensor:
         return outputs.argmax(dim=1)
 
-    def confidence(self, outputs: Tensor) -> Tensor:
-        return outputs.double().softmax(dim=1).amax(dim=1)
+    def confidence(self, outputs: Tensor, labels: Tensor) -> Tensor | None:
+        """By softmax. None where images have several labels: it is then trained towards an equal share for each.
+
+        Of an image with two labels the best network gives its class 0.5, and is always right.
+        """
+        return None if labels.ndim == 2 else outputs.double().softmax(dim=1).amax(dim=1)
 
     def chance(self, labels: Tensor, gallery: Gallery | None) -> float:
         counts = torch.bincount(labels) if labels.ndim == 1 else labels.sum(dim=0, dtype=torch.int64)

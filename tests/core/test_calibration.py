@@ -61,3 +61,20 @@ def test_an_outcome_has_the_probability_of_the_class_that_the_model_sees():
             logits = model(outcome.adversarial[row]).double()
         expected = (logits.exp() / logits.exp().sum(1, keepdim=True)).gather(1, outcome.predictions[row, :, None])
         assert torch.allclose(outcome.confidence[row], expected.flatten(), atol=1e-6)
+
+
+def test_of_several_labels_the_softmax_is_a_share_and_no_probability_of_being_right():
+    # Two labels of equal share: the loss is least at logits where each has probability 1/2, and the class is right.
+    task, labels = ss.TASKS.build("classification"), torch.tensor([[1, 1, 0]])
+    best = torch.tensor([[30.0, 30.0, 0.0]])
+    assert task.objective(3, 0)(best, labels) == pytest.approx(np.log(2))
+    assert task.score(best, labels, None).item() == 1
+    assert best.softmax(dim=1).max().item() == pytest.approx(0.5)
+    assert task.confidence(best, labels) is None
+    assert task.confidence(best, torch.tensor([0])).item() == pytest.approx(0.5)
+    model = small()
+    images, labels = right(model, 4)
+    several = torch.nn.functional.one_hot(labels, model(images).shape[1])
+    outcome = ss.attack("none", model, images, several, [0.0])
+    assert outcome.accuracy == [1.0]
+    assert outcome.confidence.isnan().all()

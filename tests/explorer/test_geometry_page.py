@@ -11,9 +11,10 @@ from stores import page
 
 from orchestrator.commands.cli import main
 from orchestrator.drawing.blocks import Matrix
+from orchestrator.pages import geometry
 from orchestrator.results.live_stores import opened
 from orchestrator.store import Store, compact, tables
-from signsym_core.statistics.intervals import gap, mean_of
+from signsym_core.statistics.intervals import Interval, gap, mean_of
 
 IMAGES = 12
 #: Numbers of each rule and gradient, one for each seed and image.
@@ -101,6 +102,21 @@ def test_an_attack_that_the_filter_chooses_is_explained_and_the_nearest_epsilon_
     alone = Store(str(tmp_path / "store"))
     put(alone, "bp", "feedback", 0, "pgd")
     assert matrix(tmp_path / "store") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        (0.0004321, ["0.00043", "[0.00022, 0.00086]"]),
+        (0.04321, ["0.043", "[0.022, 0.086]"]),
+        (0.4321, ["0.43", "[0.22, 0.86]"]),
+        (43.21, ["43.2", "[21.6, 86.4]"]),
+        (0.0, ["0.00", "[0.00, 0.00]"]),
+    ],
+)
+def test_the_small_norms_of_a_sure_model_are_printed_as_no_zeros(value, printed):
+    number = Interval(value=value, lo=value / 2, hi=value * 2, n=100, seeds=1, method="student")
+    assert geometry._lines(number, share=False) == printed
 
 
 def test_the_export_has_every_epsilon_before_and_after_a_merge(folder, tmp_path, capsys):

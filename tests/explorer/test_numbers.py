@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from stores import block, fill, keep_grid, page
 
+from orchestrator import pages
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Figure, Matrix, as_csv
+from orchestrator.drawing.panels import axes_of
+from orchestrator.pages import overview
+from orchestrator.pages.context import context_of
 from orchestrator.results.gaps import gap_lines
 from orchestrator.results.line import GRID_KEY
 from orchestrator.results.live_store import LiveStore
@@ -124,6 +128,18 @@ def test_retrieval_is_map_at_its_k_and_another_k_is_another_line(tmp_path):
     found = block(page(folder, "?task=hashing"), Figure)
     assert "mAP@500" in found.title + found.drawing.quantity
     assert "robust" not in found.title
+
+
+@pytest.mark.parametrize("search", ["?task=hashing", "?task=hashing&over=worst", "overview"])
+def test_a_figure_of_several_ks_names_each(tmp_path, search):
+    settings = {"task": "hashing", "metric": "map", "attack": "hag"}
+    for place, k in enumerate((500, 90)):
+        fill(tmp_path / "store", seeds=(0,), draw=place, task_params=f'{{"k":{k}}}', **settings)
+    context = context_of(LiveStore(str(tmp_path / "store")), search)
+    found = overview.blocks(context)[0] if search == "overview" else block(pages.build(context), Figure)
+    assert "mAP@500 / mAP@90 " in found.title
+    titles = [axis.get("title", {}).get("text") for axis in axes_of(found.figure).values()]
+    assert "mAP@500 / mAP@90" in titles
 
 
 def test_files_of_older_versions_without_the_tasks_parameters_join_the_defaults(tmp_path):

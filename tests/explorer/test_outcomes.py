@@ -354,3 +354,23 @@ def test_files_are_read_together_up_to_their_bytes(tmp_path):
     files = Folder(Store(str(tmp_path)), "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
     assert list(files.batches(files.names(), most=100)) == [["a", "b"], ["c", "d"], ["e"], ["f"]]
     assert list(files.batches([])) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("attack_params", ('{"steps":5}', '{"steps":20}')),
+        ("task_params", ('{"k":10}', '{"k":50}')),
+        ("norm", ("linf", "l2")),
+    ],
+)
+def test_exported_outcomes_say_in_what_their_cells_differ(tmp_path, column, values):
+    for place, value in enumerate(values):
+        more = {"attack_params": f'{{"norm":"{value}"}}'} if column == "norm" else {}
+        fill(tmp_path / "store", {("bp", "exact"): {0.1: 0.3 + 0.4 * place}}, (0,), 20, place, **{column: value} | more)
+    store = Store(str(tmp_path / "store"))
+    scores = store.results().set_index(column)["value"].to_dict()
+    export([store], "outcomes", tmp_path / "outcomes.parquet")
+    means = pq.read_table(tmp_path / "outcomes.parquet").to_pandas().groupby(column)["robust"].mean()
+    assert means.to_dict() == pytest.approx(scores)
+    assert len(set(scores.values())) == 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from stores import block, fill, keep_grid, page
 
-from orchestrator.drawing.blocks import Figure, Matrix, Words
+from orchestrator.drawing.blocks import Figure, Matrix, MatrixCell, Table, Words
+from orchestrator.drawing.latex import latex
 from orchestrator.pages.paper_tables import PRESETS, paper_table
 from orchestrator.results.epsilons import matching
 from orchestrator.results.live_store import LiveStore
@@ -221,3 +222,25 @@ def test_the_table_of_chosen_attacks_names_them(tmp_path):
     fill(folder, attack="fgsm", draw=1)
     assert block(page(folder, "?p=tables&t=all&e=0.1"), Matrix).title == "Every attack, at ε = 0.1"
     assert block(page(folder, "?p=tables&t=all&a=fgsm&e=0.1"), Matrix).title == "Under fgsm, at ε = 0.1"
+
+
+def test_latex_has_the_units_and_no_sign_that_is_printed_as_another():
+    cells = [MatrixCell(lines=["<1 %", "[0, 2] × “a|b”"], state="best")]
+    rows = [(("[a]", "b&c_d"), cells)]
+    table = Table(name="t", title="t", columns=(), rows=())
+    found = latex(
+        Matrix(name="m", title="|g|₁ at ε", header=["", "", "|g|₁"], rows=rows, note="Percent\nof 50 %.", table=table)
+    )
+    assert found.splitlines() == [
+        "% \\usepackage{booktabs}",
+        "% $|$g$|$$_1$ at $\\varepsilon$",
+        "% Percent of 50 \\%.",
+        "\\begin{tabular}{llr}",
+        "\\toprule",
+        " &  & $|$g$|$$_1$ \\\\",
+        "\\midrule",
+        "{[a]} & b\\&c\\_d & \\textbf{$<$1 \\%} \\\\",
+        " &  & {\\footnotesize [0, 2] $\\times$ ``a$|$b''} \\\\",
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
