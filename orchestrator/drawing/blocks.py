@@ -28,9 +28,9 @@ class Table:
     """Rows of values. A row may have `cell`, the key of the cell that it links to, and `state`, its style."""
 
     name: str
-    title: str
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Value]]
+    title: str = "The same numbers as a table"
     #: A sentence that explains the table.
     note: str = ""
 

@@ -20,17 +20,20 @@ _PAGES = {
 
 def build(context: PageContext) -> Page:
     """The page of the view, with the notes on what it shows."""
-    if not len(context.snapshot.index) and context.view.page not in ("runs", "notes"):
+    if not len(context.index) and context.view.page not in ("runs", "notes"):
         return empty(context)
     return notes.noted(_PAGES[context.view.page](context), context)
 
 
 def portions(context: PageContext) -> int:
-    """Number of portions of the page."""
-    if context.view.page == "curves" and context.view.over == "worst":
-        return worst.portions(context)
-    if context.view.page == "flags":
+    """Number of portions of the page; tables have one."""
+    view = context.view
+    if view.page == "tables":
+        return 1
+    if view.page == "flags":
         return portion(1, context.attacking(), flags.MOST)[1]
-    if context.view.page == "training":
+    if view.page == "training":
         return training.portions(context)
-    return arranged(context.view, context.snapshot.index, context.lines()).portions
+    if view.over == "worst":
+        return worst.portions(context)
+    return arranged(view, context.index, gap.compared(context) if view.page == "gap" else context.lines()).portions

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.drawing.alignment_figures import gradient_angle, layer_figure, survival_figure
 from orchestrator.drawing.blocks import Block, Column, Figure, Table, Value, Words
-from orchestrator.pages.columns import score_of
+from orchestrator.pages.columns import IMAGES, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.angles import AnglePanel, angle_panels
 from orchestrator.results.line import Line
@@ -31,8 +31,7 @@ _MODELS = (
     Column(key="lo", label="from", kind="percent"),
     Column(key="hi", label="to", kind="percent"),
     Column(key="exact", label="exact gradient", kind="percent"),
-    Column(key="images", label="images", kind="number"),
-    Column(key="seeds", label="seeds", kind="number"),
+    *IMAGES,
 )
 #: Panels at most, and of one row.
 MOST, COLUMNS = 12, 2
@@ -40,7 +39,7 @@ MOST, COLUMNS = 12, 2
 
 def layers(context: PageContext, row: int) -> list[Block]:
     """The alignment of the training behind a cell, layer by layer; nothing where the store has none."""
-    index = context.snapshot.index
+    index = context.index
     rows = context.data.alignment.rows(str(index.value("finetune_job", row)))
     if not rows:
         return []
@@ -61,9 +60,7 @@ def layers(context: PageContext, row: int) -> list[Block]:
             title=title,
             described=f"{title}, over {epochs} epochs. The table below has the numbers.",
             figure=layer_figure(rows),
-            table=Table(
-                name="alignment", title="The same numbers as a table", columns=columns, rows=table_rows, note=note
-            ),
+            table=Table(name="alignment", columns=columns, rows=table_rows, note=note),
         )
     ]
 
@@ -81,7 +78,6 @@ def survival(context: PageContext, lines: Sequence[Line], epsilon: float, label:
         figure=survival_figure(shown, min(COLUMNS, len(shown))),
         table=Table(
             name="angles",
-            title="The same numbers as a table",
             columns=_MODELS,
             rows=[row for panel in shown for row in _rows(panel)],
         ),

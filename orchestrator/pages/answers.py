@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Table, Value, Words
-from orchestrator.pages.columns import GAP, few_sentence, gap_of
+from orchestrator.pages.columns import GAP, IMAGES, RUNS, ends_of, few_sentence, gap_of, with_ends, worst_of
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.verdicts import in_short, state_of
 from orchestrator.pages.worst import models_by_place, over, report_refused
 from orchestrator.results.line import Line
-from orchestrator.results.view import format_view
 from orchestrator.results.worst_lines import WorstLine, WorstPoint
 from signsym_core.auditing.verdict import Verdict
 from signsym_core.statistics.intervals import Interval
@@ -127,23 +126,19 @@ _COLUMNS = (
     Column(key="rule", label="rule"),
     Column(key="epsilon", label="ε"),
     Column(key="norm", label="norm"),
-    Column(key="strongest", label="strongest run"),
+    RUNS[0],
     Column(key="worst", label="worst case", kind="percent"),
     Column(key="worst_lo", label="from", kind="percent"),
     Column(key="worst_hi", label="to", kind="percent"),
     *GAP,
     Column(key="clear", label="after Holm"),
     Column(key="family", label="comparisons", kind="number"),
-    Column(key="feedback", label="own-feedback gap", kind="points"),
-    Column(key="feedback_lo", label="own-feedback gap from", kind="points"),
-    Column(key="feedback_hi", label="own-feedback gap to", kind="points"),
+    *with_ends("feedback", "own-feedback gap", "points"),
     Column(key="feedback_clear", label="own-feedback gap after Holm"),
     Column(key="answer", label="more robust than BP?"),
     Column(key="verdict", label="audit"),
-    Column(key="images", label="images", kind="number"),
-    Column(key="seeds", label="seeds", kind="number"),
-    Column(key="runs", label="runs, the strongest first"),
-    Column(key="unmatched", label="without counterpart"),
+    *IMAGES,
+    *RUNS[1:],
 )
 
 
@@ -167,7 +162,6 @@ def _matrix(context: PageContext, answers: Sequence[Answer], label: str, left_ou
         note=note,
         table=Table(
             name="answers-rows",
-            title="The same numbers as a table",
             columns=_COLUMNS,
             rows=[_row(answer) for answer in answers],
         ),
@@ -183,8 +177,7 @@ def _entries(context: PageContext, answer: Answer) -> list[MatrixCell]:
     worst, line = answer.worst, answer.worst.lines[0]
     here = {"backbone": (line.backbone,), "dataset": (line.dataset,), "gradient": (), "rule": ()}
     of_attack, of_all = (
-        format_view(context.view.turned("curves", **here, **changes))
-        for changes in ({"attack": (line.attack,)}, {"over": "worst"})
+        context.address("curves", **here, **changes) for changes in ({"attack": (line.attack,)}, {"over": "worst"})
     )
     score = worst.point.score
     word = answer.word or "–"
@@ -218,18 +211,12 @@ def _verdict(answer: Answer, verdict: Verdict) -> list[str]:
 
 def _row(answer: Answer) -> Mapping[str, Value]:
     worst, point, curve = answer.worst, answer.worst.point, answer.worst_line.curve
-    row: dict[str, Value] = {"model": curve.title, "rule": answer.rule, "epsilon": point.label}
-    row |= {"norm": style.norm(curve.norm), "answer": answer.word, "cell": point.cell}
+    row = worst_of(curve, worst) | {"model": curve.title, "answer": answer.word}
     row |= {"verdict": "" if answer.verdict is None else answer.verdict.words}
-    row |= gap_of(point.over_bp)
-    for name, score in (("worst", point.score), ("feedback", worst.feedback)):
-        if score is not None:
-            row |= {name: score.value, f"{name}_lo": score.lo, f"{name}_hi": score.hi}
+    row |= gap_of(point.over_bp) | ends_of("worst", point.score) | ends_of("feedback", worst.feedback)
     for name, gap, clear in (
         ("clear", point.over_bp, worst.clear),
         ("feedback_clear", worst.feedback, worst.feedback_clear),
     ):
         row[name] = "" if gap is None else "excludes zero" if clear else "does not exclude zero"
-    row |= {"family": answer.worst_line.family, "images": point.score.n, "seeds": point.score.seeds}
-    row |= {"strongest": point.runs[0], "runs": ", ".join(point.runs), "unmatched": ", ".join(worst.unmatched)}
-    return row
+    return row | {"family": answer.worst_line.family, "images": point.score.n, "seeds": point.score.seeds}

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Table, Value, Words
-from orchestrator.pages.columns import BASIS, few_sentence
+from orchestrator.pages.columns import BASIS, ends_of, few_sentence, with_ends
 from orchestrator.pages.context import PageContext
 from orchestrator.results.calibration import Calibration, calibrations
 from orchestrator.results.line import Line
-from orchestrator.results.view import format_view
 from signsym_core.statistics.intervals import Interval
 
 #: Rows at most.
@@ -24,15 +23,14 @@ _SHOWN = {
     "by_chance": "ECE by chance",
     "brier": "Brier score",
 }
-_ENDS = {"": "", "_lo": " from", "_hi": " to"}
 _COLUMNS = (
     Column(key="rule", label="rule"),
     Column(key="model", label="model"),
-    *(
-        Column(key=f"{name}{end}", label=f"{label}{words}", kind="number" if name == "brier" else "percent")
-        for name, label in _SHOWN.items()
-        for end, words in (_ENDS.items() if name != "by_chance" else [("", "")])
-    ),
+    *with_ends("accuracy", "clean"),
+    *with_ends("confidence", "confidence"),
+    *with_ends("ece", "ECE"),
+    Column(key="by_chance", label="ECE by chance", kind="percent"),
+    *with_ends("brier", "Brier score", "number"),
     *BASIS,
 )
 _READING = (
@@ -60,7 +58,6 @@ def blocks(context: PageContext, lines: Sequence[Line]) -> list[Block]:
         note="Percent [95 % interval], the Brier score as a number." + few_sentence(one.accuracy for one in calibrated),
         table=Table(
             name="calibration-rows",
-            title="The same numbers as a table",
             columns=_COLUMNS,
             rows=[_row(context, one) for one in calibrated],
         ),
@@ -69,12 +66,12 @@ def blocks(context: PageContext, lines: Sequence[Line]) -> list[Block]:
 
 
 def _names(context: PageContext, one: Calibration) -> tuple[str, str]:
-    labels = context.snapshot.index.labels
+    labels = context.labels
     return style.label(labels.of(one.line, "rule")), labels.title(one.line)
 
 
 def _entries(context: PageContext, one: Calibration) -> list[MatrixCell]:
-    search = format_view(context.view.turned("cell", cell=one.cell))
+    search = context.address("cell", cell=one.cell)
     entries = []
     for name in _SHOWN:
         if name == "by_chance":
@@ -92,7 +89,6 @@ def _row(context: PageContext, one: Calibration) -> Mapping[str, Value]:
     row: dict[str, Value] = dict(zip(("rule", "model"), _names(context, one), strict=True))
     for name in ("accuracy", "confidence", "ece", "brier"):
         number: Interval = getattr(one, name)
-        row[name] = number.value
-        row |= {f"{name}_lo": number.lo, f"{name}_hi": number.hi} if math.isfinite(number.lo) else {}
+        row |= ends_of(name, number) if math.isfinite(number.lo) else {name: number.value}
     row |= {"method": one.accuracy.method, "images": one.accuracy.n, "seeds": one.accuracy.seeds}
     return row | {"by_chance": one.by_chance, "cell": one.cell}

@@ -28,7 +28,7 @@ MOST = 40
 
 def page(context: PageContext) -> Page:
     """The cell that the view names."""
-    index = context.snapshot.index
+    index = context.index
     row = index.row_of(context.view.cell)
     if row is None:
         if context.view.cell:
@@ -76,11 +76,11 @@ def _seeds(context: PageContext, rows: Mapping[int, int], seed_of_cell: int) -> 
     """Links to the cells of the point's other seeds."""
     if len(rows) < 2:
         return []
-    index = context.snapshot.index
+    index = context.index
     links = [
         Link(
             text=f"seed {seed}" + " (this one)" * (seed == seed_of_cell),
-            search=format_view(context.view.turned("cell", cell=str(index.value("cell", row)))),
+            search=context.address("cell", cell=str(index.value("cell", row))),
         )
         for seed, row in sorted(rows.items())
     ]
@@ -89,7 +89,7 @@ def _seeds(context: PageContext, rows: Mapping[int, int], seed_of_cell: int) -> 
 
 def _scores(context: PageContext, line: Line, point: Point, row: int, rows: Sequence[int]) -> list[tuple[str, str]]:
     """The score over seeds with its number of outcomes, and the score of the cell's seed."""
-    seed_of_cell, score = int(context.snapshot.index.seed[row]), point.score
+    seed_of_cell, score = int(context.index.seed[row]), point.score
     seeds, rests = sorted(point.by_seed), style.rests_on(score)
     named = ", ".join(map(str, seeds))
     if len(rows) == 1:
@@ -120,7 +120,7 @@ def _choice(context: PageContext) -> Page:
     epsilons = dict(sorted({point.epsilon: point.label for curve in curves for point in curve.points}.items()))
     rows = []
     for curve in curves:
-        line = context.snapshot.index.lines[curve.line]
+        line = context.index.lines[curve.line]
         names = [style.label(curve.rule_label), curve.title, curve.attack_label, gradient(line)]
         rows.append((names, [_chip(context, curve.point(epsilon)) for epsilon in epsilons]))
     matrix = Matrix(
@@ -138,7 +138,7 @@ def _choice(context: PageContext) -> Page:
 def _chip(context: PageContext, point: Point | None) -> MatrixCell:
     if point is None:
         return MatrixCell(lines=[""])
-    search = format_view(context.view.turned("cell", cell=point.cell))
+    search = context.address("cell", cell=point.cell)
     return MatrixCell(
         lines=[f"{100 * point.score.value:.1f}"],
         search=search,

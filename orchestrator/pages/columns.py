@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Column, Value
+from orchestrator.drawing.blocks import Column, Kind, Value
 from orchestrator.results.curve import Curve, few
+from orchestrator.results.worst_lines import WorstPoint
 from signsym_core.statistics.intervals import Interval
+from signsym_core.statistics.ratios import Ratio
+
+
+def with_ends(key: str, label: str, kind: Kind = "percent", words: Sequence[str] = (" from", " to")) -> list[Column]:
+    """The columns of a number and of the ends of its interval: see `ends_of`."""
+    ends = ((key, label), (f"{key}_lo", f"{label}{words[0]}"), (f"{key}_hi", f"{label}{words[1]}"))
+    return [Column(key=end, label=text, kind=kind) for end, text in ends]
+
 
 #: The model that a row is about, without its seed.
 MODEL = (
@@ -24,14 +33,18 @@ POINT = (
     Column(key="rule", label="rule"),
     Column(key="epsilon", label="ε"),
 )
+#: The worst case that a row is about, and the runs that it is over.
+WORST = (*MODEL, Column(key="norm", label="norm"), Column(key="epsilon", label="ε"))
+RUNS = (
+    Column(key="strongest", label="strongest run"),
+    Column(key="runs", label="runs, the strongest first"),
+    Column(key="unmatched", label="without counterpart"),
+)
 #: The stores that the results of a row are from, where there are several.
 STORE = Column(key="store", label="store")
 #: What an interval rests on.
-BASIS = (
-    Column(key="method", label="interval"),
-    Column(key="images", label="images", kind="number"),
-    Column(key="seeds", label="seeds", kind="number"),
-)
+IMAGES = (Column(key="images", label="images", kind="number"), Column(key="seeds", label="seeds", kind="number"))
+BASIS = (Column(key="method", label="interval"), *IMAGES)
 #: A score with its interval.
 SCORE = (
     Column(key="value", label="score", kind="percent"),
@@ -50,11 +63,27 @@ GAP = (
 )
 
 
+def _model(curve: Curve) -> dict[str, Value]:
+    """The values of MODEL."""
+    rule = style.label(curve.rule_label)
+    return {"backbone": curve.backbone_label, "dataset": curve.dataset_label, "rule": rule}
+
+
 def point_of(curve: Curve, epsilon: str) -> dict[str, Value]:
     """The values of POINT, for a point of a curve."""
-    names: dict[str, Value] = {"backbone": curve.backbone_label, "dataset": curve.dataset_label}
-    names |= {"attack": curve.attack_label, "gradient": curve.gradient, "rule": style.label(curve.rule_label)}
-    return names | {"epsilon": epsilon}
+    return _model(curve) | {"attack": curve.attack_label, "gradient": curve.gradient, "epsilon": epsilon}
+
+
+def worst_of(curve: Curve, worst: WorstPoint) -> dict[str, Value]:
+    """The values of WORST and RUNS, and the cell."""
+    point, runs = worst.point, worst.point.runs
+    names = _model(curve) | {"norm": style.norm(curve.norm), "epsilon": point.label, "cell": point.cell}
+    return names | {"strongest": runs[0], "runs": ", ".join(runs), "unmatched": ", ".join(worst.unmatched)}
+
+
+def ends_of(key: str, number: Interval | Ratio | None) -> dict[str, Value]:
+    """The values of `with_ends`; none where there is no number."""
+    return {} if number is None else {key: number.value, f"{key}_lo": number.lo, f"{key}_hi": number.hi}
 
 
 def score_of(score: Interval, value: str = "value") -> dict[str, Value]:
@@ -65,10 +94,14 @@ def score_of(score: Interval, value: str = "value") -> dict[str, Value]:
 
 def gap_of(gap: Interval | None) -> dict[str, Value]:
     """The values of GAP; none where there is no gap."""
-    if gap is None:
-        return {}
-    numbers: dict[str, Value] = {"gap": gap.value, "gap_lo": gap.lo, "gap_hi": gap.hi}
-    return numbers | {"gap_images": gap.n, "gap_seeds": gap.seeds}
+    return {} if gap is None else ends_of("gap", gap) | {"gap_images": gap.n, "gap_seeds": gap.seeds}
+
+
+def described(title: str, curves: Sequence[Curve]) -> str:
+    """A figure of curves in a sentence, for those who do not see it."""
+    rules = ", ".join(dict.fromkeys(style.label(curve.rule_label) for curve in curves))
+    places = ", ".join(dict.fromkeys(curve.title for curve in curves))
+    return f"{title}: {rules} on {places}. The table below has the numbers."
 
 
 def few_sentence(scores: Iterable[Interval]) -> str:

@@ -15,6 +15,8 @@ from orchestrator.results.corruptions import Corruptions
 from orchestrator.results.curve import Curve
 from orchestrator.results.evidence import Models
 from orchestrator.results.flags import Flags
+from orchestrator.results.index import Index
+from orchestrator.results.labels import Labels
 from orchestrator.results.line import FILTERS, Line
 from orchestrator.results.live_stores import Results
 from orchestrator.results.members import measuring
@@ -48,9 +50,23 @@ class PageContext:
         """The command that audits what is shown."""
         return shlex.join(["signsym", "audit", *self.data.uris])
 
+    @property
+    def index(self) -> Index:
+        """The lines and rows of the snapshot."""
+        return self.snapshot.index
+
+    @property
+    def labels(self) -> Labels:
+        """The labels of its lines."""
+        return self.index.labels
+
+    def address(self, page: str, **changes: Any) -> str:
+        """The address of this view on another page, at the first portion."""
+        return format_view(self.view.turned(page, **changes))
+
     def stores(self, rows: Iterable[int]) -> str:
         """The names of the stores that rows are from; "" where there is one store."""
-        return ", ".join(dict.fromkeys(self.data.store_of(self.snapshot.index, row) for row in rows))
+        return ", ".join(dict.fromkeys(self.data.store_of(self.index, row) for row in rows))
 
     @property
     def models(self) -> Models:
@@ -95,7 +111,7 @@ class PageContext:
         chosen_values = {name: getattr(view, name) for name in ("backbone", "dataset", "rule")}
         if not clean:
             chosen_values |= {"attack": view.attack, "gradient": view.gradient}
-        chosen = list(self.snapshot.index.chosen(clean, task=(view.task,) if view.task else (), **chosen_values))
+        chosen = list(self.index.chosen(clean, task=(view.task,) if view.task else (), **chosen_values))
         if not view.grid:
             return chosen
         planned = self.status.lines(view.grid)
@@ -103,7 +119,7 @@ class PageContext:
 
     def epsilons(self) -> dict[str, float]:
         """Every epsilon above 0 of the lines that the filters choose, ascending, by its label."""
-        epsilons = self.snapshot.index.epsilons(self.lines())
+        epsilons = self.index.epsilons(self.lines())
         return {label: epsilon for label, epsilon in epsilons.items() if epsilon > 0}
 
     def curves(self, lines: Iterable[Line]) -> list[Curve]:
@@ -143,10 +159,8 @@ class PageContext:
         sentence = f"The store has no attack on a model of the task {view.task} yet: a grid's attacks ask for some."
         presets = {"": "clean scores"} if self.lines(clean=True) else {}
         presets |= {"corruptions": "scores under natural corruptions"} if self.corrupted() else {}
-        links = [
-            Link(text=text, search=format_view(view.turned("tables", preset=name))) for name, text in presets.items()
-        ]
-        links.append(Link(text="trainings over their epochs", search=format_view(view.turned("training"))))
+        links = [Link(text=text, search=self.address("tables", preset=name)) for name, text in presets.items()]
+        links.append(Link(text="trainings over their epochs", search=self.address("training")))
         words = Words(title="No attack yet", sentences=[sentence], tone="todo")
         return self.finished(title, [words, Links(title="What there is", links=links)])
 
@@ -234,7 +248,7 @@ def empty(context: PageContext) -> Page:
     if jobs:
         sentences.append(f"Of its sweeps, {' and '.join(jobs)}. This page shows results as they come.")
         text = "what each job does, why it failed, and how to try it again"
-        blocks.append(Links(title="Runs", links=[Link(text=text, search=format_view(context.view.turned("runs")))]))
+        blocks.append(Links(title="Runs", links=[Link(text=text, search=context.address("runs"))]))
     else:
         sentences.append("Run a sweep into it; this page shows its results as they come:")
     commands = [] if jobs else [f"signsym sweep quickstart --storage {context.data.uris[0]}"]

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Figure, Matrix, MatrixCell, Page, Table, Value, Words
 from orchestrator.drawing.corruption_figure import SeverityLine, corruption_figure, mean_drawing
-from orchestrator.pages.columns import GAP, MODEL, SCORE, few_sentence, gap_of, score_of
+from orchestrator.pages.columns import GAP, MODEL, SCORE, ends_of, few_sentence, gap_of, score_of, with_ends
 from orchestrator.pages.context import PageContext
 from orchestrator.results.corruption_rows import CorruptionRow, corruption_rows
 from orchestrator.results.corruptions import CorruptedModel, kinds_of
 from orchestrator.results.curve import Curve
 from orchestrator.results.described import curve_of
 from orchestrator.results.test_images import on_clean_images
-from orchestrator.results.view import format_view
 from signsym_core.statistics.intervals import Interval
 from signsym_core.statistics.ratios import Ratio
 
@@ -28,12 +27,8 @@ _COLUMNS = (
     Column(key="severity", label="severity"),
     *SCORE,
     *GAP,
-    Column(key="ce", label="CE", kind="percent"),
-    Column(key="ce_lo", label="CE from", kind="percent"),
-    Column(key="ce_hi", label="CE to", kind="percent"),
-    Column(key="relative", label="relative CE", kind="percent"),
-    Column(key="relative_lo", label="relative CE from", kind="percent"),
-    Column(key="relative_hi", label="relative CE to", kind="percent"),
+    *with_ends("ce", "CE"),
+    *with_ends("relative", "relative CE"),
     Column(key="clear", label="after Holm"),
     Column(key="family", label="comparisons", kind="number"),
 )
@@ -85,7 +80,7 @@ _NOTHING = Words(
 def _curve(context: PageContext, model: CorruptedModel) -> Curve | None:
     """The clean point of a model as a curve, with its labels; None where nothing of it has outcomes."""
     first = model.clean or next(iter(model.points.values()), None)
-    return None if first is None else curve_of(context.snapshot.index, model.line, {0.0: first})
+    return None if first is None else curve_of(context.index, model.line, {0.0: first})
 
 
 def _figure(number: int, members: Sequence[tuple[Curve, CorruptedModel]]) -> Block:
@@ -175,7 +170,7 @@ def _of_kind(context: PageContext, model: CorruptedModel, kind: str) -> MatrixCe
     point = model.points[kind, max(severity for name, severity in model.points if name == kind)]
     return MatrixCell(
         lines=[style.in_table(score)[0], *([] if ce is None else [f"CE {100 * ce.value:.1f}"])],
-        search=format_view(context.view.turned("cell", cell=point.cell)),
+        search=context.address("cell", cell=point.cell),
         about=style.basis(score),
     )
 
@@ -196,7 +191,7 @@ def _ratio(value: Ratio) -> str:
 
 def _table(named: Sequence[tuple[Curve, CorruptedModel]], name: str) -> Table:
     rows = [_row(curve, model, row) for curve, model in named for row in corruption_rows(model)]
-    return Table(name=name, title="The same numbers as a table", columns=_COLUMNS, rows=rows)
+    return Table(name=name, columns=_COLUMNS, rows=rows)
 
 
 def _row(curve: Curve, model: CorruptedModel, row: CorruptionRow) -> Mapping[str, Value]:
@@ -210,5 +205,5 @@ def _row(curve: Curve, model: CorruptedModel, row: CorruptionRow) -> Mapping[str
 
 
 def _ratios(name: str, value: Ratio | None) -> dict[str, Value]:
-    numbers: dict[str, Value] = {} if value is None else {name: value.value}
-    return numbers if value is None or value.seeds == 1 else numbers | {f"{name}_lo": value.lo, f"{name}_hi": value.hi}
+    # One seed has no interval.
+    return {name: value.value} if value is not None and value.seeds == 1 else ends_of(name, value)

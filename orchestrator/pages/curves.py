@@ -29,7 +29,7 @@ def page(context: PageContext) -> Page:
     if view.over == "worst":
         return worst.page(context)
     lines = context.lines()
-    facets = arranged(view, context.snapshot.index, lines)
+    facets = arranged(view, context.index, lines)
     shown = {curve.line: curve for curve in context.curves(line for panel in facets.panels for line in panel.lines)}
     panels = [
         (panel.name, [shown[line.number] for line in panel.lines if line.number in shown]) for panel in facets.panels
@@ -82,11 +82,11 @@ def table(
     curves: Sequence[Curve],
     rings: Rings,
     name: str = "curves",
-    title: str = "The same numbers as a table",
+    title: str = Table.title,
 ) -> Table:
     """The points of curves; where there are several stores, with those that the results of a point are from."""
     rows: list[Mapping[str, Value]] = []
-    lines, several = context.snapshot.index.lines, bool(context.data.names)
+    lines, several = context.index.lines, bool(context.data.names)
     for curve in curves:
         for point in curve.points:
             rows.append(

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Page, Table, Value, Words
 from orchestrator.drawing.facets import portion
+from orchestrator.pages.columns import IMAGES
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.verdicts import state_of
 from orchestrator.results.flags import CHECKS, IDS
 from orchestrator.results.judgements import LineFinding
 from orchestrator.results.labels import gradient
 from orchestrator.results.line import Line
-from orchestrator.results.view import format_view
 
 _COLUMNS = (
     Column(key="model", label="model"),
@@ -25,8 +25,7 @@ _COLUMNS = (
     Column(key="epsilon", label="ε"),
     Column(key="first", label="first number", kind="number"),
     Column(key="second", label="second number", kind="number"),
-    Column(key="images", label="images", kind="number"),
-    Column(key="seeds", label="seeds", kind="number"),
+    *IMAGES,
     Column(key="words", label="evidence"),
 )
 _VERDICTS = (
@@ -118,19 +117,17 @@ def _check(flag: str) -> str:
 
 
 def _names(context: PageContext, line: Line) -> tuple[str, str, str, str]:
-    labels = context.snapshot.index.labels
+    labels = context.labels
     return style.label(labels.of(line, "rule")), labels.title(line), labels.of(line, "attack"), gradient(line)
 
 
 def _entries(context: PageContext, line: Line, findings: Mapping[str, Sequence[LineFinding]]) -> list[MatrixCell]:
-    search = format_view(
-        context.view.turned(
-            "curves",
-            backbone=(line.backbone,),
-            dataset=(line.dataset,),
-            attack=(line.attack,),
-            gradient=() if line.gradient == "none" else (line.gradient,),
-        )
+    search = context.address(
+        "curves",
+        backbone=(line.backbone,),
+        dataset=(line.dataset,),
+        attack=(line.attack,),
+        gradient=() if line.gradient == "none" else (line.gradient,),
     )
     entries = []
     for name, need in CHECKS.items():
@@ -193,7 +190,7 @@ def _rows(
 
 
 def _epsilon(context: PageContext, line: Line, epsilon: float) -> str:
-    index = context.snapshot.index
+    index = context.index
     rows = index.points(line)
     row = next((int(row) for row in rows if index.epsilon[row] == epsilon), None)
     return f"{epsilon:g}" if row is None else str(index.value("epsilon_label", row))

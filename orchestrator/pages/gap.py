@@ -13,12 +13,12 @@ from orchestrator.drawing.figure_data import of_gaps
 from orchestrator.drawing.gap_figures import OVER, gap_figure, heat_figure
 from orchestrator.pages import answers, geometry, transfer
 from orchestrator.pages.alignment import survival
-from orchestrator.pages.columns import BASIS, POINT, point_of, score_of
+from orchestrator.pages.columns import BASIS, POINT, described, point_of, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.telling_epsilon import at_epsilon
 from orchestrator.results.gaps import GapLine, gap_lines
 from orchestrator.results.line import Line
-from orchestrator.results.view import PageView, format_view
+from orchestrator.results.view import PageView
 
 _COLUMNS = (
     *POINT,
@@ -44,9 +44,9 @@ def page(context: PageContext) -> Page:
     epsilon, label, wrong = at_epsilon(context.query, lines, view.epsilon)
     if wrong:
         context.replace(wrong)
-    compared = _compared(context, lines)
-    facets = None if heat else arranged(view, context.snapshot.index, compared)
-    shown = compared[:MOST] if facets is None else [line for panel in facets.panels for line in panel.lines]
+    members = compared(context)
+    facets = None if heat else arranged(view, context.index, members)
+    shown = members[:MOST] if facets is None else [line for panel in facets.panels for line in panel.lines]
     twin = context.query.exact if view.minus == "exact" else context.query.bp
     twins = {other.number: other for line in shown if (other := twin(line)) is not None}
     context.curves([*shown, *twins.values()])
@@ -60,8 +60,8 @@ def page(context: PageContext) -> Page:
     title = f"Is a rule more robust than BP at ε = {label}?"
     blocks = [*answers.blocks(context, shown, epsilon, label, title), *_shortcuts(context, lines, label)]
     if facets is None:
-        if len(compared) > MOST:
-            left = len(compared) - MOST
+        if len(members) > MOST:
+            left = len(members) - MOST
             context.problems.append(f"The heat map has {MOST} lines and leaves out {left:,} more; narrow the filter.")
         blocks.append(_heat(gaps, epsilon, label, view.minus))
     else:
@@ -72,7 +72,7 @@ def page(context: PageContext) -> Page:
 
 def _shortcuts(context: PageContext, lines: Sequence[Line], label: str) -> list[Links]:
     """Links to the same comparison at another epsilon, or for one backbone."""
-    view, index = context.view, context.snapshot.index
+    view, index = context.view, context.index
     epsilons = [name for name, value in index.epsilons(lines).items() if value > 0]
     other_epsilons: list[tuple[str, dict[str, Any]]] = [
         (f"ε = {name}{' (this one)' * (name == label)}", {"epsilon": name}) for name in epsilons[:SHORTCUTS]
@@ -85,20 +85,15 @@ def _shortcuts(context: PageContext, lines: Sequence[Line], label: str) -> list[
         ("Backbone", about, len(about) > 1 or bool(view.backbone)),
     ]
     return [
-        Links(title=title, links=[Link(text=t, search=format_view(view.turned("gap", **c))) for t, c in ways])
+        Links(title=title, links=[Link(text=t, search=context.address("gap", **c)) for t, c in ways])
         for title, ways, useful in link_rows
         if useful
     ]
 
 
-def portions(context: PageContext) -> int:
-    """Number of portions of the page."""
-    return arranged(context.view, context.snapshot.index, _compared(context, context.lines())).portions
-
-
-def _compared(context: PageContext, lines: Sequence[Line]) -> list[Line]:
+def compared(context: PageContext) -> list[Line]:
     """The lines that have a counterpart; a portion without any would say that nothing can be compared."""
-    query, index = context.query, context.snapshot.index
+    query, index, lines = context.query, context.index, context.lines()
     if context.view.minus == "exact":
         return [line for line in lines if line.gradient == "feedback" and query.exact(line) is not None]
     # By position and not by name: there may be 100,000.
@@ -108,7 +103,7 @@ def _compared(context: PageContext, lines: Sequence[Line]) -> list[Line]:
 
 def _beside(context: PageContext, shown: Sequence[Line]) -> list[Line]:
     """The lines of the filter in the panels of `shown`: these, and their counterparts."""
-    panels, rules = context.snapshot.index.panels, context.view.rule
+    panels, rules = context.index.panels, context.view.rule
     names = dict.fromkeys(line.panel for line in shown)
     return [line for name in names for line in panels[name] if not rules or line.rule in rules]
 
@@ -125,7 +120,7 @@ def _over_epsilon(facets: Facets, gaps: Sequence[GapLine], view: PageView) -> Fi
     return Figure(
         name="gap",
         title=title,
-        described=_described(title, gaps),
+        described=described(title, [gap.curve for gap in gaps]),
         figure=figure,
         table=table(gaps),
         drawing=drawing,
@@ -136,13 +131,8 @@ def _heat(gaps: Sequence[GapLine], epsilon: float, label: str, minus: str) -> Fi
     title = f"{style.heading(OVER[minus])}, at ε = {label}"
     shown = [dataclasses.replace(gap, points=(point,)) for gap in gaps if (point := gap.point(epsilon)) is not None]
     figure = heat_figure(shown, epsilon, minus)
-    return Figure(name="gap", title=title, described=_described(title, shown), figure=figure, table=table(shown))
-
-
-def _described(title: str, gaps: Sequence[GapLine]) -> str:
-    rules = ", ".join(dict.fromkeys(style.label(gap.curve.rule_label) for gap in gaps))
-    places = ", ".join(dict.fromkeys(gap.curve.title for gap in gaps))
-    return f"{title}: {rules} on {places}. The table below has the numbers."
+    words = described(title, [gap.curve for gap in shown])
+    return Figure(name="gap", title=title, described=words, figure=figure, table=table(shown))
 
 
 _READING = (
@@ -173,14 +163,14 @@ def table(gaps: Sequence[GapLine]) -> Table:
         for line in gaps
         for gap_point in line.points
     ]
-    return Table(name="gap", title="The same numbers as a table", columns=_COLUMNS, rows=rows)
+    return Table(name="gap", columns=_COLUMNS, rows=rows)
 
 
 def _nothing(context: PageContext) -> Words:
     bp = "BP on the same model and attack, neither of the two being its own surrogate,"
     need = bp if context.view.minus == "bp" else "the same attack with gradient: exact"
     sentences = [f"No line that the filter chooses has a counterpart: a gap here needs {need} in the store."]
-    rules = context.snapshot.index.choices("rule")
+    rules = context.index.choices("rule")
     if context.view.minus == "bp" and rules == ["bp"]:
         sentences.append("Every model of the store is of BP: put other rules beside bp in the grid.")
     elif context.view.minus == "bp" and "bp" not in rules:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Table, Value, Words
-from orchestrator.pages.columns import BASIS, few_sentence
+from orchestrator.pages.columns import BASIS, ends_of, few_sentence, with_ends
 from orchestrator.pages.context import PageContext
 from orchestrator.results.geometry import Geometry, geometries, measured_lines
 from orchestrator.results.labels import gradient
 from orchestrator.results.line import Line
-from orchestrator.results.view import format_view
 from signsym_core.statistics.intervals import Interval
 
 #: Name of its matrix.
@@ -29,15 +28,12 @@ _SHOWN = {
     "linearity": ("error", False),
 }
 _COLUMNS = (
-    *(
-        Column(key=name, label=label)
-        for name, label in (("rule", "rule"), ("model", "model"), ("gradient", "gradient"))
-    ),
+    *(Column(key=name, label=name) for name in ("rule", "model", "gradient")),
     Column(key="epsilon", label="ε"),
     *(
-        Column(key=f"{name}{end}", label=f"{label}{words}", kind="percent" if share else "number")
+        column
         for name, (label, share) in _SHOWN.items()
-        for end, words in (("", ""), ("_lo", ", from"), ("_hi", ", to"))
+        for column in with_ends(name, label, "percent" if share else "number", (", from", ", to"))
     ),
     *BASIS,
 )
@@ -56,7 +52,7 @@ _READING = (
 def blocks(context: PageContext, lines: Sequence[Line], epsilon: float) -> list[Block]:
     """What was measured of the models of `lines`, at the ε nearest to this one; nothing without such measurements."""
     chosen = context.view.gradient
-    members = [line for line in measured_lines(context.snapshot.index, lines) if not chosen or line.gradient in chosen]
+    members = [line for line in measured_lines(context.index, lines) if not chosen or line.gradient in chosen]
     measured = geometries(context.query, context.data.cells, members[:MOST], epsilon)
     if not measured:
         return []
@@ -71,7 +67,6 @@ def blocks(context: PageContext, lines: Sequence[Line], epsilon: float) -> list[
         + few_sentence(number for one in measured for number in one.means.values()),
         table=Table(
             name=f"{NAME}-rows",
-            title="The same numbers as a table",
             columns=_COLUMNS,
             rows=[_row(context, one) for one in measured],
         ),
@@ -86,7 +81,7 @@ def _without_exact(measured: Sequence[Geometry]) -> list[Geometry]:
 
 
 def _names(context: PageContext, one: Geometry) -> tuple[str, str, str, str]:
-    labels = context.snapshot.index.labels
+    labels = context.labels
     rule = style.label(labels.of(one.line, "rule"))
     return rule, labels.title(one.line), style.gradient(gradient(one.line)), one.label
 
@@ -98,7 +93,7 @@ def _numbers(one: Geometry) -> dict[str, Interval]:
 
 
 def _entries(context: PageContext, one: Geometry) -> list[MatrixCell]:
-    numbers, search = _numbers(one), format_view(context.view.turned("cell", cell=one.cell))
+    numbers, search = _numbers(one), context.address("cell", cell=one.cell)
     return [
         MatrixCell(lines=["–"], about="no image has both gradients")
         if name not in numbers
@@ -119,6 +114,5 @@ def _lines(number: Interval, share: bool) -> list[str]:
 def _row(context: PageContext, one: Geometry) -> Mapping[str, Value]:
     row: dict[str, Value] = dict(zip(("rule", "model", "gradient", "epsilon"), _names(context, one), strict=True))
     for name, number in _numbers(one).items():
-        row |= {name: number.value, f"{name}_lo": number.lo, f"{name}_hi": number.hi}
-        row |= {"method": number.method, "images": number.n, "seeds": number.seeds}
+        row |= ends_of(name, number) | {"method": number.method, "images": number.n, "seeds": number.seeds}
     return row | {"cell": one.cell}

@@ -42,7 +42,7 @@ def noting(page: Page, context: PageContext) -> Page:
     view = context.view
     if view.page == "notes":
         return page
-    index = context.snapshot.index
+    index = context.index
     row = index.row_of(view.cell) if view.page == "cell" and len(index) else None
     targets = [format_view(kept(view))]
     if row is not None:
@@ -98,7 +98,7 @@ def _matrix(context: PageContext, notes: Sequence[tuple[str, Note]]) -> Matrix:
     several = bool(context.data.names)
     rows = []
     for store, note in reversed(notes):
-        where = MatrixCell(lines=words_of(context.snapshot.index, note), search=link_of(context.snapshot.index, note))
+        where = MatrixCell(lines=words_of(context.index, note), search=link_of(context.index, note))
         cells = [MatrixCell(lines=[note.text]), where, *(MatrixCell(lines=[text]) for text in (note.day, note.id))]
         cells += [MatrixCell(lines=[store])] if several else []
         rows.append(((note.tag or "–",), cells))
@@ -115,7 +115,7 @@ def _matrix(context: PageContext, notes: Sequence[tuple[str, Note]]) -> Matrix:
 
 def _concerns(note: Note, store: str, context: PageContext) -> bool:
     """Whether a page shows what a note is on."""
-    view, index = context.view, context.snapshot.index
+    view, index = context.view, context.index
     if view.store and store not in view.store:
         return False
     if note.on == "view":
@@ -134,7 +134,7 @@ def _concerns(note: Note, store: str, context: PageContext) -> bool:
 
 def _said(context: PageContext, store: str, note: Note) -> str:
     tag = f"[{note.tag}] " if note.tag else ""
-    model = f"on the {words_of(context.snapshot.index, note)[0]}" if note.on == "model" else ""
+    model = f"on the {words_of(context.index, note)[0]}" if note.on == "model" else ""
     return f"{tag}{note.text} ({', '.join(filter(None, (note.day, store, model, note.id)))})"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Figure, Matrix, MatrixCell, Table, Value
 from orchestrator.drawing.model_figure import ModelRow, model_figure
+from orchestrator.pages.columns import IMAGES, ends_of, with_ends
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.verdicts import in_short, state_of
 from orchestrator.results.judgements import AttackScore, ModelEvidence, score_of
@@ -68,7 +69,7 @@ _BOTH = ("feedback", "exact")
 
 
 def _row(context: PageContext, model: ModelEvidence, epsilon: float) -> ModelRow:
-    labels = context.snapshot.index.labels
+    labels = context.labels
     line = next(iter(model.lines.values()))
     verdict = context.models.judgement(model).verdict
     return ModelRow(
@@ -89,15 +90,12 @@ _COLUMNS = (
     Column(key="model", label="model"),
     Column(key="rule", label="rule"),
     Column(key="epsilon", label="ε"),
-    *(
-        Column(key=f"{kind}{end}", label=f"{words}{label}", kind="percent")
-        for kind, words in (("clean", "clean"), ("feedback", "own feedback"), ("exact", "exact gradient"))
-        for end, label in (("", ""), ("_lo", " from"), ("_hi", " to"))
-    ),
+    *with_ends("clean", "clean"),
+    *with_ends("feedback", "own feedback"),
+    *with_ends("exact", "exact gradient"),
     Column(key="feedback_attack", label="strongest along own feedback"),
     Column(key="exact_attack", label="strongest along the exact gradient"),
-    Column(key="images", label="images", kind="number"),
-    Column(key="seeds", label="seeds", kind="number"),
+    *IMAGES,
     Column(key="verdict", label="verdict"),
     Column(key="words", label="verdict in words"),
 )
@@ -109,12 +107,11 @@ def _table(rows: Sequence[ModelRow], epsilon: str) -> Table:
         values: dict[str, Value] = {"model": row.place, "rule": row.rule_label, "epsilon": epsilon}
         for kind, score in (("clean", row.clean), ("feedback", row.feedback), ("exact", row.exact)):
             if score is not None:
-                values |= {kind: score.score.value, f"{kind}_lo": score.score.lo, f"{kind}_hi": score.score.hi}
-                values |= {f"{kind}_attack": score.run[0]}
+                values |= ends_of(kind, score.score) | {f"{kind}_attack": score.run[0]}
         smallest = min((s.score for s in (row.feedback, row.exact) if s is not None), key=lambda s: s.n, default=None)
         values |= {} if smallest is None else {"images": smallest.n, "seeds": smallest.seeds}
         written.append(values | {"verdict": row.verdict.kind, "words": row.verdict.words})
-    return Table(name="overview-rows", title="The same numbers as a table", columns=_COLUMNS, rows=written)
+    return Table(name="overview-rows", columns=_COLUMNS, rows=written)
 
 
 def _matrix(rows: Sequence[ModelRow], epsilon: str, several: bool, left_out: str, audit: str) -> Matrix:

@@ -28,7 +28,7 @@ _STORED = ("seed", "value", "n", "job", "finetune_job", "git", "device", "cell")
 
 def provenance(context: PageContext, row: int) -> Facts:
     """The stored row of the cell, in words."""
-    index = context.snapshot.index
+    index = context.index
     (stored,) = context.data.cells.rows(index, [row])
     planned = context.status.origin(str(index.value("cell", row)))
     facts = [
@@ -51,7 +51,7 @@ def jobs(context: PageContext, rows: Mapping[int, int]) -> Table:
     """The jobs behind each seed's cell, `rows` being the rows by seed."""
     table_rows: list[Mapping[str, Value]] = []
     numbers = [rows[seed] for seed in sorted(rows)]
-    for number, row in zip(numbers, context.data.cells.rows(context.snapshot.index, numbers), strict=True):
+    for number, row in zip(numbers, context.data.cells.rows(context.index, numbers), strict=True):
         if row:
             stored = {name: row[name] for name in _STORED} | {"store": context.stores([number])}
             table_rows.append(stored | {"took": _seconds(row["seconds"]), "finished": _time(row["finished_at"])})

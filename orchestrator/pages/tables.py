@@ -14,7 +14,6 @@ from orchestrator.pages.telling_epsilon import halving
 from orchestrator.results.epsilons import matching
 from orchestrator.results.line import Line, grid_key_value
 from orchestrator.results.test_images import test_images
-from orchestrator.results.view import format_view
 
 _COLUMNS = (
     *POINT,
@@ -55,7 +54,7 @@ def page(context: PageContext) -> Page:
         header=["backbone", "data set", "attack", "gradient", *map(style.label, table.rules)],
         rows=[(row.names, [_entry(context, row.scores[rule]) for rule in table.rules]) for row in table.rows],
         note=_note(table),
-        table=Table(name="table-rows", title="The same numbers as a table", columns=_COLUMNS, rows=_rows(table, label)),
+        table=Table(name="table-rows", columns=_COLUMNS, rows=_rows(table, label)),
     )
     reading = Words(title="How to read", sentences=_reading(context, name, table))
     sure = calibration.blocks(context, lines) if clean else []
@@ -66,7 +65,7 @@ def _others(context: PageContext) -> list[Block]:
     """A link to the scores on corrupted images, which the paper's tables leave out."""
     if context.view.preset or not context.corrupted():
         return []
-    search = format_view(context.view.turned("tables", preset="corruptions"))
+    search = context.address("tables", preset="corruptions")
     return [
         Links(
             title="Scores on corrupted images have a table of their own",
@@ -95,7 +94,7 @@ def _lines(context: PageContext, preset: Preset) -> list[Line]:
 
 def _epsilon(context: PageContext, lines: list[Line], planned: list[tuple[str, ...]]) -> tuple[float, str]:
     """The chosen epsilon, or by default one chosen by the data, and its label; "" where there is no epsilon."""
-    chosen, epsilons = context.view.epsilon, context.snapshot.index.epsilons(lines)
+    chosen, epsilons = context.view.epsilon, context.index.epsilons(lines)
     label = matching(chosen, epsilons)
     if label is None and (chosen or not epsilons):
         cells = [
@@ -139,7 +138,7 @@ def _entry(context: PageContext, score: TableCell) -> MatrixCell:
         lines += style.in_table(score.point.score)
     if score.printed is not None:
         lines.append(f"paper {score.printed.words}")
-    search = "" if score.point is None else format_view(context.view.turned("cell", cell=score.point.cell))
+    search = "" if score.point is None else context.address("cell", cell=score.point.cell)
     state = "best" if score.best else score.state
     return MatrixCell(lines=lines, state=state, search=search, about=score.reason)  # type: ignore[arg-type]
 

@@ -104,7 +104,7 @@ def _places(context: PageContext) -> dict[str, list[FineTuned]]:
     of_models = dataclasses.replace(context, view=view)
     lines = [*of_models.lines(clean=True), *of_models.lines(), *of_models.corrupted()]
     places: dict[str, list[FineTuned]] = {}
-    for model in fine_tuned(context.snapshot.index, lines, frozenset(map(int, view.seed))):
+    for model in fine_tuned(context.index, lines, frozenset(map(int, view.seed))):
         places.setdefault(model.place, []).append(model)
     return places
 
@@ -171,4 +171,4 @@ def _table(context: PageContext, trainings: Sequence[Training]) -> Table:
                 values |= {"seed": training.model.seed, "epoch": epoch, "layer": layer, "clean": kept}
                 rows.append({**values, "cell": training.model.cell, "store": context.stores([training.model.row])})
     columns = [column for column in (*_COLUMNS, STORE) if any(row[column.key] not in (None, "") for row in rows)]
-    return Table(name="training", title="The same numbers as a table", columns=columns, rows=rows)
+    return Table(name="training", columns=columns, rows=rows)

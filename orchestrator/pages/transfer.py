@@ -30,7 +30,7 @@ _COLUMNS = (
 
 def blocks(context: PageContext, lines: Sequence[Line], epsilon: float, label: str) -> list[Block]:
     """A matrix for each attack and model of `lines`, and how to read them; nothing without a named surrogate."""
-    found = matrices(context.snapshot.index, lines)
+    found = matrices(context.index, lines)
     drawn: list[Block] = []
     for matrix in found[:MOST]:
         entries = _entries(context, matrix, epsilon)
@@ -44,7 +44,7 @@ def blocks(context: PageContext, lines: Sequence[Line], epsilon: float, label: s
 
 def _entries(context: PageContext, matrix: TransferMatrix, epsilon: float) -> list[TransferEntry]:
     """The row of clean scores, where the store has any, and a row for each surrogate; columns in the order of rules."""
-    labels = context.snapshot.index.labels
+    labels = context.labels
     points, _ = points_at(context.query, list(matrix.lines.values()), epsilon)
     clean, _ = points_at(context.query, list(matrix.clean.values()), 0.0)
     if not points:
@@ -76,7 +76,7 @@ def _in_words(surrogate: SurrogateName) -> str:
 def _figure(
     context: PageContext, matrix: TransferMatrix, entries: Sequence[TransferEntry], label: str, name: str
 ) -> Figure:
-    line, index = matrix.example, context.snapshot.index
+    line, index = matrix.example, context.index
     score = score_name(line.task, line.task_params, line.metric)
     title = f"Whose examples fool whom: {index.labels.of(line, 'attack')} on {index.labels.title(line)}, at ε = {label}"
     rows = [
@@ -93,7 +93,7 @@ def _figure(
         title=title,
         described=f"{title}: {score}, by the surrogate's rule and the attacked rule. The table below has the numbers.",
         figure=transfer_figure(entries, score),
-        table=Table(name=name, title="The same numbers as a table", columns=_COLUMNS, rows=rows),
+        table=Table(name=name, columns=_COLUMNS, rows=rows),
     )
 
 

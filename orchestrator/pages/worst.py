@@ -12,7 +12,7 @@ from orchestrator.drawing.blocks import Column, Figure, Page, Table, Value, Word
 from orchestrator.drawing.facets import portion
 from orchestrator.drawing.figure_data import of_curves
 from orchestrator.drawing.figures import curve_figure
-from orchestrator.pages.columns import GAP, MODEL, SCORE, STORE, gap_of, score_of
+from orchestrator.pages.columns import GAP, RUNS, SCORE, STORE, WORST, described, gap_of, score_of, worst_of
 from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
 from orchestrator.results.line import Line
@@ -20,17 +20,13 @@ from orchestrator.results.members import measuring
 from orchestrator.results.worst_lines import WorstLine, WorstPoint
 
 _COLUMNS = (
-    *MODEL,
-    Column(key="norm", label="norm"),
-    Column(key="epsilon", label="ε"),
+    *WORST,
     *SCORE,
     Column(key="by_seed", label="each seed, %"),
     *GAP,
     Column(key="clear", label="after Holm"),
     Column(key="family", label="comparisons", kind="number"),
-    Column(key="strongest", label="strongest run"),
-    Column(key="runs", label="runs, the strongest first"),
-    Column(key="unmatched", label="without counterpart"),
+    *RUNS,
 )
 #: Panels of one portion, and of one row, at most.
 MOST, WIDEST = 18, 3
@@ -56,7 +52,7 @@ def page(context: PageContext) -> Page:
     figure_block = Figure(
         name="curves",
         title=title,
-        described=_described(title, worst),
+        described=described(title, [worst_line.curve for worst_line in worst]),
         figure=curve_figure(list(panels.items()), columns, view.x, view.seed_lines, hide=view.hide),
         table=_table(context, worst),
         drawing=of_curves(list(panels.items()), columns, hide=view.hide),
@@ -97,7 +93,7 @@ def attacked(context: PageContext) -> list[Line]:
 def models_by_place(context: PageContext, lines: Sequence[Line]) -> dict[Place, set[tuple[str, ...]]]:
     """The models of some lines by their figure and the norms of their attacks, but of those that only measure."""
     lines = [line for line in lines if not measuring(line.attack)]
-    norms = context.snapshot.index.texts("norm", np.array([line.start for line in lines], dtype=np.int64))
+    norms = context.index.texts("norm", np.array([line.start for line in lines], dtype=np.int64))
     models: dict[Place, set[tuple[str, ...]]] = {}
     for line, norm in zip(lines, norms, strict=True):
         models.setdefault((line.figure, norm), set()).add(line.model)
@@ -118,18 +114,12 @@ def worst_lines(context: PageContext, models: Mapping[Place, set[tuple[str, ...]
 def report_refused(context: PageContext, names: Set[tuple[str, ...]]) -> None:
     """Say on the page which of some models have no worst case, and why."""
     refused = context.worst_cases.refused(context.view.attack)
-    labels, known = context.snapshot.index.labels, context.snapshot.index.models
+    labels, known = context.labels, context.index.models
     for name in sorted(names & set(refused)):
         line = known[name][0]
         where = f"{style.label(labels.of(line, 'rule'))} on {labels.title(line)}"
         problem = f"No worst case of {where}: {refused[name]}."
         context.problems += [] if problem in context.problems else [problem]
-
-
-def _described(title: str, worst: Sequence[WorstLine]) -> str:
-    rules = ", ".join(dict.fromkeys(style.label(worst_line.curve.rule_label) for worst_line in worst))
-    places = ", ".join(dict.fromkeys(worst_line.curve.title for worst_line in worst))
-    return f"{title}: {rules} on {places}. The table below has the numbers."
 
 
 def _table(context: PageContext, worst: Sequence[WorstLine]) -> Table:
@@ -146,16 +136,13 @@ def _table(context: PageContext, worst: Sequence[WorstLine]) -> Table:
                 ]
                 rows[-1] = {**rows[-1], "store": context.stores(rows_of_runs)}
     columns = (*_COLUMNS, STORE) if several else _COLUMNS
-    return Table(name="curves", title="The same numbers as a table", columns=columns, rows=rows)
+    return Table(name="curves", columns=columns, rows=rows)
 
 
 def _row(worst_line: WorstLine, worst: WorstPoint) -> Mapping[str, Value]:
-    curve, point = worst_line.curve, worst.point
-    row: dict[str, Value] = {"backbone": curve.backbone_label, "dataset": curve.dataset_label}
-    row |= {"rule": style.label(curve.rule_label), "norm": style.norm(curve.norm), "epsilon": point.label}
-    row |= {**score_of(point.score), "cell": point.cell}
+    point = worst.point
+    row = worst_of(worst_line.curve, worst) | score_of(point.score)
     row["by_seed"] = ", ".join(f"{seed}: {100 * value:.1f}" for seed, value in point.by_seed.items())
-    row |= {"strongest": point.runs[0], "runs": ", ".join(point.runs), "unmatched": ", ".join(worst.unmatched)}
     if point.over_bp is not None:
         row |= gap_of(point.over_bp)
         row |= {"clear": "excludes zero" if worst.clear else "does not exclude zero", "family": worst_line.family}

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Column, Matrix, MatrixCell, Page, Table, Value, Words
-from orchestrator.pages.columns import MODEL
+from orchestrator.drawing.blocks import Matrix, MatrixCell, Page, Table, Value, Words
+from orchestrator.pages.columns import IMAGES, RUNS, WORST, ends_of, with_ends, worst_of
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.telling_epsilon import at_epsilon
 from orchestrator.pages.worst import READING, attacked, models_by_place, over, worst_lines
-from orchestrator.results.view import format_view
 from orchestrator.results.worst_lines import WorstLine, WorstPoint
 
-_COLUMNS = (
-    *MODEL,
-    Column(key="norm", label="norm"),
-    Column(key="epsilon", label="ε"),
-    *(
-        Column(key=f"{kind}{end}", label=f"{words}{label}", kind="percent")
-        for kind, words in (("clean", "clean"), ("worst", "worst case"))
-        for end, label in (("", ""), ("_lo", " from"), ("_hi", " to"))
-    ),
-    Column(key="images", label="images", kind="number"),
-    Column(key="seeds", label="seeds", kind="number"),
-    Column(key="strongest", label="strongest run"),
-    Column(key="runs", label="runs, the strongest first"),
-)
+_COLUMNS = (*WORST, *with_ends("clean", "clean"), *with_ends("worst", "worst case"), *IMAGES, *RUNS[:2])
 #: Rows at most.
 MOST = 240
 
@@ -59,7 +45,6 @@ def page(context: PageContext) -> Page:
         note="Percent [95 % interval]; a worst case is over the seeds and images that every run of it has.",
         table=Table(
             name="table-rows",
-            title="The same numbers as a table",
             columns=_COLUMNS,
             rows=[_row(worst_line, point) for worst_line, point in rows],
         ),
@@ -75,7 +60,7 @@ def _names(worst_line: WorstLine, several: bool) -> list[str]:
 
 def _entries(context: PageContext, worst_line: WorstLine, worst: WorstPoint) -> list[MatrixCell]:
     point, missing = worst.point, MatrixCell(lines=["not run"], state="not run")
-    search = format_view(context.view.turned("cell", cell=point.cell))
+    search = context.address("cell", cell=point.cell)
     return [
         missing if worst_line.clean is None else MatrixCell(lines=style.in_table(worst_line.clean.score)),
         MatrixCell(lines=style.in_table(point.score), search=search),
@@ -85,14 +70,6 @@ def _entries(context: PageContext, worst_line: WorstLine, worst: WorstPoint) -> 
 
 
 def _row(worst_line: WorstLine, worst: WorstPoint) -> dict[str, Value]:
-    curve, point = worst_line.curve, worst.point
-    row: dict[str, Value] = {"backbone": curve.backbone_label, "dataset": curve.dataset_label}
-    row |= {"rule": style.label(curve.rule_label), "norm": style.norm(curve.norm), "epsilon": point.label}
-    for kind, score in (
-        ("clean", None if worst_line.clean is None else worst_line.clean.score),
-        ("worst", point.score),
-    ):
-        if score is not None:
-            row |= {kind: score.value, f"{kind}_lo": score.lo, f"{kind}_hi": score.hi}
-    row |= {"images": point.score.n, "seeds": point.score.seeds, "cell": point.cell}
-    return row | {"strongest": point.runs[0], "runs": ", ".join(point.runs)}
+    score, clean = worst.point.score, None if worst_line.clean is None else worst_line.clean.score
+    row = worst_of(worst_line.curve, worst) | ends_of("clean", clean) | ends_of("worst", score)
+    return row | {"images": score.n, "seeds": score.seeds}

@@ -16,7 +16,7 @@ from orchestrator import pages
 from orchestrator.drawing.blocks import Block, Facts, Figure, Links, Matrix, Page, Table, Words
 from orchestrator.drawing.screen import Screen
 from orchestrator.explorer import ASSETS
-from orchestrator.pages import answers, gap, notes, overview
+from orchestrator.pages import answers, notes, overview
 from orchestrator.pages.context import PageContext, context_of
 from orchestrator.pages.geometry import NAME as GEOMETRY
 from orchestrator.pages.paper_tables import PRESETS
@@ -74,7 +74,7 @@ def _page(data: Results, view: PageView, title: str) -> Page:
     blocks: list[Block] = []
     reading: dict[str, None] = {}
     said: set[object] = set()
-    portions = _count(data, view)
+    portions = pages.portions(context_of(data, format_view(view)))
     if portions > MOST_PARTS:
         words = f"The first {MOST_PARTS} of {portions} parts are here; `signsym explore` has all."
         blocks.append(Words(title="Not everything is here", sentences=[words], tone="warning"))
@@ -126,14 +126,9 @@ def _variants(data: Results, view: PageView) -> Iterator[PageView]:
 
 
 def _portions(data: Results, view: PageView) -> Iterator[PageView]:
-    for portion in range(1, min(_count(data, view), MOST_PARTS) + 1):
+    portions = pages.portions(context_of(data, format_view(view)))
+    for portion in range(1, min(portions, MOST_PARTS) + 1):
         yield dataclasses.replace(view, portion=portion)
-
-
-def _count(data: Results, view: PageView) -> int:
-    """Number of portions of a page in the explorer."""
-    context = context_of(data, format_view(view))
-    return {"tables": lambda _: 1, "gap": gap.portions}.get(view.page, pages.portions)(context)
 
 
 def _varies(variant: PageView) -> bool:
