@@ -12,7 +12,7 @@ import signal
 import pytest
 from places import bucket as bucket
 from places import uri as uri
-from sweeps import TINY, finish, start
+from sweeps import TINY, finish, here, start
 
 #: Fixtures that start a browser, a server or a program: every test that has one is slow.
 STARTING = {"chromium", "bucket", "run"}
@@ -118,11 +118,10 @@ def _one_thread_again(_one_thread):
 
 @pytest.fixture
 def planned_here(monkeypatch):
-    """A sweep's plan is made in this process: a fresh one for each command would import torch."""
+    """A sweep's plan is made in this process."""
     from orchestrator.engine import sweep
-    from orchestrator.engine.prepare import prepare
 
-    monkeypatch.setattr(sweep, "prepare_apart", prepare)
+    monkeypatch.setattr(sweep, "apart", here)
 
 
 @pytest.fixture

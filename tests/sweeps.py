@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import os
@@ -33,6 +34,15 @@ experiments:
 #: The variable, of Ray's launcher, by which a Ray that is started has one CPU whatever the machine has: jobs run one
 #: after the other, where nothing looks at jobs beside each other. Each worker imports torch and Ray Tune.
 ONE = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
+
+
+@contextlib.contextmanager
+def here(function, *arguments):
+    """In place of `orchestrator.store.apart.apart`: the call is made in this process.
+
+    A fresh one for each command would import torch.
+    """
+    yield functools.partial(function, *arguments)
 
 
 def loopback_up():

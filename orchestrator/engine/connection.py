@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -11,12 +12,12 @@ from typing import Any
 import ray
 
 from orchestrator.engine import gpus, machine, registration
+from orchestrator.engine.environment import variables
 
 #: Settings that Ray reads when a sweep starts. Automatic loggers import torch into the driver and write five files a
 #: trial; snapshots of all trials are never read; more than one trial must be able to wait for a free slot; a worker
-#: without a GPU must not see those of its node; the workers that Ray would start with the first driver, one for each
-#: CPU, have another environment than trials and are never used; the newer output engine prints tables whatever the
-#: verbosity; the sweep reports failed jobs itself.
+#: without a GPU must not see those of its node; Ray would start a worker for each CPU with the first driver; the newer
+#: output engine prints tables whatever the verbosity; the sweep reports failed jobs itself.
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
@@ -77,10 +78,8 @@ def connect(
     logging.getLogger("ray").setLevel(logging.ERROR)
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    chdir = {"RAY_CHDIR_TO_TRIAL_DIR": os.environ["RAY_CHDIR_TO_TRIAL_DIR"]}
-    extensions = {name: os.environ[name] for name in [EXTENSIONS] if name in os.environ}
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths), **chdir, **extensions}}
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": environment}
+    workers = {"PYTHONPATH": os.pathsep.join(paths)}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     outside = address is None and _has_outside_address()
     if outside and os.environ.get("RAY_AUTH_MODE", "token") != "token":
         raise OpenDoorError(
@@ -89,9 +88,14 @@ def connect(
         )
     if address is None:
         options |= {"num_cpus": slots, "num_gpus": num_gpus, "include_dashboard": dashboard}
-        context = _started(options | {"_node_ip_address": "127.0.0.1"})
+        # Inherited, since a worker for which Ray makes an environment imports Ray twice.
+        lean = contextlib.nullcontext() if dashboard else registration.without_dashboard()
+        with variables(workers), lean:
+            context = _started(options | {"_node_ip_address": "127.0.0.1"})
     else:
         machine.close_token()
+        passed = {name: os.environ[name] for name in ["RAY_CHDIR_TO_TRIAL_DIR", EXTENSIONS] if name in os.environ}
+        options["runtime_env"] = {"env_vars": workers | passed}
         try:
             context = ray.init(address=address, **options)
         except Exception as error:
@@ -148,6 +152,11 @@ def disconnect() -> None:
         _ray_folder = None
 
 
+def started() -> bool:
+    """Whether this process has started the Ray that it is connected to, whose workers inherit its environment."""
+    return _ray_folder is not None
+
+
 def ended() -> bool:
     """Whether the node process of the local Ray has ended.
 
@@ -171,7 +180,7 @@ def alive() -> bool:
 
 def gpu_memory() -> int | None:
     """Bytes of the smallest GPU of a local Ray; None on a cluster, whose workers report them."""
-    return gpus.memory() if _ray_folder is not None else None
+    return gpus.memory() if started() else None
 
 
 def shares_gpus() -> bool:

@@ -22,11 +22,22 @@ from ray.tune import Callback
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.progress_reporter import TrialProgressCallback
 
+from orchestrator.engine import connection
 from orchestrator.engine.actors import Actors
 from orchestrator.engine.idle_workers import IdleWorkers
 
 #: Finished trials after which they are forgotten.
 KEPT = 64
+
+
+class InheritingClasses:
+    """The classes of workers that have the environment of their node: Tune's cache of classes, which sets one for each.
+
+    A worker with an environment of its own begins as another program, which imports Ray for that alone.
+    """
+
+    def __init__(self) -> None:
+        self.get = functools.cache(ray.remote)
 
 
 class Controller(TuneController):
@@ -42,6 +53,8 @@ class Controller(TuneController):
         self._actor_manager = Actors(resource_manager=self._actor_manager._resource_manager)
         self._feed: Any = self._search_alg.searcher  # type: ignore[attr-defined]
         self._actor_cache = IdleWorkers(keeps_all=lambda: self._feed.keeps_workers)
+        if connection.started():
+            self._class_cache: Any = InheritingClasses()
         #: Trials whose worker has not received their job yet, since it is running no trial at all.
         self._handed_over: set[Any] = set()
         #: Tune's numbers of the workers that were killed, of which some have reported the end of their job before.

@@ -1,7 +1,4 @@
-"""The plan of a sweep, made in a separate process before the first job.
-
-Reading a store takes memory that the process which drives Ray for days does not need.
-"""
+"""The plan of a sweep, made before the first job."""
 
 from __future__ import annotations
 
@@ -20,7 +17,6 @@ from orchestrator.plan.full import FullPlan, Plan
 from orchestrator.plan.grids import GridText, planning_one
 from orchestrator.plan.packing import Memory
 from orchestrator.store import merged, tables
-from orchestrator.store.apart import apart
 from orchestrator.store.store import Store
 
 #: Models that are read concurrently: few, since each may have half a gigabyte.
@@ -104,9 +100,3 @@ def sound_plan(full: FullPlan, survey: StoreSurvey, store: Store) -> Plan:
             checked = pool.map(lambda key: store.check_model(key, codes=key in full.retrieving), needed)
             usable |= {key for key, is_usable in zip(needed, checked, strict=True) if is_usable}
         done -= needed - usable
-
-
-def prepare_apart(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
-    """`prepare` in a new process, which ends afterwards and frees its memory."""
-    with apart(prepare, path, list(sets), storage) as prepared:
-        return prepared()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ray._private import parameter, services
+from ray._private import parameter, services, utils
 from ray._raylet import DASHBOARD_AGENT_LISTEN_PORT_NAME, persist_port  # type: ignore[attr-defined]
 
 from orchestrator.engine import watch
@@ -64,6 +64,22 @@ def awaited(mark: str, folder: str) -> Iterator[int]:
         yield export
     finally:
         services.get_node, module.RayParams = get_node, params
+
+
+@contextlib.contextmanager
+def without_dashboard() -> Iterator[None]:
+    """A context in which a Ray that is started has no server of a dashboard, and agents that serve none.
+
+    Told to leave the dashboard out, Ray starts its server all the same, for statistics of usage that are off here, and
+    waits for it: two seconds before anything else. Its agents take part where the libraries for that are installed.
+    """
+    server, reason = services.start_api_server, utils.get_dashboard_dependency_error
+    services.start_api_server = lambda *arguments, **named: (None, None)
+    utils.get_dashboard_dependency_error = lambda: ImportError("a sweep without a dashboard")
+    try:
+        yield
+    finally:
+        services.start_api_server, utils.get_dashboard_dependency_error = server, reason
 
 
 def free_ports(count: int) -> list[int]:

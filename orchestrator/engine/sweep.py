@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.engine.prepare import PreparedSweep, prepare_apart
+from orchestrator.engine.prepare import PreparedSweep, prepare
 from orchestrator.engine.resume_command import command
 from orchestrator.engine.settings import Settings
 from orchestrator.gridfile.stored import keep_grid
 from orchestrator.jobs.graph import children_of, descendants
 from orchestrator.jobs.job import STAGES, Job
 from orchestrator.store import merged, tables
+from orchestrator.store.apart import apart
 from orchestrator.store.leftovers import remove_leftovers
 from orchestrator.store.store import Store, StoreError
 
@@ -23,8 +25,13 @@ COMPLETE, FAILED, INTERRUPTED = 0, 1, 130
 
 def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console) -> int:
     """Run what the store lacks of the grid at `path` and return the exit status."""
-    prepared = prepare_apart(path, sets, settings.storage)
     store = Store(settings.storage)
+    # In another process: reading a store takes memory that the process which drives Ray for days does not need.
+    with apart(prepare, path, list(sets), settings.storage) as plan:
+        if not store.names("grids", ".yaml"):
+            # A new store lacks every cell. To load Ray takes two seconds, which pass meanwhile.
+            importlib.import_module("orchestrator.engine.running")
+        prepared = plan()
     show_skipped(prepared.skipped, console)
     if hidden := {"results", "outcomes", "models"} & {path.rstrip("/") for path in prepared.skipped}:
         raise StoreError(

@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+import ray
 from ray import tune
 from rich.console import Console
 
@@ -45,6 +46,8 @@ def execute(key, spec, context):
     booted = time.time() - float(Path("/proc/uptime").read_text().split()[0])
     seen["born"] = booted + ticks / os.sysconf("SC_CLK_TCK")
     seen |= {"halvings": context.halvings, "began": began}
+    seen["environment"] = ray.get_runtime_context().runtime_env
+    seen["root"] = os.environ["PYTHONPATH"].split(os.pathsep)[0]
     fails = spec.get("fails", {}).get(str(tries))
     if fails == "kill":
         store.write_json(f"seen/{key}-{tries}.json", seen | {"ended": time.time()})
@@ -135,8 +138,10 @@ def main(folder, jobs, gpus, cpus, deaths="6"):
         feed.shares_gpus = "fault" in jobs
         context = JobContext(storage=folder, data_root="", git="", versions="", sign=claims.path)
         schedule.run(feed, context, execute, [Tracker(Away(), nowhere)])
+    programs = sorted(ray._private.worker._global_node.all_processes)
     connection.disconnect()
-    print(json.dumps({"states": frontier.state, "blamed": blamed, "remembered": remembered.most}))
+    result = {"states": frontier.state, "blamed": blamed, "remembered": remembered.most, "programs": programs}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from orchestrator.engine.prepare import prepare_apart
+from orchestrator.engine.prepare import prepare
 from orchestrator.gridfile.cells import Stages
 from orchestrator.gridfile.grid import load
 from orchestrator.jobs.job import STAGES, Resources
@@ -165,7 +165,8 @@ def test_a_sweep_into_a_large_store_is_planned(tiny, tmp_path):
     (tmp_path / "results").mkdir()
     with (tmp_path / "results/foreign.parquet").open("wb") as file:
         file.truncate(LARGE)
-    prepared = prepare_apart(tiny, [], str(tmp_path))
+    with apart(prepare, tiny, [], str(tmp_path)) as plan:
+        prepared = plan()
     assert prepared.jobs
     assert prepared.skipped.keys() == {"results/foreign.parquet"}
 

@@ -29,6 +29,8 @@ class Ran:
     seen: dict
     #: The most trials that Tune knew of at once.
     remembered: int
+    #: What Ray itself started, besides the agents of its node.
+    programs: list
 
 
 def run(folder, jobs, gpus=0, cpus=4, deaths=6, env=None):
@@ -164,6 +166,12 @@ def test_the_first_attack_starts_before_the_last_fine_tune_ends(two_stages):
     assert min(saw["began"] for saw in attacks) < max(saw["began"] for saw in fine_tunes)
     # Workers stay: two slots need few processes.
     assert len({saw["pid"] for saw in two_stages.seen.values()}) <= 4
+
+
+def test_a_worker_begins_as_one_program_and_ray_without_a_server_of_its_dashboard(two_stages):
+    # A worker with an environment of its own begins as another program that imports Ray for that alone.
+    assert all(saw["environment"] == {} and saw["root"] == str(ROOT) for saw in two_stages.seen.values())
+    assert two_stages.programs == ["gcs_server", "raylet"]
 
 
 def test_tune_forgets_the_trials_that_are_over(two_stages):

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sweeps import here
 
 from orchestrator import pages
 from orchestrator.commands.cli import main
 from orchestrator.commands.verify import _steps
 from orchestrator.engine import sweep
-from orchestrator.engine.prepare import prepare
 from orchestrator.explorer.app import _strip
 from orchestrator.gridfile.grid import load
 from orchestrator.gridfile.stored import keep_grid
@@ -253,7 +253,7 @@ def command_plan(folder, grid, capsys, monkeypatch):
 
 
 def command_sweep(folder, grid, capsys, monkeypatch):
-    monkeypatch.setattr(sweep, "prepare_apart", prepare)
+    monkeypatch.setattr(sweep, "apart", here)
     monkeypatch.setattr("orchestrator.engine.running.run_jobs", lambda *words: None)
     assert main(["sweep", str(grid), "--storage", str(folder)]) in (0, 1)
     return capsys.readouterr().out
@@ -412,7 +412,7 @@ def test_the_next_sweep_computes_again_what_is_damaged_and_nothing_else(folder, 
             ran.append(job.kind)
             execute.execute(key, dict(job.spec), context)
 
-    monkeypatch.setattr(sweep, "prepare_apart", prepare)
+    monkeypatch.setattr(sweep, "apart", here)
     monkeypatch.setattr("orchestrator.engine.running.run_jobs", run_jobs)
     assert main(["sweep", str(whole / "grid.yaml"), "--storage", str(folder)]) == 0
     assert "Complete: all 6 cells" in capsys.readouterr().out
@@ -431,7 +431,7 @@ def test_a_failure_on_a_model_that_is_made_again_is_no_reason_to_leave_the_attac
     failure = dict.fromkeys(tables.FAILURES.names) | {"job": results.stem, "title": "t", "error": "damaged"}
     Store(str(folder)).write_table("failures", results.stem, [failure], tables.FAILURES)
     jobs = {}
-    monkeypatch.setattr(sweep, "prepare_apart", prepare)
+    monkeypatch.setattr(sweep, "apart", here)
     monkeypatch.setattr("orchestrator.engine.running.run_jobs", lambda ran, *words: jobs.update(ran))
     main(["sweep", str(whole / "grid.yaml"), "--storage", str(folder)])
     assert set(jobs) == {results.stem, model}

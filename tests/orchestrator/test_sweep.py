@@ -21,10 +21,9 @@ import ray
 import torch
 from gate import HELD, Gate
 from PIL import Image
-from sweeps import ONE, TINY, WATCHDOG, finish, start
+from sweeps import ONE, TINY, WATCHDOG, finish, here, start
 
 from orchestrator.commands.cli import main
-from orchestrator.engine.prepare import prepare
 from orchestrator.jobs.job import JobContext
 from orchestrator.store import Store, claims, compact, tables
 from orchestrator.work import execute
@@ -241,7 +240,7 @@ def typed(*words):
     """Exit status and output, with errors, of a command that starts nothing, run in this process."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.engine.sweep.prepare_apart", prepare)
+        patch.setattr("orchestrator.engine.sweep.apart", here)
         status = main([str(word) for word in words])
     return status, output.getvalue()
 
