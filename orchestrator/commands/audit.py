@@ -42,6 +42,8 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     data = opened([store.uri for store in stores], at_once=True)
     data.check()
     models = list(data.snapshot.models(data.snapshot.query()).known())
+    if not models and (problems := data.snapshot.problems):
+        raise StoreError("\n".join([f"{data.uri}: no model has results that a verdict can rest on", *problems]))
     if not models and len(data.snapshot.index):
         export = shlex.join(["signsym", "export", *data.uris, "--what", "corruptions", "--out", "scores.csv"])
         raise StoreError(

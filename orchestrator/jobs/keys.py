@@ -24,7 +24,8 @@ SEMANTICS = {"pretrain": 1, "finetune": 1, "attack": 1}
 #: By how much the version of single attacks is above that of their kind: their numbers moved, and those of the attacks
 #: that run them, which follow by `Attack.parts`.
 RAISED = {"boundary": 1}
-#: RAISED when trainings came that depend on an attack: their keys hold what was raised since.
+#: RAISED when trainings came that depend on an attack, whose keys hold what was raised since, and when results got a
+#: column for it. SEMANTICS were all 1.
 _RAISED_BEFORE = {"boundary": 1}
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -49,6 +50,13 @@ def training_semantics(kind: str, against: Attack | None) -> int:
     """The version of what trainings of a kind compute: it rises with that of the attack that they train against."""
     raised = 0 if against is None else _raised(against, RAISED) - _raised(against, _RAISED_BEFORE)
     return SEMANTICS[kind] + raised
+
+
+def revision(attack: Attack, spec: Mapping[str, Any], model: Mapping[str, Any]) -> int:
+    """How often the numbers of an attack, and of the training of its model, were changed since results say so: from
+    the specs of their jobs.
+    """
+    return int(spec["semantics"] + model["semantics"] - 2 - _raised(attack, _RAISED_BEFORE))
 
 
 def _raised(attack: Attack, by_name: Mapping[str, int]) -> int:

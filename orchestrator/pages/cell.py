@@ -19,6 +19,7 @@ from orchestrator.results.index import Index
 from orchestrator.results.labels import gradient, score_name
 from orchestrator.results.line import Line
 from orchestrator.results.pairing import matrix
+from orchestrator.results.superseded import Why
 from orchestrator.results.view import format_view
 from signsym_core.statistics.intervals import interval
 
@@ -36,9 +37,13 @@ def page(context: PageContext) -> Page:
         return _choice(context)
     line, epsilon = index.line_of(row), float(index.epsilon[row])
     if not str(index.value("cell", row)).startswith(context.view.cell):
-        context.replace(
-            f"Cell “{context.view.cell[:70]}” is of fewer images; that of {index.value('n', row):,} is here."
-        )
+        words = {
+            Why.FEWER: f"is of fewer images; that of {index.value('n', row):,} is here",
+            Why.OLDER: "is of an older version of signsym, whose numbers moved; the newer one is here",
+            Why.SURROGATE: "was made on another surrogate of an other seed; the later one is here",
+        }
+        asked = context.view.cell
+        context.replace(f"Cell “{asked[:70]}” {words[index.why_another(asked)]}.")
     curves = context.curves([line])
     point = curves[0].point(epsilon) if curves else None
     rows = context.snapshot.query().rows_by_seed(line, epsilon)

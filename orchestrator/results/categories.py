@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,34 +94,6 @@ def numbered(columns: Sequence[Categories]) -> tuple[Numbers, Numbers]:
 def _renumbered(number: Numbers) -> Numbers:
     """The numbers from 0 on, in the order in which they come."""
     return to_numpy(pc.dictionary_encode(to_arrow(number)).indices).astype(np.int64)
-
-
-def superseded(column: Callable[[str], pa.Array], order: Numbers, keys: Numbers) -> NDArray[np.bool_] | None:
-    """Which rows in `order`, sorted by `keys`, another row of their key stands for; None where there is none.
-
-    That is the row of the same cell that was finished first, and of cells of one model that differ in the number of
-    images that with the most: an attack takes the first images of a test set, so that it has those of the others too.
-    """
-    same = keys[1:] == keys[:-1]
-    if not same.any():
-        return None
-    suspects = np.flatnonzero(np.append(False, same) | np.append(same, False))
-    cells, times, images, models = (
-        column(name).take(to_arrow(order[suspects])) for name in ("cell", "finished_at", "n", "finetune_job")
-    )
-    cell, finished = to_numpy(pc.fill_null(pc.dictionary_encode(cells).indices, -1)), plain(times.cast(pa.int64()))
-    by_cell = np.lexsort((finished, cell))
-    later = np.append(False, cell[by_cell][1:] == cell[by_cell][:-1])
-    superseded_rows = np.zeros(len(order), dtype=bool)
-    superseded_rows[suspects[by_cell[later]]] = True
-    # Two fine-tunes of one seed are two models, of which neither stands for the other.
-    model = to_numpy(pc.fill_null(pc.dictionary_encode(models).indices, -1)) + 1
-    group = np.unique(keys[suspects] * (int(model.max()) + 1) + model, return_inverse=True)[1]
-    n = np.where(superseded_rows[suspects], np.nan, plain(images))
-    most = np.full(int(group.max()) + 1, -np.inf)
-    np.fmax.at(most, group, n)
-    superseded_rows[suspects[n < most[group]]] = True
-    return superseded_rows
 
 
 def plain(array: pa.Array) -> NDArray[np.float64]:

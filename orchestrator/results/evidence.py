@@ -75,12 +75,16 @@ class Models:
         """The models of some names; the outcomes of AT_ONCE rows are read together and not kept."""
         some: list[_Rows] = []
         for name in names:
-            lines = [line for line in self.query.index.models[name] if not measuring(line.attack)]
+            lines = [line for line in self.query.index.models[name] if not self._left_out(line)]
             some.append((lines, self.query.rows(lines)))
             if sum(len(rows) for _, rows in some) >= AT_ONCE:
                 yield list(self._put_together(some))
                 some = []
         yield list(self._put_together(some))
+
+    def _left_out(self, line: Line) -> bool:
+        """Whether a line is no evidence: of an attack that only measures, or of an older version of one."""
+        return measuring(line.attack) or line.number in self.query.index.outdated
 
     def _judged_names(self) -> list[tuple[str, ...]]:
         """All models but those that were only scored on corrupted images: they are others, tested again."""

@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.results import members
-from orchestrator.results.categories import by_file, encoded, numbered, superseded
+from orchestrator.results.categories import by_file, encoded, numbered
 from orchestrator.results.labels import Labels
 from orchestrator.results.line import ATTACK, FIGURE, LINE, RULE, STORED, Line
 from orchestrator.results.rows import Rows
+from orchestrator.results.superseded import Why, outdated, superseded
 from orchestrator.store.arrays import to_numpy
 from orchestrator.store.filerows import FileRows
 
@@ -31,8 +32,8 @@ class Index(Rows):
     """The lines of files of results (see `orchestrator.store.tables`), in the order of registries and names.
 
     Rows are numbered by line, epsilon and seed. Of a cell that two sweeps computed, the row that was finished first
-    is the only one, and of cells that differ in the number of images that with the most. Rows of the cells `without`
-    are left out. With `stores`, the store of each file, a line holds the results of one store.
+    is the only one; for which others another one stands says `Why`. Rows of the cells `without` are left out. With
+    `stores`, the store of each file, a line holds the results of one store.
     """
 
     def __init__(self, files: FileRows, without: pa.Array | None = None, stores: Sequence[str] = ()) -> None:
@@ -49,10 +50,12 @@ class Index(Rows):
         number, first = numbered([codes[name] for name in LINE])
         keys = (number * max(1, len(epsilon.values)) + epsilon.codes) * max(1, len(seed.values)) + seed.codes
         order = np.argsort(keys, kind="stable")
-        gone = superseded(self._column, rows[order], keys[order])
-        if gone is not None:
+        why = superseded(self._column, rows[order], keys[order])
+        if why is not None:
+            gone = why > 0
             first_of_key = np.searchsorted(keys[order[~gone]], keys[order[gone]])
-            self._stand_ins = dict(zip(rows[order[gone]].tolist(), first_of_key.tolist(), strict=True))
+            reasons = zip(first_of_key.tolist(), map(Why, why[gone].tolist()), strict=True)
+            self._stand_ins = dict(zip(rows[order[gone]].tolist(), reasons, strict=True))
             order = order[~gone]
         number = number[order]
         self._put(rows[order])
@@ -177,11 +180,38 @@ class Index(Rows):
         """The labels of the lines."""
         return Labels(self.lines)
 
-    def ambiguity(self, line: Line) -> str:
-        """Why a line is ambiguous, with two rows for one seed and epsilon; "" where it is not.
-
-        They differ in what no column of LINE holds.
+    @functools.cached_property
+    def outdated(self) -> Mapping[int, int]:
+        """The first such row of each line with results of an older version of the code than others have that are of
+        its attack in its figure, by line number.
         """
+        revision = np.nan_to_num(self.numbers("revision", np.arange(len(self))))
+        group, _ = numbered([self._codes[name] for name in (*FIGURE, "attack", "attack_params")])
+        return outdated(revision, self.line_numbers(np.arange(len(self))), group)
+
+    @property
+    def notices(self) -> list[str]:
+        """What pages, exports and audits say of the results as a whole, in sentences."""
+        if not self.outdated:
+            return []
+        lines = f"{len(self.outdated):,} line{'s' * (len(self.outdated) > 1)}"
+        first = self.ambiguity(self.lines[min(self.outdated)])
+        return [f"{lines} with results of an older version of signsym neither drawn, compared nor judged: {first}."]
+
+    def ambiguity(self, line: Line) -> str:
+        """Why a line is ambiguous, with two rows for one seed and epsilon, or with results of an older version than
+        what they would be compared with; "" where it is not.
+
+        Two rows differ in what no column of LINE holds.
+        """
+        if line.number in self.outdated:
+            row = self.outdated[line.number]
+            what = f"rule {line.rule}, attack {line.attack}, gradient {line.gradient}, seed {self.seed[row]}"
+            older = f"the result for {what} is of an older version of signsym (job {str(self.value('job', row))[:16]})"
+            return (
+                f"{older}, whose numbers moved since, and there are newer ones of this attack; run the sweep again, "
+                f"which computes it anew"
+            )
         epsilon, seed = self.epsilon[line.start : line.stop], self.seed[line.start : line.stop]
         twice = np.flatnonzero((epsilon[1:] == epsilon[:-1]) & (seed[1:] == seed[:-1]))
         if not len(twice):

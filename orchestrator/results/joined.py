@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -19,6 +20,7 @@ from orchestrator.results.index import Index
 from orchestrator.results.kept_outcomes import FileOutcomes
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.outcome_file import ImageLists
+from orchestrator.results.superseded import Why
 from orchestrator.store.filerows import FileRows
 from orchestrator.store.folder import BYTES_AT_ONCE
 
@@ -47,6 +49,18 @@ class JoinedIndex(Index):
         names = [name for name, index in self.index_of.items() for _ in index.files]
         all_files = functools.reduce(operator.or_, files, FileRows())
         super().__init__(all_files, *((None, names) if apart else (self.differing,)))
+
+    @property
+    def notices(self) -> list[str]:
+        """Those of `Index`, and which stores have results for which newer ones of another store stand."""
+        older = [position for position, (_, why) in self._stand_ins.items() if why is Why.OLDER]
+        files = np.searchsorted(self._ends, older, "right") - 1
+        counts = collections.Counter(self.store_of_file(number) for number in files.tolist())
+        return super().notices + [
+            f"{count:,} result{'s' * (count > 1)} of {name} do{'es' * (count == 1)} not count: of an older version of "
+            f"signsym, whose numbers moved, where there are newer ones of the same points."
+            for name, count in counts.items()
+        ]
 
     def store_of(self, row: int) -> str:
         """The name of the store that a row is from."""

@@ -103,7 +103,7 @@ class Query:
 
     def _compute(self, lines: Sequence[Line]) -> None:
         """Compute the curves of lines together."""
-        twins = {line.number: (self.bp(line), self.exact(line)) for line in lines}
+        twins = {line.number: tuple(map(self._sound, (self.bp(line), self.exact(line)))) for line in lines}
         related = {other.number: other for line in lines for other in (line, *twins[line.number]) if other is not None}
         samples = self.samples(related.values())
         needed: list[tuple[Line, float, Sample]] = []
@@ -134,6 +134,10 @@ class Query:
             points.setdefault(line.number, {})[epsilon] = point
         for line in lines:
             self._curves[line.number] = self._curve(line, points.get(line.number, {}))
+
+    def _sound(self, line: Line | None) -> Line | None:
+        """The line, unless it is ambiguous: a gap would be to one of two."""
+        return None if line is None or self.index.ambiguity(line) else line
 
     def _made_once(self, line: Line, samples: Samples, own: Sample, exact: Sample) -> bool:
         """Whether a line's outcomes are by construction those under the exact gradient on the same weights.

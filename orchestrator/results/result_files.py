@@ -14,7 +14,8 @@ from orchestrator.store.store import Store
 COLUMNS = (
     *STORED,
     *("cell", "job", "finetune_job", "seed", "epsilon", "epsilon_label", "norm", "value", "n", "chance"),
-    *("steps", "step_size", "reach", "nonfinite_grad", "finetune_epoch", "finished_at"),
+    *("steps", "step_size", "reach", "nonfinite_grad", "finetune_epoch", "finished_at", "revision"),
+    "surrogate_job",
 )
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.results.categories import joined, plain
+from orchestrator.results.superseded import Why
 from orchestrator.store.arrays import single, to_arrow, to_numpy
 from orchestrator.store.filerows import FileRows
 from orchestrator.store.tally import Expected, expected
@@ -24,8 +25,8 @@ class Rows:
     def __init__(self, files: FileRows) -> None:
         self._rows_by_file = files
         self._columns: dict[str, pa.Array] = {}
-        #: For positions of rows that others stand for, the numbers of those.
-        self._stand_ins: dict[int, int] = {}
+        #: For positions of rows that others stand for, the numbers of those and why.
+        self._stand_ins: dict[int, tuple[int, Why]] = {}
         #: The files by number, and their bounds in the concatenation.
         self.files: tuple[str, ...] = tuple(files)
         self._ends = np.cumsum([0, *files.lengths.values()], dtype=np.int64)
@@ -125,16 +126,25 @@ class Rows:
 
     def row_of(self, cell: str) -> int | None:
         """The row of the cell whose key is `cell` or begins so, the first where several do, or that stands for it."""
-        cells = self._column("cell")
-        position = pc.index(cells, cell).as_py() if cell and len(self) else -1
-        if position < 0 and len(cell) >= 8:
-            position = pc.index(pc.starts_with(cells, cell), True).as_py()
+        cells, position = self._column("cell"), self._position_of(cell)
         if position < 0:
             return None
         candidates = np.flatnonzero(self._positions == position)
         if not len(candidates):
             candidates = np.flatnonzero(np.asarray(pc.equal(cells, cells[position]))[self._positions])
-        return int(candidates[0]) if len(candidates) else self._stand_ins.get(position)
+        return int(candidates[0]) if len(candidates) else self._stand_ins.get(position, (None,))[0]
+
+    def why_another(self, cell: str) -> Why:
+        """Why the row of another cell stands for that whose key is `cell` or begins so."""
+        return self._stand_ins.get(self._position_of(cell), (0, Why.COUNTS))[1]
+
+    def _position_of(self, cell: str) -> int:
+        """The position of the first such cell in the concatenation of the files; -1 where there is none."""
+        cells = self._column("cell")
+        position = pc.index(cells, cell).as_py() if cell and len(self) else -1
+        if position < 0 and len(cell) >= 8:
+            position = pc.index(pc.starts_with(cells, cell), True).as_py()
+        return int(position)
 
     def rows_of_model(self, job: str) -> list[int]:
         """The rows of the model whose fine-tune has the key `job` or one that begins so, of the first of several."""

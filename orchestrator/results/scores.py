@@ -31,7 +31,7 @@ def points_at(
     lacking: dict[int, tuple[str, str]] = {}
     for line in lines:
         if reason := index.ambiguity(line):
-            lacking[line.number] = "two results", reason
+            lacking[line.number] = "older version" if line.number in index.outdated else "two results", reason
             continue
         epsilons = index.epsilon[line.start : line.stop]
         start, stop = (line.start + int(np.searchsorted(epsilons, epsilon, side)) for side in ("left", "right"))

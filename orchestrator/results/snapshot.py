@@ -24,7 +24,7 @@ class Snapshot:
     """The results of the store at one moment, and why some are left out, in sentences."""
 
     def __init__(self, index: Index, outcomes: OutcomeReader, version: int = 0, problems: Sequence[str] = ()) -> None:
-        self.index, self.outcomes, self.version, self.problems = index, outcomes, version, problems
+        self.index, self.outcomes, self.version, self.problems = index, outcomes, version, [*problems, *index.notices]
         self._queries: dict[tuple[int, ...], Query] = {}
         self._flags: dict[frozenset[int], Flags] = {}
         self._models: dict[frozenset[int], Models] = {}

@@ -30,7 +30,7 @@ ADDED = frozenset(
     {"task_params", "surrogate_job", "gpu_share", "gpu_peak", "gpu_total", "queries", "failed_starts", "distance"}
     | {"precision", "deterministic", "finetune_precision", "finetune_deterministic", "finetune_device"}
     | {"nonfinite_grad", "finetune_epoch", "work", "surrogate_rule", "surrogate_rule_params", "surrogate_seed"}
-    | {"confidence", *MEASURES}
+    | {"confidence", "revision", *MEASURES}
 )
 
 _text, _number, _count = pa.string(), pa.float64(), pa.int64()
@@ -113,6 +113,12 @@ RESULTS = _schema(
         ("forwards", _count, "forward passes of the whole attack job, in images"),
         ("backwards", _count, "backward passes of the whole attack job, in images"),
         ("git", _text, "commit of the code, with + where files were changed"),
+        (
+            "revision",
+            _count,
+            "how often new versions of signsym changed the numbers of the attack or of its model's training since the "
+            "column came; of two results of one point that of the higher one counts; null in older files: 0",
+        ),
         ("versions", _text, "JSON of the versions of python and the libraries"),
         ("device", _text, "device that computed the row"),
         (

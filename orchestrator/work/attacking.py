@@ -84,6 +84,7 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
     common |= {f"finetune_{name}": record.get(name) for name in ("precision", "deterministic", "device")}
     common |= {"finetune_epoch": record.get("kept_epoch")}
     common |= member_columns("attack", chosen) | {"norm": chosen.norm}
+    common |= {"revision": keys.revision(chosen, spec, model_spec)}
     common |= {"metric": task.metric, "n": len(test), "seed": spec["seed"]}
     common |= {"chance": task.chance(test.labels, gallery), "steps": chosen.steps_taken()}
     common |= {"forwards": outcome.images_forward, "backwards": outcome.images_backward}

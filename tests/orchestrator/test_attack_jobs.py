@@ -128,6 +128,11 @@ def test_the_loss_around_images_and_the_confidence_in_clean_ones_are_stored_for_
     assert by_attack.drop("none")["confidence"].isna().all()
 
 
+def test_results_are_of_the_version_whose_numbers_last_moved(done):
+    results, _, _, _ = done
+    assert results["revision"].eq(0).all()
+
+
 def test_stronger_attacks_leave_fewer_images(done):
     results, _, _, _ = done
     value = results.query("rule == 'bp' and epsilon == 0.05").set_index(["attack", "gradient"])["value"]

@@ -188,3 +188,17 @@ def test_raised_semantics_are_other_jobs(golden, tmp_path, monkeypatch, kind):
     changed = compile_plan(load(tmp_path / "grid.yaml"), set(), set()).jobs
     assert golden["attack"].key not in changed
     assert (golden["finetune"].key in changed) == (kind == "attack")
+
+
+@pytest.mark.parametrize("attack", ["pgd", "boundary", "autoattack"])
+def test_the_revision_of_a_result_counts_the_changes_of_its_attack_and_its_training(monkeypatch, attack):
+    attack, model = ATTACKS.build(attack), {"semantics": keys.SEMANTICS["finetune"]}
+
+    def revision():
+        return keys.revision(attack, {"semantics": keys.attack_semantics(attack)}, model)
+
+    assert revision() == 0
+    assert keys.revision(attack, {"semantics": keys.attack_semantics(attack)}, {"semantics": 2}) == 1
+    monkeypatch.setitem(keys.RAISED, attack.name, keys.RAISED.get(attack.name, 0) + 1)
+    monkeypatch.setitem(keys.SEMANTICS, "attack", 2)
+    assert revision() == 2
