@@ -16,6 +16,7 @@ from rich.text import Text
 
 from orchestrator.engine.time_left import TimeLeft
 from orchestrator.jobs import keys
+from orchestrator.jobs.graph import children_of, descendants
 from orchestrator.jobs.job import Job
 
 #: Seconds between two plain lines.
@@ -43,7 +44,7 @@ class Watcher(Protocol):
     def elsewhere(self, key: str) -> None:
         """Another sweep runs the job."""
 
-    def settled(self, key: str) -> None:
+    def settled(self, key: str, done: bool) -> None:
         """The job is done in another sweep, or has failed there for good."""
 
 
@@ -61,6 +62,10 @@ class ProgressDisplay:
         self.totals = Counter(job.kind for job in jobs.values())
         self.done: Counter[str] = Counter()
         self.failures: list[str] = []
+        #: Jobs that failed for good, here or in another sweep, and those that wait for one of them for ever.
+        self.failed_jobs: set[str] = set()
+        self.blocked: set[str] = set()
+        self._children = children_of(jobs)
         self._said: set[str] = set()
         self._started = time.monotonic()
         #: When the last jobs ended.
@@ -109,7 +114,7 @@ class ProgressDisplay:
         # Text, not markup: errors may contain brackets.
         self.console.print(Text.assemble((words, "red"), f": {self.jobs[key].title}: {error}"), soft_wrap=True)
         if not retried:
-            self.time_left.removed(key)
+            self._give_up(key)
 
     def said(self, key: str, words: str) -> None:
         """Print a note, once, however many trials report it."""
@@ -121,12 +126,24 @@ class ProgressDisplay:
         """Another sweep runs the job."""
         self.away.add(key)
 
-    def settled(self, key: str) -> None:
+    def settled(self, key: str, done: bool) -> None:
         """Another sweep has ended the job."""
         self.away.discard(key)
-        self.time_left.removed(key)
-        self.done[self.jobs[key].kind] += 1
+        if done:
+            self.time_left.removed(key)
+            self.done[self.jobs[key].kind] += 1
+        else:
+            self.failures.append(f"{self.jobs[key].title}: failed in another sweep")
+            self._give_up(key)
         self._tick()
+
+    def _give_up(self, key: str) -> None:
+        """The job failed for good: what waits for it is not left either."""
+        self.failed_jobs.add(key)
+        waiting = descendants(self._children, [key]) - self.blocked
+        self.blocked |= waiting
+        for gone in (key, *waiting):
+            self.time_left.removed(gone)
 
     def trials(self) -> list[dict[str, Any]]:
         """The running trials, for `signsym status` in another terminal."""
@@ -154,9 +171,14 @@ class ProgressDisplay:
         elapsed = f"{time.monotonic() - self._started:.0f} s"
         eta = self.time_left.seconds
         done, total = sum(self.done.values()), len(self.jobs)
-        words = "" if done == total else ", no estimate of the time left yet"
+        words = ", no estimate of the time left yet" if done + len(self.failed_jobs | self.blocked) < total else ""
         words = f", about {_duration(eta)} left" if eta else words
-        self.console.print(f"{done}/{total} jobs ({', '.join(counts)}) in {elapsed}{words}")
+        self.console.print(f"{done}/{total} jobs ({', '.join(counts)}){self._lost()} in {elapsed}{words}")
+
+    def _lost(self) -> str:
+        """ ", 1 failed, 40 blocked by it"; "" where no job has failed for good."""
+        blocked = f", {len(self.blocked)} blocked" if self.blocked else ""
+        return f", {len(self.failed_jobs)} failed{blocked}" if self.failed_jobs else ""
 
     def _renderable(self) -> Group:
         bars = Progress(
@@ -178,7 +200,7 @@ class ProgressDisplay:
             table.add_row(f"... and {len(self.running) - 12} more")
         left = self.time_left.seconds
         eta = "no estimate yet" if left is None else _duration(left)
-        facts = [f"{_duration(now - self._started)} passed, time left: {eta}, failures: {len(self.failures)}"]
+        facts = [f"{_duration(now - self._started)} passed, time left: {eta}{self._lost()}"]
         if self.rate is not None:
             facts.append(f"{self.rate:.3g} jobs a minute")
         if self.away:

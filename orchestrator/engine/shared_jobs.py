@@ -114,6 +114,6 @@ class SharedJobs:
             else:
                 self.frontier.give_up(key)
             for watcher in self.watchers:
-                watcher.settled(key)
+                watcher.settled(key, key in done)
             self.claims.drop(key)
         return keys - done - failed

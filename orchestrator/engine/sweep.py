@@ -46,9 +46,11 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
     jobs = _without(prepared.jobs, failed - retried)
     # Damaged files at these paths would make the jobs count as done, and so would the lists of merged files.
     merged.forget_results(store, prepared.unsound & {job.results for job in jobs.values()})
+    out = len(prepared.jobs) - len(jobs)
+    left_out = f", {out} left out that failed before or wait for one that did" if out else ""
     console.print(
         f"{prepared.grid}: {prepared.cells} cells, {prepared.done} done already, "
-        f"{len(jobs)} jobs to run ({counted(jobs)}), results in {store.uri}",
+        f"{len(jobs)} jobs to run ({counted(jobs)}){left_out}, results in {store.uri}",
     )
     if prepared.cells == prepared.done:
         console.print("Nothing to do: every cell has a result.")

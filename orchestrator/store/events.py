@@ -63,8 +63,8 @@ class Events:
     def elsewhere(self, key: str) -> None:
         self.write("job_elsewhere", **self._job(key))
 
-    def settled(self, key: str) -> None:
-        self.write("job_settled", **self._job(key))
+    def settled(self, key: str, done: bool) -> None:
+        self.write("job_settled", **self._job(key), done=done)
 
     def _job(self, key: str) -> dict[str, str]:
         return {"job": key, "title": self.jobs[key].title}

@@ -419,6 +419,7 @@ def test_a_sweep_whose_jobs_all_failed_before_says_how_to_retry_them(tiny, tmp_p
     assert set(store.names("failures", ".parquet")) == {f"{pretrain.key}.parquet", "foreign.parquet"}
     output = capsys.readouterr().out
     assert "18 of 18 cells have no result" in output
+    assert f"0 jobs to run (none), {len(plan.jobs)} left out that failed before or wait for one that did" in output
     assert f"{pretrain.title}: ValueError: [/no]" in output
     assert f"results in {place}" in output
     assert shlex.join(["signsym", *words, "--retry-failed"]) in output

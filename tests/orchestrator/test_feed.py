@@ -385,7 +385,10 @@ def test_what_another_sweep_finished_meanwhile_is_not_done_again(made, tmp_path)
         (tmp_path / f"failures/{key}.parquet").write_bytes(b"")
     assert feed.suggest("t1")["key"] == "b"
     assert feed.frontier.state == {"a": "done", "b": "running", "c": "failed"}
-    assert sorted(told for told in feed.log.told if told[0] == "settled") == [("settled", "a"), ("settled", "c")]
+    assert sorted(told for told in feed.log.told if told[0] == "settled") == [
+        ("settled", "a", True),
+        ("settled", "c", False),
+    ]
 
 
 def test_what_is_not_on_any_node_yet_is_still_asked_for(made, monkeypatch):

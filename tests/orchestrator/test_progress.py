@@ -251,7 +251,7 @@ def test_a_terminal_shows_the_count_the_failures_and_the_time_left(clock):
     assert "1 of 4" in text
     assert re.search(r"attack number 2 +4\s", text)
     assert "failed for good: attack number 1: ValueError: no" in text
-    assert "34 s passed, time left: no estimate yet, failures: 1" in text
+    assert "34 s passed, time left: no estimate yet, 1 failed" in text
 
 
 def test_a_terminal_says_so_while_no_time_is_known(clock):
@@ -270,6 +270,29 @@ def test_of_many_running_trials_twelve_are_shown_and_the_rest_counted(clock):
     assert "attack number 11" in sink.getvalue()
     assert "attack number 12" not in sink.getvalue()
     assert "... and 3 more" in sink.getvalue()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_failed_pre_training_and_what_waits_for_it_is_neither_done_nor_left(clock, elsewhere):
+    shown, sink = view(count=6)
+    jobs = {
+        key: dataclasses.replace(job, parents={"k1": ("k0",), "k2": ("k1",), "k3": ("k1",)}.get(key, ()))
+        for key, job in shown.jobs.items()
+    }
+    shown = ProgressDisplay(jobs, dict.fromkeys(jobs, 10.0), shown.console)
+    with shown:
+        if elsewhere:
+            shown.elsewhere("k0")
+            shown.settled("k0", done=False)
+        else:
+            shown.started("k0")
+            shown.failed("k0", "ValueError: no", retried=False)
+        for key in ("k4", "k5"):
+            shown.started(key)
+            clock.now += 10
+            shown.finished(key)
+        assert shown.time_left.seconds == 0
+    assert sink.getvalue().splitlines()[-1] == "2/6 jobs (attack 2/6), 1 failed, 3 blocked in 20 s"
 
 
 def test_a_sweep_without_jobs_shows_nothing_and_does_not_fail(clock):
