@@ -22,56 +22,68 @@ LONGEST = 8000
 MOST = 200
 
 
+def _one_of(*known: str) -> Callable[[str], bool]:
+    return lambda value: value in known
+
+
+def _is_number(value: str) -> bool:
+    return value.isdecimal() and value.isascii()
+
+
+def _field(key: str, default: Any, valid: Callable[[str], bool] = lambda value: True) -> Any:
+    """A field with its key in the address, and whether a value is valid; filters are checked against the store."""
+    return dataclasses.field(default=default, metadata={"key": key, "valid": valid})
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PageView:
     """One page with its filters. An empty filter stands for every value."""
 
-    page: str = "curves"
-    task: str = ""
-    backbone: tuple[str, ...] = ()
-    dataset: tuple[str, ...] = ()
-    attack: tuple[str, ...] = ()
-    gradient: tuple[str, ...] = ()
-    rule: tuple[str, ...] = ()
-    seed: tuple[str, ...] = ()
+    page: str = _field("p", "curves", _one_of(*PAGES))
+    task: str = _field("task", "")
+    backbone: tuple[str, ...] = _field("b", ())
+    dataset: tuple[str, ...] = _field("d", ())
+    attack: tuple[str, ...] = _field("a", ())
+    gradient: tuple[str, ...] = _field("g", ())
+    rule: tuple[str, ...] = _field("r", ())
+    seed: tuple[str, ...] = _field("s", (), _is_number)
     #: Names of stores, where several are shown together.
-    store: tuple[str, ...] = ()
-    grid: str = ""
+    store: tuple[str, ...] = _field("store", ())
+    grid: str = _field("grid", "")
     #: Scale of the epsilon axis.
-    x: str = "ordinal"
+    x: str = _field("x", "ordinal", _one_of(*AXES))
     #: Dimensions that make the rows of panels; the others make the columns. Empty: chosen by what varies.
-    rows: tuple[str, ...] = ()
+    rows: tuple[str, ...] = _field("rows", (), _one_of(*FACETS))
     #: Whether the seeds are drawn as lines instead of dots.
-    seed_lines: bool = False
+    seed_lines: bool = _field("sl", False, _one_of("1"))
     #: What figures leave out, of HIDDEN.
-    hide: tuple[str, ...] = ()
+    hide: tuple[str, ...] = _field("hide", (), _one_of(*HIDDEN))
     #: The epsilon that tables, heat maps and sentences are about, by its label; empty: chosen by the data.
-    epsilon: str = ""
+    epsilon: str = _field("e", "")
     #: Whether a curve is of "each" attack, or of the "worst" case over attacks.
-    over: str = "each"
+    over: str = _field("over", "each", _one_of("each", "worst"))
     #: The baseline of a gap: "bp", or "exact" for the same weights under the exact gradient.
-    minus: str = "bp"
-    #: "lines" or "heat".
-    form: str = "lines"
+    minus: str = _field("vs", "bp", _one_of("bp", "exact"))
+    form: str = _field("as", "lines", _one_of("lines", "heat"))
     #: The paper's table, "worst" for clean and worst case, "all" for the attacks of the filter, or "corruptions";
     #: empty: the clean scores of the task.
-    preset: str = ""
+    preset: str = _field("t", "", _one_of("1", "2", "3", "4", "worst", "all", "corruptions"))
     #: What a training shows of its layers: "mean", or "each" of them.
-    layers: str = "mean"
+    layers: str = _field("ly", "mean", _one_of("mean", "each"))
     #: Whether the table under the figure is open.
-    table: bool = False
+    table: bool = _field("tb", False, _one_of("1"))
     #: Number of the portion of the panels or rows that is shown.
-    portion: int = 1
+    portion: int = _field("part", 1, lambda value: _is_number(value) and 1 <= int(value[:9]) <= 100_000)
     #: Key of a cell, or its beginning.
-    cell: str = ""
+    cell: str = _field("c", "")
     #: Which images the cell's page shows: "", "gained" or "lost" against BP.
-    only: str = ""
+    only: str = _field("only", "", _one_of("gained", "lost"))
     #: The class whose images the cell's page shows, by its name; empty: all.
-    label: str = ""
+    label: str = _field("k", "")
     #: The tag of the notes that the page of notes shows; empty: all.
-    tag: str = ""
+    tag: str = _field("tag", "")
     #: Whether new results are shown automatically.
-    live: bool = False
+    live: bool = _field("live", False, _one_of("1"))
 
     @property
     def apart(self) -> bool:
@@ -83,54 +95,16 @@ class PageView:
         return dataclasses.replace(self, page=page, **{"portion": 1, **changes})
 
 
-def _one_of(*known: str) -> Callable[[str], bool]:
-    return lambda value: value in known
-
-
-def _any(value: str) -> bool:
-    return True
-
-
-#: For each field its key in the address, and whether a value is valid; filters are checked against the store.
-_KEYS: dict[str, tuple[str, Callable[[str], bool]]] = {
-    "page": ("p", _one_of(*PAGES)),
-    "task": ("task", _any),
-    "backbone": ("b", _any),
-    "dataset": ("d", _any),
-    "attack": ("a", _any),
-    "gradient": ("g", _any),
-    "rule": ("r", _any),
-    "seed": ("s", lambda value: value.isdecimal() and value.isascii()),
-    "store": ("store", _any),
-    "grid": ("grid", _any),
-    "x": ("x", _one_of(*AXES)),
-    "rows": ("rows", _one_of(*FACETS)),
-    "seed_lines": ("sl", _one_of("1")),
-    "hide": ("hide", _one_of(*HIDDEN)),
-    "epsilon": ("e", _any),
-    "over": ("over", _one_of("each", "worst")),
-    "minus": ("vs", _one_of("bp", "exact")),
-    "form": ("as", _one_of("lines", "heat")),
-    "preset": ("t", _one_of("1", "2", "3", "4", "worst", "all", "corruptions")),
-    "layers": ("ly", _one_of("mean", "each")),
-    "table": ("tb", _one_of("1")),
-    "portion": ("part", lambda value: value.isdecimal() and value.isascii() and 1 <= int(value[:9]) <= 100_000),
-    "cell": ("c", _any),
-    "only": ("only", _one_of("gained", "lost")),
-    "label": ("k", _any),
-    "tag": ("tag", _any),
-    "live": ("live", _one_of("1")),
-}
-_FIELDS = {key: (name, valid) for name, (key, valid) in _KEYS.items()}
+_FIELDS = {field.metadata["key"]: field for field in dataclasses.fields(PageView)}
 _DEFAULT = PageView()
 
 
 def format_view(view: PageView) -> str:
     """The address of a view: "?" and what differs from the default, names percent-encoded."""
     items = []
-    for name, (key, _) in _KEYS.items():
-        value = getattr(view, name)
-        if value == getattr(_DEFAULT, name):
+    for key, field in _FIELDS.items():
+        value = getattr(view, field.name)
+        if value == field.default:
             continue
         values = value if isinstance(value, tuple) else ("1" if value is True else str(value),)
         items.append(f"{key}={','.join(quote(text, safe='') for text in values)}")
@@ -152,7 +126,7 @@ def parse_view(search: str | None) -> tuple[PageView, list[str]]:
         if key not in _FIELDS:
             problems.append(f"The address has {_shown(key)}, which is no filter or option.")
             continue
-        name, valid = _FIELDS[key]
+        name, valid = _FIELDS[key].name, _FIELDS[key].metadata["valid"]
         values = [unquote(value) for value in raw.split(",")][:MOST]
         for value in values:
             if value and not valid(value):
