@@ -41,7 +41,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     data_root = None if parsed.no_probes else parsed.data_root
     data = opened([store.uri for store in stores], at_once=True)
     data.check()
-    models = list(data.snapshot.models(data.snapshot.query()).known())
+    models = list(data.snapshot.computed().models.known())
     if not models and (problems := data.snapshot.problems):
         raise StoreError("\n".join([f"{data.uri}: no model has results that a verdict can rest on", *problems]))
     if not models and len(data.snapshot.index):

@@ -49,8 +49,7 @@ def steps(data: Results, snapshot: Snapshot) -> Iterator[Callable[[], object]]:
             yield functools.partial(outcomes.by_file, index, numbers)
     yield data.planned
     yield data.learn
-    query = snapshot.query()
-    flags, points = snapshot.flags(query), 0
+    query, flags, points = snapshot.query(), snapshot.computed().flags, 0
     for first in range(0, len(index.ordered), 24):
         lines = index.ordered[first : first + 24]
         points += sum(len(query.epsilons(line)) for line in lines)

@@ -83,14 +83,14 @@ def _answers(context: PageContext, lines: Sequence[Line], epsilon: float) -> tup
     for position, ((figure, norm), names) in enumerate(models.items()):
         if len(answers) >= MOST:
             return answers, len(models) - position
-        family = context.worst_cases.of([figure], context.view.attack)
+        family = context.computed.worst_cases.of([figure], context.view.attack)
         report_refused(context, names)
         here = [(line, line.points[epsilon]) for line in family if line.curve.norm == norm and epsilon in line.points]
         bp = next((pair for pair in here if pair[0].line.rule == "bp"), None)
         if bp is None:
             continue
         shown = [bp, *(pair for pair in here if pair[0].line.model in names and pair[0] is not bp[0])]
-        judged = context.models.judged([worst_line.line.model for worst_line, _ in shown])
+        judged = context.computed.models.judged([worst_line.line.model for worst_line, _ in shown])
         for (worst_line, worst), judgements in zip(shown, judged, strict=True):
             word, masked = ("", False) if worst is bp[1] else decided(worst, bp[1])
             verdict = judgements[0].verdict if judgements else None

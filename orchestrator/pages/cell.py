@@ -50,7 +50,7 @@ def page(context: PageContext) -> Page:
     blocks: list[Block] = [_links(context, line), *_seeds(context, rows, int(index.seed[row]))]
     blocks.append(Facts(title="Setting", facts=_what(index, line, row)))
     if point is not None:
-        raised = context.flags.rings(curves)
+        raised = context.computed.flags.rings(curves)
         flags = ", ".join(raised.get((line.number, epsilon), ())) or "none"
         facts = _scores(context, line, point, row, list(rows))
         if point.over_bp is not None:

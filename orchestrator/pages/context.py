@@ -11,21 +11,17 @@ from typing import Any
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Link, Links, Page, Words
 from orchestrator.pages.paper_tables import PRESETS, preset_of
-from orchestrator.results.corruptions import Corruptions
 from orchestrator.results.curve import Curve
-from orchestrator.results.evidence import Models
-from orchestrator.results.flags import Flags
 from orchestrator.results.index import Index
 from orchestrator.results.labels import Labels
 from orchestrator.results.line import FILTERS, Line
 from orchestrator.results.live_stores import Results
 from orchestrator.results.members import measuring
 from orchestrator.results.query import Query
-from orchestrator.results.snapshot import Snapshot
+from orchestrator.results.snapshot import Computed, Snapshot
 from orchestrator.results.status import Status
 from orchestrator.results.test_images import test_images
 from orchestrator.results.view import PageView, format_view, parse_view
-from orchestrator.results.worst_lines import WorstCases
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -69,29 +65,14 @@ class PageContext:
         return ", ".join(dict.fromkeys(self.data.store_of(self.index, row) for row in rows))
 
     @property
-    def models(self) -> Models:
-        """The verdicts on models, over the view's seeds."""
-        return self.snapshot.models(self.query)
-
-    @property
-    def flags(self) -> Flags:
-        """The checks of masking, over the view's seeds."""
-        return self.snapshot.flags(self.query)
-
-    @property
-    def worst_cases(self) -> WorstCases:
-        """The worst cases over attacks, over the view's seeds."""
-        return self.snapshot.worst_cases(self.query)
-
-    @property
-    def corruptions(self) -> Corruptions:
-        """The models on corrupted test images, over the view's seeds."""
-        return self.snapshot.corruptions(self.query)
+    def computed(self) -> Computed:
+        """What is computed over the view's seeds: verdicts, flags, worst cases."""
+        return self.snapshot.computed(map(int, self.view.seed))
 
     @property
     def query(self) -> Query:
         """The curves over the view's seeds."""
-        return self.snapshot.query(tuple(sorted(int(seed) for seed in self.view.seed)))
+        return self.computed.query
 
     def lines(self, clean: bool = False) -> list[Line]:
         """The lines that the filters choose: those under attack, or those of clean performance on clean images."""

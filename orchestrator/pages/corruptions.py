@@ -40,7 +40,7 @@ def page(context: PageContext) -> Page:
     if len(chosen) > MOST:
         context.problems.append(f"The first {MOST} of {len(chosen):,} models are here; narrow the filter.")
         chosen = dict([*chosen.items()][:MOST])
-    models = [model for model in context.corruptions.of(chosen.values()) if model.line.model in chosen]
+    models = [model for model in context.computed.corruptions.of(chosen.values()) if model.line.model in chosen]
     named = [(curve, model) for model in models if (curve := _curve(context, model)) is not None]
     if not named:
         return context.finished("Tables", [_NOTHING])

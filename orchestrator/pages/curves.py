@@ -37,7 +37,7 @@ def page(context: PageContext) -> Page:
     curves = [curve for _, members in panels for curve in members]
     if not curves:
         return context.nothing("Curves")
-    rings = context.flags.rings(curves)
+    rings = context.computed.flags.rings(curves)
     figure = Figure(
         name="curves",
         title=f"{style.heading(style.scores(curve.score_name for curve in curves))} over ε",

@@ -46,8 +46,8 @@ def page(context: PageContext) -> Page:
         return context.nothing("Flags")
     number, portions, shown = portion(context.view.portion, lines, MOST)
     context.curves(shown)
-    findings = dict(zip((line.number for line in shown), context.flags.of(shown), strict=True))
-    optimalities = context.snapshot.optimalities(context.query).of(shown)
+    findings = dict(zip((line.number for line in shown), context.computed.flags.of(shown), strict=True))
+    optimalities = context.computed.optimalities.of(shown)
     optimality_of = dict(zip((line.number for line in shown), optimalities, strict=True))
     matrix = Matrix(
         name="flags",
@@ -81,7 +81,7 @@ def _verdicts(context: PageContext, shown: Sequence[Line]) -> Matrix:
     """The audit's verdict on each model of the lines that are shown."""
     models = {line.model: line for line in shown}
     rows, entries = [], []
-    for line, judged in zip(models.values(), context.models.judged(models), strict=True):
+    for line, judged in zip(models.values(), context.computed.models.judged(models), strict=True):
         rule, name, _, _ = _names(context, line)
         for number, judgement in enumerate(judged, 1):
             verdict = judgement.verdict

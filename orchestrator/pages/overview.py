@@ -24,7 +24,7 @@ MOST = 12
 def blocks(context: PageContext) -> list[Block]:
     """The figure and the table of the models that the filters choose; none where no model was attacked."""
     names = list(dict.fromkeys(line.model for line in context.lines()))
-    known = list(context.models.known(names[:MOST]))
+    known = list(context.computed.models.known(names[:MOST]))
     epsilon = common_epsilon([model.evidence for model in known])
     if epsilon is None:
         return []
@@ -71,7 +71,7 @@ _BOTH = ("feedback", "exact")
 def _row(context: PageContext, model: ModelEvidence, epsilon: float) -> ModelRow:
     labels = context.labels
     line = next(iter(model.lines.values()))
-    verdict = context.models.judgement(model).verdict
+    verdict = context.computed.models.judgement(model).verdict
     return ModelRow(
         rule=line.rule,
         rule_label=style.label(labels.of(line, "rule")),

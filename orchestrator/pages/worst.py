@@ -102,7 +102,7 @@ def models_by_place(context: PageContext, lines: Sequence[Line]) -> dict[Place, 
 
 def worst_lines(context: PageContext, models: Mapping[Place, set[tuple[str, ...]]]) -> list[WorstLine]:
     """The worst cases of some models; those without one are reported on the page."""
-    worst = context.worst_cases.of([figure for figure, _ in models], context.view.attack)
+    worst = context.computed.worst_cases.of([figure for figure, _ in models], context.view.attack)
     report_refused(context, {name for of_place in models.values() for name in of_place})
     return [
         worst_line
@@ -113,7 +113,7 @@ def worst_lines(context: PageContext, models: Mapping[Place, set[tuple[str, ...]
 
 def report_refused(context: PageContext, names: Set[tuple[str, ...]]) -> None:
     """Say on the page which of some models have no worst case, and why."""
-    refused = context.worst_cases.refused(context.view.attack)
+    refused = context.computed.worst_cases.refused(context.view.attack)
     labels, known = context.labels, context.index.models
     for name in sorted(names & set(refused)):
         line = known[name][0]

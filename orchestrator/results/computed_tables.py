@@ -24,30 +24,28 @@ from signsym_core.statistics.ratios import Ratio
 _ENDS = {"": "value", "_lo": "lo", "_hi": "hi"}
 
 
-def _curves(data: Results) -> Iterator[pa.Table]:
+def _curves(data: Results) -> Iterator[dict[str, Any]]:
     """A row for each point of each line, over all seeds, with its interval and its paired gap to BP.
 
     The optimality of a line's attack is repeated at each of its points.
     """
     query = data.snapshot.query()
-    curves, rows = query.curves(query.index.ordered), []
+    curves = query.curves(query.index.ordered)
     lines = [query.index.lines[curve.line] for curve in curves]
-    optimalities = data.snapshot.optimalities(query).of(lines)
+    optimalities = data.snapshot.computed().optimalities.of(lines)
     for curve, line, optimality in zip(curves, lines, optimalities, strict=True):
         names = {name: getattr(line, name) for name in STORED} | {"score": curve.score_name, "norm": curve.norm}
         names |= {"optimality": optimality}
         for point in curve.points:
             row = names | {"epsilon": point.epsilon, "epsilon_label": point.label} | _score(point.score)
             row |= _with_basis("gap_to_bp", point.over_bp) | _with_basis("over_exact", point.over_exact)
-            rows.append(row | _stores(data, query, [line], point.epsilon))
-    yield from _typed(rows)
+            yield row | _stores(data, query, [line], point.epsilon)
 
 
-def _worst(data: Results) -> Iterator[pa.Table]:
+def _worst(data: Results) -> Iterator[dict[str, Any]]:
     """A row for each model, norm and ε: its worst case over all attacks in the store, over all seeds."""
-    query, rows = data.snapshot.query(), []
-    cases = data.snapshot.worst_cases(query)
-    for worst_line in cases.of(line.figure for line in query.index.ordered):
+    query = data.snapshot.query()
+    for worst_line in data.snapshot.computed().worst_cases.of(line.figure for line in query.index.ordered):
         names = {name: getattr(worst_line.line, name) for name in STORED if name not in ATTACK}
         names |= {"score": worst_line.curve.score_name, "norm": worst_line.curve.norm}
         for worst in (worst_line.points[epsilon] for epsilon in sorted(worst_line.points)):
@@ -57,13 +55,12 @@ def _worst(data: Results) -> Iterator[pa.Table]:
             row |= {"excludes_zero": worst.clear, "feedback_excludes_zero": worst.feedback_clear}
             row |= {"comparisons": worst_line.family, "strongest": point.runs[0], "runs": ", ".join(point.runs)}
             row |= {"without_counterpart": ", ".join(worst.unmatched), "conclusive": worst.conclusive}
-            rows.append(row | _stores(data, query, worst.lines, point.epsilon))
-    yield from _typed(rows)
+            yield row | _stores(data, query, worst.lines, point.epsilon)
 
 
-def _transfer(data: Results) -> Iterator[pa.Table]:
+def _transfer(data: Results) -> Iterator[dict[str, Any]]:
     """A row for each surrogate, attacked model and ε of the transfer attacks, beside the model's clean score."""
-    query, rows = data.snapshot.query(), []
+    query = data.snapshot.query()
     index = query.index
     curves = {curve.line: curve for curve in query.curves(index.ordered)}
     for line in index.ordered:
@@ -79,13 +76,12 @@ def _transfer(data: Results) -> Iterator[pa.Table]:
         for point in curve.points:
             row = names | {"epsilon": point.epsilon, "epsilon_label": point.label} | _score(point.score)
             row |= _with_basis("clean", unattacked)
-            rows.append(row | _stores(data, query, [line], point.epsilon))
-    yield from _typed(rows)
+            yield row | _stores(data, query, [line], point.epsilon)
 
 
-def _geometry(data: Results) -> Iterator[pa.Table]:
+def _geometry(data: Results) -> Iterator[dict[str, Any]]:
     """A row for each model, source of gradient and ε that the attack geometry measured, over all seeds."""
-    query, rows = data.snapshot.query(), []
+    query = data.snapshot.query()
     for one in geometries(query, data.cells, measured_lines(query.index, query.index.ordered)):
         row = {name: getattr(one.line, name) for name in STORED}
         row |= {"epsilon": one.epsilon, "epsilon_label": one.label}
@@ -93,13 +89,12 @@ def _geometry(data: Results) -> Iterator[pa.Table]:
             row |= _with_ends(name, one.predicted if name == "predicted" else one.means.get(name))
         basis = max(one.means.values(), key=lambda number: number.n)
         row |= {"method": basis.method, "images": basis.n, "seeds": basis.seeds}
-        rows.append(row | _stores(data, query, [one.line], one.epsilon))
-    yield from _typed(rows)
+        yield row | _stores(data, query, [one.line], one.epsilon)
 
 
-def _calibration(data: Results) -> Iterator[pa.Table]:
+def _calibration(data: Results) -> Iterator[dict[str, Any]]:
     """A row for each model and set of its test images, clean or corrupted, over all seeds."""
-    query, rows = data.snapshot.query(), []
+    query = data.snapshot.query()
     for one in calibrations(query, data.cells, query.index.chosen(clean=True)):
         images = test_images(one.line.dataset_params)
         row = {name: getattr(on_clean_images(one.line), name) for name in STORED if name not in ATTACK}
@@ -108,33 +103,31 @@ def _calibration(data: Results) -> Iterator[pa.Table]:
         # One seed has no interval.
         row |= {} if one.ece.seeds > 1 else {"ece_lo": None, "ece_hi": None}
         row |= _with_ends("confidence", one.confidence) | _with_ends("brier", one.brier)
-        rows.append(row | _stores(data, query, [one.line], 0.0))
-    yield from _typed(rows)
+        yield row | _stores(data, query, [one.line], 0.0)
 
 
-def _corruptions(data: Results) -> Iterator[pa.Table]:
+def _corruptions(data: Results) -> Iterator[dict[str, Any]]:
     """A row for each model and corrupted set of test images, and for their means, over all seeds."""
-    query, rows = data.snapshot.query(), []
+    query = data.snapshot.query()
     clean = (on_clean_images(line) for line in query.index.ordered if test_images(line.dataset_params).kind)
-    for model in data.snapshot.corruptions(query).of(line.figure for line in clean):
+    for model in data.snapshot.computed().corruptions.of(line.figure for line in clean):
         names = {name: getattr(model.line, name) for name in STORED if name not in ATTACK}
         stores = _stores(data, query, model.lines.values(), 0.0)
         for one in corruption_rows(model):
             row = names | {"corruption": one.kind or "mean", "severity": one.severity} | _score(one.score)
             row |= {"excludes_zero": one.clear} | _with_basis("gap_to_bp", one.gap)
             row |= _with_ends("ce", one.ce) | _with_ends("relative_ce", one.relative)
-            rows.append(row | stores)
-    yield from _typed(rows)
+            yield row | stores
 
 
-def _notes(data: Results) -> Iterator[pa.Table]:
+def _notes(data: Results) -> Iterator[dict[str, Any]]:
     """A row for each note that was not withdrawn."""
-    if rows := [dataclasses.asdict(note) | ({"store": store} if store else {}) for store, note in data.notes]:
-        yield pa.Table.from_pylist(rows)
+    for store, note in data.notes:
+        yield dataclasses.asdict(note) | ({"store": store} if store else {})
 
 
 #: What is read from stores that are looked at together.
-COMPUTED: Mapping[str, Callable[[Results], Iterator[pa.Table]]] = {
+COMPUTED: Mapping[str, Callable[[Results], Iterator[dict[str, Any]]]] = {
     "curves": _curves,
     "worst": _worst,
     "transfer": _transfer,
@@ -147,6 +140,15 @@ COMPUTED: Mapping[str, Callable[[Results], Iterator[pa.Table]]] = {
 MOST = 5
 
 
+def computed_table(data: Results, what: str) -> Iterator[pa.Table]:
+    """A table of COMPUTED, or nothing where it has no row; what may be null is a number even where it always is: nulls
+    alone have no type.
+    """
+    if rows := list(COMPUTED[what](data)):
+        table = pa.Table.from_pylist(rows)
+        yield table.cast(pa.schema([pa.field(f.name, _MAYBE.get(f.name, f.type)) for f in table.schema]))
+
+
 def left_out(data: Results, what: str) -> list[str]:
     """Why lines, and models of worst cases, are left out of a table: a sentence for each of the first MOST."""
     if what == "notes":
@@ -154,7 +156,7 @@ def left_out(data: Results, what: str) -> list[str]:
     query = data.snapshot.query()
     reasons = [reason for line in query.index.ordered if (reason := query.index.ambiguity(line))]
     if what == "worst":
-        reasons += data.snapshot.worst_cases(query).refused().values()
+        reasons += data.snapshot.computed().worst_cases.refused().values()
     different = list(dict.fromkeys(reasons))
     more = [f"{len(different) - MOST:,} more are left out likewise."] if len(different) > MOST else []
     return [f"Left out: {reason}." for reason in different[:MOST]] + more
@@ -191,11 +193,3 @@ def _stores(data: Results, query: Query, lines: Iterable[Line], epsilon: float) 
         return {}
     rows = [row for line in lines for row in query.rows_by_seed(line, epsilon).values()]
     return {"store": ", ".join(dict.fromkeys(data.store_of(query.index, row) for row in rows))}
-
-
-def _typed(rows: list[dict[str, Any]]) -> Iterator[pa.Table]:
-    """The rows as a table, in which what may be null is a number even where it always is: nulls alone have no type."""
-    if rows:
-        table = pa.Table.from_pylist(rows)
-        fields = [pa.field(f.name, _MAYBE.get(f.name, f.type)) for f in table.schema]
-        yield table.cast(pa.schema(fields))

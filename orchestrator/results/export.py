@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from orchestrator.results.computed_tables import COMPUTED, left_out
+from orchestrator.results.computed_tables import COMPUTED, computed_table, left_out
 from orchestrator.results.epoch_rows import epoch_rows
 from orchestrator.results.joined import JoinedIndex
 from orchestrator.results.line import ATTACK, STORED
@@ -70,7 +70,7 @@ def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
         data = opened([store.uri for store in stores], at_once=True)
         if compared and what != "notes":
             data.check()
-    contents = COMPUTED[what](data) if what in COMPUTED and data else _of_each(data, stores, what)
+    contents = computed_table(data, what) if what in COMPUTED and data else _of_each(data, stores, what)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.tmp")
     rows, writer = 0, None

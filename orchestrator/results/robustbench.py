@@ -49,8 +49,7 @@ def write_entries(data: Results, out: Path) -> int:
 
 def entries(data: Results) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The entries with their paths, network by network: of each seed and ε one."""
-    query = data.snapshot.query()
-    models = data.snapshot.models(query)
+    models = data.snapshot.computed().models
     for model in models.known():
         clean = model.evidence.clean
         if (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import functools
+from collections.abc import Iterable, Sequence
 
 from orchestrator.results.corruptions import Corruptions
 from orchestrator.results.evidence import Models
@@ -16,8 +16,39 @@ from orchestrator.results.worst_lines import WorstCases
 
 #: Number of choices of seeds whose curves are kept.
 KEPT = 4
-K = TypeVar("K")
-V = TypeVar("V")
+
+
+class Computed:
+    """What is computed of the results over some seeds, each when it is first asked for."""
+
+    def __init__(self, query: Query) -> None:
+        #: The curves.
+        self.query = query
+
+    @functools.cached_property
+    def models(self) -> Models:
+        """The verdicts on models, and the checks that they rest on."""
+        return Models(self.query)
+
+    @functools.cached_property
+    def flags(self) -> Flags:
+        """The same checks by line."""
+        return Flags(self.models)
+
+    @functools.cached_property
+    def worst_cases(self) -> WorstCases:
+        """The worst cases over attacks of the models."""
+        return WorstCases(self.models)
+
+    @functools.cached_property
+    def optimalities(self) -> Optimalities:
+        """The optimality of the attacks on the models."""
+        return Optimalities(self.models)
+
+    @functools.cached_property
+    def corruptions(self) -> Corruptions:
+        """The models on corrupted test images."""
+        return Corruptions(self.query)
 
 
 class Snapshot:
@@ -25,42 +56,17 @@ class Snapshot:
 
     def __init__(self, index: Index, outcomes: OutcomeReader, version: int = 0, problems: Sequence[str] = ()) -> None:
         self.index, self.outcomes, self.version, self.problems = index, outcomes, version, [*problems, *index.notices]
-        self._queries: dict[tuple[int, ...], Query] = {}
-        self._flags: dict[frozenset[int], Flags] = {}
-        self._models: dict[frozenset[int], Models] = {}
-        self._worst: dict[frozenset[int], WorstCases] = {}
-        self._corruptions: dict[frozenset[int], Corruptions] = {}
-        self._optimalities: dict[frozenset[int], Optimalities] = {}
+        self._computed: dict[frozenset[int], Computed] = {}
 
-    def query(self, seeds: tuple[int, ...] = ()) -> Query:
-        """The curves over these seeds; an empty tuple stands for all seeds."""
-        return _kept(self._queries, seeds, lambda: Query(self.index, self.outcomes, seeds))
+    def computed(self, seeds: Iterable[int] = ()) -> Computed:
+        """What is computed over these seeds, and kept; none stands for all seeds. A new one replaces the oldest."""
+        chosen = frozenset(seeds)
+        if chosen not in self._computed:
+            while len(self._computed) >= KEPT:
+                self._computed.pop(next(iter(self._computed)))
+            self._computed[chosen] = Computed(Query(self.index, self.outcomes, sorted(chosen)))
+        return self._computed[chosen]
 
-    def models(self, query: Query) -> Models:
-        """The verdicts on a query's models, and the checks that they rest on."""
-        return _kept(self._models, query.seeds, lambda: Models(query))
-
-    def flags(self, query: Query) -> Flags:
-        """The same checks by line."""
-        return _kept(self._flags, query.seeds, lambda: Flags(self.models(query)))
-
-    def worst_cases(self, query: Query) -> WorstCases:
-        """The worst cases over attacks of a query's models."""
-        return _kept(self._worst, query.seeds, lambda: WorstCases(self.models(query)))
-
-    def corruptions(self, query: Query) -> Corruptions:
-        """A query's models on corrupted test images."""
-        return _kept(self._corruptions, query.seeds, lambda: Corruptions(query))
-
-    def optimalities(self, query: Query) -> Optimalities:
-        """The optimality of the attacks on a query's models."""
-        return _kept(self._optimalities, query.seeds, lambda: Optimalities(self.models(query)))
-
-
-def _kept(known: dict[K, V], key: K, make: Callable[[], V]) -> V:
-    """The value of a key in a cache of KEPT entries; a new one takes the place of the oldest."""
-    if key not in known:
-        while len(known) >= KEPT:
-            known.pop(next(iter(known)))
-        known[key] = make()
-    return known[key]
+    def query(self, seeds: Iterable[int] = ()) -> Query:
+        """The curves over these seeds."""
+        return self.computed(seeds).query

@@ -62,7 +62,10 @@ def models_of(folder, seeds=()):
     snapshot = LiveStore(str(folder)).snapshot
     query = snapshot.query(seeds)
     clean = [line for line in query.index.lines if line.attack == "none" and line.dataset_params == "{}"]
-    return {model.line.rule: model for model in snapshot.corruptions(query).of({line.figure for line in clean})}
+    return {
+        model.line.rule: model
+        for model in snapshot.computed(query.seeds).corruptions.of({line.figure for line in clean})
+    }
 
 
 def test_means_are_over_the_seeds_and_images_that_all_sets_have(folder):
@@ -197,7 +200,7 @@ def test_pages_about_attacks_and_clean_scores_leave_corrupted_images_out(folder)
     curves = block(page(folder, "?p=curves"), Figure)
     assert "fog" not in str(curves.table.rows)
     snapshot = LiveStore(str(folder)).snapshot
-    models = list(snapshot.models(snapshot.query()).known())
+    models = list(snapshot.computed().models.known())
     assert sorted(model.setting["rule"] for model in models) == ["bp", "frsf", "usf"]
     labels = {snapshot.index.labels.of(line, "dataset") for line in snapshot.index.lines}
     assert labels == {"digits", "digits, fog 1", "digits, fog 2", "digits, snow 1", "digits, snow 2"}
@@ -209,7 +212,7 @@ def test_attacks_on_corrupted_images_have_panels_of_their_own(tmp_path):
     rows = block(page(tmp_path / "s", "?p=curves"), Figure).table.rows
     assert {row["dataset"] for row in rows} == {"digits", "digits, fog 1"}
     snapshot = LiveStore(str(tmp_path / "s")).snapshot
-    assert len(list(snapshot.models(snapshot.query()).known())) == 4
+    assert len(list(snapshot.computed().models.known())) == 4
 
 
 def test_a_store_without_corrupted_images_says_what_to_run(tmp_path):

@@ -67,7 +67,7 @@ def test_the_evidence_on_models_is_that_of_a_loop_over_rows(folder, seeds):
     outcomes = outcomes.astype(object).where(lambda frame: frame.notna(), None)
     snapshot = LiveStore(str(folder)).snapshot
     points = 0
-    for model in snapshot.models(snapshot.query(seeds)).known():
+    for model in snapshot.computed(seeds).models.known():
         for run in model.evidence.runs:
             points += len(run.seeds)
             images, robust, moved, zero, nonfinite = by_hand(results, outcomes, model, run)
@@ -86,7 +86,7 @@ def test_the_evidence_on_models_is_that_of_a_loop_over_rows(folder, seeds):
 
 def test_two_fine_tunes_of_a_seed_are_two_models(folder):
     snapshot = LiveStore(str(folder)).snapshot
-    known = [model for model in snapshot.models(snapshot.query()).known() if model.setting["rule"] == "fa"]
+    known = [model for model in snapshot.computed().models.known() if model.setting["rule"] == "fa"]
     assert [model.jobs for model in known] == [{0: "f", 1: "f", 2: "f"}, {1: "g", 2: "g"}]
 
 

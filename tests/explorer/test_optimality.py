@@ -102,7 +102,7 @@ def by_hand(folder, attack, gradient):
 def test_it_is_that_of_a_loop_over_rows_on_the_page_of_flags_and_in_the_export(folder, tmp_path):
     snapshot = LiveStore(str(folder)).snapshot
     lines = snapshot.query().index.ordered
-    known = dict(zip(lines, snapshot.optimalities(snapshot.query()).of(lines), strict=True))
+    known = dict(zip(lines, snapshot.computed().optimalities.of(lines), strict=True))
     for line, value in known.items():
         assert value == pytest.approx(by_hand(folder, line.attack, line.gradient))
         assert 0 < value <= 1

@@ -127,7 +127,7 @@ def test_two_values_of_a_cell_are_neither_shown_nor_judged_and_both_files_are_na
     }
     assert shown_seeds["usf", "exact", 0.1] == {0, 1}
     assert 0 not in shown_seeds.get(("bp", "exact", 0.1), set())
-    for model in data.snapshot.models(query).known():
+    for model in data.snapshot.computed(query.seeds).models.known():
         for run in model.evidence.runs:
             seeds = shown_seeds[model.setting["rule"], run.gradient, run.epsilon]
             assert set(run.seeds) == seeds

@@ -45,7 +45,7 @@ def worst_of(folder, seeds=(), attacks=()):
     """Each worst case by rule, norm and epsilon."""
     snapshot = LiveStore(str(folder)).snapshot
     query = snapshot.query(seeds)
-    lines = snapshot.worst_cases(query).of({line.figure for line in query.index.lines}, attacks)
+    lines = snapshot.computed(query.seeds).worst_cases.of({line.figure for line in query.index.lines}, attacks)
     return {(e.curve.rule, e.curve.norm, epsilon): point for e in lines for epsilon, point in e.points.items()}
 
 
@@ -263,13 +263,13 @@ def test_what_only_measures_is_in_no_worst_case_and_no_verdict(tmp_path):
     def concluded():
         snapshot = LiveStore(str(folder)).snapshot
         query = snapshot.query()
-        models = snapshot.models(query)
+        models = snapshot.computed(query.seeds).models
         pgd = [line for line in query.index.ordered if line.attack == "pgd"]
         assert main(["export", str(folder), "--what", "robustbench", "--out", str(tmp_path / "entries")]) == 0
         return (
             {place: point.point.score for place, point in worst_of(folder).items()},
             [(model.jobs, models.judgement(model).verdict) for model in models.known()],
-            snapshot.optimalities(query).of(pgd),
+            snapshot.computed(query.seeds).optimalities.of(pgd),
             [path.read_text() for path in sorted((tmp_path / "entries").rglob("*.json"))],
         )
 

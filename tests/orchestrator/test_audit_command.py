@@ -188,7 +188,7 @@ def test_a_broken_file_is_named_and_hides_nothing_else(stores, capsys, tmp_path)
 def known(storage):
     """The evidence on every model of a store."""
     snapshot = LiveStore(str(storage)).snapshot
-    return list(snapshot.models(snapshot.query()).known())
+    return list(snapshot.computed().models.known())
 
 
 def add(storage, results, outcomes):
