@@ -48,11 +48,7 @@ def grid_schema() -> Schema:
         "name": {"type": "string", "pattern": f"^{NAME.pattern}$"},
         "seeds": settings["seeds"],
         "defaults": _mapping({key: settings[key] for key in DEFAULTS_KEYS}, "Any key of an experiment."),
-        "experiments": {
-            "type": "array",
-            "minItems": 1,
-            "items": _mapping(settings, "The full product of its axes."),
-        },
+        "experiments": {"type": "array", "minItems": 1, "items": _mapping(settings, "The full product of its axes.")},
         "exclude": {"type": "array", "items": _condition([*MODEL_AXES, *ATTACK_AXES])},
         "callbacks": _one_or_more(_callback()),
     }

@@ -76,11 +76,7 @@ def survival(context: PageContext, lines: Sequence[Line], epsilon: float, label:
         title=title,
         described=f"{title}. The table below has the numbers.",
         figure=survival_figure(shown, min(COLUMNS, len(shown))),
-        table=Table(
-            name="angles",
-            columns=_MODELS,
-            rows=[row for panel in shown for row in _rows(panel)],
-        ),
+        table=Table(name="angles", columns=_MODELS, rows=[row for panel in shown for row in _rows(panel)]),
     )
     sentences = [_sentence(panel) for panel in shown]
     if len(panels) > MOST:

@@ -160,11 +160,7 @@ def _matrix(context: PageContext, answers: Sequence[Answer], label: str, left_ou
         header=[*names, *header],
         rows=[([_place(answer), answer.rule][-len(names) :], _entries(context, answer)) for answer in answers],
         note=note,
-        table=Table(
-            name="answers-rows",
-            columns=_COLUMNS,
-            rows=[_row(answer) for answer in answers],
-        ),
+        table=Table(name="answers-rows", columns=_COLUMNS, rows=[_row(answer) for answer in answers]),
     )
 
 

@@ -56,11 +56,7 @@ def blocks(context: PageContext, lines: Sequence[Line]) -> list[Block]:
         header=["rule", "model", *_SHOWN.values()],
         rows=[(_names(context, one), _entries(context, one)) for one in calibrated],
         note="Percent [95 % interval], the Brier score as a number." + few_sentence(one.accuracy for one in calibrated),
-        table=Table(
-            name="calibration-rows",
-            columns=_COLUMNS,
-            rows=[_row(context, one) for one in calibrated],
-        ),
+        table=Table(name="calibration-rows", columns=_COLUMNS, rows=[_row(context, one) for one in calibrated]),
     )
     return [matrix, Words(title="How to read calibration", sentences=_READING)]
 

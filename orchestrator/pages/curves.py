@@ -14,13 +14,7 @@ from orchestrator.pages.columns import GAP, POINT, SCORE, STORE, gap_of, point_o
 from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
 
-COLUMNS = (
-    *POINT,
-    *SCORE,
-    Column(key="by_seed", label="each seed, %"),
-    *GAP,
-    Column(key="flags", label="flags"),
-)
+COLUMNS = (*POINT, *SCORE, Column(key="by_seed", label="each seed, %"), *GAP, Column(key="flags", label="flags"))
 
 
 def page(context: PageContext) -> Page:
@@ -47,12 +41,7 @@ def page(context: PageContext) -> Page:
         drawing=of_curves(panels, facets.columns, rings, view.hide),
     )
     return context.finished(
-        "Curves",
-        [
-            *context.turning(*facets.turning, "panels"),
-            figure,
-            Words(title="How to read", sentences=READING),
-        ],
+        "Curves", [*context.turning(*facets.turning, "panels"), figure, Words(title="How to read", sentences=READING)]
     )
 
 
@@ -78,11 +67,7 @@ def described(curves: Sequence[Curve]) -> str:
 
 
 def table(
-    context: PageContext,
-    curves: Sequence[Curve],
-    rings: Rings,
-    name: str = "curves",
-    title: str = Table.title,
+    context: PageContext, curves: Sequence[Curve], rings: Rings, name: str = "curves", title: str = Table.title
 ) -> Table:
     """The points of curves; where there are several stores, with those that the results of a point are from."""
     rows: list[Mapping[str, Value]] = []

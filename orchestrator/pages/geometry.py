@@ -65,11 +65,7 @@ def blocks(context: PageContext, lines: Sequence[Line], epsilon: float) -> list[
         rows=[(_names(context, one), _entries(context, one)) for one in _without_exact(measured)],
         note="g* is the exact gradient of the loss at a test image. Means over images [95 % interval]."
         + few_sentence(number for one in measured for number in one.means.values()),
-        table=Table(
-            name=f"{NAME}-rows",
-            columns=_COLUMNS,
-            rows=[_row(context, one) for one in measured],
-        ),
+        table=Table(name=f"{NAME}-rows", columns=_COLUMNS, rows=[_row(context, one) for one in measured]),
     )
     return [matrix, Words(title="How to read the loss around the images", sentences=_READING)]
 

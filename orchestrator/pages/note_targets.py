@@ -41,10 +41,7 @@ def target_of(storage: str, on: str) -> tuple[On, str]:
 
 def address_of(note: Note) -> str:
     """The address of what a note is on; "" for a model."""
-    return {
-        "cell": format_view(PageView(page="cell", cell=note.target)),
-        "view": note.target,
-    }.get(note.on, "")
+    return {"cell": format_view(PageView(page="cell", cell=note.target)), "view": note.target}.get(note.on, "")
 
 
 def kept(view: PageView) -> PageView:

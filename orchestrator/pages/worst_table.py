@@ -43,11 +43,7 @@ def page(context: PageContext) -> Page:
         header=["backbone", "data set", "rule", "clean", f"worst case, ε = {label}", "strongest run", "runs"],
         rows=[(_names(worst_line, several), _entries(context, worst_line, point)) for worst_line, point in rows],
         note="Percent [95 % interval]; a worst case is over the seeds and images that every run of it has.",
-        table=Table(
-            name="table-rows",
-            columns=_COLUMNS,
-            rows=[_row(worst_line, point) for worst_line, point in rows],
-        ),
+        table=Table(name="table-rows", columns=_COLUMNS, rows=[_row(worst_line, point) for worst_line, point in rows]),
     )
     return context.finished("Tables", [matrix, Words(title="How to read", sentences=READING)])
 

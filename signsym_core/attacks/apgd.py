@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from signsym_core.attacks.ball import projected, steepest, within_ball
+from signsym_core.attacks.ball import column, projected, steepest, within_ball
 from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.margins import dlr, runners_up, targeted_dlr
 from signsym_core.attacks.problem import Problem
@@ -107,9 +107,6 @@ class APGD(NormedAttack):
             gradient, outputs = problem.gradient_and_outputs(total, point)
             return gradient, image_loss(outputs, everywhere).double(), problem.lost(outputs)
 
-        def column(values: Tensor) -> Tensor:
-            return values.view(-1, *[1] * (images.ndim - 1))
-
         previous = current = within_ball(images, start, epsilon, self.norm)
         gradient, loss, lost = look(current)
         best, best_gradient, best_loss = current, gradient, loss
@@ -120,7 +117,7 @@ class APGD(NormedAttack):
         checkpoints, last = _checkpoints(self.steps), 0
         for number in range(1, self.steps + 1):
             weight = _STEP_WEIGHT if number > 1 else 1.0
-            moved = current + column(step) * steepest(gradient, self.norm)
+            moved = current + column(step, images) * steepest(gradient, self.norm)
             ahead = projected(images, moved, epsilon, self.norm)
             ahead = current + weight * (ahead - current) + (1 - weight) * (current - previous)
             previous, current = current, projected(images, ahead, epsilon, self.norm)
@@ -128,19 +125,18 @@ class APGD(NormedAttack):
             gradient, loss, lost = look(current)
             rises += loss > before
             better = loss > best_loss
-            best, best_gradient = (
-                torch.where(column(better), new, old) for new, old in ((current, best), (gradient, best_gradient))
-            )
+            best = torch.where(column(better, images), current, best)
+            best_gradient = torch.where(column(better, images), gradient, best_gradient)
             best_loss = torch.where(better, loss, best_loss)
             # Lost iterates are preferred to others, then higher losses to lower ones.
             keep = (lost & ~kept_lost) | ((lost == kept_lost) & (loss > kept_loss))
-            kept = torch.where(column(keep), current, kept)
+            kept = torch.where(column(keep, images), current, kept)
             kept_loss, kept_lost = torch.where(keep, loss, kept_loss), kept_lost | lost
             if number in checkpoints:
                 stuck = (rises <= _RISING * (number - last)) | (~halved & (checked_loss >= best_loss))
                 step = torch.where(stuck, step / 2, step)
-                current = torch.where(column(stuck), best, current)
-                gradient = torch.where(column(stuck), best_gradient, gradient)
+                current = torch.where(column(stuck, images), best, current)
+                gradient = torch.where(column(stuck, images), best_gradient, gradient)
                 halved, checked_loss, last = stuck, best_loss, number
                 rises = torch.zeros_like(rises)
         return kept, kept_lost, kept_loss

@@ -21,6 +21,11 @@ def sizes(change: Tensor, norm: Norm = "linf") -> Tensor:
     return lengths
 
 
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """Numbers of images [n] as [n, 1, ...], which broadcast over `like` [n, ...]."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
 def projected(images: Tensor, moved: Tensor, epsilon: float, norm: Norm = "linf") -> Tensor:
     """`moved` brought to the ball around `images` and then to [0, 1], up to rounding: Π in the steps of attacks.
 
@@ -86,9 +91,9 @@ def _shortened(images: Tensor, proposed: Tensor, epsilon: float) -> Tensor:
     length = sizes(change, "l2")
     # Rounding to float32 moves each pixel by at most half a unit of a number below 1.
     slack = change[0].numel() ** 0.5 * torch.finfo(images.dtype).eps / 2
-    factor = ((epsilon - slack) / length.clamp(min=1e-300)).clamp(min=0).view(-1, *[1] * (images.ndim - 1))
-    shorter = (images.double() + change * factor).to(images.dtype).clamp(0, 1)
-    return torch.where((length <= epsilon).view(factor.shape), result, shorter)
+    factor = ((epsilon - slack) / length.clamp(min=1e-300)).clamp(min=0)
+    shorter = (images.double() + change * column(factor, images)).to(images.dtype).clamp(0, 1)
+    return torch.where(column(length <= epsilon, images), result, shorter)
 
 
 def representable(images: Tensor, moved: Tensor, dtype: torch.dtype) -> Tensor:

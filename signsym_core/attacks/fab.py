@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from signsym_core.attacks.ball import Norm, sizes
+from signsym_core.attacks.ball import Norm, column, sizes
 from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.margins import gap, runners_up
 from signsym_core.attacks.problem import Problem
@@ -57,7 +57,7 @@ class FAB(NormedAttack):
                 pieces = (tensor.split(len(best)) for tensor in walks)
                 for images, distances in zip(*pieces, strict=True):
                     nearer = distances < least
-                    best = torch.where(nearer.view(-1, *[1] * (best.ndim - 1)), images, best)
+                    best = torch.where(column(nearer, best), images, best)
                     least = torch.where(nearer, distances, least)
             nearest[alive] = best
         return (nearest,)
@@ -83,7 +83,7 @@ class FAB(NormedAttack):
             scores = problem.scores(current.view_as(clean))
             distances = self._size(current - x)
             nearer = (scores == 0) & (distances < least)
-            best = torch.where(nearer.view(-1, *[1] * (clean.ndim - 1)), current.view_as(clean), best)
+            best = torch.where(column(nearer, clean), current.view_as(clean), best)
             least = torch.where(nearer, distances, least)
             current = torch.where((scores == 0)[:, None], x + _BACKWARD * (current - x), current)
         return best, least

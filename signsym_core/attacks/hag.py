@@ -16,7 +16,7 @@ from signsym_core.attacks.ball import projected
 from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.steepest import SteepestAscent
-from signsym_core.registry import Count, NonNegative, Positive, require, within
+from signsym_core.registry import Bound, Count, NonNegative, Positive, within
 
 _CITATION = "Yang et al. 2018, Adversarial Examples for Hamming Space Search; as re-implemented by Yuan et al. 2023"
 
@@ -75,6 +75,8 @@ class HAG(SteepestAscent):
         return Attack.cost(self, epsilons, clean=True)
 
 
+#: Steps of the published recipe.
+Steps = Annotated[int, Bound("a whole number, at least 2: the last step is not scored", lambda steps: steps >= 2)]
 #: tanh's slope over ten equal parts of the iterations.
 SCHEDULE = (0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
@@ -93,17 +95,13 @@ class HAGSAAT(Attack):
     tags = frozenset({"white-box", "linf"})
     tasks = frozenset({"hashing"})
 
-    steps: int = 5
+    steps: Steps = 5
     lr: Positive = 100.0
     momentum: Annotated[float, within("[0, 1)")] = 0.9
     margin: float = 0.5
     balance: float = 1.0
     #: The loss is a mean over so many images, so more images make shorter steps.
     batch: Count = 32
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.steps >= 2, "steps", "a whole number, at least 2: the last step is not scored", self.steps)
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         images = problem.images

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from signsym_core.attacks.ball import Norm, sizes
+from signsym_core.attacks.ball import Norm, column, sizes
 from signsym_core.attacks.minimisation import MinimisationAttack, Oracle
 from signsym_core.registry import Count, Positive
 
@@ -70,7 +70,7 @@ class HopSkipJump(MinimisationAttack):
             current = current.index_copy(0, going, moved)
             distances = distances.index_copy(0, going, self._distances(clean, moved))
             nearer = distances < least
-            best, least = torch.where(_column(nearer, best), current, best), torch.where(nearer, distances, least)
+            best, least = torch.where(column(nearer, best), current, best), torch.where(nearer, distances, least)
         return best
 
     def needed(self) -> float:
@@ -108,7 +108,7 @@ class HopSkipJump(MinimisationAttack):
 
     def _towards(self, originals: Tensor, lost: Tensor, share: Tensor) -> Tensor:
         """In L2 the share of the way to the lost image, in L∞ the lost image clipped to that radius."""
-        share = _column(share, lost)
+        share = column(share, lost)
         if self.constraint == "linf":
             return torch.minimum(torch.maximum(lost, originals - share), originals + share)
         return (1 - share) * originals + share * lost
@@ -120,7 +120,7 @@ class HopSkipJump(MinimisationAttack):
             searching = searching[oracle.affords(places[searching])]
             if len(searching) == 0:
                 break
-            step = _column(length[searching], here) * update[searching]
+            step = column(length[searching], here) * update[searching]
             proposed = (here[searching] + step).clamp(0, 1)
             is_lost = oracle.lost(proposed, places[searching])
             result = result.index_copy(0, searching[is_lost], proposed[is_lost])
@@ -154,7 +154,7 @@ class HopSkipJump(MinimisationAttack):
     ) -> Tensor:
         signed, plain, shape = torch.zeros_like(here), torch.zeros_like(here), here.shape[1:]
         total = torch.zeros(len(here), dtype=here.dtype, device=here.device)
-        radius = _column(delta, here).unsqueeze(1)
+        radius = column(delta, here).unsqueeze(1)
         for begin in range(0, evaluations, piece):
             count = min(piece, evaluations - begin)
             draw = oracle.streams.uniform if self.constraint == "linf" else oracle.streams.normal
@@ -170,11 +170,7 @@ class HopSkipJump(MinimisationAttack):
             signed += (signs.view(lengths.shape) * vectors).sum(dim=1)
             plain += vectors.sum(dim=1)
             total += signs.sum(dim=1)
-        mean = _column(total / evaluations, here)
+        mean = column(total / evaluations, here)
         # Where all decisions are equal, subtracting their mean would leave 0.
         estimate = torch.where(mean.abs() == 1, signed, signed - mean * plain) / evaluations
-        return estimate / (_column(estimate.flatten(1).norm(dim=1), here) + 1e-12)
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.ndim - 1))
+        return estimate / (column(estimate.flatten(1).norm(dim=1), here) + 1e-12)

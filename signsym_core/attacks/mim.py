@@ -6,6 +6,7 @@ import dataclasses
 
 from torch import Tensor
 
+from signsym_core.attacks.ball import column
 from signsym_core.attacks.steepest import SteepestAscent
 from signsym_core.registry import NonNegative
 
@@ -29,7 +30,7 @@ class MIM(SteepestAscent):
     momentum: NonNegative = 1.0
 
     def accumulated(self, total: Tensor | None, direction: Tensor) -> Tensor:
-        norms = direction.abs().flatten(1).sum(dim=1).view(-1, *[1] * (direction.ndim - 1))
+        norms = column(direction.abs().flatten(1).sum(dim=1), direction)
         # An image without a gradient adds nothing.
         added = direction / norms.clamp(min=1e-30)
         return added if total is None else self.momentum * total + added

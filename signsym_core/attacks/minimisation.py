@@ -12,7 +12,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from signsym_core.attacks.ball import sizes
+from signsym_core.attacks.ball import column, sizes
 from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.problem import Problem, Told
 from signsym_core.registry import require
@@ -101,7 +101,7 @@ class MinimisationAttack(Attack):
             originals = problem.images[places]
             nearest = self.walk(oracle, originals, start, places)
             further = (originals + (1 + _SAFETY) * (nearest - originals)).clamp(0, 1)
-            safe = oracle.lost(further, places).view(-1, *[1] * (nearest.ndim - 1))
+            safe = column(oracle.lost(further, places), nearest)
             images[places] = torch.where(safe, further, nearest)
             distances[places] = sizes(images[places] - originals, self.norm)
         return images, distances, oracle.used
@@ -132,5 +132,5 @@ class MinimisationAttack(Attack):
             is_lost = oracle.lost((1 - blend) * images[searching] + blend * noise[searching], searching)
             share[searching[is_lost]] = blend
             searching = searching[~is_lost]
-        shares = share[started].view(-1, *[1] * len(shape))
+        shares = column(share[started], images)
         return started, (1 - shares) * images[started] + shares * noise[started]

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from signsym_core.attacks.ball import within_ball
+from signsym_core.attacks.ball import column, within_ball
 from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import Count
@@ -55,7 +55,7 @@ class Noise(NormedAttack):
             candidates = within_ball(subset.images, subset.images + noise * epsilon, epsilon, self.norm)
             before, after = scores[places], subset.scores(candidates)
             # Nothing is lower than the score of an image that is lost.
-            lower = (after < before).view(-1, *[1] * (images.ndim - 1))
+            lower = column(after < before, images)
             best = best.index_copy(0, places, torch.where(lower, candidates, best[places]))
             scores = scores.index_copy(0, places, torch.minimum(after, before))
         return best

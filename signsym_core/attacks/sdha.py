@@ -12,10 +12,10 @@ from torch import Tensor
 
 from signsym_core.attacks.ball import projected
 from signsym_core.attacks.base import Attack, Cost
-from signsym_core.attacks.hag import schedule, slopes
+from signsym_core.attacks.hag import Steps, schedule, slopes
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.steepest import SteepestAscent
-from signsym_core.registry import Count, NonNegative, Positive, require
+from signsym_core.registry import Count, NonNegative, Positive
 from signsym_core.retrieval.codes import Codes, signs
 from signsym_core.retrieval.ranking import relevance
 
@@ -97,16 +97,12 @@ class SDHASAAT(Attack):
     tags = frozenset({"white-box", "linf"})
     tasks = frozenset({"hashing"})
 
-    steps: int = 5
+    steps: Steps = 5
     lr: Positive = 0.01
     sharpness: Positive = 5.0
     power: NonNegative = 0.5
     #: The loss is a mean over so many images; it matters because of Adam's small constant.
     batch: Count = 32
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.steps >= 2, "steps", "a whole number, at least 2: the last step is not scored", self.steps)
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         assert problem.gallery is not None

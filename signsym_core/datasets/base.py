@@ -184,11 +184,7 @@ class DataSource(Member, ABC):
         return data
 
     def choose(
-        self,
-        names: Sequence[str],
-        labels: Tensor,
-        members: Mapping[str, Tensor],
-        numbers: Tensor | None = None,
+        self, names: Sequence[str], labels: Tensor, members: Mapping[str, Tensor], numbers: Tensor | None = None
     ) -> dict[str, Choice]:
         """The images of a pool that `split`, `classes` and the limits select for each split.
 

@@ -1,5 +1,6 @@
 """The registry that every family uses, and parameters as the fields of a dataclass."""
 
+from signsym_core.registry.bounds import Bound as Bound
 from signsym_core.registry.bounds import Count as Count
 from signsym_core.registry.bounds import NonNegative as NonNegative
 from signsym_core.registry.bounds import Positive as Positive
