@@ -127,7 +127,7 @@ class Controller(TuneController):
             self._cleanup_cached_actors(force_all=True)
 
     def _end_neighbours(self, trial: Any) -> None:
-        """End all other workers, for the reason in `neighbours`."""
+        """End all other workers, for the reason in `live_trial`."""
         live = self._actor_manager._live_actors_to_ray_actors_resources
         for other, worker in self._trial_to_actor.items():
             if other is not trial and worker in live:

@@ -9,10 +9,10 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.engine import cluster, connection, deaths, neighbours
+from orchestrator.engine import cluster, connection, deaths
 from orchestrator.engine.early_workers import EarlyWorkers
 from orchestrator.engine.frontier import Frontier
-from orchestrator.engine.live_trial import LiveTrial
+from orchestrator.engine.live_trial import LiveTrial, faulted, report_beside_fault
 from orchestrator.engine.progress import Watcher
 from orchestrator.engine.room import Room
 from orchestrator.engine.shared_jobs import SharedJobs
@@ -125,7 +125,7 @@ class Feed(Searcher):
     def faulted(self, trial_id: str) -> bool:
         """Whether the trial has faulted a GPU that others share, whose kernels may then never end."""
         trial = self.trials[trial_id]
-        return self.shares_gpus and not trial.beside_fault and neighbours.faulted(trial.report)
+        return self.shares_gpus and not trial.beside_fault and faulted(trial.report)
 
     def on_fault_beside(self, trial_id: str) -> None:
         """The trial's worker is ended, because one beside it has faulted their GPU."""
@@ -144,7 +144,7 @@ class Feed(Searcher):
         if "gpu_peak" in report:
             self.packing.observe(self.frontier.jobs[trial.job].group, report["gpu_peak"], report["gpu_total"])
         if error and trial.beside_fault:
-            report = neighbours.report_of(trial, report)
+            report = report_beside_fault(trial, report)
         if not error and "error" not in report:
             self._finished(trial.job, report)
         elif "error" not in report and not connection.alive():

@@ -1,9 +1,14 @@
-"""What the driver knows of a trial from the choice of its job to its end."""
+"""What the driver knows of a trial from the choice of its job to its end, also beside one that faulted their GPU.
+
+CUDA's Multi-Process Service loses the contexts of all processes on a GPU with that of one that faulted it: their jobs
+fail too, or hang in a kernel that never ends. So the controller ends the other workers, and only the first is blamed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.engine.room import Bundle
@@ -27,3 +32,19 @@ class LiveTrial:
     death: dict[str, Any] = dataclasses.field(default_factory=dict)
     #: Whether its worker was ended because a trial beside it had faulted their GPU.
     beside_fault: bool = False
+
+
+#: Why a trial ends whose neighbour faulted: it says nothing about its job.
+BESIDE = "ended because a job beside it faulted the GPU that they share by CUDA's Multi-Process Service"
+
+
+def faulted(report: Mapping[str, Any]) -> bool:
+    """Whether a trial with this report has left its GPU's context broken."""
+    return report.get("cause") == "error" and "CUDA error" in report["error"]
+
+
+def report_beside_fault(trial: LiveTrial, report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of a trial that failed beside a fault: without blame, unless it failed for a reason of its own."""
+    if "error" in report and not faulted(report):
+        return dict(report)
+    return {"cause": "node", "error": BESIDE, "traceback": str((trial.death or report).get("traceback", ""))}

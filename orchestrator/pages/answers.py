@@ -10,9 +10,19 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Table, Value, Words
-from orchestrator.pages.columns import GAP, IMAGES, RUNS, ends_of, few_sentence, gap_of, with_ends, worst_of
+from orchestrator.pages.columns import (
+    GAP,
+    IMAGES,
+    RUNS,
+    ends_of,
+    few_sentence,
+    gap_of,
+    in_short,
+    state_of,
+    with_ends,
+    worst_of,
+)
 from orchestrator.pages.context import PageContext
-from orchestrator.pages.verdicts import in_short, state_of
 from orchestrator.pages.worst import models_by_place, over, report_refused
 from orchestrator.results.line import Line
 from orchestrator.results.worst_lines import WorstLine, WorstPoint

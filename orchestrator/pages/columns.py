@@ -1,13 +1,14 @@
-"""The columns that the tables of several pages have, with their values."""
+"""The columns that the tables of several pages have, with their values, and the audit's verdict as they print it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Column, Kind, Value
+from orchestrator.drawing.blocks import Column, Kind, State, Value
 from orchestrator.results.curve import Curve, few
 from orchestrator.results.worst_lines import WorstPoint
+from signsym_core.auditing.verdict import Verdict
 from signsym_core.statistics.intervals import Interval
 from signsym_core.statistics.ratios import Ratio
 
@@ -109,3 +110,19 @@ def few_sentence(scores: Iterable[Interval]) -> str:
     if few(scores):
         return " Some of these rest on fewer than 1,000 images or 3 seeds: a demonstration, not evidence."
     return ""
+
+
+_STATES: Mapping[str, State] = {"masked gradient": "raised", "sound": "fine"}
+
+
+def in_short(verdict: Verdict, epsilons: Mapping[float, str]) -> list[str]:
+    """The verdict, and by how much a masked gradient overstated the score, at which ε as its grid wrote it."""
+    if verdict.overstated is None or verdict.epsilon is None:
+        return [verdict.words]
+    where = epsilons.get(verdict.epsilon, f"{verdict.epsilon:.4g}")
+    return [verdict.kind, f"by {100 * verdict.overstated:.1f} points at ε = {where}"]
+
+
+def state_of(verdict: Verdict) -> State:
+    """How a table shows it."""
+    return _STATES.get(verdict.kind, "")

@@ -11,8 +11,7 @@ from orchestrator.pages.columns import GAP, MODEL, SCORE, ends_of, few_sentence,
 from orchestrator.pages.context import PageContext
 from orchestrator.results.corruption_rows import CorruptionRow, corruption_rows
 from orchestrator.results.corruptions import CorruptedModel, kinds_of
-from orchestrator.results.curve import Curve
-from orchestrator.results.described import curve_of
+from orchestrator.results.curve import Curve, curve_of
 from orchestrator.results.test_images import on_clean_images
 from signsym_core.statistics.intervals import Interval
 from signsym_core.statistics.ratios import Ratio

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Page, Table, Value, Words
 from orchestrator.drawing.facets import portion
-from orchestrator.pages.columns import IMAGES
+from orchestrator.pages.columns import IMAGES, state_of
 from orchestrator.pages.context import PageContext
-from orchestrator.pages.verdicts import state_of
 from orchestrator.results.flags import CHECKS, IDS
 from orchestrator.results.judgements import LineFinding
 from orchestrator.results.labels import gradient

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Column, Figure, Matrix, MatrixCell, Table, Value
 from orchestrator.drawing.model_figure import ModelRow, model_figure
-from orchestrator.pages.columns import IMAGES, ends_of, with_ends
+from orchestrator.pages.columns import IMAGES, ends_of, in_short, state_of, with_ends
 from orchestrator.pages.context import PageContext
-from orchestrator.pages.verdicts import in_short, state_of
 from orchestrator.results.judgements import AttackScore, ModelEvidence, score_of
 from orchestrator.results.labels import score_name
 from orchestrator.results.members import SPIKING

@@ -10,8 +10,7 @@ from orchestrator.pages import calibration, corruptions, worst_table
 from orchestrator.pages.columns import POINT, SCORE, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.paper_tables import PRESETS, PaperTable, Preset, TableCell, TableRow, paper_table, preset_of
-from orchestrator.pages.telling_epsilon import halving
-from orchestrator.results.epsilons import matching
+from orchestrator.pages.telling_epsilon import halving, matching
 from orchestrator.results.line import Line, grid_key_value
 from orchestrator.results.test_images import test_images
 

@@ -1,13 +1,16 @@
-"""The epsilon that a page is about: the chosen one, or the smallest at which little of BP is left."""
+"""The epsilon that a page is about: the chosen one, or the smallest at which little of BP is left.
+
+People write 8/255 as 0.0314, and 0.3 as 0.30.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from orchestrator.results.epsilons import matching
 from orchestrator.results.index import Index
 from orchestrator.results.line import Line
 from orchestrator.results.query import Query
@@ -84,3 +87,28 @@ class _Baselines:
 
 
 _KNOWN: WeakKeyDictionary[Index, _Baselines] = WeakKeyDictionary()
+
+
+#: Tolerance as a share of the epsilon: the error of 8/255 written with three digits. Where two epsilons of a grid are
+#: so close, the nearest is meant.
+OFF = 1e-3
+
+
+def matching(text: str, epsilons: Mapping[str, float]) -> str | None:
+    """The label of the epsilon that `text` means, by its words or else by its number; None where there is none."""
+    if text in epsilons:
+        return text
+    value = _number(text)
+    if value is None or not epsilons:
+        return None
+    nearest = min(epsilons, key=lambda label: abs(epsilons[label] - value))
+    return nearest if abs(epsilons[nearest] - value) <= OFF * epsilons[nearest] else None
+
+
+def _number(text: str) -> float | None:
+    above, _, below = text.partition("/")
+    try:
+        value = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return value if math.isfinite(value) else None

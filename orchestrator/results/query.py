@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.results.curve import Curve, Point
-from orchestrator.results.described import curve_of, point_of
+from orchestrator.results.curve import Curve, Point, curve_of, point_of
 from orchestrator.results.index import Index
 from orchestrator.results.line import LINE, Line
 from orchestrator.results.outcomes import CellOutcomes, OutcomeReader

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.jobs.surrogates import names_surrogate
-from orchestrator.results.curve import Curve, Point
-from orchestrator.results.described import curve_of
+from orchestrator.results.curve import Curve, Point, curve_of
 from orchestrator.results.evidence import Models
 from orchestrator.results.holm import holm
 from orchestrator.results.judgements import AttackScore, ModelEvidence, score_of

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from signsym_core.attacks.attacked import Join
-from signsym_core.attacks.ball import direction, within_ball
+from signsym_core.attacks.ball import direction, representable, within_ball
 from signsym_core.attacks.base import Attack
 from signsym_core.attacks.problem import Problem
 from signsym_core.rules.base import Rule
@@ -168,3 +168,22 @@ class Hybrid(Feedback):
 GRADIENTS: Mapping[str, Source] = {
     source.name: source for source in (Feedback(), Exact(), Mixed(), Transfer(), EOT(), Hybrid())
 }
+
+
+def crafted(attack: Attack, source: Source, problem: Problem, epsilon: float) -> Tensor:
+    """What `attack` proposes along the gradients of `source`, projected into the ball of radius `epsilon` > 0.
+
+    The problem's tally has the non-finite entries of the images' gradients afterwards: see `Tally`, which says too why
+    an attack that met any runs again.
+    """
+    tally = problem.tally
+    tally.entries.zero_()
+    proposed = source.craft(attack, problem, epsilon)
+    if tally.followed and tally.entries.any():
+        tally.careful = True
+        proposed = source.craft(attack, problem, epsilon)
+        tally.careful = False
+    # A pixel whose proposal is NaN stays unchanged, like one whose gradient is NaN.
+    tally.note(proposed.isnan().flatten(1).sum(dim=1), problem.numbers)
+    images = within_ball(problem.images, proposed, epsilon, attack.norm)
+    return representable(problem.images, images, problem.attacked.dtype)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from signsym_core import validation
 from signsym_core.attacks import ATTACKS, Attack
-from signsym_core.attacks.passes import NoGradientWarning
+from signsym_core.attacks.attacked import NoGradientWarning
 from signsym_core.attacks.radii import radii
 from signsym_core.auditing import gradientchecks
 from signsym_core.auditing.evidence import Evidence, Run

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from signsym_core import seeds
 from signsym_core.arithmetic import arithmetic
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
-from signsym_core.attacks.attacked import AttackedModel
+from signsym_core.attacks.attacked import AttackedModel, Passes
 from signsym_core.attacks.finite import Tally
 from signsym_core.attacks.gradients import Exact
-from signsym_core.attacks.passes import Passes
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.radii import radii
 from signsym_core.backbones.lif import refuse_slope_without_spikes, surrogate_slope

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from signsym_core.attacks import Attack
 from signsym_core.attacks.ball import sizes
-from signsym_core.attacks.crafting import crafted
-from signsym_core.attacks.gradients import Source
+from signsym_core.attacks.gradients import Source, crafted
 from signsym_core.attacks.problem import Problem
 
 

@@ -15,12 +15,10 @@ from torch import Tensor, nn
 
 from signsym_core import seeds
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
-from signsym_core.attacks.attacked import AttackedModel
-from signsym_core.attacks.crafting import crafted
+from signsym_core.attacks.attacked import AttackedModel, Passes
 from signsym_core.attacks.finite import Tally
-from signsym_core.attacks.gradients import Source
+from signsym_core.attacks.gradients import Source, crafted
 from signsym_core.attacks.none import NoAttack
-from signsym_core.attacks.passes import Passes
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.radii import radius
 from signsym_core.models.frozen import frozen

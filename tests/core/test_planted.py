@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import signsym_core as ss
-from signsym_core.attacks.passes import NoGradientWarning
+from signsym_core.attacks.attacked import NoGradientWarning
 from signsym_core.auditing.probes import STEP, measure
 from signsym_core.datasets import inputs
 

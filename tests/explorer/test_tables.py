@@ -8,7 +8,7 @@ from stores import block, fill, keep_grid, page
 from orchestrator.drawing.blocks import Figure, Matrix, MatrixCell, Table, Words
 from orchestrator.drawing.latex import latex
 from orchestrator.pages.paper_tables import PRESETS, paper_table
-from orchestrator.results.epsilons import matching
+from orchestrator.pages.telling_epsilon import matching
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.paper_values import printed
 from orchestrator.results.query import Query
