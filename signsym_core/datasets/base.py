@@ -18,7 +18,7 @@ from torch import Tensor
 from signsym_core import seeds
 from signsym_core.datasets.choice import draw, nested, per_class
 from signsym_core.datasets.mapped import Mapped
-from signsym_core.datasets.splits import Choice, Split
+from signsym_core.datasets.splits import Choice, Progress, Split
 from signsym_core.datasets.splits import Data as Data
 from signsym_core.datasets.splits import DataNotFoundError as DataNotFoundError
 from signsym_core.registry import Member, ParameterError, neutral, require, shown
@@ -176,7 +176,7 @@ class DataSource(Member, ABC):
         Raises DataNotFoundError where files are missing, with the path where they belong.
         """
 
-    def tested(self, data: Data, root: Path) -> Data:
+    def tested(self, data: Data, root: Path, progress: Progress | None = None) -> Data:
         """`data`, loaded without the parameters of `testing`, with the test images that these choose.
 
         They have the order, labels and numbers of those that they replace.

@@ -24,7 +24,6 @@ import contextlib
 import errno
 import json
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,14 +38,11 @@ from signsym_core.datasets.decoders import cores
 from signsym_core.datasets.mapped import Mapped
 from signsym_core.datasets.marks import BROKEN, MISSING, believed, differing
 from signsym_core.datasets.pixels import Pixels
-from signsym_core.datasets.splits import DataWarning
+from signsym_core.datasets.splits import DataWarning, Progress
 from signsym_core.datasets.survey import Survey
 
 #: Images whose pixels a thread compares with their marks.
 CHECKED = 256
-
-#: Called with the number of decoded images and their total.
-Progress = Callable[[int, int], None]
 
 
 class CacheDamageWarning(DataWarning):

@@ -9,12 +9,11 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from signsym_core.datasets import authors_2024, cifar10c
 from signsym_core.datasets.base import Origin
 from signsym_core.datasets.corruptions import EXTRA, SEVERITIES, STANDARD, Corruptible
-from signsym_core.datasets.splits import Data, DataNotFoundError, Split
+from signsym_core.datasets.splits import Data, DataNotFoundError, Progress, Split
 from signsym_core.registry import neutral
 
 
@@ -88,7 +87,8 @@ class CIFAR10(Corruptible):
         chosen = self.choose(names, labels, members, numbers)
         return self.tested(self.assemble(names, chosen, lambda positions: pixels[positions].contiguous()), root)
 
-    def corrupted(self, test: Split, root: Path) -> Tensor:
+    def corrupted(self, test: Split, root: Path, progress: Progress | None = None) -> Split:
         kind, severity = self.corruption or "", self.severity or 0
         classes = torch.tensor(self._class_numbers(CIFAR10.class_names))[test.labels.cpu()]
-        return cifar10c.corrupted_images(root, kind, severity, test.indices, classes)
+        images = cifar10c.corrupted_images(root, kind, severity, test.indices, classes)
+        return dataclasses.replace(test, images=images)

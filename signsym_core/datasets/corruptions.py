@@ -11,10 +11,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from torch import Tensor
-
 from signsym_core.datasets.base import Data, DataSource
-from signsym_core.datasets.splits import Split
+from signsym_core.datasets.splits import Progress, Split
 from signsym_core.registry import neutral, require
 
 #: The kinds of the benchmark, in its order, and those that it keeps to choose hyperparameters by. Literals, since pages
@@ -53,14 +51,14 @@ class Corruptible(DataSource, ABC):
         needs = f"null with split {self.split}, which also tests on images that exist without corruptions only"
         require(self.corruption is None or self.split is None, "corruption", needs, self.corruption)
 
-    def tested(self, data: Data, root: Path) -> Data:
+    def tested(self, data: Data, root: Path, progress: Progress | None = None) -> Data:
         if self.corruption is None:
             return data
-        return dataclasses.replace(data, test=dataclasses.replace(data.test, images=self.corrupted(data.test, root)))
+        return dataclasses.replace(data, test=self.corrupted(data.test, root, progress))
 
     @abstractmethod
-    def corrupted(self, test: Split, root: Path) -> Tensor:
-        """The test images `test` under `corruption` at `severity`, in their order: uint8 [n, channels, height, width].
+    def corrupted(self, test: Split, root: Path, progress: Progress | None = None) -> Split:
+        """The test images `test` under `corruption` at `severity`, in their order.
 
         Raises DataNotFoundError where they are in files that are missing, and ValueError where these do not fit.
         """

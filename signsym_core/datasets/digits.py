@@ -16,7 +16,7 @@ from signsym_core import seeds
 from signsym_core.datasets.base import Origin
 from signsym_core.datasets.corruptions import SEVERITIES, Corruptible
 from signsym_core.datasets.noises import NOISES, noisy
-from signsym_core.datasets.splits import Data, Split
+from signsym_core.datasets.splits import Data, Progress, Split
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,10 +57,11 @@ class Digits(Corruptible):
         chosen = self.choose(names, labels, members)
         return self.tested(self.assemble(names, chosen, lambda positions: images[positions]), root)
 
-    def corrupted(self, test: Split, root: Path) -> Tensor:
+    def corrupted(self, test: Split, root: Path, progress: Progress | None = None) -> Split:
         pixels = test.to("cpu").images
         assert isinstance(pixels, Tensor)
-        return noisy(pixels, test.indices, self.corruption or "", self.severity or 0)
+        images = noisy(pixels, test.indices, self.corruption or "", self.severity or 0)
+        return dataclasses.replace(test, images=images)
 
 
 def _rows() -> npt.NDArray[np.float64]:

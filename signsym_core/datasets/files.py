@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import os
 import warnings
 from abc import abstractmethod
@@ -23,11 +24,12 @@ from torch import Tensor
 
 from signsym_core import usercache
 from signsym_core.datasets.base import DataSource
-from signsym_core.datasets.cache import Cache, Progress, open_cache
+from signsym_core.datasets.cache import Cache, open_cache
 from signsym_core.datasets.cachefolder import cache_folder
+from signsym_core.datasets.mapped import Mapped
 from signsym_core.datasets.marks import BROKEN
 from signsym_core.datasets.pixels import PACKED
-from signsym_core.datasets.splits import Choice, Data, DataNotFoundError, DataWarning
+from signsym_core.datasets.splits import Choice, Data, DataNotFoundError, DataWarning, Progress
 from signsym_core.datasets.survey import Survey, survey
 
 #: "1" or "0": whether caches that are made are compressed.
@@ -101,8 +103,21 @@ class FileSource(DataSource):
         chosen = self.chosen(listing)
         cache = self._filled(root, survey(listing.tree, listing.files), pooled(chosen), progress, compress)
         chosen = self._without_broken(chosen, cache)
-        resident = _resident_bytes()
-        return self.assemble(listing.names, chosen, lambda positions: cache.images(positions, resident), cache.digests)
+        images = functools.partial(cache.images, resident=_resident_bytes())
+        return self.tested(self.assemble(listing.names, chosen, images, cache.digests), root, progress)
+
+    def decoded(self, root: Path, files: Survey, progress: Progress | None) -> tuple[Tensor | Mapped, Tensor]:
+        """Images of other files than the listing's, decoded like these, and the digests of the files.
+
+        Raises BrokenImagesError, and what `load` does.
+        """
+        everything = torch.arange(len(files.files))
+        cache = self._filled(root, files, everything, progress, compress=False)
+        broken = (cache.states() == BROKEN).nonzero().flatten().tolist()
+        if broken:
+            named = _named(cache, broken)
+            raise BrokenImagesError(f"{self.label}: {len(broken)} broken images: {named}. Replace the files")
+        return cache.images(everything, _resident_bytes()), cache.digests(everything)
 
     def places(self, root: Path) -> Callable[[str, int], str | None]:
         listing = self.listing(root)
@@ -113,6 +128,13 @@ class FileSource(DataSource):
             return str(listing.tree / listing.files[int(chosen[split].positions[rows[0]])]) if len(rows) else None
 
         return place
+
+    def replaced(self, root: Path, listing: Listing, numbers: Tensor) -> Survey | None:
+        """The files of the test images with these numbers, where they are others than the listing's.
+
+        Raises DataNotFoundError with what is missing.
+        """
+        return None
 
     def existing_cache(self, root: Path, listing: Listing) -> Cache | None:
         """The existing cache of decoded images, if any; nothing is created."""
@@ -162,14 +184,8 @@ class FileSource(DataSource):
         if not any(mask.any() for mask in lost.values()):
             return chosen
         positions = torch.cat([chosen[split].positions[mask] for split, mask in lost.items()]).unique().tolist()
-        reasons = cache.reasons()
-        files = cache.survey
-        named = "; ".join(
-            reasons.get(position, f"image {files.tree / files.files[position]}") for position in positions[:5]
-        )
-        more = f"; and {len(positions) - 5} more" if len(positions) > 5 else ""
         counted = ", ".join(f"{int(mask.sum())} of {len(mask)} in {split}" for split, mask in lost.items())
-        message = f"{self.label}: {len(positions)} broken images ({counted}): {named}{more}"
+        message = f"{self.label}: {len(positions)} broken images ({counted}): {_named(cache, positions)}"
         if self.broken == "stop":
             raise BrokenImagesError(f"{message}. Replace the files, or set the parameter 'broken' to skip")
         kept = {}
@@ -181,6 +197,13 @@ class FileSource(DataSource):
             kept[split] = rest
         warnings.warn(f"{message}. They are left out", BrokenImageWarning, stacklevel=4)
         return kept
+
+
+def _named(cache: Cache, broken: Sequence[int]) -> str:
+    """Why the first of the broken images are broken, and how many more are."""
+    reasons, files = cache.reasons(), cache.survey
+    named = "; ".join(reasons.get(position, f"image {files.tree / files.files[position]}") for position in broken[:5])
+    return named + (f"; and {len(broken) - 5} more" if len(broken) > 5 else "")
 
 
 def pooled(chosen: Mapping[str, Choice]) -> Tensor:

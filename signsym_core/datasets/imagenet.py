@@ -7,16 +7,18 @@ from pathlib import Path
 
 from signsym_core.datasets.base import Origin
 from signsym_core.datasets.classfolders import of_classes
-from signsym_core.datasets.files import FileSource, Listing
+from signsym_core.datasets.files import Listing
+from signsym_core.datasets.imagenetc import CorruptibleImageNet
 from signsym_core.datasets.splits import DataNotFoundError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageNet(FileSource):
+class ImageNet(CorruptibleImageNet):
     """1,281,167 training and 50,000 validation images of 1,000 classes: PATH/train/WNID/* and PATH/val/WNID/*.
 
     Classes are called by their WordNet number (n01440764 ...), in alphabetical order as torchvision numbers them, so
-    labels fit the heads of its published weights. The validation images are the test split.
+    labels fit the heads of its published weights. The validation images are the test split. `corruption`: those of
+    ImageNet-C, from DATA_ROOT/ImageNet-C/KIND/SEVERITY/WNID/*.
     """
 
     name = "imagenet"

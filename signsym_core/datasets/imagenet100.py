@@ -13,8 +13,9 @@ from signsym_core import seeds
 from signsym_core.datasets import authors_2024
 from signsym_core.datasets.choice import nested
 from signsym_core.datasets.classfolders import class_files
-from signsym_core.datasets.files import FileSource, Listing
+from signsym_core.datasets.files import Listing
 from signsym_core.datasets.imagenet import ImageNet, imagenet_tree
+from signsym_core.datasets.imagenetc import CorruptibleImageNet
 from signsym_core.datasets.lists import find_lists, from_lists
 from signsym_core.datasets.splits import DataNotFoundError
 from signsym_core.registry import Count, require
@@ -36,13 +37,14 @@ WNIDS = tuple(_COLUMNS.split())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageNet100(FileSource):
+class ImageNet100(CorruptibleImageNet):
     """100 classes of ImageNet's folders: 13,000 images to train, the 5,000 validation images as queries.
 
     One fixed draw takes 130 training images of each class; the database holds all 128,503 training images of the
     classes, those that are trained on included, as in HashNet. With `lists`, train.txt and test.txt of that folder list
     the training images and the queries, and database.txt, where it exists, the database; queries are never in it. The
-    images may lie in ImageNet's own folders, whatever the paths in the lists.
+    images may lie in ImageNet's own folders, whatever the paths in the lists. `corruption`: the queries as ImageNet-C
+    has them, so all have to be validation images of ImageNet.
 
     `split: authors-2024` needs all three lists of HashNet: every second line of the test list validates, as in the
     authors' code, from the second on.

@@ -6,11 +6,15 @@ Legend: images uint8 [n, channels, height, width].
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from signsym_core.datasets.mapped import Mapped
+
+#: Called with the number of decoded images and their total.
+Progress = Callable[[int, int], None]
 
 
 class DataNotFoundError(FileNotFoundError):

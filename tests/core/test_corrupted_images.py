@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import signsym_core as ss
-from signsym_core.datasets import DataNotFoundError
+from signsym_core.datasets import BrokenImagesError, DataNotFoundError
 from signsym_core.datasets.cifar10c import IMAGES
 from signsym_core.datasets.corruptions import EXTRA, STANDARD
+from signsym_core.datasets.fingerprint import fingerprint
+from signsym_core.datasets.imagenet100 import WNIDS
 from signsym_core.datasets.noises import NOISES, noisy
+from signsym_core.testing import check_dataset
 
 #: The numbers of a few test images, and the class of test image i.
 CHOSEN = (3, 9_999, 0)
@@ -111,6 +116,76 @@ def test_files_that_do_not_fit_are_named(files, change, words):
 def test_a_missing_kind_says_where_it_belongs(files):
     with pytest.raises(DataNotFoundError, match=r"CIFAR-10-C/frost.npy is not there. Download record 2535967 .*zenodo"):
         of_chosen(files, corruption="frost")
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """Folders of ImageNet, of pictures that are not square, and the validation images of one set of ImageNet-C."""
+    random = np.random.default_rng(0)
+    for folder, names, shape in (
+        ("imagenet/train", "abcdefgh", (12, 14, 3)),
+        ("imagenet/val", "xyz", (12, 14, 3)),
+        ("ImageNet-C/fog/3", "xyz", (8, 8, 3)),
+    ):
+        for wnid in WNIDS[:3]:
+            (tmp_path / folder / wnid).mkdir(parents=True)
+            for name in names:
+                pixels = random.integers(0, 256, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / folder / wnid / f"{wnid}{name}.JPEG", "PNG")
+    return tmp_path
+
+
+FOG = {"size": 8, "resize": 10, "corruption": "fog", "severity": 3}
+
+
+def check_test_images(source, root):
+    """The test images are the files of their numbers, and of their classes; returns how many there are."""
+    test, place = source.load(root).test, source.places(root)
+    inputs = ss.datasets.inputs(test.images, source)
+    classes = source.classes or WNIDS
+    for number, label, came in zip(test.indices.tolist(), test.labels.tolist(), inputs, strict=True):
+        file = Path(place("test", number))
+        assert file.parent == root / "ImageNet-C/fog/3" / classes[label]
+        assert np.array_equal((255 * came).round().byte().permute(1, 2, 0).numpy(), np.asarray(Image.open(file)))
+    return len(test)
+
+
+def test_imagenet_is_tested_on_the_images_of_imagenet_c_as_they_are(imagenet):
+    source = ss.DATASETS.build("imagenet", **FOG, classes=[WNIDS[2], WNIDS[0]])
+    assert check_test_images(source, imagenet) == 6
+    data, place = source.load(imagenet), source.places(imagenet)
+    clean = ss.DATASETS.build("imagenet", size=8, resize=10, classes=source.classes)
+    for number in data.test.indices.tolist():
+        assert Path(place("test", number)).name == Path(clean.places(imagenet)("test", number)).name
+    assert place("train", 0) == str(imagenet / f"imagenet/train/{WNIDS[0]}/{WNIDS[0]}a.JPEG")
+    assert torch.equal(data.train.images, clean.load(imagenet).train.images)
+    assert fingerprint(data).digest != fingerprint(clean.load(imagenet)).digest
+    check_dataset(dataclasses.replace(source, resize=None), imagenet)
+
+
+def test_the_queries_of_imagenet100_are_those_of_imagenet_c_too(imagenet):
+    for name, folder, images in (("train", "train", "abcdefgh"), ("test", "val", "xz")):
+        rows = [
+            f"{folder}/{wnid}/{wnid}{image}.JPEG {' '.join(str(int(other == wnid)) for other in WNIDS)}"
+            for wnid in WNIDS[:3]
+            for image in images
+        ]
+        (imagenet / f"imagenet/{name}.txt").write_text("\n".join(rows))
+    assert check_test_images(ss.DATASETS.build("imagenet100", **FOG, lists="."), imagenet) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (shutil.rmtree, "ImageNet-C: .*/fog/3 does not exist. Download record 2235448 of Zenodo"),
+        (lambda folder: next(folder.glob("*/*z.JPEG")).unlink(), "/fog/3/.*z.JPEG: .* regular file, got nothing"),
+        (lambda folder: next(folder.glob("*/*z.JPEG")).write_bytes(b"no"), "1 broken images: .*/fog/3/.*z.JPEG"),
+    ],
+)
+def test_images_that_imagenet_c_lacks_are_named(imagenet, change, words):
+    change(imagenet / "ImageNet-C/fog/3")
+    with pytest.raises((DataNotFoundError, BrokenImagesError), match=words):
+        ss.DATASETS.build("imagenet", **FOG, broken="skip").load(imagenet)
 
 
 @pytest.mark.parametrize(
