@@ -13,7 +13,7 @@ from rich.text import Text
 
 from orchestrator.commands.arguments import parser
 
-WRONG = 2
+WRONG, INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         errors.print(Text.assemble((f"signsym {parsed.command}: ", "red"), str(error)))
         return WRONG
+    except KeyboardInterrupt:
+        errors.print(f"signsym {parsed.command}: interrupted")
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

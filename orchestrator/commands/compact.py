@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import time
 
 from rich.console import Console
 
+from orchestrator.commands.progress import Lines
 from orchestrator.engine.sweep import show_skipped
 from orchestrator.store.compact import MANY, compact, small_files
 from orchestrator.store.store import Store, open_store
-
-#: Seconds between two progress lines.
-PERIOD = 10.0
 
 
 def run(parsed: argparse.Namespace, console: Console) -> None:
     """Merge the small files of a store and print the counts."""
     store = open_store(parsed.storage)
-    printed_at = time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal printed_at
-        if time.monotonic() - printed_at > PERIOD:
-            printed_at = time.monotonic()
-            console.print(f"merged {done:,} of {total:,} jobs")
-
-    result = compact(store, progress)
+    result = compact(store, Lines(console))
     show_skipped(store.skipped, console)
     if result.leftovers:
         console.print(f"removed {result.leftovers:,} files that killed compactions and sweeps had left")

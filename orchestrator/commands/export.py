@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator.commands.progress import Lines
 from orchestrator.drawing.style import counted
 from orchestrator.engine.sweep import show_skipped
 from orchestrator.results.export import export
@@ -21,7 +22,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     stores = [open_store(storage) for storage in parsed.storages]
     if parsed.what == "robustbench":
         return _robustbench(stores, parsed.out, console)
-    exported = export(stores, parsed.what, parsed.out)
+    exported = export(stores, parsed.what, parsed.out, Lines(console))
     show_skipped(exported.skipped, console)
     for problem in exported.problems:
         console.print(problem, soft_wrap=True)
@@ -32,7 +33,7 @@ def _robustbench(stores: Sequence[Store], out: Path, console: Console) -> None:
     if out.suffix in (".csv", ".parquet") or out.is_file():
         raise ValueError(f"expected a folder for the entries of RobustBench, got --out {out}")
     data = opened([store.uri for store in stores], at_once=True)
-    data.check()
+    data.check(Lines(console))
     written = write_entries(data, out)
     show_skipped(data.skipped, console)
     for problem in data.snapshot.problems:

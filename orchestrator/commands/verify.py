@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from orchestrator.commands.progress import Lines
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, grid_text
 from orchestrator.store import merged, tables
@@ -18,8 +18,6 @@ from orchestrator.store.reasons import printable, reason_of
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import sound_results
 
-#: Seconds between two progress lines.
-PERIOD = 10.0
 #: The folders of a store.
 _KNOWN = {"results", "outcomes", "examples", "alignment", "failures"}
 _KNOWN |= {"splits", "models", "grids", "sweeps", "events", "merged", "notes"}
@@ -30,12 +28,10 @@ def verify(store: Store, console: Console) -> int:
     """Read every file; print which are not as they were written and which have no digest; status 1 for the former."""
     total = sum(len(store.names(folder, "")) for folder in _KNOWN - {"models"})
     total += sum(map(len, store.model_folders().values()))
-    count, printed_at = 0, time.monotonic()
+    count, progress = 0, Lines(console)
     for files in _steps(store):
         count += files
-        if time.monotonic() - printed_at > PERIOD:
-            printed_at = time.monotonic()
-            console.print(f"read {min(count, total):,} of {total:,} files")
+        progress("files read", count, total)
     show_skipped(store.skipped, console)
     for name in sorted(store.unsealed):
         console.print(f"no digest, from before files had one: {name}", soft_wrap=True)

@@ -172,7 +172,7 @@ class ProgressDisplay:
         eta = self.time_left.seconds
         done, total = sum(self.done.values()), len(self.jobs)
         words = ", no estimate of the time left yet" if done + len(self.failed_jobs | self.blocked) < total else ""
-        words = f", about {_duration(eta)} left" if eta else words
+        words = f", about {duration(eta)} left" if eta else words
         self.console.print(f"{done}/{total} jobs ({', '.join(counts)}){self._lost()} in {elapsed}{words}")
 
     def _lost(self) -> str:
@@ -199,8 +199,8 @@ class ProgressDisplay:
         if len(self.running) > 12:
             table.add_row(f"... and {len(self.running) - 12} more")
         left = self.time_left.seconds
-        eta = "no estimate yet" if left is None else _duration(left)
-        facts = [f"{_duration(now - self._started)} passed, time left: {eta}{self._lost()}"]
+        eta = "no estimate yet" if left is None else duration(left)
+        facts = [f"{duration(now - self._started)} passed, time left: {eta}{self._lost()}"]
         if self.rate is not None:
             facts.append(f"{self.rate:.3g} jobs a minute")
         if self.away:
@@ -209,7 +209,8 @@ class ProgressDisplay:
         return Group(bars, table, ", ".join(facts), *last)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """ "3 h 20 min", "4 min 5 s", "12 s"."""
     total = round(seconds)
     hours, minutes = total // 3600, total // 60 % 60
     if hours:

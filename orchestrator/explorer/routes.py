@@ -54,7 +54,8 @@ def add(server: Flask, data: Results) -> None:
 
     @server.get("/image/<kind>/<cell>/<int:image>.png")
     def _image(kind: str, cell: str, image: int) -> Response:
-        image_bytes = picture(data.example(cell, image, request.args.get("store", "")), kind)
+        examples = data.examples(cell, request.args.get("store", ""))
+        image_bytes = picture(next((one for one in examples if one.image == image), None), kind)
         if image_bytes is None:
             abort(404)
         return Response(image_bytes, mimetype="image/png", headers={"Cache-Control": "private, max-age=3600"})

@@ -42,7 +42,8 @@ def pictures(context: PageContext, line: Line, epsilon: float) -> list[Block]:
             score, bp_score = (_score(outcome, example.image) for outcome in (outcome_of_rule, baseline.get(seed)))
             if (only and not _turned(score, bp_score, only)) or not _of_class(example, context.view.label):
                 continue
-            size = reach.get(example.image, float("nan"))
+            size = reach.get(example.image)
+            size = float("nan") if size is None else size
             words = _caption(example, seed, size, line.metric, {"": score, " under BP": bp_score})
             matches.append((size, example, seed, words))
     # Unknown changes (NaN) come last.

@@ -16,13 +16,15 @@ from orchestrator.drawing.blocks import Figure, Matrix, Page, Table, Triple, as_
 from orchestrator.drawing.latex import latex
 from orchestrator.drawing.paper import save
 from orchestrator.drawing.screen import Screen
-from orchestrator.results.examples import picture
+from orchestrator.results.examples import Example, picture
 from orchestrator.results.live_stores import Results
 from orchestrator.results.view import parse_view
 from orchestrator.store.files import write_file
 
 #: Rows of a table on a page; its CSV has all.
 MOST_ROWS = 500
+#: Cells whose images are kept: a page shows those of each seed of a point, and of BP.
+CELLS_KEPT = 64
 
 
 class PageWriter:
@@ -48,6 +50,8 @@ class PageWriter:
         environment.globals |= {"address": self.address, "config": as_json(style.GRAPH_CONFIG)}
         environment.globals["cells"] = {cell: f"cells/{cell[:16]}.html" for cell in sorted(cells)}
         self._template = environment.get_template("page.html")
+        #: The images of the cells and stores that were shown last.
+        self._examples: dict[tuple[str, str], Sequence[Example]] = {}
 
     def add(self, page: Page, name: str, search: str = "") -> Path:
         """Write NAME.html with its tables and figures; `search` is the view that it shows. The path of the page."""
@@ -96,8 +100,12 @@ class PageWriter:
         write_file(self.out / "tables" / f"{stem}-{table.name}.csv", as_csv(table).encode())
 
     def _images(self, triple: Triple) -> list[tuple[str, str]]:
-        example = self.data.example(triple.cell, triple.image, triple.store)
-        images = []
+        if (triple.cell, triple.store) not in self._examples:
+            # Read once for all images of a cell; the pages of other cells need others.
+            self._examples = dict(list(self._examples.items())[1 - CELLS_KEPT :])
+            self._examples[triple.cell, triple.store] = self.data.examples(triple.cell, triple.store)
+        examples = self._examples[triple.cell, triple.store]
+        example, images = next((one for one in examples if one.image == triple.image), None), []
         for kind, words in (("clean", "clean"), ("difference", "difference"), ("adversarial", "adversarial")):
             image = picture(example, kind)
             if image is not None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from orchestrator.results.alignment import Alignment
 from orchestrator.results.histories import Histories, History
 from orchestrator.store import tables
+from orchestrator.store.progress import Progress
 from orchestrator.store.store import Store
 
 #: Fine-tunes whose epochs are in memory at once.
@@ -26,7 +27,7 @@ _EPOCH = pa.schema(
 )
 
 
-def epoch_rows(store: Store, models: pa.Table, names: Sequence[str]) -> Iterator[pa.Table]:
+def epoch_rows(store: Store, models: pa.Table, names: Sequence[str], progress: Progress) -> Iterator[pa.Table]:
     """A row for each epoch of each of some models, and for each layer where its alignment is stored.
 
     `models` has a result of each, that of its clean score where there is one, with the columns `names` that are
@@ -52,4 +53,5 @@ def epoch_rows(store: Store, models: pa.Table, names: Sequence[str]) -> Iterator
                 rows.append(model | row | of_epoch | {"job": job, "kept": kept, "clean": clean})
         if rows:
             yield pa.Table.from_pylist(rows, schema)
+        progress("trainings written", start + len(few), len(models))
     store.skipped |= alignment.skipped | histories.skipped

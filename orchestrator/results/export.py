@@ -8,30 +8,33 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from orchestrator.results.computed_tables import COMPUTED, computed_table, left_out
 from orchestrator.results.epoch_rows import epoch_rows
+from orchestrator.results.index import Index
 from orchestrator.results.joined import JoinedIndex
 from orchestrator.results.line import ATTACK, STORED
 from orchestrator.results.live_stores import Results, opened
+from orchestrator.results.outcome_rows import outcome_rows
+from orchestrator.results.result_files import COLUMNS
 from orchestrator.results.test_images import test_images
 from orchestrator.store import tables
 from orchestrator.store.alignment import alignment_folder, iter_trainings
-from orchestrator.store.folder import Folder
+from orchestrator.store.arrays import flags, single, to_arrow, to_numpy
+from orchestrator.store.filerows import FileRows
+from orchestrator.store.progress import Progress, silent
 from orchestrator.store.store import Store, skipped_in
-from orchestrator.store.tally import differ, expected, first_rows, places, tally
 
 #: Columns of a cell that are repeated for each of its outcomes: all that tells it from others, so that no mean is one
 #: of two attacks or norms.
 _NAMES = (*STORED, "seed", "epsilon", "epsilon_label", "norm")
-#: What was measured of an outcome's image besides.
-_MEASURED = ("confidence", *tables.MEASURES)
 #: Columns of a model that are repeated for each of its layers, likewise.
 _MODEL = (*(name for name in STORED if name not in ATTACK), "seed")
-#: What its clean score is found by.
-_CLEAN = ("attack", "value")
+#: What a model is found by, and its clean score.
+_OF_MODELS = ("cell", "finetune_job", *_MODEL, "attack", "value")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,23 +57,23 @@ _ASKED_BY = {
 }
 
 
-def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
+def export(stores: Sequence[Store], what: str, out: Path, progress: Progress = silent) -> Exported:
     """Write "results", "outcomes", "curves", "worst", "transfer", "geometry", "calibration", "corruptions",
     "alignment", "training" or "notes" of stores.
 
     The file's suffix is .csv or .parquet. Of several stores a column `store` names the one that a row is from. As in
     the explorer, a cell that two of them have counts once, one with two values not at all, and of cells that differ in
-    the number of images that with the most. Outcomes are written file by file, so that they need not fit into memory.
-    Raises ValueError for another suffix.
+    the number of images that with the most. Outcomes are written batch by batch, so that they need not fit into
+    memory. The file appears whole or not at all. Raises ValueError for another suffix.
     """
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out {out} must end with .csv or .parquet")
     data, compared = None, what in COMPUTED or len(stores) > 1
-    if compared or what in ("results", "outcomes"):
+    if compared:
         data = opened([store.uri for store in stores], at_once=True)
-        if compared and what != "notes":
-            data.check()
-    contents = computed_table(data, what) if what in COMPUTED and data else _of_each(data, stores, what)
+        if what != "notes":
+            data.check(progress)
+    contents = computed_table(data, what) if what in COMPUTED and data else _of_each(data, stores, what, progress)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.tmp")
     rows, writer = 0, None
@@ -81,91 +84,90 @@ def export(stores: Sequence[Store], what: str, out: Path) -> Exported:
                 writer = make(temporary, table.schema)
             writer.write_table(table)
             rows += len(table)
+        if writer is not None:
+            writer.close()
+            temporary.replace(out)
     finally:
         if writer is not None:
             writer.close()
+        temporary.unlink(missing_ok=True)
     problems = [*data.snapshot.problems, *(left_out(data, what) if what in COMPUTED else ())] if data else []
     if writer is None:
         names = ", ".join(store.uri for store in stores)
         asked = _ASKED_BY.get(what, f"a sweep; what there is, and what is damaged, says signsym status {stores[0].uri}")
         nothing = f"{names}: nothing of {what} is there that can be read. It is made by {asked}"
         raise ValueError("\n".join([nothing, *problems]))
-    temporary.replace(out)
     skipped = skipped_in(stores) | (data.skipped if data else {})
     return Exported(rows=rows, skipped=skipped, problems=problems)
 
 
-def _of_each(data: Results | None, stores: Sequence[Store], what: str) -> Iterator[pa.Table]:
+def _of_each(data: Results | None, stores: Sequence[Store], what: str, progress: Progress) -> Iterator[pa.Table]:
     """The tables of each store, with its name and without what another one stands for where there are several."""
     trainings: set[str] = set()
     index = data.snapshot.index if data else None
+    cells_by_store: dict[str, pa.Array | None] = {"": None}
     if isinstance(index, JoinedIndex):
-        cells_by_store: dict[str, pa.Array | None] = index.cells_by_store()
-    else:
-        cells_by_store = {"": None if index is None else index.counting}
+        cells_by_store = {**index.cells_by_store()}
+    make, columns = {
+        "results": (_results, tables.RESULTS.names),
+        "outcomes": (_outcomes, COLUMNS),
+        "alignment": (_alignment, _OF_MODELS),
+        "training": (_training, _OF_MODELS),
+    }[what]
     for store, (name, cells) in zip(stores, cells_by_store.items(), strict=True):
-        models = ["finetune_job", *_MODEL]
-        cells_of_outcomes = ["cell", *_NAMES, "n", "value"]
-        names = {"outcomes": cells_of_outcomes, "alignment": models, "training": [*models, *_CLEAN]}.get(
-            what, tables.RESULTS.names
-        )
-        frame = store.results(list(dict.fromkeys(["cell", *_CLEAN, "dataset_params", *names])))
-        frame = frame if cells is None else frame[frame["cell"].isin(cells.to_pylist())]
-        if what in ("alignment", "training"):
-            # A clean score, where it was run, stands for a model; one on corrupted test images is none.
-            corrupted = np.array(
-                [bool(test_images(str(params)).kind) for params in frame["dataset_params"]], dtype=bool
-            )
-            clean = (frame["attack"] == "none").to_numpy() & ~corrupted
-            frame = frame.assign(value=frame["value"].where(~corrupted)).iloc[np.argsort(~clean, kind="stable")]
-            frame = frame.drop_duplicates("finetune_job")
-            frame = frame[~frame["finetune_job"].isin(trainings)]
-            trainings |= set(frame["finetune_job"])
-        schema = pa.schema([tables.RESULTS.field(name) for name in names])
-        results = pa.Table.from_pandas(frame[names], schema=schema, preserve_index=False)
-        make = {"results": _results, "outcomes": _outcomes, "alignment": _alignment, "training": _training}[what]
-        for table in make(store, results):
+        results = store.result_table(columns, progress)
+        if columns is not _OF_MODELS and cells is None:
+            cells = Index(FileRows({"": results})).counting
+        if cells is not None:
+            results = results.filter(pc.is_in(results["cell"], value_set=cells))
+        if columns is _OF_MODELS:
+            results = _models(results, trainings)
+        for table in make(store, results, progress):
             yield table.append_column("store", pa.repeat(name, len(table))) if name else table
 
 
-def _results(_store: Store, results: pa.Table) -> Iterator[pa.Table]:
+def _models(results: pa.Table, known: set[str]) -> pa.Table:
+    """A row of each model that is not `known` yet: that of its clean score, where it was run.
+
+    A score on corrupted test images is none.
+    """
+    params = pc.dictionary_encode(single(results["dataset_params"]))
+    kinds = np.array([bool(test_images(text).kind) for text in params.dictionary.to_pylist()], dtype=bool)
+    corrupted = kinds[to_numpy(params.indices)] if len(params) else np.zeros(0, dtype=bool)
+    clean = to_numpy(single(pc.equal(results["attack"], "none"))) & ~corrupted
+    values = pc.if_else(flags(corrupted), pa.scalar(None, pa.float64()), single(results["value"]))
+    results = results.set_column(results.column_names.index("value"), tables.RESULTS.field("value"), values)
+    first: dict[str, int] = {}
+    order = np.argsort(~clean, kind="stable")
+    for row, job in zip(order.tolist(), results["finetune_job"].take(to_arrow(order)).to_pylist(), strict=True):
+        first.setdefault(job, row)
+    rows = [row for job, row in first.items() if job not in known]
+    known.update(first)
+    return results.take(to_arrow(np.array(rows, dtype=np.int64)))
+
+
+def _results(_store: Store, results: pa.Table, _progress: Progress) -> Iterator[pa.Table]:
     if len(results):
         yield results
 
 
-def _outcomes(store: Store, cells: pa.Table) -> Iterator[pa.Table]:
-    """A row for each image of each cell, from the first file whose outcomes of the cell add up to its result.
-
-    Two sweeps that computed a cell, and a merge that was killed, leave its outcomes in two files.
-    """
-    folder = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
-    results, left = expected(cells), np.ones(len(cells), dtype=bool)
-    for table in folder.iter_tables():
-        sums = tally(table)
-        positions = places(results[0], sums.cells)
-        rows = np.flatnonzero(left & (positions >= 0))
-        rows = rows[~differ(results, rows, sums.counts[positions[rows]], sums.means[positions[rows]])]
-        left[rows] = False
-        if len(rows):
-            once = first_rows(table)
-            table = (table if once is None else table.take(once)).cast(tables.OUTCOMES)
-            joined = table.join(cells.take(rows), "cell", join_type="inner")
-            yield joined.select(["cell", *_NAMES, "image", "robust", "ap", "linf", "zero_grad", *_MEASURED])
-    store.skipped |= folder.skipped
-    store.unsealed |= folder.unsealed
+def _outcomes(store: Store, cells: pa.Table, progress: Progress) -> Iterator[pa.Table]:
+    return outcome_rows(store, cells, _NAMES, progress)
 
 
-def _alignment(store: Store, models: pa.Table) -> Iterator[pa.Table]:
+def _alignment(store: Store, models: pa.Table, _progress: Progress) -> Iterator[pa.Table]:
     """A row for each layer and epoch of each attacked model."""
+    row_of = {job: row for row, job in enumerate(models["finetune_job"].to_pylist())}
     folder = alignment_folder(store)
     for table in iter_trainings(folder):
-        joined = table.join(models, "job", "finetune_job", join_type="inner")
-        if len(joined):
-            yield joined.select([*tables.ALIGNMENT.names, *_MODEL]).sort_by(
-                [("job", "ascending"), ("epoch", "ascending")]
-            )
+        owners = np.array([row_of.get(job, -1) for job in table["job"].to_pylist()], dtype=np.int64)
+        if (owners >= 0).any():
+            table, described = table.filter(flags(owners >= 0)), models.take(to_arrow(owners[owners >= 0]))
+            for name in _MODEL:
+                table = table.append_column(models.schema.field(name), described[name])
+            yield table.sort_by([("job", "ascending"), ("epoch", "ascending")])
     store.skipped |= folder.skipped
 
 
-def _training(store: Store, models: pa.Table) -> Iterator[pa.Table]:
-    return epoch_rows(store, models, _MODEL)
+def _training(store: Store, models: pa.Table, progress: Progress) -> Iterator[pa.Table]:
+    return epoch_rows(store, models, _MODEL, progress)

@@ -24,6 +24,7 @@ from orchestrator.store import tables
 from orchestrator.store.filerows import FileRows, ReadFiles
 from orchestrator.store.folder import Folder
 from orchestrator.store.notes import Note, Notes
+from orchestrator.store.progress import Progress, silent
 from orchestrator.store.store import Store
 
 
@@ -114,11 +115,12 @@ class LiveStore:
         present = set(names)
         return names, new.only([name for name in new if name in present])
 
-    def check(self) -> None:
+    def check(self, progress: Progress = silent) -> None:
         """Read the outcomes of all results, so that contradicting results are excluded and damage is reported."""
         index = self.snapshot.index
         for numbers in self.outcomes.batches(index):
             self.outcomes.by_file(index, numbers)
+            progress("files of outcomes read", numbers.stop, len(index.files))
         if self.outcomes.wrong:
             with self._lock:
                 self._index()
@@ -209,9 +211,8 @@ class LiveStore:
         self.planned()
         return self._status_reader.retry_commands(failed)
 
-    def example(self, cell: str, image: int, _store: str = "") -> Example | None:
-        """One adversarial image of a cell."""
+    def examples(self, cell: str, _store: str = "") -> Sequence[Example]:
+        """The adversarial images of a cell."""
         index = self.snapshot.index
         row = index.row_of(cell)
-        examples = {} if row is None else self.cells.examples(index, [row])
-        return next((example for example in examples.get(cell, ()) if example.image == image), None)
+        return () if row is None else self.cells.examples(index, [row]).get(cell, ())

@@ -22,6 +22,7 @@ from orchestrator.results.snapshot import Snapshot
 from orchestrator.results.status import Status, together
 from orchestrator.store.filerows import ReadFiles
 from orchestrator.store.notes import Note
+from orchestrator.store.progress import Progress, silent
 
 
 def opened(
@@ -107,9 +108,9 @@ class LiveStores:
         finally:
             self._lock.release()
 
-    def check(self) -> None:
+    def check(self, progress: Progress = silent) -> None:
         """Read the outcomes of all results, so that contradicting results are excluded and damage is reported."""
-        self._with_all(LiveStore.check)
+        self._with_all(lambda store: store.check(progress))
 
     def learn(self) -> None:
         """Read the registries where the index has names that do not ship with signsym."""
@@ -165,9 +166,9 @@ class LiveStores:
         assert isinstance(index, JoinedIndex), "rows of several stores belong to the index of several stores"
         return index.store_of(row)
 
-    def example(self, cell: str, image: int, store: str = "") -> Example | None:
-        """One adversarial image of a cell, of the store of this name."""
-        return self._stores[store].example(cell, image) if store in self._stores else None
+    def examples(self, cell: str, store: str = "") -> Sequence[Example]:
+        """The adversarial images of a cell, of the store of this name."""
+        return self._stores[store].examples(cell) if store in self._stores else ()
 
     def rerun_grid(self, cell: str) -> str | None:
         """The grid that reruns a cell; None where no readable stored grid has the cell."""

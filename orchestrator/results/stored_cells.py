@@ -96,16 +96,22 @@ class StoredCells:
         """
         names_of_rows = [(index.files[index.file_of_row[row]], str(index.value("job", row))) for row in rows]
         cells = pa.array([str(index.value("cell", row)) for row in rows])
-        found: list[pa.Table] = []
-        for listing in folder.listings():
-            existing = set(listing)
-            names = existing & {name for names_of_row in names_of_rows for name in names_of_row}
-            if any(existing.isdisjoint(names_of_row) for names_of_row in names_of_rows):
-                names |= sharing(existing, {*index.files, *index.jobs})
-            found.clear()
-            for table in folder.read(sorted(names)).values():
-                column = single(table["cell"])
-                # By the codes of the keys: the keys come once for every image.
-                codes = pc.index_in(cells, value_set=column.dictionary).drop_null().cast(column.indices.type)
-                found.append(table.filter(pc.is_in(column.indices, value_set=codes)).combine_chunks())
-        return found
+        own_names = sorted({name for names_of_row in names_of_rows for name in names_of_row})
+        read = folder.read(own_names)
+        # Without a listing, which takes longer than a few of many files.
+        existing = set(read) | folder.broken.keys()
+        if any(existing.isdisjoint(names_of_row) for names_of_row in names_of_rows):
+            for listing in folder.listings():
+                existing = set(listing)
+                names = existing.intersection(own_names)
+                if any(existing.isdisjoint(names_of_row) for names_of_row in names_of_rows):
+                    names |= sharing(existing, {*index.files, *index.jobs})
+                read = folder.read(sorted(names))
+        return [_with_cells(table, cells) for table in read.values()]
+
+
+def _with_cells(table: pa.Table, cells: pa.Array) -> pa.Table:
+    """The rows of some cells, by the codes of their keys: the keys come once for every image."""
+    column = single(table["cell"])
+    codes = pc.index_in(cells, value_set=column.dictionary).drop_null().cast(column.indices.type)
+    return table.filter(pc.is_in(column.indices, value_set=codes)).combine_chunks()

@@ -41,5 +41,7 @@ def to_numpy(array: pa.Array) -> NDArray[Any]:
 
 
 def single(column: pa.ChunkedArray) -> pa.Array:
-    """A column of one chunk, or of none, as an array."""
-    return column.chunk(0) if column.num_chunks else pa.nulls(0, column.type)
+    """A column as one array: of several chunks, as pandas may leave them, all, and not the first."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -23,6 +23,7 @@ from orchestrator.store.folder import Folder
 from orchestrator.store.killed import finish_killed, remove_temporary
 from orchestrator.store.leftovers import remove_leftovers
 from orchestrator.store.mergeable import SCHEMAS, SMALL, Candidate, batches, candidates, path_of, read_sound, stem
+from orchestrator.store.progress import Progress, silent
 from orchestrator.store.store import Store, StoreError, sealed_table
 
 #: Small files from which on `signsym status` suggests a compaction.
@@ -57,10 +58,10 @@ def small_files(store: Store) -> int:
     )
 
 
-def compact(store: Store, progress: Callable[[int, int], None] = lambda done, of: None) -> Compaction:
+def compact(store: Store, progress: Progress = silent) -> Compaction:
     """Merge the small files of `store`; files that cannot be used are named in `store.skipped`.
 
-    `progress` is called with the numbers of merged jobs and of all jobs. Raises StoreError for a store that cannot be
+    `progress` is told the merged jobs. Raises StoreError for a store that cannot be
     written, and while another compaction runs.
     """
     with Claims(store, list) as claims:
@@ -85,7 +86,7 @@ def compact(store: Store, progress: Callable[[int, int], None] = lambda done, of
             done = dataclasses.replace(
                 done, files=done.files + files, jobs=done.jobs + jobs, merged_files=done.merged_files + (files > 0)
             )
-            progress(done.jobs, total)
+            progress("jobs merged", done.jobs, total)
         for folder in folders.values():
             store.skipped |= folder.skipped
         return done

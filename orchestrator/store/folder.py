@@ -139,8 +139,8 @@ class Folder:
         self.newer |= files.newer
         return files.rows
 
-    def iter_tables(self) -> Iterator[pa.Table]:
-        """The tables of all readable files, of which only a few are in memory at a time.
+    def iter_batches(self) -> Iterator[FileRows]:
+        """All readable files, of which only a few are in memory at a time.
 
         Files that are merged meanwhile are read in their new form, so that some rows may be repeated.
         """
@@ -149,7 +149,12 @@ class Folder:
             names = [name for name in listing if name not in seen]
             seen.update(names)
             for batch in self.batches(names):
-                yield from self.read(batch).values()
+                yield self.read(batch)
+
+    def iter_tables(self) -> Iterator[pa.Table]:
+        """The tables of all files of `iter_batches`, one by one."""
+        for files in self.iter_batches():
+            yield from files.values()
 
     def _place(self, name: str) -> str:
         return f"{self.name}/{name}.parquet"

@@ -13,13 +13,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.store import records, rowcopy, tables
+from orchestrator.store.arrays import single, to_arrow, to_numpy
 from orchestrator.store.files import StoreError as StoreError
 from orchestrator.store.folder import Folder
 from orchestrator.store.models import Models
+from orchestrator.store.progress import Progress, silent
 from orchestrator.store.reasons import reason_of
 from signsym_core import seal
 from signsym_core.seal import DamagedError as DamagedError
@@ -85,16 +89,26 @@ class Store(Models):
         self.skipped |= files.skipped
         self.unsealed |= files.unsealed
 
-    def results(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """A row for each cell that has outcomes; of a cell that two sweeps computed, the one finished first."""
+    def result_table(self, columns: Sequence[str] = tables.RESULTS.names, progress: Progress = silent) -> pa.Table:
+        """A row for each cell that has outcomes, by the time; of a cell that two sweeps computed, that finished first.
+
+        `progress` is told the files of results that were read.
+        """
         from orchestrator.store.trusted import sound_results
 
-        names = list(columns or tables.RESULTS.names)
-        needed = list(dict.fromkeys([*names, "cell", "finished_at"]))
+        needed = list(dict.fromkeys([*columns, "cell", "finished_at"]))
         schema = pa.schema([tables.RESULTS.field(name) for name in needed])
-        frame: pd.DataFrame = pa.concat_tables([schema.empty_table(), *sound_results(self, needed)]).to_pandas()
-        frame = frame.sort_values("finished_at", kind="stable").drop_duplicates("cell").reset_index(drop=True)
-        return frame[names]
+        table = pa.concat_tables([schema.empty_table(), *sound_results(self, needed, progress=progress)])
+        # Indices of a stable sort, nulls last.
+        order = pc.sort_indices(table["finished_at"])
+        cells = pc.dictionary_encode(single(table["cell"]).take(order)).indices
+        firsts = np.sort(np.unique(to_numpy(cells), return_index=True)[1])
+        return table.select(columns).take(order.take(to_arrow(firsts)))
+
+    def results(self, columns: Sequence[str] = tables.RESULTS.names) -> pd.DataFrame:
+        """`result_table` as a frame."""
+        frame: pd.DataFrame = self.result_table(columns).to_pandas()
+        return frame
 
     def outcomes(self) -> pd.DataFrame:
         """A row for each cell and image, once."""

@@ -19,6 +19,7 @@ from orchestrator.store.arrays import flags, single
 from orchestrator.store.filerows import FileRows
 from orchestrator.store.files import Files
 from orchestrator.store.folder import Folder
+from orchestrator.store.progress import Progress, silent
 from orchestrator.store.tally import COLUMNS, expected, joined, misfit, missing, places, sound_files, tally
 
 
@@ -34,12 +35,16 @@ class SoundHalf:
 
 
 def sound_results(
-    store: Files, columns: Sequence[str], half: Callable[[], SoundHalf] | None = None
+    store: Files,
+    columns: Sequence[str],
+    half: Callable[[], SoundHalf] | None = None,
+    progress: Progress = silent,
 ) -> Iterator[pa.Table]:
     """Some columns of the trusted results, several files at a time; the others are named in `store.skipped`.
 
     Every file of results and of outcomes is read and checked. Files that are merged meanwhile are read in their new
-    form, so that a cell may be repeated. `half` waits for what `sound_half` has read in another process.
+    form, so that a cell may be repeated. `half` waits for what `sound_half` has read in another process. `progress` is
+    told the files of results that were read.
     """
     results, outcomes = _folders(store)
     seen: set[str] = set()
@@ -49,7 +54,7 @@ def sound_results(
     if half is not None:
         # The other process reads its half of them meanwhile.
         names = [name for name in listed if not _in_half(name)]
-        yield from _sound(results, outcomes, names, listed, trusted, columns)
+        yield from _sound(results, outcomes, names, listed, trusted, columns, progress)
         read = half()
         seen = {*names, *read.names}
         store.unsealed |= read.unsealed
@@ -57,7 +62,7 @@ def sound_results(
     for _ in range(merged.LOOKS):
         names = [name for name in listed if name not in seen]
         seen.update(names)
-        yield from _sound(results, outcomes, names, listed, trusted, columns)
+        yield from _sound(results, outcomes, names, listed, trusted, columns, progress)
         if not results.vanished:
             break
         results.vanished.clear()
@@ -99,12 +104,14 @@ def _sound(
     listed: Sequence[str],
     trusted: list[pa.Array],
     columns: Sequence[str],
+    progress: Progress,
 ) -> Iterator[pa.Table]:
     """Some columns of the trusted results in the files `names` of those `listed`."""
     if not names:
         return
     outcome_names = set(outcomes.names())
     unmatched: dict[str, pa.Table] = {}
+    read = 0
     # By the sizes of the outcomes, which are larger.
     for few in outcomes.batches(names):
         batch = results.read(few)
@@ -129,6 +136,8 @@ def _sound(
             if merged.is_merged(name):
                 trusted.append(single(table["cell"]))
             yield table.select(columns)
+        read += len(few)
+        progress("files of results read with their outcomes", read, len(names))
     if unmatched:
         rows = _matched_elsewhere(outcomes, unmatched, listed, pa.chunked_array(trusted, pa.string()))
         yield from (table.select(columns) for table in rows)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.results.categories import Categories, encoded, numbered
+from orchestrator.store.arrays import single
 
 
 def looped(columns):
@@ -41,3 +42,9 @@ def test_a_column_has_the_values_that_its_rows_have_in_order_and_one_for_nulls()
     assert list(column.values) == ["a", "b", "none"]
     assert column.texts() == ["b", "a", "none", "b", "a"]
     assert list(encoded(whole.slice(0, 0), "none").values) == []
+
+
+def test_a_column_of_several_chunks_is_all_of_them():
+    # Of pandas, whose columns may have a chunk for each file.
+    assert single(pa.chunked_array([["a"], ["b", "c"]])).to_pylist() == ["a", "b", "c"]
+    assert single(pa.chunked_array([], pa.string())).to_pylist() == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from orchestrator.commands.progress import Lines
 from orchestrator.engine import progress
 from orchestrator.engine.progress import ProgressDisplay
 from orchestrator.jobs.job import Job, Resources
@@ -118,7 +119,7 @@ def test_a_terminal_shows_the_running_trials():
 
 @pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (65, "1 min 5 s"), (7_500, "2 h 5 min")])
 def test_durations(seconds, words):
-    assert progress._duration(seconds) == words
+    assert progress.duration(seconds) == words
 
 
 @pytest.mark.parametrize("retried", [True, False])
@@ -313,3 +314,18 @@ def test_kinds_are_counted_apart(clock):
         clock.now += 1
         shown.finished("k0")
     assert "1/2 jobs (finetune 1/1, attack 0/1)" in sink.getvalue()
+
+
+def test_long_work_prints_a_line_now_and_then_with_the_time_left(clock):
+    sink = io.StringIO()
+    lines = Lines(Console(file=sink, width=200))
+    for at, what, done, total in ((4, "files read", 1, 30), (8, "files read", 2, 30), (12, "files read", 3, 30)):
+        clock.now = at
+        lines(what, done, total)
+    # A stage is timed from the last word on the one before.
+    for at, done in ((20, 1), (28, 2), (34, 4)):
+        clock.now = at
+        lines("cells written", done, 4)
+    first, second = sink.getvalue().splitlines()
+    assert first == "3 of 30 files read, about 1 min 48 s left"
+    assert second == "2 of 4 cells written, about 16 s left"
