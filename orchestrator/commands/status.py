@@ -22,8 +22,8 @@ from orchestrator.store.claims import alive
 from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store, open_store
 
-#: Failed jobs of one error that are named.
-TITLES = 10
+#: Failed jobs of one error that are named, errors that are shown, and running jobs that are named.
+TITLES, ERRORS, RUNNING = 10, 10, 20
 
 
 def run(parsed: argparse.Namespace, console: Console) -> int:
@@ -100,18 +100,24 @@ def _show_plan(
         f"{len(failed)} failed, {len(blocked)} blocked, "
         f"{len(plan.jobs) - len(active) - len(failed) - len(blocked)} missing"
     )
-    for trial in active:
+    for trial in active[:RUNNING]:
         line = f"  running: {trial['title']}, {trial['seconds']:.0f} s so far, sweep on {trial['host']}"
         console.print(line)
+    if len(active) > RUNNING:
+        console.print(f"  running: {len(active) - RUNNING:,} more; all are on the page Runs of signsym explore")
     _show_failures([failures[key] for key in failed], console)
 
 
 def _show_failures(failures: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print failed jobs by their error, each error once, with the traceback of the first job that has it."""
+    """Print failed jobs by their error, each error once, with the traceback of the first job that has it.
+
+    Of many errors, such as those that name a process or a number of bytes, those of most jobs.
+    """
     by_error: dict[str, list[Mapping[str, Any]]] = {}
     for failure in failures:
         by_error.setdefault(failure["error"], []).append(failure)
-    for alike in by_error.values():
+    errors = sorted(by_error.values(), key=len, reverse=True)
+    for alike in errors[:ERRORS]:
         for failure in alike[:TITLES]:
             console.print(f"  failed: {failure['title']} on {failure['host']}")
         if len(alike) > TITLES:
@@ -119,3 +125,6 @@ def _show_failures(failures: Sequence[Mapping[str, Any]], console: Console) -> N
                 f"  failed: {len(alike) - TITLES:,} more by the same error; all are on the page Runs of signsym explore"
             )
         console.print((alike[0]["traceback"] or alike[0]["error"]).rstrip())
+    if others := errors[ERRORS:]:
+        words = f"{sum(map(len, others)):,} more by {len(others):,} other errors"
+        console.print(f"  failed: {words}; all are on the page Runs of signsym explore")

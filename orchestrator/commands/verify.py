@@ -32,7 +32,7 @@ def verify(store: Store, console: Console) -> int:
     for files in _steps(store):
         count += files
         progress("files read", count, total)
-    show_skipped(store.skipped, console)
+    show_skipped(store.skipped, console, len(store.skipped))
     for name in sorted(store.unsealed):
         console.print(f"no digest, from before files had one: {name}", soft_wrap=True)
     counts = f"{len(store.skipped):,} damaged, foreign or missing, {len(store.unsealed):,} without a digest"

@@ -21,6 +21,8 @@ from orchestrator.store.store import Store, StoreError
 
 #: Exit statuses: every cell has a result; some failed; interrupted. A wrong request is 2.
 COMPLETE, FAILED, INTERRUPTED = 0, 1, 130
+#: Files that were not used and are named: a lost disk or folder may make it tens of thousands.
+SKIPPED = 100
 
 
 def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console) -> int:
@@ -96,10 +98,13 @@ def counted(jobs: Mapping[str, Job]) -> str:
     return ", ".join(counts) or "none"
 
 
-def show_skipped(skipped: Mapping[str, str], console: Console) -> None:
-    """Print the files of a store that were not used, each with the reason."""
-    for name, reason in sorted(skipped.items()):
+def show_skipped(skipped: Mapping[str, str], console: Console, most: int = SKIPPED) -> None:
+    """Print the files of a store that were not used, each with the reason, and of more than `most` how many others."""
+    for name, reason in sorted(skipped.items())[:most]:
         console.print(f"skipped {name}: {reason}", soft_wrap=True)
+    if len(skipped) > most:
+        words = f"skipped {len(skipped) - most:,} files more; signsym status --verify names all"
+        console.print(words, soft_wrap=True)
 
 
 def _orphans(jobs: Mapping[str, Job], failed: Set[str]) -> set[str]:

@@ -69,11 +69,14 @@ def export(stores: Sequence[Store], what: str, out: Path, progress: Progress = s
     if out.suffix not in (".csv", ".parquet"):
         raise ValueError(f"--out {out} must end with .csv or .parquet")
     data, compared = None, what in COMPUTED or len(stores) > 1
+    notices: list[str] = []
     if compared:
         data = opened([store.uri for store in stores], at_once=True)
         if what != "notes":
             data.check(progress)
-    contents = computed_table(data, what) if what in COMPUTED and data else _of_each(data, stores, what, progress)
+    contents = (
+        computed_table(data, what) if what in COMPUTED and data else _of_each(data, stores, what, notices, progress)
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.tmp")
     rows, writer = 0, None
@@ -91,7 +94,7 @@ def export(stores: Sequence[Store], what: str, out: Path, progress: Progress = s
         if writer is not None:
             writer.close()
         temporary.unlink(missing_ok=True)
-    problems = [*data.snapshot.problems, *(left_out(data, what) if what in COMPUTED else ())] if data else []
+    problems = [*data.snapshot.problems, *(left_out(data, what) if what in COMPUTED else ())] if data else notices
     if writer is None:
         names = ", ".join(store.uri for store in stores)
         asked = _ASKED_BY.get(what, f"a sweep; what there is, and what is damaged, says signsym status {stores[0].uri}")
@@ -101,8 +104,13 @@ def export(stores: Sequence[Store], what: str, out: Path, progress: Progress = s
     return Exported(rows=rows, skipped=skipped, problems=problems)
 
 
-def _of_each(data: Results | None, stores: Sequence[Store], what: str, progress: Progress) -> Iterator[pa.Table]:
-    """The tables of each store, with its name and without what another one stands for where there are several."""
+def _of_each(
+    data: Results | None, stores: Sequence[Store], what: str, notices: list[str], progress: Progress
+) -> Iterator[pa.Table]:
+    """The tables of each store, with its name and without what another one stands for where there are several.
+
+    What is to be said of the results of a single one is added to `notices`.
+    """
     trainings: set[str] = set()
     index = data.snapshot.index if data else None
     cells_by_store: dict[str, pa.Array | None] = {"": None}
@@ -117,7 +125,9 @@ def _of_each(data: Results | None, stores: Sequence[Store], what: str, progress:
     for store, (name, cells) in zip(stores, cells_by_store.items(), strict=True):
         results = store.result_table(columns, progress)
         if columns is not _OF_MODELS and cells is None:
-            cells = Index(FileRows({"": results})).counting
+            whole = Index(FileRows({"": results}))
+            cells = whole.counting
+            notices += whole.notices
         if cells is not None:
             results = results.filter(pc.is_in(results["cell"], value_set=cells))
         if columns is _OF_MODELS:

@@ -61,9 +61,10 @@ def test_versions_are_neither_compared_nor_averaged(tmp_path, seeds, capsys):
         assert f"{lines} of an older version of signsym neither drawn, compared nor judged" in said(folder, search)
     assert "run the sweep again, which computes it anew" in said(folder)
     main(["export", str(folder), "--what", "curves", "--out", str(tmp_path / "c.csv")])
+    main(["export", str(folder), "--what", "results", "--out", str(tmp_path / "r.csv")])
     main(["audit", str(folder), "--no-probes"])
     told = capsys.readouterr()
-    assert "".join((told.out + told.err).split()).count("neitherdrawn,comparednorjudged") == 2
+    assert "".join((told.out + told.err).split()).count("neitherdrawn,comparednorjudged") == 3
 
 
 def test_of_two_stores_the_newer_results_count_and_it_is_said(tmp_path):

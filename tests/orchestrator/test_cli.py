@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import socket
@@ -12,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from rich.console import Console
 
+from orchestrator.commands import status
 from orchestrator.commands.cli import main
 from orchestrator.engine import address, sweep
 from orchestrator.gridfile import stored
@@ -389,6 +392,37 @@ def test_status_prints_each_error_once_with_the_jobs_that_have_it(tiny, tmp_path
     assert [output.count(f"Traceback\nValueError: {which}\n") for which in (0, 1)] == [1, 1]
     assert output.count(" on here\n") == 14
     assert "  failed: 3 more by the same error; all are on the page Runs of signsym explore\nTraceback" in output
+
+
+def test_status_of_very_many_jobs_stays_short(tiny, tmp_path, capsys, monkeypatch):
+    store, grid = Store(str(tmp_path / "store")), load(tiny)
+    keep_grid(store, grid)
+    keys_of_jobs = list(compile_plan(grid, set(), set()).jobs)
+    # 17 running jobs, and as many failed ones that no grid knows: one error of three, and fourteen of one each.
+    trials = [{"job": key, "title": f"job {key}", "seconds": 1.0} for key in keys_of_jobs]
+    monkeypatch.setattr(status, "alive", lambda _: [{"running": trials, "host": "here"}])
+    monkeypatch.setattr(status, "RUNNING", 5)
+    for number in range(17):
+        failure = dict.fromkeys(tables.FAILURES.names) | {"job": f"gone{number}", "title": f"job {number}"}
+        failure |= {"host": "here", "error": f"DeadError: process {number}" if number < 14 else "OSError: full"}
+        store.write_table("failures", failure["job"], [failure], tables.FAILURES)
+    assert main(["status", str(tmp_path / "store")]) == 1
+    output = capsys.readouterr().out
+    assert output.count("so far, sweep on here") == 5
+    assert "  running: 12 more; all are on the page Runs of signsym explore" in output
+    # The error of most jobs comes first.
+    assert output.index("OSError: full") < output.index("DeadError")
+    assert len(re.findall(r"^(?:OSError|DeadError)", output, re.M)) == status.ERRORS
+    assert "  failed: 5 more by 5 other errors; all are on the page Runs of signsym explore" in output
+
+
+def test_very_many_skipped_files_are_counted():
+    sink = io.StringIO()
+    skipped = {f"results/{number:03}.parquet": "torn" for number in range(sweep.SKIPPED + 7)}
+    sweep.show_skipped(skipped, Console(file=sink, width=200))
+    lines = sink.getvalue().splitlines()
+    assert lines[0] == "skipped results/000.parquet: torn"
+    assert lines[sweep.SKIPPED :] == ["skipped 7 files more; signsym status --verify names all"]
 
 
 def test_status_of_a_sweep_with_settings_counts_under_them(tiny, tmp_path, capsys):
