@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.drawing import style
-from orchestrator.drawing.panels import Panels, Spec, Trace, looks
+from orchestrator.drawing.panels import Panels, Spec, Trace, looks, title_above
 from orchestrator.results.angles import AnglePanel, Survivor
 
 #: White to purple: the dark end of the colours of gaps. At a right angle nothing of W is left in B.
@@ -45,11 +45,8 @@ def layer_figure(rows: Sequence[Mapping[str, Any]]) -> Spec:
         axis = {"showgrid": False, "zeroline": False}
         epoch_axis = {"title": {"text": "epoch", "standoff": 6}, "type": "category", "nticks": 12}
         layout[f"xaxis{suffix}"] = axis | epoch_axis | {"domain": domain, "anchor": f"y{suffix}"}
-        layout[f"yaxis{suffix}"] = axis | {
-            "autorange": "reversed",
-            "anchor": f"x{suffix}",
-            "showticklabels": not number,
-        }
+        downward = {"autorange": "reversed", "anchor": f"x{suffix}", "showticklabels": not number}
+        layout[f"yaxis{suffix}"] = axis | downward
         data.append(
             {
                 "type": "heatmap",
@@ -74,36 +71,23 @@ def layer_figure(rows: Sequence[Mapping[str, Any]]) -> Spec:
                 "yaxis": f"y{suffix}",
             }
         )
-        place = {
-            "x": sum(domain) / 2,
-            "xref": "paper",
-            "xanchor": "center",
-            "y": 1,
-            "yref": "paper",
-            "yanchor": "bottom",
-        }
-        text = f"<b>{ANGLES[name]}</b>"
-        layout["annotations"].append({"text": text, "showarrow": False, "font": {"size": 12}, **place})
+        layout["annotations"].append(title_above(f"<b>{ANGLES[name]}</b>", sum(domain) / 2, 1))
     return {"data": data, "layout": layout}
 
 
 def survival_figure(panels: Sequence[AnglePanel], columns: int) -> Spec:
     """What survives along each model's own backward pass (filled), and the exact gradient (hollow), over its angle."""
     figure = Panels([(panel.title, [member.curve for member in panel.members]) for panel in panels], columns)
-    names = style.scores(member.curve.score_name for panel in panels for member in panel.members)
     farthest = max(90.0, *(member.angle for panel in panels for member in panel.members))
     across = {"range": [-4, farthest + 4], "tickvals": [0, 30, 60, 90]}
-    upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": names, "standoff": 6}}
+    across |= {"title": {"text": "mean angle of B to W, degrees", "standoff": 6}}
     looks_by_rule = {m.curve.rule_label: style.style(m.curve.rule) for panel in panels for m in panel.members}
     # A family of rules has more members than there are colours.
     written = len(set(looks_by_rule.values())) < len(looks_by_rule)
-    named: set[str] = set()
     for number, panel in enumerate(panels):
-        figure.dress(number, across | {"title": {"text": "mean angle of B to W, degrees", "standoff": 6}}, upright)
+        figure.dress(number, across, figure.scores)
         for member in panel.members:
-            for trace in _traces(member, member.curve.rule_label not in named, written):
-                figure.add(number, trace)
-            named.add(member.curve.rule_label)
+            figure.add(number, *_traces(member, written))
         figure.reference(number, "y", panel.members[0].curve.chance, "chance")
     return figure.figure()
 
@@ -115,7 +99,7 @@ def _written(name: str, value: float) -> Trace:
     return {"mode": "markers+text", "text": [name.partition("(")[0]], "textposition": place, "textfont": font}
 
 
-def _traces(member: Survivor, named: bool, written: bool) -> list[Trace]:
+def _traces(member: Survivor, written: bool) -> list[Trace]:
     colour, _, marker = style.style(member.curve.rule)
     name = style.escape(style.label(member.curve.rule_label))
     common: Trace = {"x": [round(member.angle, 2)], "mode": "markers", "legendgroup": member.curve.rule_label}
@@ -131,7 +115,7 @@ def _traces(member: Survivor, named: bool, written: bool) -> list[Trace]:
         "marker": {"symbol": marker, "size": 9, "color": colour},
         "error_y": bars,
         "hovertemplate": f"{text}along its own backward pass {style.percent(score)}<extra></extra>",
-        "showlegend": named,
+        "showlegend": True,
     }
     if member.exact is None:
         return [filled]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from orchestrator.drawing import style
 from orchestrator.drawing.figure_data import Dot, Drawing, Stroke
@@ -28,30 +29,23 @@ class SeverityLine:
 
 def corruption_figure(panels: Sequence[tuple[str, Sequence[SeverityLine]]]) -> Spec:
     """Panels row by row, each with its title."""
-    columns = min(len(panels), WIDEST)
-    figure = Panels(
-        [("", [line.curve for line in lines]) for _, lines in panels],
-        columns,
-        [f"<b>{style.escape(t)}</b>" for t, _ in panels],
-    )
-    named: set[str] = set()
+    titles = [f"<b>{style.escape(title)}</b>" for title, _ in panels]
+    curves = [("", [line.curve for line in lines]) for _, lines in panels]
+    figure = Panels(curves, min(len(panels), WIDEST), titles)
     severities = sorted({severity for _, lines in panels for line in lines for severity in line.scores})
     across = {"range": [severities[0] - 0.3, severities[-1] + 0.3], "tickvals": severities}
     across |= {"ticktext": ["clean" if severity == 0 else str(severity) for severity in severities]}
-    names = style.scores(line.curve.score_name for _, lines in panels for line in lines)
-    upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": names, "standoff": 6}}
+    across |= {"title": {"text": "severity", "standoff": 4}}
     for number, (_, lines) in enumerate(panels):
-        figure.dress(number, across | {"title": {"text": "severity", "standoff": 4}}, upright)
+        figure.dress(number, across, figure.scores)
         for line in lines:
-            rule = line.curve.rule_label
             texts = [f"{style.percent(score)}, {style.basis(score)}" for score in line.scores.values()]
-            band, drawn = traces(line.curve, list(line.scores), list(line.scores.values()), texts, rule not in named)
-            frame = f"<b>{style.escape(style.label(rule))}</b>, severity %{{x}}<br>%{{hovertext}}<extra></extra>"
+            band, drawn = traces(line.curve, list(line.scores), list(line.scores.values()), texts)
+            rule = style.escape(style.label(line.curve.rule_label))
+            frame = f"<b>{rule}</b>, severity %{{x}}<br>%{{hovertext}}<extra></extra>"
             drawn |= {"hovertemplate": frame}
             drawn |= {"customdata": [line.cells[severity] for severity in line.scores]} if line.cells else {}
-            figure.add(number, band)
-            figure.add(number, drawn)
-            named.add(rule)
+            figure.add(number, band, drawn)
         if lines:
             figure.reference(number, "y", lines[0].curve.chance, "chance")
     return figure.figure()
@@ -69,17 +63,6 @@ def mean_drawing(title: str, lines: Sequence[SeverityLine]) -> Drawing | None:
 def _stroke(line: SeverityLine) -> Stroke:
     """The line with its severities in the place of epsilons, which axes are made of."""
     dots = [Dot(epsilon=level, label=str(level), score=score, by_seed={}) for level, score in line.scores.items()]
-    points = [
-        Point(
-            epsilon=dot.epsilon,
-            label=dot.label,
-            score=dot.score,
-            by_seed={},
-            over_bp=None,
-            over_exact=None,
-            reach=math.nan,
-            cell="",
-        )
-        for dot in dots
-    ]
+    unknown: dict[str, Any] = {"by_seed": {}, "over_bp": None, "over_exact": None, "reach": math.nan, "cell": ""}
+    points = [Point(epsilon=dot.epsilon, label=dot.label, score=dot.score, **unknown) for dot in dots]
     return Stroke(curve=dataclasses.replace(line.curve, points=tuple(points)), dots=tuple(dots))

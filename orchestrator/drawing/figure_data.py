@@ -59,28 +59,16 @@ class Drawing:
 
     def as_csv(self) -> str:
         """Every number of the figure as CSV."""
-        header = (
-            "panel",
-            "rule",
-            self.across or "epsilon",
-            "value",
-            "lo",
-            "hi",
-            "method",
-            "images",
-            "seeds",
-            "by_seed",
-            "filled",
-        )
-        rows: list[list[object]] = [[*header, "flags"]]
+        numbers = ("value", "lo", "hi", "method", "images", "seeds")
+        rows: list[list[object]] = [["panel", "rule", self.across or "epsilon", *numbers, "by_seed", "filled", "flags"]]
         for title, strokes in self.panels:
             for stroke in strokes:
                 for dot in stroke.dots:
                     score = dot.score
-                    numbers = (score.value, score.lo, score.hi, score.method, score.n, score.seeds)
+                    values = (score.value, score.lo, score.hi, score.method, score.n, score.seeds)
                     by_seed = "; ".join(f"{seed}: {value}" for seed, value in dot.by_seed.items())
                     flags = ", ".join(dot.flags)
-                    rows.append([title, stroke.label, dot.label, *numbers, by_seed, dot.filled, flags])
+                    rows.append([title, stroke.label, dot.label, *values, by_seed, dot.filled, flags])
         return csv_text(rows)
 
 
@@ -128,13 +116,6 @@ def _scores(curve: Curve, rings: Mapping[tuple[int, float], Sequence[str]]) -> S
 
 def _differences(line: GapLine) -> Stroke:
     dots = [
-        Dot(
-            epsilon=gap_point.point.epsilon,
-            label=gap_point.point.label,
-            score=gap_point.gap,
-            by_seed={},
-            filled=gap_point.clear,
-        )
-        for gap_point in line.points
+        Dot(epsilon=p.point.epsilon, label=p.point.label, score=p.gap, by_seed={}, filled=p.clear) for p in line.points
     ]
     return Stroke(curve=line.curve, dots=tuple(dots))

@@ -34,18 +34,12 @@ def curve_figure(
     """
     figure = Panels(panels, columns)
     axes = Axes([curve for _, curves in panels for curve in curves], x)
-    named: set[str] = set()
-    scores = style.scores(curve.score_name for _, curves in panels for curve in curves)
-    upright = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": scores, "standoff": 6}}
     for panel, (_, curves) in enumerate(panels):
         axis = axes.of(curves)
-        figure.dress(
-            panel, axis.dressed(titled=axes.several or panel + columns >= len(panels), columns=columns), upright
-        )
+        across = axis.dressed(titled=axes.several or panel + columns >= len(panels), columns=columns)
+        figure.dress(panel, across, figure.scores)
         for curve in curves:
-            for trace in _line(curve, axis, seed_lines, rings or {}, hide, curve.rule_label not in named):
-                figure.add(panel, trace)
-            named.add(curve.rule_label)
+            figure.add(panel, *_line(curve, axis, seed_lines, rings or {}, hide))
         if curves:
             figure.reference(panel, "y", curves[0].chance, "chance")
         if curves and axis.within(USUAL) and {curve.norm for curve in curves} == {"linf"}:
@@ -55,11 +49,11 @@ def curve_figure(
     return figure.figure()
 
 
-def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, hide: Collection[str], named: bool) -> list[Trace]:
+def _line(curve: Curve, axis: Axis, seed_lines: bool, rings: Rings, hide: Collection[str]) -> list[Trace]:
     flags = [rings.get((curve.line, point.epsilon), ()) for point in curve.points]
     x = [axis.position(point.epsilon) for point in curve.points]
     texts = [style.hover(curve, point, raised) for point, raised in zip(curve.points, flags, strict=True)]
-    band, line = traces(curve, x, [point.score for point in curve.points], texts, named)
+    band, line = traces(curve, x, [point.score for point in curve.points], texts)
     line["customdata"] = [point.cell for point in curve.points]
     if any(map(curve.thin, curve.points)):
         symbol = style.style(curve.rule)[2]
@@ -114,7 +108,7 @@ def _seeds(curve: Curve, axis: Axis, lines: bool) -> Trace:
 
 
 def traces(
-    curve: Curve, x: Sequence[float], scores: Sequence[Interval], texts: Sequence[str], named: bool, unit: float = 1.0
+    curve: Curve, x: Sequence[float], scores: Sequence[Interval], texts: Sequence[str], unit: float = 1.0
 ) -> list[Trace]:
     """The band of a line, and the line with its markers, in `unit`s of 1."""
     colour, dash, marker = style.style(curve.rule)
@@ -139,7 +133,7 @@ def traces(
         "marker": {"symbol": marker, "size": 8, "color": colour},
         "hovertext": list(texts),
         "hovertemplate": style.hover_frame(curve),
-        "showlegend": named,
+        "showlegend": True,
         "legendgroup": curve.rule_label,
         "cliponaxis": False,
     }

@@ -38,25 +38,19 @@ def gap_figure(
     # Explicit, for the reason given in `Axis.dressed`.
     reach = [min(0.0, low) - 4, max(0.0, high) + 4]
     upright = {"range": reach, "tickformat": "+d", "title": {"text": OVER[minus], "standoff": 6}}
-    named: set[str] = set()
     for panel, (_, lines) in enumerate(panels):
         axis = axes.of([line.curve for line in lines])
-        figure.dress(
-            panel, axis.dressed(titled=axes.several or panel + columns >= len(panels), columns=columns), upright
-        )
+        across = axis.dressed(titled=axes.several or panel + columns >= len(panels), columns=columns)
+        figure.dress(panel, across, upright)
         for line in lines:
             curve = line.curve
             xs = [axis.position(point.point.epsilon) for point in line.points]
             texts = [hover(line, point, minus) for point in line.points]
-            new = curve.rule_label not in named
-            band, marked = traces(curve, xs, [point.gap for point in line.points], texts, new, unit=100)
-            named.add(curve.rule_label)
+            band, marked = traces(curve, xs, [point.gap for point in line.points], texts, unit=100)
             symbol = style.style(curve.rule)[2]
             marked["marker"]["symbol"] = [symbol if point.clear else f"{symbol}-open" for point in line.points]
             marked["customdata"] = [point.point.cell for point in line.points]
-            if "bands" not in hide:
-                figure.add(panel, band)
-            figure.add(panel, marked)
+            figure.add(panel, *([] if "bands" in hide else [band]), marked)
         if lines:
             figure.reference(panel, "y", 0, width=1.5, dash="solid")
     return figure.figure()

@@ -38,20 +38,24 @@ class Panels:
     ) -> None:
         """`titles` are by default made from the panels' lines; where panels are `apart` each has its vertical axis."""
         self.columns, self.rows = columns, max(1, -(-len(panels) // columns))
+        names = style.scores(curve.score_name for _, curves in panels for curve in curves)
+        #: The vertical axis of scores.
+        self.scores = {"range": [-0.03, 1.05], "tickformat": ".0%", "title": {"text": names, "standoff": 6}}
         self._data: list[Trace] = []
+        self._named: set[str] = set()
         self._shapes: list[dict[str, Any]] = []
         self._axes: dict[str, Any] = {}
         # Room for the numbers of each panel's own axis.
         gap = 0.18 / columns if apart else min(0.03, 0.1 / columns)
         width = (1 - gap * (columns - 1)) / columns
-        names = titles or [
+        titles = titles or [
             panel_title(title, [point.score for curve in curves for point in curve.points]) for title, curves in panels
         ]
-        titles_height = TITLES + TITLE_LINE * (max([2, *(name.count("<br>") for name in names)]) - 2)
+        titles_height = TITLES + TITLE_LINE * (max([2, *(title.count("<br>") for title in titles)]) - 2)
         row = self._row = titles_height + PLOT + BELOW
-        annotations = []
-        named: set[int] = set()
-        for number, (name, (_, curves)) in enumerate(zip(names, panels, strict=True)):
+        self._titles: list[dict[str, Any]] = []
+        numbered: set[int] = set()
+        for number, (title, (_, curves)) in enumerate(zip(titles, panels, strict=True)):
             down, across = divmod(number, columns)
             left, upper = across * (width + gap), 1 - (down * row + titles_height) / (self.rows * row)
             lower = upper - PLOT / (self.rows * row)
@@ -59,11 +63,10 @@ class Panels:
             self._axes[x] = {**_GRID, "anchor": _place("y", number), "domain": [left, left + width]}
             self._axes[y] = {**_GRID, "anchor": _place("x", number), "domain": [lower, upper]}
             # A row's tick labels are at its first panel that has lines.
-            self._axes[y]["showticklabels"] = apart or (bool(curves) and down not in named)
+            self._axes[y]["showticklabels"] = apart or (bool(curves) and down not in numbered)
             if curves:
-                named.add(down)
-            annotations.append(_title(name, left + width / 2, upper))
-        self._titles = annotations
+                numbered.add(down)
+            self._titles.append(title_above(title, left + width / 2, upper))
 
     def dress(self, panel: int, x: Mapping[str, Any], y: Mapping[str, Any]) -> None:
         """Set the axes of a panel."""
@@ -72,10 +75,14 @@ class Panels:
         if not self._axes[_axis("y", panel)]["showticklabels"]:
             self._axes[_axis("y", panel)].pop("title", None)
 
-    def add(self, panel: int, trace: Trace) -> None:
-        """Add a trace to a panel."""
+    def add(self, panel: int, *traces: Trace) -> None:
+        """Add traces to a panel. Of those of a group that ask for an entry in the legend only the first gets it."""
         place = {"xaxis": _place("x", panel), "yaxis": _place("y", panel)}
-        self._data.append(trace | place)
+        for trace in traces:
+            if trace["showlegend"]:
+                trace["showlegend"] = trace["legendgroup"] not in self._named
+                self._named.add(trace["legendgroup"])
+            self._data.append(trace | place)
 
     def reference(self, panel: int, axis: str, value: float, words: str = "", **line: Any) -> None:
         """A line across a panel at a value of "x" or "y", with a label at its start."""
@@ -139,7 +146,8 @@ def panel_title(title: str, numbers: Sequence[Interval]) -> str:
     return f"{name}<br>{rests}"
 
 
-def _title(text: str, x: float, y: float) -> dict[str, Any]:
+def title_above(text: str, x: float, y: float) -> dict[str, Any]:
+    """The title of a panel, above its middle: `x` and `y` are shares of the figure."""
     place = {"x": x, "xref": "paper", "xanchor": "center", "y": y, "yref": "paper", "yanchor": "bottom"}
     return {"text": text, "showarrow": False, "font": {"size": 12}, **place}
 

@@ -40,7 +40,6 @@ def training_figure(panels: Sequence[TrainingPanel | None], columns: int) -> Spe
     """Panels row by row; None keeps a place empty."""
     titles = ["" if panel is None else _title(panel) for panel in panels]
     figure = Panels([("", ()) for _ in panels], columns, titles, apart=True)
-    named: set[str] = set()
     for number, panel in enumerate(panels):
         if panel is None:
             figure.dress(number, {"visible": False}, {"visible": False})
@@ -50,10 +49,8 @@ def training_figure(panels: Sequence[TrainingPanel | None], columns: int) -> Spe
         by_rule: dict[str, list[Training]] = {}
         for training in panel.trainings:
             by_rule.setdefault(training.model.rule_label, []).append(training)
-        for label, trainings in by_rule.items():
-            for trace in _traces(panel, trainings, series, label not in named):
-                figure.add(number, trace)
-                named |= {label} if trace["showlegend"] else set()
+        for trainings in by_rule.values():
+            figure.add(number, *_traces(panel, trainings, series))
         if panel.quantity in _RATIOS:
             # On a logarithmic axis plotly wants the exponent for shapes.
             figure.reference(number, "y", 0.0)
@@ -106,7 +103,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _traces(
-    panel: TrainingPanel, trainings: Sequence[Training], series: Mapping[str, Mapping[int, float]], named: bool
+    panel: TrainingPanel, trainings: Sequence[Training], series: Mapping[str, Mapping[int, float]]
 ) -> list[Trace]:
     """The seeds of one rule as thin lines, their mean, and their clean scores where the panel is about scores."""
     rule, label = trainings[0].model.rule, trainings[0].model.rule_label
@@ -117,7 +114,7 @@ def _traces(
     traces: list[Trace] = []
     if len(drawn) == 1:
         look: Trace = {"mode": "lines+markers", "line": {"width": 2, "dash": dash, "color": colour}}
-        look |= {"marker": {"symbol": marker, "size": 6, "color": colour}, "name": name, "showlegend": named}
+        look |= {"marker": {"symbol": marker, "size": 6, "color": colour}, "name": name, "showlegend": True}
         traces.append(common | look | _joined(panel, drawn, series))
     elif drawn:
         thin: Trace = {"mode": "lines", "line": {"width": 0.9, "color": colour}, "opacity": 0.5}
@@ -127,7 +124,7 @@ def _traces(
         traces.append(
             common
             | {"x": [*means], "y": [_rounded(panel, value) for value in means.values()], "mode": "lines"}
-            | {"line": {"width": 2.4, "dash": dash, "color": colour}, "name": name, "showlegend": named}
+            | {"line": {"width": 2.4, "dash": dash, "color": colour}, "name": name, "showlegend": True}
             | {"hovertemplate": f"<b>{name}</b>, mean of {len(drawn)} seeds<br>epoch %{{x}}: %{{y}}<extra></extra>"}
         )
     scored = [training for training in trainings if training.model.clean is not None]
@@ -139,11 +136,7 @@ def _traces(
             | {"y": [round(training.model.clean or 0.0, 4) for training in scored], "mode": "markers"}
             | {"marker": {"symbol": "diamond-open", "size": 9, "color": colour}, "hovertext": texts}
             | {"customdata": [training.model.cell for training in scored]}
-            | {
-                "hovertemplate": "%{hovertext}: %{y:.1%}<extra></extra>",
-                "name": name,
-                "showlegend": named and not drawn,
-            }
+            | {"hovertemplate": "%{hovertext}: %{y:.1%}<extra></extra>", "name": name, "showlegend": not drawn}
         )
     return traces
 
