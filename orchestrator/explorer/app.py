@@ -82,7 +82,7 @@ def _layout(data: Results) -> Component:
 def _callbacks(app: Dash, data: Results) -> None:
     live = [Input("filter-live", "checked")]
     held = [Input(control.id, control.holds) for control in CONTROLS]
-    offered = [control for control in CONTROLS if control.holds == "value" and control.name not in _FIXED]
+    offered = [control for control in CONTROLS if control.offers]
 
     @app.callback(  # type: ignore[untyped-decorator]
         *(Output(control.id, control.holds) for control in CONTROLS),
@@ -161,8 +161,6 @@ def _callbacks(app: Dash, data: Results) -> None:
 
 
 _NEW_RESULTS, _NEW_NOTES = "New results: show them", "New notes: show them"
-#: Controls whose choices never change.
-_FIXED = {"x", "over", "minus", "form", "preset", "only", "layers"}
 
 
 def _version(data: Results) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from dash import dcc, html
 from dash.development.base_component import Component
@@ -17,21 +17,9 @@ from orchestrator.results.line import FILTERS
 from orchestrator.results.live_stores import Results
 from orchestrator.results.view import AXES, FACETS, HIDDEN, PAGES, PageView
 
-#: On which pages a control has an effect.
-_ALL = tuple(PAGES)
+#: On which pages a control has an effect; a training depends on no attack.
 _SCORES = tuple(page for page in PAGES if page not in ("runs", "notes"))
-_CHOSEN = ("backbone", "dataset", "attack", "gradient", "rule", "seed", "store")
-#: What a training does not depend on.
 _ATTACKED = tuple(page for page in _SCORES if page != "training")
-_LABELS = {
-    "dataset": "data set",
-    "gradient": "gradient source",
-    "rule": "rules",
-    "seed": "seeds",
-    "store": "stores",
-    "rows": "rows of panels",
-    "hide": "leave out",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,33 +27,57 @@ class Control:
     """A control for the field `name` of a view, and the pages that it is shown on."""
 
     name: str
+    label: str
     pages: tuple[str, ...]
-    #: "value" or "checked": the property that holds its value.
-    holds: str = "value"
+    #: Whether it holds several values or one, or is a switch.
+    kind: Literal["several", "one", "switch"] = "several"
+    #: What stands in an empty one.
+    empty: str = "all"
+    #: The values that one is chosen of, with their words, where these never change.
+    segments: tuple[tuple[str, str], ...] = ()
 
     @property
     def id(self) -> str:
         return f"filter-{self.name}"
 
+    @property
+    def holds(self) -> str:
+        """The property of its component that holds its value."""
+        return "checked" if self.kind == "switch" else "value"
 
+    @property
+    def offers(self) -> bool:
+        """Whether its choices depend on the results."""
+        return self.kind != "switch" and not self.segments
+
+
+_EACH = (("mean", "mean"), ("each", "each by itself"))
+_IMAGES = (("", "all"), ("gained", "broken under BP only"), ("lost", "broken under the rule only"))
+_TABLES = (
+    *(("", "what was run"), *((number, number) for number in "1234")),
+    *(("worst", "worst case"), ("all", "all attacks"), ("corruptions", "corruptions")),
+)
 CONTROLS = (
-    Control("task", _SCORES),
-    *(
-        Control(name, {"store": _ALL, "attack": _ATTACKED, "gradient": _ATTACKED}.get(name, _SCORES))
-        for name in _CHOSEN
-    ),
-    Control("grid", tuple(page for page in PAGES if page != "notes")),
-    Control("rows", ("curves", "gap")),
-    Control("x", ("curves", "gap")),
-    Control("over", ("curves",)),
-    Control("minus", ("gap",)),
-    Control("form", ("gap",)),
-    Control("epsilon", ("gap", "tables")),
-    Control("preset", ("tables",)),
-    Control("only", ("cell",)),
-    Control("layers", ("training",)),
-    Control("hide", ("curves", "gap")),
-    Control("seed_lines", ("curves",), "checked"),
+    Control("task", "Task", _SCORES, "one", "automatic"),
+    Control("backbone", "Backbone", _SCORES),
+    Control("dataset", "Data set", _SCORES),
+    Control("attack", "Attack", _ATTACKED),
+    Control("gradient", "Gradient source", _ATTACKED),
+    Control("rule", "Rules", _SCORES),
+    Control("seed", "Seeds", _SCORES),
+    Control("store", "Stores", tuple(PAGES)),
+    Control("grid", "Grid", tuple(page for page in PAGES if page != "notes"), "one"),
+    Control("rows", "Rows of panels", ("curves", "gap"), empty="automatic"),
+    Control("x", "ε axis", ("curves", "gap"), segments=tuple(AXES.items())),
+    Control("over", "Curves of", ("curves",), segments=(("each", "each attack"), ("worst", "worst case"))),
+    Control("minus", "Gap to", ("gap",), segments=(("bp", "BP"), ("exact", "exact gradient"))),
+    Control("form", "As", ("gap",), segments=(("lines", "lines"), ("heat", "heat map"))),
+    Control("epsilon", "Epsilon", ("gap", "tables"), "one", "automatic"),
+    Control("preset", "Table", ("tables",), segments=_TABLES),
+    Control("only", "Images", ("cell",), segments=_IMAGES),
+    Control("layers", "Layers", ("training",), segments=_EACH),
+    Control("hide", "Leave out", ("curves", "gap"), empty="nothing"),
+    Control("seed_lines", "Seeds as lines", ("curves",), "switch"),
 )
 
 
@@ -93,52 +105,21 @@ def bar() -> Component:
 
 
 def _component(control: Control) -> Component:
-    name, label = control.name, _LABELS.get(control.name, control.name).capitalize()
-    if name in (*_CHOSEN, *_EMPTY):
-        component: Component = dmc.MultiSelect(
-            id=control.id, label=label, placeholder=_EMPTY.get(name, "all"), searchable=True,
-            clearable=True, size="xs", data=[], value=[], hidePickedOptions=False, maxDropdownHeight=320,
-        )  # fmt: skip
-    elif name in ("task", "grid", "epsilon"):
-        component = dmc.Select(id=control.id, label=label, size="xs", data=[], value=None, clearable=name != "task",
-                          searchable=True, placeholder="all" if name == "grid" else "automatic")  # fmt: skip
-    elif name == "seed_lines":
-        component = dmc.Switch(id=control.id, label="Seeds as lines", size="xs", checked=False)
+    given: dict[str, Any] = {"id": control.id, "size": "xs"}
+    listed = given | {"label": control.label, "placeholder": control.empty, "searchable": True, "data": []}
+    if control.segments:
+        # An empty value is no value to a segmented control.
+        data = [{"value": value or "-", "label": label} for value, label in control.segments]
+        words = html.Span(control.label, className="legend", id=f"{control.id}-label")
+        segments = dmc.SegmentedControl(**given, data=data, value=data[0]["value"])
+        component: Component = html.Div([words, segments], role="group", **{"aria-labelledby": words.id})
+    elif control.kind == "switch":
+        component = dmc.Switch(**given, label=control.label, checked=False)
+    elif control.kind == "one":
+        component = dmc.Select(**listed, clearable=control.name != "task", value=None)
     else:
-        component = html.Div(
-            [html.Span(_SEGMENTS[name][0], className="legend", id=f"{control.id}-label"), _segments(control)],
-            role="group",
-            **{"aria-labelledby": f"{control.id}-label"},
-        )
+        component = dmc.MultiSelect(**listed, clearable=True, value=[], hidePickedOptions=False, maxDropdownHeight=320)
     return html.Div(component, id=f"{control.id}-box", className="filter")
-
-
-#: What stands in an empty control, where it is not "all".
-_EMPTY = {"rows": "automatic", "hide": "nothing"}
-_SEGMENTS: dict[str, tuple[str, list[tuple[str, str]]]] = {
-    "x": ("ε axis", list(AXES.items())),
-    "over": ("Curves of", [("each", "each attack"), ("worst", "worst case")]),
-    "minus": ("Gap to", [("bp", "BP"), ("exact", "exact gradient")]),
-    "form": ("As", [("lines", "lines"), ("heat", "heat map")]),
-    "preset": (
-        "Table",
-        [
-            ("", "what was run"),
-            *((n, n) for n in "1234"),
-            ("worst", "worst case"),
-            ("all", "all attacks"),
-            ("corruptions", "corruptions"),
-        ],
-    ),
-    "layers": ("Layers", [("mean", "mean"), ("each", "each by itself")]),
-    "only": ("Images", [("", "all"), ("gained", "broken under BP only"), ("lost", "broken under the rule only")]),
-}
-
-
-def _segments(control: Control) -> Component:
-    # An empty value is no value to a segmented control.
-    data = [{"value": value or "-", "label": label} for value, label in _SEGMENTS[control.name][1]]
-    return dmc.SegmentedControl(id=control.id, data=data, value=data[0]["value"], size="xs")
 
 
 def options(control: Control, view: PageView, index: Index, data: Results, epsilons: list[str]) -> list[Any] | None:
@@ -152,7 +133,8 @@ def options(control: Control, view: PageView, index: Index, data: Results, epsil
     if control.name == "store":
         return list(data.names)
     if control.name == "rows":
-        return [{"value": name, "label": _LABELS.get(name, name)} for name in FACETS if name != "store" or data.names]
+        labels = {one.name: one.label.lower() for one in CONTROLS}
+        return [{"value": name, "label": labels[name]} for name in FACETS if name != "store" or data.names]
     if control.name == "hide":
         return list(HIDDEN)
     return epsilons if control.name == "epsilon" else None
@@ -165,7 +147,7 @@ def _option(name: str, value: str) -> str:
 def value_of(control: Control, view: PageView) -> Any:
     """A view's field as the value of its control."""
     value = getattr(view, control.name)
-    if control.name in _SEGMENTS:
+    if control.segments:
         return value or "-"
     return list(value) if isinstance(value, tuple) else value if value != "" else None
 
@@ -174,7 +156,7 @@ def changed(view: PageView, values: list[Any]) -> PageView:
     """The view with the values of the controls."""
     changes: dict[str, Any] = {}
     for control, value in zip(CONTROLS, values, strict=True):
-        if control.name in _SEGMENTS:
+        if control.segments:
             changes[control.name] = "" if value == "-" else value
         elif isinstance(getattr(view, control.name), tuple):
             changes[control.name] = tuple(value or ())
