@@ -146,6 +146,12 @@ class Page:
     title: str
     blocks: Sequence[Block]
 
+    @property
+    def tables(self) -> list[Table]:
+        """Its tables, those of its figures and matrices among them, in their order."""
+        own = [block.table if isinstance(block, (Figure, Matrix)) else block for block in self.blocks]
+        return [block for block in own if isinstance(block, Table)]
+
 
 def shown(value: Value, kind: Kind) -> str:
     """A value as people read it: "61.2 %", "+22.4", "15,000"; nothing for a missing one."""

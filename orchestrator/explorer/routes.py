@@ -10,7 +10,7 @@ import time
 from flask import Flask, Response, abort, request
 
 from orchestrator import pages
-from orchestrator.drawing.blocks import Figure, Matrix, Page, Table, Value, as_csv
+from orchestrator.drawing.blocks import Table, Value, as_csv
 from orchestrator.pages.context import context_of
 from orchestrator.results.examples import picture
 from orchestrator.results.live_stores import Results
@@ -54,8 +54,7 @@ def add(server: Flask, data: Results) -> None:
 
     @server.get("/image/<kind>/<cell>/<int:image>.png")
     def _image(kind: str, cell: str, image: int) -> Response:
-        examples = data.examples(cell, request.args.get("store", ""))
-        image_bytes = picture(next((one for one in examples if one.image == image), None), kind)
+        image_bytes = picture(data.examples(cell, request.args.get("store", "")), image, kind)
         if image_bytes is None:
             abort(404)
         return Response(image_bytes, mimetype="image/png", headers={"Cache-Control": "private, max-age=3600"})
@@ -65,20 +64,12 @@ def add(server: Flask, data: Results) -> None:
         if re.fullmatch(r"[a-z-]+", name) is None:
             abort(404)
         search = request.query_string.decode("utf-8", "replace")
-        table = table_of(pages.build(context_of(data, f"?{search}")), name)
+        page = pages.build(context_of(data, f"?{search}"))
+        table = next((table for table in page.tables if table.name == name), None)
         if table is None:
             abort(404)
         headers = {"Content-Disposition": f'attachment; filename="{name}.csv"', "Cache-Control": "no-store"}
         return Response(as_csv(_defused(table)), content_type="text/csv; charset=utf-8", headers=headers)
-
-
-def table_of(page: Page, name: str) -> Table | None:
-    """The table of this name on a page, either a block or the table of a figure or matrix."""
-    for block in page.blocks:
-        table = block.table if isinstance(block, (Figure, Matrix)) else block
-        if isinstance(table, Table) and table.name == name:
-            return table
-    return None
 
 
 def _defused(table: Table) -> Table:

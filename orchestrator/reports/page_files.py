@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Figure, Matrix, Page, Table, Triple, as_csv, shown
+from orchestrator.drawing.blocks import Figure, Matrix, Page, Triple, as_csv, shown
 from orchestrator.drawing.latex import latex
 from orchestrator.drawing.paper import save
 from orchestrator.drawing.screen import Screen
@@ -58,11 +58,9 @@ class PageWriter:
         root = "../" * name.count("/")
         stem = name.replace("/", "-")
         drawn: dict[str, list[tuple[str, str]]] = {}
+        for table in page.tables:
+            write_file(self.out / "tables" / f"{stem}-{table.name}.csv", as_csv(table).encode())
         for block in page.blocks:
-            if isinstance(block, Table):
-                self._table(block, stem)
-            elif isinstance(block, (Figure, Matrix)):
-                self._table(block.table, stem)
             if isinstance(block, Matrix) and block.rows:
                 write_file(self.out / "tables" / f"{stem}-{block.name}.tex", latex(block).encode())
             if isinstance(block, Figure) and block.drawing is not None:
@@ -96,20 +94,16 @@ class PageWriter:
         address = f"{view.page}-{view.task}.html"
         return address if address in {known for _, known in self.menu} else ""
 
-    def _table(self, table: Table, stem: str) -> None:
-        write_file(self.out / "tables" / f"{stem}-{table.name}.csv", as_csv(table).encode())
-
     def _images(self, triple: Triple) -> list[tuple[str, str]]:
         if (triple.cell, triple.store) not in self._examples:
             # Read once for all images of a cell; the pages of other cells need others.
             self._examples = dict(list(self._examples.items())[1 - CELLS_KEPT :])
             self._examples[triple.cell, triple.store] = self.data.examples(triple.cell, triple.store)
-        examples = self._examples[triple.cell, triple.store]
-        example, images = next((one for one in examples if one.image == triple.image), None), []
-        for kind, words in (("clean", "clean"), ("difference", "difference"), ("adversarial", "adversarial")):
-            image = picture(example, kind)
+        images = []
+        for kind in ("clean", "difference", "adversarial"):
+            image = picture(self._examples[triple.cell, triple.store], triple.image, kind)
             if image is not None:
-                images.append((f"data:image/png;base64,{base64.b64encode(image).decode()}", words))
+                images.append((f"data:image/png;base64,{base64.b64encode(image).decode()}", kind))
         return images
 
 

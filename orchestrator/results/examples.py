@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,12 @@ class Example:
     store: str = ""
 
 
-def picture(example: Example | None, kind: str) -> bytes | None:
-    """A PNG of the example: "clean", "adversarial", or "difference" times GAIN around grey. None if there is none.
+def picture(examples: Sequence[Example], image: int, kind: str) -> bytes | None:
+    """A PNG of an image: "clean", "adversarial", or "difference" times GAIN around grey. None if there is none.
 
     The bytes are decoded and encoded again: what a store holds under this name need not be an image.
     """
+    example = next((one for one in examples if one.image == image), None)
     if example is None or kind not in ("clean", "adversarial", "difference"):
         return None
     try:

@@ -177,7 +177,7 @@ def test_a_cell_opens_the_files_of_its_store(differing):
         assert [(t.cell, t.image, t.caption) for t in triples] == [(t.cell, t.image, t.caption) for t in plain]
         assert {triple.store for triple in triples} == {name}
         answer = client.get(f"/image/clean/job-bp-exact-0-0-0.1/0.png?store={name.replace('/', '%2F')}")
-        expected = picture(LiveStore(folder).examples("job-bp-exact-0-0-0.1")[0], "clean")
+        expected = picture(LiveStore(folder).examples("job-bp-exact-0-0-0.1"), 0, "clean")
         assert Image.open(io.BytesIO(answer.data)).tobytes() == Image.open(io.BytesIO(expected)).tobytes()
     assert client.get("/image/clean/job-bp-exact-0-0-0.1/0.png").status_code == 404
 
