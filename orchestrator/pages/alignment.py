@@ -7,30 +7,22 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
 from orchestrator.drawing.alignment_figures import gradient_angle, layer_figure, survival_figure
-from orchestrator.drawing.blocks import Block, Column, Figure, Table, Value, Words
-from orchestrator.pages.columns import IMAGES, score_of
+from orchestrator.drawing.blocks import Block, Figure, Table, Value, Words
+from orchestrator.pages.columns import IMAGES, filled, numbers, percents, score_of, texts
 from orchestrator.pages.context import PageContext
 from orchestrator.results.angles import AnglePanel, angle_panels
 from orchestrator.results.line import Line
 
 _LAYERS = (
-    Column(key="layer", label="layer"),
-    Column(key="epoch", label="epoch", kind="number"),
-    Column(key="angle", label="B to W, degrees", kind="number"),
-    Column(key="feedback_ratio", label="|B| / |W|", kind="number"),
-    Column(key="gradient", label="gradient to BP's, degrees", kind="number"),
-    Column(key="cosine", label="its cosine", kind="number"),
-    Column(key="ratio", label="|gradient| / |BP's|", kind="number"),
-    Column(key="sign_agreement", label="equal signs", kind="percent"),
+    *texts(layer="layer"),
+    *numbers(epoch="epoch", angle="B to W, degrees", feedback_ratio="|B| / |W|", gradient="gradient to BP's, degrees"),
+    *numbers(cosine="its cosine", ratio="|gradient| / |BP's|"),
+    *percents(sign_agreement="equal signs"),
 )
 _MODELS = (
-    Column(key="panel", label="attack"),
-    Column(key="rule", label="rule"),
-    Column(key="angle", label="angle, degrees", kind="number"),
-    Column(key="feedback", label="own feedback", kind="percent"),
-    Column(key="lo", label="from", kind="percent"),
-    Column(key="hi", label="to", kind="percent"),
-    Column(key="exact", label="exact gradient", kind="percent"),
+    *texts(panel="attack", rule="rule"),
+    *numbers(angle="angle, degrees"),
+    *percents(feedback="own feedback", lo="from", hi="to", exact="exact gradient"),
     *IMAGES,
 )
 #: Panels at most, and of one row.
@@ -53,14 +45,13 @@ def layers(context: PageContext, row: int) -> list[Block]:
     note = "Degrees, white is 0: the angle of B to W, and that of the rule's gradient of the weights to BP's, on a few "
     note += "images of each epoch's last step but one. No angle where no matrix stands for W."
     epochs = len({layer["epoch"] for layer in rows})
-    columns = [column for column in _LAYERS if any(table_row[column.key] is not None for table_row in table_rows)]
     return [
         Figure(
             name="alignment",
             title=title,
             described=f"{title}, over {epochs} epochs. The table below has the numbers.",
             figure=layer_figure(rows),
-            table=Table(name="alignment", columns=columns, rows=table_rows, note=note),
+            table=Table(name="alignment", columns=filled(_LAYERS, table_rows), rows=table_rows, note=note),
         )
     ]
 

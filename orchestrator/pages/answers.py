@@ -9,16 +9,20 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Table, Value, Words
+from orchestrator.drawing.blocks import Block, Matrix, MatrixCell, Table, Value, Words
 from orchestrator.pages.columns import (
     GAP,
+    HOLM,
     IMAGES,
     RUNS,
     ends_of,
+    excludes,
     few_sentence,
     gap_of,
     in_short,
+    percents,
     state_of,
+    texts,
     with_ends,
     worst_of,
 )
@@ -132,21 +136,13 @@ def _named(some: Sequence[Answer], compared: Sequence[Answer], several: bool) ->
 
 
 _COLUMNS = (
-    Column(key="model", label="model"),
-    Column(key="rule", label="rule"),
-    Column(key="epsilon", label="ε"),
-    Column(key="norm", label="norm"),
+    *texts(model="model", rule="rule", epsilon="ε", norm="norm"),
     RUNS[0],
-    Column(key="worst", label="worst case", kind="percent"),
-    Column(key="worst_lo", label="from", kind="percent"),
-    Column(key="worst_hi", label="to", kind="percent"),
+    *percents(worst="worst case", worst_lo="from", worst_hi="to"),
     *GAP,
-    Column(key="clear", label="after Holm"),
-    Column(key="family", label="comparisons", kind="number"),
+    *HOLM,
     *with_ends("feedback", "own-feedback gap", "points"),
-    Column(key="feedback_clear", label="own-feedback gap after Holm"),
-    Column(key="answer", label="more robust than BP?"),
-    Column(key="verdict", label="audit"),
+    *texts(feedback_clear="own-feedback gap after Holm", answer="more robust than BP?", verdict="audit"),
     *IMAGES,
     *RUNS[1:],
 )
@@ -224,5 +220,5 @@ def _row(answer: Answer) -> Mapping[str, Value]:
         ("clear", point.over_bp, worst.clear),
         ("feedback_clear", worst.feedback, worst.feedback_clear),
     ):
-        row[name] = "" if gap is None else "excludes zero" if clear else "does not exclude zero"
+        row[name] = "" if gap is None else excludes(clear)
     return row | {"family": answer.worst_line.family, "images": point.score.n, "seeds": point.score.seeds}

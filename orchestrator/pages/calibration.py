@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Table, Value, Words
-from orchestrator.pages.columns import BASIS, ends_of, few_sentence, with_ends
+from orchestrator.drawing.blocks import Block, Matrix, MatrixCell, Table, Value, Words
+from orchestrator.pages.columns import BASIS, ends_of, few_sentence, percents, texts, with_ends
 from orchestrator.pages.context import PageContext
 from orchestrator.results.calibration import Calibration, calibrations
 from orchestrator.results.line import Line
@@ -24,12 +24,11 @@ _SHOWN = {
     "brier": "Brier score",
 }
 _COLUMNS = (
-    Column(key="rule", label="rule"),
-    Column(key="model", label="model"),
+    *texts(rule="rule", model="model"),
     *with_ends("accuracy", "clean"),
     *with_ends("confidence", "confidence"),
     *with_ends("ece", "ECE"),
-    Column(key="by_chance", label="ECE by chance", kind="percent"),
+    *percents(by_chance="ECE by chance"),
     *with_ends("brier", "Brier score", "number"),
     *BASIS,
 )

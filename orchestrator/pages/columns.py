@@ -13,58 +13,67 @@ from signsym_core.statistics.intervals import Interval
 from signsym_core.statistics.ratios import Ratio
 
 
-def with_ends(key: str, label: str, kind: Kind = "percent", words: Sequence[str] = (" from", " to")) -> list[Column]:
+def _columns(kind: Kind, labels: Mapping[str, str]) -> tuple[Column, ...]:
+    return tuple(Column(key=key, label=label, kind=kind) for key, label in labels.items())
+
+
+def texts(**labels: str) -> tuple[Column, ...]:
+    """Columns of text, their labels by their keys."""
+    return _columns("text", labels)
+
+
+def numbers(**labels: str) -> tuple[Column, ...]:
+    """Columns of plain numbers, likewise."""
+    return _columns("number", labels)
+
+
+def percents(**labels: str) -> tuple[Column, ...]:
+    """Columns of shares, printed in percent, likewise."""
+    return _columns("percent", labels)
+
+
+def points(**labels: str) -> tuple[Column, ...]:
+    """Columns of differences of shares, printed in percentage points, likewise."""
+    return _columns("points", labels)
+
+
+def filled(columns: Sequence[Column], rows: Sequence[Mapping[str, Value]]) -> list[Column]:
+    """The columns that some row has a value for."""
+    return [column for column in columns if any(row[column.key] not in (None, "") for row in rows)]
+
+
+def with_ends(
+    key: str, label: str, kind: Kind = "percent", words: Sequence[str] = (" from", " to")
+) -> tuple[Column, ...]:
     """The columns of a number and of the ends of its interval: see `ends_of`."""
-    ends = ((key, label), (f"{key}_lo", f"{label}{words[0]}"), (f"{key}_hi", f"{label}{words[1]}"))
-    return [Column(key=end, label=text, kind=kind) for end, text in ends]
+    return _columns(kind, {key: label, f"{key}_lo": f"{label}{words[0]}", f"{key}_hi": f"{label}{words[1]}"})
 
 
 #: The model that a row is about, without its seed.
-MODEL = (
-    Column(key="backbone", label="backbone"),
-    Column(key="dataset", label="data set"),
-    Column(key="rule", label="rule"),
-)
+MODEL = texts(backbone="backbone", dataset="data set", rule="rule")
 #: The point that a row is about.
-POINT = (
-    Column(key="backbone", label="backbone"),
-    Column(key="dataset", label="data set"),
-    Column(key="attack", label="attack"),
-    Column(key="gradient", label="gradient"),
-    Column(key="rule", label="rule"),
-    Column(key="epsilon", label="ε"),
-)
+POINT = texts(backbone="backbone", dataset="data set", attack="attack", gradient="gradient", rule="rule", epsilon="ε")
 #: The worst case that a row is about, and the runs that it is over.
-WORST = (*MODEL, Column(key="norm", label="norm"), Column(key="epsilon", label="ε"))
-RUNS = (
-    Column(key="strongest", label="strongest run"),
-    Column(key="runs", label="runs, the strongest first"),
-    Column(key="unmatched", label="without counterpart"),
-)
+WORST = (*MODEL, *texts(norm="norm", epsilon="ε"))
+RUNS = texts(strongest="strongest run", runs="runs, the strongest first", unmatched="without counterpart")
 #: The stores that the results of a row are from, where there are several.
 STORE = Column(key="store", label="store")
 #: What an interval rests on.
-IMAGES = (Column(key="images", label="images", kind="number"), Column(key="seeds", label="seeds", kind="number"))
-BASIS = (Column(key="method", label="interval"), *IMAGES)
+IMAGES = numbers(images="images", seeds="seeds")
+BASIS = (*texts(method="interval"), *IMAGES)
 #: A score with its interval.
-SCORE = (
-    Column(key="value", label="score", kind="percent"),
-    Column(key="lo", label="from", kind="percent"),
-    Column(key="hi", label="to", kind="percent"),
-    *BASIS,
-)
+SCORE = (*percents(value="score", lo="from", hi="to"), *BASIS)
 #: A paired difference to BP with its interval.
 GAP = (
-    Column(key="gap", label="gap to BP", kind="points"),
-    Column(key="gap_lo", label="gap from", kind="points"),
-    Column(key="gap_hi", label="gap to", kind="points"),
+    *points(gap="gap to BP", gap_lo="gap from", gap_hi="gap to"),
     # The seeds and images that both sides have: the score beside it may rest on more.
-    Column(key="gap_images", label="gap images", kind="number"),
-    Column(key="gap_seeds", label="gap seeds", kind="number"),
+    *numbers(gap_images="gap images", gap_seeds="gap seeds"),
 )
+#: Whether a difference excludes zero, and over how many comparisons that is corrected.
+HOLM = (*texts(clear="after Holm"), *numbers(family="comparisons"))
 
 
-def _model(curve: Curve) -> dict[str, Value]:
+def model_of(curve: Curve) -> dict[str, Value]:
     """The values of MODEL."""
     rule = style.label(curve.rule_label)
     return {"backbone": curve.backbone_label, "dataset": curve.dataset_label, "rule": rule}
@@ -72,13 +81,13 @@ def _model(curve: Curve) -> dict[str, Value]:
 
 def point_of(curve: Curve, epsilon: str) -> dict[str, Value]:
     """The values of POINT, for a point of a curve."""
-    return _model(curve) | {"attack": curve.attack_label, "gradient": curve.gradient, "epsilon": epsilon}
+    return model_of(curve) | {"attack": curve.attack_label, "gradient": curve.gradient, "epsilon": epsilon}
 
 
 def worst_of(curve: Curve, worst: WorstPoint) -> dict[str, Value]:
     """The values of WORST and RUNS, and the cell."""
     point, runs = worst.point, worst.point.runs
-    names = _model(curve) | {"norm": style.norm(curve.norm), "epsilon": point.label, "cell": point.cell}
+    names = model_of(curve) | {"norm": style.norm(curve.norm), "epsilon": point.label, "cell": point.cell}
     return names | {"strongest": runs[0], "runs": ", ".join(runs), "unmatched": ", ".join(worst.unmatched)}
 
 
@@ -96,6 +105,11 @@ def score_of(score: Interval, value: str = "value") -> dict[str, Value]:
 def gap_of(gap: Interval | None) -> dict[str, Value]:
     """The values of GAP; none where there is no gap."""
     return {} if gap is None else ends_of("gap", gap) | {"gap_images": gap.n, "gap_seeds": gap.seeds}
+
+
+def excludes(clear: bool | None) -> str:
+    """Whether a difference excludes zero, in words."""
+    return "excludes zero" if clear else "does not exclude zero"
 
 
 def described(title: str, curves: Sequence[Curve]) -> str:

@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Figure, Matrix, MatrixCell, Page, Table, Value, Words
+from orchestrator.drawing.blocks import Block, Figure, Matrix, MatrixCell, Page, Table, Value, Words
 from orchestrator.drawing.corruption_figure import SeverityLine, corruption_figure, mean_drawing
-from orchestrator.pages.columns import GAP, MODEL, SCORE, ends_of, few_sentence, gap_of, score_of, with_ends
+from orchestrator.pages.columns import (
+    GAP,
+    HOLM,
+    MODEL,
+    SCORE,
+    ends_of,
+    excludes,
+    few_sentence,
+    gap_of,
+    model_of,
+    score_of,
+    texts,
+    with_ends,
+)
 from orchestrator.pages.context import PageContext
 from orchestrator.results.corruption_rows import CorruptionRow, corruption_rows
 from orchestrator.results.corruptions import CorruptedModel, kinds_of
@@ -22,14 +35,12 @@ MOST, FIGURES = 60, 4
 EVERY, ALL = "mean over kinds", "mean"
 _COLUMNS = (
     *MODEL,
-    Column(key="kind", label="corruption"),
-    Column(key="severity", label="severity"),
+    *texts(kind="corruption", severity="severity"),
     *SCORE,
     *GAP,
     *with_ends("ce", "CE"),
     *with_ends("relative", "relative CE"),
-    Column(key="clear", label="after Holm"),
-    Column(key="family", label="comparisons", kind="number"),
+    *HOLM,
 )
 
 
@@ -194,12 +205,10 @@ def _table(named: Sequence[tuple[Curve, CorruptedModel]], name: str) -> Table:
 
 
 def _row(curve: Curve, model: CorruptedModel, row: CorruptionRow) -> Mapping[str, Value]:
-    values: dict[str, Value] = {"backbone": curve.backbone_label, "dataset": curve.dataset_label}
-    values |= {"rule": style.label(curve.rule_label), "kind": row.kind or EVERY, **score_of(row.score)}
+    values = model_of(curve) | {"kind": row.kind or EVERY} | score_of(row.score)
     values |= {"severity": ALL if row.severity is None else str(row.severity), "cell": row.cell or None}
     if row.gap is not None:
-        values |= gap_of(row.gap) | {"family": model.family}
-        values |= {"clear": "excludes zero" if row.clear else "does not exclude zero"}
+        values |= gap_of(row.gap) | {"clear": excludes(row.clear), "family": model.family}
     return values | _ratios("ce", row.ce) | _ratios("relative", row.relative)
 
 

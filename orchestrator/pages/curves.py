@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Column, Figure, Page, Table, Value, Words
+from orchestrator.drawing.blocks import Figure, Page, Table, Value, Words
 from orchestrator.drawing.facets import arranged
 from orchestrator.drawing.figure_data import of_curves
 from orchestrator.drawing.figures import Rings, curve_figure
 from orchestrator.pages import worst
-from orchestrator.pages.columns import GAP, POINT, SCORE, STORE, gap_of, point_of, score_of
+from orchestrator.pages.columns import GAP, POINT, SCORE, STORE, gap_of, point_of, score_of, texts
 from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
 
-COLUMNS = (*POINT, *SCORE, Column(key="by_seed", label="each seed, %"), *GAP, Column(key="flags", label="flags"))
+COLUMNS = (*POINT, *SCORE, *texts(by_seed="each seed, %"), *GAP, *texts(flags="flags"))
 
 
 def page(context: PageContext) -> Page:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Page, Table, Value, Words
+from orchestrator.drawing.blocks import Block, Matrix, MatrixCell, Page, Table, Value, Words
 from orchestrator.drawing.facets import portion
-from orchestrator.pages.columns import IMAGES, state_of
+from orchestrator.pages.columns import IMAGES, numbers, state_of, texts
 from orchestrator.pages.context import PageContext
 from orchestrator.results.flags import CHECKS, IDS
 from orchestrator.results.judgements import LineFinding
@@ -15,25 +15,12 @@ from orchestrator.results.labels import gradient
 from orchestrator.results.line import Line
 
 _COLUMNS = (
-    Column(key="model", label="model"),
-    Column(key="attack", label="attack"),
-    Column(key="gradient", label="gradient"),
-    Column(key="rule", label="rule"),
-    Column(key="flag", label="check"),
-    Column(key="state", label="state"),
-    Column(key="epsilon", label="ε"),
-    Column(key="first", label="first number", kind="number"),
-    Column(key="second", label="second number", kind="number"),
+    *texts(model="model", attack="attack", gradient="gradient", rule="rule", flag="check", state="state", epsilon="ε"),
+    *numbers(first="first number", second="second number"),
     *IMAGES,
-    Column(key="words", label="evidence"),
+    *texts(words="evidence"),
 )
-_VERDICTS = (
-    Column(key="rule", label="rule"),
-    Column(key="model", label="model"),
-    Column(key="verdict", label="verdict"),
-    Column(key="words", label="in words"),
-    Column(key="raised", label="what raised it"),
-)
+_VERDICTS = texts(rule="rule", model="model", verdict="verdict", words="in words", raised="what raised it")
 #: Lines of one portion.
 MOST = 40
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Column, Figure, Link, Links, Page, Table, Words
+from orchestrator.drawing.blocks import Figure, Link, Links, Page, Table, Words
 from orchestrator.drawing.facets import Facets, arranged
 from orchestrator.drawing.figure_data import of_gaps
 from orchestrator.drawing.gap_figures import OVER, gap_figure, heat_figure
 from orchestrator.pages import answers, geometry, transfer
 from orchestrator.pages.alignment import survival
-from orchestrator.pages.columns import BASIS, POINT, described, point_of, score_of
+from orchestrator.pages.columns import BASIS, HOLM, POINT, described, excludes, point_of, points, score_of
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.telling_epsilon import at_epsilon
 from orchestrator.results.gaps import GapLine, gap_lines
@@ -22,11 +22,8 @@ from orchestrator.results.view import PageView
 
 _COLUMNS = (
     *POINT,
-    Column(key="gap", label="gap", kind="points"),
-    Column(key="lo", label="from", kind="points"),
-    Column(key="hi", label="to", kind="points"),
-    Column(key="clear", label="after Holm"),
-    Column(key="family", label="comparisons", kind="number"),
+    *points(gap="gap", lo="from", hi="to"),
+    *HOLM,
     *BASIS,
 )
 #: Links to other epsilons, or to backbones, at most.
@@ -156,7 +153,7 @@ def table(gaps: Sequence[GapLine]) -> Table:
         {
             **point_of(line.curve, gap_point.point.label),
             **score_of(gap_point.gap, "gap"),
-            "clear": "excludes zero" if gap_point.clear else "does not exclude zero",
+            "clear": excludes(gap_point.clear),
             "family": line.family,
             "cell": gap_point.point.cell,
         }

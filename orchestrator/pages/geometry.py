@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Matrix, MatrixCell, Table, Value, Words
-from orchestrator.pages.columns import BASIS, ends_of, few_sentence, with_ends
+from orchestrator.drawing.blocks import Block, Matrix, MatrixCell, Table, Value, Words
+from orchestrator.pages.columns import BASIS, ends_of, few_sentence, texts, with_ends
 from orchestrator.pages.context import PageContext
 from orchestrator.results.geometry import Geometry, geometries, measured_lines
 from orchestrator.results.labels import gradient
@@ -28,8 +28,7 @@ _SHOWN = {
     "linearity": ("error", False),
 }
 _COLUMNS = (
-    *(Column(key=name, label=name) for name in ("rule", "model", "gradient")),
-    Column(key="epsilon", label="ε"),
+    *texts(rule="rule", model="model", gradient="gradient", epsilon="ε"),
     *(
         column
         for name, (label, share) in _SHOWN.items()

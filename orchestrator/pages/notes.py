@@ -8,21 +8,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from orchestrator.drawing.blocks import Block, Column, Link, Links, Matrix, MatrixCell, Page, Table, Value, Words
+from orchestrator.drawing.blocks import Block, Link, Links, Matrix, MatrixCell, Page, Table, Value, Words
+from orchestrator.pages.columns import texts
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.note_targets import kept, link_of, words_of
 from orchestrator.results.view import format_view, parse_view
 from orchestrator.store.notes import Note
 
-_COLUMNS = (
-    Column(key="at", label="written (UTC)"),
-    Column(key="tag", label="tag"),
-    Column(key="text", label="note"),
-    Column(key="on", label="on"),
-    Column(key="target", label="key or address"),
-    Column(key="id", label="id"),
-    Column(key="store", label="store"),
-)
+_COLUMNS = texts(at="written (UTC)", tag="tag", text="note", on="on", target="key or address", id="id", store="store")
 #: Pages that show models as rows or curves, and so the notes on these.
 _OF_MODELS = ("flags", "training")
 

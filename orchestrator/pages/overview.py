@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Figure, Matrix, MatrixCell, Table, Value
+from orchestrator.drawing.blocks import Block, Figure, Matrix, MatrixCell, Table, Value
 from orchestrator.drawing.model_figure import ModelRow, model_figure
-from orchestrator.pages.columns import IMAGES, ends_of, in_short, state_of, with_ends
+from orchestrator.pages.columns import IMAGES, ends_of, in_short, state_of, texts, with_ends
 from orchestrator.pages.context import PageContext
 from orchestrator.results.judgements import AttackScore, ModelEvidence, score_of
 from orchestrator.results.labels import score_name
@@ -86,17 +86,13 @@ def _row(context: PageContext, model: ModelEvidence, epsilon: float) -> ModelRow
 
 
 _COLUMNS = (
-    Column(key="model", label="model"),
-    Column(key="rule", label="rule"),
-    Column(key="epsilon", label="ε"),
+    *texts(model="model", rule="rule", epsilon="ε"),
     *with_ends("clean", "clean"),
     *with_ends("feedback", "own feedback"),
     *with_ends("exact", "exact gradient"),
-    Column(key="feedback_attack", label="strongest along own feedback"),
-    Column(key="exact_attack", label="strongest along the exact gradient"),
+    *texts(feedback_attack="strongest along own feedback", exact_attack="strongest along the exact gradient"),
     *IMAGES,
-    Column(key="verdict", label="verdict"),
-    Column(key="words", label="verdict in words"),
+    *texts(verdict="verdict", words="verdict in words"),
 )
 
 

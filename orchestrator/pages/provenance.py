@@ -6,22 +6,17 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from orchestrator.drawing.blocks import Column, Facts, Table, Value
-from orchestrator.pages.columns import STORE
+from orchestrator.drawing.blocks import Facts, Table, Value
+from orchestrator.pages.columns import STORE, numbers, percents, texts
 from orchestrator.pages.context import PageContext
 from orchestrator.results.labels import mapping, words
 
 _COLUMNS = (
-    Column(key="seed", label="seed", kind="number"),
-    Column(key="value", label="score", kind="percent"),
-    Column(key="n", label="images", kind="number"),
-    Column(key="job", label="attack job"),
-    Column(key="finetune_job", label="fine-tune job"),
-    Column(key="git", label="code"),
-    Column(key="device", label="device"),
-    Column(key="took", label="took"),
-    Column(key="finished", label="finished"),
-    Column(key="cell", label="cell"),
+    *numbers(seed="seed"),
+    *percents(value="score"),
+    *numbers(n="images"),
+    *texts(job="attack job", finetune_job="fine-tune job", git="code", device="device", took="took"),
+    *texts(finished="finished", cell="cell"),
 )
 _STORED = ("seed", "value", "n", "job", "finetune_job", "git", "device", "cell")
 

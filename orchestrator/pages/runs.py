@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Facts, Page, Table, Value, Words
+from orchestrator.drawing.blocks import Block, Facts, Page, Table, Value, Words
+from orchestrator.pages.columns import filled, numbers, texts
 from orchestrator.pages.context import PageContext
 from orchestrator.results.runs import Run
 
@@ -15,18 +16,12 @@ MOST, MOST_CAUSES, MOST_NAMES = 20_000, 20, 5
 _STATES = ("failed", "running", "waiting", "interrupted", "finished")
 _STAGES = {"pretrain": "pre-trainings", "finetune": "fine-tunes", "attack": "attacks"}
 _COLUMNS = (
-    Column(key="title", label="job"),
-    Column(key="state", label="state"),
-    Column(key="seconds", label="seconds", kind="number"),
-    Column(key="host", label="host"),
-    Column(key="gpu", label="share of a GPU", kind="number"),
-    Column(key="peak", label="tensors on the GPU at most, GB", kind="number"),
-    Column(key="total", label="memory of the GPU, GB", kind="number"),
-    Column(key="attempts", label="attempts", kind="number"),
-    Column(key="began", label="last start (UTC)"),
-    Column(key="error", label="last error"),
-    Column(key="note", label="note"),
-    Column(key="store", label="store"),
+    *texts(title="job", state="state"),
+    *numbers(seconds="seconds"),
+    *texts(host="host"),
+    *numbers(gpu="share of a GPU", peak="tensors on the GPU at most, GB", total="memory of the GPU, GB"),
+    *numbers(attempts="attempts"),
+    *texts(began="last start (UTC)", error="last error", note="note", store="store"),
 )
 
 
@@ -50,7 +45,7 @@ def page(context: PageContext) -> Page:
     if len(rows) > MOST:
         note += f" The first {MOST:,} of {len(rows):,} are here."
     table = [_row(store, run) for store, run in rows[:MOST]]
-    blocks.append(Table(name="runs", title="Jobs", columns=_columns(table), rows=table, note=note))
+    blocks.append(Table(name="runs", title="Jobs", columns=filled(_COLUMNS, table), rows=table, note=note))
     return context.finished("Runs", blocks)
 
 
@@ -108,11 +103,6 @@ def _counts(runs: Sequence[Run]) -> list[tuple[str, str]]:
         (stage, ", ".join(f"{counts[stage][state]:,} {state}" for state in _STATES if counts[stage][state]))
         for stage in sorted(counts, key=order.index)
     ]
-
-
-def _columns(rows: Sequence[Mapping[str, Value]]) -> list[Column]:
-    """The columns that some row has a value for."""
-    return [column for column in _COLUMNS if any(row[column.key] not in ("", None) for row in rows)]
 
 
 def _row(store: str, run: Run) -> dict[str, Value]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Link, Links, Matrix, MatrixCell, Page, Table, Value, Words
+from orchestrator.drawing.blocks import Block, Link, Links, Matrix, MatrixCell, Page, Table, Value, Words
 from orchestrator.pages import calibration, corruptions, worst_table
-from orchestrator.pages.columns import POINT, SCORE, score_of
+from orchestrator.pages.columns import POINT, SCORE, percents, score_of, texts
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.paper_tables import PRESETS, PaperTable, Preset, TableCell, TableRow, paper_table, preset_of
 from orchestrator.pages.telling_epsilon import halving, matching
@@ -16,12 +16,10 @@ from orchestrator.results.test_images import test_images
 
 _COLUMNS = (
     *POINT,
-    Column(key="state", label="state"),
+    *texts(state="state"),
     *SCORE,
-    Column(key="best", label="best"),
-    Column(key="paper", label="paper prints, %"),
-    Column(key="paper_lo", label="paper from", kind="percent"),
-    Column(key="paper_hi", label="paper to", kind="percent"),
+    *texts(best="best", paper="paper prints, %"),
+    *percents(paper_lo="paper from", paper_hi="paper to"),
 )
 #: Rows of a table at most.
 MOST = 60

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Column, Figure, Page, Table, Value, Words
+from orchestrator.drawing.blocks import Figure, Page, Table, Value, Words
 from orchestrator.drawing.facets import portion
 from orchestrator.drawing.training_figure import QUANTITIES, TrainingPanel, training_figure
-from orchestrator.pages.columns import STORE
+from orchestrator.pages.columns import STORE, filled, numbers, percents, texts
 from orchestrator.pages.context import PageContext
 from orchestrator.results.trainings import OF_LAYERS, FineTuned, Training, fine_tuned, trainings_of
 
@@ -18,19 +18,14 @@ from orchestrator.results.trainings import OF_LAYERS, FineTuned, Training, fine_
 COLUMNS, PLACES, PLACES_BY_LAYER, MOST_LAYERS, MOST = 3, 4, 1, 24, 120
 _BY_LAYER = ("cosine", "angle", "ratio")
 _COLUMNS = (
-    Column(key="place", label="model"),
-    Column(key="rule", label="rule"),
-    Column(key="seed", label="seed", kind="number"),
-    Column(key="epoch", label="epoch", kind="number"),
-    Column(key="layer", label="layer"),
-    Column(key="loss", label="training loss", kind="number"),
-    Column(key="validation", label="validation score", kind="percent"),
-    Column(key="clean", label="clean score of the kept epoch", kind="percent"),
-    Column(key="cosine", label="cosine of gradient to BP's", kind="number"),
-    Column(key="angle", label="B to W, degrees", kind="number"),
-    Column(key="ratio", label="|gradient| / |BP's|", kind="number"),
-    Column(key="feedback_ratio", label="|B| / |W|", kind="number"),
-    Column(key="sign_agreement", label="equal signs", kind="percent"),
+    *texts(place="model", rule="rule"),
+    *numbers(seed="seed", epoch="epoch"),
+    *texts(layer="layer"),
+    *numbers(loss="training loss"),
+    *percents(validation="validation score", clean="clean score of the kept epoch"),
+    *numbers(cosine="cosine of gradient to BP's", angle="B to W, degrees", ratio="|gradient| / |BP's|"),
+    *numbers(feedback_ratio="|B| / |W|"),
+    *percents(sign_agreement="equal signs"),
 )
 
 
@@ -170,5 +165,4 @@ def _table(context: PageContext, trainings: Sequence[Training]) -> Table:
                 values |= {"place": training.model.place, "rule": style.label(training.model.rule_label)}
                 values |= {"seed": training.model.seed, "epoch": epoch, "layer": layer, "clean": kept}
                 rows.append({**values, "cell": training.model.cell, "store": context.stores([training.model.row])})
-    columns = [column for column in (*_COLUMNS, STORE) if any(row[column.key] not in (None, "") for row in rows)]
-    return Table(name="training", columns=columns, rows=rows)
+    return Table(name="training", columns=filled((*_COLUMNS, STORE), rows), rows=rows)

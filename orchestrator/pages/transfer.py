@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Block, Column, Figure, Table, Words
+from orchestrator.drawing.blocks import Block, Figure, Table, Words
 from orchestrator.drawing.transfer_figure import CLEAN, TransferEntry, transfer_figure
 from orchestrator.jobs.surrogates import SurrogateName
-from orchestrator.pages.columns import SCORE, score_of
+from orchestrator.pages.columns import SCORE, score_of, texts
 from orchestrator.pages.context import PageContext
 from orchestrator.results.labels import score_name
 from orchestrator.results.line import Line
@@ -20,10 +20,7 @@ NAME = "transfer"
 #: Matrices of a page at most.
 MOST = 8
 _COLUMNS = (
-    Column(key="made_on", label="examples made on"),
-    Column(key="attacked", label="attacked"),
-    Column(key="white_box", label="white box"),
-    Column(key="epsilon", label="ε"),
+    *texts(made_on="examples made on", attacked="attacked", white_box="white box", epsilon="ε"),
     *SCORE,
 )
 

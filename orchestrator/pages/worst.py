@@ -8,11 +8,24 @@ from collections.abc import Mapping, Sequence, Set
 import numpy as np
 
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Column, Figure, Page, Table, Value, Words
+from orchestrator.drawing.blocks import Figure, Page, Table, Value, Words
 from orchestrator.drawing.facets import portion
 from orchestrator.drawing.figure_data import of_curves
 from orchestrator.drawing.figures import curve_figure
-from orchestrator.pages.columns import GAP, RUNS, SCORE, STORE, WORST, described, gap_of, score_of, worst_of
+from orchestrator.pages.columns import (
+    GAP,
+    HOLM,
+    RUNS,
+    SCORE,
+    STORE,
+    WORST,
+    described,
+    excludes,
+    gap_of,
+    score_of,
+    texts,
+    worst_of,
+)
 from orchestrator.pages.context import PageContext
 from orchestrator.results.curve import Curve
 from orchestrator.results.line import Line
@@ -22,10 +35,9 @@ from orchestrator.results.worst_lines import WorstLine, WorstPoint
 _COLUMNS = (
     *WORST,
     *SCORE,
-    Column(key="by_seed", label="each seed, %"),
+    *texts(by_seed="each seed, %"),
     *GAP,
-    Column(key="clear", label="after Holm"),
-    Column(key="family", label="comparisons", kind="number"),
+    *HOLM,
     *RUNS,
 )
 #: Panels of one portion, and of one row, at most.
@@ -144,6 +156,5 @@ def _row(worst_line: WorstLine, worst: WorstPoint) -> Mapping[str, Value]:
     row = worst_of(worst_line.curve, worst) | score_of(point.score)
     row["by_seed"] = ", ".join(f"{seed}: {100 * value:.1f}" for seed, value in point.by_seed.items())
     if point.over_bp is not None:
-        row |= gap_of(point.over_bp)
-        row |= {"clear": "excludes zero" if worst.clear else "does not exclude zero", "family": worst_line.family}
+        row |= gap_of(point.over_bp) | {"clear": excludes(worst.clear), "family": worst_line.family}
     return row
