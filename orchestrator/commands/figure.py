@@ -8,6 +8,7 @@ from plotly.io import to_html
 from rich.console import Console
 
 from orchestrator import pages
+from orchestrator.commands.progress import Lines
 from orchestrator.drawing import paper, style
 from orchestrator.drawing.blocks import Figure, Matrix, Page
 from orchestrator.drawing.latex import latex
@@ -29,7 +30,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     kind = parsed.out.suffix.removeprefix(".")
     if kind not in (*_IMAGES, "tex", "html"):
         raise ValueError(f"--out: expected a file that ends with .pdf, .svg, .png, .tex or .html, got {parsed.out}")
-    data = opened([open_store(storage).uri for storage in parsed.storages])
+    data = opened([open_store(storage).uri for storage in parsed.storages], progress=Lines(console))
     search = parsed.address.partition("?")[2] if "?" in parsed.address else parsed.address
     view, problems = parse_view(search)
     problems += settled(view, data)[2]

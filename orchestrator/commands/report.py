@@ -7,6 +7,7 @@ import contextlib
 
 from rich.console import Console
 
+from orchestrator.commands.progress import Lines
 from orchestrator.commands.status import stored_plans
 from orchestrator.drawing.screen import Screen
 from orchestrator.reports.static import write_report
@@ -21,7 +22,8 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
         kind = "a file" if parsed.out.is_file() else "the store itself"
         raise ValueError(f"--out: expected a folder for the report, got {kind}: {parsed.out}")
     plans = [plan for store in stores for plan in stored_plans(store)]
-    data = opened(parsed.storages)
+    progress = Lines(console)
+    data = opened(parsed.storages, progress=progress)
     with Screen() if parsed.screen_figures else contextlib.nullcontext() as screen:
         page = write_report(
             data,
@@ -31,5 +33,6 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
             command=f"signsym report {' '.join(parsed.storages)} --out {parsed.out}"
             + " --screen-figures" * (screen is not None),
             screen=screen,
+            progress=progress,
         )
     console.print(f"report: {page.resolve()}")

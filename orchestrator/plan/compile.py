@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 from orchestrator.gridfile.cells import AttackChoice, Grid, ModelAttacks, ModelChoice
@@ -46,6 +46,18 @@ def compile_full(grid: Grid) -> FullPlan:
         finetunes=planner.finetunes,
         retrieving=planner.retrieving,
     )
+
+
+def compile_job(grid: Grid, key: str, seed: int) -> Mapping[str, Job]:
+    """The attack job `key` of a grid, which is on a model of this seed, and those before it, without their titles.
+
+    The models before its own are planned, and those of other seeds are not: a whole grid takes seconds.
+    """
+    planner = _Planner()
+    for run in grid.runs():
+        if run.model.seed == seed and key not in planner.jobs:
+            planner.add(run)
+    return planner.jobs
 
 
 class _Planner:

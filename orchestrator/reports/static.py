@@ -26,6 +26,7 @@ from orchestrator.reports.page_files import PageWriter
 from orchestrator.results.live_stores import Results
 from orchestrator.results.view import PAGES, PageView, format_view
 from orchestrator.store.files import write_file
+from orchestrator.store.progress import Progress, silent
 
 #: Pages that are written for each task.
 _STATIC = ("curves", "gap", "tables", "flags", "training")
@@ -35,12 +36,19 @@ MOST_PARTS, MOST_CELLS = 20, 48
 
 
 def write_report(
-    data: Results, out: Path, *, title: str, missing: int = 0, command: str = "", screen: Screen | None = None
+    data: Results,
+    out: Path,
+    *,
+    title: str,
+    missing: int = 0,
+    command: str = "",
+    screen: Screen | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Write the pages of every task, their figures and tables, and provenance.json; the path of index.html.
 
     `missing` is the number of planned cells that have no result. `screen` also saves each figure as it
-    looks on screen.
+    looks on screen. `progress` is told the pages that are written.
     """
     index = data.snapshot.index
     # A name that is no identifier does not come from a sweep and must not become a path.
@@ -51,13 +59,16 @@ def write_report(
     writer = PageWriter(data, out, title, menu, {cell for task_cells in cells.values() for cell in task_cells}, screen)
     write_file(out / "plotly.min.js", get_plotlyjs().encode())
     write_file(out / "explorer.css", (ASSETS / "explorer.css").read_bytes())
+    total, written = len(titles) + sum(map(len, cells.values())) + 1, 0
     for task in tasks:
         for name in _STATIC:
             view = PageView(page=name, task=task)
             writer.add(_page(data, view, titles[task, name]), f"{name}-{task}", format_view(view))
+            progress("pages written", written := written + 1, total)
         for cell in cells[task]:
             search = format_view(PageView(page="cell", task=task, cell=cell))
             writer.add(pages.build(context_of(data, search)), f"cells/{cell[:16]}", search)
+            progress("pages written", written := written + 1, total)
     provenance = _provenance(data) | {"command": command, "store": data.uri}
     write_file(out / "provenance.json", json.dumps(provenance, indent=1).encode())
     return writer.add(_overview(data, tasks, missing, provenance), "index")

@@ -45,6 +45,7 @@ class LiveStore:
         at_once: bool = False,
         results: ReadFiles | None = None,
         images: ImageLists | None = None,
+        progress: Progress = silent,
     ) -> None:
         self.store = Store(storage)
         self._results = results_of(self.store)
@@ -76,7 +77,7 @@ class LiveStore:
         self._done: tuple[object, int] = (None, 0)
         self.refresh()
         if not at_once:
-            self.check()
+            self.check(progress)
             self.learn()
             self.planned()
 
@@ -192,10 +193,10 @@ class LiveStore:
         folder = Folder(self.store, "results", tables.RESULTS, columns)
         schema = pa.schema([tables.RESULTS.field(name) for name in columns])
         for _ in folder.listings():
-            read = folder.read(self.snapshot.index.files).values()
+            read = folder.read(self.snapshot.index.files)
             if folder.vanished:
                 self.refresh()
-        return pa.concat_tables([table.cast(schema) for table in read]) if read else schema.empty_table()
+        return read.together(columns).cast(schema) if read else schema.empty_table()
 
     def rerun_grid(self, cell: str) -> str | None:
         """The grid that reruns a cell; None where no readable stored grid has the cell."""

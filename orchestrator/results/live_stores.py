@@ -26,7 +26,10 @@ from orchestrator.store.progress import Progress, silent
 
 
 def opened(
-    storages: Sequence[str], at_once: bool = False, results: Sequence[Callable[[], ReadFiles | None]] = ()
+    storages: Sequence[str],
+    at_once: bool = False,
+    results: Sequence[Callable[[], ReadFiles | None]] = (),
+    progress: Progress = silent,
 ) -> LiveStore | LiveStores:
     """One store, or several together; `results` return those that were read already, see `LiveStore`.
 
@@ -34,16 +37,18 @@ def opened(
     """
     read = [get() for get in results] or [None] * len(storages)
     if len(storages) == 1:
-        return LiveStore(storages[0], at_once, read[0])
+        return LiveStore(storages[0], at_once, read[0], progress=progress)
     images = ImageLists()
     stores = [LiveStore(storage, True, few, images) for storage, few in zip(storages, read, strict=True)]
-    return LiveStores(stores, images, at_once)
+    return LiveStores(stores, images, at_once, progress)
 
 
 class LiveStores:
     """Several stores: what `LiveStore` is for one."""
 
-    def __init__(self, stores: Sequence[LiveStore], images: ImageLists, at_once: bool = False) -> None:
+    def __init__(
+        self, stores: Sequence[LiveStore], images: ImageLists, at_once: bool = False, progress: Progress = silent
+    ) -> None:
         uris = [store.uri for store in stores]
         if twice := [uri for uri in dict.fromkeys(uris) if uris.count(uri) > 1]:
             raise ValueError(f"{twice[0]} is named twice; name each store once")
@@ -67,7 +72,7 @@ class LiveStores:
         self._done: tuple[object, int] = None, 0
         self._join(version=1)
         if not at_once:
-            self.check()
+            self.check(progress)
             self.learn()
             self.planned()
 

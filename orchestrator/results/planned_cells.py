@@ -74,6 +74,14 @@ def planned_jobs(grid: GridText) -> Mapping[str, Job]:
     return compile_full(read_grid).jobs
 
 
+def jobs_of(grid: GridText, planned: PlannedCells) -> Mapping[str, Job]:
+    """The attack job of planned cells of a grid, and those before it."""
+    from orchestrator.gridfile.grid import grid_of
+    from orchestrator.plan.compile import compile_job
+
+    return compile_job(grid_of(grid.text, Path(grid.source), grid.sets), planned.job, planned.seed)
+
+
 def _cells_or_error(name: str, grid: GridText) -> Sequence[PlannedCells] | ValueError | OSError:
     try:
         return _cells(name, planned_jobs(grid))

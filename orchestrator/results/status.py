@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from orchestrator.gridfile.stored import grid_names, stored_text
 from orchestrator.plan.grids import GridText
-from orchestrator.results.planned_cells import PlannedCells, planned_cells, planned_jobs
+from orchestrator.results.planned_cells import PlannedCells, jobs_of, planned_cells
 from orchestrator.results.rerun import one_cell
 from orchestrator.store import tables
 from orchestrator.store.claims import alive
@@ -158,7 +158,7 @@ class StatusReader:
 
     def rerun_grid(self, planned: PlannedCells, cell: str) -> str | None:
         """The grid that reruns one cell of a stored grid."""
-        return one_cell(planned_jobs(self._text(planned.grid)), cell)
+        return one_cell(jobs_of(self._text(planned.grid), planned), cell)
 
     def retry_commands(self, failed: Set[str]) -> list[str]:
         """For each planned grid with a failed job the command that tries it again; for all where none is known to.

@@ -73,7 +73,7 @@ def compact(store: Store, progress: Progress = silent) -> Compaction:
             for name, schema in SCHEMAS.items()
         }
         leftovers = remove_leftovers(store, frozenset()) + remove_temporary(store) + finish_killed(store, folders)
-        together = list(batches(sorted(candidates(store, folders), key=lambda candidate: candidate.place)))
+        together = list(batches(sorted(candidates(store, folders, progress), key=lambda candidate: candidate.place)))
         total = sum(len(candidate.jobs) for batch in together for candidate in batch)
         alignments, repeated = merge_alignment.merge_alignment(store)
         done = Compaction(leftovers=leftovers + repeated, alignments=alignments)
@@ -112,7 +112,9 @@ def _merge(store: Store, folders: Mapping[str, Folder], batch: Sequence[Candidat
         if names:
             unsealed = any(path_of(folder, name) in folders[folder].unsealed for name in names)
             footer = {merged.UNSEALED.decode(): "yes"} if unsealed else {}
-            data[folder] = sealed_table(pa.concat_tables(held[n][folder].cast(schema) for n in names), schema, **footer)
+            # Cast together: one by one takes a quarter of a compaction.
+            table = pa.concat_tables(held[name][folder] for name in names).cast(schema)
+            data[folder] = sealed_table(table, schema, **footer)
     name = merged.write_files(store, data)
     jobs = frozenset(itertools.chain.from_iterable(candidate.jobs for candidate in members))
     merged.write_jobs(store, name, jobs)

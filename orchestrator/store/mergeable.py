@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 from orchestrator.store import merged, tables
 from orchestrator.store.arrays import single
 from orchestrator.store.folder import Folder
+from orchestrator.store.progress import Progress, silent
 from orchestrator.store.store import Store
 from orchestrator.store.tally import expected, misfit, places, tally
+from orchestrator.store.trusted import sound_together
 
 #: The folders whose files are merged, in the order in which merged files are written: results come last.
 SCHEMAS: Mapping[str, pa.Schema] = {
@@ -52,15 +54,17 @@ class Candidate:
         return self.stay or self.examples > 0
 
 
-def candidates(store: Store, folders: Mapping[str, Folder]) -> Iterator[Candidate]:
-    """The files that may be merged, by their results and sizes."""
+def candidates(store: Store, folders: Mapping[str, Folder], progress: Progress = silent) -> Iterator[Candidate]:
+    """The files that may be merged, by their results and sizes; `progress` is told the files that were looked at."""
     sizes, results = sizes_of(store), folders["results"]
     names = [
         name
         for name in results.names()
         if all(sizes[folder].get(name, SMALL[folder]) < SMALL[folder] for folder in ("results", "outcomes"))
     ]
+    seen = 0
     for batch in results.batches(names):
+        progress("small files of results read", seen := seen + len(batch), len(names))
         for name, table in results.read(batch).items():
             if name in results.newer or not len(table):
                 continue
@@ -114,10 +118,16 @@ def read_sound(folders: Mapping[str, Folder], names: Sequence[str], stay: Set[st
             folder: files.read([name for name in batch if folder != "examples" or name not in stay])
             for folder, files in folders.items()
         }
+        together = sound_together(read["results"], read["outcomes"])[1]
         for name in batch:
             tables_of = {folder: read[folder][name] for folder in SCHEMAS if name in read[folder]}
             newer = any(name in files.newer for files in folders.values())
-            if "results" in tables_of and "outcomes" in tables_of and not newer and _sound(tables_of):
+            if (
+                "results" in tables_of
+                and "outcomes" in tables_of
+                and not newer
+                and (name in together or _sound(tables_of))
+            ):
                 held[name] = tables_of
     return held
 

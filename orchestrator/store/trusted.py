@@ -79,7 +79,7 @@ def sound_half(store: Files, columns: Sequence[str]) -> SoundHalf:
     outcomes.names()
     for few in outcomes.batches(names):
         # Whatever is wrong with the others, the other process says.
-        table, sound = _sound_together(results.read(few), outcomes.read(few))
+        table, sound = sound_together(results.read(few), outcomes.read(few))
         half.tables.append(table.select(columns))
         half.names.update(sound)
     half.unsealed.update(results.unsealed | outcomes.unsealed)
@@ -116,7 +116,7 @@ def _sound(
     for few in outcomes.batches(names):
         batch = results.read(few)
         paired = outcomes.read([name for name in batch if name in outcome_names])
-        together, sound = _sound_together(batch, paired)
+        together, sound = sound_together(batch, paired)
         yield together.select(columns)
         for name in [name for name in batch if name not in sound]:
             table = batch[name]
@@ -143,7 +143,7 @@ def _sound(
         yield from (table.select(columns) for table in rows)
 
 
-def _sound_together(batch: FileRows, paired: FileRows) -> tuple[pa.Table, set[str]]:
+def sound_together(batch: FileRows, paired: FileRows) -> tuple[pa.Table, set[str]]:
     """The rows of those of some small files that have all their outcomes and no others, with the files' names.
 
     Checked together: one by one takes most of the time. What is wrong with the others is left to be found.

@@ -6,12 +6,16 @@ from collections import Counter
 
 import pyarrow.csv
 import pytest
-from stores import block, fill, page
+from stores import GRID, block, fill, keep_grid, page
 
 from orchestrator.commands.cli import main
 from orchestrator.drawing.blocks import Pictures
+from orchestrator.plan import compile
+from orchestrator.plan.grids import GridText
 from orchestrator.reports.page_files import PageWriter
 from orchestrator.results.live_store import LiveStore
+from orchestrator.results.planned_cells import planned_jobs
+from orchestrator.results.rerun import one_cell
 from orchestrator.store.files import Files
 
 #: Jobs of the store below.
@@ -68,6 +72,20 @@ def test_a_page_file_reads_the_images_of_a_cell_once(folder, tmp_path, opens):
     writer.add(found, "cell")
     # The point has three seeds, and its page shows each one's images.
     assert opens["examples"] == 3
+
+
+def test_the_grid_of_one_cell_is_found_without_a_plan_of_the_whole_grid(tmp_path, monkeypatch):
+    text = GRID.replace("seeds: [0, 1]", f"seeds: {list(range(30))}")
+    keep_grid(fill(tmp_path / "store"), text)
+    data, planned = LiveStore(str(tmp_path / "store")), []
+    cells = data.planned().grids[data.status.names[0]][-1]
+    add = compile._Planner.add
+    monkeypatch.setattr(compile._Planner, "add", lambda planner, run: planned.append(run) or add(planner, run))
+    again = data.rerun_grid(cells.cells[0][0])
+    # Of 30 seeds and two rules.
+    assert len(planned) <= 2
+    # As of the whole grid.
+    assert again == one_cell(planned_jobs(GridText(text, "grid.yaml")), cells.cells[0][0])
 
 
 def test_an_interrupted_export_leaves_nothing(folder, tmp_path, capsys, monkeypatch):
