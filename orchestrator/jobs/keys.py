@@ -24,6 +24,8 @@ SEMANTICS = {"pretrain": 1, "finetune": 1, "attack": 1}
 #: By how much the version of single attacks is above that of their kind: their numbers moved, and those of the attacks
 #: that run them, which follow by `Attack.parts`.
 RAISED = {"boundary": 1}
+#: The same on data sets whose images have several labels.
+RAISED_SEVERAL = {"dlr": 1}
 #: RAISED when trainings came that depend on an attack, whose keys hold what was raised since, and when results got a
 #: column for it. SEMANTICS were all 1.
 _RAISED_BEFORE = {"boundary": 1}
@@ -41,15 +43,19 @@ def key(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def attack_semantics(attack: Attack) -> int:
-    """The version of what an attack computes: it rises with those of the attacks that it runs."""
-    return SEMANTICS["attack"] + _raised(attack, RAISED)
+def attack_semantics(attack: Attack, several: bool = False) -> int:
+    """The version of what an attack computes, on images with `several` labels each: it rises with those of the attacks
+    that it runs.
+    """
+    return SEMANTICS["attack"] + _raised(attack, RAISED) + several * _raised(attack, RAISED_SEVERAL)
 
 
-def training_semantics(kind: str, against: Attack | None) -> int:
+def training_semantics(kind: str, against: Attack | None, several: bool = False) -> int:
     """The version of what trainings of a kind compute: it rises with that of the attack that they train against."""
-    raised = 0 if against is None else _raised(against, RAISED) - _raised(against, _RAISED_BEFORE)
-    return SEMANTICS[kind] + raised
+    if against is None:
+        return SEMANTICS[kind]
+    raised = _raised(against, RAISED) - _raised(against, _RAISED_BEFORE)
+    return SEMANTICS[kind] + raised + several * _raised(against, RAISED_SEVERAL)
 
 
 def revision(attack: Attack, spec: Mapping[str, Any], model: Mapping[str, Any]) -> int:

@@ -40,6 +40,7 @@ def page(context: PageContext) -> Page:
         words = {
             Why.FEWER: f"is of fewer images; that of {index.value('n', row):,} is here",
             Why.OLDER: "is of an older version of signsym, whose numbers moved; the newer one is here",
+            Why.ALIKE: "is the same on the same images; that which was finished first is here",
             Why.SURROGATE: "was made on another surrogate of an other seed; the later one is here",
         }
         asked = context.view.cell

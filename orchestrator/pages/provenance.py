@@ -15,10 +15,12 @@ _COLUMNS = (
     *numbers(seed="seed"),
     *percents(value="score"),
     *numbers(n="images"),
-    *texts(job="attack job", finetune_job="fine-tune job", git="code", device="device", took="took"),
+    *texts(job="attack job", finetune_job="fine-tune job", git="code", device="device"),
+    # A CPU has no TF32: seeds of one point may differ in it.
+    *texts(precision="arithmetic", finetune_precision="fine-tuned in", took="took"),
     *texts(finished="finished", cell="cell"),
 )
-_STORED = ("seed", "value", "n", "job", "finetune_job", "git", "device", "cell")
+_STORED = ("seed", "value", "n", "job", "finetune_job", "git", "device", "precision", "finetune_precision", "cell")
 
 
 def provenance(context: PageContext, row: int) -> Facts:
@@ -85,6 +87,10 @@ def _time(value: object) -> str:
     return f"{value:%Y-%m-%d %H:%M:%S} UTC" if isinstance(value, datetime) else ""
 
 
+def _yes_or_no(value: object) -> str:
+    return "yes" if value else "no"
+
+
 def _number(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
@@ -98,6 +104,11 @@ _FACTS: dict[str, tuple[str, Callable[[object], str]]] = {
     "code": ("git", str),
     "versions": ("versions", _versions),
     "device": ("device", str),
+    "arithmetic": ("precision", str),
+    "the same bits again": ("deterministic", _yes_or_no),
+    "fine-tuned on": ("finetune_device", str),
+    "fine-tuned in": ("finetune_precision", str),
+    "fine-tune: the same bits again": ("finetune_deterministic", _yes_or_no),
     "the attack job took": ("seconds", _seconds),
     "finished": ("finished_at", _time),
     "gradient steps": ("steps", _number),

@@ -77,7 +77,7 @@ class _Planner:
         attacks: dict[str, _Attack] = {}
         for (choice, epsilons), origin in zip(request.attacks, request.origins, strict=True):
             computed, surrogate = _computed(choice, model)
-            version = keys.attack_semantics(choice.attack)
+            version = keys.attack_semantics(choice.attack, model.dataset.several)
             spec: dict[str, Any] = {"kind": "attack", "semantics": version, "model": finetune.key}
             spec |= {"attack": self._trainings.described(choice.attack), "gradient": computed, "images": choice.images}
             spec |= {"seed": model.seed} | _score(model.task) | _test(model.dataset)

@@ -33,7 +33,8 @@ class Trainings:
         # A weights file is identified by its content, not by its path.
         content = None if weights is None else {name: value for name, value in weights.items() if name != "file"}
         finetune, adversarial = self._identity(model.finetune), model.finetune.adversarial
-        version = keys.training_semantics(kind, None if adversarial is None else adversarial.attack)
+        against = None if adversarial is None else adversarial.attack
+        version = keys.training_semantics(kind, against, model.dataset.several)
         spec: dict[str, Any] = {"kind": kind, "semantics": version}
         spec |= {"dataset": self._trained_on(model.dataset), "backbone": self.described(model.backbone)}
         spec |= {"task": self._learned(model.task), "seed": model.seed, "finetune": finetune}

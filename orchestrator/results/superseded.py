@@ -26,6 +26,9 @@ class Why(enum.IntEnum):
     FEWER = 3
     #: Its examples were made on another surrogate, of an other seed too, and before.
     SURROGATE = 4
+    #: It has the same score and changes of pixels on as many images, and was finished later: the grid's `images` was
+    #: changed to another number above that of the test images.
+    ALIKE = 5
 
 
 def superseded(column: Callable[[str], pa.Array], order: Numbers, keys: Numbers) -> NDArray[np.int8] | None:
@@ -56,6 +59,11 @@ def superseded(column: Callable[[str], pa.Array], order: Numbers, keys: Numbers)
     by_group[group[latest]] = surrogate[latest]
     kept = by_group[group]
     why[(why == 0) & (surrogate >= 0) & (kept >= 0) & (surrogate != kept)] = Why.SURROGATE
+    alike = np.ones(len(suspects), dtype=bool)
+    for name in ("value", "reach"):
+        number = np.nan_to_num(plain(column(name).take(places)))
+        alike &= _largest(group, number, why) == -_largest(group, -number, why)
+    why[(why == 0) & alike & (-finished < _largest(group, -finished, why))] = Why.ALIKE
     every = np.zeros(len(order), dtype=np.int8)
     every[suspects] = why
     return every

@@ -141,6 +141,9 @@ class APGD(NormedAttack):
                 rises = torch.zeros_like(rises)
         return kept, kept_lost, kept_loss
 
+    def parts(self) -> frozenset[str]:
+        return frozenset() if self.loss == "ce" else frozenset({"dlr"})
+
     def steps_taken(self) -> int:
         return self.steps * self.restarts * (self.targets if self.loss == "targeted-dlr" else 1)
 

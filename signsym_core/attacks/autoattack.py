@@ -50,7 +50,8 @@ class AutoAttack(NormedAttack):
         yield Square(norm=self.norm, queries=self.queries, rescaled=False)
 
     def parts(self) -> frozenset[str]:
-        return frozenset(member.name for member in self.members(4))
+        members = list(self.members(4))
+        return frozenset(member.name for member in members).union(*(member.parts() for member in members))
 
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         best, alive = problem.images, problem.alive

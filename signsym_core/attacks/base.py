@@ -66,7 +66,7 @@ class Attack(Member, ABC):
         return "linf"
 
     def parts(self) -> frozenset[str]:
-        """The names of the attacks that it runs: where the numbers of one of them move, its own do."""
+        """The names of the attacks that it runs, and of losses: where the numbers of one of them move, its own do."""
         return frozenset()
 
     def steps_taken(self) -> int:

@@ -30,29 +30,43 @@ def gap(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
 def dlr(z: Tensor, y: Tensor) -> Tensor:
     """[n]: the difference of logits ratio, -(z_y - max of the others) / (z_π1 - z_π3), of equation 6: to be raised.
 
-    It does not change when the logits are shifted or scaled. Needs three classes or more.
+    It does not change when the logits are shifted or scaled. Needs three classes or more. π is over the classes but the
+    image's further labels: with two labels above all else z_π3 were the best other class, and the ratio always -1.
     """
     if z.shape[1] < 3:
         raise ValueError(f"the loss dlr compares the three largest logits; the model has {z.shape[1]} classes")
-    ordered = z.sort(dim=1, descending=True).values
-    return -margin(z, y) / (ordered[:, 0] - ordered[:, 2] + _TINY)
+    ordered = _sorted(z, y)
+    return -margin(z, y) / _spread(ordered[:, 0] - ordered[:, 2])
 
 
 def targeted_dlr(z: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """[n]: -(z_y - z_t) / (z_π1 - (z_π3 + z_π4) / 2), of equation 7, for the classes `target` [n]: to be raised.
 
-    Needs four classes or more.
+    Needs four classes or more; π as in `dlr`.
     """
     if z.shape[1] < 4:
         raise ValueError(f"the targeted dlr compares the four largest logits; the model has {z.shape[1]} classes")
-    ordered = z.sort(dim=1, descending=True).values
-    return gap(z, y, target) / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + _TINY)
+    ordered = _sorted(z, y)
+    return gap(z, y, target) / _spread(ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2)
 
 
 def runners_up(z: Tensor, y: Tensor, count: int) -> Tensor:
     """int64 [n, up to `count`]: the classes that are not labels of the image, by descending logit."""
     count = min(count, z.shape[1] - 1)
     return z.masked_fill(_mask(z, y), _ABSENT).topk(count, dim=1).indices
+
+
+def _sorted(z: Tensor, y: Tensor) -> Tensor:
+    """[n, c]: the logits of an image from the largest to the smallest, its labels but the best one last."""
+    if y.ndim == 2:
+        further = (y > 0).scatter(1, z.masked_fill(y == 0, _ABSENT).argmax(dim=1, keepdim=True), False)
+        z = z.masked_fill(further, -torch.inf)
+    return z.sort(dim=1, descending=True).values
+
+
+def _spread(spread: Tensor) -> Tensor:
+    """What a ratio divides by: 1, which is no ratio, where an image has too few classes that are no labels."""
+    return torch.where(spread.isinf(), 1.0, spread + _TINY)
 
 
 def _mask(z: Tensor, y: Tensor) -> Tensor:

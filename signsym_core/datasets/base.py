@@ -45,6 +45,8 @@ class DataSource(Member, ABC):
     stated_sides: ClassVar[tuple[int, int] | None] = None
     #: Splits that the parameter `split` may name, each with its numbers of training and test images; `load` makes them.
     named_splits: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType({})
+    #: Whether images have several labels, known without reading the data: labels are 0/1 rows even where each has one.
+    several: ClassVar[bool] = False
     #: Parameters that only choose the test images, so that data sets which differ only in them share their fine-tunes,
     #: each with the values that "all" stands for in a grid.
     testing: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({})

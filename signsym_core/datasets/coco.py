@@ -56,6 +56,7 @@ class COCO(FileSource):
     label = "MS-COCO"
     citation = "Lin et al. 2014, Microsoft COCO: common objects in context, 1405.0312"
     stated = (10_000, 5_000)
+    several = True
     origin = Origin(
         url="https://cocodataset.org/#download (train2017.zip, val2017.zip, annotations_trainval2017.zip)",
         licence="annotations CC BY 4.0; photographs under Flickr's terms of use",

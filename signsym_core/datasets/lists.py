@@ -32,8 +32,6 @@ class Lists(FileSource):
 
     #: Columns that a line must have; null: as many as the first line.
     width: ClassVar[int | None] = None
-    #: Whether labels stay 0/1 rows even where every image has exactly one.
-    several: ClassVar[bool] = False
 
     #: Folder of the list files: absolute, below PATH, or below the data root.
     lists: str = "."

@@ -100,6 +100,38 @@ def test_losses_are_those_of_the_paper_and_ignore_the_scale_and_the_shift_of_log
     assert torch.equal(runners_up(logits, labels, 9).sort(1).values[0], torch.tensor([1, 2, 3, 4, 5]))
 
 
+def test_ratios_of_an_image_with_several_labels_are_those_without_its_further_labels():
+    logits = torch.tensor([[3.0, 2.5, 1.0, 0.0, -1.0], [0.0, 1.0, 2.0, 5.0, 4.0]], requires_grad=True)
+    labels = torch.tensor([[1, 1, 0, 0, 0], [0, 0, 1, 1, 1]])
+    # By hand: of the first image classes 0, 2, 3, 4 are left, of the second 3, 0, 1, too few for four.
+    first = dlr(torch.tensor([[3.0, 1.0, 0.0, -1.0]]), torch.tensor([0]))
+    second = dlr(torch.tensor([[5.0, 0.0, 1.0]]), torch.tensor([0]))
+    found = dlr(logits, labels)
+    assert found.tolist() == pytest.approx([-2 / 3, -(5 - 1) / (5 - 0)])
+    assert found.tolist() == pytest.approx([first.item(), second.item()])
+    # Two labels above all else: over all classes the ratio is -1 and has no gradient.
+    (gradient,) = torch.autograd.grad(found.sum(), logits)
+    assert (gradient.abs().amax(dim=1) > 0.1).all()
+    targeted = targeted_dlr(logits, labels, torch.tensor([2, 1]))
+    assert targeted.tolist() == pytest.approx([(1 - 3) / (3 - (0 - 1) / 2), 1 - 5])
+    (gradient,) = torch.autograd.grad(targeted.sum(), logits)
+    assert gradient.isfinite().all()
+    assert gradient[1].tolist() == [0.0, 1.0, 0.0, -1.0, 0.0]
+
+
+def test_the_ratio_breaks_images_with_several_labels():
+    model = small("bp")
+    images, _ = right(model)
+    with torch.no_grad():
+        ranked = model(images).argsort(dim=1, descending=True)
+    # The labels of each image are the two classes on top: where both lead, the ratio over all classes is constant.
+    several = torch.zeros_like(ranked).scatter(1, ranked[:, :2], 1)
+    outcome = ss.attack("apgd", model, images, several, [0.0, 0.3], gradient="exact", loss="dlr", steps=20)
+    square = ss.attack("square", model, images, several, [0.3], queries=300)
+    assert outcome.accuracy[0] == 1
+    assert outcome.accuracy[1] <= square.accuracy[0] + 0.1
+
+
 @pytest.mark.parametrize(("loss", "classes"), [("dlr", 2), ("targeted-dlr", 3)])
 def test_too_few_classes_for_a_loss_are_a_clear_error(loss, classes):
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, classes))

@@ -13,6 +13,7 @@ from orchestrator.commands.cli import main
 from orchestrator.drawing.blocks import Figure, Matrix
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.live_stores import opened
+from orchestrator.store import Store, tables
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_a_gap_says_on_which_images_it_is(folder, robust, tmp_path):
 
 def test_exports_say_what_two_results_of_one_point_leave_out(tmp_path, capsys):
     made = fill(tmp_path / "store", {("bp", "exact"): {0.1: 0.4}}, images=40)
-    fill(made, {("bp", "exact"): {0.1: 0.4}}, seeds=(0,), images=40, draw=1)
+    fill(made, {("bp", "exact"): {0.1: 0.9}}, seeds=(0,), images=40, draw=1)
     fill(made, {("bp", "feedback"): {0.1: 0.4}}, images=40)
     assert main(["export", str(made), "--what", "curves", "--out", str(tmp_path / "it.csv")]) == 0
     said = " ".join(capsys.readouterr().out.split())
@@ -135,6 +136,20 @@ def test_a_cell_of_fewer_images_leads_to_the_one_that_stands_for_it(grown):
     assert index.value("cell", row) == "job-usf-exact-0-2-0.1"
     assert index.row_of("job-usf-exact-1-0-0.1") != row
     assert "is of fewer images; that of 60 is here" in str(page(grown / "store", "?p=cell&c=job-usf-exact-0-0-0.1"))
+
+
+def test_a_number_of_images_above_that_of_the_test_set_makes_no_second_result(tmp_path):
+    made = tmp_path / "store"
+    # `images: 5000`, then `images: null`, of 40 test images: the same outcomes in cells of their own.
+    store = Store(str(fill(made, {("bp", "exact"): {0.1: 0.4}}, seeds=(0,), images=40)))
+    (row,), outcomes = store.table("results", tables.RESULTS).to_pylist(), store.table("outcomes", tables.OUTCOMES)
+    again = [outcome | {"cell": "again"} for outcome in outcomes.to_pylist()]
+    store.write_table("outcomes", "again", again, tables.OUTCOMES)
+    later = {"cell": "again", "job": "again", "finished_at": row["finished_at"].replace(year=2100)}
+    store.write_table("results", "again", [row | later], tables.RESULTS)
+    (curves,) = [each for each in page(made).blocks if isinstance(each, Figure) and each.name == "curves"]
+    assert [(shown["value"], shown["cell"]) for shown in curves.table.rows] == [(row["value"], row["cell"])]
+    assert "is the same on the same images" in str(page(made, "?p=cell&c=again"))
 
 
 def test_two_fine_tunes_stand_not_for_each_other_and_of_a_cell_twice_one_row_stays(tmp_path):

@@ -260,4 +260,4 @@ def test_the_names_of_stores_may_hold_any_letter(tmp_path):
     stores = [str(fill(tmp_path / name, BP | USF, seeds=(0,), draw=draw)) for draw, name in enumerate(("a{b}", "%s {"))]
     data = opened(stores)
     assert list(data.names) == ["a{b}", "%s {"]
-    assert len(data.snapshot.index) == 2 * len(LiveStore(stores[0]).snapshot.index)
+    assert data.snapshot.index.results == 2 * LiveStore(stores[0]).snapshot.index.results

@@ -190,6 +190,17 @@ def test_raised_semantics_are_other_jobs(golden, tmp_path, monkeypatch, kind):
     assert (golden["finetune"].key in changed) == (kind == "attack")
 
 
+@pytest.mark.parametrize(
+    ("attack", "parameters", "raised"),
+    [("apgd", {"loss": "dlr"}, 1), ("autoattack", {}, 1), ("apgd", {}, 0), ("pgd", {}, 0)],
+)
+def test_the_ratio_of_logits_is_another_one_on_images_with_several_labels_alone(attack, parameters, raised):
+    attack = ATTACKS.build(attack, **parameters)
+    assert keys.attack_semantics(attack, several=True) == keys.attack_semantics(attack) + raised
+    assert keys.training_semantics("finetune", attack, several=True) == keys.SEMANTICS["finetune"] + raised
+    assert {source.name for source in DATASETS if source.several} == {"coco", "nuswide"}
+
+
 @pytest.mark.parametrize("attack", ["pgd", "boundary", "autoattack"])
 def test_the_revision_of_a_result_counts_the_changes_of_its_attack_and_its_training(monkeypatch, attack):
     attack, model = ATTACKS.build(attack), {"semantics": keys.SEMANTICS["finetune"]}
