@@ -22,9 +22,16 @@ class Finding:
 
 
 def finding(
-    flag: str, raised: bool, numbers: tuple[float, float], names: tuple[str, str], words: str, *, n: int, seeds: int
+    flag: str,
+    raised: bool,
+    numbers: tuple[float, float],
+    names: tuple[str, str],
+    shape: tuple[int, ...],
+    words: str = "",
 ) -> Finding:
-    """A finding on n images of each of some seeds, which its words say at their end."""
-    words += f" ({seeds} seed{'s' * (seeds > 1)} × {n:,} images)"
+    """A finding on images [seeds, n] or [n], which its words say at their end; by default both numbers in percent."""
+    seeds, n = (1, *shape)[-2:]
     first, second = numbers
+    words = words or f"{names[0]} {100 * first:.1f} %, {names[1]} {100 * second:.1f} %"
+    words += f" ({seeds} seed{'s' * (seeds > 1)} × {n:,} images)"
     return Finding(flag=flag, raised=raised, first=first, second=second, names=names, n=n, seeds=seeds, words=words)

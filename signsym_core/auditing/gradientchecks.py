@@ -33,7 +33,8 @@ def wrong_gradient(rho: ArrayLike) -> Finding:
     against = float(np.mean(~(r > 0)))
     raised = not RHO_LO <= median <= RHO_HI or against > RHO_SHARE
     words = f"median ρ {median:.3g} (1 for a gradient), ρ ≤ 0 for {100 * against:.1f} % of the images"
-    return _finding("wrong_gradient", raised, (median, against), ("median ρ", "share of images with ρ ≤ 0"), r, words)
+    names = ("median ρ", "share of images with ρ ≤ 0")
+    return finding("wrong_gradient", raised, (median, against), names, r.shape, words)
 
 
 def wrong_direction(direction: ArrayLike) -> Finding:
@@ -45,7 +46,7 @@ def wrong_direction(direction: ArrayLike) -> Finding:
     c = np.nan_to_num(_matrix(direction))
     median = float(np.median(c))
     words = f"median correlation with finite differences {median:.2f} (1 for a gradient)"
-    return _finding("wrong_direction", median < ALIGNED, (median, ALIGNED), ("correlation", "asked for"), c, words)
+    return finding("wrong_direction", median < ALIGNED, (median, ALIGNED), ("correlation", "asked for"), c.shape, words)
 
 
 def inefficient_gradient(efficiency: ArrayLike) -> Finding:
@@ -54,7 +55,7 @@ def inefficient_gradient(efficiency: ArrayLike) -> Finding:
     median = float(np.nanmedian(eta)) if np.isfinite(eta).any() else 0.0
     words = f"median η {median:.2f} (1 for the exact gradient)"
     names = ("median η", "asked for")
-    return _finding("inefficient_gradient", median < EFFICIENT, (median, EFFICIENT), names, eta, words)
+    return finding("inefficient_gradient", median < EFFICIENT, (median, EFFICIENT), names, eta.shape, words)
 
 
 def broken_gradient(broken: ArrayLike) -> Finding:
@@ -63,7 +64,7 @@ def broken_gradient(broken: ArrayLike) -> Finding:
     share = float(b.mean())
     words = f"no gradient (0, NaN or infinite) at {100 * share:.1f} % of the images"
     names = ("share of images without a gradient", "allowed")
-    return _finding("broken_gradient", share > 0, (share, 0.0), names, b, words)
+    return finding("broken_gradient", share > 0, (share, 0.0), names, b.shape, words)
 
 
 def random_gradient(repeat: ArrayLike) -> Finding:
@@ -77,7 +78,7 @@ def random_gradient(repeat: ArrayLike) -> Finding:
     mean = float(known.mean()) if known.size else 1.0
     words = f"mean cosine of two backward passes {mean:.4f}, below {SAME} at {100 * share:.1f} % of the images"
     names = ("share of images that differ", "allowed")
-    return _finding("random_gradient", share > RHO_SHARE, (share, RHO_SHARE), names, cosine, words)
+    return finding("random_gradient", share > RHO_SHARE, (share, RHO_SHARE), names, cosine.shape, words)
 
 
 def random_outputs(unsteady: ArrayLike) -> Finding:
@@ -86,7 +87,7 @@ def random_outputs(unsteady: ArrayLike) -> Finding:
     share = float(u.mean())
     words = f"two forward passes differ, by more than rounding, at {100 * share:.1f} % of the images"
     names = ("share of images that differ", "allowed")
-    return _finding("random_outputs", share > 0, (share, 0.0), names, u, words)
+    return finding("random_outputs", share > 0, (share, 0.0), names, u.shape, words)
 
 
 def _matrix(values: ArrayLike) -> NDArray[np.float64]:
@@ -94,15 +95,3 @@ def _matrix(values: ArrayLike) -> NDArray[np.float64]:
     if not matrix.size:
         raise ValueError(f"expected a number for each image, got shape {list(matrix.shape)}")
     return matrix
-
-
-def _finding(
-    flag: str,
-    raised: bool,
-    numbers: tuple[float, float],
-    names: tuple[str, str],
-    values: NDArray[np.float64],
-    words: str,
-) -> Finding:
-    seeds, n = values.shape
-    return finding(flag, raised, numbers, names, words, n=n, seeds=seeds)

@@ -85,7 +85,7 @@ def compared(flag: str, claimed: NDArray[Any], stronger: NDArray[Any]) -> list[F
     numbers = zip(
         raised.tolist(), claimed_means.mean(axis=1).tolist(), stronger_means.mean(axis=1).tolist(), strict=True
     )
-    return [_score_finding(flag, is_raised, (a, b), how.names, n, seeds) for is_raised, a, b in numbers]
+    return [finding(flag, is_raised, (a, b), how.names, (seeds, n)) for is_raised, a, b in numbers]
 
 
 def grey_limit(outcomes: ArrayLike, chance: float) -> Finding:
@@ -93,7 +93,7 @@ def grey_limit(outcomes: ArrayLike, chance: float) -> Finding:
     score = interval(_over_seeds(outcomes))
     raised = score.value > chance + TWO_POINTS and score.lo > chance
     names = ("score at ε ≥ 0.5", "best constant prediction")
-    return _finding("grey_limit", raised, (score.value, chance), names, outcomes)
+    return finding("grey_limit", raised, (score.value, chance), names, np.shape(outcomes))
 
 
 def noise_as_strong(attack: Sequence[ArrayLike], noise: Sequence[ArrayLike]) -> Finding:
@@ -105,28 +105,29 @@ def noise_as_strong(attack: Sequence[ArrayLike], noise: Sequence[ArrayLike]) -> 
     widest = max(range(len(gaps)), key=lambda i: gaps[i].value)
     numbers = (_mean(attack[widest]), _mean(noise[widest]))
     raised = all(difference.lo <= 0 for difference in gaps)
-    return _finding("noise_as_strong", raised, numbers, ("attack", "noise"), attack[widest])
+    return finding("noise_as_strong", raised, numbers, ("attack", "noise"), np.shape(attack[widest]))
 
 
 def zero_gradient(zero: ArrayLike) -> Finding:
     """The loss has no gradient at some clean image. `zero` [seeds, images] holds whether it was exactly 0."""
     share = _mean(zero)
     names = ("share of images without a gradient", "allowed")
-    return _finding("zero_gradient", share > 0, (share, 0.0), names, zero)
+    return finding("zero_gradient", share > 0, (share, 0.0), names, np.shape(zero))
 
 
 def nonfinite_gradient(share: float, n: int, seeds: int) -> Finding:
     """Entries of the gradient were NaN or infinite at some image and counted as 0: `share` of n images of each seed."""
     names = ("share of images with such entries", "allowed")
     words = f"entries of the gradient that are NaN or infinite, and counted as 0, at {100 * share:.1f} % of the images"
-    return finding("nonfinite_gradient", share > 0, (share, 0.0), names, words, n=n, seeds=seeds)
+    return finding("nonfinite_gradient", share > 0, (share, 0.0), names, (seeds, n), words)
 
 
 def random_forward(first: ArrayLike, second: ArrayLike) -> Finding:
     """Two passes over the same clean images differ in more than 0.01 of them: what rounding does not do."""
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     numbers = (float(np.mean(a)), float(np.mean(b)))
-    return _finding("random_forward", float((a != b).mean()) > POINT, numbers, ("one pass", "another pass"), first)
+    raised = float((a != b).mean()) > POINT
+    return finding("random_forward", raised, numbers, ("one pass", "another pass"), np.shape(first))
 
 
 def short_reach(steps: int, step_size: float, epsilon: float) -> Finding:
@@ -150,15 +151,14 @@ def short_of_border(robust: ArrayLike, moved: ArrayLike, epsilon: float) -> Find
     change = np.where(survivors > 0, np.asarray(moved, dtype=float), 0.0)
     reach = float((change * survivors).sum() / survivors.sum()) / epsilon if survivors.any() else 1.0
     names = ("change of the survivors over ε", "asked for")
-    return _finding("short_of_border", reach < BORDER, (reach, BORDER), names, robust)
+    return finding("short_of_border", reach < BORDER, (reach, BORDER), names, np.shape(robust))
 
 
 def unbounded_survives(outcomes: ArrayLike) -> Finding:
     """At ε = 1, where every image may become any other, more than 0.01 is kept. That none is kept proves nothing."""
     score = _mean(outcomes)
-    return _finding(
-        "unbounded_survives", score > POINT, (score, 0.0), ("score at ε = 1", "of a working attack"), outcomes
-    )
+    names = ("score at ε = 1", "of a working attack")
+    return finding("unbounded_survives", score > POINT, (score, 0.0), names, np.shape(outcomes))
 
 
 def small_n(n: int, seeds: int) -> Finding:
@@ -176,17 +176,3 @@ def _over_seeds(outcomes: ArrayLike) -> NDArray[np.float64]:
 
 def _mean(outcomes: ArrayLike) -> float:
     return float(np.asarray(outcomes, dtype=np.float64).mean())
-
-
-def _finding(
-    flag: str, raised: bool, numbers: tuple[float, float], names: tuple[str, str], outcomes: ArrayLike
-) -> Finding:
-    seeds, n = np.atleast_2d(np.asarray(outcomes)).shape
-    return _score_finding(flag, raised, numbers, names, n, seeds)
-
-
-def _score_finding(
-    flag: str, raised: bool, numbers: tuple[float, float], names: tuple[str, str], n: int, seeds: int
-) -> Finding:
-    words = f"{names[0]} {100 * numbers[0]:.1f} %, {names[1]} {100 * numbers[1]:.1f} %"
-    return finding(flag, raised, numbers, names, words, n=n, seeds=seeds)
