@@ -34,6 +34,8 @@ _SEED, _SEEDS, _FLAGGED = "one seed", "all seeds", "flagged"
 _SETTINGS: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
+    # Otherwise the names of its parts are drawn at random.
+    "svg.hashsalt": "signsym",
     "font.size": 8,
     "axes.titlesize": 7.5,
     "legend.fontsize": 8,

@@ -25,6 +25,9 @@ def test_the_suffix_decides_what_is_written(folder, tmp_path, capsys):
         assert main(["figure", str(folder), view, "--out", str(out), "--width", "3.3"]) == 0
         assert out.read_bytes().startswith(start)
         assert f"figure: {out}" in capsys.readouterr().out
+    # The same numbers give the same file.
+    assert main(["figure", str(folder), "?p=gap", "--out", str(tmp_path / "again.svg"), "--width", "3.3"]) == 0
+    assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "new/gap.svg").read_bytes()
     assert b"heatmap" in (tmp_path / "heat.html").read_bytes()
     # One file alone, without Plotly from another host.
     assert b"<script src=" not in (tmp_path / "heat.html").read_bytes()
