@@ -185,6 +185,9 @@ class Index(Rows):
         """The first such row of each line with results of an older version of the code than others have that are of
         its attack in its figure, by line number.
         """
+        if not pc.max(self._column("revision")).as_py():
+            # As in most stores, of whatever size.
+            return {}
         revision = np.nan_to_num(self.numbers("revision", np.arange(len(self))))
         group, _ = numbered([self._codes[name] for name in (*FIGURE, "attack", "attack_params")])
         return outdated(revision, self.line_numbers(np.arange(len(self))), group)

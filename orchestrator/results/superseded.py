@@ -82,8 +82,6 @@ def outdated(revision: NDArray[np.float64], line: Numbers, group: Numbers) -> di
 
     `revision` and `line` are of each row, `group` of each line. What a figure compares would otherwise be two things.
     """
-    if not revision.any():
-        return {}
     newest = np.zeros(int(group.max()) + 1)
     np.maximum.at(newest, group[line], revision)
     older = np.flatnonzero(revision < newest[group[line]])
