@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -31,8 +32,10 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
     # In another process: reading a store takes memory that the process which drives Ray for days does not need.
     with apart(prepare, path, list(sets), settings.storage) as plan:
         if not store.names("grids", ".yaml"):
-            # A new store lacks every cell. To load Ray takes two seconds, which pass meanwhile.
-            importlib.import_module("orchestrator.engine.running")
+            # A new store lacks every cell. To load Ray takes two seconds, which pass meanwhile; where it cannot be
+            # loaded, an error of the grid comes first.
+            with contextlib.suppress(ImportError):
+                importlib.import_module("orchestrator.engine.running")
         prepared = plan()
     show_skipped(prepared.skipped, console)
     if hidden := {"results", "outcomes", "models"} & {path.rstrip("/") for path in prepared.skipped}:
