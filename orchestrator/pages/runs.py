@@ -35,7 +35,8 @@ def page(context: PageContext) -> Page:
     blocks: list[Block] = [*_causes([run for _, run in failed])]
     blocks += _retry(context, {name for _, run in failed for name in run.names}) if failed else []
     blocks.append(Facts(title="Jobs that were started", facts=_counts([run for _, run in rows])))
-    rows.sort(key=lambda row: row[1].began, reverse=True)
+    # Of those that began at once, in one order whenever the page is made.
+    rows.sort(key=lambda row: (row[1].began, row[0], row[1].job), reverse=True)
     rows.sort(key=lambda row: _STATES.index(row[1].state))
     note = "A job that waits failed and is tried again; one that was interrupted is run by the next sweep."
     if unknown:

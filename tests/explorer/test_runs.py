@@ -226,6 +226,14 @@ def test_a_grid_has_every_training_before_its_attacks_and_attacks_of_which_cells
     assert "older version" not in block(page(folder, "?p=runs"), Table).note
 
 
+def test_jobs_that_began_at_once_have_one_order(tmp_path):
+    orders = []
+    for folder, jobs in ((tmp_path / "1", "abcde"), (tmp_path / "2", "caebd")):
+        log(folder, "1", *((0, "started", job) for job in jobs))
+        orders.append([row["title"] for row in block(page(folder, "?p=runs"), Table).rows])
+    assert orders[0] == orders[1]
+
+
 @pytest.mark.parametrize(("kind", "whose"), [("pretrain", "its pre-training"), ("finetune", "its fine-tune")])
 def test_cells_behind_a_failed_training_say_why_they_have_no_result(tmp_path, kind, whose):
     folder = tmp_path / "store"
