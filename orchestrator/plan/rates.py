@@ -123,7 +123,7 @@ class Device:
 @functools.cache
 def network_of(backbone: Backbone, sides: tuple[int, int]) -> Network:
     """What the backbone with ten outputs asks of a device for images of these sides."""
-    # On the device "meta" no weight is initialised. It imports torch's compiler, as torchvision has done by then.
+    # On the device "meta" no weight is initialised.
     with torch.device("meta" if backbone.published else "cpu"):
         model = backbone.build(10, channels=3, size=sides)
     if backbone.published:

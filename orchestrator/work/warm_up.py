@@ -6,14 +6,14 @@ import torch
 
 from orchestrator.work import execute  # noqa: F401
 from orchestrator.work.device import device
+from signsym_core.vision import torchvision
 
 
 def warm_up() -> None:
     """Load the kernels of a GPU's libraries: each kind at its first use."""
     if device().type != "cuda":
         return
-    import torchvision  # noqa: F401
-
+    torchvision("models")
     images, weights = (torch.zeros(4, 3, 8, 8, device="cuda", requires_grad=True) for _ in range(2))
     outputs = torch.nn.functional.conv2d(images, weights)
     (outputs.flatten(1) @ outputs.flatten(1).t()).sum().backward()

@@ -7,6 +7,7 @@ import dataclasses
 from torch import nn
 
 from signsym_core.backbones.base import Backbone
+from signsym_core.vision import torchvision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,5 @@ class PublishedBackbone(Backbone):
     """The network that torchvision makes by the function of the backbone's name."""
 
     def network(self, channels: int) -> nn.Module:
-        from torchvision import models
-
-        network: nn.Module = getattr(models, self.name)()
+        network: nn.Module = getattr(torchvision("models"), self.name)()
         return network

@@ -16,6 +16,7 @@ from signsym_core import seal
 from signsym_core.backbones.base import Backbone, Model
 from signsym_core.rules.convert import converted
 from signsym_core.rules.held import PLACE
+from signsym_core.vision import torchvision
 
 
 class WeightsError(ValueError):
@@ -30,8 +31,7 @@ def load_published(model: Model, backbone: Backbone, name: str) -> None:
     """
     if backbone.published is None:
         raise WeightsError(f"backbone {backbone.name!r} has no published weights; use a local file or pre-training")
-    from torchvision import models
-
+    models = torchvision("models")
     known = list(models.get_weight(f"{backbone.published}.DEFAULT").__class__.__members__)
     if name not in known:
         raise WeightsError(f"backbone {backbone.name!r} has no weights {name!r}; torchvision has: {', '.join(known)}")

@@ -15,6 +15,7 @@ from signsym_core.datasets.base import Origin
 from signsym_core.datasets.corruptions import EXTRA, SEVERITIES, STANDARD, Corruptible
 from signsym_core.datasets.splits import Data, DataNotFoundError, Progress, Split
 from signsym_core.registry import neutral
+from signsym_core.vision import torchvision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,30 +50,26 @@ class CIFAR10(Corruptible):
         return self.resize
 
     def absent(self, root: Path) -> str | None:
-        from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
-
-        folder, archive = root / TorchvisionCIFAR10.base_folder, root / TorchvisionCIFAR10.filename
+        official = torchvision("datasets").CIFAR10
+        folder, archive = root / official.base_folder, root / official.filename
         if folder.is_dir() or archive.is_file():
             return None
         return f"neither {folder} nor {archive} is there"
 
     def load(self, root: Path) -> Data:
-        from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
-
-        folder = TorchvisionCIFAR10.base_folder
+        official = torchvision("datasets").CIFAR10
+        folder = official.base_folder
         try:
             root.mkdir(parents=True, exist_ok=True)
             # Several trials may start at once: one downloads, the others wait for it.
             with open(root / f".{folder}.lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                loaded = {
-                    split: TorchvisionCIFAR10(root, split == "train", download=True) for split in ("train", "test")
-                }
+                loaded = {split: official(root, split == "train", download=True) for split in ("train", "test")}
         except (OSError, RuntimeError) as error:
             raise DataNotFoundError(
                 f"CIFAR-10 is not at {root / folder} and could not be downloaded ({error}). Put the official archive "
-                f"{TorchvisionCIFAR10.filename} (md5 {TorchvisionCIFAR10.tgz_md5}) at "
-                f"{root / TorchvisionCIFAR10.filename}, or its unpacked folder at {root / folder}; --data-root names "
+                f"{official.filename} (md5 {official.tgz_md5}) at "
+                f"{root / official.filename}, or its unpacked folder at {root / folder}; --data-root names "
                 f"another place than {root}. A folder of images works as data set 'imagefolder'"
             ) from error
         sizes = [len(dataset.targets) for dataset in loaded.values()]

@@ -61,6 +61,16 @@ source, task = ss.DATASETS.build("digits"), ss.TASKS.build("classification")
 model = ss.convert(ss.BACKBONES.build("smallcnn", width=2).build(task.outputs(2), channels=1), "brsf")
 ss.fine_tune(model, train, source, task, ss.FineTune(epochs=1, batch_size=4), seed=0)
 ss.attack("pgd", model.eval(), images / 255, train.labels, [0.1])
-sys.exit("torch._dynamo" in sys.modules)
+ss.BACKBONES.build("resnet18").build(2)
+from orchestrator.plan.rates import network_of
+network_of(ss.BACKBONES.build("alexnet"), (64, 64))
+assert "torch._dynamo" not in sys.modules
+# Where torchvision asks whether it may compile, the compiler answers.
+from torchvision.ops import roi_align
+torch.use_deterministic_algorithms(True)
+assert roi_align(torch.ones(1, 1, 4, 4), [torch.tensor([[0.0, 0, 4, 4]])], 2).flatten().tolist() == [1] * 4
+assert "torch._dynamo" in sys.modules
+double = torch.compile(lambda numbers: 2 * numbers, backend="eager")
+assert double(torch.ones(2)).tolist() == [2, 2]
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
