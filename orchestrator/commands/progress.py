@@ -19,15 +19,15 @@ class Lines:
         self._console = console
         self._what = ""
         #: When this stage began, when it was told of last, and when a line was printed last.
-        self._began = self._told = self._printed = time.monotonic()
+        self._began = self._reported = self._printed = time.monotonic()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Print a line where the last one was PERIOD seconds ago; the time left is by this stage alone."""
         now = time.monotonic()
         if what != self._what:
             # It is told of when its first part is done.
-            self._what, self._began = what, self._told
-        self._told = now
+            self._what, self._began = what, self._reported
+        self._reported = now
         if now - self._printed >= PERIOD and 0 < done < total:
             self._printed = now
             left = duration((now - self._began) / done * (total - done))

@@ -38,11 +38,11 @@ def outcome_rows(store: Store, cells: pa.Table, names: Sequence[str], progress: 
             here = here[left[row_of[here]]]
             here = here[~differ(results, row_of[here], counts[here], means[here])]
             left[row_of[here]] = False
-            taken = np.zeros(len(counts), dtype=bool)
-            taken[here] = True
-            once = first_rows(table)
-            rows = np.arange(len(table)) if once is None else once
-            rows = rows[taken[codes[rows]]]
+            chosen = np.zeros(len(counts), dtype=bool)
+            chosen[here] = True
+            first = first_rows(table)
+            rows = np.arange(len(table)) if first is None else first
+            rows = rows[chosen[codes[rows]]]
             for start in range(0, len(rows), AT_ONCE):
                 few = rows[start : start + AT_ONCE]
                 described, of_images = cells.take(to_arrow(row_of[codes[few]])), table.take(to_arrow(few))

@@ -15,7 +15,7 @@ from signsym_core.attacks.ball import column, projected, steepest, within_ball
 from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.margins import dlr, runners_up, targeted_dlr
 from signsym_core.attacks.problem import Problem
-from signsym_core.registry import Count, whole
+from signsym_core.registry import Count, integer
 from signsym_core.tasks.classification import target as target_of
 
 #: A loss of each image, to be maximised: (outputs of some images, their positions in the block) to [n].
@@ -45,7 +45,7 @@ class APGD(NormedAttack):
     tags = frozenset({"white-box", "random"})
     goes_on = True
 
-    steps: Annotated[int, whole(2)] = 100
+    steps: Annotated[int, integer(2)] = 100
     loss: Literal["ce", "dlr", "targeted-dlr"] = "ce"
     #: Runs, each from another random start.
     restarts: Count = 1

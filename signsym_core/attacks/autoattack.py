@@ -15,7 +15,7 @@ from signsym_core.attacks.fab import FAB
 from signsym_core.attacks.margins import margin
 from signsym_core.attacks.problem import Problem
 from signsym_core.attacks.square import Square
-from signsym_core.registry import Count, whole
+from signsym_core.registry import Count, integer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,11 @@ class AutoAttack(NormedAttack):
     tags = frozenset({"white-box", "random"})
 
     #: Steps of either APGD, and of FAB towards each class.
-    steps: Annotated[int, whole(2)] = 100
+    steps: Annotated[int, integer(2)] = 100
     #: Number of target classes of the targeted attacks.
     targets: Count = 9
     #: Queries of Square.
-    queries: Annotated[int, whole(2)] = 5000
+    queries: Annotated[int, integer(2)] = 5000
 
     def members(self, classes: int) -> Iterator[Attack]:
         """The attacks on a model with so many outputs, in order."""

@@ -14,7 +14,7 @@ from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.margins import margin
 from signsym_core.attacks.problem import Problem, Told
 from signsym_core.attacks.squares import moves
-from signsym_core.registry import whole, within
+from signsym_core.registry import integer, within
 
 #: Queries whose random numbers are drawn together.
 DRAWN_AT_ONCE = 100
@@ -42,7 +42,7 @@ class Square(NormedAttack):
     tags = frozenset({"random"})
 
     #: Queries of the model per image, the clean image included. AutoAttack's number.
-    queries: Annotated[int, whole(2)] = 5000
+    queries: Annotated[int, integer(2)] = 5000
     #: Share of the pixels that the first squares cover. AutoAttack's number.
     first_share: Annotated[float, within("(0, 1]")] = 0.8
     #: Whether the schedule of p is stretched or shrunk to the number of queries. It is written for 10,000.

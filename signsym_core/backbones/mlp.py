@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from torch import nn
 
 from signsym_core.backbones.base import Backbone
-from signsym_core.registry import whole
+from signsym_core.registry import integer
 
 _UNITS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -31,9 +31,9 @@ class MLP(Backbone):
     std = (0.5,)
 
     #: Height and width of the images that the hidden layer reads.
-    side: Annotated[int, whole(2, 256)] = 28
+    side: Annotated[int, integer(2, 256)] = 28
     #: Units of the hidden layer, and their function f.
-    hidden: Annotated[int, whole(1, 16384)] = 500
+    hidden: Annotated[int, integer(1, 16384)] = 500
     units: Literal["sigmoid", "tanh", "relu"] = "sigmoid"
 
     def network(self, channels: int) -> nn.Module:

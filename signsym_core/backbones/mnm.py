@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from signsym_core.backbones.lstm import Cell
 from signsym_core.backbones.rnn import RowReader
 from signsym_core.models.recurrence import rows_of
-from signsym_core.registry import NonNegative, whole
+from signsym_core.registry import NonNegative, integer
 
 
 def activations(weights: Sequence[Tensor], key: Tensor) -> list[Tensor]:
@@ -119,8 +119,8 @@ class MNM(RowReader):
 
     #: Units of the controller, and width and layers of the memory.
     hidden: int = 48
-    width: Annotated[int, whole(1, 4096)] = 24
-    layers: Annotated[int, whole(1, 16)] = 3
+    width: Annotated[int, integer(1, 4096)] = 24
+    layers: Annotated[int, integer(1, 16)] = 3
     #: Weight of the meta objective in the training loss.
     consistency: NonNegative = 1.0
 

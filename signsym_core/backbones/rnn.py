@@ -7,7 +7,7 @@ from typing import Annotated
 
 from signsym_core.backbones.base import Backbone
 from signsym_core.models.recurrence import Recurrence
-from signsym_core.registry import whole
+from signsym_core.registry import integer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class RowReader(Backbone):
     std = (1.0,)
 
     #: Units of the layer.
-    hidden: Annotated[int, whole(1, 4096)]
+    hidden: Annotated[int, integer(1, 4096)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

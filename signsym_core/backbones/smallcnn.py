@@ -9,7 +9,7 @@ from typing import Annotated
 from torch import nn
 
 from signsym_core.backbones.base import Backbone
-from signsym_core.registry import whole
+from signsym_core.registry import integer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class SmallCNN(Backbone):
     std = (0.5,)
 
     #: Channels of the first stage.
-    width: Annotated[int, whole(1, 1024)] = 16
+    width: Annotated[int, integer(1, 1024)] = 16
 
     def network(self, channels: int) -> nn.Module:
         layers: OrderedDict[str, nn.Module] = OrderedDict()

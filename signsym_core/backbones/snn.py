@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from signsym_core.backbones.base import Backbone
 from signsym_core.backbones.lif import LIF
-from signsym_core.registry import Positive, whole, within
+from signsym_core.registry import Positive, integer, within
 
 
 class SpikingNetwork(nn.Module):
@@ -69,9 +69,9 @@ class SNN(Backbone):
     std = (0.5,)
 
     #: Channels of the first stage.
-    width: Annotated[int, whole(1, 1024)] = 16
+    width: Annotated[int, integer(1, 1024)] = 16
     #: Time steps.
-    steps: Annotated[int, whole(1, 1000)] = 4
+    steps: Annotated[int, integer(1, 1000)] = 4
     #: What is left of a potential after a time step.
     beta: Annotated[float, within("[0, 1]")] = 0.5
     #: k, how fast the surrogate falls off around the threshold.

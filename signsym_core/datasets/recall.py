@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from signsym_core.datasets.sequences import Sequences
-from signsym_core.registry import require, whole
+from signsym_core.registry import integer, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class Recall(Sequences):
     )
 
     #: Pairs of a key and a value in a sequence.
-    pairs: Annotated[int, whole(1, 100)] = 3
+    pairs: Annotated[int, integer(1, 100)] = 3
     #: Symbols that are keys, and symbols that are values.
     keys: int = 8
-    values: Annotated[int, whole(2, 256)] = 8
+    values: Annotated[int, integer(2, 256)] = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()

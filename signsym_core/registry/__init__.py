@@ -6,7 +6,7 @@ from signsym_core.registry.bounds import NonNegative as NonNegative
 from signsym_core.registry.bounds import Positive as Positive
 from signsym_core.registry.bounds import above as above
 from signsym_core.registry.bounds import check_bounds as check_bounds
-from signsym_core.registry.bounds import whole as whole
+from signsym_core.registry.bounds import integer as integer
 from signsym_core.registry.bounds import within as within
 from signsym_core.registry.family import Member as Member
 from signsym_core.registry.family import Registry as Registry

@@ -18,7 +18,7 @@ class Bound(NamedTuple):
     holds: Callable[[Any], bool]
 
 
-def whole(least: int, most: int | None = None) -> Bound:
+def integer(least: int, most: int | None = None) -> Bound:
     """A whole number from `least` on, to `most` where that is given."""
     if most is None:
         return Bound(f"a whole number, at least {least}", lambda number: number >= least)
@@ -38,7 +38,7 @@ def within(interval: str) -> Bound:
     return Bound(f"a number in {interval}", lambda number: low < number < high or number in ends)
 
 
-Count = Annotated[int, whole(1)]
+Count = Annotated[int, integer(1)]
 Positive = Annotated[float, above(0)]
 NonNegative = Annotated[float, Bound("a number, at least 0", lambda number: number >= 0)]
 

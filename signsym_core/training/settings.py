@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from signsym_core.arithmetic import Precision
 from signsym_core.datasets import DataSource
-from signsym_core.registry import Count, NonNegative, check_bounds, neutral, require, whole, within
+from signsym_core.registry import Count, NonNegative, check_bounds, integer, neutral, require, within
 from signsym_core.training.adversarial import Adversarial
 from signsym_core.training.selection import Keep
 
@@ -17,7 +17,7 @@ from signsym_core.training.selection import Keep
 class FineTune:
     """Settings of a fine-tune; the defaults are the paper's where its text kept them (see docs/protocol.md)."""
 
-    epochs: Annotated[int, whole(0)] = 20
+    epochs: Annotated[int, integer(0)] = 20
     batch_size: Count = 32
     #: Learning rate of the body, and of the fresh head.
     lr: NonNegative = 1e-5
@@ -37,7 +37,7 @@ class FineTune:
     deterministic: bool = neutral(True)
     #: Steps of the optimiser in all, in as many epochs as they take, the last of which may end early; `epochs` plays no
     #: part then. null: whole epochs.
-    steps: Annotated[int, whole(0)] | None = neutral(None)
+    steps: Annotated[int, integer(0)] | None = neutral(None)
     #: The epoch whose model is kept: the last, or the one with the best score on the data set's validation images, the
     #: first of several.
     keep: Keep = neutral("last")

@@ -20,10 +20,10 @@ from signsym_core.registry import (
     above,
     build,
     coerce,
+    integer,
     require,
     shown,
     unknown,
-    whole,
     within,
 )
 
@@ -106,7 +106,7 @@ class Brew(Tea):
     """Parameters with bounds of every kind."""
 
     leaves: Count | None = None
-    pots: Annotated[int, whole(2, 4)] = 2
+    pots: Annotated[int, integer(2, 4)] = 2
     heat: Positive = 0.5
     rest: NonNegative = 0.0
     pause: Annotated[float, above(1)] = 2.0
