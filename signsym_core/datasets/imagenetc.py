@@ -59,7 +59,10 @@ class CorruptibleImageNet(FileSource, Corruptible, ABC):
         return survey(tree, ["/".join(path) for path in paths])
 
     def places(self, root: Path) -> Callable[[str, int], str | None]:
-        clean, listing = super().places(root), self.listing(root)
+        clean = super().places(root)
+        if self.corruption is None:
+            return clean
+        listing = self.listing(root)
 
         def place(split: str, number: int) -> str | None:
             path = clean(split, number)
