@@ -31,7 +31,8 @@ def check_files(source: FileSource, root: Path, sample: int, console: Console) -
     console.print(f"files: {len(listing.files):,} listed images below {listing.tree}")
     chosen = source.chosen(listing)
     say_splits(source, chosen, len(listing.names), console)
-    if (corrupted := source.replaced(root, listing, chosen["test"].indices)) is not None:
+    tested = [listing.files[position] for position in chosen["test"].positions.tolist()]
+    if (corrupted := source.replaced(root, tested)) is not None:
         console.print(f"tested on: {len(corrupted.files):,} corrupted images below {corrupted.tree} in their place")
     used = pooled(chosen)
     order = torch.randperm(len(used), generator=torch.Generator().manual_seed(0))

@@ -218,10 +218,12 @@ class DataSource(Member, ABC):
         chosen: Mapping[str, Choice],
         images: Callable[[Tensor], Tensor | Mapped],
         digests: Callable[[Tensor], Tensor] | None = None,
+        files: Sequence[str] | None = None,
     ) -> Data:
         """The data set of the choices that `choose` made; `images` returns the pixels at positions of the pool.
 
-        `digests` returns the digests of the images' files; null where images do not come from files.
+        `digests` returns the digests of the images' files, and `files` are the paths of those of the pool; null where
+        images do not come from files.
         """
         splits = {
             split: Split(
@@ -229,6 +231,7 @@ class DataSource(Member, ABC):
                 labels=choice.labels,
                 indices=choice.indices,
                 digests=None if digests is None else digests(choice.positions),
+                files=None if files is None else [files[position] for position in choice.positions.tolist()],
             )
             for split, choice in chosen.items()
         }

@@ -55,16 +55,27 @@ def nested(labels: Tensor, classes: Sequence[int], every: bool, order: Tensor) -
     image with several labels gets the lowest of its ranks. Labels are renumbered, or their columns reordered, in the
     order of `classes`. With `every`, images without any label come last; otherwise they are left out.
     """
-    last = torch.iinfo(torch.int64).max
-    ranks = torch.full((len(labels),), last)
-    for new, old in enumerate(classes):
-        members = order[has_class(labels, old)[order]]
-        ranks[members] = torch.minimum(ranks[members], torch.arange(len(members)) * len(classes) + new)
-    ranked = order[torch.argsort(ranks[order], stable=True)]
-    chosen = ranked if every else ranked[: int((ranks < last).sum())]
+    relabelled = labels[:, list(classes)] if labels.dim() == 2 else _renumbered(labels, classes)
+    # Pairs of an image, by its place in `order`, and a class of it; one look at all images, however many classes.
     if labels.dim() == 2:
-        return chosen, labels[chosen][:, list(classes)]
-    relabelled = torch.full_like(labels, -1)
-    for new, old in enumerate(classes):
-        relabelled[labels == old] = new
+        places, carried = relabelled[order].nonzero(as_tuple=True)
+    else:
+        places = (relabelled[order] >= 0).nonzero().flatten()
+        carried = relabelled[order[places]]
+    by_class = torch.argsort(carried, stable=True)
+    places, carried = places[by_class], carried[by_class]
+    sizes = torch.bincount(carried, minlength=len(classes))
+    earlier = torch.arange(len(carried)) - (sizes.cumsum(0) - sizes)[carried]
+    last = torch.iinfo(torch.int64).max
+    ranks = torch.full((len(labels),), last).scatter_reduce(0, places, earlier * len(classes) + carried, "amin")
+    ranked = order[torch.argsort(ranks, stable=True)]
+    chosen = ranked if every else ranked[: int((ranks < last).sum())]
     return chosen, relabelled[chosen]
+
+
+def _renumbered(labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """int64 [n]: the place of each label in `classes`, -1 for one that is not there."""
+    numbers = torch.full((max(classes) + 1,), -1)
+    numbers[list(classes)] = torch.arange(len(classes))
+    known = (labels >= 0) & (labels < len(numbers))
+    return torch.where(known, numbers[labels.clamp(0, len(numbers) - 1)], -1)

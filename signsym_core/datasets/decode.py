@@ -72,6 +72,8 @@ def opened(file: Path) -> tuple[io.BufferedReader, os.stat_result]:
 
 def irregular(status: os.stat_result) -> str | None:
     """The kind of a file that is not regular, in words; None for a regular file."""
+    if stat.S_ISREG(status.st_mode):
+        return None
     kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFIFO: "a FIFO",
@@ -79,7 +81,7 @@ def irregular(status: os.stat_result) -> str | None:
         stat.S_IFCHR: "a device",
         stat.S_IFBLK: "a device",
     }
-    return None if stat.S_ISREG(status.st_mode) else kinds.get(stat.S_IFMT(status.st_mode), "something else")
+    return kinds.get(stat.S_IFMT(status.st_mode), "something else")
 
 
 def _refuse_irregular(file: Path, status: os.stat_result) -> None:

@@ -104,7 +104,8 @@ class FileSource(DataSource):
         cache = self._filled(root, survey(listing.tree, listing.files), pooled(chosen), progress, compress)
         chosen = self._without_broken(chosen, cache)
         images = functools.partial(cache.images, resident=_resident_bytes())
-        return self.tested(self.assemble(listing.names, chosen, images, cache.digests), root, progress)
+        data = self.assemble(listing.names, chosen, images, cache.digests, listing.files)
+        return self.tested(data, root, progress)
 
     def decoded(self, root: Path, files: Survey, progress: Progress | None) -> tuple[Tensor | Mapped, Tensor]:
         """Images of other files than the listing's, decoded like these, and the digests of the files.
@@ -129,8 +130,8 @@ class FileSource(DataSource):
 
         return place
 
-    def replaced(self, root: Path, listing: Listing, numbers: Tensor) -> Survey | None:
-        """The files of the test images with these numbers, where they are others than the listing's.
+    def replaced(self, root: Path, files: Sequence[str]) -> Survey | None:
+        """The files that are tested on in the place of `files`, the listing's, where they are others.
 
         Raises DataNotFoundError with what is missing.
         """

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-import torch
-from torch import Tensor
-
 from signsym_core.datasets.corruptions import EXTRA, SEVERITIES, STANDARD, Corruptible
-from signsym_core.datasets.files import FileSource, Listing
+from signsym_core.datasets.files import FileSource
 from signsym_core.datasets.splits import DataNotFoundError, Progress, Split
 from signsym_core.datasets.survey import Survey, survey
 
@@ -38,12 +35,14 @@ class CorruptibleImageNet(FileSource, Corruptible, ABC):
 
     def corrupted(self, test: Split, root: Path, progress: Progress | None = None) -> Split:
         """Raises DataNotFoundError for a missing file, and BrokenImagesError, also where `broken` is skip."""
-        files = self.replaced(root, self.listing(root), test.indices)
+        if test.files is None:
+            raise ValueError(f"{FOLDER}: expected test images that come with the paths of their files, got none")
+        files = self.replaced(root, test.files)
         assert files is not None
         images, digests = dataclasses.replace(self, resize=None).decoded(root, files, progress)
-        return dataclasses.replace(test, images=images, digests=digests)
+        return dataclasses.replace(test, images=images, digests=digests, files=files.files)
 
-    def replaced(self, root: Path, listing: Listing, numbers: Tensor) -> Survey | None:
+    def replaced(self, root: Path, files: Sequence[str]) -> Survey | None:
         if self.corruption is None:
             return None
         tree = root / FOLDER / str(self.corruption) / str(self.severity)
@@ -52,25 +51,17 @@ class CorruptibleImageNet(FileSource, Corruptible, ABC):
                 f"{FOLDER}: {tree} does not exist. Download {_SOURCE} and unpack it so that {root / FOLDER} has a "
                 f"folder KIND/SEVERITY for each kind of corruption; --data-root names another place than {root}"
             )
-        test = listing.members["test"]
-        position = dict(zip(_numbers(listing, test).tolist(), test.tolist(), strict=True))
         # Of val/WNID/NAME, or a path that a list names, the class and the name.
-        paths = [listing.files[position[number]].split("/")[-2:] for number in numbers.tolist()]
-        return survey(tree, ["/".join(path) for path in paths])
+        return survey(tree, ["/".join(file.split("/")[-2:]) for file in files])
 
     def places(self, root: Path) -> Callable[[str, int], str | None]:
         clean = super().places(root)
         if self.corruption is None:
             return clean
-        listing = self.listing(root)
 
         def place(split: str, number: int) -> str | None:
             path = clean(split, number)
-            files = self.replaced(root, listing, torch.tensor([number])) if path and split == "test" else None
+            files = self.replaced(root, [path]) if path and split == "test" else None
             return path if files is None else str(files.tree / files.files[0])
 
         return place
-
-
-def _numbers(listing: Listing, positions: Tensor) -> Tensor:
-    return positions if listing.numbers is None else listing.numbers[positions]

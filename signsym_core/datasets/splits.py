@@ -6,7 +6,7 @@ Legend: images uint8 [n, channels, height, width].
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ class Split:
     indices: Tensor
     #: uint8 [n, 16], on the CPU: digest of each image's file; null where images do not come from files.
     digests: Tensor | None = None
+    #: Path of each image's file below the folder of the data set; null likewise.
+    files: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,11 +59,14 @@ class Split:
         rows = positions.to(self.device)
         # Not self.images[rows]: on a CPU that copies byte by byte, index_select copies whole images.
         images = self.images[rows] if isinstance(self.images, Mapped) else self.images.index_select(0, rows)
-        indices, digests = (
-            self.indices[positions.cpu()],
-            None if self.digests is None else self.digests[positions.cpu()],
+        numbers = positions.cpu()
+        return Split(
+            images=images.to(self.device),
+            labels=self.labels[rows],
+            indices=self.indices[numbers],
+            digests=None if self.digests is None else self.digests[numbers],
+            files=None if self.files is None else [self.files[number] for number in numbers.tolist()],
         )
-        return Split(images=images.to(self.device), labels=self.labels[rows], indices=indices, digests=digests)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,8 @@ def survey(tree: Path, files: Sequence[str]) -> Survey:
     to one file. Hard links count as different files.
     """
     # Joined as text: a path object for each of many files takes longer than reading its status.
-    stats = [_stat(os.path.join(tree, file)) for file in files]
+    folder = str(tree)
+    stats = [_stat(os.path.join(folder, file)) for file in files]
     _refuse_twice(tree, files, stats)
     return Survey(
         tree=tree,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -172,6 +173,29 @@ def test_the_queries_of_imagenet100_are_those_of_imagenet_c_too(imagenet):
         ]
         (imagenet / f"imagenet/{name}.txt").write_text("\n".join(rows))
     assert check_test_images(ss.DATASETS.build("imagenet100", **FOG, lists="."), imagenet) == 6
+
+
+def test_the_folders_of_clean_images_are_listed_once_for_all_sets(imagenet, monkeypatch):
+    (imagenet / "ImageNet-C/fog/4").symlink_to(imagenet / "ImageNet-C/fog/3")
+    source = ss.DATASETS.build("imagenet", **FOG)
+    clean = dataclasses.replace(source, corruption=None, severity=None).load(imagenet)
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: (listed.append(str(folder)), scandir(folder))[1])
+    for severity in (3, 4):
+        corrupted = dataclasses.replace(source, severity=severity)
+        data = corrupted.tested(clean, imagenet)
+        assert data.test.files == ["/".join(file.split("/")[-2:]) for file in clean.test.files]
+    assert not [folder for folder in listed if str(imagenet / "imagenet") in folder]
+    source.load(imagenet)
+    assert listed.count(str(imagenet / "imagenet/train")) == 1
+
+
+def test_corrupted_images_need_the_paths_of_the_clean_ones(imagenet):
+    source = ss.DATASETS.build("imagenet", **FOG)
+    clean = dataclasses.replace(source, corruption=None, severity=None).load(imagenet)
+    nowhere = dataclasses.replace(clean, test=dataclasses.replace(clean.test, files=None))
+    with pytest.raises(ValueError, match="ImageNet-C: expected test images that come with the paths of their files"):
+        source.tested(nowhere, imagenet)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,37 @@ def test_columns_follow_the_classes_and_images_without_one_of_them_go():
     assert labels.dtype is torch.uint8
 
 
+def one_class_after_the_other(labels, classes, every, order):
+    """`nested`, written out: each class ranks its images by itself, and the lowest rank of an image counts."""
+    ranks = {}
+    for new, old in enumerate(classes):
+        carries = [i for i in order.tolist() if (labels[i] == old if labels.dim() == 1 else labels[i, old] > 0)]
+        for place, image in enumerate(carries):
+            ranks[image] = min(ranks.get(image, 10**9), place * len(classes) + new)
+    rest = [image for image in order.tolist() if image not in ranks]
+    return sorted(ranks, key=ranks.get) + (rest if every else [])
+
+
+@pytest.mark.parametrize("classes", [range(7), [5, 0, 3]])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_nested_choice_is_that_of_one_class_after_the_other(several, classes):
+    generator = torch.Generator().manual_seed(3)
+    order = torch.randperm(150, generator=generator)
+    one = torch.randint(-1, 7, (150,), generator=generator)
+    labels = (torch.rand(150, 7, generator=generator) < 0.2).to(torch.uint8) if several else one
+    for every in (True, False):
+        chosen, relabelled = nested(labels, classes, every, order)
+        assert chosen.tolist() == one_class_after_the_other(labels, classes, every, order)
+    if not several:
+        assert [classes[new] for new in relabelled.tolist()] == labels[chosen].tolist()
+
+
+def test_a_class_without_images_leaves_the_others_their_ranks():
+    chosen, labels = nested(torch.tensor([4, 1, 4, 1]), [1, 2, 4], False, torch.arange(4))
+    assert (chosen.tolist(), labels.tolist()) == ([1, 0, 3, 2], [0, 2, 0, 2])
+    assert nested(torch.tensor([], dtype=torch.int64), [0, 1], True, torch.arange(0))[0].tolist() == []
+
+
 def test_an_image_with_several_labels_is_drawn_once():
     generator = torch.Generator().manual_seed(0)
     labels = (torch.rand(400, 5, generator=generator) < 0.4).to(torch.uint8)
