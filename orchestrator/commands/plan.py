@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator.commands.progress import Lines, waiting
 from orchestrator.engine.prepare import sound_plan
 from orchestrator.engine.sweep import show_skipped
 from orchestrator.gridfile.idle_sets import refuse_idle
@@ -22,8 +23,10 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     """Print the plan of a grid against a store."""
     path, store = file_of(parsed.grid, console), Store(parsed.storage)
     grid = GridText(read(path), str(path), tuple(parsed.sets))
-    with planning_one(grid) as plan_of_grid, surveying(store) as survey_of_store:
-        survey, full = survey_of_store(), plan_of_grid()
+    with planning_one(grid) as plan_of_grid, surveying(store, Lines(console)) as survey_of_store:
+        survey = survey_of_store()
+        with waiting(console, "the store is read; planning the grid"):
+            full = plan_of_grid()
         refuse_idle(grid.text, grid.sets)
         # The process that has planned also says how fast the store's jobs were.
         show(sound_plan(full, survey, store), survey, console)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
+from collections.abc import Iterator
 
 from rich.console import Console
 
@@ -32,3 +35,21 @@ class Lines:
             self._printed = now
             left = duration((now - self._began) / done * (total - done))
             self._console.print(f"{done:,} of {total:,} {what}, about {left} left")
+
+
+@contextlib.contextmanager
+def waiting(console: Console, what: str) -> Iterator[None]:
+    """Prints a line every PERIOD seconds while something that cannot say how far it is takes its time."""
+    over, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not over.wait(PERIOD):
+            console.print(f"{what}: {duration(time.monotonic() - began)} so far")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()

@@ -21,7 +21,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     if parsed.out.is_file() or parsed.out.resolve() in [store.folder for store in stores]:
         kind = "a file" if parsed.out.is_file() else "the store itself"
         raise ValueError(f"--out: expected a folder for the report, got {kind}: {parsed.out}")
-    plans = [plan for store in stores for plan in stored_plans(store)]
+    plans = [plan for store in stores for plan in stored_plans(store, console)]
     progress = Lines(console)
     data = opened(parsed.storages, progress=progress)
     with Screen() if parsed.screen_figures else contextlib.nullcontext() as screen:

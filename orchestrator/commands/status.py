@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.commands.compact import suggest
+from orchestrator.commands.progress import Lines, waiting
 from orchestrator.commands.verify import verify
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.gridfile.stored import grid_names, stored_text
@@ -36,7 +37,7 @@ def show_status(store: Store, console: Console) -> int:
     """Print the state of the store; exit status 0 where every cell of every readable grid has a result."""
     running = {trial["job"]: trial | {"host": sign["host"]} for sign in alive(store) for trial in sign["running"]}
     failures = {failure["job"]: failure for failure in store.table("failures", tables.FAILURES).to_pylist()}
-    plans = stored_plans(store)
+    plans = stored_plans(store, console)
     for name, plan in plans:
         _show_plan(name, plan, running, failures, console)
     known = {key for _, plan in plans for key in plan.jobs}
@@ -62,8 +63,11 @@ def _show_alignment(store: Store, console: Console) -> None:
         console.print(f"{words}{store.uri} --what alignment --out alignment.csv", soft_wrap=True)
 
 
-def stored_plans(store: Store) -> list[tuple[str, Plan]]:
-    """The plans of the stored grids, by name; a grid that cannot be read is named in `store.skipped`."""
+def stored_plans(store: Store, console: Console) -> list[tuple[str, Plan]]:
+    """The plans of the stored grids, by name; a grid that cannot be read is named in `store.skipped`.
+
+    Where it takes long, how far it is is printed now and then.
+    """
     grids = {}
     for name in grid_names(store):
         try:
@@ -73,8 +77,10 @@ def stored_plans(store: Store) -> list[tuple[str, Plan]]:
             continue
         except (ValueError, OSError) as error:
             store.skipped[f"grids/{name}.yaml"] = reason_of(error)
-    with planning([*grids.values()]) as plans_of_grids, surveying(store) as survey_of_store:
-        survey, full_plans = survey_of_store(), plans_of_grids()
+    with planning([*grids.values()]) as plans_of_grids, surveying(store, Lines(console)) as survey_of_store:
+        survey = survey_of_store()
+        with waiting(console, "the store is read; planning its grids"):
+            full_plans = plans_of_grids()
     plans = []
     for name, full in zip(grids, full_plans, strict=True):
         if isinstance(full, FullPlan):

@@ -75,12 +75,13 @@ class _Planner:
         finetune = self._trained("finetune", model, request.origins[0])
         self.finetunes.add(finetune.key)
         attacks: dict[str, _Attack] = {}
+        tested = _score(model.task) | _test(model.dataset)
         for (choice, epsilons), origin in zip(request.attacks, request.origins, strict=True):
             computed, surrogate = _computed(choice, model)
             version = keys.attack_semantics(choice.attack, model.dataset.several)
             spec: dict[str, Any] = {"kind": "attack", "semantics": version, "model": finetune.key}
             spec |= {"attack": self._trainings.described(choice.attack), "gradient": computed, "images": choice.images}
-            spec |= {"seed": model.seed} | _score(model.task) | _test(model.dataset)
+            spec |= {"seed": model.seed} | tested
             if surrogate is not None:
                 trained = self._trained("finetune", surrogate, origin)
                 self.finetunes.add(trained.key)
@@ -175,6 +176,8 @@ def _score(task: Task) -> dict[str, Any]:
 
 def _test(dataset: DataSource) -> dict[str, Any]:
     """The parameters of the data set that only choose test images, for an attack's key; empty where all are neutral."""
+    if not dataset.testing:
+        return {}
     chosen = {name: value for name, value in identity(dataset).items() if name in dataset.testing}
     return {"test": chosen} if chosen else {}
 

@@ -21,6 +21,7 @@ from orchestrator.plan.speeds import Speeds
 from orchestrator.plan.storespeeds import speeds_of
 from orchestrator.store.apart import apart, pays
 from orchestrator.store.arrays import flags, single, to_arrow, to_numpy
+from orchestrator.store.progress import Progress, silent
 from orchestrator.store.store import Store
 from orchestrator.store.trusted import SoundHalf, sound_half, sound_results
 
@@ -67,18 +68,18 @@ class StoreSurvey:
         return speeds_of(self.trained, self.attacked)
 
 
-def survey_store(store: Store, half: Callable[[], SoundHalf] | None = None) -> StoreSurvey:
+def survey_store(store: Store, half: Callable[[], SoundHalf] | None = None, progress: Progress = silent) -> StoreSurvey:
     """Read `store` once. A file that cannot be trusted counts as not done and is named in `store.skipped`.
 
-    `half` waits for what another process reads of it.
+    `half` waits for what another process reads of it. `progress` is told the models and files that were read.
     """
-    records, done = store.models()
+    records, done = store.models(progress)
     survey = StoreSurvey(done_models=done, bare_models=set(records) - done)
     for key, record in records.items():
         spec = record["spec"]
         _peak(survey.memory, (spec["kind"], spec["backbone"]["name"], spec["dataset"]["name"]), record)
         survey.trained[key] = {name: record.get(name) for name in _TRAINED}
-    for rows in sound_results(store, READ, half):
+    for rows in sound_results(store, READ, half, progress):
         survey.done_cells.update(rows["cell"].to_pylist())
         # All rows of a job have the same time.
         jobs = to_numpy(pc.dictionary_encode(single(rows["job"])).indices)
@@ -101,16 +102,16 @@ def _epsilons(jobs: npt.NDArray[Any], epsilons: npt.NDArray[Any], count: int) ->
 
 
 @contextlib.contextmanager
-def surveying(store: Store) -> Iterator[Callable[[], StoreSurvey]]:
+def surveying(store: Store, progress: Progress = silent) -> Iterator[Callable[[], StoreSurvey]]:
     """`survey_store`, half of a large local store in a process of its own, which begins at once.
 
     Not while another process makes a plan: that takes a processor, and longer.
     """
     if multiprocessing.active_children() or not pays(store, "results", "outcomes"):
-        yield functools.partial(survey_store, store)
+        yield functools.partial(survey_store, store, progress=progress)
         return
     with apart(_half_of, store.uri) as half:
-        yield functools.partial(survey_store, store, half)
+        yield functools.partial(survey_store, store, half, progress)
 
 
 def _half_of(uri: str) -> SoundHalf:

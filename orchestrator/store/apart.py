@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import itertools
 import multiprocessing
 import signal
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from orchestrator.store.entries import local_entries
 from orchestrator.store.files import Files
 
 R = TypeVar("R")
@@ -21,8 +23,15 @@ LARGE = 1 << 22
 
 def pays(store: Files, *folders: str) -> bool:
     """Whether these folders of a store are so large, and local, that to read them in another process pays."""
-    files = [store.listing(folder, ".parquet")[0] for folder in folders if store.folder is not None]
-    return sum(size for sizes in files for size in sizes.values()) >= LARGE
+    if store.folder is None:
+        return False
+    # Not the whole listing: a large store shows it by its first files.
+    total = 0
+    for entry in itertools.chain.from_iterable(local_entries(store.folder / folder, False) for folder in folders):
+        total += entry.size
+        if total >= LARGE:
+            return True
+    return False
 
 
 #: Calls a function in another process, and returns what waits for the result.

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from orchestrator.store import records
 from orchestrator.store.files import Files
+from orchestrator.store.progress import Progress, silent
 from orchestrator.store.reasons import FOLDER, printable, reason_of
 from signsym_core import seal
 from signsym_core.seal import DamagedError
@@ -83,13 +84,14 @@ class Models(Files):
                 return False
         return True
 
-    def models(self) -> tuple[dict[str, dict[str, Any]], set[str]]:
+    def models(self, progress: Progress = silent) -> tuple[dict[str, dict[str, Any]], set[str]]:
         """The readable records, by key, and the keys of the models that are done: those that also have weights.
 
-        A record that cannot be read is named in `skipped`.
+        A record that cannot be read is named in `skipped`. `progress` is told the models that were looked at.
         """
         model_records, folders = {}, self.model_folders()
-        for key, names in folders.items():
+        for number, (key, names) in enumerate(folders.items()):
+            progress("models looked at", number, len(folders))
             if _RECORD in names:
                 try:
                     model_records[key] = self.record(key)

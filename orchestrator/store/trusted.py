@@ -44,7 +44,7 @@ def sound_results(
 
     Every file of results and of outcomes is read and checked. Files that are merged meanwhile are read in their new
     form, so that a cell may be repeated. `half` waits for what `sound_half` has read in another process. `progress` is
-    told the files of results that were read.
+    told the files of results that were read in this process.
     """
     results, outcomes = _folders(store)
     seen: set[str] = set()
@@ -54,7 +54,11 @@ def sound_results(
     if half is not None:
         # The other process reads its half of them meanwhile.
         names = [name for name in listed if not _in_half(name)]
-        yield from _sound(results, outcomes, names, listed, trusted, columns, progress)
+
+        def told(what: str, done: int, total: int) -> None:
+            progress(f"{what}, and another process reads as many", done, total)
+
+        yield from _sound(results, outcomes, names, listed, trusted, columns, told)
         read = half()
         seen = {*names, *read.names}
         store.unsealed |= read.unsealed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
 import re
 import shlex
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import storerows
 from rich.console import Console
 
 from orchestrator.commands import status
@@ -130,6 +133,25 @@ def test_settings_are_put_over_the_grid(tiny, tmp_path, capsys):
     assert "tiny: 54 cells" in capsys.readouterr().out
     assert main([*arguments, "--set", "seeds=[-1]"]) == 2
     assert "--set seeds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "plan"])
+def test_how_far_the_reading_of_a_store_is_can_be_seen(tiny, tmp_path, monkeypatch, command):
+    module, told = importlib.import_module(f"orchestrator.commands.{command}"), []
+
+    @contextlib.contextmanager
+    def waiting(_console, what):
+        told.append(what)
+        yield
+
+    monkeypatch.setattr(module, "Lines", lambda _console: lambda *words: told.append(words))
+    monkeypatch.setattr(module, "waiting", waiting)
+    store = Store(str(tmp_path / "store"))
+    keep_grid(store, load(tiny))
+    store.save_model("f" * 64, {}, storerows.record("f" * 64))
+    assert main({"status": ["status"], "plan": ["plan", str(tiny), "--storage"]}[command] + [store.uri]) < 2
+    assert told[0] == ("models looked at", 0, 1)
+    assert re.fullmatch("the store is read; planning (its grids|the grid)", told[-1])
 
 
 @pytest.mark.parametrize("command", [["status"], ["report", "--out", "page"], ["audit"]])

@@ -18,11 +18,12 @@ from orchestrator.gridfile.grid import load
 from orchestrator.jobs.job import STAGES, Resources
 from orchestrator.plan import cost, measured
 from orchestrator.plan.compile import compile_plan
-from orchestrator.plan.estimate import StoreSurvey, hours, longest_chain, survey_store, surveying, unshared
+from orchestrator.plan.estimate import READ, StoreSurvey, hours, longest_chain, survey_store, surveying, unshared
 from orchestrator.plan.rates import CORE, H100, Device, Network, network_of
 from orchestrator.plan.speeds import is_kind
 from orchestrator.store import Store, tables
 from orchestrator.store.apart import LARGE, apart, calling_apart
+from orchestrator.store.trusted import sound_half
 from signsym_core.attacks import ATTACKS
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
@@ -62,6 +63,20 @@ def put(store, jobs, slower, device="cpu x 1", **more):
 def slowly(job):
     """How many times slower than stated each kind of job was."""
     return {"training": 7.0, "attack": 2.0}[job.pace[0]] * (1.5 if job.pace[-1] == "pgd" else 1)
+
+
+def test_a_survey_says_how_many_models_and_files_it_has_read(plan, tmp_path):
+    store, told = Store(str(tmp_path)), []
+    put(store, plan.jobs, slowly)
+    survey_store(store, progress=lambda *words: told.append(words))
+    models = sum(job.kind != "attack" for job in plan.jobs.values())
+    files = "files of results read with their outcomes"
+    assert told[:models] == [("models looked at", number, models) for number in range(models)]
+    assert told[-1] == (files, len(plan.jobs) - models, len(plan.jobs) - models)
+    half, told = sound_half(store, READ), []
+    survey_store(store, lambda: half, lambda *words: told.append(words))
+    assert told[-1][0] == f"{files}, and another process reads as many"
+    assert told[-1][1] == told[-1][2] == len(plan.jobs) - models - len(half.names)
 
 
 def test_a_plan_is_what_was_stated_times_how_much_slower_the_store_was(plan, tmp_path):

@@ -6,12 +6,13 @@ import dataclasses
 import io
 import json
 import re
+import threading
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from orchestrator.commands.progress import Lines
+from orchestrator.commands.progress import Lines, waiting
 from orchestrator.engine import progress
 from orchestrator.engine.progress import ProgressDisplay
 from orchestrator.jobs.job import Job, Resources
@@ -329,3 +330,24 @@ def test_long_work_prints_a_line_now_and_then_with_the_time_left(clock):
     first, second = sink.getvalue().splitlines()
     assert first == "3 of 30 files read, about 1 min 48 s left"
     assert second == "2 of 4 cells written, about 16 s left"
+
+
+def test_what_cannot_say_how_far_it_is_says_how_long_it_takes(monkeypatch):
+    sink, told = io.StringIO(), threading.Event()
+    console = Console(file=sink, width=200)
+    print_line = console.print
+    monkeypatch.setattr(console, "print", lambda words: (print_line(words), told.set()))
+    with waiting(console, "planning"):
+        pass
+    assert sink.getvalue() == ""
+    monkeypatch.setattr("orchestrator.commands.progress.PERIOD", 0.01)
+
+    def interrupted():
+        with waiting(console, "planning"):
+            assert told.wait(60)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert set(sink.getvalue().splitlines()) == {"planning: 0 s so far"}
+    assert not [thread for thread in threading.enumerate() if thread.name.endswith("(tell)")]
