@@ -25,7 +25,7 @@ SEMANTICS = {"pretrain": 1, "finetune": 1, "attack": 1}
 #: that run them, which follow by `Attack.parts`.
 RAISED = {"boundary": 1}
 #: The same on data sets whose images have several labels.
-RAISED_SEVERAL = {"dlr": 1}
+RAISED_SEVERAL = {"cross-entropy": 1, "dlr": 1}
 #: RAISED when trainings came that depend on an attack, whose keys hold what was raised since, and when results got a
 #: column for it. SEMANTICS were all 1.
 _RAISED_BEFORE = {"boundary": 1}

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from signsym_core.attacks.ball import column, projected, steepest, within_ball
@@ -16,7 +15,7 @@ from signsym_core.attacks.base import Cost, NormedAttack
 from signsym_core.attacks.margins import dlr, runners_up, targeted_dlr
 from signsym_core.attacks.problem import Problem
 from signsym_core.registry import Count, integer
-from signsym_core.tasks.classification import target as target_of
+from signsym_core.tasks.classification import cross_entropy
 
 #: A loss of each image, to be maximised: (outputs of some images, their positions in the block) to [n].
 ImageLoss = Callable[[Tensor, Tensor], Tensor]
@@ -142,7 +141,7 @@ class APGD(NormedAttack):
         return kept, kept_lost, kept_loss
 
     def parts(self) -> frozenset[str]:
-        return frozenset() if self.loss == "ce" else frozenset({"dlr"})
+        return frozenset({"cross-entropy" if self.loss == "ce" else "dlr"})
 
     def steps_taken(self) -> int:
         return self.steps * self.restarts * (self.targets if self.loss == "targeted-dlr" else 1)
@@ -155,11 +154,6 @@ class APGD(NormedAttack):
         # A run looks at its start too; the clean outputs say which images are lost already.
         runs = self.steps_taken() // self.steps
         return Cost(forwards=1 + epsilons, gradients=epsilons * (self.steps_taken() + runs))
-
-
-def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    """[n]: the cross-entropy of each image against its label, or against the normalised vector of several."""
-    return F.cross_entropy(outputs, target_of(labels), reduction="none")
 
 
 def _checkpoints(steps: int) -> frozenset[int]:

@@ -66,8 +66,10 @@ class Attack(Member, ABC):
         return "linf"
 
     def parts(self) -> frozenset[str]:
-        """The names of the attacks that it runs, and of losses: where the numbers of one of them move, its own do."""
-        return frozenset()
+        """The names of the attacks that it runs and of the losses that it raises: where the numbers of one move, its
+        own do. Here classification's loss, for an attack that follows gradients.
+        """
+        return frozenset({"cross-entropy"} if "white-box" in self.tags and "classification" in self.tasks else ())
 
     def steps_taken(self) -> int:
         """Gradient steps for one epsilon, as stored with the results."""

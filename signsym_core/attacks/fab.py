@@ -91,6 +91,10 @@ class FAB(NormedAttack):
     def _size(self, change: Tensor) -> Tensor:
         return sizes(change, self.norm).to(change.dtype)
 
+    def parts(self) -> frozenset[str]:
+        # It follows logits.
+        return frozenset()
+
     def steps_taken(self) -> int:
         return self.steps * self.targets
 

@@ -10,10 +10,10 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from signsym_core.attacks.apgd import cross_entropy
 from signsym_core.attacks.ball import direction, representable, within_ball
 from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.problem import Problem, Told
+from signsym_core.tasks.classification import cross_entropy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ from signsym_core.retrieval.codes import signs
 from signsym_core.rules.convert import converted, exact_gradient
 from signsym_core.rules.points import readouts, summed
 from signsym_core.tasks import TASKS, Task
+from signsym_core.tasks.classification import log_odds
 from signsym_core.validation import check_images, check_labels, check_module
 
 #: Half the distance of the two points of a finite difference, L∞ in [0, 1] pixels.
@@ -97,7 +98,7 @@ def measure(
     check_images(images)
     check_labels(labels, images)
     if labels.ndim == 2 and not judge.retrieves:
-        has_label = labels.any(dim=1)
+        has_label = labels.bool().any(dim=1)
         images, labels = images[has_label], labels[has_label]
     if not len(images):
         raise ValueError("a probe needs at least one image with a label, got none")
@@ -139,15 +140,6 @@ def measure(
         norm_ratio=ratio,
         step=step,
     )
-
-
-def log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
-    """[n]: log((1 - p) / p), p the softmax probability of the label, or of all labels of 0/1 [n, classes] together."""
-    if labels.ndim == 1:
-        labels = torch.nn.functional.one_hot(labels, outputs.shape[1])
-    is_label = labels > 0
-    rest = outputs.masked_fill(is_label, -torch.inf).logsumexp(dim=1)
-    return rest - outputs.masked_fill(~is_label, -torch.inf).logsumexp(dim=1)
 
 
 def away_from_code(outputs: Tensor, codes: Tensor) -> Tensor:

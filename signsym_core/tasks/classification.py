@@ -38,7 +38,7 @@ class Classification(Task):
         return CrossEntropy()
 
     def attack_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, target(labels), reduction="sum")
+        return cross_entropy(outputs, labels).sum()
 
     def score(self, outputs: Tensor, labels: Tensor, gallery: Gallery | None) -> Tensor:
         top = outputs.argmax(dim=1)
@@ -74,6 +74,28 @@ class Classification(Task):
                 f"labels must be in 0 .. {classes - 1}, the model's classes; "
                 f"got {int(labels.min())} .. {int(labels.max())}"
             )
+
+
+def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    """[n]: -log p, p the probability of the label, or of all labels of 0/1 [n, classes] together: to be raised.
+
+    The cross-entropy against a distribution over several labels, which training lowers, would be no loss to attack: it
+    rises at first where one label takes the probability of the others, and the image stays right. Of an image with one
+    label both are the same. 0 for an image without any label.
+    """
+    if labels.ndim == 1:
+        return F.cross_entropy(outputs, labels, reduction="none")
+    # -log p = log(1 + (1 - p) / p), whose gradient keeps its direction where p is near 1.
+    return F.softplus(log_odds(outputs, labels)).masked_fill((labels == 0).all(dim=1), 0.0)
+
+
+def log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
+    """[n]: log((1 - p) / p), p the softmax probability of the label, or of all labels of 0/1 [n, classes] together."""
+    if labels.ndim == 1:
+        labels = F.one_hot(labels, outputs.shape[1])
+    is_label = labels > 0
+    rest = outputs.masked_fill(is_label, -torch.inf).logsumexp(dim=1)
+    return rest - outputs.masked_fill(~is_label, -torch.inf).logsumexp(dim=1)
 
 
 def target(labels: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from targets import apgd_written_out, right, slope, small
@@ -10,6 +12,7 @@ from torch import nn
 import signsym_core as ss
 from signsym_core import seeds
 from signsym_core.attacks.margins import dlr, runners_up, targeted_dlr
+from signsym_core.tasks.classification import cross_entropy
 
 EPSILON = 0.03
 
@@ -117,6 +120,31 @@ def test_ratios_of_an_image_with_several_labels_are_those_without_its_further_la
     (gradient,) = torch.autograd.grad(targeted.sum(), logits)
     assert gradient.isfinite().all()
     assert gradient[1].tolist() == [0.0, 1.0, 0.0, -1.0, 0.0]
+
+
+def test_the_loss_of_several_labels_is_that_of_their_probabilities_together():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [0.5, 0.0, 1.0], [1.0, 2.0, 3.0], [60.0, 59.0, -9.0]], requires_grad=True)
+    labels = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [1, 1, 0]], dtype=torch.uint8)
+    p = logits.detach().double().softmax(dim=1)
+    loss = cross_entropy(logits, labels)
+    # By hand; without a label the loss is 0, and with every label no image can be lost.
+    assert loss.tolist() == pytest.approx([-math.log(p[0, 0] + p[0, 2]), 0, 0, p[3, 2].item()], abs=1e-12, rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert gradient[1:3].abs().max() == 0
+    # Also where the model is sure, what lifts the other class lowers the labels, each by its share.
+    share = p[3, :2] / p[3, :2].sum()
+    assert gradient[3].tolist() == pytest.approx([*(-p[3, 2] * share).tolist(), p[3, 2].item()], rel=1e-5)
+    one = torch.arange(4) % 3
+    assert torch.allclose(cross_entropy(logits, nn.functional.one_hot(one, 3)), cross_entropy(logits, one))
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd", "apgd", "geometry"])
+def test_an_image_with_several_labels_is_lost_where_all_of_them_can_be_brought_down(attack):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4, bias=False))
+    model[1].weight.data = 5 * torch.eye(4)
+    image = torch.tensor([0.8, 0.5, 0.3, 0.0]).view(1, 1, 1, 4)
+    # ε = 0.3 is enough. The loss of training would lift the first label at the cost of the second.
+    assert ss.attack(attack, model, image, torch.tensor([[1, 1, 0, 0]]), [0.0, 0.2, 0.3]).accuracy == [1, 1, 0]
 
 
 def test_the_ratio_breaks_images_with_several_labels():

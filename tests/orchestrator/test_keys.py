@@ -192,9 +192,14 @@ def test_raised_semantics_are_other_jobs(golden, tmp_path, monkeypatch, kind):
 
 @pytest.mark.parametrize(
     ("attack", "parameters", "raised"),
-    [("apgd", {"loss": "dlr"}, 1), ("autoattack", {}, 1), ("apgd", {}, 0), ("pgd", {}, 0)],
+    [
+        *((name, {}, 1) for name in ("fgsm", "bim", "mim", "pgd", "apgd", "geometry")),
+        ("apgd", {"loss": "dlr"}, 1),
+        ("autoattack", {}, 2),
+        *((name, {}, 0) for name in ("none", "noise", "fab", "square", "hopskipjump", "boundary", "hag", "sdha")),
+    ],
 )
-def test_the_ratio_of_logits_is_another_one_on_images_with_several_labels_alone(attack, parameters, raised):
+def test_losses_are_others_on_images_with_several_labels_alone(attack, parameters, raised):
     attack = ATTACKS.build(attack, **parameters)
     assert keys.attack_semantics(attack, several=True) == keys.attack_semantics(attack) + raised
     assert keys.training_semantics("finetune", attack, several=True) == keys.SEMANTICS["finetune"] + raised
