@@ -51,7 +51,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
             f"attacked models: put attacks into the grid. The scores: {export}"
         )
     if not models:
-        status = " and ".join(f"signsym status {store.uri}" for store in stores)
+        status = " and ".join(f"signsym status {store.word}" for store in stores)
         raise StoreError(f"no model in {data.uri} has a result yet; run its sweep first, or see: {status}")
     notes, labels = list(data.snapshot.problems), data.snapshot.index.labels
     #: The store of each trained model.

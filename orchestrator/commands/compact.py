@@ -33,5 +33,5 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
 def suggest(store: Store, console: Console) -> None:
     """Print a suggestion where a compaction would help."""
     if (count := small_files(store)) >= MANY:
-        words = f"{count:,} small files are slow to read; to merge them, at any time: signsym compact {store.uri}"
+        words = f"{count:,} small files are slow to read; to merge them, at any time: signsym compact {store.word}"
         console.print(words, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from plotly.io import to_html
 from rich.console import Console
@@ -38,7 +39,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
         raise ValueError(" ".join(problems))
     context = context_of(data, search)
     if not len(context.snapshot.index):
-        raise ValueError(f"{data.uri} has no result to draw yet; see: signsym status {data.uris[0]}")
+        raise ValueError(f"{data.uri} has no result to draw yet; see: signsym status {shlex.quote(data.uris[0])}")
     page = pages.build(context)
     if context.replaced:
         raise ValueError(" ".join(context.replaced))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 
 from rich.console import Console
 
@@ -30,7 +31,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
             parsed.out,
             title=", ".join(dict.fromkeys(plan.grid for _, plan in plans)) or "signsym",
             missing=len(data.status.cells) - data.done if data.names else sum(plan.missing for _, plan in plans),
-            command=f"signsym report {' '.join(parsed.storages)} --out {parsed.out}"
+            command=shlex.join(["signsym", "report", *parsed.storages, "--out", str(parsed.out)])
             + " --screen-figures" * (screen is not None),
             screen=screen,
             progress=progress,

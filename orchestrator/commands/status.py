@@ -12,15 +12,13 @@ from orchestrator.commands.compact import suggest
 from orchestrator.commands.progress import Lines, waiting
 from orchestrator.commands.verify import verify
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
-from orchestrator.gridfile.stored import grid_names, stored_text
 from orchestrator.jobs.graph import children_of, descendants
 from orchestrator.plan.estimate import surveying
-from orchestrator.plan.full import FullPlan, Plan
-from orchestrator.plan.grids import GridText, planning
+from orchestrator.plan.full import Plan
+from orchestrator.plan.grids import planning_stored
 from orchestrator.store import tables
 from orchestrator.store.alignment import alignment_folder, iter_trainings
 from orchestrator.store.claims import alive
-from orchestrator.store.reasons import reason_of
 from orchestrator.store.store import Store, open_store
 
 #: Failed jobs of one error that are named, errors that are shown, and running jobs that are named.
@@ -48,7 +46,7 @@ def show_status(store: Store, console: Console) -> int:
     show_skipped(store.skipped, console)
     if store.unsealed:
         words = f"{len(store.unsealed):,} files were written before files had digests, so that damage to them may pass"
-        console.print(f"{words}: signsym status {store.uri} --verify names them", soft_wrap=True)
+        console.print(f"{words}: signsym status {store.word} --verify names them", soft_wrap=True)
     suggest(store, console)
     return FAILED if any(plan.missing for _, plan in plans) else COMPLETE
 
@@ -60,7 +58,7 @@ def _show_alignment(store: Store, console: Console) -> None:
     store.skipped |= folder.skipped
     if count:
         words = f"alignment of B with W and of gradients with BP's: {count:,} trainings; as a table: signsym export "
-        console.print(f"{words}{store.uri} --what alignment --out alignment.csv", soft_wrap=True)
+        console.print(f"{words}{store.word} --what alignment --out alignment.csv", soft_wrap=True)
 
 
 def stored_plans(store: Store, console: Console) -> list[tuple[str, Plan]]:
@@ -68,27 +66,11 @@ def stored_plans(store: Store, console: Console) -> list[tuple[str, Plan]]:
 
     Where it takes long, how far it is is printed now and then.
     """
-    grids = {}
-    for name in grid_names(store):
-        try:
-            text, sets = stored_text(store, name)
-            grids[name] = GridText(text, f"{name}.yaml", sets)
-        except FileNotFoundError:
-            continue
-        except (ValueError, OSError) as error:
-            store.skipped[f"grids/{name}.yaml"] = reason_of(error)
-    with planning([*grids.values()]) as plans_of_grids, surveying(store, Lines(console)) as survey_of_store:
+    with planning_stored(store) as plans_of_grids, surveying(store, Lines(console)) as survey_of_store:
         survey = survey_of_store()
         with waiting(console, "the store is read; planning its grids"):
             full_plans = plans_of_grids()
-    plans = []
-    for name, full in zip(grids, full_plans, strict=True):
-        if isinstance(full, FullPlan):
-            plans.append((name, full.left(survey.done_cells, survey.done_models)))
-        else:
-            # A grid of another version of signsym must not hide the readable ones.
-            store.skipped[f"grids/{name}.yaml"] = reason_of(full)
-    return plans
+    return [(name, full.left(survey.done_cells, survey.done_models)) for name, full in full_plans.items()]
 
 
 def _show_plan(

@@ -14,7 +14,7 @@ from orchestrator.jobs import keys
 from orchestrator.jobs.job import Job
 from orchestrator.plan.estimate import Group, StoreSurvey, surveying
 from orchestrator.plan.full import FullPlan, Plan
-from orchestrator.plan.grids import GridText, planning_one
+from orchestrator.plan.grids import GridText, planning_one, planning_stored
 from orchestrator.plan.packing import Memory
 from orchestrator.store import merged, tables
 from orchestrator.store.store import Store
@@ -46,7 +46,8 @@ class PreparedSweep:
     unsound: Set[str]
     #: Keys of the models that are done.
     finished: Set[str]
-    #: Keys of failed attack jobs whose attack has other cells left now, or none: another job took their place.
+    #: Keys of failed attack jobs whose attack has other cells left now, or none: another job took their place. Those
+    #: that another stored grid lacks, and none of whose cells this one has, stay failed.
     overtaken: Set[str]
 
 
@@ -72,17 +73,26 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
         skipped=store.skipped,
         unsound=merged.finished(store, [job.results for job in plan.jobs.values()]),
         finished=survey.done_models - set(plan.jobs),
-        overtaken=_overtaken(store, full, plan),
+        overtaken=_overtaken(store, full, plan, survey),
     )
 
 
-def _overtaken(store: Store, full: FullPlan, plan: Plan) -> Set[str]:
+def _overtaken(store: Store, full: FullPlan, plan: Plan, survey: StoreSurvey) -> Set[str]:
     failures = store.table("failures", tables.FAILURES).to_pylist() if store.names("failures", ".parquet") else []
     failed = {failure["job"]: failure["work"] for failure in failures if failure["job"] not in plan.jobs}
     if not any(failed.values()):
         return frozenset()
     works = {keys.work(job.key, job.spec) for job in full.jobs.values() if job.kind == "attack"}
-    return frozenset(key for key, work in failed.items() if work in works)
+    overtaken = frozenset(key for key, work in failed.items() if work in works)
+    return overtaken - _of_another_grid(store, overtaken, full, survey) if overtaken else overtaken
+
+
+def _of_another_grid(store: Store, failed: Set[str], full: FullPlan, survey: StoreSurvey) -> Set[str]:
+    """Those of some failed attack jobs that another stored grid lacks and that have no cell of this one."""
+    with planning_stored(store) as plans_of_grids:
+        left = [other.left(survey.done_cells, survey.done_models).jobs for other in plans_of_grids().values()]
+    jobs = [jobs[key] for jobs in left for key in failed & jobs.keys()]
+    return {job.key for job in jobs if full.cells.isdisjoint(cell for cell, *_ in keys.cells(job.spec))}
 
 
 def sound_plan(full: FullPlan, survey: StoreSurvey, store: Store) -> Plan:

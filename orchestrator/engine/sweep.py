@@ -50,7 +50,8 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
     store.forget_failures(retried | prepared.overtaken)
     jobs = _without(prepared.jobs, failed - retried)
     # Damaged files at these paths would make the jobs count as done, and so would the lists of merged files.
-    merged.forget_results(store, prepared.unsound & {job.results for job in jobs.values()})
+    to_run = {job.results for job in jobs.values()}
+    merged.forget_results(store, prepared.unsound & to_run)
     out = len(prepared.jobs) - len(jobs)
     left_out = f", {out} left out that failed before or wait for one that did" if out else ""
     console.print(
@@ -71,12 +72,13 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
             console.print(f"\n{reason}. Finished jobs are kept; go on with:", soft_wrap=True)
             console.print(f"  {command(joined=not isinstance(error, ClusterLostError))}", soft_wrap=True)
             return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-    return _verdict(prepared, store, console)
+    return _verdict(prepared, prepared.unsound - to_run, store, console)
 
 
-def _verdict(prepared: PreparedSweep, store: Store, console: Console) -> int:
+def _verdict(prepared: PreparedSweep, damaged: Set[str], store: Store, console: Console) -> int:
+    """Say how the sweep ended. Files at the paths `damaged`, whose jobs could not run, are no results."""
     attacks = {job.results: job for job in prepared.jobs.values() if job.kind == "attack"}
-    existing = merged.finished(store, list(attacks))
+    existing = merged.finished(store, list(attacks)) - damaged
     missing = sum(len(job.spec["points"]) for path, job in attacks.items() if path not in existing)
     if not missing:
         console.print(f"Complete: all {prepared.cells} cells have a result.", style="green")
@@ -89,7 +91,7 @@ def _verdict(prepared: PreparedSweep, store: Store, console: Console) -> int:
         console.print(f"  {failure['title']}: {failure['error']}", soft_wrap=True)
     if len(grid_failures) > 20:
         console.print(f"  ... and {len(grid_failures) - 20} more")
-    console.print(f"Tracebacks: signsym status {store.uri}. To retry them:", soft_wrap=True)
+    console.print(f"Tracebacks: signsym status {store.word}; to retry them:", soft_wrap=True)
     console.print(f"  {command('--retry-failed')}", soft_wrap=True)
     return FAILED
 

@@ -232,6 +232,6 @@ def empty(context: PageContext) -> Page:
         blocks.append(Links(title="Runs", links=[Link(text=text, search=context.address("runs"))]))
     else:
         sentences.append("Run a sweep into it; this page shows its results as they come:")
-    commands = [] if jobs else [f"signsym sweep quickstart --storage {context.data.uris[0]}"]
+    commands = [] if jobs else [f"signsym sweep quickstart --storage {shlex.quote(context.data.uris[0])}"]
     words = Words(title="No results yet", sentences=sentences, tone="todo", commands=commands)
     return context.finished("No results yet", [words, *blocks])

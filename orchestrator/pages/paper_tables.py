@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from orchestrator.drawing import style
 from orchestrator.results import members
 from orchestrator.results.curve import Point
-from orchestrator.results.labels import gradient
-from orchestrator.results.line import Line, grid_key_value, row_key, row_value
+from orchestrator.results.labels import Labels, gradient
+from orchestrator.results.line import Line, planned_line, row_key, row_value
 from orchestrator.results.paper_values import Printed, printed
 from orchestrator.results.query import Query
 from orchestrator.results.scores import best, points_at
@@ -100,13 +100,21 @@ def paper_table(
     points, lacking = points_at(query, lines, epsilon)
     by_row: _Scores = {}
     names: _Names = {}
+    known = {line.grid_key for line in lines}
+    only_planned = [planned_line(key) for key in planned if key not in known and status.wants(key, epsilon)]
+    # By what is planned too: two rules or models that failed may differ in what all that have results share.
+    labels = Labels([*query.index.lines, *only_planned]) if only_planned else query.index.labels
     for line in lines:
         row, point = row_key(line.grid_key), points.get(line.number)
-        names.setdefault(row, _names(query, line))
+        names.setdefault(row, _names(labels, line))
         state, reason = ("", "") if point else lacking.get(line.number) or status.worst(line.grid_key, epsilon)
         score = TableCell(line=line, point=point, state=state, reason=reason)
-        by_row.setdefault(row, {})[query.index.labels.of(line, "rule")] = score
-    _add_planned(status, {line.grid_key for line in lines}, planned, epsilon, by_row, names)
+        by_row.setdefault(row, {})[labels.of(line, "rule")] = score
+    for line in only_planned:
+        row = row_key(line.grid_key)
+        names.setdefault(row, _names(labels, line))
+        state, reason = status.worst(line.grid_key, epsilon)
+        by_row.setdefault(row, {})[labels.of(line, "rule")] = TableCell(state=state, reason=reason)
     absent = _absent(preset, by_row)
     of_paper = whole or len(absent) < len(_places(preset))
     rules = {rule for row in by_row.values() for rule in row} | set(PAPER_RULES if of_paper and _places(preset) else ())
@@ -117,25 +125,6 @@ def paper_table(
     ]
     rows += [_paper_only(preset, columns, place) for place in absent] if whole else []
     return PaperTable(rules=columns, rows=tuple(rows), family=comparisons, absent=0 if whole else len(absent))
-
-
-def _add_planned(
-    status: Status,
-    known: set[tuple[str, ...]],
-    planned: Sequence[tuple[str, ...]],
-    epsilon: float,
-    by_row: _Scores,
-    names: _Names,
-) -> None:
-    """Add the planned lines that have no result at this epsilon."""
-    for line in planned:
-        if line in known or not status.wants(line, epsilon):
-            continue
-        row, rule = row_key(line), grid_key_value(line, "rule")
-        backbone, dataset, attack, gradient = (row_value(row, n) for n in ("backbone", "dataset", "attack", "gradient"))
-        names.setdefault(row, (backbone, dataset, attack, gradient))
-        state, reason = status.worst(line, epsilon)
-        by_row.setdefault(row, {}).setdefault(rule, TableCell(state=state, reason=reason))
 
 
 def _mark_best(query: Query, epsilon: float, by_row: _Scores) -> int:
@@ -180,9 +169,9 @@ def _paper_only(preset: str, rules: Sequence[str], place: tuple[str, str]) -> Ta
     return TableRow(names=(*place, "", ""), scores=scores)
 
 
-def _names(query: Query, line: Line) -> tuple[str, str, str, str]:
-    backbone, _, dataset = query.index.labels.title(line).partition(" / ")
-    return backbone, dataset, query.index.labels.of(line, "attack"), gradient(line)
+def _names(labels: Labels, line: Line) -> tuple[str, str, str, str]:
+    backbone, _, dataset = labels.title(line).partition(" / ")
+    return backbone, dataset, labels.of(line, "attack"), gradient(line)
 
 
 def _rank(rule: str) -> tuple[int, int, str]:

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.gridfile.stored import grid_names, stored_text
 from orchestrator.jobs.job import Job
 from orchestrator.plan import written
 from orchestrator.plan.full import FullPlan
 from orchestrator.plan.remembered import Content, Request, remembering
+from orchestrator.store.reasons import reason_of
+from orchestrator.store.store import Store
 
 
 class GridText(NamedTuple):
@@ -46,6 +49,35 @@ def planning_one(grid: GridText) -> Iterator[Callable[[], FullPlan]]:
             return result
 
         yield plan
+
+
+@contextlib.contextmanager
+def planning_stored(store: Store) -> Iterator[Callable[[], dict[str, FullPlan]]]:
+    """`planning` of the grids that sweeps keep in a store, by their names.
+
+    One that cannot be read, such as that of another version of signsym, is named in `store.skipped`.
+    """
+    grids = {}
+    for name in grid_names(store):
+        try:
+            text, sets = stored_text(store, name)
+            grids[name] = GridText(text, f"{name}.yaml", sets)
+        except FileNotFoundError:
+            continue
+        except (ValueError, OSError) as error:
+            store.skipped[f"grids/{name}.yaml"] = reason_of(error)
+    with planning([*grids.values()]) as plans_of_grids:
+
+        def plans() -> dict[str, FullPlan]:
+            readable = {}
+            for name, full in zip(grids, plans_of_grids(), strict=True):
+                if isinstance(full, FullPlan):
+                    readable[name] = full
+                else:
+                    store.skipped[f"grids/{name}.yaml"] = reason_of(full)
+            return readable
+
+        yield plans
 
 
 def plan_as_bytes(text: str, sets: Sequence[str], source: str) -> Content:

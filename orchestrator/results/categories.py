@@ -34,6 +34,10 @@ class Categories:
         texts: list[Any] = np.array(self.values, dtype=object)[self.codes].tolist()
         return texts
 
+    def distinct(self, rows: Numbers) -> list[Any]:
+        """The values of these rows, each once, in their order."""
+        return [self.values[code] for code in np.unique(self.codes[rows]).tolist()]
+
 
 def joined(files: FileRows, columns: Sequence[str]) -> dict[str, pa.Array]:
     """Some columns of all files of results."""

@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from orchestrator.jobs.surrogates import surrogate_of
 from orchestrator.results.calibration import calibrations
 from orchestrator.results.corruption_rows import corruption_rows
+from orchestrator.results.devices import WAYS
 from orchestrator.results.geometry import geometries, measured_lines
 from orchestrator.results.line import ATTACK, STORED, Line
 from orchestrator.results.live_stores import Results
@@ -39,7 +41,7 @@ def _curves(data: Results) -> Iterator[dict[str, Any]]:
         for point in curve.points:
             row = names | {"epsilon": point.epsilon, "epsilon_label": point.label} | _score(point.score)
             row |= _with_basis("gap_to_bp", point.over_bp) | _with_basis("over_exact", point.over_exact)
-            yield row | _stores(data, query, [line], point.epsilon)
+            yield row | _origin(data, query, [line], point.epsilon)
 
 
 def _worst(data: Results) -> Iterator[dict[str, Any]]:
@@ -55,7 +57,7 @@ def _worst(data: Results) -> Iterator[dict[str, Any]]:
             row |= {"excludes_zero": worst.clear, "feedback_excludes_zero": worst.feedback_clear}
             row |= {"comparisons": worst_line.family, "strongest": point.runs[0], "runs": ", ".join(point.runs)}
             row |= {"without_counterpart": ", ".join(worst.unmatched), "conclusive": worst.conclusive}
-            yield row | _stores(data, query, worst.lines, point.epsilon)
+            yield row | _origin(data, query, worst.lines, point.epsilon)
 
 
 def _transfer(data: Results) -> Iterator[dict[str, Any]]:
@@ -76,7 +78,7 @@ def _transfer(data: Results) -> Iterator[dict[str, Any]]:
         for point in curve.points:
             row = names | {"epsilon": point.epsilon, "epsilon_label": point.label} | _score(point.score)
             row |= _with_basis("clean", unattacked)
-            yield row | _stores(data, query, [line], point.epsilon)
+            yield row | _origin(data, query, [line], point.epsilon)
 
 
 def _geometry(data: Results) -> Iterator[dict[str, Any]]:
@@ -89,7 +91,7 @@ def _geometry(data: Results) -> Iterator[dict[str, Any]]:
             row |= _with_ends(name, one.predicted if name == "predicted" else one.means.get(name))
         basis = max(one.means.values(), key=lambda number: number.n)
         row |= {"method": basis.method, "images": basis.n, "seeds": basis.seeds}
-        yield row | _stores(data, query, [one.line], one.epsilon)
+        yield row | _origin(data, query, [one.line], one.epsilon)
 
 
 def _calibration(data: Results) -> Iterator[dict[str, Any]]:
@@ -103,7 +105,7 @@ def _calibration(data: Results) -> Iterator[dict[str, Any]]:
         # One seed has no interval.
         row |= {} if one.ece.seeds > 1 else {"ece_lo": None, "ece_hi": None}
         row |= _with_ends("confidence", one.confidence) | _with_ends("brier", one.brier)
-        yield row | _stores(data, query, [one.line], 0.0)
+        yield row | _origin(data, query, [one.line], 0.0)
 
 
 def _corruptions(data: Results) -> Iterator[dict[str, Any]]:
@@ -112,12 +114,12 @@ def _corruptions(data: Results) -> Iterator[dict[str, Any]]:
     clean = (on_clean_images(line) for line in query.index.ordered if test_images(line.dataset_params).kind)
     for model in data.snapshot.computed().corruptions.of(line.figure for line in clean):
         names = {name: getattr(model.line, name) for name in STORED if name not in ATTACK}
-        stores = _stores(data, query, model.lines.values(), 0.0)
+        origin = _origin(data, query, model.lines.values(), 0.0)
         for one in corruption_rows(model):
             row = names | {"corruption": one.kind or "mean", "severity": one.severity} | _score(one.score)
             row |= {"excludes_zero": one.clear} | _with_basis("gap_to_bp", one.gap)
             row |= _with_ends("ce", one.ce) | _with_ends("relative_ce", one.relative)
-            yield row | stores
+            yield row | origin
 
 
 def _notes(data: Results) -> Iterator[dict[str, Any]]:
@@ -187,9 +189,14 @@ def _with_basis(name: str, number: Interval | None) -> dict[str, float | None]:
     return _with_ends(name, number) | basis
 
 
-def _stores(data: Results, query: Query, lines: Iterable[Line], epsilon: float) -> dict[str, str]:
-    """The column of the stores that lines have their rows at an epsilon from; none where one store is looked at."""
-    if not data.names:
-        return {}
-    rows = [row for line in lines for row in query.rows_by_seed(line, epsilon).values()]
-    return {"store": ", ".join(dict.fromkeys(data.store_of(query.index, row) for row in rows))}
+def _origin(data: Results, query: Query, lines: Iterable[Line], epsilon: float) -> dict[str, str]:
+    """How the models of the rows of lines at an epsilon were fine-tuned and attacked, each way that there is, and the
+    stores that the rows are from; no column of stores where one is looked at.
+    """
+    rows = np.array([row for line in lines for row in query.rows_by_seed(line, epsilon).values()], dtype=np.int64)
+    columns = {
+        what.replace("-", "_"): ", ".join(filter(None, query.index.ways[prefix].distinct(rows)))
+        for prefix, what in WAYS.items()
+    }
+    stores = dict.fromkeys(data.store_of(query.index, row) for row in rows.tolist()) if data.names else ()
+    return columns | ({"store": ", ".join(stores)} if data.names else {})

@@ -18,6 +18,7 @@ from orchestrator.results.index import Index
 from orchestrator.results.joined import JoinedIndex
 from orchestrator.results.line import ATTACK, STORED
 from orchestrator.results.live_stores import Results, opened
+from orchestrator.results.mixtures import mixtures
 from orchestrator.results.outcome_rows import outcome_rows
 from orchestrator.results.result_files import COLUMNS
 from orchestrator.results.test_images import test_images
@@ -97,7 +98,8 @@ def export(stores: Sequence[Store], what: str, out: Path, progress: Progress = s
     problems = [*data.snapshot.problems, *(left_out(data, what) if what in COMPUTED else ())] if data else notices
     if writer is None:
         names = ", ".join(store.uri for store in stores)
-        asked = _ASKED_BY.get(what, f"a sweep; what there is, and what is damaged, says signsym status {stores[0].uri}")
+        there_is = f"what there is, and what is damaged, says signsym status {stores[0].word}"
+        asked = _ASKED_BY.get(what, f"a sweep; {there_is}")
         nothing = f"{names}: nothing of {what} is there that can be read. It is made by {asked}"
         raise ValueError("\n".join([nothing, *problems]))
     skipped = skipped_in(stores) | (data.skipped if data else {})
@@ -127,7 +129,7 @@ def _of_each(
         if columns is not _OF_MODELS and cells is None:
             whole = Index(FileRows({"": results}))
             cells = whole.counting
-            notices += whole.notices
+            notices += [*whole.notices, *mixtures(whole)]
         if cells is not None:
             results = results.filter(pc.is_in(results["cell"], value_set=cells))
         if columns is _OF_MODELS:

@@ -189,8 +189,12 @@ class Index(Rows):
             # As in most stores, of whatever size.
             return {}
         revision = np.nan_to_num(self.numbers("revision", np.arange(len(self))))
-        group, _ = numbered([self._codes[name] for name in (*FIGURE, "attack", "attack_params")])
+        group = self.groups((*FIGURE, "attack", "attack_params"))
         return outdated(revision, self.line_numbers(np.arange(len(self))), group)
+
+    def groups(self, columns: Iterable[str]) -> NDArray[np.int64]:
+        """For each line the number of the group of lines that have its values of some columns of LINE."""
+        return numbered([self._codes[name] for name in columns])[0]
 
     @property
     def notices(self) -> list[str]:

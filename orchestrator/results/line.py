@@ -99,6 +99,12 @@ class Line:
         raise AttributeError(name)
 
 
+def planned_line(grid_key: tuple[str, ...]) -> Line:
+    """A line without rows that a grid plans, of no store and with no metric, for its labels."""
+    values = dict(zip(GRID_KEY, grid_key, strict=True))
+    return Line(-1, tuple(values.get(name, "") for name in LINE), 0, 0)
+
+
 def grid_key_value(grid_key: tuple[str, ...], column: str) -> str:
     """The value of one of LINE's columns in a line's grid key."""
     return grid_key[GRID_KEY.index(column)]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from orchestrator.results.categories import joined, plain
+from orchestrator.results.categories import Categories, joined, plain
+from orchestrator.results.devices import WAYS, ways
 from orchestrator.results.superseded import Why
 from orchestrator.store.arrays import single, to_arrow, to_numpy
 from orchestrator.store.filerows import FileRows
@@ -86,6 +87,11 @@ class Rows:
     def numbers(self, column: str, rows: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float64]:
         """A column of numbers at some rows; NaN for nulls."""
         return plain(self._column(column).take(to_arrow(self._positions[rows])))
+
+    @functools.cached_property
+    def ways(self) -> Mapping[str, Categories]:
+        """How each row's model was fine-tuned, under "finetune_", and attacked, under ""; see `devices.ways`."""
+        return {prefix: ways(self._column, prefix, self._positions) for prefix in WAYS}
 
     @property
     def last_write(self) -> str:

@@ -9,6 +9,7 @@ from orchestrator.results.corruptions import Corruptions
 from orchestrator.results.evidence import Models
 from orchestrator.results.flags import Flags
 from orchestrator.results.index import Index
+from orchestrator.results.mixtures import mixtures
 from orchestrator.results.optimality import Optimalities
 from orchestrator.results.outcomes import OutcomeReader
 from orchestrator.results.query import Query
@@ -55,7 +56,8 @@ class Snapshot:
     """The results of the store at one moment, and why some are left out, in sentences."""
 
     def __init__(self, index: Index, outcomes: OutcomeReader, version: int = 0, problems: Sequence[str] = ()) -> None:
-        self.index, self.outcomes, self.version, self.problems = index, outcomes, version, [*problems, *index.notices]
+        self.index, self.outcomes, self.version = index, outcomes, version
+        self.problems = [*problems, *index.notices, *mixtures(index)]
         self._computed: dict[frozenset[int], Computed] = {}
 
     def computed(self, seeds: Iterable[int] = ()) -> Computed:

@@ -99,7 +99,7 @@ class Notes:
         self.refresh()
         note = next((note for note in self.all if note.id == id), None)
         if note is None:
-            raise ValueError(f"{self._store.uri} has no note {id}; its notes: signsym note {self._store.uri}")
+            raise ValueError(f"{self._store.uri} has no note {id}; its notes: signsym note {self._store.word}")
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._store.write_json(f"{FOLDER}/{id}{_WITHDRAWN}.json", {"id": id, "at": at})
         return note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,6 +47,11 @@ class Place:
             self.folder = _no_file(Path(self.root))
         #: Whether the place is an object store, which shows an object only when it is complete.
         self.puts = isinstance(self.fs, (fs.S3FileSystem, fs.GcsFileSystem)) or "Azure" in type(self.fs).__name__
+
+    @property
+    def word(self) -> str:
+        """The URI as one word of a command line."""
+        return shlex.quote(self.uri)
 
 
 def _no_file(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,7 +160,9 @@ def open_store(storage: str) -> Store:
         return store
     if below := store.stores_below():
         raise StoreError(f"{store.uri} is no store; stores below it: {', '.join(below)}")
-    raise StoreError(f"there is no sweep in {store.uri}; make one with: signsym sweep GRID --storage {storage}")
+    raise StoreError(
+        f"there is no sweep in {store.uri}; make one with: signsym sweep GRID --storage {shlex.quote(storage)}"
+    )
 
 
 def skipped_in(stores: Sequence[Store]) -> dict[str, str]:

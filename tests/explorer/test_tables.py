@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from stores import block, fill, keep_grid, page
+from stores import GRID, block, fill, keep_grid, page
 
 from orchestrator.drawing.blocks import Figure, Matrix, MatrixCell, Table, Words
 from orchestrator.drawing.latex import latex
@@ -53,6 +53,21 @@ def test_clean_scores_that_are_there_or_asked_for_are_the_first_table(tmp_path):
     assert block(page(folder, "?p=tables"), Matrix).title == PRESETS["1"].title
     clean = fill(tmp_path / "clean", {("bp", "none"): {0.0: 0.9}}, attack="none")
     assert block(page(clean, "?p=tables"), Matrix).title == PRESETS["1"].title
+
+
+def test_models_without_results_are_told_apart_by_all_in_which_they_differ(tmp_path):
+    # Two rules of one name on two settings: four models, of which none has a result, beside one that has some.
+    folder = fill(tmp_path / "store", {("frsf", "none"): {0.0: 0.9}}, attack="none")
+    rules = GRID.replace("[bp, usf]", "[{name: frsf, scale: xavier}, {name: frsf, scale: unit}]")
+    experiment = rules.split("experiments:")[1]
+    keep_grid(folder, rules + experiment.replace("epochs: 2", "epochs: 2, lr: 100"))
+    matrix = block(page(folder, "?p=tables"), Matrix)
+    assert matrix.header[4:] == ["frSF(defaults)", "frSF(scale=unit)", "frSF(scale=xavier)"]
+    places = [names[1] for names, _ in matrix.rows]
+    assert len(set(places)) == 3
+    assert sum("lr=100" in place for place in places) == 1
+    states = {names[1]: [entry.state for entry in row] for names, row in matrix.rows}
+    assert sorted(map(tuple, states.values())) == [("", "not run", "not run")] + 2 * [("not run", "not run", "not run")]
 
 
 def test_rows_of_the_paper_that_the_store_lacks_are_shown_where_its_table_is_chosen(tmp_path):

@@ -381,7 +381,7 @@ def test_a_storage_that_is_a_file_is_refused(tiny, tmp_path, capsys, command):
 def test_the_place_of_a_store_is_printed_as_it_is(tmp_path, capsys):
     place = tmp_path / "runs[red]one[/red]"
     assert main(["status", str(place)]) == 2
-    assert f"--storage {place}" in capsys.readouterr().err
+    assert f"--storage {shlex.quote(str(place))}" in capsys.readouterr().err
 
 
 def test_status_shows_failures_and_what_they_block(tiny, tmp_path, capsys):
@@ -465,18 +465,32 @@ def test_a_sweep_whose_jobs_all_failed_before_says_how_to_retry_them(tiny, tmp_p
     (pretrain,) = [job for job in plan.jobs.values() if job.kind == "pretrain"]
     failure = {"job": pretrain.key, "title": pretrain.title, "attempt": 3, "error": "ValueError: [/no]", "host": "h"}
     failure |= {"traceback": "Traceback", "failed_at": datetime.now(UTC)}
-    store, attack = Store(str(place)), next(job for job in plan.jobs.values() if job.kind == "attack")
+    store, attack = Store(str(place)), [job for job in plan.jobs.values() if job.spec.get("attack")][-1]
     # The same attack failed on other cells, before the grid was edited; and a job of another grid did.
     others = {"edited": keys.work(attack.key, attack.spec), "foreign": "other"}
+    # And on cells that an older grid of the store still lacks, of which this one has none.
+    older = load(tiny, [setting, "experiments.0.attacks.0.epsilon=[0.3]"])
+    keep_grid(store, older)
+    of_older = next(
+        job
+        for job in compile_plan(older, set(), set()).jobs.values()
+        if job.kind == "attack" and keys.work(job.key, job.spec) == others["edited"]
+    )
+    others[of_older.key] = others["edited"]
+    # A damaged file of results is none, also of a job that waits for a failed one.
+    store.write(f"results/{attack.key}.parquet", b"torn")
     for key, work in {pretrain.key: None, **others}.items():
         store.write_table("failures", key, [failure | {"job": key, "work": work}], tables.FAILURES)
     monkeypatch.setattr(sys, "argv", ["signsym", *words])
     assert main(words) == 1
-    assert set(store.names("failures", ".parquet")) == {f"{pretrain.key}.parquet", "foreign.parquet"}
+    assert set(store.names("failures", ".parquet")) == {
+        f"{key}.parquet" for key in (pretrain.key, of_older.key, "foreign")
+    }
     output = capsys.readouterr().out
     assert "18 of 18 cells have no result" in output
     assert f"0 jobs to run (none), {len(plan.jobs)} left out that failed before or wait for one that did" in output
     assert f"{pretrain.title}: ValueError: [/no]" in output
+    assert f"Tracebacks: signsym status {shlex.quote(str(place))}; to retry them:" in output
     assert f"results in {place}" in output
     assert shlex.join(["signsym", *words, "--retry-failed"]) in output
     # What a batch script that started the sweep says instead.

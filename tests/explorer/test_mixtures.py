@@ -1,0 +1,78 @@
+"""Scores that mix results of other arithmetic or another kind of device: pages, exports and audits say so."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from stores import fill, page
+
+from orchestrator.commands.cli import main
+from orchestrator.drawing.blocks import Words
+from orchestrator.results.live_stores import opened
+
+CPU = {"device": "cpu x 2", "precision": "float32"}
+GPU = {"device": "NVIDIA H200", "precision": "tf32"}
+SHARES = {("bp", "exact"): {0.1: 0.4}, ("usf", "exact"): {0.1: 0.6}}
+
+
+def computed(fine_tune, attack):
+    return {f"finetune_{name}": value for name, value in fine_tune.items()} | attack
+
+
+def mixtures(folder, search=""):
+    words = [each for each in page(folder, search).blocks if isinstance(each, Words) and each.tone == "warning"]
+    return [text for each in words for text in each.sentences if " mix models that were " in text]
+
+
+def test_seeds_that_were_fine_tuned_in_other_arithmetic_are_told_apart_where_they_are_averaged(tmp_path, capsys):
+    folder = fill(tmp_path / "store", SHARES, seeds=(0,), **computed(CPU, CPU))
+    fill(folder, SHARES, seeds=(1, 2), **computed(GPU, GPU))
+    told = (
+        "Scores and gaps of smallcnn / digits mix models that were fine-tuned in float32 on a CPU (bp, usf; seed 0) "
+        "and in tf32 on a GPU (bp, usf; seeds 1, 2)"
+    )
+    for search in ("", "?p=gap", "?p=tables", "?p=tables&t=worst", "?p=flags", "?p=cell"):
+        (sentence,) = mixtures(folder, search)
+        assert sentence.startswith(told), search
+    for what in ("curves", "worst", "results"):
+        assert main(["export", str(folder), "--what", what, "--out", str(tmp_path / f"{what}.csv")]) == 0
+        assert told in capsys.readouterr().out
+    both = {"float32 on a CPU, tf32 on a GPU"}
+    assert all(
+        set(pd.read_csv(tmp_path / f"{what}.csv")[column]) == both
+        for what in ("curves", "worst")
+        for column in ("fine_tuned", "attacked")
+    )
+    main(["audit", str(folder), "--no-probes"])
+    assert told in capsys.readouterr().out
+
+
+def test_stores_of_two_machines_that_are_shown_together_and_rules_on_two_devices_are_mixtures_too(tmp_path):
+    stores = {name: tmp_path / name for name in ("laptop", "cluster")}
+    fill(stores["laptop"], {("bp", "exact"): {0.1: 0.4}}, **computed(CPU, GPU))
+    fill(stores["cluster"], {("usf", "exact"): {0.1: 0.6}}, **computed(GPU, GPU))
+    data = opened([*map(str, stores.values())])
+    (sentence,) = mixtures(data)
+    assert "fine-tuned in float32 on a CPU (bp; seeds 0, 1, 2) and in tf32 on a GPU (usf; seeds 0, 1, 2)" in sentence
+    # Apart, no score is of both.
+    assert not mixtures(data, "?rows=store")
+
+
+def test_attacks_on_the_same_models_are_named_by_the_attack(tmp_path):
+    folder = fill(tmp_path / "store", SHARES, seeds=(0,), **computed(CPU, CPU))
+    fill(folder, SHARES, seeds=(1,), **computed(CPU, GPU))
+    (sentence,) = mixtures(folder)
+    assert "of smallcnn / digits under pgd mix models that were attacked in float32 on a CPU" in sentence
+
+
+@pytest.mark.parametrize(
+    "other",
+    [computed(CPU | {"device": "cpu x 8"}, CPU), CPU | {"precision": None}],
+    ids=["other threads", "an older file"],
+)
+def test_what_is_alike_or_unknown_is_no_mixture(tmp_path, other):
+    folder = fill(tmp_path / "store", SHARES, seeds=(0,), **computed(CPU, CPU))
+    fill(folder, SHARES, seeds=(1,), **other)
+    # Another attack on another device: nothing averages the two.
+    fill(folder, SHARES, seeds=(0, 1), attack="fgsm", **computed(CPU, GPU))
+    assert not mixtures(folder)
