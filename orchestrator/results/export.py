@@ -17,7 +17,7 @@ from orchestrator.results.epoch_rows import epoch_rows
 from orchestrator.results.index import Index
 from orchestrator.results.joined import JoinedIndex
 from orchestrator.results.line import ATTACK, STORED
-from orchestrator.results.live_stores import Results, opened
+from orchestrator.results.live_stores import LiveStores, Results, opened
 from orchestrator.results.mixtures import mixtures
 from orchestrator.results.outcome_rows import outcome_rows
 from orchestrator.results.result_files import COLUMNS
@@ -125,7 +125,11 @@ def _of_each(
         "training": (_training, _OF_MODELS),
     }[what]
     for store, (name, cells) in zip(stores, cells_by_store.items(), strict=True):
-        results = store.result_table(columns, progress)
+        if isinstance(data, LiveStores):
+            # Its check has read the outcomes.
+            results = data.trusted_results(name, columns)
+        else:
+            results = store.result_table(columns, progress)
         if columns is not _OF_MODELS and cells is None:
             whole = Index(FileRows({"": results}))
             cells = whole.counting

@@ -25,7 +25,7 @@ from orchestrator.store.filerows import FileRows, ReadFiles
 from orchestrator.store.folder import Folder
 from orchestrator.store.notes import Note, Notes
 from orchestrator.store.progress import Progress, silent
-from orchestrator.store.store import Store
+from orchestrator.store.store import Store, first_of_each_cell
 
 
 class LiveStore:
@@ -197,6 +197,26 @@ class LiveStore:
             if folder.vanished:
                 self.refresh()
         return read.together(columns).cast(schema) if read else schema.empty_table()
+
+    def trusted_results(self, columns: Sequence[str]) -> pa.Table:
+        """`Store.result_table` after `check`, which has read the outcomes: none is read again."""
+        needed = list(dict.fromkeys([*columns, "cell", "finished_at"]))
+        schema = pa.schema([tables.RESULTS.field(name) for name in needed])
+        folder = Folder(self.store, "results", tables.RESULTS, needed, plain=needed)
+        for _ in folder.listings():
+            read = folder.read(self.snapshot.index.files)
+            if folder.vanished:
+                self.refresh()
+                self.check()
+        for name, reason in folder.broken.items():
+            self._results.skip(name, reason)
+        found, lost = [schema.empty_table()], self.outcomes.lost
+        for name, table in read.items():
+            known = table.select(needed)
+            found.append(
+                known.filter(pc.invert(pc.is_in(known["cell"], value_set=lost[name]))) if name in lost else known
+            )
+        return first_of_each_cell(pa.concat_tables(found).cast(schema)).select(columns)
 
     def rerun_grid(self, cell: str) -> str | None:
         """The grid that reruns a cell; None where no readable stored grid has the cell."""

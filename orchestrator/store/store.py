@@ -100,11 +100,7 @@ class Store(Models):
         needed = list(dict.fromkeys([*columns, "cell", "finished_at"]))
         schema = pa.schema([tables.RESULTS.field(name) for name in needed])
         table = pa.concat_tables([schema.empty_table(), *sound_results(self, needed, progress=progress)])
-        # Indices of a stable sort, nulls last.
-        order = pc.sort_indices(table["finished_at"])
-        cells = pc.dictionary_encode(single(table["cell"]).take(order)).indices
-        firsts = np.sort(np.unique(to_numpy(cells), return_index=True)[1])
-        return table.select(columns).take(order.take(to_arrow(firsts)))
+        return first_of_each_cell(table).select(columns)
 
     def results(self, columns: Sequence[str] = tables.RESULTS.names) -> pd.DataFrame:
         """`result_table` as a frame."""
@@ -140,6 +136,15 @@ class Store(Models):
         """Remove the failure records of `jobs`."""
         for name in set(self.names("failures", ".parquet")) & {f"{job}.parquet" for job in jobs}:
             self.remove(f"failures/{name}")
+
+
+def first_of_each_cell(results: pa.Table) -> pa.Table:
+    """Results by the time, of each cell that which finished first."""
+    # Indices of a stable sort, nulls last.
+    order = pc.sort_indices(results["finished_at"])
+    cells = pc.dictionary_encode(single(results["cell"]).take(order)).indices
+    firsts = np.sort(np.unique(to_numpy(cells), return_index=True)[1])
+    return results.take(order.take(to_arrow(firsts)))
 
 
 def sealed_table(table: pa.Table, schema: pa.Schema, copy: str = "", **footer: str) -> bytearray:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,7 @@ from orchestrator.results.live_store import LiveStore
 from orchestrator.results.live_stores import opened
 from orchestrator.results.view import PageView
 from orchestrator.store import Store, tables
+from orchestrator.store.files import Files
 
 BP = {("bp", "feedback"): {0.0: 1.0, 0.1: 0.4}, ("bp", "exact"): {0.0: 1.0, 0.1: 0.3}}
 USF = {("usf", "feedback"): {0.0: 0.95, 0.1: 0.8}, ("usf", "exact"): {0.0: 0.95, 0.1: 0.35}}
@@ -221,6 +223,34 @@ def test_an_export_of_several_stores_has_each_cell_once(folders, tmp_path, what)
         names = {row.pop("store") for row in exported[name]}
         assert {store for each in names for store in each.split(", ")} == stores
         assert sorted(map(repr, exported[name])) == sorted(map(repr, exported["one"]))
+
+
+def test_an_export_of_several_stores_reads_each_file_of_outcomes_once(folders, tmp_path, monkeypatch):
+    read, reads = [], Files.read
+    monkeypatch.setattr(Files, "read", lambda self, path: (read.append(f"{self.uri}/{path}"), reads(self, path))[1])
+    assert main(["export", *folders[:2], "--what", "results", "--out", str(tmp_path / "out.csv")]) == 0
+    outcomes = [path for path in read if "/outcomes/" in path]
+    files = [f"{folder}/outcomes/{file.name}" for folder in folders[:2] for file in Path(folder, "outcomes").iterdir()]
+    assert sorted(outcomes) == sorted(files)
+
+
+def test_results_of_a_checked_store_are_those_that_can_be_trusted(folders, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(folders[0], store)
+    lost, torn, other, kept, *_ = sorted(file.name for file in (store / "outcomes").iterdir())
+    (store / "outcomes" / lost).unlink()
+    (store / "results" / torn).write_bytes(b"PAR1")
+    shutil.copy(store / "outcomes" / kept, store / "outcomes" / other)
+    # The same cells again, by a sweep that finished later.
+    for kind in ("results", "outcomes"):
+        shutil.copy(store / kind / kept, store / kind / "again.parquet")
+    checked, trusted = LiveStore(str(store), at_once=True), Store(str(store))
+    checked.check()
+    for columns in (tables.RESULTS.names, ("cell", "finetune_job")):
+        assert checked.trusted_results(columns) == trusted.result_table(columns)
+    assert 0 < len(checked.trusted_results(["cell"])) < len(Store(folders[0]).result_table(["cell"]))
+    assert not {lost, torn, other} & {f"{job}.parquet" for job in checked.trusted_results(["job"])["job"].to_pylist()}
+    assert checked.skipped.keys() == trusted.skipped.keys()
 
 
 def test_an_export_leaves_out_cells_with_two_values_and_names_their_files(differing, tmp_path, capsys):

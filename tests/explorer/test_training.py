@@ -167,3 +167,25 @@ def test_the_export_has_a_row_for_each_fine_tune_epoch_and_layer(folder, tmp_pat
         (1, None, 2.0, None),
         (2, None, 1.0, None),
     ]
+
+
+def test_alignment_is_listed_once_however_many_trainings_are_exported(folder, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    shutil.copytree(folder, store)
+    (store / "alignment/train-usf-0.parquet").unlink()
+    listed, listing = [], Store.listing
+    monkeypatch.setattr(Store, "listing", lambda self, of, suffix: (listed.append(of), listing(self, of, suffix))[1])
+
+    def exported():
+        assert main(["export", str(store), "--what", "training", "--out", str(tmp_path / "t.parquet")]) == 0
+        return sorted(map(repr, pq.read_table(tmp_path / "t.parquet").to_pylist()))
+
+    at_once = exported()
+    assert len(at_once) == 2 * (3 + 2) + 3
+    for many in (1, 2):
+        monkeypatch.setattr("orchestrator.results.epoch_rows.TOGETHER", many)
+        listed.clear()
+        assert exported() == at_once
+        assert listed.count("alignment") == 1
+    main(["compact", str(store)])
+    assert exported() == at_once
