@@ -155,7 +155,7 @@ def epsilon(point: Point) -> str:
 def hover(curve: Curve, point: Point, flags: Sequence[str] = ()) -> str:
     """The text over a marker: score, number of outcomes, gap to BP, and flags (see `hover_frame`)."""
     score = point.score
-    kept = f"{round(score.value * score.n * score.seeds):,} of " if curve.score_name == "robust accuracy" else "of "
+    kept = f"{round(score.value * score.n * score.seeds):,} of " if curve.score_name.endswith("accuracy") else "of "
     text = f"{escape(point.label)}: {percent(score)}<br>{kept}{rests_on(score)}, {method(score)}"
     gap = "" if point.over_bp is None else f"gap to BP {beside(point.over_bp, score)}"
     if point.runs:

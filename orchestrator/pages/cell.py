@@ -170,7 +170,7 @@ def _links(context: PageContext, line: Line) -> Links:
 
 
 def _what(index: Index, line: Line, row: int) -> list[tuple[str, str]]:
-    facts = [("task", line.task), ("score", score_name(line.task, line.task_params, line.metric))]
+    facts = [("task", line.task), ("score", score_name(line))]
     facts += [("model", index.labels.title(line)), ("rule", style.label(index.labels.of(line, "rule")))]
     facts += [("attack", index.labels.of(line, "attack")), ("gradient", style.gradient(gradient(line)))]
     norm = style.norm(str(index.value("norm", row)))

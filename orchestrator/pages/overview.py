@@ -75,7 +75,7 @@ def _row(context: PageContext, model: ModelEvidence, epsilon: float) -> ModelRow
         rule=line.rule,
         rule_label=style.label(labels.of(line, "rule")),
         place=labels.title(line),
-        score_name=score_name(line.task, line.task_params, line.metric),
+        score_name=score_name(line),
         clean=score_of(model.evidence.clean),
         feedback=score_of(model.evidence.strongest("feedback", epsilon)),
         exact=score_of(model.evidence.strongest("exact", epsilon)),

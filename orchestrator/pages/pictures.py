@@ -10,6 +10,7 @@ from orchestrator.drawing.blocks import Block, Link, Links, Pictures, Triple
 from orchestrator.pages.context import PageContext
 from orchestrator.results.examples import GAIN, Example
 from orchestrator.results.line import Line
+from orchestrator.results.members import certifying
 from orchestrator.results.outcomes import CellOutcomes
 from orchestrator.results.view import format_view
 
@@ -44,7 +45,7 @@ def pictures(context: PageContext, line: Line, epsilon: float) -> list[Block]:
                 continue
             size = reach.get(example.image)
             size = float("nan") if size is None else size
-            words = _caption(example, seed, size, line.metric, {"": score, " under BP": bp_score})
+            words = _caption(example, seed, size, line, {"": score, " under BP": bp_score})
             matches.append((size, example, seed, words))
     # Unknown changes (NaN) come last.
     matches.sort(key=lambda match: (match[0] != match[0], match[0], match[1].image))
@@ -120,11 +121,12 @@ def _turned(score: float | None, bp_score: float | None, only: str) -> bool:
     return score > bp_score if only == "gained" else score < bp_score
 
 
-def _caption(example: Example, seed: int, size: float, metric: str, scores: dict[str, float | None]) -> str:
+def _caption(example: Example, seed: int, size: float, line: Line, scores: dict[str, float | None]) -> str:
     words = [f"image {example.image}, seed {seed}: {example.label or 'no class'} → {example.predicted or 'no class'}"]
     if size == size:
         words.append(f"L∞ {size:.4f}")
+    kept, lost = ("certified", "not certified") if certifying(line.attack) else ("robust", "broken")
     for under, score in scores.items():
         if score is not None:
-            words.append(("robust" if score else "broken") + under if metric == "top1" else f"AP {score:.3f}{under}")
+            words.append((kept if score else lost) + under if line.metric == "top1" else f"AP {score:.3f}{under}")
     return ", ".join(words)

@@ -74,7 +74,7 @@ def _figure(
     context: PageContext, matrix: TransferMatrix, entries: Sequence[TransferEntry], label: str, name: str
 ) -> Figure:
     line, index = matrix.example, context.index
-    score = score_name(line.task, line.task_params, line.metric)
+    score = score_name(line)
     title = f"Whose examples fool whom: {index.labels.of(line, 'attack')} on {index.labels.title(line)}, at ε = {label}"
     rows = [
         {

@@ -123,7 +123,7 @@ def curve_of(index: Index, line: Line, points: Mapping[float, Point]) -> Curve:
         attack_label=index.labels.of(line, "attack"),
         gradient=gradient(line),
         task=line.task,
-        score_name=score_name(line.task, line.task_params, line.metric),
+        score_name=score_name(line),
         norm=str(index.value("norm", line.start)),
         chance=float(np.nan_to_num(index.numbers("chance", np.arange(line.start, line.stop)), nan=0.0).max()),
         points=tuple(points[epsilon] for epsilon in sorted(points)),

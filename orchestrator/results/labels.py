@@ -99,9 +99,15 @@ def gradient(line: Line) -> str:
     return "exact (surrogate)" if line.gradient == "exact" and line.backbone in members.SPIKING else line.gradient
 
 
+def score_name(line: Line) -> str:
+    """The name of a line's score: "robust accuracy", "certified accuracy", or "mAP@1000" with the k of the task."""
+    if members.certifying(line.attack):
+        return "certified accuracy"
+    return _score_name(line.task, line.task_params, line.metric)
+
+
 @functools.lru_cache(maxsize=256)
-def score_name(task: str, params: str, metric: str) -> str:
-    """The name of a line's score: "robust accuracy", or "mAP@1000" for retrieval, with the k of the task."""
+def _score_name(task: str, params: str, metric: str) -> str:
     name = _SCORES.get(metric, metric)
     if metric != "map":
         return name

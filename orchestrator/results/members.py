@@ -27,6 +27,7 @@ _labels: dict[str, dict[str, str]] = {
     "corruption": {kind: kind for name in ("STANDARD", "EXTRA") for kind in constant("datasets/corruptions.py", name)},
 }
 _measuring = {str(attack["name"]) for attack in _attacks if attack.get("measuring")}
+_certifying = {str(attack["name"]) for attack in _attacks if attack.get("certifying")}
 _ranks = {family: {name: rank for rank, name in enumerate(known)} for family, known in _labels.items()}
 _learning = threading.Lock()
 
@@ -45,6 +46,11 @@ def label(rule: str) -> str:
 def measuring(attack: str) -> bool:
     """Whether an attack is run for what it measures alone: its outcomes are no evidence of robustness."""
     return attack in _measuring
+
+
+def certifying(attack: str) -> bool:
+    """Whether what an attack leaves robust is certified, of a smoothed model, against every attack."""
+    return attack in _certifying
 
 
 def knows(family: str, name: str) -> bool:
@@ -76,6 +82,7 @@ def learn() -> bool:
             "gradient": {name: name for name in GRADIENTS},
         }
         _measuring.update(attack.name for attack in ATTACKS if attack.measuring)
+        _certifying.update(attack.name for attack in ATTACKS if attack.certifying)
         for family, labels in registered.items():
             _labels[family] = labels
             _ranks[family] = {name: rank for rank, name in enumerate(labels)}

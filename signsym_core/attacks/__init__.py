@@ -17,6 +17,7 @@ from signsym_core.attacks.noise import Noise
 from signsym_core.attacks.none import NoAttack
 from signsym_core.attacks.pgd import PGD
 from signsym_core.attacks.sdha import SDHA, SDHASAAT
+from signsym_core.attacks.smoothing import Smoothing
 from signsym_core.attacks.square import Square
 from signsym_core.registry import Registry
 
@@ -26,7 +27,7 @@ ATTACKS: Registry[Attack] = Registry(
     [
         *(NoAttack, Noise, FGSM, BIM, MIM, PGD, APGD, FAB, AutoAttack, Square, HopSkipJump, Boundary),
         *(HAG, SDHA, HAGSAAT, SDHASAAT),
-        Geometry,
+        *(Geometry, Smoothing),
     ],
     libraries={"foolbox": attack_of_foolbox},
 )

@@ -43,6 +43,8 @@ class Attack(Member, ABC):
     measures: ClassVar[tuple[str, ...]] = ()
     #: Whether it is run for its `measures` alone: what it leaves robust is in no worst case and no verdict.
     measuring: ClassVar[bool] = False
+    #: Whether what it leaves robust is so against every attack on a smoothed model: its score is a certified accuracy.
+    certifying: ClassVar[bool] = False
     #: Whether it can start from the images `problem.start`.
     goes_on: ClassVar[bool] = False
 

@@ -30,6 +30,8 @@ class Told:
     distances: Tensor | None = None
     #: float64 [n, measures]: what the attack's `measures` name, NaN where it is not known. None where nothing is.
     measured: Tensor | None = None
+    #: float64 [n]: what counts in the place of the images' scores; None: they do.
+    scores: Tensor | None = None
 
 
 class Problem:

@@ -62,10 +62,12 @@ def joined(blocks: Sequence[Block]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """Images within the ball, and for each the number of non-finite gradient entries (int64), on the device."""
+    """Images within the ball, on the device, and for each the number of non-finite gradient entries (int64), and what
+    counts in the place of its score where the attack reports that."""
 
     images: Tensor
     nonfinite: Tensor | None = None
+    scores: Tensor | None = None
 
 
 def run_block(
@@ -104,7 +106,8 @@ def run_block(
         labels, task, gallery = problem.labels[where], problem.task, problem.gallery
         problem.check(outputs)
         problem.tally.refuse()
-        result.scores[row, where] = task.score(outputs, labels, gallery).to(device)
+        scores = task.score(outputs, labels, gallery) if proposal.scores is None else proposal.scores
+        result.scores[row, where] = scores.to(device)
         result.predictions[row, where] = task.predict(outputs, gallery).to(device)
         if (confidence := task.confidence(outputs, labels)) is not None:
             result.confidence[row, where] = confidence.to(device)
@@ -133,7 +136,8 @@ def run_block(
             result.distances[where] = reported.distances.to(device)
         if reported is not None and reported.measured is not None:
             result.measured[row, where] = reported.measured.to(device)
-        return Proposal(images=images, nonfinite=subset.tally.entries[subset.numbers])
+        scores = None if reported is None else reported.scores
+        return Proposal(images=images, nonfinite=subset.tally.entries[subset.numbers], scores=scores)
 
     alive = torch.ones(count, dtype=torch.bool, device=device)
     previous: int | None = None

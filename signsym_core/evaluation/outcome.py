@@ -21,7 +21,8 @@ class Outcome:
     epsilons: tuple[float, ...]
     #: The norm that the epsilons are radii of.
     norm: Norm
-    #: float64 [e, n], 0 .. 1: how well the model handles the adversarial image; in classification 1 or 0.
+    #: float64 [e, n], 0 .. 1: how well the model handles the adversarial image; in classification 1 or 0. Of an attack
+    #: that certifies, 1 where the image is certified.
     scores: Tensor
     #: float32 [e, n]: the largest change of a pixel that was made.
     linf: Tensor

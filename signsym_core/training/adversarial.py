@@ -65,8 +65,9 @@ class Adversarial(dict[str, Any]):
             if key in plain:
                 raise ParameterError(f"expects no {key} here: that of the training holds for its attack too")
         attack = ATTACKS.build(name, **plain)
-        if isinstance(attack, NoAttack):
-            raise ParameterError("expects an attack that changes images, got 'none'; null trains on them as they are")
+        if isinstance(attack, NoAttack) or attack.certifying:
+            problem = f"expects an attack that changes images, got {attack.name!r}; null trains on them as they are"
+            raise ParameterError(problem)
         size = radius(epsilon, attack.norm)
         if not size:
             raise ParameterError(f"expects an epsilon above 0, got {shown(epsilon)}; null trains on images as they are")

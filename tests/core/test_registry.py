@@ -177,6 +177,7 @@ def test_the_families_have_their_members_in_the_order_of_tables(family):
                 "hag-saat",
                 "sdha-saat",
                 "geometry",
+                "smoothing",
             ],
             "backbone": [
                 *("alexnet", "vgg16", "resnet18", "resnet50", "convnext_tiny", "vit_b_16", "smallcnn"),

@@ -32,6 +32,7 @@ STEPS = {
     "square": ("queries", 4, 30, {}),
     "noise": ("draws", 3, 6, {}),
     "boundary": ("steps", 2, 25, {}),
+    "smoothing": ("samples", 3, 30, {"selection": 2, "micro_batch": 6}),
 }
 
 

@@ -165,11 +165,12 @@ def test_what_is_known_of_names_without_torch_is_what_the_registries_say():
     # In a fresh process: what one test has read of the registries, this one has too.
     code = (
         "import json, sys; from orchestrator.results import members\n"
-        "known = members._labels, members.DEFAULT_K, sorted(members.SPIKING), sorted(members._measuring)\n"
+        "known = members._labels, members.DEFAULT_K, sorted(members.SPIKING), *map(sorted, (members._measuring,"
+        " members._certifying))\n"
         "print(json.dumps([*known, 'torch' in sys.modules]))"
     )
     printed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
-    labels, default_k, spiking, measuring, torch_imported = json.loads(printed)
+    labels, default_k, spiking, measuring, certifying, torch_imported = json.loads(printed)
     assert {family: list(known) for family, known in labels.items()} == {
         "rule": RULES.names,
         "attack": ATTACKS.names,
@@ -179,7 +180,8 @@ def test_what_is_known_of_names_without_torch_is_what_the_registries_say():
     assert labels["rule"] == {rule.name: rule.label for rule in RULES}
     assert default_k == {t.name: t().k for t in TASKS if "k" in t.__dataclass_fields__}
     assert spiking == [backbone.name for backbone in BACKBONES if backbone.spiking]
-    assert measuring == [attack.name for attack in ATTACKS if attack.measuring] == ["geometry"]
+    assert measuring == [attack.name for attack in ATTACKS if attack.measuring] == ["geometry", "smoothing"]
+    assert certifying == [attack.name for attack in ATTACKS if attack.certifying] == ["smoothing"]
     assert not torch_imported
 
 
