@@ -80,10 +80,10 @@ def portions(context: PageContext) -> int:
 
 READING = (
     "Worst case: an image counts as robust only where it is robust under every run in the store of an attack on its "
-    "model, in this norm at this ε, along whatever gradient, noise too, but not geometry, which measures; of a query "
-    "the lowest AP counts. It is over the seeds and images that all of these runs have, and n says how many. The text "
-    "over a point and the table name the runs, the strongest first. A hollow marker: other ε have more runs, and where "
-    "the curve rises there it may be for want of them.",
+    "model, in this norm at this ε, along whatever gradient, noise too, but not geometry and smoothing, which measure; "
+    "of a query the lowest AP counts. It is over the seeds and images that all of these runs have; n says how many. "
+    "The text over a point and the table name the runs, the strongest first. A hollow marker: other ε have more runs, "
+    "and where the curve rises there it may be for want of them.",
     "A gap to BP is of the two worst cases, paired by image and seed, over the same attacks on both. Where these "
     "differ there is none, and the table names the runs without a counterpart; of BP one source of gradient is as good "
     "as another. Holm's correction is over every rule and ε of the panel. Attacks and seeds of the filter change the "

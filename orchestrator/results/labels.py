@@ -38,6 +38,8 @@ class Labels:
             column_number = LINE.index(column)
             for a_task, value in {(key[task], key[column_number]) for key in keys}:
                 self._settings.setdefault((a_task, column), set()).add(value)
+        #: The keys in which the settings of a task differ, where they do.
+        self._varied = {place: _varied(values) for place, values in self._settings.items() if len(values) > 1}
         self._titles: dict[tuple[str, ...], str] = {}
         self._dimensions: dict[tuple[str, ...], dict[str, str]] = {}
 
@@ -65,10 +67,13 @@ class Labels:
         return self._titles[line.figure]
 
     def settings(self, line: Line) -> list[str]:
-        """Each other setting in which the lines of the task differ: "task k=20", "finetune lr=0.01"."""
-        varied = [name for name in _SETTINGS if len(self._settings.get((line.task, name), ())) > 1]
+        """Each other setting in which the lines of the task differ, by that: "task k=20", "finetune lr=0.01"."""
         words = {"task_params": "task"}
-        return [f"{words.get(name, name)} {_short(getattr(line, name))}" for name in varied]
+        return [
+            f"{words.get(name, name)} {_short(getattr(line, name), self._varied[line.task, name])}"
+            for name in _SETTINGS
+            if (line.task, name) in self._varied
+        ]
 
     def dataset(self, line: Line) -> str:
         """The data set, with each other setting in which the lines of the task differ: a title without its backbone."""
@@ -135,12 +140,23 @@ def words(value: object) -> str:
     return f"{{{', '.join(f'{key}: {words(of_it)}' for key, of_it in ordered)}}}"
 
 
-def _short(text: str) -> str:
-    """A setting for a title, another one for each value: lines of one title share a panel. Hexadecimal keys are cut."""
+def _varied(texts: Iterable[str]) -> tuple[str, ...]:
+    """The keys in which settings differ, in their order."""
+    settings = [{key: json.dumps(value) for key, value in mapping(text).items()} for text in sorted(texts)]
+    keys = dict.fromkeys(key for setting in settings for key in setting)
+    return tuple(key for key in keys if len({setting.get(key) for setting in settings}) > 1)
+
+
+def _short(text: str, varied: Iterable[str]) -> str:
+    """A setting by its `varied` keys, another one for each value: lines of one title share a panel.
+
+    Hexadecimal keys are cut.
+    """
     values = mapping(text)
     if set(values) == {"params"}:
         return str(values["params"])
-    return ", ".join(f"{key}={_shorter(value)}" for key, value in values.items()) or "defaults"
+    shown = ", ".join(f"{key}={_shorter(values[key])}" for key in varied if key in values)
+    return shown or f"default {', '.join(varied)}"
 
 
 def _shorter(value: object) -> str:

@@ -16,6 +16,8 @@ from orchestrator.drawing.blocks import Figure, Matrix, as_csv
 from orchestrator.drawing.panels import axes_of
 from orchestrator.pages import overview
 from orchestrator.pages.context import context_of
+from orchestrator.pages.pictures import _caption
+from orchestrator.results.examples import Example
 from orchestrator.results.gaps import gap_lines
 from orchestrator.results.line import GRID_KEY
 from orchestrator.results.live_store import LiveStore
@@ -115,6 +117,27 @@ def test_models_of_two_settings_share_no_title(tmp_path, settings):
     assert len({index.labels.title(line) for line in index.lines}) == len(index.lines) == len(values)
 
 
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [
+        (
+            ['{"epochs":9,"lr":0.1}', '{"adversarial":{"epsilon":0.5,"name":"noise"},"epochs":9,"lr":0.1}'],
+            ["default adversarial", "adversarial=noise(epsilon=0.5)"],
+        ),
+        (
+            ['{"epochs":9}', '{"epochs":9,"lr":0.1}', '{"epochs":9,"lr":0.1,"steps":3}'],
+            ["default lr, steps", "lr=0.1", "lr=0.1, steps=3"],
+        ),
+    ],
+)
+def test_a_title_names_of_a_setting_what_differs_alone(tmp_path, values, ends):
+    for value in values:
+        fill(tmp_path / "store", {("bp", "exact"): {0.1: 0.5}}, seeds=(0,), finetune=value)
+    index = LiveStore(str(tmp_path / "store")).snapshot.index
+    titles = {line.finetune: index.labels.title(line).partition(" / finetune ")[2] for line in index.lines}
+    assert titles == dict(zip(values, ends, strict=True))
+
+
 def test_retrieval_is_map_at_its_k_and_another_k_is_another_line(tmp_path):
     settings = {"task": "hashing", "metric": "map", "attack": "hag", "dataset": "cifar10"}
     folder = fill(tmp_path / "store", task_params='{"k":500}', **settings)
@@ -125,6 +148,15 @@ def test_retrieval_is_map_at_its_k_and_another_k_is_another_line(tmp_path):
     assert {c.score_name for c in curves} == {"mAP@500", "mAP@90"}
     assert len({c.figure for c in curves}) == 2
     assert {c.score_name for c in query.curves(query.index.chosen(task=("classification",)))} == {"robust accuracy"}
+
+
+def test_what_an_attack_certifies_is_no_robust_accuracy(tmp_path):
+    folder = fill(tmp_path / "store", {("bp", "none"): {0.1: 0.5}}, attack="smoothing")
+    query = LiveStore(str(folder)).snapshot.query()
+    assert [curve.score_name for curve in query.curves(query.index.lines)] == ["certified accuracy"]
+    example = Example(cell="c", image=0, label="7", predicted="7", clean=b"", adversarial=b"")
+    caption = _caption(example, 0, 0.0, query.index.lines[0], {"": 0.0, " under BP": 1.0})
+    assert caption.endswith("not certified, certified under BP")
     found = block(page(folder, "?task=hashing"), Figure)
     assert "mAP@500" in found.title + found.drawing.quantity
     assert "robust" not in found.title
