@@ -148,6 +148,9 @@ def test_retrieval_is_map_at_its_k_and_another_k_is_another_line(tmp_path):
     assert {c.score_name for c in curves} == {"mAP@500", "mAP@90"}
     assert len({c.figure for c in curves}) == 2
     assert {c.score_name for c in query.curves(query.index.chosen(task=("classification",)))} == {"robust accuracy"}
+    found = block(page(folder, "?task=hashing"), Figure)
+    assert "mAP@500" in found.title + found.drawing.quantity
+    assert "robust" not in found.title
 
 
 def test_what_an_attack_certifies_is_no_robust_accuracy(tmp_path):
@@ -157,9 +160,6 @@ def test_what_an_attack_certifies_is_no_robust_accuracy(tmp_path):
     example = Example(cell="c", image=0, label="7", predicted="7", clean=b"", adversarial=b"")
     caption = _caption(example, 0, 0.0, query.index.lines[0], {"": 0.0, " under BP": 1.0})
     assert caption.endswith("not certified, certified under BP")
-    found = block(page(folder, "?task=hashing"), Figure)
-    assert "mAP@500" in found.title + found.drawing.quantity
-    assert "robust" not in found.title
 
 
 @pytest.mark.parametrize("search", ["?task=hashing", "?task=hashing&over=worst", "overview"])
