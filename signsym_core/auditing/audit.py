@@ -52,6 +52,8 @@ def audit(
     Without a twin the black-box attack Square, with `queries` queries per image, runs too; for a model that is not
     converted it replaces the twin. A model with random outputs or gradients is also attacked along its gradient
     averaged over 20 draws. A model without any gradient is attacked too, and judged by the attacks that need none.
+    Where the twin's examples or Square alone say that a gradient is masked, APGD on the targeted ratio of logits runs
+    too, before it is accused: the cross-entropy may be what misled the others.
 
     Raises ValueError for invalid inputs (see `signsym_core.attack`) and for different numbers of models and twins.
 
@@ -84,14 +86,24 @@ def audit(
     probes = [measure(network, images[:PROBED], labels[:PROBED]) for network in models]
     is_converted = any(converted(network) for network in models)
     random = any(finding.raised for probe in probes for finding in _randomness(probe))
-    by_seed: list[dict[tuple[str, str, float], Run]] = []
-    for number, (network, paired_twin) in enumerate(zip(models, twins, strict=True)):
-        plan = _plan(network, paired_twin, is_converted=is_converted, random=random, steps=steps, queries=queries)
-        runs = _runs(plan, network, images, labels, attacked, seed=seed + number)
-        by_seed.append({(run.attack, run.gradient, run.epsilon): run for run in runs})
-    of_all_seeds = tuple(stacked([runs[key] for runs in by_seed]) for key in by_seed[0])
+    plans = [
+        _plan(network, paired_twin, is_converted=is_converted, random=random, steps=steps, queries=queries)
+        for network, paired_twin in zip(models, twins, strict=True)
+    ]
     chance = TASKS.build("classification").chance(labels, None)
-    return judge(Evidence(runs=of_all_seeds, chance=chance, probes=tuple(probes), converted=is_converted))
+    evidence = Evidence(
+        runs=_of_all(plans, models, images, labels, attacked, seed),
+        chance=chance,
+        probes=tuple(probes),
+        converted=is_converted,
+    )
+    verdict = judge(evidence)
+    if _may_be_the_loss(verdict):
+        classes = outputs_of(models[0], images[:1]).shape[1]
+        plans = [_along_margins(classes, steps, is_converted=is_converted) for _ in models]
+        runs = _of_all(plans, models, images, labels, attacked, seed)
+        verdict = judge(dataclasses.replace(evidence, runs=(*evidence.runs, *runs)))
+    return verdict
 
 
 class Averaged(nn.Module):
@@ -139,6 +151,41 @@ def _plan(
         yield _Planned(attack=ATTACKS.build("square", queries=queries), recorded_gradient="none")
     if random:
         yield _Planned(attack=pgd, recorded_gradient="eot", gradient="transfer", surrogate=Averaged(model))
+
+
+def _may_be_the_loss(verdict: Verdict) -> bool:
+    """Whether only an attack that does not follow the model's gradient says that it is masked.
+
+    Where every probe says that the gradient is right, the cross-entropy may be what misleads: that of small logits
+    raises all other classes alike, so that a search for the smallest margin breaks more.
+    """
+    deciding = {made.check.id for made in verdict.raised if made.check.level in ("masked", "sign")}
+    return verdict.kind == "masked gradient" and deciding <= {"T1", "B1"}
+
+
+def _along_margins(classes: int, steps: int, *, is_converted: bool) -> Iterator[_Planned]:
+    """APGD on a ratio of logits, which does not depend on their size; of two classes it is the cross-entropy's."""
+    if classes >= 3:
+        several = {"loss": "targeted-dlr", "targets": min(9, classes - 1)} if classes > 3 else {"loss": "dlr"}
+        attack = ATTACKS.build("apgd", steps=max(2, steps), **several)
+        for gradient in ("feedback", "exact") if is_converted else ("feedback",):
+            yield _Planned(attack=attack, recorded_gradient=gradient, gradient=gradient)
+
+
+def _of_all(
+    plans: Iterable[Iterable[_Planned]],
+    models: Sequence[nn.Module],
+    images: Tensor,
+    labels: Tensor,
+    epsilons: Sequence[float],
+    seed: int,
+) -> tuple[Run, ...]:
+    """The runs of each model's plan, of which a seed stands for each model."""
+    by_seed: list[dict[tuple[str, str, float], Run]] = []
+    for number, (plan, network) in enumerate(zip(plans, models, strict=True)):
+        runs = _runs(plan, network, images, labels, epsilons, seed=seed + number)
+        by_seed.append({(run.attack, run.gradient, run.epsilon): run for run in runs})
+    return tuple(stacked([runs[key] for runs in by_seed]) for key in by_seed[0])
 
 
 def _runs(
