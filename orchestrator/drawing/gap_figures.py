@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Sequence
 
 from orchestrator.drawing import style
@@ -18,6 +19,8 @@ _COLOURS = [
     *([0, "#542788"], [0.25, "#998ec3"], [0.45, "#d8daeb"], [0.5, "#f7f7f7"]),
     *([0.55, "#fee0b6"], [0.75, "#f1a340"], [1, "#b35806"]),
 ]
+#: Letters of a line of a row's name that fit beside a heat map.
+ROW_LETTERS = 34
 OVER = {"bp": "rule minus BP, points", "exact": "feedback minus exact, points"}
 
 
@@ -69,10 +72,14 @@ def heat_figure(lines: Sequence[GapLine], epsilon: float, minus: str) -> Spec:
     heat["colorbar"]["tickvals"] = [-100, -50, 0, 50, 100]
     # Slanted names, at 30 degrees, need half of their length.
     below = max(100, 30 + 7 * max(map(len, columns)) // 2) if len(columns) > 5 else 40
-    layout = looks(150 + 42 * len(rows) + max(0, below - 100), 320 + 96 * len(columns))
+    # The names of rows in lines, of which each takes 14 pixels.
+    names = [list(map(style.escape, textwrap.wrap(row, ROW_LETTERS, break_on_hyphens=False))) for row in rows]
+    high = max(42, 12 + 14 * max(map(len, names)))
+    layout = looks(150 + high * len(rows) + max(0, below - 100), 320 + 96 * len(columns))
     layout |= {"margin": {"l": 230, "r": 12, "t": 30, "b": below}}
     layout["xaxis"] = {"showgrid": False, "zeroline": False, "tickangle": -30 if len(columns) > 5 else 0}
     layout["yaxis"] = {"showgrid": False, "zeroline": False, "autorange": "reversed"}
+    layout["yaxis"] |= {"tickvals": heat["y"], "ticktext": ["<br>".join(lines) for lines in names]}
     return {"data": [heat], "layout": layout}
 
 

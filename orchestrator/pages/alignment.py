@@ -25,6 +25,8 @@ _MODELS = (
     *percents(feedback="own feedback", lo="from", hi="to", exact="exact gradient"),
     *IMAGES,
 )
+#: Name of the figure of models by their angles.
+ANGLES = "angles"
 #: Panels at most, and of one row.
 MOST, COLUMNS = 12, 2
 
@@ -63,11 +65,11 @@ def survival(context: PageContext, lines: Sequence[Line], epsilon: float, label:
         return []
     shown, title = panels[:MOST], f"What survives along a model's own feedback, by the angle of B to W, at ε = {label}"
     figure = Figure(
-        name="angles",
+        name=ANGLES,
         title=title,
         described=f"{title}. The table below has the numbers.",
         figure=survival_figure(shown, min(COLUMNS, len(shown))),
-        table=Table(name="angles", columns=_MODELS, rows=[row for panel in shown for row in _rows(panel)]),
+        table=Table(name=ANGLES, columns=_MODELS, rows=[row for panel in shown for row in _rows(panel)]),
     )
     sentences = [_sentence(panel) for panel in shown]
     if len(panels) > MOST:

@@ -17,6 +17,7 @@ from orchestrator.drawing.blocks import Block, Facts, Figure, Links, Matrix, Pag
 from orchestrator.drawing.screen import Screen
 from orchestrator.explorer import ASSETS
 from orchestrator.pages import answers, notes, overview
+from orchestrator.pages.alignment import ANGLES
 from orchestrator.pages.context import PageContext, context_of
 from orchestrator.pages.geometry import NAME as GEOMETRY
 from orchestrator.pages.paper_tables import PRESETS
@@ -30,6 +31,8 @@ from orchestrator.store.progress import Progress, silent
 
 #: Pages that are written for each task.
 _STATIC = ("curves", "gap", "tables", "flags", "training")
+#: What the gap page shows beside the gaps, whatever way it shows these.
+_SAME = (TRANSFER, GEOMETRY, ANGLES)
 _READING = "How to read"
 #: Portions of a page, and cells that have a page, at most; the explorer has all.
 MOST_PARTS, MOST_CELLS = 20, 48
@@ -103,9 +106,7 @@ def _page(data: Results, view: PageView, title: str) -> Page:
                 if rows not in said and not _varies(variant):
                     said.add(rows)
                     blocks.append(_renamed(block, number, variant))
-            elif (
-                _varies(variant) and isinstance(block, (Figure, Matrix)) and block.name.startswith((TRANSFER, GEOMETRY))
-            ):
+            elif _varies(variant) and isinstance(block, (Figure, Matrix)) and block.name.startswith(_SAME):
                 continue
             # Links to other portions are left out: these are below.
             elif not isinstance(block, Links):

@@ -46,8 +46,9 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
     test = data.test.take(torch.arange(count))
     assert isinstance(test.images, Tensor)
     pixels = Prepared(test.images, source)
-    kept = examples_kept(pixels[:1].numel())
     chosen = ss.ATTACKS.rebuild(spec["attack"])
+    # What is certified is the image as it is.
+    kept = 0 if chosen.certifying else examples_kept(pixels[:1].numel())
     epsilons = sorted({epsilon for _, epsilon, _ in spec["points"]})
     gradient = "feedback" if spec["gradient"] == "none" else spec["gradient"]
     setting = Setting.of(model_spec, spec)

@@ -9,6 +9,7 @@ from stores import SHARES, block, fill, page
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Figure, Links, Matrix, Words
+from orchestrator.drawing.gap_figures import ROW_LETTERS
 from orchestrator.pages import gap
 from orchestrator.reports.static import write_report
 from orchestrator.results.gaps import gap_lines
@@ -95,7 +96,10 @@ def test_a_heat_map_has_every_line_and_names_how_many_it_leaves_out(tmp_path, mo
     data = many(tmp_path / "store", 20)
     found = page(data, "?p=gap&as=heat&e=0.1")
     heat = block(found, Figure)
-    assert len(heat.figure["data"][0]["y"]) == 20
+    names, ticks = heat.figure["data"][0]["y"], heat.figure["layout"]["yaxis"]["ticktext"]
+    assert len(names) == 20
+    assert [tick.replace("<br>", " ") for tick in ticks] == names
+    assert max(len(line) for tick in ticks for line in tick.split("<br>")) <= ROW_LETTERS
     assert not any(isinstance(each, Links) and "panels" in each.title for each in found.blocks)
     monkeypatch.setattr(gap, "MOST", 30)
     found = page(data, "?p=gap&as=heat")

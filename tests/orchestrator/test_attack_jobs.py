@@ -37,6 +37,7 @@ experiments:
       - {name: hopskipjump, steps: 2, epsilon: [0.5, 2], images: 12}
       - {name: hopskipjump, steps: 2, constraint: linf, queries: 300, epsilon: [0.1, 0.3], images: 12}
       - {name: boundary, steps: 50, epsilon: [0.5, 2], images: 12}
+      - {name: smoothing, selection: 5, samples: 40, epsilon: [0.1, 0.3], images: 24}
 """
 
 
@@ -72,9 +73,11 @@ def test_every_result_says_in_which_arithmetic_model_and_attack_were_computed(do
 
 def test_every_epsilon_has_its_norm(done):
     results, _, _, _ = done
-    l2 = results.query("attack == 'boundary' or (attack == 'hopskipjump' and not attack_params.str.contains('linf'))")
+    l2 = results.query(
+        "attack in ['boundary', 'smoothing'] or (attack == 'hopskipjump' and not attack_params.str.contains('linf'))"
+    )
     assert l2["norm"].eq("l2").all()
-    assert len(l2) == 8
+    assert len(l2) == 12
     assert results.drop(l2.index)["norm"].eq("linf").all()
 
 
@@ -128,6 +131,20 @@ def test_the_loss_around_images_and_the_confidence_in_clean_ones_are_stored_for_
     assert by_attack.drop("none")["confidence"].isna().all()
 
 
+def test_what_is_certified_falls_with_epsilon_and_has_no_adversarial_images(done):
+    results, outcomes, _, examples = done
+    certified = results[results["attack"] == "smoothing"]
+    images = outcomes[outcomes["cell"].isin(certified["cell"])]
+    assert (
+        images.groupby("cell")["robust"].mean().sort_index().tolist() == certified.sort_values("cell")["value"].tolist()
+    )
+    by_rule = certified.pivot_table(index="rule", columns="epsilon", values="value")
+    assert (by_rule[0.1] >= by_rule[0.3]).all()
+    assert by_rule[0.1].gt(0).all()
+    assert images["linf"].eq(0).all()
+    assert not examples["cell"].isin(certified["cell"]).any()
+
+
 def test_results_are_of_the_version_whose_numbers_last_moved(done):
     results, _, _, _ = done
     assert results["revision"].eq(0).all()
@@ -141,12 +158,13 @@ def test_stronger_attacks_leave_fewer_images(done):
 
 
 def test_the_first_images_are_stored_the_same_for_every_rule_and_attack(done):
-    results, _, cells, examples = done
+    results, _, _, examples = done
+    results = results[results["attack"] != "smoothing"]
     images = examples.groupby("cell").image.apply(list).loc[results.cell]
     assert [*images.map(len)] == [*results.n.clip(upper=64)]
     assert set(images.map(tuple)) == {tuple(images.iloc[images.map(len).argmax()][:n]) for n in set(images.map(len))}
     assert (examples.groupby("image").clean.nunique() == 1).all()
-    assert set(examples.cell) == cells
+    assert set(examples.cell) == set(results.cell)
 
 
 @pytest.mark.parametrize(
