@@ -13,6 +13,7 @@ import numpy as np
 
 from orchestrator.results.index import Index
 from orchestrator.results.line import Line
+from orchestrator.results.members import certifying
 from orchestrator.results.query import Query
 
 
@@ -81,9 +82,10 @@ class _Baselines:
         """The lines that stand for BP in the figures and attacks of `lines`."""
         # Computed once: an index may have 100,000 lines.
         baselines = _KNOWN.get(index) or _KNOWN.setdefault(index, cls(index))
-        return [
-            baselines._lines[family] for family in np.unique(baselines.family[[line.number for line in lines]]).tolist()
-        ]
+        families = np.unique(baselines.family[[line.number for line in lines]]).tolist()
+        of_lines = [baselines._lines[family] for family in families]
+        # That no certificate reaches so far does not say that an attack does.
+        return [line for line in of_lines if not certifying(line.attack)] or of_lines
 
 
 _KNOWN: WeakKeyDictionary[Index, _Baselines] = WeakKeyDictionary()

@@ -143,3 +143,12 @@ def test_radii_in_l2_are_neither_compared_with_those_in_linf_nor_called_the_same
     # BP keeps at most half from 0.05 on in L2, and from 0.1 on in L∞.
     assert halving(context.query, lines) == 0.1
     assert halving(context.query, [line for line in lines if "norm" in line.attack_params]) == 0.05
+
+
+def test_an_epsilon_that_no_certificate_reaches_is_not_one_where_an_attack_leaves_little(tmp_path):
+    folder, settings = tmp_path / "store", {"norm": "l2", "seeds": (0,)}
+    fill(folder, {("bp", "exact"): {0.05: 0.9, 0.1: 0.2}}, attack="pgd", attack_params='{"norm": "l2"}', **settings)
+    fill(folder, {("bp", "none"): {0.05: 0.2, 0.1: 0.0}}, draw=1, attack="smoothing", **settings)
+    context = context_of(LiveStore(str(folder)), "")
+    assert halving(context.query, context.lines()) == 0.1
+    assert halving(context.query, [line for line in context.lines() if line.attack == "smoothing"]) == 0.05
