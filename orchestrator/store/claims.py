@@ -49,6 +49,8 @@ class Claims:
     def __enter__(self) -> Claims:
         # Written before the thread starts: a store that cannot be written raises here, before any job runs.
         self._write()
+        # By the time of the first claim, Ray has been started, a sweep that lives has changed its file.
+        self._other_sweeps.claimed()
         self._thread.start()
         return self
 
@@ -118,8 +120,9 @@ class _OtherSweeps:
 
     def __init__(self, store: Store, sweep_id: str) -> None:
         self.store, self.sweep_id = store, sweep_id
-        #: By the sweep's file: its last beat, and when this sweep first saw it, on its own clock.
-        self._seen: dict[str, tuple[int, float]] = {}
+        #: By the sweep's file: its last beat, when this sweep first saw that, on its own clock, and whether it was old
+        #: then.
+        self._seen: dict[str, tuple[int, float, bool]] = {}
 
     def claimed(self) -> set[str]:
         claims: set[str] = set()
@@ -129,22 +132,25 @@ class _OtherSweeps:
             # A file may vanish at any time, when its sweep ends.
             with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
                 sign = json.loads(self.store.read(f"sweeps/{name}"))
-                if self._alive(name, sign):
-                    claims |= set(sign["claims"])
-                else:
+                age, old = self._age(name, sign)
+                if not _may_be_alive(sign) or age >= DEAD:
                     # Nobody needs it again; a sweep that was only suspended writes a new one.
                     self.store.remove(f"sweeps/{name}")
+                elif not old:
+                    claims |= set(sign["claims"])
         return claims
 
-    def _alive(self, name: str, sign: Mapping[str, Any]) -> bool:
-        if not _may_be_alive(sign):
-            return False
+    def _age(self, name: str, sign: Mapping[str, Any]) -> tuple[float, bool]:
+        """The seconds for which a sweep's file has not changed, and whether it was old when it was first seen.
+
+        Then only the clocks of two machines can say so; where one is wrong by hours, its next heartbeat does.
+        """
         now = time.monotonic()
-        beat, since = self._seen.get(name, (None, now))
+        beat, since, old = self._seen.get(name, (sign["beat"], now, time.time() - float(sign["at"]) >= OLD))
         if beat != sign["beat"]:
-            self._seen[name] = (sign["beat"], now)
-            return time.time() - float(sign["at"]) < OLD
-        return now - since < DEAD
+            beat, since, old = sign["beat"], now, False
+        self._seen[name] = beat, since, old
+        return now - since, old
 
 
 def alive(store: Store) -> list[dict[str, Any]]:

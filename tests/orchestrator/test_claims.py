@@ -87,8 +87,21 @@ def test_a_clock_that_is_wrong_by_minutes_kills_no_sweep(store):
     mine = Claims(store, list)
     stranger(store, at=module.time.time() - 5 * 60)
     assert mine.claimed_elsewhere() == {"a"}
-    stranger(store, at=module.time.time() - OLD - 60, beat=2)
+    # Nor one that is wrong by an hour, where the file changes before the first claim. Nobody removes it meanwhile.
+    mine = Claims(store, list)
+    stranger(store, at=module.time.time() - OLD - 3600, beat=2)
     assert mine.claimed_elsewhere() == set()
+    stranger(store, at=module.time.time() - OLD - 3600, beat=3)
+    assert mine.claimed_elsewhere() == {"a"}
+
+
+def test_what_a_sweep_of_yesterday_left_holds_nothing_and_is_removed(store, clock):
+    mine = Claims(store, list)
+    stranger(store, at=module.time.time() - OLD - 60)
+    assert mine.take(["a"]) == {"a"}
+    clock.ahead += DEAD + 1
+    assert mine.claimed_elsewhere() == set()
+    assert "stranger.json" not in store.names("sweeps", ".json")
 
 
 def test_a_claim_that_nobody_could_compare_is_none(store, monkeypatch):
