@@ -12,9 +12,14 @@ Nothing is discovered automatically: only named modules are imported, and no fil
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib
+import importlib.util
 import os
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
 
 VARIABLE = "SIGNSYM_EXTENSIONS"
 
@@ -37,10 +42,11 @@ _loaded: set[str] = set()
 
 def load() -> None:
     """Import the named modules, each once in a process. Raises ExtensionError with the module and the reason."""
-    names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
-    for name in names:
+    for name in _named():
         if name in _loaded:
             continue
+        # What is imported, whatever becomes of the file while this process runs.
+        digest(name.partition(".")[0])
         # Before the import, because the module uses the registries itself.
         _loaded.add(name)
         try:
@@ -51,6 +57,39 @@ def load() -> None:
                 f"{VARIABLE}: the module {name!r} cannot be imported ({type(error).__name__}: {error}); "
                 f"{_next_step(name, error)}"
             ) from error
+
+
+def _named() -> list[str]:
+    return [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+
+
+def digests() -> dict[str, str]:
+    """The digest of each module that VARIABLE names, or of the package that it is in; nothing is imported."""
+    tops = dict.fromkeys(name.partition(".")[0] for name in _named())
+    return {top: digest(top) for top in tops}
+
+
+@functools.cache
+def digest(module: str) -> str:
+    """The first 12 digits of the SHA-256 of a module's file, or of all Python files of a package; "" without a file."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return ""
+    if spec is None:
+        return ""
+    content = hashlib.sha256()
+    for path in _files(list(spec.submodule_search_locations or ()), spec.origin):
+        content.update(f"{path.name} ".encode())
+        content.update(path.read_bytes())
+    return content.hexdigest()[:12]
+
+
+def _files(folders: list[str], origin: str | None) -> Iterator[Path]:
+    for folder in folders:
+        yield from sorted(Path(folder).rglob("*.py"))
+    if not folders and origin is not None and Path(origin).is_file():
+        yield Path(origin)
 
 
 def _next_step(name: str, error: Exception) -> str:

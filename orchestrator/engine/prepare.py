@@ -16,8 +16,9 @@ from orchestrator.plan.estimate import Group, StoreSurvey, surveying
 from orchestrator.plan.full import FullPlan, Plan
 from orchestrator.plan.grids import GridText, planning_one, planning_stored
 from orchestrator.plan.packing import Memory
-from orchestrator.store import merged, tables
+from orchestrator.store import merged, provenance, tables
 from orchestrator.store.store import Store
+from signsym_core import extensions
 
 #: Models that are read concurrently: few, since each may have half a gigabyte.
 AT_ONCE = 4
@@ -49,6 +50,9 @@ class PreparedSweep:
     #: Keys of failed attack jobs whose attack has other cells left now, or none: another job took their place. Those
     #: that another stored grid lacks, and none of whose cells this one has, stay failed.
     overtaken: Set[str]
+    #: The user's modules with another text than some of the cells or fine-tunes that are done were computed with, and
+    #: how many cells and fine-tunes.
+    edited: tuple[Sequence[str], int, int]
 
 
 def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
@@ -74,7 +78,22 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
         unsound=merged.finished(store, [job.results for job in plan.jobs.values()]),
         finished=survey.done_models - set(plan.jobs),
         overtaken=_overtaken(store, full, plan, survey),
+        edited=_edited(full, plan, survey),
     )
+
+
+def _edited(full: FullPlan, plan: Plan, survey: StoreSurvey) -> tuple[Sequence[str], int, int]:
+    texts = extensions.digests()
+
+    def others(versions: str | None) -> set[str]:
+        with_texts = provenance.extended(versions).items()
+        modules = ((name.rpartition(" ")[2], digest) for name, digest in with_texts)
+        return {module for module, digest in modules if digest != texts.get(module, digest)}
+
+    of_cells = [found for cell in plan.done & survey.extended.keys() if (found := others(survey.extended[cell]))]
+    trained = [survey.trained[key] for key in (full.finetunes & survey.done_models) - set(plan.jobs)]
+    of_models = [found for record in trained if (found := others(record["versions"]))]
+    return sorted(set().union(*of_cells, *of_models)), len(of_cells), len(of_models)
 
 
 def _overtaken(store: Store, full: FullPlan, plan: Plan, survey: StoreSurvey) -> Set[str]:

@@ -58,6 +58,15 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
         f"{prepared.grid}: {prepared.cells} cells, {prepared.done} done already, "
         f"{len(jobs)} jobs to run ({counted(jobs)}){left_out}, results in {store.uri}",
     )
+    modules, cells, models = prepared.edited
+    if modules:
+        console.print(
+            f"{', '.join(modules)} (SIGNSYM_EXTENSIONS) was edited since {cells} of the cells and {models} of the "
+            f"fine-tunes that are done were computed. They count all the same, and what is computed now stands beside "
+            f"them; where the edit moves their numbers, sweep into another --storage.",
+            style="red",
+            soft_wrap=True,
+        )
     if prepared.cells == prepared.done:
         console.print("Nothing to do: every cell has a result.")
         return COMPLETE

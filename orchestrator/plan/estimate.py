@@ -19,6 +19,7 @@ from orchestrator.plan.full import Plan
 from orchestrator.plan.packing import Memory
 from orchestrator.plan.speeds import Speeds
 from orchestrator.plan.storespeeds import speeds_of
+from orchestrator.store import provenance
 from orchestrator.store.apart import apart, pays
 from orchestrator.store.arrays import flags, single, to_arrow, to_numpy
 from orchestrator.store.progress import Progress, silent
@@ -29,11 +30,11 @@ from orchestrator.store.trusted import SoundHalf, sound_half, sound_results
 Group = tuple[str, ...]
 
 _TIMED = ("seconds", "device", "precision", "gpu_share", "finished_at")
-_TRAINED = (*_TIMED, "spec", "train_images")
+_TRAINED = (*_TIMED, "spec", "train_images", "versions")
 _ATTACKED = ["job", "finetune_job", "backbone", "dataset", "attack", "attack_params", "gradient", "n", "forwards"]
 _ATTACKED += ["backwards", "gpu_peak", "gpu_total", *_TIMED]
 #: The columns of results that a survey reads.
-READ = ["cell", "epsilon", *_ATTACKED]
+READ = ["cell", "epsilon", "versions", *_ATTACKED]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class StoreSurvey:
     #: Of each finished training's record, by its key, and of a row of each finished attack job, what its time is about.
     trained: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     attacked: list[pa.Table] = dataclasses.field(default_factory=list)
+    #: For each cell that was computed with members of the user's the versions that say with what text of their module.
+    extended: dict[str, str] = dataclasses.field(default_factory=dict)
     #: The peak of GPU memory with the GPU's own, both in bytes.
     memory: dict[Group, Memory] = dataclasses.field(default_factory=dict)
 
@@ -81,6 +84,10 @@ def survey_store(store: Store, half: Callable[[], SoundHalf] | None = None, prog
         survey.trained[key] = {name: record.get(name) for name in _TRAINED}
     for rows in sound_results(store, READ, half, progress):
         survey.done_cells.update(rows["cell"].to_pylist())
+        versions = pc.dictionary_encode(single(rows["versions"]))
+        if any(provenance.extended(text) for text in versions.dictionary.to_pylist()):
+            by_user = zip(rows["cell"].to_pylist(), versions.to_pylist(), strict=True)
+            survey.extended.update((cell, text) for cell, text in by_user if provenance.extended(text))
         # All rows of a job have the same time.
         jobs = to_numpy(pc.dictionary_encode(single(rows["job"])).indices)
         firsts = np.unique(jobs, return_index=True)[1]

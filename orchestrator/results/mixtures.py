@@ -1,17 +1,19 @@
-"""Where scores or gaps mix results of different arithmetic or kinds of device.
+"""Where scores or gaps mix results of different arithmetic, kinds of device, or texts of the user's modules.
 
 A CPU has no TF32, so that seeds of one line may be fine-tuned in other arithmetic: where some of a grid's jobs ran on a
-CPU and others on a GPU, or where stores of two machines are shown together.
+CPU and others on a GPU, or where stores of two machines are shown together. And the key of a user's rule or attack is
+what it was before its code was edited.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.results.categories import Categories, Numbers
 from orchestrator.results.devices import WAYS
 from orchestrator.results.index import Index
-from orchestrator.results.line import ATTACK, FIGURE
+from orchestrator.results.line import ATTACK, FIGURE, LINE
 
 
 def mixtures(index: Index) -> list[str]:
@@ -33,7 +35,38 @@ def mixtures(index: Index) -> list[str]:
             line, rows = index.line_of(found[0]), np.flatnonzero(group == group[found[0]])
             where = index.labels.title(line) + ("" if prefix else f" under {index.labels.of(line, 'attack')}")
             sentences.append(_sentence(index, where, what, way, rows, len(found) - 1))
-    return sentences
+    return [*sentences, *_edited(index)]
+
+
+def _edited(index: Index) -> list[str]:
+    """Where a rule was attacked, along whatever gradient, with several texts of a module of the user's."""
+    text = index.modules
+    if sum(map(bool, text.values)) < 2:
+        return []
+    group = index.groups(name for name in LINE if name != "gradient")[index.line_numbers(np.arange(len(index)))]
+    found = _mixed(text, group)
+    if not found:
+        return []
+    line, rows = index.line_of(found[0]), np.flatnonzero(group == group[found[0]])
+    where = f"{index.labels.of(line, 'rule')} under {index.labels.of(line, 'attack')}, {index.labels.title(line)},"
+    parts = []
+    for name in filter(None, text.distinct(rows)):
+        parts.append(f"{name} ({_seeds(index, rows[_are(text, rows, name)])})")
+    further = f"; {len(found) - 1:,} more do likewise" if len(found) > 1 else ""
+    return [
+        f"Scores of {where} mix results of several texts of your modules, by the digests of their files: "
+        f"{' and '.join(parts)}{further}. Where the edit moves their numbers, compute them anew in another --storage."
+    ]
+
+
+def _seeds(index: Index, rows: Numbers) -> str:
+    seeds = np.unique(index.seed[rows]).tolist()
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
+def _are(column: Categories, rows: Numbers, value: str) -> NDArray[np.bool_]:
+    equal: NDArray[np.bool_] = column.codes[rows] == column.values.index(value)
+    return equal
 
 
 def _mixed(way: Categories, group: Numbers) -> list[int]:
@@ -48,11 +81,10 @@ def _mixed(way: Categories, group: Numbers) -> list[int]:
 def _sentence(index: Index, where: str, what: str, way: Categories, rows: Numbers, more: int) -> str:
     parts = []
     for name in filter(None, way.distinct(rows)):
-        of_way = rows[way.codes[rows] == way.values.index(name)]
+        of_way = rows[_are(way, rows, name)]
         lines = [index.lines[number] for number in np.unique(index.line_numbers(of_way)).tolist()]
         rules = ", ".join(dict.fromkeys(index.labels.of(line, "rule") for line in lines))
-        seeds = np.unique(index.seed[of_way]).tolist()
-        parts.append(f"{name} ({rules}; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})")
+        parts.append(f"{name} ({rules}; {_seeds(index, of_way)})")
     further = f"; {more:,} more mix likewise" if more else ""
     return (
         f"Scores and gaps of {where} mix models that were {what} in {' and in '.join(parts)}{further}: a part of what "

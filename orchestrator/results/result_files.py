@@ -15,7 +15,7 @@ COLUMNS = (
     *STORED,
     *("cell", "job", "finetune_job", "seed", "epsilon", "epsilon_label", "norm", "value", "n", "chance"),
     *("steps", "step_size", "reach", "nonfinite_grad", "finetune_epoch", "finished_at", "revision"),
-    *("surrogate_job", "precision", "device", "finetune_precision", "finetune_device"),
+    *("surrogate_job", "precision", "device", "finetune_precision", "finetune_device", "versions"),
 )
 
 

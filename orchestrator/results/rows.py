@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.results.categories import Categories, joined, plain
-from orchestrator.results.devices import WAYS, ways
+from orchestrator.results.devices import WAYS, modules, ways
 from orchestrator.results.superseded import Why
 from orchestrator.store.arrays import single, to_arrow, to_numpy
 from orchestrator.store.filerows import FileRows
@@ -92,6 +92,11 @@ class Rows:
     def ways(self) -> Mapping[str, Categories]:
         """How each row's model was fine-tuned, under "finetune_", and attacked, under ""; see `devices.ways`."""
         return {prefix: ways(self._column, prefix, self._positions) for prefix in WAYS}
+
+    @functools.cached_property
+    def modules(self) -> Categories:
+        """With what text of the user's modules each row was computed; see `devices.modules`."""
+        return modules(self._column, self._positions)
 
     @property
     def last_write(self) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+#: Before the name of a module of the user's among the versions of a result, and before that where its model was trained
+#: with it.
+EXTENSION, TRAINED = "extension ", "trained with "
 _LIBRARIES = ("signsym", "torch", "torchvision", "ray", "numpy", "pyarrow")
 
 
@@ -33,3 +38,14 @@ def versions() -> str:
         except metadata.PackageNotFoundError:
             continue
     return json.dumps(libraries, sort_keys=True)
+
+
+@functools.lru_cache(maxsize=256)
+def extended(versions: str | None) -> Mapping[str, str]:
+    """Of the versions of a result, or of a model's record, the digests of the user's modules."""
+    try:
+        values = json.loads(versions or "{}")
+    except ValueError:
+        return {}
+    items = values.items() if isinstance(values, dict) else ()
+    return {str(name): str(digest) for name, digest in items if EXTENSION in name}

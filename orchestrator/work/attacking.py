@@ -22,6 +22,7 @@ from orchestrator.store import tables
 from orchestrator.store.store import Store
 from orchestrator.work import device, hash_codes, models
 from orchestrator.work.data import data_set, tested
+from orchestrator.work.extended import with_extensions
 from signsym_core.attacks import GRADIENTS
 from signsym_core.attacks.none import NoAttack
 from signsym_core.datasets import Data
@@ -76,8 +77,10 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
         keep=kept,
         micro_batch=max(1, BLOCK >> context.halvings),
     )
+    trained = [record, *([models.loaded(store, crafting)[1]] if "surrogate" in spec else [])]
+    versions = with_extensions(context.versions, spec, *(one["spec"] for one in trained), models=tuple(trained))
     common = (
-        {"git": context.git, "versions": context.versions, "device": device.name()}
+        {"git": context.git, "versions": versions, "device": device.name()}
         | setting.columns()
         | {"job": key, "finetune_job": spec["model"]}
     )

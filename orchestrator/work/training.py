@@ -16,6 +16,7 @@ from orchestrator.store import tables
 from orchestrator.store.store import Store
 from orchestrator.work import device, hash_codes, models
 from orchestrator.work.data import data_set, sides
+from orchestrator.work.extended import with_extensions
 from signsym_core.backbones import Backbone, Model
 from signsym_core.backbones.weights import WeightsError, load_body, load_file, load_published, load_whole
 from signsym_core.datasets import Data, DataSource
@@ -76,7 +77,11 @@ def train(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, floa
     record |= {"train_images": len(data.train), "seconds": time.monotonic() - started, "device": device.name()}
     record |= device.kernels(settings.precision, settings.deterministic)
     record |= {"micro_batch": micro_batch, "gpu_share": context.gpu_share, **device.memory()}
-    record |= {"git": context.git, "versions": context.versions, "finished_at": datetime.now(UTC).isoformat()}
+    record |= {
+        "git": context.git,
+        "versions": with_extensions(context.versions, spec),
+        "finished_at": datetime.now(UTC).isoformat(),
+    }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if task.retrieves:
         store.save_codes(key, hash_codes.encoded(model, data, source))

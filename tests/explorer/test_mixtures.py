@@ -12,6 +12,7 @@ from orchestrator.results.live_stores import opened
 
 CPU = {"device": "cpu x 2", "precision": "float32"}
 GPU = {"device": "NVIDIA H200", "precision": "tf32"}
+MODULES = (("mine", "3fa9"), ("mine", "77ab"), ("yours", "0000"))
 SHARES = {("bp", "exact"): {0.1: 0.4}, ("usf", "exact"): {0.1: 0.6}}
 
 
@@ -21,7 +22,12 @@ def computed(fine_tune, attack):
 
 def mixtures(folder, search=""):
     words = [each for each in page(folder, search).blocks if isinstance(each, Words) and each.tone == "warning"]
-    return [text for each in words for text in each.sentences if " mix models that were " in text]
+    return [
+        text
+        for each in words
+        for text in each.sentences
+        if " mix models that were " in text or " mix results of " in text
+    ]
 
 
 def test_seeds_that_were_fine_tuned_in_other_arithmetic_are_told_apart_where_they_are_averaged(tmp_path, capsys):
@@ -76,3 +82,16 @@ def test_what_is_alike_or_unknown_is_no_mixture(tmp_path, other):
     # Another attack on another device: nothing averages the two.
     fill(folder, SHARES, seeds=(0, 1), attack="fgsm", **computed(CPU, GPU))
     assert not mixtures(folder)
+
+
+def test_seeds_that_were_computed_before_and_after_a_module_was_edited_are_told_apart(tmp_path):
+    before, after, other = (f'{{"python": "3.11", "extension {name}": "{digest}"}}' for name, digest in MODULES)
+    folder = fill(tmp_path / "store", {("usf", "exact"): {0.1: 0.4}}, seeds=(0,), versions=before)
+    fill(folder, {("bp", "exact"): {0.1: 0.4}}, seeds=(0, 1), versions=other)
+    assert not mixtures(folder), "the rules of two modules"
+    fill(folder, {("usf", "feedback"): {0.1: 0.4}}, seeds=(1, 2), versions=after)
+    (sentence,) = mixtures(folder)
+    assert sentence.startswith(
+        "Scores of usf under pgd, smallcnn / digits, mix results of several texts of your modules, by the digests of "
+        "their files: extension mine 3fa9 (seed 0) and extension mine 77ab (seeds 1, 2)."
+    )

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import storerows
+import torch
 from rich.console import Console
 
 from orchestrator.commands import status
@@ -27,8 +28,9 @@ from orchestrator.jobs import keys
 from orchestrator.plan import summary
 from orchestrator.plan.compile import compile_plan
 from orchestrator.plan.estimate import longest_chain
-from orchestrator.store import Store, tables
-from signsym_core import seal
+from orchestrator.store import Store, provenance, tables
+from orchestrator.work import extended
+from signsym_core import extensions, seal
 
 pytestmark = pytest.mark.usefixtures("planned_here")
 
@@ -445,6 +447,58 @@ def test_very_many_skipped_files_are_counted():
     lines = sink.getvalue().splitlines()
     assert lines[0] == "skipped results/000.parquet: torn"
     assert lines[sweep.SKIPPED :] == ["skipped 7 files more; signsym status --verify names all"]
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_sweep_says_what_was_computed_before_a_module_of_the_users_was_edited(tiny, tmp_path, capsys, monkeypatch):
+    store, plan = Store(str(tmp_path / "store")), compile_plan(load(tiny), set(), set())
+    attacks = [job for job in plan.jobs.values() if job.kind == "attack"]
+    for job, versions in zip(attacks, ['{"extension mine": "old"}', *(len(attacks) - 1) * ["{}"]], strict=True):
+        cells = [cell for cell, *_ in keys.cells(job.spec)]
+        storerows.put(store, job.key, *cells, versions=versions)
+    (model,) = attacks[0].parents
+    record = storerows.record(model) | {"versions": '{"extension mine": "new"}'}
+    store.save_model(model, {"weight": torch.zeros(1)}, record)
+    texts = {"mine": "new"}
+    monkeypatch.setattr(extensions, "digests", lambda: texts)
+    assert main(["sweep", str(tiny), "--storage", store.uri]) == 0
+    count = len([*keys.cells(attacks[0].spec)])
+    edited = "mine (SIGNSYM_EXTENSIONS) was edited since {} of the cells and {} of the fine-tunes that are done"
+    assert edited.format(count, 0) in capsys.readouterr().out
+    texts["mine"] = "newer"
+    main(["sweep", str(tiny), "--storage", store.uri])
+    assert edited.format(count, 1) in capsys.readouterr().out
+    texts["mine"] = "old"
+    store.save_model(model, {"weight": torch.zeros(1)}, storerows.record(model))
+    main(["sweep", str(tiny), "--storage", store.uri])
+    assert "SIGNSYM_EXTENSIONS" not in capsys.readouterr().out
+
+
+def test_results_name_the_text_of_the_modules_of_their_own_members(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("")
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed/__init__.py").write_text("")
+    (tmp_path / "packed/inner.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SIGNSYM_EXTENSIONS", "mine, packed.inner")
+    before = extensions.digests()
+    assert set(before) == {"mine", "packed"}
+    monkeypatch.setattr(extended, "_modules", lambda: {"own-rule": "mine", "own-attack": "packed"})
+    rule, attack = ({"name": f"own-{family}", "parameters": {}} for family in ("rule", "attack"))
+    layers = {"rule": {"name": "mixed", "parameters": {"layers": {"*": rule}}}}
+    assert extended.with_extensions('{"torch": "2"}', {"rule": {"name": "usf"}}) == '{"torch": "2"}'
+    trained = {"versions": extended.with_extensions('{"torch": "2"}', layers)}
+    assert trained["versions"] == f'{{"extension mine": "{before["mine"]}", "torch": "2"}}'
+    both = extended.with_extensions("{}", layers, {"finetune": {"adversarial": attack}}, models=(trained,))
+    expected = {"extension mine": before["mine"], "extension packed": before["packed"]}
+    assert provenance.extended(both) == expected | {"trained with extension mine": before["mine"]}
+    # An edit anywhere in a package is another text.
+    extensions.digest.cache_clear()
+    (tmp_path / "packed/inner.py").write_text("x = 1")
+    after = extensions.digests()
+    extensions.digest.cache_clear()
+    assert after["mine"] == before["mine"]
+    assert after["packed"] != before["packed"]
 
 
 def test_status_of_a_sweep_with_settings_counts_under_them(tiny, tmp_path, capsys):
