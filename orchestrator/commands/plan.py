@@ -9,7 +9,7 @@ from rich.console import Console
 
 from orchestrator.commands.progress import Lines, waiting
 from orchestrator.engine.prepare import sound_plan
-from orchestrator.engine.sweep import show_skipped
+from orchestrator.engine.sweep import show_skipped, to_run
 from orchestrator.gridfile.idle_sets import refuse_idle
 from orchestrator.gridfile.shipped import grid_path
 from orchestrator.gridfile.yamlfile import read
@@ -29,7 +29,11 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
             full = plan_of_grid()
         refuse_idle(grid.text, grid.sets)
         # The process that has planned also says how fast the store's jobs were.
-        show(sound_plan(full, survey, store), survey, console)
+        plan = sound_plan(full, survey, store)
+        show(plan, survey, console)
+    if out := len(plan.jobs) - len(to_run(plan.jobs, store, retry_failed=False)[0]):
+        words = f"{out} of the missing jobs failed before or wait for one that did: without --retry-failed a sweep"
+        console.print(f"{words} leaves them out", soft_wrap=True)
     show_skipped(store.skipped, console)
 
 

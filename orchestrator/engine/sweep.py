@@ -45,13 +45,11 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
     keep_grid(store, prepared.grid, prepared.text, prepared.sets)
     if removed := remove_leftovers(store, prepared.finished):
         console.print(f"removed {removed} files that killed sweeps had left behind")
-    failed = {name.removesuffix(".parquet") for name in store.names("failures", ".parquet")}
-    retried = failed & (set(prepared.jobs) if settings.retry_failed else _orphans(prepared.jobs, failed))
+    jobs, retried = to_run(prepared.jobs, store, settings.retry_failed)
     store.forget_failures(retried | prepared.overtaken)
-    jobs = _without(prepared.jobs, failed - retried)
     # Damaged files at these paths would make the jobs count as done, and so would the lists of merged files.
-    to_run = {job.results for job in jobs.values()}
-    merged.forget_results(store, prepared.unsound & to_run)
+    paths = {job.results for job in jobs.values()}
+    merged.forget_results(store, prepared.unsound & paths)
     out = len(prepared.jobs) - len(jobs)
     left_out = f", {out} left out that failed before or wait for one that did" if out else ""
     console.print(
@@ -81,7 +79,7 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
             console.print(f"\n{reason}. Finished jobs are kept; go on with:", soft_wrap=True)
             console.print(f"  {command(joined=not isinstance(error, ClusterLostError))}", soft_wrap=True)
             return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-    return _verdict(prepared, prepared.unsound - to_run, store, console)
+    return _verdict(prepared, prepared.unsound - paths, store, console)
 
 
 def _verdict(prepared: PreparedSweep, damaged: Set[str], store: Store, console: Console) -> int:
@@ -119,6 +117,16 @@ def show_skipped(skipped: Mapping[str, str], console: Console, most: int = SKIPP
     if len(skipped) > most:
         words = f"skipped {len(skipped) - most:,} files more; signsym status --verify names all"
         console.print(words, soft_wrap=True)
+
+
+def to_run(jobs: Mapping[str, Job], store: Store, retry_failed: bool) -> tuple[dict[str, Job], Set[str]]:
+    """Those of the jobs that a store lacks that a sweep runs, and the failed ones that it tries again.
+
+    What failed for good in an earlier sweep is left out with what waits for it, unless it is to be tried again.
+    """
+    failed = {name.removesuffix(".parquet") for name in store.names("failures", ".parquet")}
+    retried = failed & (set(jobs) if retry_failed else _orphans(jobs, failed))
+    return _without(jobs, failed - retried), retried
 
 
 def _orphans(jobs: Mapping[str, Job], failed: Set[str]) -> set[str]:

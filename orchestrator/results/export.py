@@ -52,6 +52,8 @@ class Exported:
 
 #: What makes those tables that not every sweep has something for.
 _ASKED_BY = {
+    "geometry": "the attack geometry",
+    "calibration": "clean evaluations of classification, by versions that store confidences, on images with one label",
     "transfer": "attacks with gradient: transfer",
     "corruptions": "a data set with corruption: all, such as {name: digits, corruption: all, severity: all}",
     "notes": "signsym note",

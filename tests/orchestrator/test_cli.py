@@ -547,6 +547,11 @@ def test_a_sweep_whose_jobs_all_failed_before_says_how_to_retry_them(tiny, tmp_p
     assert f"Tracebacks: signsym status {shlex.quote(str(place))}; to retry them:" in output
     assert f"results in {place}" in output
     assert shlex.join(["signsym", *words, "--retry-failed"]) in output
+    assert main(["plan", *words[1:]]) == 0
+    told = (
+        f"{len(plan.jobs)} of the missing jobs failed before or wait for one that did: without --retry-failed a sweep"
+    )
+    assert f"{told} leaves them out" in capsys.readouterr().out
     # What a batch script that started the sweep says instead.
     monkeypatch.setenv("SIGNSYM_COMMAND", "sbatch cluster/slurm.sh 'my grid.yaml' --retry-failed")
     assert sweep.command() == "sbatch cluster/slurm.sh 'my grid.yaml' --retry-failed"
