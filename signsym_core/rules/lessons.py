@@ -80,6 +80,11 @@ def _teach(optimizer: Optimizer, arguments: tuple[Any, ...], keywords: dict[str,
             try:
                 if None in held:
                     raise ValueError("the optimiser does not have its held tensors: make it after the conversion")
+                if not state.rule.decays and any(group and group.get("weight_decay") for group in held):
+                    raise ValueError(
+                        "its held tensors do not decay, and the optimiser decays them; give it the parameters named "
+                        "'feedback.' as a group of their own, with weight_decay=0"
+                    )
                 state.rule.check_optimizer(optimizer, group_of[id(weight)], held)
             except ValueError as error:
                 raise ValueError(f"layer {state.name!r}, rule {state.rule.name!r}: {error}") from None

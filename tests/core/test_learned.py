@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -428,6 +429,12 @@ def test_factors_do_not_decay_and_b_of_kolen_pollack_does():
         decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
         assert {decay[id(p)] for _, p, _ in held_parameters(model)} == {0.5 if decays else 0.0}
         assert {decay[id(p)] for _, p in weights_of(model)} == {0.5}
+        steps(model, optimizer, 1)
+        # Torch's usual way: every parameter decays.
+        whole = torch.optim.AdamW(model.parameters(), weight_decay=0.5)
+        refused = pytest.raises(ValueError, match=r"layer '0'.*do not decay.*weight_decay=0")
+        with contextlib.nullcontext() if decays else refused:
+            steps(model, whole, 1)
     untrained = ss.convert(network(), "wm")
     (group,) = parameter_groups(untrained, list(untrained.parameters()))
     assert [id(p) for p in group["params"]] == [id(p) for _, p in weights_of(untrained)]
