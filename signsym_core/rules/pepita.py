@@ -76,6 +76,7 @@ class _Recorded:
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         self.calls: list[tuple[FeedbackLayer, Tensor, Tensor]] = []
+        self._latest: Tensor | None = None
         handles = [module.register_forward_hook(self._see) for module in _leaves(model)]
         try:
             self.outputs = outputs_of(model, images)
@@ -90,11 +91,27 @@ class _Recorded:
             )
 
     def _see(self, module: nn.Module, inputs: Any, output: object) -> None:
+        if self.calls and not _same(next(iter(inputs), None), self._latest):
+            name = repr(module.state.name) if isinstance(module, FeedbackLayer) else f"a {type(module).__name__}"
+            raise ValueError(
+                f"rule 'pepita' needs a network of modules one after the other, where a layer's activity is the output "
+                f"of the modules behind it; after layer {self.calls[-1][0].state.name!r}, what enters {name} is of no "
+                f"module: F.relu in a forward method, a sum, a recurrence?"
+            )
+        self._latest = output if isinstance(output, Tensor) else None
         if isinstance(module, FeedbackLayer):
             assert isinstance(output, Tensor)
             self.calls.append((module, inputs[0], output))
         elif self.calls and isinstance(output, Tensor) and output.shape == self.calls[-1][2].shape:
             self.calls[-1] = (*self.calls[-1][:2], output)
+
+
+def _same(entered: object, made: Tensor | None) -> bool:
+    """Whether a tensor is the one that a module made, in any shape."""
+    if made is None or not isinstance(entered, Tensor) or entered.numel() != made.numel():
+        return False
+    # Flattened in another memory format it is a copy.
+    return entered.data_ptr() == made.data_ptr() or torch.equal(entered.flatten().to(made.dtype), made.flatten())
 
 
 def _leaves(model: nn.Module) -> Iterator[nn.Module]:

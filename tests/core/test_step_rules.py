@@ -199,6 +199,38 @@ def test_pepita_refuses_networks_in_which_a_layer_has_no_activity_of_its_own():
         stepping_rule(network).step(network, TASK.objective(4, 0), torch.rand(2, 4), torch.tensor([0, 1]), None)
 
 
+class Written(nn.Module):
+    """A network whose activation or flattening stands in its forward method."""
+
+    def __init__(self, relu=None):
+        super().__init__()
+        self.first, self.relu, self.last = nn.Conv2d(2, 4, 3), relu, nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.last(torch.flatten((self.relu or nn.functional.relu)(self.first(x)), 1))
+
+
+def test_pepita_refuses_an_activity_that_no_module_makes():
+    # Its layers would be taught by sums before the activation.
+    network = ss.convert(Written(), "pepita")
+    images, labels = torch.rand(5, 2, 4, 4), torch.arange(5) % 3
+    with pytest.raises(ValueError, match=r"after layer 'first', what enters 'last' is of no module: F.relu"):
+        stepping_rule(network).step(network, TASK.objective(3, 0), images, labels, None)
+    recurrent = ss.convert(ss.BACKBONES.build("rnn").build(3, channels=1, size=(4, 2)), "pepita")
+    with pytest.raises(ValueError, match=r"of no module.*a recurrence"):
+        stepping_rule(recurrent).step(recurrent, TASK.objective(3, 0), images[:, :1, :, :2], labels, None)
+    # A flattened copy is the activity all the same.
+    gradients = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        network = ss.convert(Written(nn.ReLU()), "pepita").to(memory_format=memory_format)
+        moved = images.to(memory_format=memory_format)
+        stepping_rule(network).step(network, TASK.objective(3, 0), moved, labels, None)
+        gradients.append(network.first.weight.grad)
+    assert torch.allclose(*gradients, atol=1e-7)
+    assert gradients[0].any()
+
+
 def test_the_suite_fails_wrong_steps():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Uphill(Scaled):
