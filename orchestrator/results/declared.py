@@ -11,7 +11,8 @@ ROOT = importlib.resources.files(_PACKAGE)
 
 
 def declared(module: str, registry: str) -> Iterator[dict[str, object]]:
-    """The class variables of each member of a registry, in its order, as far as they are written as literals.
+    """The class variables of each member of a registry, in its order, as far as they are written as literals, and as
+    "extends" the names of the classes that it extends.
 
     `registry` is the variable of `module`, a file of the package, that holds the registry: its members are the classes
     that are named in its value, each defined in the module or imported from one of signsym_core. A class without a
@@ -27,16 +28,16 @@ def declared(module: str, registry: str) -> Iterator[dict[str, object]]:
     for name in _names(tree, registry):
         source = modules.get(name)
         if source is None:
-            body = _class(tree, name)
+            found = _class(tree, name)
         elif source.startswith(f"{_PACKAGE}."):
             path = source.removeprefix(f"{_PACKAGE}.").replace(".", "/")
             file = f"{path}.py" if ROOT.joinpath(f"{path}.py").is_file() else f"{path}/__init__.py"
-            body = _class(_parsed(file), name)
+            found = _class(_parsed(file), name)
         else:
             continue
-        variables = _literals(body)
-        if "name" in variables:
-            yield variables
+        variables = _literals([] if found is None else found.body)
+        if found is not None and "name" in variables:
+            yield variables | {"extends": tuple(map(ast.unparse, found.bases))}
 
 
 def constant(module: str, variable: str) -> tuple[str, ...]:
@@ -62,9 +63,9 @@ def _names(tree: ast.Module, variable: str) -> list[str]:
     return []
 
 
-def _class(tree: ast.Module, name: str) -> list[ast.stmt]:
+def _class(tree: ast.Module, name: str) -> ast.ClassDef | None:
     classes = (statement for statement in tree.body if isinstance(statement, ast.ClassDef) and statement.name == name)
-    return next((statement.body for statement in classes), [])
+    return next(classes, None)
 
 
 def _literals(body: list[ast.stmt]) -> dict[str, object]:

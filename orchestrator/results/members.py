@@ -20,12 +20,14 @@ DEFAULT_K = {str(task["name"]): task["k"] for task in declared("tasks/__init__.p
 SPIKING = frozenset(str(kind["name"]) for kind in declared("backbones/__init__.py", "BACKBONES") if kind.get("spiking"))
 
 _attacks = list(declared("attacks/__init__.py", "ATTACKS"))
+_rules = list(declared("rules/__init__.py", "SHIPPED"))
 _labels: dict[str, dict[str, str]] = {
-    "rule": {str(rule["name"]): str(rule.get("label", "")) for rule in declared("rules/__init__.py", "SHIPPED")},
+    "rule": {str(rule["name"]): str(rule.get("label", "")) for rule in _rules},
     "attack": {str(attack["name"]): str(attack["name"]) for attack in _attacks},
     "gradient": {str(kind["name"]): str(kind["name"]) for kind in declared("attacks/gradients.py", "GRADIENTS")},
     "corruption": {kind: kind for name in ("STANDARD", "EXTRA") for kind in constant("datasets/corruptions.py", name)},
 }
+_stepping = {str(rule["name"]) for rule in _rules if "StepRule" in str(rule["extends"])}
 _measuring = {str(attack["name"]) for attack in _attacks if attack.get("measuring")}
 _certifying = {str(attack["name"]) for attack in _attacks if attack.get("certifying")}
 _ranks = {family: {name: rank for rank, name in enumerate(known)} for family, known in _labels.items()}
@@ -41,6 +43,11 @@ def rank(family: str, name: str) -> tuple[int, str]:
 def label(rule: str) -> str:
     """How figures print a rule; an unknown name is printed unchanged."""
     return _labels["rule"].get(rule, rule)
+
+
+def stepping(rule: str) -> bool:
+    """Whether a rule trains by a step of its own and has no backward pass: its feedback is the exact gradient."""
+    return rule in _stepping
 
 
 def measuring(attack: str) -> bool:
@@ -74,6 +81,7 @@ def learn() -> bool:
         return False
     from signsym_core.attacks import ATTACKS, GRADIENTS
     from signsym_core.rules import RULES
+    from signsym_core.rules.whole import StepRule
 
     with _learning:
         registered = {
@@ -81,6 +89,7 @@ def learn() -> bool:
             "attack": {name: name for name in ATTACKS.names},
             "gradient": {name: name for name in GRADIENTS},
         }
+        _stepping.update(rule.name for rule in RULES if issubclass(rule, StepRule))
         _measuring.update(attack.name for attack in ATTACKS if attack.measuring)
         _certifying.update(attack.name for attack in ATTACKS if attack.certifying)
         for family, labels in registered.items():

@@ -17,7 +17,7 @@ from orchestrator.results.holm import holm
 from orchestrator.results.judgements import AttackScore, ModelEvidence, score_of
 from orchestrator.results.labels import gradient
 from orchestrator.results.line import FIGURE, Line
-from orchestrator.results.members import measuring
+from orchestrator.results.members import measuring, stepping
 from orchestrator.results.worst_case import WorstCase, paired_worst_cases, unmatched, worst_case
 from signsym_core.auditing.evidence import NULL, Run
 from signsym_core.statistics.intervals import Interval, gaps, intervals
@@ -46,9 +46,14 @@ class WorstPoint:
     def conclusive(self) -> bool:
         """Whether it is a result: the exact gradient, or an attack that asks the model without any, is in it.
 
-        Noise asks nothing, and what survives other gradients alone may survive for want of the right one.
+        Noise asks nothing, and what survives other gradients alone may survive for want of the right one. Of a rule
+        without a backward pass the feedback is the exact gradient.
         """
-        return any(line.gradient in ("exact", "none") and line.attack not in NULL for line in self.lines)
+        return any(
+            line.attack not in NULL
+            and (line.gradient in ("exact", "none") or (line.gradient == "feedback" and stepping(line.rule)))
+            for line in self.lines
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ class StepRule(WholeRule):
     """A rule that is a way to fill `.grad`, such as a target-propagation or a forward-only rule: its `step`.
 
     It has no backward pass of its own, so an attack along its feedback is one along the exact gradient, and is
-    computed and labelled as that.
+    computed as that.
     """
 
     @abstractmethod

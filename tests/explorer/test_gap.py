@@ -200,6 +200,13 @@ def test_noise_is_no_attack_that_confirms_what_survives_the_own_feedback(tmp_pat
     assert said(folder)["uSF"] == ["more robust"]
 
 
+def test_the_feedback_of_a_rule_without_a_backward_pass_is_its_exact_gradient(tmp_path):
+    made = shares(bp_feedback={0.1: 0.4}, pepita_feedback={0.1: 0.8}, usf_feedback={0.1: 0.8})
+    found = said(fill(tmp_path / "store", made))
+    assert found["PEPITA"] == ["more robust"]
+    assert found["uSF"] == ["not known: run these attacks with gradient: exact"]
+
+
 def test_one_seed_is_never_a_flat_yes_or_no(tmp_path):
     made = shares(bp_exact={0.1: 0.3}, usf_exact={0.1: 0.9}, frsf_exact={0.1: 0.02})
     folder = fill(tmp_path / "store", made, seeds=(0,), images=1500)
