@@ -51,7 +51,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
 
 
 def _latex(page: Page) -> bytes:
-    tables = [latex(block) for block in page.blocks if isinstance(block, Matrix) and block.rows]
+    tables = [latex(block, page.warnings) for block in page.blocks if isinstance(block, Matrix) and block.rows]
     if not tables:
         raise ValueError(f"the page “{page.title}” has no table for LaTeX; those of ?p=tables and ?p=flags have")
     return "\n".join(tables).encode()

@@ -152,6 +152,12 @@ class Page:
         own = [block.table if isinstance(block, (Figure, Matrix)) else block for block in self.blocks]
         return [block for block in own if isinstance(block, Table)]
 
+    @property
+    def warnings(self) -> list[str]:
+        """The sentences of its warnings: what is missing from its numbers, or mixed in them."""
+        words = [block for block in self.blocks if isinstance(block, Words) and block.tone == "warning"]
+        return [sentence for block in words for sentence in block.sentences]
+
 
 def shown(value: Value, kind: Kind) -> str:
     """A value as people read it: "61.2 %", "+22.4", "15,000"; nothing for a missing one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from orchestrator.drawing.blocks import Matrix, MatrixCell
 
 _SIGNS = {
@@ -16,14 +18,14 @@ _SIGNS = {
 }
 
 
-def latex(matrix: Matrix) -> str:
+def latex(matrix: Matrix, warnings: Sequence[str] = ()) -> str:
     """A `tabular` of the matrix; each line of a cell takes one row, states in italics, the best bold.
 
-    The note, which has the units and what is bold, is a comment above it.
+    The note, which has the units and what is bold, and the warnings of its page are comments above it.
     """
     names = len(matrix.header) - len(matrix.rows[0][1])
     columns = "l" * names + "r" * (len(matrix.header) - names)
-    comments = ["\\usepackage{booktabs}", escaped(matrix.title), *([escaped(matrix.note)] if matrix.note else [])]
+    comments = ["\\usepackage{booktabs}", escaped(matrix.title), *map(escaped, filter(None, [matrix.note, *warnings]))]
     lines = [*(f"% {comment}" for comment in comments), f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
     lines.append(f"{' & '.join(map(escaped, matrix.header))} \\\\")
     lines.append("\\midrule")

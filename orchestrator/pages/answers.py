@@ -39,7 +39,7 @@ FLOOR = 0.02
 MOST = 24
 MORE, LESS, SAME, NOTHING = "more robust", "less robust", "no difference shown", "nothing left to compare"
 UNKNOWN, APART = "not known: run these attacks with gradient: exact", "not compared: other attacks than on BP"
-NONE_SHARED = "not compared: no image in common with BP"
+NONE_SHARED = "not compared: no seed or image in common with BP"
 _MASKING = "more along its own feedback: masking"
 
 

@@ -62,7 +62,7 @@ class PageWriter:
             write_file(self.out / "tables" / f"{stem}-{table.name}.csv", as_csv(table).encode())
         for block in page.blocks:
             if isinstance(block, Matrix) and block.rows:
-                write_file(self.out / "tables" / f"{stem}-{block.name}.tex", latex(block).encode())
+                write_file(self.out / "tables" / f"{stem}-{block.name}.tex", latex(block, page.warnings).encode())
             if isinstance(block, Figure) and block.drawing is not None:
                 files = save(block.drawing, self.out / "figures" / f"{stem}-{block.name}", search)
                 drawn[block.name] = [(_words(path), f"{root}figures/{path.name}") for path in files]

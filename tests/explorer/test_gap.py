@@ -188,6 +188,8 @@ def test_what_was_not_attacked_alike_is_not_answered(tmp_path):
     _, rows, matrix = answers(folder)
     assert rows["uSF"][4] == ["not known: run these attacks with gradient: exact"]
     assert rows["frSF"][4] == ["not compared: other attacks than on BP"]
+    fill(folder, shares(brsf_exact={0.1: 0.3}), seeds=(7,), draw=2)
+    assert answers(folder)[1]["brSF"][4] == ["not compared: no seed or image in common with BP"]
     (entries,) = (entries for names, entries in matrix.rows if names == ["frSF"])
     assert entries[4].about == "run on one of the two alone: fgsm (exact)"
 

@@ -51,6 +51,8 @@ def test_seeds_that_were_fine_tuned_in_other_arithmetic_are_told_apart_where_the
     )
     main(["audit", str(folder), "--no-probes"])
     assert told in capsys.readouterr().out
+    assert main(["figure", str(folder), "?p=tables", "--out", str(tmp_path / "table.tex")]) == 0
+    assert f"\n% {told}" in (tmp_path / "table.tex").read_text()
 
 
 def test_stores_of_two_machines_that_are_shown_together_and_rules_on_two_devices_are_mixtures_too(tmp_path):
