@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Link, Links, Page, Words
 from orchestrator.pages.paper_tables import PRESETS, preset_of
+from orchestrator.pages.survivors import survivors
 from orchestrator.results.curve import Curve
 from orchestrator.results.index import Index
 from orchestrator.results.labels import Labels
@@ -183,7 +184,8 @@ def context_of(data: Results, search: str | None) -> PageContext:
         names = ", ".join(sorted(data.skipped)[10:210])
         skipped = [*skipped[:10], f"Skipped as well, {len(skipped) - 10:,} files: {names}."]
     ignored = [f"{sentence} This value of the filter is ignored." for sentence in unknown]
-    context.problems = [*problems, *ignored, *snapshot.problems, *skipped]
+    left = survivors(snapshot.index, data.status)
+    context.problems = [*problems, *ignored, *snapshot.problems, *left, *skipped]
     return context
 
 

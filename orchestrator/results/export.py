@@ -98,6 +98,10 @@ def export(stores: Sequence[Store], what: str, out: Path, progress: Progress = s
             writer.close()
         temporary.unlink(missing_ok=True)
     problems = [*data.snapshot.problems, *(left_out(data, what) if what in COMPUTED else ())] if data else notices
+    for store in stores if what != "notes" else ():
+        if count := len(store.names("failures", ".parquet")):
+            words = f"{count:,} job{'s' * (count > 1)} of {store.uri} failed for good, so that seeds may be missing"
+            problems = [*problems, f"{words}: signsym status {store.word}"]
     if writer is None:
         names = ", ".join(store.uri for store in stores)
         there_is = f"what there is, and what is damaged, says signsym status {stores[0].word}"

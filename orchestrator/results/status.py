@@ -68,6 +68,16 @@ class Status:
             by_line.setdefault(planned.line, []).append(planned)
         return by_line
 
+    @functools.cached_property
+    def failed_lines(self) -> Mapping[tuple[str, ...], Mapping[int, str]]:
+        """The lines with planned cells whose job, or a training before it, failed for good: its error by seed."""
+        lines: dict[tuple[str, ...], dict[int, str]] = {}
+        for planned in self.planned_cells() if self.failed else ():
+            state, error = self.state(planned)
+            if state == "failed":
+                lines.setdefault(planned.line, {})[planned.seed] = error
+        return lines
+
     def wants(self, line: tuple[str, ...], epsilon: float) -> bool:
         """Whether a grid plans the line at an epsilon."""
         return any(value == epsilon for planned in self.by_line.get(line, ()) for _, value, _ in planned.cells)

@@ -11,8 +11,9 @@ import pytest
 from stores import block, fill, keep_grid, page
 
 from orchestrator import pages
+from orchestrator.commands.cli import main
 from orchestrator.drawing import style
-from orchestrator.drawing.blocks import Figure, Matrix, as_csv
+from orchestrator.drawing.blocks import Figure, Matrix, Words, as_csv
 from orchestrator.drawing.panels import axes_of
 from orchestrator.pages import overview
 from orchestrator.pages.context import context_of
@@ -207,6 +208,30 @@ def test_a_table_tells_not_run_failed_running_and_zero_apart(tmp_path):
     assert len(grid) == 20
     looks = {by_gradient["feedback"]["BP"].state, "failed", "not run"}
     assert len(looks) == 3
+
+
+def test_scores_without_a_seed_that_failed_for_good_say_so(tmp_path, capsys):
+    folder = tmp_path / "store"
+    keep_grid(folder)
+    planned = [one for one in LiveStore(str(folder)).status.planned_cells() if "usf" in one.line]
+    asked = next(one for one in planned if "feedback" in one.line and one.seed == 0)
+    columns = dict(zip(GRID_KEY, asked.line, strict=True)) | {"metric": "top1"}
+    columns = {name: value for name, value in columns.items() if name not in ("rule", "gradient")}
+    shares = {("usf", "feedback"): {0.0: 1.0, 0.1: 0.5}}
+    fill(folder, shares, seeds=(0,), **columns)
+    # The fine-tune of the other seed has diverged.
+    ((_, job), *_) = next(one for one in planned if one.seed == 1).trainings
+    failure = dict.fromkeys(tables.FAILURES.names) | {"job": job, "title": "t", "error": "NonFiniteWeightsError: w"}
+    Store(str(folder)).write_table("failures", job, [failure], tables.FAILURES)
+    told = "usf on smallcnn / digits lacks seed 1 (its fine-tune: NonFiniteWeightsError: w). The page Runs says"
+    for search in ("", "?p=tables", "?p=training"):
+        warnings = [each for each in page(folder, search).blocks if isinstance(each, Words) and each.tone == "warning"]
+        assert told in warnings[0].sentences[0]
+    assert main(["export", str(folder), "--what", "curves", "--out", str(tmp_path / "curves.csv")]) == 0
+    assert f"1 job of {folder} failed for good, so that seeds may be missing" in capsys.readouterr().out
+    # A seed that has results lacks nothing, whatever failed before.
+    fill(folder, shares, seeds=(1,), **columns)
+    assert not any("lacks seed" in str(each) for each in page(folder).blocks)
 
 
 def test_a_job_that_runs_is_running(tmp_path, monkeypatch):

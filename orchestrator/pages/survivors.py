@@ -1,0 +1,36 @@
+"""Scores over the seeds that are left: where a job failed for good, such as a fine-tune that diverged."""
+
+from __future__ import annotations
+
+from orchestrator.results.index import Index
+from orchestrator.results.status import Status
+from orchestrator.results.test_images import on_clean_images
+
+#: Characters of an error.
+LONGEST = 120
+
+
+def survivors(index: Index, status: Status) -> list[str]:
+    """What pages say of them: a sentence with the first model that has results and lacks a seed, and how many more do.
+
+    A mean over the seeds that did not diverge is higher than one over all.
+    """
+    if not status.failed_lines:
+        return []
+    models: dict[tuple[str, ...], str] = {}
+    for line in index.ordered:
+        failed = status.failed_lines.get(line.grid_key, {})
+        model = on_clean_images(line).model
+        known = index.seed[line.start : line.stop] if failed else ()
+        if model not in models and (errors := {seed: why for seed, why in failed.items() if seed not in known}):
+            seed, error = min(errors.items())
+            more = f" and {len(errors) - 1:,} more" if len(errors) > 1 else ""
+            rule, place = index.labels.of(line, "rule"), index.labels.title(line)
+            models[model] = f"{rule} on {place} lacks seed {seed}{more} ({error[:LONGEST]})"
+    if not models:
+        return []
+    further = f"; so do {len(models) - 1:,} more models" if len(models) > 1 else ""
+    return [
+        f"Scores are over the seeds that are left where jobs failed for good: {next(iter(models.values()))}{further}. "
+        "The page Runs says which and why."
+    ]
