@@ -59,6 +59,8 @@ class Smoothing(Attack):
 
     def _radius(self, problem: Problem) -> tuple[Tensor]:
         """float64 [n]: R, 0 where the class is wrong."""
+        # Outputs that do not fit the labels are refused in words before there are a thousand of them.
+        problem.check(problem.clean_outputs)
         chosen = self._counts(problem, 0, self.selection).argmax(dim=1)
         counts = self._counts(problem, self.selection, self.samples)
         right = problem.task.score(_one_hot(chosen, counts), problem.labels, problem.gallery)
@@ -81,7 +83,6 @@ class Smoothing(Attack):
             numbers = range(start, min(start + at_once, first + draws))
             noise = torch.stack([counted.normal(places, number, pixels) for number in numbers])
             outputs = problem.outputs((images + self.sigma * noise.view(-1, *images.shape)).flatten(0, 1))
-            problem.check(outputs)
             of_draws = _one_hot(outputs.argmax(dim=1), outputs).view(len(numbers), len(images), -1).sum(dim=0)
             counts = of_draws if counts is None else counts + of_draws
         assert counts is not None
@@ -89,7 +90,7 @@ class Smoothing(Attack):
 
     def cost(self, epsilons: int, clean: bool) -> Cost:
         draws = self.selection + self.samples if epsilons else 0
-        return Cost(forwards=draws + epsilons + clean, gradients=0)
+        return Cost(forwards=draws + epsilons + bool(epsilons or clean), gradients=0)
 
 
 def _one_hot(classes: Tensor, like: Tensor) -> Tensor:
