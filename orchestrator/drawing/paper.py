@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import textwrap
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -47,11 +48,10 @@ def save(drawing: Drawing, stem: Path, search: str) -> list[Path]:
 
     Returns the paths in this order. Text is never parsed as a formula, whatever names the store holds.
     """
-    written = {
-        stem.with_name(f"{stem.name}-{width:g}in.{kind}"): drawn(drawing, width, kind)
-        for width in WIDTHS
-        for kind in ("svg", "pdf")
-    }
+    written: dict[Path, bytes] = {}
+    for width in WIDTHS:
+        of_kinds = _drawn(drawing, width, ("svg", "pdf"))
+        written |= {stem.with_name(f"{stem.name}-{width:g}in.{kind}"): data for kind, data in of_kinds.items()}
     address = {"view": drawing.view or search, "widths_in": WIDTHS}
     written[stem.with_name(f"{stem.name}.csv")] = drawing.as_csv().encode()
     written[stem.with_name(f"{stem.name}.json")] = json.dumps(address, indent=1).encode()
@@ -62,15 +62,25 @@ def save(drawing: Drawing, stem: Path, search: str) -> list[Path]:
 
 def drawn(drawing: Drawing, width: float, kind: str) -> bytes:
     """The figure, `width` inches wide, as "svg", "pdf" or "png"."""
+    return _drawn(drawing, width, [kind])[kind]
+
+
+def _drawn(drawing: Drawing, width: float, kinds: Sequence[str]) -> dict[str, bytes]:
     import matplotlib as mpl
 
     # Without a date the same numbers give the same file.
     without_date = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}}
-    settings: dict[str, Any] = without_date.get(kind, {"dpi": 300})
-    sink = io.BytesIO()
+    files: dict[str, bytes] = {}
     with mpl.rc_context(_SETTINGS):
-        _figure(drawing, width).savefig(sink, format=kind, **settings)
-    return sink.getvalue()
+        figure = _figure(drawing, width)
+        for kind in kinds:
+            settings: dict[str, Any] = without_date.get(kind, {"dpi": 300})
+            sink = io.BytesIO()
+            figure.savefig(sink, format=kind, **settings)
+            files[kind] = sink.getvalue()
+            # Laid out once: to find its place for everything takes as long as to draw it.
+            figure.set_layout_engine(None)
+    return files
 
 
 def _figure(drawing: Drawing, width: float) -> Figure:
@@ -91,6 +101,8 @@ def _figure(drawing: Drawing, width: float) -> Figure:
         plot.set_title(_titled(title, strokes), pad=11, parse_math=False)
         axis = scales.of([stroke.curve for stroke in strokes])
         _dressed(plot, axis, strokes, drawing)
+        if "bands" not in drawing.hide and strokes:
+            _bands(plot, strokes, axis)
         for stroke in strokes:
             for name, handle in _line(plot, stroke, axis, drawing.hide).items():
                 handles.setdefault(name, handle)
@@ -132,14 +144,26 @@ def _dressed(plot: Plot, axis: Axis, strokes: Sequence[Stroke], drawing: Drawing
         plot.text(axis.position(USUAL), 1, "8/255", transform=plot.get_xaxis_transform(), ha="center", **words)
 
 
+def _bands(plot: Plot, strokes: Sequence[Stroke], axis: Axis) -> None:
+    """Draw the bands of all lines of a panel, as one artist."""
+    from matplotlib.collections import PolyCollection
+
+    outlines = []
+    for stroke in strokes:
+        lower = [(axis.position(dot.epsilon), dot.score.lo) for dot in stroke.dots]
+        upper = [(axis.position(dot.epsilon), dot.score.hi) for dot in reversed(stroke.dots)]
+        outlines.append([*lower, *upper])
+    colours = [style.style(stroke.curve.rule)[0] for stroke in strokes]
+    plot.update_datalim([corner for outline in outlines for corner in outline])
+    plot.add_collection(PolyCollection(outlines, facecolors=colours, alpha=0.12, linewidths=0), autolim=False)
+
+
 def _line(plot: Plot, stroke: Stroke, axis: Axis, hide: Collection[str]) -> dict[str, Line2D]:
-    """Draw a line with its band, seeds and rings, but for those that `hide` names; their entries in the legend."""
+    """Draw a line with its seeds and rings, but for those that `hide` names; their entries in the legend."""
     colour, dash, marker = style.style(stroke.curve.rule)
     shape: dict[str, Any] = {"marker": _MARKERS[marker], "markersize": 4, "color": colour}
     x = [axis.position(dot.epsilon) for dot in stroke.dots]
     scores = [dot.score for dot in stroke.dots]
-    if "bands" not in hide:
-        plot.fill_between(x, [s.lo for s in scores], [s.hi for s in scores], color=colour, alpha=0.12, linewidth=0)
     (line,) = plot.plot(x, [s.value for s in scores], linestyle=_DASHES[dash], linewidth=1.2, **shape)
     legend = {stroke.label: line}
     hollow = [(position, dot.score.value) for position, dot in zip(x, stroke.dots, strict=True) if not dot.filled]
@@ -159,10 +183,11 @@ def _line(plot: Plot, stroke: Stroke, axis: Axis, hide: Collection[str]) -> dict
     if seeds:
         (one,) = plot.plot(*zip(*seeds, strict=True), **marks)
         legend[_SEED] = one
-    for position, by_seed in zip(x, drawn, strict=True):
-        if len(by_seed) > MANY:
-            ends = [min(by_seed.values()), max(by_seed.values())]
-            (legend[_SEEDS],) = plot.plot([position, position], ends, color=colour, linewidth=1.2, alpha=0.6)
+    many = [(position, by_seed.values()) for position, by_seed in zip(x, drawn, strict=True) if len(by_seed) > MANY]
+    if many:
+        # One path in all, which NaN interrupts.
+        ranges = [(at, value) for at, values in many for value in (min(values), max(values), math.nan)][:-1]
+        (legend[_SEEDS],) = plot.plot(*zip(*ranges, strict=True), color=colour, linewidth=1.2, alpha=0.6)
     ringed = [(position, dot.score.value) for position, dot in zip(x, stroke.dots, strict=True) if dot.flags]
     if ringed and "rings" not in hide:
         looks: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 8, "mfc": "none", "mec": style.RING}

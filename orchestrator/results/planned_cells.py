@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import signsym_core as ss
 from orchestrator.jobs import keys
@@ -17,6 +18,10 @@ from orchestrator.jobs.setting import Setting, member_columns
 from orchestrator.plan.grids import GridText, names_weights_files
 from orchestrator.plan.remembered import Content, Request, remembering
 from orchestrator.results.line import GRID_KEY
+
+if TYPE_CHECKING:
+    # The reader of grid files needs torch.
+    from orchestrator.gridfile.cells import Grid
 
 #: The kind and the key of each training before a job.
 Trainings = tuple[tuple[Stage, str], ...]
@@ -76,10 +81,17 @@ def planned_jobs(grid: GridText) -> Mapping[str, Job]:
 
 def jobs_of(grid: GridText, planned: PlannedCells) -> Mapping[str, Job]:
     """The attack job of planned cells of a grid, and those before it."""
-    from orchestrator.gridfile.grid import grid_of
     from orchestrator.plan.compile import compile_job
 
-    return compile_job(grid_of(grid.text, Path(grid.source), grid.sets), planned.job, planned.seed)
+    return compile_job(_grid(grid), planned.job, planned.seed)
+
+
+# The pages of a report are about cells of one grid, and to read a large one takes a quarter of a second.
+@functools.lru_cache(maxsize=1)
+def _grid(grid: GridText) -> Grid:
+    from orchestrator.gridfile.grid import grid_of
+
+    return grid_of(grid.text, Path(grid.source), grid.sets)
 
 
 def _cells_or_error(name: str, grid: GridText) -> Sequence[PlannedCells] | ValueError | OSError:

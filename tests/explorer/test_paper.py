@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
+from math import nan
 
 import matplotlib as mpl
 import pytest
@@ -52,6 +54,27 @@ def test_every_seed_has_a_dash_of_its_own_and_many_a_line_together(folder, tmp_p
     seeds = curve.points[0].by_seed.values()
     assert [min(seeds), max(seeds)] in [list(line.get_ydata()) for line in plot.lines]
     assert "_" not in [line.get_marker() for line in plot.lines]
+    at = replace(curve.points[0], epsilon=0.2, label="0.2", by_seed=dict(enumerate([0.75, *[0.5] * 10])))
+    (plot,) = plots(of_curves([("a", [replace(curve, points=[curve.points[0], at])])], 1))
+    (ranges,) = [line for line in plot.lines if line.get_alpha() == 0.6]
+    assert str(ranges.get_ydata().tolist()) == str([min(seeds), max(seeds), nan, 0.5, 0.75])
+    assert ranges.get_xdata().tolist() == [0, 0, 0, 1, 1]
+
+
+def test_a_band_goes_along_the_lower_ends_of_the_intervals_and_back_along_the_upper(folder):
+    found = curves(folder)
+    (plot,) = plots(of_curves([("a", found)], 1))
+    (bands,) = plot.collections
+    for curve, outline, colour in zip(found, bands.get_paths(), bands.get_facecolor(), strict=True):
+        scores = [point.score for point in curve.points]
+        heights = [*(score.lo for score in scores), *(score.hi for score in reversed(scores))]
+        assert outline.vertices[:6].tolist() == [[x, y] for x, y in zip([0, 1, 2, 2, 1, 0], heights, strict=True)]
+        assert to_hex(colour) == style.style(curve.rule)[0].lower()
+    # Of differences the axis has room for them.
+    plot, *_ = plots(block(page(folder, "?p=gap"), Figure).drawing)
+    lower, upper = plot.get_ylim()
+    ends = [y for bands in plot.collections for outline in bands.get_paths() for y in outline.vertices[:, 1]]
+    assert lower < min(ends) < max(ends) < upper
 
 
 def traces(found):
@@ -65,7 +88,7 @@ def traces(found):
     shown = plots(figure.drawing)
     lines = [line for plot in shown for line in plot.lines]
     printed = {
-        "bands": sum(len(plot.collections) for plot in shown),
+        "bands": sum(len(bands.get_paths()) for plot in shown for bands in plot.collections),
         "rings": sum(line.get_markersize() == 8 for line in lines),
         "seeds": sum(line.get_marker() == "_" for line in lines),
     }
@@ -147,3 +170,5 @@ def test_numbers_and_view_stand_beside_the_figures(folder, tmp_path):
     assert [path.name for path in files[-2:]] == ["stem.csv", "stem.json"]
     assert len(files) == 6
     assert all(path.exists() for path in files)
+    # PDF has the layout of SVG, which is that of a figure by itself.
+    assert files[2].read_bytes() == paper.drawn(of_curves([("a", curves(folder))], 1), 6.75, "svg")
