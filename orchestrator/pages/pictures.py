@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+
+import numpy as np
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Link, Links, Pictures, Triple
 from orchestrator.pages.context import PageContext
-from orchestrator.results.examples import GAIN, Example
+from orchestrator.results.examples import GAIN, Example, classes_of
 from orchestrator.results.line import Line
 from orchestrator.results.members import certifying
 from orchestrator.results.outcomes import CellOutcomes
@@ -36,12 +38,14 @@ def pictures(context: PageContext, line: Line, epsilon: float) -> list[Block]:
     examples = context.data.cells.examples(index, every)
     moved = context.data.cells.reach(index, every) if examples else {}
     stored = [example for of_cell in examples.values() for example in of_cell]
+    jobs = set(index.texts("finetune_job", np.array(every, dtype=np.int64))) if stored else set()
+    joined = frozenset().union(*(one.joined_names for one in context.data.histories.of(jobs).values()))
     for seed, row in rows.items():
         cell = str(index.value("cell", row))
         outcome_of_rule, reach = shown.get(seed), moved.get(cell, {})
         for example in examples.get(cell, ()):
             score, bp_score = (_score(outcome, example.image) for outcome in (outcome_of_rule, baseline.get(seed)))
-            if (only and not _turned(score, bp_score, only)) or not _of_class(example, context.view.label):
+            if (only and not _turned(score, bp_score, only)) or not _of_class(example, context.view.label, joined):
                 continue
             size = reach.get(example.image)
             size = float("nan") if size is None else size
@@ -63,12 +67,12 @@ def pictures(context: PageContext, line: Line, epsilon: float) -> list[Block]:
     over = f", {style.counted(len(rows), 'seed')} together" if len(rows) > 1 else ""
     of_class = f" of class {context.view.label}" if context.view.label else ""
     found = Pictures(title=f"Adversarial images{of_class}{over}", triples=chosen, gain=GAIN, note=note)
-    return [*_classes(context, stored), found]
+    return [*_classes(context, stored, joined), found]
 
 
-def _classes(context: PageContext, stored: Sequence[Example]) -> list[Block]:
+def _classes(context: PageContext, stored: Sequence[Example], joined: Set[str]) -> list[Block]:
     """Links to the images of each class, where there are several."""
-    names = {name for example in stored for name in example.label.split(", ") if name}
+    names = {name for example in stored for name in classes_of(example.label, joined)}
     # Digits by their value, words by their letters.
     ordered = sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
     if len(ordered) < 2:
@@ -83,8 +87,8 @@ def _classes(context: PageContext, stored: Sequence[Example]) -> list[Block]:
     return [Links(title="Images of the class", links=links)]
 
 
-def _of_class(example: Example, label: str) -> bool:
-    return not label or label in example.label.split(", ")
+def _of_class(example: Example, label: str, joined: Set[str]) -> bool:
+    return not label or label in classes_of(example.label, joined)
 
 
 def _below(context: PageContext, bp: Line | None, epsilon: float) -> dict[tuple[int, int], Triple]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.drawing import style
 from orchestrator.results.index import Index
 from orchestrator.results.status import Status
 from orchestrator.results.test_images import on_clean_images
@@ -25,7 +26,7 @@ def survivors(index: Index, status: Status) -> list[str]:
         if model not in models and (errors := {seed: why for seed, why in failed.items() if seed not in known}):
             seed, error = min(errors.items())
             more = f" and {len(errors) - 1:,} more" if len(errors) > 1 else ""
-            rule, place = index.labels.of(line, "rule"), index.labels.title(line)
+            rule, place = style.label(index.labels.of(line, "rule")), index.labels.title(line)
             models[model] = f"{rule} on {place} lacks seed {seed}{more} ({error[:LONGEST]})"
     if not models:
         return []

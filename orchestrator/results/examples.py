@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from PIL import Image
 GAIN = 5.0
 #: Pixels of an image at most; larger ones do not come from a sweep.
 LARGEST = 4096 * 4096
+#: Between the classes of an image that has several.
+SEPARATOR = ", "
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,20 @@ class Example:
     adversarial: bytes
     #: The name of its store, where several are shown together.
     store: str = ""
+
+
+def classes_of(label: str, joined: Set[str]) -> list[str]:
+    """The classes of an image from its label; `joined` are the names with a separator in them, as "tench, Tinca tinca".
+
+    The longest name that fits is taken.
+    """
+    classes, parts = [], label.split(SEPARATOR) if label else []
+    while parts:
+        ends = range(len(parts), 1, -1) if joined else ()
+        end = next((end for end in ends if SEPARATOR.join(parts[:end]) in joined), 1)
+        classes.append(SEPARATOR.join(parts[:end]))
+        parts = parts[end:]
+    return classes
 
 
 def picture(examples: Sequence[Example], image: int, kind: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The epochs of trainings, from the records beside their models: loss, and score on validation images."""
+"""The epochs of trainings, from the records beside their models: loss, score on validation images, and class names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from orchestrator.results.examples import SEPARATOR
 from orchestrator.store.models import Models
 from orchestrator.store.reasons import reason_of
 
@@ -32,6 +33,8 @@ class History:
 
     epochs: tuple[Epoch, ...] = ()
     kept: int = 0
+    #: Those of its classes whose name has the ", " that stands between the classes of an image with several.
+    joined_names: frozenset[str] = frozenset()
 
 
 class Histories:
@@ -86,7 +89,8 @@ def _history(record: Mapping[str, Any]) -> History:
         epochs = [_epoch(row) for row in record["history"] if "loss" in row]
         last = epochs[-1].epoch if epochs else 0
         # Older records do not name the epoch that was kept: it was the last.
-        return History(epochs=tuple(epochs), kept=int(record.get("kept_epoch", last)))
+        names = frozenset(name for name in map(str, record.get("classes", ())) if SEPARATOR in name)
+        return History(epochs=tuple(epochs), kept=int(record.get("kept_epoch", last)), joined_names=names)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"expected a record with a history of epochs: {reason_of(error)}") from error
 

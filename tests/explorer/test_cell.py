@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 import pytest
-from stores import SHARES, block, fill, page, png
+from stores import SHARES, block, fill, page, png, write_training
 
 from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Facts, Links, Pictures, Table
@@ -202,3 +202,20 @@ def test_a_file_of_an_older_version_has_its_provenance_too(tmp_path):
     assert facts(found)["attack job"] == "job-usf-exact-1-0"
     (row,) = next(each for each in found.blocks if isinstance(each, Table) and each.name == "cell-seeds").rows
     assert row["git"] == "abc"
+
+
+def test_a_class_with_a_comma_in_its_name_is_one(tmp_path):
+    folder = fill(tmp_path / "store", {("bp", "exact"): {0.1: 0.5}}, seeds=(0,))
+    store = Store(str(folder))
+    write_training(store, "f", [1.0, 0.5], classes=["tench, Tinca tinca", "cat", "tench"])
+    (name,) = store.names("examples", ".parquet")
+    examples = store.table("examples", tables.EXAMPLES).to_pylist()
+    labels = ["tench, Tinca tinca", "cat", "tench, Tinca tinca, cat", ""]
+    labelled = [example | {"label": label} for example, label in zip(examples, labels, strict=True)]
+    store.write_table("examples", name.removesuffix(".parquet"), labelled, tables.EXAMPLES)
+    search = f"?p=cell&c={examples[0]['cell']}"
+    (links,) = [each for each in page(folder, search).blocks if isinstance(each, Links) and "class" in each.title]
+    assert [link.text for link in links.links] == ["all (these)", "cat", "tench, Tinca tinca"]
+    found = block(page(folder, links.links[2].search), Pictures)
+    assert {triple.image for triple in found.triples} == {0, 2}
+    assert not block(page(folder, f"{search}&k=tench"), Pictures).triples
