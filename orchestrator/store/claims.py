@@ -154,11 +154,16 @@ class _OtherSweeps:
 
 
 def alive(store: Store) -> list[dict[str, Any]]:
-    """The last heartbeats of the sweeps that are alive: host, pid, at (seconds since 1970), claims and running."""
+    """The last heartbeats of the sweeps that are alive: host, pid, at (seconds since 1970), claims and running.
+
+    The clock of a sweep's machine may be wrong: when its file was written is also known from the store.
+    """
     signs = []
+    written = {entry.name: entry.modified for entry in store.entries("sweeps")}
     for name, sign in store.read_json_files("sweeps").items():
         try:
-            if _may_be_alive(sign) and time.time() - sign["at"] < DEAD:
+            times = (sign["at"], written.get(f"{name}.json", 0.0))
+            if _may_be_alive(sign) and any(abs(time.time() - at) < DEAD for at in times):
                 signs.append(sign)
         except (KeyError, TypeError):
             store.skipped[f"sweeps/{name}.json"] = "no sweep's sign of life"

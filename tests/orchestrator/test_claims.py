@@ -95,6 +95,14 @@ def test_a_clock_that_is_wrong_by_minutes_kills_no_sweep(store):
     assert mine.claimed_elsewhere() == {"a"}
 
 
+@pytest.mark.parametrize("hours", [-1, 1], ids=["behind", "ahead"])
+def test_a_sweep_whose_clock_is_wrong_by_an_hour_is_seen_while_its_file_is_written(store, clock, hours):
+    stranger(store, at=module.time.time() + 3600 * hours)
+    assert len(alive(store)) == 1
+    clock.ahead += DEAD + 1
+    assert not alive(store)
+
+
 def test_what_a_sweep_of_yesterday_left_holds_nothing_and_is_removed(store, clock):
     mine = Claims(store, list)
     stranger(store, at=module.time.time() - OLD - 60)
