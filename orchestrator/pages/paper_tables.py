@@ -103,7 +103,7 @@ def paper_table(
     known = {line.grid_key for line in lines}
     only_planned = [planned_line(key) for key in planned if key not in known and status.wants(key, epsilon)]
     # By what is planned too: two rules or models that failed may differ in what all that have results share.
-    labels = Labels([*query.index.lines, *only_planned]) if only_planned else query.index.labels
+    labels = Labels(only_planned, query.index.labels) if only_planned else query.index.labels
     for line in lines:
         row, point = row_key(line.grid_key), points.get(line.number)
         names.setdefault(row, _names(labels, line))

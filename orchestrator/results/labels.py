@@ -6,6 +6,7 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from orchestrator.results import members
 from orchestrator.results.line import LINE, Line
@@ -19,16 +20,20 @@ _NAMED_BY_PARAMETERS = frozenset({"mixed"})
 #: A digest, of which the first characters tell it from others.
 _KEY = re.compile("[0-9a-f]{32,}")
 _SCORES = {"top1": "robust accuracy", "map": "mAP"}
+K = TypeVar("K")
 
 
 class Labels:
-    """Labels of lines. They depend on all lines of a task in the store, never on what is shown."""
+    """Labels of lines. They depend on all lines of a task in the store, never on what is shown.
 
-    def __init__(self, lines: Iterable[Line]) -> None:
+    With `before` those of more lines, such as planned ones.
+    """
+
+    def __init__(self, lines: Iterable[Line], before: Labels | None = None) -> None:
         keys = [line.key for line in lines]
         task = LINE.index("task")
-        self._params: dict[tuple[str, str, str], set[str]] = {}
-        self._settings: dict[tuple[str, str], set[str]] = {}
+        self._params: dict[tuple[str, str, str], set[str]] = _copy(before._params) if before else {}
+        self._settings: dict[tuple[str, str], set[str]] = _copy(before._settings) if before else {}
         # There are tens of thousands of lines in a large store, and few different values.
         for column in _NAMED:
             name, params = LINE.index(column), LINE.index(f"{column}_params")
@@ -92,6 +97,10 @@ class Labels:
             }
             self._dimensions[line.panel] = dimensions
         return self._dimensions[line.panel]
+
+
+def _copy(values: Mapping[K, set[str]]) -> dict[K, set[str]]:
+    return {place: set(of_place) for place, of_place in values.items()}
 
 
 def _own(column: str, params: str) -> str:
