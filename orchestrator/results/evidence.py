@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.results.judgements import SETTING, Judgement, ModelEvidence, judged_together
 from orchestrator.results.line import LINE, Line
-from orchestrator.results.members import measuring
+from orchestrator.results.members import SPIKING, measuring
 from orchestrator.results.query import Query
 from orchestrator.results.samples import Samples
 from orchestrator.results.test_images import test_images
@@ -144,8 +144,8 @@ class Models:
             evidence=Evidence(
                 runs=tuple(run for run, _ in runs),
                 chance=0.0 if np.isnan(chance).all() else float(np.nanmax(chance)),
-                # Every other rule has its own backward pass.
-                autograd=columns["rule"] == "bp",
+                # Every other rule has its own backward pass, and spikes a surrogate's.
+                autograd=columns["rule"] == "bp" and columns["backbone"] not in SPIKING,
             ),
             # Findings are about radii in L∞, whose labels therefore come last.
             labels={run.epsilon: label for run, label in sorted(runs, key=lambda pair: pair[0].norm == "linf")},

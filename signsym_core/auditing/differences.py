@@ -55,12 +55,12 @@ class Differences:
         With `only_this_step` no other step is tried.
         """
         first = self._agreement(step, inside=False)
-        if only_this_step or _fits(*first):
+        if only_this_step or fits(*first):
             return step, *first
         for larger in (step, *self._quanta(step), *LARGER):
             for inside in (True, False):
                 rho, direction = self._agreement(larger, inside)
-                if _fits(rho, direction):
+                if fits(rho, direction):
                     return larger, rho, direction
         return step, *first
 
@@ -110,7 +110,7 @@ class Differences:
         return (quantum, 2 * quantum) if step <= quantum <= 0.25 else ()
 
 
-def _fits(rho: Tensor, direction: Tensor) -> bool:
+def fits(rho: Tensor, direction: Tensor) -> bool:
     """Whether the checks of a backward pass accept these values as a gradient's."""
     checks = (wrong_gradient(as_numpy(rho)), wrong_direction(as_numpy(direction)))
     return not any(finding.raised for finding in checks)

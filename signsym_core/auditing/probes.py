@@ -24,6 +24,7 @@ from signsym_core.auditing.differences import (
     Loss,
     as_numpy,
     cosine_of,
+    fits,
     length_of,
     one_draw,
     outputs_in_batches,
@@ -72,6 +73,9 @@ class Probe:
     norm_ratio: Array | None
     #: Half the distance of the two points of the finite differences.
     step: float = STEP
+    #: `direction` of g* instead of g, which tells whether the "exact" gradient is one: that of a spiking network is a
+    #: surrogate's. None where g fits, and where the model is not converted.
+    exact_direction: Array | None = None
 
 
 def measure(
@@ -115,7 +119,7 @@ def measure(
     with frozen(double):
         gradient = _gradient(double, x, targets, loss)
         repeat = cosine_of(gradient, _gradient(double, x, targets, loss))
-        efficiency = cosine = ratio = None
+        efficiency = cosine = ratio = exact_direction = None
         if converted(double):
             exact = _gradient(double, x, targets, loss, exact_gradient)
             efficiency = as_numpy((exact * gradient.sign()).sum(1) / exact.abs().sum(1))
@@ -125,7 +129,13 @@ def measure(
         differences = Differences(double, x, targets, loss, gradient)
         # Where the exact gradient is known to have another direction, no step size can change the result.
         other = cosine is not None and not np.nanmedian(cosine) >= ALIGNED
-        step, rho, direction = differences.first_fitting(step, only_this_step=other)
+        usual = step
+        step, rho, direction = differences.first_fitting(usual, only_this_step=other)
+        if converted(double) and not fits(rho, direction):
+            with one_draw(x.device):
+                exact = _gradient(double, x, targets, loss, exact_gradient)
+            along_exact = Differences(double, x, targets, loss, exact).first_fitting(usual, only_this_step=False)
+            exact_direction = as_numpy(along_exact[2])
     finite = attacked.isfinite().all(dim=1)
     limit = JITTER + ROUNDING * outputs.abs().amax(dim=1)
     unsteady = torch.stack([(outputs - other).abs().amax(dim=1) for other in repeats]).amax(dim=0) > limit
@@ -139,6 +149,7 @@ def measure(
         cosine=cosine,
         norm_ratio=ratio,
         step=step,
+        exact_direction=exact_direction,
     )
 
 

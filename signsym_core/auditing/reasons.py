@@ -8,6 +8,7 @@ import numpy as np
 
 from signsym_core.auditing.checks import CheckResult
 from signsym_core.auditing.evidence import Evidence
+from signsym_core.auditing.gradientchecks import wrong_direction
 from signsym_core.auditing.masking import TWO_POINTS
 from signsym_core.auditing.observations import CheckFinding
 from signsym_core.statistics.intervals import interval
@@ -51,8 +52,12 @@ def unexplained(
     exact = any(_telling(evidence, comparison) for comparison in by_check["G1"])
     # The same for the mean over the model's draws.
     averaged = bool(by_check["E1"])
+    # The exact gradient explains no wrong one where it is none itself, as the surrogate's of a spiking network.
+    found = [probe.exact_direction for probe in evidence.probes if probe.exact_direction is not None]
+    is_gradient = not any(wrong_direction(direction).raised for direction in found)
     explained = {
-        **{"G2": exact, "G2b": exact, "G3": exact, "G5": exact or averaged, "G5b": averaged, "G5c": averaged},
+        **dict.fromkeys(("G2", "G2b"), exact and is_gradient),
+        **{"G3": exact, "G5": exact or averaged, "G5b": averaged, "G5c": averaged},
         **{name: name in raised and raised[name].finding.first <= TWO_POINTS for name in ("G4", "G4b", "G4c")},
     }
     signs = [name for name, m in raised.items() if m.check.level == "sign" and not explained[name]]

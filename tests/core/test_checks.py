@@ -209,6 +209,14 @@ def test_a_model_on_which_nothing_is_raised_is_sound():
     assert any(made.check.id == "R1" and made.finding.raised for made in verdict.made)
 
 
+@pytest.mark.parametrize(("direction", "kind"), [(1.0, "sound"), (0.2, "undecided")])
+def test_an_exact_gradient_that_is_none_explains_no_wrong_one(direction, kind):
+    wrong = probe(rho=200.0, direction=0.2, exact_direction=direction)
+    verdict = judge(evidence(*sound().runs, probes=(wrong,)))
+    assert verdict.kind == kind
+    assert {made.check.id for made in verdict.raised} == {"G2", "G2b"}
+
+
 def test_masking_is_told_with_its_points_before_weakness():
     of = sound()
     runs = [r for r in of.runs if (r.gradient, r.steps) != ("exact", 20)]

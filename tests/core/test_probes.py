@@ -101,6 +101,16 @@ def test_a_rules_numbers_are_those_of_its_two_gradients(rule):
     assert np.allclose(probe.efficiency, ((g_exact * g.sign()).sum(1) / g_exact.abs().sum(1)).numpy())
     assert np.allclose(probe.norm_ratio, (g.norm(dim=1) / g_exact.norm(dim=1)).numpy())
     assert abs(np.median(probe.direction) - float(cosine.median())) < 0.15
+    # Finite differences bear out the exact gradient, where the rule's own is in question.
+    assert np.median(probe.exact_direction) > 0.99
+
+
+def test_the_exact_gradient_of_spikes_is_not_borne_out():
+    spiking = ss.BACKBONES.build("snn", width=4, steps=2).build(5, channels=3, size=10, seed=0).eval()
+    probe = measure(ss.convert(spiking, "bp"), *batch())
+    assert np.allclose(probe.cosine, 1)
+    assert np.median(np.nan_to_num(probe.exact_direction)) < 0.9
+    assert measure(network("bp"), *batch()).exact_direction is None
 
 
 def test_a_backward_pass_that_is_drawn_anew_differs_from_itself():
