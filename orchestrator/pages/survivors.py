@@ -33,5 +33,5 @@ def survivors(index: Index, status: Status) -> list[str]:
     further = f"; so do {len(models) - 1:,} more models" if len(models) > 1 else ""
     return [
         f"Scores are over the seeds that are left where jobs failed for good: {next(iter(models.values()))}{further}. "
-        "The page Runs says which and why."
+        "The explorer's page Runs and signsym status say which and why."
     ]

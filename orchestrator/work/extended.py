@@ -28,6 +28,9 @@ def with_extensions(versions: str, *specs: Mapping[str, Any], models: tuple[Mapp
 @functools.cache
 def _modules() -> Mapping[str, str]:
     """The module, or its package, of each member that is not from signsym_core, by its name."""
+    if not extensions.digests():
+        # As for most users: all families are not imported for nothing.
+        return {}
     members = [member for family in (ss.RULES, ss.ATTACKS, ss.BACKBONES, ss.DATASETS, ss.TASKS) for member in family]
     tops = {member.name: member.__module__.partition(".")[0] for member in members}
     return {name: top for name, top in tops.items() if top in extensions.digests()}

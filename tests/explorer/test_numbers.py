@@ -223,7 +223,7 @@ def test_scores_without_a_seed_that_failed_for_good_say_so(tmp_path, capsys):
     ((_, job), *_) = next(one for one in planned if one.seed == 1).trainings
     failure = dict.fromkeys(tables.FAILURES.names) | {"job": job, "title": "t", "error": "NonFiniteWeightsError: w"}
     Store(str(folder)).write_table("failures", job, [failure], tables.FAILURES)
-    told = "uSF on smallcnn / digits lacks seed 1 (its fine-tune: NonFiniteWeightsError: w). The page Runs says"
+    told = "uSF on smallcnn / digits lacks seed 1 (its fine-tune: NonFiniteWeightsError: w). The explorer's page Runs"
     for search in ("", "?p=tables", "?p=training"):
         warnings = [each for each in page(folder, search).blocks if isinstance(each, Words) and each.tone == "warning"]
         assert told in warnings[0].sentences[0]
