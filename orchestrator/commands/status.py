@@ -36,6 +36,11 @@ def show_status(store: Store, console: Console) -> int:
     running = {trial["job"]: trial | {"host": sign["host"]} for sign in alive(store) for trial in sign["running"]}
     failures = {failure["job"]: failure for failure in store.table("failures", tables.FAILURES).to_pylist()}
     plans = stored_plans(store, console)
+    if not plans:
+        words = (
+            f"no grid that can be read is in {store.uri}, so that it is unknown what was planned; to look at results"
+        )
+        console.print(f"{words}: signsym explore {store.word}", soft_wrap=True)
     for name, plan in plans:
         _show_plan(name, plan, running, failures, console)
     known = {key for _, plan in plans for key in plan.jobs}

@@ -386,6 +386,14 @@ def test_the_place_of_a_store_is_printed_as_it_is(tmp_path, capsys):
     assert f"--storage {shlex.quote(str(place))}" in capsys.readouterr().err
 
 
+def test_status_of_results_without_a_grid_says_that_nothing_is_known_to_be_planned(tmp_path, capsys):
+    store = Store(str(tmp_path / "copied results"))
+    storerows.put(store, "job", "cell")
+    assert main(["status", store.uri]) == 0
+    told = f"no grid that can be read is in {store.uri}, so that it is unknown what was planned; to look at results"
+    assert f"{told}: signsym explore {shlex.quote(store.uri)}" in capsys.readouterr().out
+
+
 def test_status_shows_failures_and_what_they_block(tiny, tmp_path, capsys):
     store, grid = Store(str(tmp_path / "store")), load(tiny)
     keep_grid(store, grid)
