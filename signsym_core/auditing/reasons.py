@@ -31,10 +31,14 @@ def hopeless(evidence: Evidence, size: int) -> list[str]:
     best = evidence.clean or max(evidence.runs, key=lambda run: run.score)
     score = interval(best.outcomes.mean(axis=0, dtype=np.float64)[None])
     # An untrained network puts most images into a few classes, which gives up to about three times chance.
-    if score.lo <= min(evidence.chance + GRAVE, 3 * evidence.chance):
+    limit = min(evidence.chance + GRAVE, 3 * evidence.chance)
+    if score.lo <= limit:
         name = "clean accuracy" if np.isin(best.outcomes, (0, 1)).all() else "clean score"
-        near = "" if score.lo <= evidence.chance else f" by {100 * GRAVE:.0f} points"
-        what = f"{name} {100 * score.value:.1f} % is not above chance ({100 * evidence.chance:.1f} %){near}"
+        known, chance = f"{name} {100 * score.value:.1f} %", f"chance ({100 * evidence.chance:.1f} %)"
+        what = f"{known} is not above {chance}"
+        if score.lo > evidence.chance:
+            what = f"{known} is not clearly above {chance}: its interval begins at {100 * score.lo:.1f} %"
+            what += f", and has to be above {100 * limit:.1f} %" if limit < 1 else ", and no score is enough above it"
         reasons.append(f"no verdict on robustness: {what}")
     return reasons
 

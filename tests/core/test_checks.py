@@ -12,6 +12,7 @@ from signsym_core.auditing.checks import CHECKS
 from signsym_core.auditing.evidence import Evidence, Run, paired
 from signsym_core.auditing.probes import Probe
 from signsym_core.auditing.verdict import judge
+from signsym_core.statistics.intervals import wilson
 
 IMAGES = 400
 
@@ -215,6 +216,29 @@ def test_an_exact_gradient_that_is_none_explains_no_wrong_one(direction, kind):
     verdict = judge(evidence(*sound().runs, probes=(wrong,)))
     assert verdict.kind == kind
     assert {made.check.id for made in verdict.raised} == {"G2", "G2b"}
+
+
+@pytest.mark.parametrize(
+    ("kept", "chance", "words"),
+    [
+        (0.5, 0.5, "clean accuracy 50.0 % is not above chance (50.0 %)"),
+        (
+            0.6,
+            0.5,
+            "clean accuracy 60.0 % is not clearly above chance (50.0 %): its interval begins at {} %, and has to",
+        ),
+        (
+            1.0,
+            0.9,
+            "clean accuracy 100.0 % is not clearly above chance (90.0 %): its interval begins at {} %, and no score",
+        ),
+    ],
+)
+def test_why_a_clean_score_is_too_near_to_chance_is_said_in_numbers(kept, chance, words):
+    clean = run(kept, attack="none", gradient="none", epsilon=0.0, steps=0)
+    n = clean.outcomes.shape[1]
+    told = judge(evidence(*sound().runs, clean, probes=(probe(),), chance=chance)).words
+    assert words.format(f"{100 * wilson(kept * n, n)[0]:.1f}") in told
 
 
 def test_masking_is_told_with_its_points_before_weakness():
