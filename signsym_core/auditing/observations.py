@@ -85,7 +85,11 @@ def zero_gradient(evidence: Evidence) -> Iterator[CheckFinding]:
         }
         for run in runs.values():
             assert run.no_gradient is not None
-            yield CheckFinding(finding=masking.zero_gradient(run.no_gradient), run=run)
+            zero = dataclasses.replace(run, outcomes=run.no_gradient)
+            # An image that is lost without an attack, as one without any label, has nothing to hide.
+            both = both_of(zero, evidence.clean)
+            lacking = run.no_gradient if both is None else both[0] & (both[1] > 0)
+            yield CheckFinding(finding=masking.zero_gradient(lacking), run=run)
 
 
 def nonfinite_gradient(evidence: Evidence) -> Iterator[CheckFinding]:

@@ -218,6 +218,15 @@ def test_an_exact_gradient_that_is_none_explains_no_wrong_one(direction, kind):
     assert {made.check.id for made in verdict.raised} == {"G2", "G2b"}
 
 
+def test_a_gradient_that_is_missing_where_the_image_is_lost_anyway_hides_nothing():
+    lacking = np.tile(np.arange(IMAGES) >= 0.9 * IMAGES, (3, 1))
+    of = sound()
+    runs = [dataclasses.replace(each, no_gradient=lacking) for each in of.runs]
+    for kept, kind in ((0.9, "sound"), (0.95, "undecided")):
+        clean = run(kept, attack="none", gradient="none", epsilon=0.0, steps=0)
+        assert judge(evidence(*runs, clean, probes=of.probes)).kind == kind
+
+
 @pytest.mark.parametrize(
     ("kept", "chance", "words"),
     [
