@@ -59,12 +59,15 @@ def encoded(array: pa.Array, missing: Any) -> Categories:
         return Categories(known, np.broadcast_to(np.int32(0), len(array)))
     if array.null_count and missing not in known:
         known.append(missing)
-    indices = array.indices if not array.null_count else pc.fill_null(array.indices, known.index(missing))
+    codes = to_numpy(array.indices)
+    if array.null_count:
+        # Arrow's way to fill nulls imports pandas.
+        codes = np.where(to_numpy(array.indices.is_valid()), codes, np.int32(known.index(missing)))
     # A part of a table may have few of its values.
-    order = sorted(pc.unique(indices).to_pylist(), key=lambda position: known[position])
+    order = sorted(pc.unique(to_arrow(codes)).to_pylist(), key=lambda position: known[position])
     rank_of = np.zeros(len(known), dtype=np.int32)
     rank_of[order] = np.arange(len(order))
-    return Categories([known[position] for position in order], rank_of[to_numpy(indices)])
+    return Categories([known[position] for position in order], rank_of[codes])
 
 
 def by_file(values: Sequence[str], counts: Sequence[int]) -> Categories:
