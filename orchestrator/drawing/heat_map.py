@@ -43,7 +43,7 @@ def heat_trace(
         "hoverongaps": False,
         "texttemplate": "%{text}",
         "colorscale": colours,
-        "colorbar": {"thickness": 12, "title": {"text": bar, "side": "right"}},
+        "colorbar": {"thickness": 12, "title": {"text": bar, "side": "top"}},
         "xgap": 2,
         "ygap": 2,
     }

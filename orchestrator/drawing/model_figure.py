@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.panels import Spec, looks
+from orchestrator.drawing.panels import TITLE_LETTERS, Spec, looks
 from orchestrator.results.judgements import AttackScore
 from signsym_core.auditing.verdict import Verdict
 
-#: Heights in pixels: of a model's row, and above and below all rows.
-ROW, ABOVE, BELOW = 30, 26, 78
+#: Heights in pixels: of a model's row, of each further line of a name, and above and below all rows.
+ROW, LINE, ABOVE, BELOW = 30, 15, 26, 78
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,8 @@ class ModelRow:
 
 def model_figure(rows: Sequence[ModelRow], several: bool) -> Spec:
     """A line from the exact gradient's score to the own feedback's for each model, with their intervals."""
-    names = [style.escape(f"{row.place}, {row.rule_label}" if several else row.rule_label) for row in rows]
+    names = [_name(f"{row.place}, {row.rule_label}") if several else style.escape(row.rule_label) for row in rows]
+    row_height = ROW + LINE * max((name.count("<br>") for name in names), default=0)
     data = []
     for name, row in zip(names, rows, strict=True):
         colour = style.style(row.rule)[0]
@@ -49,15 +51,21 @@ def model_figure(rows: Sequence[ModelRow], several: bool) -> Spec:
         trace["showlegend"] = False
     data += [_key(kind) for kind in _LOOKS]
     # So wide that the legend is one line, which does not reach up to the axis.
-    layout = looks(ABOVE + ROW * len(rows) + BELOW, 680)
+    layout = looks(ABOVE + row_height * len(rows) + BELOW, 680)
     layout["margin"] = {"l": 12, "r": 16, "t": ABOVE, "b": BELOW}
-    layout["legend"] |= {"y": 0, "yanchor": "bottom"}
+    # From the left of the figure, not of the axis, beside which names may leave little room.
+    layout["legend"] |= {"y": 0, "yanchor": "bottom", "xref": "container"}
     axis = {"gridcolor": "#e6e8ec", "zeroline": False}
     title = {"text": style.scores(row.score_name for row in rows), "standoff": 4}
     layout["xaxis"] = {**axis, "range": [-0.02, 1.02], "tickformat": ".0%", "title": title}
     order = {"categoryorder": "array", "categoryarray": names[::-1], "range": [-0.6, len(rows) - 0.4]}
     layout["yaxis"] = {**axis, **order, "type": "category", "automargin": True}
     return {"data": data, "layout": layout}
+
+
+def _name(text: str) -> str:
+    """A model's name over several lines: beside a long one in one line nothing else would be seen on a phone."""
+    return "<br>".join(map(style.escape, textwrap.wrap(text, TITLE_LETTERS, break_on_hyphens=False)))
 
 
 #: Words and marker of each kind of score.

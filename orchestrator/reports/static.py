@@ -98,6 +98,11 @@ def _page(data: Results, view: PageView, title: str) -> Page:
                 content = (block.title, *block.sentences)
                 if block.title == _READING:
                     reading |= dict.fromkeys(block.sentences)
+                elif block.tone == "warning":
+                    # Portions and variants have most of their problems in common.
+                    fresh = [words for words in block.sentences if f"{block.title}: {words}" not in said]
+                    said |= {f"{block.title}: {words}" for words in fresh}
+                    blocks += [dataclasses.replace(block, sentences=fresh)] if fresh else []
                 elif content not in said and not (block.tone == "finding" and _varies(variant)):
                     said.add(content)
                     blocks.append(block)

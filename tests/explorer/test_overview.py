@@ -72,6 +72,23 @@ def test_a_masked_model_is_called_that_with_its_epsilon_as_the_grid_wrote_it(sto
     assert bp[-1].state != "raised"
 
 
+def test_long_names_of_models_are_lines_that_a_panel_has_room_for(store, tmp_path):
+    long = "a network with a name that says much, of its width and of its depth"
+    for number in range(2):
+        fill(tmp_path / "store", shares(STRONG), seeds=(0,), images=20, draw=number, backbone=f"{long} {number}")
+    figures = [
+        overview.blocks(context_of(LiveStore(str(folder)), ""))[0].figure for folder in (store, tmp_path / "store")
+    ]
+    short, tall = ({name for trace in figure["data"] if trace["y"] for name in trace["y"]} for figure in figures)
+    assert not [name for name in short if name and "<br>" in name]
+    names = [name.split("<br>") for name in tall if name]
+    assert max(len(line) for lines in names for line in lines) <= 34
+    assert " ".join(names[0]).startswith(long)
+    rows, more = len(names), max(map(len, names)) - 1
+    assert more >= 2
+    assert figures[1]["layout"]["height"] == figures[0]["layout"]["height"] + 30 * (rows - 2) + 15 * more * rows
+
+
 def test_a_score_that_was_not_run_is_no_number(tmp_path):
     alone = {key: value for key, value in shares(STRONG).items() if key[1] == "feedback"}
     figure, matrix = overview.blocks(context_of(LiveStore(str(fill(tmp_path / "store", alone, images=200))), ""))

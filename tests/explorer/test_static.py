@@ -12,9 +12,11 @@ from browser import look, opened
 from stores import fill, keep_grid
 
 from orchestrator.commands.cli import main
+from orchestrator.drawing.blocks import Page, Words
 from orchestrator.reports import static
 from orchestrator.reports.static import write_report
 from orchestrator.results.live_store import LiveStore
+from orchestrator.results.view import PageView
 
 pytestmark = pytest.mark.slow
 
@@ -159,3 +161,16 @@ def test_the_gap_page_has_all_its_parts_and_each_answer_once(tmp_path, monkeypat
 def test_an_empty_store_says_what_to_run(tmp_path):
     page = write_report(LiveStore(str(tmp_path / "store")), tmp_path / "out", title="t")
     assert "signsym sweep quickstart" in page.read_text()
+
+
+def test_a_problem_of_several_parts_is_told_once(tmp_path, monkeypatch):
+    each = iter([["one", "two"], ["two"], ["two", "three"], ["one"]])
+    monkeypatch.setattr(static, "_variants", lambda _data, view: [view] * 4)
+    monkeypatch.setattr(
+        static.pages,
+        "build",
+        lambda _context: Page(title="t", blocks=[Words(title="Problems", sentences=next(each), tone="warning")]),
+    )
+    data = LiveStore(str(fill(tmp_path / "store", seeds=(0,), images=10)))
+    found = static._page(data, PageView(task="classification"), "t").blocks
+    assert [block.sentences for block in found] == [["one", "two"], ["three"]]
