@@ -109,11 +109,12 @@ def test_titles_and_labels_say_which_training_it_is(tmp_path):
     for job, gradient in zip(jobs[1:], ("exact", "feedback"), strict=True):
         assert job.title == f"{start} (adversarial pgd, gradient {gradient})"
     columns = [Setting.of(job.spec).columns()["finetune"] for job in jobs]
-    short = [labels._short(column) for column in columns]
-    assert short[0] == "epochs=1"
-    assert short[1] == "adversarial=pgd(epsilon=8/255, gradient=exact, random_start=True, steps=3), epochs=1"
+    varied = labels._varied(columns)
+    short = [labels._short(column, varied) for column in columns]
+    assert short[0] == "default adversarial"
+    assert short[1] == "adversarial=pgd(epsilon=8/255, gradient=exact, random_start=True, steps=3)"
     assert len(set(short)) == 3
-    assert labels._short('{"adversarial":{"epsilon":0.2,"name":"bim"}}') == "adversarial=bim(epsilon=0.2)"
+    assert labels._short('{"adversarial":{"epsilon":0.2,"name":"bim"}}', varied) == "adversarial=bim(epsilon=0.2)"
     assert "adversarial=pgd(epsilon=0.03137254901960784, gradient=exact" in settings(columns[1])
 
 
