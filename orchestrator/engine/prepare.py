@@ -85,14 +85,16 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
 def _edited(full: FullPlan, plan: Plan, survey: StoreSurvey) -> tuple[Sequence[str], int, int]:
     texts = extensions.digests()
 
-    def others(versions: str | None) -> set[str]:
+    def of_other_text(versions: str | None) -> set[str]:
         with_texts = provenance.extended(versions).items()
         modules = ((name.rpartition(" ")[2], digest) for name, digest in with_texts)
         return {module for module, digest in modules if digest != texts.get(module, digest)}
 
-    of_cells = [found for cell in plan.done & survey.extended.keys() if (found := others(survey.extended[cell]))]
+    of_cells = [
+        edited for cell in plan.done & survey.extended.keys() if (edited := of_other_text(survey.extended[cell]))
+    ]
     trained = [survey.trained[key] for key in (full.finetunes & survey.done_models) - set(plan.jobs)]
-    of_models = [found for record in trained if (found := others(record["versions"]))]
+    of_models = [edited for record in trained if (edited := of_other_text(record["versions"]))]
     return sorted(set().union(*of_cells, *of_models)), len(of_cells), len(of_models)
 
 

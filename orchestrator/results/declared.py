@@ -28,16 +28,16 @@ def declared(module: str, registry: str) -> Iterator[dict[str, object]]:
     for name in _names(tree, registry):
         source = modules.get(name)
         if source is None:
-            found = _class(tree, name)
+            definition = _class(tree, name)
         elif source.startswith(f"{_PACKAGE}."):
             path = source.removeprefix(f"{_PACKAGE}.").replace(".", "/")
             file = f"{path}.py" if ROOT.joinpath(f"{path}.py").is_file() else f"{path}/__init__.py"
-            found = _class(_parsed(file), name)
+            definition = _class(_parsed(file), name)
         else:
             continue
-        variables = _literals([] if found is None else found.body)
-        if found is not None and "name" in variables:
-            yield variables | {"extends": tuple(map(ast.unparse, found.bases))}
+        variables = _literals([] if definition is None else definition.body)
+        if definition is not None and "name" in variables:
+            yield variables | {"extends": tuple(map(ast.unparse, definition.bases))}
 
 
 def constant(module: str, variable: str) -> tuple[str, ...]:

@@ -37,12 +37,12 @@ def classes_of(label: str, joined: Set[str]) -> list[str]:
 
     The longest name that fits is taken.
     """
-    classes, parts = [], label.split(SEPARATOR) if label else []
-    while parts:
-        ends = range(len(parts), 1, -1) if joined else ()
-        end = next((end for end in ends if SEPARATOR.join(parts[:end]) in joined), 1)
-        classes.append(SEPARATOR.join(parts[:end]))
-        parts = parts[end:]
+    classes, pieces = [], label.split(SEPARATOR) if label else []
+    while pieces:
+        ends = range(len(pieces), 1, -1) if joined else ()
+        end = next((end for end in ends if SEPARATOR.join(pieces[:end]) in joined), 1)
+        classes.append(SEPARATOR.join(pieces[:end]))
+        pieces = pieces[end:]
     return classes
 
 

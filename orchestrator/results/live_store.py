@@ -210,13 +210,13 @@ class LiveStore:
                 self.check()
         for name, reason in folder.broken.items():
             self._results.skip(name, reason)
-        found, lost = [schema.empty_table()], self.outcomes.lost
+        kept, lost = [schema.empty_table()], self.outcomes.lost
         for name, table in read.items():
             known = table.select(needed)
-            found.append(
+            kept.append(
                 known.filter(pc.invert(pc.is_in(known["cell"], value_set=lost[name]))) if name in lost else known
             )
-        return first_of_each_cell(pa.concat_tables(found).cast(schema)).select(columns)
+        return first_of_each_cell(pa.concat_tables(kept).cast(schema)).select(columns)
 
     def rerun_grid(self, cell: str) -> str | None:
         """The grid that reruns a cell; None where no readable stored grid has the cell."""

@@ -22,19 +22,19 @@ def mixtures(index: Index) -> list[str]:
     Attacks on models that were fine-tuned in several ways are not told apart from these.
     """
     sentences = []
-    told: set[tuple[str, ...]] = set()
+    figures: set[tuple[str, ...]] = set()
     for prefix, what in WAYS.items():
         way = index.ways[prefix]
         if sum(map(bool, way.values)) < 2:
             # As in most stores, of whatever size.
             continue
         group = index.groups(FIGURE if prefix else (*FIGURE, *ATTACK[:2]))[index.line_numbers(np.arange(len(index)))]
-        found = [row for row in _mixed(way, group) if index.line_of(row).figure not in told]
-        told |= {index.line_of(row).figure for row in found}
-        if found:
-            line, rows = index.line_of(found[0]), np.flatnonzero(group == group[found[0]])
+        first_rows = [row for row in _mixed(way, group) if index.line_of(row).figure not in figures]
+        figures |= {index.line_of(row).figure for row in first_rows}
+        if first_rows:
+            line, rows = index.line_of(first_rows[0]), np.flatnonzero(group == group[first_rows[0]])
             where = index.labels.title(line) + ("" if prefix else f" under {index.labels.of(line, 'attack')}")
-            sentences.append(_sentence(index, where, what, way, rows, len(found) - 1))
+            sentences.append(_sentence(index, where, what, way, rows, len(first_rows) - 1))
     return [*sentences, *_edited(index)]
 
 
@@ -44,18 +44,18 @@ def _edited(index: Index) -> list[str]:
     if sum(map(bool, text.values)) < 2:
         return []
     group = index.groups(name for name in LINE if name != "gradient")[index.line_numbers(np.arange(len(index)))]
-    found = _mixed(text, group)
-    if not found:
+    first_rows = _mixed(text, group)
+    if not first_rows:
         return []
-    line, rows = index.line_of(found[0]), np.flatnonzero(group == group[found[0]])
+    line, rows = index.line_of(first_rows[0]), np.flatnonzero(group == group[first_rows[0]])
     where = f"{index.labels.of(line, 'rule')} under {index.labels.of(line, 'attack')}, {index.labels.title(line)},"
-    parts = []
+    by_name = []
     for name in filter(None, text.distinct(rows)):
-        parts.append(f"{name} ({_seeds(index, rows[_are(text, rows, name)])})")
-    further = f"; {len(found) - 1:,} more do likewise" if len(found) > 1 else ""
+        by_name.append(f"{name} ({_seeds(index, rows[_are(text, rows, name)])})")
+    further = f"; {len(first_rows) - 1:,} more do likewise" if len(first_rows) > 1 else ""
     return [
         f"Scores of {where} mix results of several texts of your modules, by the digests of their files: "
-        f"{' and '.join(parts)}{further}. Where the edit moves their numbers, compute them anew in another --storage."
+        f"{' and '.join(by_name)}{further}. Where the edit moves their numbers, compute them anew in another --storage."
     ]
 
 
@@ -79,14 +79,14 @@ def _mixed(way: Categories, group: Numbers) -> list[int]:
 
 
 def _sentence(index: Index, where: str, what: str, way: Categories, rows: Numbers, more: int) -> str:
-    parts = []
+    ways = []
     for name in filter(None, way.distinct(rows)):
         of_way = rows[_are(way, rows, name)]
         lines = [index.lines[number] for number in np.unique(index.line_numbers(of_way)).tolist()]
         rules = ", ".join(dict.fromkeys(index.labels.of(line, "rule") for line in lines))
-        parts.append(f"{name} ({rules}; {_seeds(index, of_way)})")
+        ways.append(f"{name} ({rules}; {_seeds(index, of_way)})")
     further = f"; {more:,} more mix likewise" if more else ""
     return (
-        f"Scores and gaps of {where} mix models that were {what} in {' and in '.join(parts)}{further}: a part of what "
+        f"Scores and gaps of {where} mix models that were {what} in {' and in '.join(ways)}{further}: a part of what "
         "they differ by may be that. The page of a cell has the arithmetic and device of each seed."
     )

@@ -55,10 +55,10 @@ def sound_results(
         # The other process reads its half of them meanwhile.
         names = [name for name in listed if not _in_half(name)]
 
-        def told(what: str, done: int, total: int) -> None:
+        def report(what: str, done: int, total: int) -> None:
             progress(f"{what}, and another process reads as many", done, total)
 
-        yield from _sound(results, outcomes, names, listed, trusted, columns, told)
+        yield from _sound(results, outcomes, names, listed, trusted, columns, report)
         read = half()
         seen = {*names, *read.names}
         store.unsealed |= read.unsealed

@@ -159,7 +159,7 @@ def _may_be_the_loss(verdict: Verdict) -> bool:
     Where every probe says that the gradient is right, the cross-entropy may be what misleads: that of small logits
     raises all other classes alike, so that a search for the smallest margin breaks more.
     """
-    deciding = {made.check.id for made in verdict.raised if made.check.level in ("masked", "sign")}
+    deciding = {finding.check.id for finding in verdict.raised if finding.check.level in ("masked", "sign")}
     return verdict.kind == "masked gradient" and deciding <= {"T1", "B1"}
 
 

@@ -57,8 +57,8 @@ def unexplained(
     # The same for the mean over the model's draws.
     averaged = bool(by_check["E1"])
     # The exact gradient explains no wrong one where it is none itself, as the surrogate's of a spiking network.
-    found = [probe.exact_direction for probe in evidence.probes if probe.exact_direction is not None]
-    is_gradient = not any(wrong_direction(direction).raised for direction in found)
+    directions = [probe.exact_direction for probe in evidence.probes if probe.exact_direction is not None]
+    is_gradient = not any(wrong_direction(direction).raised for direction in directions)
     explained = {
         **dict.fromkeys(("G2", "G2b"), exact and is_gradient),
         **{"G3": exact, "G5": exact or averaged, "G5b": averaged, "G5c": averaged},

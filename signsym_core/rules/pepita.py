@@ -106,12 +106,12 @@ class _Recorded:
             self.calls[-1] = (*self.calls[-1][:2], output)
 
 
-def _same(entered: object, made: Tensor | None) -> bool:
+def _same(entered: object, output: Tensor | None) -> bool:
     """Whether a tensor is the one that a module made, in any shape."""
-    if made is None or not isinstance(entered, Tensor) or entered.numel() != made.numel():
+    if output is None or not isinstance(entered, Tensor) or entered.numel() != output.numel():
         return False
     # Flattened in another memory format it is a copy.
-    return entered.data_ptr() == made.data_ptr() or torch.equal(entered.flatten().to(made.dtype), made.flatten())
+    return entered.data_ptr() == output.data_ptr() or torch.equal(entered.flatten().to(output.dtype), output.flatten())
 
 
 def _leaves(model: nn.Module) -> Iterator[nn.Module]:
