@@ -109,6 +109,8 @@ def attack(
         needing = " or ".join(repr(name) for name, source in GRADIENTS.items() if source.twin)
         got = f"gradient {gradient!r} with{'out' if surrogate is None else ''} one"
         raise ValueError(f"gradient {needing}, and no other one, needs a surrogate; got {got}")
+    if chosen.certifying and surrogate is not None:
+        raise ValueError(f"attack {chosen.name!r} certifies the model itself: expected no surrogate, got one")
     if judge.retrieves != (gallery is not None):
         raise ValueError(f"a task that retrieves, and no other one, needs a gallery: got task {judge.name!r}")
     if judge.retrieves and carry:

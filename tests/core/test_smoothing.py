@@ -101,6 +101,12 @@ def test_images_with_several_labels_are_right_by_any_of_them():
     assert by_labels[1].eq(0).all()
 
 
+@pytest.mark.parametrize("gradient", ["transfer", "hybrid"])
+def test_a_surrogate_is_refused_whose_own_certificates_would_be_shown(gradient):
+    with pytest.raises(ValueError, match="certifies the model itself: expected no surrogate"):
+        ss.attack("smoothing", small(), *right(small(), 2), [0.1], gradient=gradient, surrogate=small("bp", seed=1))
+
+
 def test_it_is_no_attack_to_train_with():
     with pytest.raises(ValueError, match="expects an attack that changes images, got 'smoothing'"):
         ss.FineTune(adversarial={"name": "smoothing", "epsilon": 0.5})
