@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Collection, Sequence
 
 from orchestrator.drawing import style
 from orchestrator.drawing.axes import Axes
 from orchestrator.drawing.figures import traces
 from orchestrator.drawing.heat_map import Field, heat_trace
-from orchestrator.drawing.panels import PanelCurves, Panels, Spec, looks, panel_title
+from orchestrator.drawing.panels import PanelCurves, Panels, Spec, in_lines, looks, panel_title
 from orchestrator.results.gaps import GapLine, GapPoint
 
 #: A panel's title and its lines.
@@ -73,7 +72,7 @@ def heat_figure(lines: Sequence[GapLine], epsilon: float, minus: str) -> Spec:
     # Slanted names, at 30 degrees, need half of their length.
     below = max(100, 30 + 7 * max(map(len, columns)) // 2) if len(columns) > 5 else 40
     # The names of rows in lines, of which each takes 14 pixels.
-    names = [list(map(style.escape, textwrap.wrap(row, ROW_LETTERS, break_on_hyphens=False))) for row in rows]
+    names = [list(map(style.escape, in_lines(row, ROW_LETTERS))) for row in rows]
     high = max(42, 12 + 14 * max(map(len, names)))
     layout = looks(150 + high * len(rows) + max(0, below - 100), 320 + 96 * len(columns))
     layout |= {"margin": {"l": 230, "r": 12, "t": 30, "b": below}}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Sequence
 
 from orchestrator.drawing import style
-from orchestrator.drawing.panels import TITLE_LETTERS, Spec, looks
+from orchestrator.drawing.panels import Spec, in_lines, looks
 from orchestrator.results.judgements import AttackScore
 from signsym_core.auditing.verdict import Verdict
 
@@ -65,7 +64,7 @@ def model_figure(rows: Sequence[ModelRow], several: bool) -> Spec:
 
 def _name(text: str) -> str:
     """A model's name over several lines: beside a long one in one line nothing else would be seen on a phone."""
-    return "<br>".join(map(style.escape, textwrap.wrap(text, TITLE_LETTERS, break_on_hyphens=False)))
+    return "<br>".join(map(style.escape, in_lines(text)))
 
 
 #: Words and marker of each kind of score.

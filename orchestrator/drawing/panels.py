@@ -133,11 +133,15 @@ def axes_of(figure: Spec) -> dict[str, dict[str, Any]]:
     return {name: axis for name, axis in figure["layout"].items() if name[:5] in ("xaxis", "yaxis")}
 
 
+def in_lines(name: str, letters: int = TITLE_LETTERS) -> list[str]:
+    """A name in lines of so many letters at most: names of settings are long, and break at spaces alone."""
+    return textwrap.wrap(name, letters, break_on_hyphens=False)
+
+
 def panel_title(title: str, numbers: Sequence[Interval]) -> str:
     """The panel's name with the images and seeds of its numbers, in a warning colour where these are few."""
     place, _, attack = title.rpartition(" / ")
-    lines = textwrap.wrap(place, TITLE_LETTERS, break_on_hyphens=False)
-    name = "<br>".join([*map(style.escape, lines), f"<b>{style.escape(attack)}</b>"])
+    name = "<br>".join([*map(style.escape, in_lines(place)), f"<b>{style.escape(attack)}</b>"])
     if not numbers:
         return f"{name}<br>not run"
     rests = style.bases(numbers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import textwrap
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from orchestrator.drawing import style
 from orchestrator.drawing.axes import NAMES, Axes, Axis
 from orchestrator.drawing.figure_data import Drawing, Stroke
 from orchestrator.drawing.figures import MANY, USUAL
-from orchestrator.drawing.panels import TITLE_LETTERS
+from orchestrator.drawing.panels import TITLE_LETTERS, in_lines
 from orchestrator.results.curve import few
 from orchestrator.store.files import write_file
 
@@ -200,7 +199,7 @@ def _titled(title: str, strokes: Sequence[Stroke]) -> str:
     """The panel's name, a long one over several lines, with its numbers of images and seeds."""
     place, _, attack = title.rpartition(" / ")
     long = len(title) > TITLE_LETTERS
-    name = "\n".join([*textwrap.wrap(place, TITLE_LETTERS, break_on_hyphens=False), attack]) if long else title
+    name = "\n".join([*in_lines(place), attack]) if long else title
     if not strokes:
         return f"{name}\nnot run"
     numbers = [dot.score for stroke in strokes for dot in stroke.dots]

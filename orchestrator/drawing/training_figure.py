@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.drawing import style
-from orchestrator.drawing.panels import TITLE_LETTERS, Panels, Spec, Trace
+from orchestrator.drawing.panels import TITLE_LETTERS, Panels, Spec, Trace, in_lines
 from orchestrator.results.trainings import Training
 
 #: What a panel shows, as its title says.
@@ -64,7 +64,7 @@ def _drawn(panel: TrainingPanel, training: Training) -> dict[int, float]:
 
 
 def _title(panel: TrainingPanel) -> str:
-    lines = textwrap.wrap(panel.place, TITLE_LETTERS, break_on_hyphens=False)
+    lines = in_lines(panel.place)
     lines += textwrap.wrap(f"layer {panel.layer}", TITLE_LETTERS) if panel.layer is not None else []
     validated = panel.quantity != "validation" or any(training.series("validation") for training in panel.trainings)
     name = QUANTITIES[panel.quantity] if validated else "◇ clean test score"
