@@ -102,7 +102,7 @@ def attack(key: str, spec: dict[str, Any], context: JobContext) -> dict[str, flo
     outcomes: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     clean = [_png(image) for image in pixels[:kept]]
-    made_on = models.loaded(store, crafting)[1]["spec"]
+    made_on = trained[-1]["spec"]
     for cell, gradient_name, epsilon, label in keys.cells(spec):
         row = epsilons.index(epsilon)
         results.append(
