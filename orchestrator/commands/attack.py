@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from signsym_core.auditing.audit import PROBED
 from signsym_core.auditing.evidence import Evidence, Run
 from signsym_core.auditing.probes import measure
 from signsym_core.auditing.runs import as_runs
-from signsym_core.auditing.verdict import Verdict, judge
+from signsym_core.auditing.verdict import Verdict, judge, may_be_the_loss
 from signsym_core.backbones import Model
 from signsym_core.backbones.weights import load_whole_file
 from signsym_core.datasets import inputs
@@ -76,20 +76,32 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     runs: list[Run] = []
     reaches: list[float] = []
     computed: dict[Any, ss.Outcome] = {}
-    for choice, epsilons in requested.items():
-        # With B = W both gradients are equal, so they are computed once.
-        gradient = "exact" if rule.sends_gradient and choice.gradient == "feedback" else choice.gradient
-        key = (choice.attack, gradient)
-        if key not in computed:
-            settings: dict[str, Any] = {} if gradient == "none" else {"gradient": gradient}
-            settings |= {"surrogate": twin} if gradient == "transfer" else {}
-            computed[key] = ss.attack(choice.attack, model, pixels, labels, epsilons, seed=parsed.seed, **settings)
-        runs += as_runs(computed[key], choice.attack, choice.gradient, seed=parsed.seed, images=test.indices)
-        reaches += computed[key].reach
+
+    def judged(requested: Mapping[AttackChoice, list[float]]) -> tuple[Verdict, Evidence]:
+        for choice, epsilons in requested.items():
+            # With B = W both gradients are equal, so they are computed once.
+            gradient = "exact" if rule.sends_gradient and choice.gradient == "feedback" else choice.gradient
+            count = len(pixels) if choice.images is None else min(choice.images, len(pixels))
+            key = (choice.attack, gradient, count, tuple(epsilons))
+            if key not in computed:
+                settings: dict[str, Any] = {} if gradient == "none" else {"gradient": gradient}
+                settings |= {"surrogate": twin} if gradient == "transfer" else {}
+                settings |= {"seed": parsed.seed}
+                computed[key] = ss.attack(choice.attack, model, pixels[:count], labels[:count], epsilons, **settings)
+            numbers = test.indices[:count]
+            runs.extend(as_runs(computed[key], choice.attack, choice.gradient, seed=parsed.seed, images=numbers))
+            reaches.extend(computed[key].reach)
+        evidence = Evidence(
+            runs=tuple(run for run in runs if not ss.ATTACKS[run.attack].measuring), chance=chance, probes=(probe,)
+        )
+        return judge(evidence), evidence
+
     chance = ss.TASKS.build("classification").chance(labels, None)
     probe = measure(model, pixels[:PROBED], labels[:PROBED])
-    evidence = tuple(run for run in runs if not ss.ATTACKS[run.attack].measuring)
-    verdict = judge(Evidence(runs=evidence, chance=chance, probes=(probe,)))
+    verdict, evidence = judged(requested)
+    if not parsed.attack and may_be_the_loss(verdict, evidence):
+        epsilons = [_node(text, "--epsilon").plain for text in parsed.epsilon]
+        verdict, _ = judged(_cells(audit_grid.on_margins(len(data.classes), epsilons)))  # type: ignore[arg-type]
     rows = [_row(run, reach) for run, reach in zip(runs, reaches, strict=True)]
     _print(rows, verdict, console)
     if parsed.out is not None:
@@ -114,16 +126,35 @@ def _requested_attacks(parsed: argparse.Namespace) -> dict[AttackChoice, list[fl
         node = _node(text, "--attack")
         items.append({"name": node.plain} if isinstance(node.value, str) else dict(node.mapping("an attack")))
         items[-1] = {key: value.plain if isinstance(value, Node) else value for key, value in items[-1].items()}
-    items = items or audit_grid.attacks("classification", epsilons)  # type: ignore[arg-type]
+    usual = audit_grid.attacks("classification", epsilons)  # type: ignore[arg-type]
+    for item in usual:
+        # Without a twin there is no transfer.
+        item |= {"gradient": [one for one in item["gradient"] if one in gradients]} if "gradient" in item else {}
+    # Several names of an item ask for gradients or not, each for itself.
+    items = [item | {"name": name} for item in items for name in _names(item)] or usual
     for item in items:
         item.setdefault("epsilon", epsilons)
+        item.setdefault("images", None)
         white = item["name"] in ss.ATTACKS and "white-box" in ss.ATTACKS[item["name"]].tags
-        if white and (parsed.gradient or "gradient" not in item or parsed.twin is None):
+        if white and (parsed.gradient or "gradient" not in item):
             item["gradient"] = gradients
+    return _cells(items, twin=parsed.twin is not None)
+
+
+def _names(item: Mapping[str, Any]) -> list[Any]:
+    name = item.get("name")
+    return name if isinstance(name, list) and name else [name]
+
+
+def _cells(items: Sequence[Mapping[str, Any]], twin: bool = False) -> dict[AttackChoice, list[float]]:
     cells = gridattacks.attacks(_node(json.dumps(items), "--attack")).cells
     for choice in cells:
         if choice.surrogate is not None:
             raise ValueError(f"--attack: expected no surrogate for {choice.attack.name!r}: it is the model of --twin")
+        if choice.gradient in ss.attacks.GRADIENTS and ss.attacks.GRADIENTS[choice.gradient].twin and not twin:
+            raise ValueError(
+                f"--attack: gradient {choice.gradient} needs --twin FILE, the checkpoint that makes the images"
+            )
         if "classification" not in choice.attack.tasks:
             raise ValueError(f"--attack: {choice.attack.name!r} does not fit classification")
     return {choice: [epsilon.value for epsilon in epsilons] for choice, epsilons in cells.items()}

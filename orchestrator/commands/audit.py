@@ -53,23 +53,24 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     if not models:
         status = " and ".join(f"signsym status {store.word}" for store in stores)
         raise StoreError(f"no model in {data.uri} has a result yet; run its sweep first, or see: {status}")
-    notes, labels = list(data.snapshot.problems), data.snapshot.index.labels
+    notes, labels = [*data.snapshot.problems, *data.snapshot.mixtures()], data.snapshot.index.labels
     #: The store of each trained model.
     done = {} if data_root is None else {job: store for store in stores for job in store.done_models()}
     judgements = []
     for model in models:
         probes = () if data_root is None else _probes(model, done, data_root, notes, labels)
         judgements.append((model, model.judged(probes)))
+    accused = [model for model, judgement in judgements if judgement.may_be_the_loss]
     notes += [f"skipped {name}: {reason}" for name, reason in sorted((data.skipped | skipped_in(stores)).items())]
     if grid is not None:
         from orchestrator.commands.audit_grid import audit_grid
 
-        write_file(grid, audit_grid(models, stores[0], name="audit").encode())
+        write_file(grid, audit_grid(models, stores[0], "audit", accused).encode())
     commands = [command for store in stores for command in _commands(store, grid, data_root)]
     if parsed.json:
         sys.stdout.write(json.dumps(_json(data.uri, judgements, notes, commands), indent=1, ensure_ascii=False) + "\n")
         return
-    _print(judgements, notes, commands, labels, console)
+    _print(judgements, accused, notes, commands, labels, console)
 
 
 def _probes(
@@ -118,6 +119,7 @@ def _commands(store: Store, grid: Path | None, root: Path | None) -> list[str]:
 
 def _print(
     judgements: Sequence[tuple[ModelEvidence, Judgement]],
+    accused: Sequence[ModelEvidence],
     notes: list[str],
     commands: list[str],
     labels: Labels,
@@ -144,7 +146,14 @@ def _print(
     show_missing(lacking.values(), console)
     if any(check.needs == MODEL for check in lacking.values()):
         console.print("To probe the models, name their data: --data-root DIR, without --no-probes.")
-    if any(check.needs != MODEL for check in lacking.values()):
+    if accused:
+        console.print(
+            "Only attacks without the model's gradient call it masked. Those along it may have raised a poor loss, as "
+            "the cross-entropy of small logits is; APGD on the ratio of logits decides that of "
+            f"{'; '.join(_model_name(model, labels) for model in accused)}.",
+            soft_wrap=True,
+        )
+    if accused or any(check.needs != MODEL for check in lacking.values()):
         console.print("To run the missing attacks:")
         for command in commands:
             console.print(f"  {command}", soft_wrap=True)
@@ -190,6 +199,7 @@ def _json(
         row |= {"clean": None if judgement.clean is None else judgement.clean.score.value, "epsilon": judgement.epsilon}
         row |= {"exact": _score_json(judgement.exact), "feedback": _score_json(judgement.feedback)}
         row |= {"verdict": verdict.kind, "words": verdict.words}
+        row["may_be_the_loss"] = judgement.may_be_the_loss
         row |= {"overstated": verdict.overstated, "overstated_at": verdict.epsilon, "reasons": list(verdict.reasons)}
         row["missing"] = [{"id": check.id, "flag": check.flag, "needs": check.needs} for check in verdict.missing]
         row["checks"] = [

@@ -17,6 +17,7 @@ import signsym_core as ss
 from orchestrator.jobs.setting import Setting
 from orchestrator.results.judgements import ModelEvidence
 from orchestrator.store.store import Store
+from signsym_core.auditing.audit import margins
 from signsym_core.auditing.masking import GREY
 
 #: Steps of the iterated attack.
@@ -34,9 +35,13 @@ _HEAD = """\
 """
 
 
-def audit_grid(models: Sequence[ModelEvidence], store: Store, name: str = "audit") -> str:
-    """A grid file for all of `models`, whose records are in `store`."""
-    experiments = [_experiment(model, store) for model in models]
+def audit_grid(
+    models: Sequence[ModelEvidence], store: Store, name: str = "audit", accused: Sequence[ModelEvidence] = ()
+) -> str:
+    """A grid file for all of `models`, whose records are in `store`; with APGD on a ratio of logits for those `accused`
+    by attacks alone that a poor loss does not mislead.
+    """
+    experiments = [_experiment(model, store, accused=any(model is one for one in accused)) for model in models]
     grid = {"name": name, "defaults": {"resources": {"gpu": "auto", "cpu": 1}}, "experiments": experiments}
     return _HEAD.format(store=store.uri) + yaml.dump(
         grid, Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True
@@ -68,6 +73,13 @@ def attacks(task: str, epsilons: Iterable[float | str]) -> list[dict[str, Any]]:
     return [attack for attack in needed if attack["epsilon"]]
 
 
+def on_margins(classes: int, epsilons: Iterable[float | str]) -> list[dict[str, Any]]:
+    """APGD on a ratio of logits, for a classifier of so many classes whose cross-entropy may be a poor loss."""
+    parameters = margins(classes)
+    named = {"name": "apgd", "steps": FINE, "gradient": ["feedback", "exact"], "epsilon": list(epsilons)}
+    return [] if parameters is None else [{**named, **parameters}]
+
+
 def _value(radius: float | str) -> float:
     """The radius as a number; 0 for a text that is no number, which the grid's reader refuses with its place."""
     try:
@@ -76,9 +88,13 @@ def _value(radius: float | str) -> float:
         return 0.0
 
 
-def _experiment(model: ModelEvidence, store: Store) -> dict[str, Any]:
+def _experiment(model: ModelEvidence, store: Store, accused: bool) -> dict[str, Any]:
+    def record_of(job: str) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(store.read(f"models/{job}/record.json"))
+        return record
+
     def spec_of(job: str) -> dict[str, Any]:
-        spec: dict[str, Any] = json.loads(store.read(f"models/{job}/record.json"))["spec"]
+        spec: dict[str, Any] = record_of(job)["spec"]
         return spec
 
     # The scoring parameters and the test images are those of the attacks.
@@ -86,11 +102,15 @@ def _experiment(model: ModelEvidence, store: Store) -> dict[str, Any]:
         {"name": model.setting[name], "parameters": json.loads(model.setting[f"{name}_params"])}
         for name in ("task", "dataset")
     )
-    trained = Setting.of(spec_of(next(iter(model.jobs.values()))))
+    job = next(iter(model.jobs.values()))
+    trained = Setting.of(spec_of(job))
     setting = dataclasses.replace(trained, task=ss.TASKS.rebuild(task), dataset=ss.DATASETS.rebuild(dataset))
     radii = {run.epsilon: model.labels[run.epsilon] for run in model.evidence.of()} or {e: str(e) for e in RADII}
     radii |= {GREY: "0.5", 1.0: "1"}
-    needed = attacks(setting.task.name, [_radius(value, label) for value, label in sorted(radii.items())])
+    asked = [_radius(value, label) for value, label in sorted(radii.items())]
+    needed = attacks(setting.task.name, asked)
+    if accused and setting.task.name == "classification":
+        needed += on_margins(len(record_of(job)["classes"]), asked)
     return setting.experiment(spec_of, resolved=False) | {"seeds": sorted(model.jobs), "attacks": needed}
 
 

@@ -36,6 +36,6 @@ def _robustbench(stores: Sequence[Store], out: Path, console: Console) -> None:
     data.check(Lines(console))
     written = write_entries(data, out)
     show_skipped(data.skipped, console)
-    for problem in data.snapshot.problems:
+    for problem in [*data.snapshot.problems, *data.snapshot.mixtures()]:
         console.print(problem, soft_wrap=True)
     console.print(f"{written:,} entries: {out.resolve()}")

@@ -31,6 +31,8 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
         # The process that has planned also says how fast the store's jobs were.
         plan = sound_plan(full, survey, store)
         show(plan, survey, console)
+    for notice in full.notices:
+        console.print(notice, style="yellow", soft_wrap=True)
     if out := len(plan.jobs) - len(to_run(plan.jobs, store, retry_failed=False)[0]):
         words = f"{out} of the missing jobs failed before or wait for one that did: without --retry-failed a sweep"
         console.print(f"{words} leaves them out", soft_wrap=True)

@@ -35,6 +35,11 @@ def verify(store: Store, console: Console) -> int:
     show_skipped(store.skipped, console, len(store.skipped))
     for name in sorted(store.unsealed):
         console.print(f"no digest, from before files had one: {name}", soft_wrap=True)
+    # Imported here: the state of a store is told without it.
+    from orchestrator.results.live_store import LiveStore
+
+    for sentence in LiveStore(store.uri, at_once=True).snapshot.index.computed_twice():
+        console.print(sentence, soft_wrap=True)
     counts = f"{len(store.skipped):,} damaged, foreign or missing, {len(store.unsealed):,} without a digest"
     console.print(f"{total:,} files read: {counts}, all others as written", soft_wrap=True)
     return FAILED if store.skipped else COMPLETE

@@ -33,6 +33,8 @@ class PreparedSweep:
     text: str
     sets: tuple[str, ...]
     callbacks: tuple[CallbackChoice, ...]
+    #: What the grid asks for in vain.
+    notices: tuple[str, ...]
     #: The jobs that the store lacks, parents before children.
     jobs: Mapping[str, Job]
     #: The number of cells, and of those that have a result.
@@ -69,6 +71,7 @@ def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
         text=grid.text,
         sets=grid.sets,
         callbacks=full.callbacks,
+        notices=full.notices,
         jobs=plan.jobs,
         cells=len(plan.cells),
         done=len(plan.done),

@@ -56,6 +56,8 @@ def sweep(path: Path, sets: Sequence[str], settings: Settings, console: Console)
         f"{prepared.grid}: {prepared.cells} cells, {prepared.done} done already, "
         f"{len(jobs)} jobs to run ({counted(jobs)}){left_out}, results in {store.uri}",
     )
+    for notice in prepared.notices:
+        console.print(notice, style="yellow", soft_wrap=True)
     modules, cells, models = prepared.edited
     if modules:
         console.print(

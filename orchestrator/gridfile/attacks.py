@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from orchestrator.gridfile.cells import NO_GRADIENT, AttackChoice, Epsilon, Surrogate
 from orchestrator.gridfile.nodes import Node, Problems
-from orchestrator.gridfile.values import built, distinct, epsilon, members, one_of, registered, required
+from orchestrator.gridfile.values import built, distinct, epsilon, members, one_of, product, registered, required
 from orchestrator.jobs.surrogates import TRANSFER
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
 from signsym_core.attacks.none import NoAttack
@@ -81,28 +81,32 @@ def _attack_item(item: Node) -> list[tuple[AttackChoice, Node, dict[Epsilon, Nod
             if cls is NoAttack:
                 results.append((CLEAN, name, {CLEAN_EPSILON: name}))
                 continue
-            attack = _attack(cls, mapping, item)
-            radius = functools.partial(epsilon, norm=attack.norm)
-            epsilons = distinct(required(mapping, "epsilon", item).entries(), radius)
-            images = _images(mapping["images"]) if "images" in mapping else _IMAGES
-            gradients = _gradients(attack, mapping)
-            for gradient, surrogate in itertools.product(gradients, _surrogates(mapping, gradients)):
-                choice = AttackChoice(attack=attack, gradient=gradient, images=images, surrogate=surrogate)
-                results.append((choice, name, epsilons))
+            for attack in _attacks(cls, mapping, item):
+                radius = functools.partial(epsilon, norm=attack.norm)
+                epsilons = distinct(required(mapping, "epsilon", item).entries(), radius)
+                images = _images(mapping["images"]) if "images" in mapping else _IMAGES
+                gradients = _gradients(attack, mapping)
+                for gradient, surrogate in itertools.product(gradients, _surrogates(mapping, gradients)):
+                    choice = AttackChoice(attack=attack, gradient=gradient, images=images, surrogate=surrogate)
+                    results.append((choice, name, epsilons))
     problems.check()
     return results
 
 
-def _attack(cls: type[Attack], mapping: Mapping[str, Node], item: Node) -> Attack:
+def _attacks(cls: type[Attack], mapping: Mapping[str, Node], item: Node) -> list[Attack]:
+    """The attacks of one class: of each parameter a list is an axis."""
     parameters = {key: node for key, node in mapping.items() if key not in ATTACK_KEYS}
     known = [field.name for field in dataclasses.fields(cls)]
     for key, node in parameters.items():
         if key not in known:
             raise node.error(unknown(f"key of attack {cls.name!r}", key, [*ATTACK_KEYS, *known], cls.elsewhere))
-    attack = built(cls, f"attack {cls.name!r}", parameters, item)
-    if attack.spike_slope is not None and attack.spike_slope <= 0:
-        raise parameters["spike_slope"].expected("spike_slope: null, or a number above 0")
-    return attack
+    attacks = []
+    for chosen in product(cls, parameters):
+        attack = built(cls, f"attack {cls.name!r}", chosen, item)
+        if attack.spike_slope is not None and attack.spike_slope <= 0:
+            raise chosen["spike_slope"].expected("spike_slope: null, or a number above 0")
+        attacks.append(attack)
+    return attacks
 
 
 def _gradients(attack: Attack, mapping: Mapping[str, Node]) -> list[str]:

@@ -183,6 +183,8 @@ class Grid:
     text: str
     #: The settings KEY=VALUE that replace values of the file.
     sets: tuple[str, ...]
+    #: What it asks for in vain, in sentences with file and line.
+    notices: tuple[str, ...] = ()
 
     def runs(self) -> Iterator[ModelAttacks]:
         """The models with their attacks, in the grid's order."""

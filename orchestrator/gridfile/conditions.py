@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.gridfile.cells import NO_GRADIENT, AttackChoice, Epsilon
 from orchestrator.gridfile.nodes import Node, Problems
 from orchestrator.gridfile.values import ATTACK_AXES, NAMED_AXES, each, epsilon, member, one_of, seed
 from signsym_core.attacks import ATTACKS, GRADIENTS
+from signsym_core.registry import Registry
+
+#: The axes that name members, of a model and of its attacks.
+_FAMILIES: Mapping[str, Registry[Any]] = {**NAMED_AXES, "attack": ATTACKS}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +40,8 @@ def condition(node: Node, axes: Sequence[str]) -> Condition:
     tests: dict[str, list[Callable[[Any], bool]]] = {}
     for axis, place in mapping.items():
         entries = place.entries()
-        if axis in NAMED_AXES:
-            entries = [one for entry in entries for one in each(entry, NAMED_AXES[axis])]
+        if registry := _FAMILIES.get(axis):
+            entries = [one for entry in entries for one in each(entry, registry)]
         for entry in entries:
             with problems.kept():
                 tests.setdefault(axis, []).append(_test(axis, entry))
@@ -57,7 +61,7 @@ def _test(axis: str, node: Node) -> Callable[[Any], bool]:
             expected = one_of(node, "gradient", [*GRADIENTS, NO_GRADIENT])
         return lambda value: bool(value == expected)
     # A name matches the member with any parameters, a mapping only members with its parameters.
-    named, parameters = member(node, ATTACKS if axis == "attack" else NAMED_AXES[axis])
+    named, parameters = member(node, _FAMILIES[axis])
     return lambda value: (
         type(value) is type(named) and all(getattr(value, key) == getattr(named, key) for key in parameters)
     )

@@ -20,6 +20,7 @@ from orchestrator.gridfile.expand import expand
 from orchestrator.gridfile.experiment import Experiment, Override
 from orchestrator.gridfile.nodes import GridError as GridError
 from orchestrator.gridfile.nodes import Node, Problems
+from orchestrator.gridfile.notices import notices
 from orchestrator.gridfile.training import training
 from orchestrator.gridfile.values import ATTACK_AXES, MODEL_AXES, NAMED_AXES
 from orchestrator.gridfile.yamlfile import parse, put, read
@@ -94,6 +95,7 @@ def grid_of(text: str, source: Path, sets: Sequence[str] = ()) -> Grid:
         source=source,
         text=text,
         sets=tuple(sets),
+        notices=notices(merged, models.values()),
     )
 
 

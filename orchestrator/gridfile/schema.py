@@ -15,7 +15,7 @@ from orchestrator.gridfile.callbacks import KNOWN
 from orchestrator.gridfile.cells import NO_GRADIENT, Head
 from orchestrator.gridfile.grid import DEFAULTS_KEYS, EXPERIMENT_KEYS, GRID_KEYS, NAME, TRAINING_KEYS
 from orchestrator.gridfile.parameters import Schema, parameters
-from orchestrator.gridfile.values import ATTACK_AXES, MODEL_AXES, NAMED_AXES
+from orchestrator.gridfile.values import ATTACK_AXES, MODEL_AXES, NAMED_AXES, axes_of
 from orchestrator.jobs.job import STAGES
 from signsym_core.attacks import ATTACKS, GRADIENTS, Attack
 from signsym_core.attacks.base import NormedAttack
@@ -110,12 +110,12 @@ def _member(registry: Registry[Any]) -> Schema:
 
 
 def _parameters(cls: type[Member]) -> dict[str, Schema]:
-    """The parameters of a member, of which those that only choose test images are axes."""
+    """The parameters of a member, of which some are axes."""
     schemas = parameters(cls)
-    for key, usual in getattr(cls, "testing", {}).items():
-        one = {"type": schemas[key].pop("type")}
-        several = {"type": "array", "items": one, "minItems": 1, "uniqueItems": True}
-        schemas[key] |= {"anyOf": [{"enum": ["all", *usual]}, one, several]}
+    for key, usual in axes_of(cls).items():
+        words = {word: schemas[key].pop(word) for word in ("description", "default") if word in schemas[key]}
+        every: list[Schema] = [{"enum": ["all", *usual]}] if usual else []
+        schemas[key] = words | {"anyOf": [*every, *_one_or_more(schemas[key])["anyOf"]]}
     return schemas
 
 
@@ -128,9 +128,11 @@ def _attack() -> Schema:
         # The norm of an attack that overrides it may depend on a parameter.
         keys["epsilon"] = _defined("radii-in-linf" if attack.norm is Attack.norm else "radii")
         only_name = attack is NoAttack
-        item = _mapping({"name": True} if only_name else keys | parameters(attack))
+        item = _mapping({"name": True} if only_name else keys | _parameters(attack))
         if issubclass(attack, NormedAttack):
-            in_l2: Schema = {"properties": {"norm": {"const": "l2"}}, "required": ["norm"]}
+            l2: Schema = {"const": "l2"}
+            norm: Schema = {"anyOf": [l2, {"type": "array", "items": l2}]}
+            in_l2: Schema = {"properties": {"norm": norm}, "required": ["norm"]}
             item |= {"if": in_l2, "else": {"properties": {"epsilon": _defined("radii-in-linf")}}}
         by_name.append(_where_named(attack.name, item if only_name else item | {"required": ["epsilon"]}))
     shared: dict[str, Schema] = {

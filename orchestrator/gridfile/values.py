@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 from orchestrator.gridfile.callbacks import KNOWN, VARIABLES, CallbackChoice, secrets
 from orchestrator.gridfile.cells import Epsilon
 from orchestrator.gridfile.nodes import Node, Problems
+from signsym_core.attacks import Attack
 from signsym_core.attacks.ball import Norm
 from signsym_core.attacks.radii import fraction
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
-from signsym_core.registry import Member, Registry, UnknownNameError, build, unknown
+from signsym_core.registry import Member, Registry, UnknownNameError, build, shown, takes_lists, unknown
 from signsym_core.rules import RULES
 from signsym_core.tasks import TASKS
 
@@ -78,21 +79,38 @@ def members(node: Node, registry: Registry[M]) -> dict[M, Node]:
 
 
 def each(node: Node, registry: Registry[Any]) -> list[Node]:
-    """A node for each member that one stands for.
-
-    Of a parameter that only chooses test images a list is an axis, and "all" its usual values.
-    """
+    """A node for each member that one stands for: of a parameter of `axes_of` a list is an axis."""
     name = node.value["name"].value if isinstance(node.value, dict) and "name" in node.value else None
     if not isinstance(node.value, dict) or not isinstance(name, str) or name not in registry:
         return [node]
-    usual = getattr(registry[name], "testing", {})
-    choices = {key: _choices(place, usual[key]) for key, place in node.value.items() if key in usual}
+    return [dataclasses.replace(node, value=chosen) for chosen in product(registry[name], node.value)]
+
+
+def axes_of(cls: type[Member]) -> Mapping[str, Sequence[Any]]:
+    """The parameters of a member whose lists are axes, with what "all" stands for, if for anything.
+
+    Those of a data set that only choose test images, and all of an attack, unless a list is one of its values.
+    """
+    if issubclass(cls, Attack):
+        return {field.name: () for field in dataclasses.fields(cls) if not takes_lists(cls, field.name)}
+    usual: Mapping[str, Sequence[Any]] = getattr(cls, "testing", {})
+    return usual
+
+
+def product(cls: type[Member], nodes: Mapping[str, Node]) -> list[dict[str, Node]]:
+    """The nodes of a member's parameters, with each choice of a value from the lists that are axes, the last fastest.
+
+    Other keys are kept.
+    """
+    choices = {key: _choices(nodes[key], usual) for key, usual in axes_of(cls).items() if key in nodes}
     chosen = (dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values()))
-    return [dataclasses.replace(node, value={**node.value, **values}) for values in chosen]
+    return [{**nodes, **values} for values in chosen]
 
 
 def _choices(node: Node, usual: Sequence[Any]) -> list[Node]:
-    return [dataclasses.replace(node, value=value) for value in usual] if node.value == "all" else node.entries()
+    if usual and node.value == "all":
+        return [dataclasses.replace(node, value=value) for value in usual]
+    return list(distinct(node.entries(), lambda entry: shown(entry.plain)).values())
 
 
 def used(node: Node, registry: Registry[M]) -> tuple[M, list[str]]:

@@ -12,6 +12,7 @@ from orchestrator.drawing import style
 from orchestrator.drawing.blocks import Block, Link, Links, Page, Words
 from orchestrator.pages.paper_tables import PRESETS, preset_of
 from orchestrator.pages.survivors import survivors
+from orchestrator.results.certificates import out_of_reach
 from orchestrator.results.curve import Curve
 from orchestrator.results.index import Index
 from orchestrator.results.labels import Labels
@@ -88,6 +89,15 @@ class PageContext:
         """The lines that the filters choose of those without an attack on corrupted test images."""
         return [line for line in self._chosen(clean=True) if test_images(line.dataset_params).kind]
 
+    def compared(self) -> list[Line]:
+        """All lines that the filters choose, and of BP those that they are compared with."""
+        whole = dataclasses.replace(self, view=self.view.turned(self.view.page, rule=()))
+        lines = {line.number: line for clean in (True, False) for line in self._chosen(clean)}
+        figures = {line.figure for line in lines.values()}
+        others = (line for clean in (True, False) for line in whole._chosen(clean) if line.rule == "bp")
+        lines |= {line.number: line for line in others if line.figure in figures}
+        return [self.index.lines[number] for number in sorted(lines)]
+
     def _chosen(self, clean: bool) -> list[Line]:
         view = self.view
         chosen_values = {name: getattr(view, name) for name in ("backbone", "dataset", "rule")}
@@ -108,6 +118,7 @@ class PageContext:
         """The curves of `lines`; lines without a curve are reported on the page."""
         lines = list(lines)
         curves = self.query.curves(lines)
+        self.problems += [words for words in out_of_reach(self.index, curves) if words not in self.problems]
         wrong = [self.query.ambiguous[line.number] for line in lines if line.number in self.query.ambiguous]
         self.problems += [f"Not drawn: {reason}." for reason in wrong[:5]]
         if len(wrong) > 5:
@@ -184,8 +195,10 @@ def context_of(data: Results, search: str | None) -> PageContext:
         names = ", ".join(sorted(data.skipped)[10:210])
         skipped = [*skipped[:10], f"Skipped as well, {len(skipped) - 10:,} files: {names}."]
     ignored = [f"{sentence} This value of the filter is ignored." for sentence in unknown]
-    left = survivors(snapshot.index, data.status)
-    context.problems = [*problems, *ignored, *snapshot.problems, *left, *skipped]
+    lines, seeds = context.compared(), {*map(int, view.seed)}
+    left = survivors(snapshot.index, data.status, lines, seeds)
+    mixed = snapshot.mixtures(context.query.rows(lines))
+    context.problems = [*problems, *ignored, *snapshot.problems, *mixed, *left, *skipped]
     return context
 
 

@@ -73,17 +73,24 @@ def _verdicts(context: PageContext, shown: Sequence[Line]) -> Matrix:
             verdict = judgement.verdict
             where = name if len(judged) == 1 else f"{name}, fine-tune {number} of {len(judged)}"
             raised = [f"{_check(found.check.flag)}: {found.words}" for found in verdict.raised]
-            verdict_entry = MatrixCell(lines=[verdict.words], state=state_of(verdict))
+            doubt = ["or a poor loss"] if judgement.may_be_the_loss else []
+            verdict_entry = MatrixCell(lines=[verdict.words, *doubt], state=state_of(verdict))
             entries.append(((rule, where), [verdict_entry, MatrixCell(lines=raised or ["–"])]))
             rows.append({"rule": rule, "model": where, "verdict": verdict.kind, "words": verdict.words})
             rows[-1]["raised"] = "; ".join(raised)
+    doubts = ""
+    if any("or a poor loss" in cell.lines for _, cells in entries for cell in cells):
+        doubts = (
+            ". “Or a poor loss”: only attacks without the model's gradient break more, and those along it may have "
+            "raised what small logits make flat; the same command with --grid writes the attack that decides"
+        )
     return Matrix(
         name="verdicts",
         title="The audit's verdict on each model",
         header=["rule", "model", "verdict", "what raised it"],
         rows=entries,
         note="From the outcomes in this store, by all attacks on the model, whatever the filter shows. “Undecided” "
-        f"names the checks that are missing; those that look at the model itself are made by: {context.audit}",
+        f"names the checks that are missing; those that look at the model itself are made by: {context.audit}{doubts}",
         table=Table(name="verdicts-rows", title="The verdicts as a table", columns=_VERDICTS, rows=rows),
     )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from orchestrator.drawing import style
 from orchestrator.results.index import Index
+from orchestrator.results.line import Line
 from orchestrator.results.status import Status
 from orchestrator.results.test_images import on_clean_images
 
@@ -11,16 +14,17 @@ from orchestrator.results.test_images import on_clean_images
 LONGEST = 120
 
 
-def survivors(index: Index, status: Status) -> list[str]:
-    """What pages say of them: a sentence with the first model that has results and lacks a seed, and how many more do.
+def survivors(index: Index, status: Status, lines: Iterable[Line], seeds: Collection[int]) -> list[str]:
+    """What pages say of the models of `lines`: a sentence with the first that lacks a seed, and how many more do.
 
-    A mean over the seeds that did not diverge is higher than one over all.
+    Of `seeds` alone, if there are any. A mean over the seeds that did not diverge is higher than one over all.
     """
     if not status.failed_lines:
         return []
     models: dict[tuple[str, ...], str] = {}
-    for line in index.ordered:
+    for line in lines:
         failed = status.failed_lines.get(line.grid_key, {})
+        failed = {seed: why for seed, why in failed.items() if not seeds or seed in seeds}
         model = on_clean_images(line).model
         known = index.seed[line.start : line.stop] if failed else ()
         if model not in models and (errors := {seed: why for seed, why in failed.items() if seed not in known}):

@@ -11,6 +11,7 @@ from orchestrator.pages.columns import POINT, SCORE, percents, score_of, texts
 from orchestrator.pages.context import PageContext
 from orchestrator.pages.paper_tables import PRESETS, PaperTable, Preset, TableCell, TableRow, paper_table, preset_of
 from orchestrator.pages.telling_epsilon import halving, matching
+from orchestrator.results.certificates import out_of_reach
 from orchestrator.results.line import Line, grid_key_value
 from orchestrator.results.test_images import test_images
 
@@ -39,6 +40,7 @@ def page(context: PageContext) -> Page:
     if len(lines) > 8 * MOST:
         context.problems.append(f"The first {8 * MOST} of {len(lines):,} lines are here; narrow the filter.")
         lines = lines[: 8 * MOST]
+    context.problems += out_of_reach(context.index, context.query.curves(lines), epsilon)
     # The paper's whole table is shown where it was chosen: a store of other models has none of its rows.
     whole = bool(context.view.preset)
     table = paper_table(context.query, context.status, lines, planned, epsilon, name, whole)

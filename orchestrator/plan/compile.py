@@ -41,6 +41,7 @@ def compile_full(grid: Grid) -> FullPlan:
         grid=grid.name,
         experiments=grid.experiments,
         callbacks=grid.callbacks,
+        notices=grid.notices,
         jobs=told_apart(planner.jobs),
         attacks=planner.attacks,
         finetunes=planner.finetunes,

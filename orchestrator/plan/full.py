@@ -56,6 +56,8 @@ class FullPlan:
     grid: str
     experiments: tuple[str, ...]
     callbacks: tuple[CallbackChoice, ...]
+    #: What the grid asks for in vain.
+    notices: tuple[str, ...]
     #: By key. Each training has the seconds of decoding its images, as if no other job decoded them.
     jobs: Mapping[str, Job]
     #: For each attack job its cells.

@@ -33,6 +33,7 @@ def written(plan: FullPlan) -> bytes:
         cells = None if attack is None else [attack.cells, number("seconds", attack.seconds)]
         rows.append([[getattr(job, name) for name in _JOB], unshared, numbers, cells])
     values: dict[str, Any] = {"grid": plan.grid, "experiments": plan.experiments, "jobs": rows}
+    values |= {"notices": plan.notices}
     values |= {"callbacks": [[callback.name, callback.options] for callback in plan.callbacks]}
     values |= {"specs": [json.loads(str(text)) for text in shared["specs"]], "names": [*shared["names"]]}
     values |= {"resources": [vars(amounts) for amounts in shared["resources"]], "seconds": [*shared["seconds"]]}
@@ -62,6 +63,7 @@ def read(content: bytes) -> FullPlan:
         grid=values["grid"],
         experiments=tuple(values["experiments"]),
         callbacks=tuple(CallbackChoice(name=name, options=options) for name, options in values["callbacks"]),
+        notices=tuple(values["notices"]),
         jobs=jobs,
         attacks=attacks,
         finetunes=frozenset(values["finetunes"]),

@@ -15,7 +15,7 @@ WAYS = {"finetune_": "fine-tuned", "": "attacked"}
 
 
 def ways(column: Callable[[str], pa.Array], prefix: str, positions: Numbers) -> Categories:
-    """How each of some rows was computed, such as "tf32 on a GPU"; "" where that is unknown, as in older files."""
+    """How each of some rows was computed, such as "tf32 on NVIDIA H200"; "" where unknown, as in older files."""
     columns = [encoded(column(f"{prefix}{name}"), "").take(positions) for name in ("precision", "device")]
     number, first = numbered(columns)
     words = [_way(*texts) for texts in zip(*(texts.take(first).texts() for texts in columns), strict=True)]
@@ -36,4 +36,5 @@ def _way(precision: str, device: str) -> str:
         return ""
     on_cpu = device.startswith("cpu")
     # Files of older versions do not name the arithmetic.
-    return f"{precision or ('float32' if on_cpu else 'tf32')} on a {'CPU' if on_cpu else 'GPU'}"
+    # The threads of a CPU are no kind of device.
+    return f"{precision or ('float32' if on_cpu else 'tf32')} on {'a CPU' if on_cpu else device}"

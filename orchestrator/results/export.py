@@ -17,6 +17,7 @@ from orchestrator.results.epoch_rows import epoch_rows
 from orchestrator.results.index import Index
 from orchestrator.results.joined import JoinedIndex
 from orchestrator.results.line import ATTACK, STORED
+from orchestrator.results.live_store import LiveStore
 from orchestrator.results.live_stores import LiveStores, Results, opened
 from orchestrator.results.mixtures import mixtures
 from orchestrator.results.outcome_rows import outcome_rows
@@ -97,7 +98,10 @@ def export(stores: Sequence[Store], what: str, out: Path, progress: Progress = s
         if writer is not None:
             writer.close()
         temporary.unlink(missing_ok=True)
-    problems = [*data.snapshot.problems, *(left_out(data, what) if what in COMPUTED else ())] if data else notices
+    problems = notices
+    if data:
+        whole = data.snapshot
+        problems = [*whole.problems, *whole.mixtures(), *(left_out(data, what) if what in COMPUTED else ())]
     for store in stores if what != "notes" else ():
         if count := len(store.names("failures", ".parquet")):
             words = f"{count:,} job{'s' * (count > 1)} of {store.uri} failed for good, so that seeds may be missing"
@@ -139,7 +143,8 @@ def _of_each(
         if columns is not _OF_MODELS and cells is None:
             whole = Index(FileRows({"": results}))
             cells = whole.counting
-            notices += [*whole.notices, *mixtures(whole)]
+            twice = LiveStore(store.uri, at_once=True).snapshot.index.computed_twice()
+            notices += [*whole.notices, *twice, *mixtures(whole)]
         if cells is not None:
             results = results.filter(pc.is_in(results["cell"], value_set=cells))
         if columns is _OF_MODELS:

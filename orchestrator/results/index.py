@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from orchestrator.results import members
 from orchestrator.results.categories import by_file, encoded, numbered
+from orchestrator.results.differing import different, sentences
 from orchestrator.results.labels import Labels
 from orchestrator.results.line import ATTACK, FIGURE, LINE, RULE, STORED, Line
 from orchestrator.results.rows import Rows
 from orchestrator.results.superseded import Why, outdated, superseded
-from orchestrator.store.arrays import to_numpy
+from orchestrator.store.arrays import to_arrow, to_numpy
 from orchestrator.store.filerows import FileRows
 
 #: Columns ordered as in their registry; the others are ordered alphabetically.
@@ -199,6 +200,32 @@ class Index(Rows):
     @property
     def notices(self) -> list[str]:
         """What pages, exports and audits say of the results as a whole, in sentences."""
+        return [*self._outdated_lines(), *self.computed_twice()]
+
+    def path(self, file_number: int) -> str:
+        """The path of a file of results."""
+        return f"results/{self.files[file_number]}.parquet"
+
+    def computed_twice(self) -> list[str]:
+        """Which files of one store have different values of a cell, as two sweeps at once on two devices write them."""
+        twice = [position for position, (_, why) in self._stand_ins.items() if why is Why.TWICE]
+        if not twice:
+            return []
+        again = Rows(self._rows_by_file)
+        again._put(np.array(twice, dtype=np.int64))
+        cells = again.counting
+        counts = np.flatnonzero(to_numpy(pc.is_in(cells, value_set=self.counting)))
+        rows, cells = self.rows_of(cells.take(to_arrow(counts))), cells.take(to_arrow(counts))
+        unlike = np.flatnonzero(different(self, rows, again, counts))
+        values, other_values = self.numbers("value", rows), again.numbers("value", counts)
+        files, other_files = self.file_of_row[rows], again.file_of_row[counts]
+        found = [
+            (self.path(files[at]), self.path(other_files[at]), cells[at].as_py(), values[at], other_values[at])
+            for at in unlike.tolist()
+        ]
+        return sentences(found, "that of the former, which was finished first, counts.")
+
+    def _outdated_lines(self) -> list[str]:
         if not self.outdated:
             return []
         lines = f"{len(self.outdated):,} line{'s' * (len(self.outdated) > 1)}"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from orchestrator.results.differing import Difference, different, sentences
 from orchestrator.results.examples import Example
 from orchestrator.results.index import Index
 from orchestrator.results.kept_outcomes import FileOutcomes
@@ -24,8 +25,6 @@ from orchestrator.results.superseded import Why
 from orchestrator.store.filerows import FileRows
 from orchestrator.store.folder import BYTES_AT_ONCE
 
-#: Pairs of files that disagree and are named, at most.
-MOST = 5
 _SEVERAL = "what several stores hold belongs to the index of several stores"
 
 
@@ -78,15 +77,16 @@ class JoinedIndex(Index):
             for (name, first), end in zip(self.firsts.items(), ends, strict=True)
         }
 
+    def path(self, file_number: int) -> str:
+        """The path of a file of results."""
+        name = self.store_of_file(file_number)
+        return _path(self._uris[name], self.index_of[name].files[file_number - self.firsts[name]])
+
     def twins(self, row: int, other: int) -> tuple[str, str]:
         """Which two results stand for one point, and what to do about it."""
         if self.store_of(row) == self.store_of(other):
             return super().twins(row, other)
-        paths = []
-        for twin in (row, other):
-            number = int(self.file_of_row[twin])
-            name = self.store_of_file(number)
-            paths.append(_path(self._uris[name], self.index_of[name].files[number - self.firsts[name]]))
+        paths = (self.path(int(self.file_of_row[twin])) for twin in (row, other))
         return " and ".join(paths), "choose one of the stores to see its own"
 
     def by_store(self, rows: Sequence[int]) -> dict[str, dict[int, int]]:
@@ -186,32 +186,18 @@ def _differing(uris: Mapping[str, str], index_of: Mapping[str, Index], advice: s
     Each sentence ends with the `advice`.
     """
     differing: list[pa.Array] = []
-    pairs: dict[tuple[str, str], list[str]] = {}
+    found: list[Difference] = []
     for (one, first), (other, second) in itertools.combinations(index_of.items(), 2):
         cells = second.counting
         cells = pc.unique(cells.filter(pc.is_in(cells, value_set=first.counting)))
         if not len(cells):
             continue
         rows, other_rows = first.rows_of(cells), second.rows_of(cells)
-        different = np.zeros(len(cells), dtype=bool)
-        for column in ("value", "n"):
-            value, other_value = first.numbers(column, rows), second.numbers(column, other_rows)
-            different |= (value != other_value) & ~(np.isnan(value) & np.isnan(other_value))
-        differing.append(cells.filter(pa.array(different)))
-        for position in np.flatnonzero(different).tolist():
-            row, other_row = int(rows[position]), int(other_rows[position])
-            paths = [
-                _path(uris[store], index.files[index.file_of_row[place]])
-                for store, index, place in ((one, first, row), (other, second, other_row))
-            ]
-            values = [f"{index.value('value', place):.4g}" for index, place in ((first, row), (second, other_row))]
-            words = f"{cells[position].as_py()[:16]} ({values[0]} and {values[1]})"
-            pairs.setdefault((paths[0], paths[1]), []).append(words)
-    problems = [
-        f"{path} and {other_path} have different values of {len(words)} cell{'s' * (len(words) > 1)}, such as "
-        f"{words[0]}: {advice}"
-        for (path, other_path), words in itertools.islice(pairs.items(), MOST)
-    ]
-    if len(pairs) > MOST:
-        problems.append(f"... and {len(pairs) - MOST:,} more pairs of files have different values of the same cells.")
-    return problems, pa.concat_arrays(differing) if differing else pa.nulls(0, pa.string())
+        unlike = different(first, rows, second, other_rows)
+        differing.append(cells.filter(pa.array(unlike)))
+        for position in np.flatnonzero(unlike).tolist():
+            sides = ((one, first, int(rows[position])), (other, second, int(other_rows[position])))
+            paths = [_path(uris[store], index.files[index.file_of_row[row]]) for store, index, row in sides]
+            values = [float(index.numbers("value", [row])[0]) for _, index, row in sides]
+            found.append((paths[0], paths[1], cells[position].as_py(), values[0], values[1]))
+    return sentences(found, advice), pa.concat_arrays(differing) if differing else pa.nulls(0, pa.string())

@@ -30,6 +30,7 @@ _labels: dict[str, dict[str, str]] = {
 _stepping = {str(rule["name"]) for rule in _rules if "StepRule" in str(rule["extends"])}
 _measuring = {str(attack["name"]) for attack in _attacks if attack.get("measuring")}
 _certifying = {str(attack["name"]) for attack in _attacks if attack.get("certifying")}
+_defaults = {str(attack["name"]): attack for attack in _attacks}
 _ranks = {family: {name: rank for rank, name in enumerate(known)} for family, known in _labels.items()}
 _learning = threading.Lock()
 
@@ -58,6 +59,11 @@ def measuring(attack: str) -> bool:
 def certifying(attack: str) -> bool:
     """Whether what an attack leaves robust is certified, of a smoothed model, against every attack."""
     return attack in _certifying
+
+
+def default(attack: str, parameter: str) -> object:
+    """The default of a parameter of an attack that ships with signsym; None where its class does not write it down."""
+    return _defaults.get(attack, {}).get(parameter)
 
 
 def knows(family: str, name: str) -> bool:

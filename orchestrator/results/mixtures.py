@@ -1,8 +1,8 @@
 """Where scores or gaps mix results of different arithmetic, kinds of device, or texts of the user's modules.
 
-A CPU has no TF32, so that seeds of one line may be fine-tuned in other arithmetic: where some of a grid's jobs ran on a
-CPU and others on a GPU, or where stores of two machines are shown together. And the key of a user's rule or attack is
-what it was before its code was edited.
+A CPU has no TF32, and GPUs of two kinds have other kernels, so that seeds of one line may be fine-tuned in other
+arithmetic: where a grid's jobs ran on several kinds of device, or where stores of two machines are shown together. And
+the key of a user's rule or attack is what it was before its code was edited.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from orchestrator.results.index import Index
 from orchestrator.results.line import ATTACK, FIGURE, LINE
 
 
-def mixtures(index: Index) -> list[str]:
-    """What pages, exports and audits say of them: a sentence for fine-tunes and one for attacks, of the first case.
+def mixtures(index: Index, rows: Numbers | None = None) -> list[str]:
+    """What is said of them: a sentence for fine-tunes and one for attacks, of the first case; of `rows` alone.
 
     Attacks on models that were fine-tuned in several ways are not told apart from these.
     """
-    sentences = []
+    rows, sentences = np.arange(len(index)) if rows is None else rows, []
     figures: set[tuple[str, ...]] = set()
     for prefix, what in WAYS.items():
         way = index.ways[prefix]
         if sum(map(bool, way.values)) < 2:
             # As in most stores, of whatever size.
             continue
-        group = index.groups(FIGURE if prefix else (*FIGURE, *ATTACK[:2]))[index.line_numbers(np.arange(len(index)))]
-        first_rows = [row for row in _mixed(way, group) if index.line_of(row).figure not in figures]
-        figures |= {index.line_of(row).figure for row in first_rows}
-        if first_rows:
-            line, rows = index.line_of(first_rows[0]), np.flatnonzero(group == group[first_rows[0]])
+        group = index.groups(FIGURE if prefix else (*FIGURE, *ATTACK[:2]))[index.line_numbers(rows)]
+        first = [at for at in _mixed(way, rows, group) if index.line_of(rows[at]).figure not in figures]
+        figures |= {index.line_of(rows[at]).figure for at in first}
+        if first:
+            line, mixed = index.line_of(rows[first[0]]), rows[group == group[first[0]]]
             where = index.labels.title(line) + ("" if prefix else f" under {index.labels.of(line, 'attack')}")
-            sentences.append(_sentence(index, where, what, way, rows, len(first_rows) - 1))
-    return [*sentences, *_edited(index)]
+            sentences.append(_sentence(index, where, what, way, mixed, len(first) - 1))
+    return [*sentences, *_edited(index, rows)]
 
 
-def _edited(index: Index) -> list[str]:
+def _edited(index: Index, rows: Numbers) -> list[str]:
     """Where a rule was attacked, along whatever gradient, with several texts of a module of the user's."""
     text = index.modules
     if sum(map(bool, text.values)) < 2:
         return []
-    group = index.groups(name for name in LINE if name != "gradient")[index.line_numbers(np.arange(len(index)))]
-    first_rows = _mixed(text, group)
-    if not first_rows:
+    group = index.groups(name for name in LINE if name != "gradient")[index.line_numbers(rows)]
+    first = _mixed(text, rows, group)
+    if not first:
         return []
-    line, rows = index.line_of(first_rows[0]), np.flatnonzero(group == group[first_rows[0]])
+    line, mixed = index.line_of(rows[first[0]]), rows[group == group[first[0]]]
     where = f"{index.labels.of(line, 'rule')} under {index.labels.of(line, 'attack')}, {index.labels.title(line)},"
     by_name = []
-    for name in filter(None, text.distinct(rows)):
-        by_name.append(f"{name} ({_seeds(index, rows[_are(text, rows, name)])})")
-    further = f"; {len(first_rows) - 1:,} more do likewise" if len(first_rows) > 1 else ""
+    for name in filter(None, text.distinct(mixed)):
+        by_name.append(f"{name} ({_seeds(index, mixed[_are(text, mixed, name)])})")
+    further = f"; {len(first) - 1:,} more do likewise" if len(first) > 1 else ""
     return [
         f"Scores of {where} mix results of several texts of your modules, by the digests of their files: "
         f"{' and '.join(by_name)}{further}. Where the edit moves their numbers, compute them anew in another --storage."
@@ -69,12 +69,13 @@ def _are(column: Categories, rows: Numbers, value: str) -> NDArray[np.bool_]:
     return equal
 
 
-def _mixed(way: Categories, group: Numbers) -> list[int]:
-    """The first row of each group with several ways; `group` is of each row."""
-    rows = np.flatnonzero(np.array([bool(value) for value in way.values])[way.codes])
-    pairs, first = np.unique(group[rows] * len(way.values) + way.codes[rows], return_index=True)
+def _mixed(way: Categories, rows: Numbers, group: Numbers) -> list[int]:
+    """The place among `rows` of the first of each group with several ways; `group` is of each of them."""
+    codes = way.codes[rows]
+    known = np.flatnonzero(np.array([bool(value) for value in way.values])[codes])
+    pairs, first = np.unique(group[known] * len(way.values) + codes[known], return_index=True)
     _, place, counts = np.unique(pairs // len(way.values), return_index=True, return_counts=True)
-    mixed: list[int] = np.sort(rows[first[place[counts > 1]]]).tolist()
+    mixed: list[int] = np.sort(known[first[place[counts > 1]]]).tolist()
     return mixed
 
 

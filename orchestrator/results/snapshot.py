@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 
+from orchestrator.results.categories import Numbers
 from orchestrator.results.corruptions import Corruptions
 from orchestrator.results.evidence import Models
 from orchestrator.results.flags import Flags
@@ -53,11 +54,12 @@ class Computed:
 
 
 class Snapshot:
-    """The results of the store at one moment, and why some are left out, in sentences."""
+    """The results of the store at one moment, and why some are left out, in sentences: its `problems`."""
 
     def __init__(self, index: Index, outcomes: OutcomeReader, version: int = 0, problems: Sequence[str] = ()) -> None:
         self.index, self.outcomes, self.version = index, outcomes, version
-        self.problems = [*problems, *index.notices, *mixtures(index)]
+        self.problems = [*problems, *index.notices]
+        self._mixtures: dict[bytes, list[str]] = {}
         self._computed: dict[frozenset[int], Computed] = {}
 
     def computed(self, seeds: Iterable[int] = ()) -> Computed:
@@ -68,6 +70,15 @@ class Snapshot:
                 self._computed.pop(next(iter(self._computed)))
             self._computed[chosen] = Computed(Query(self.index, self.outcomes, sorted(chosen)))
         return self._computed[chosen]
+
+    def mixtures(self, rows: Numbers | None = None) -> list[str]:
+        """What `rows`, or all results, mix: see `mixtures`. Kept, as `computed` is."""
+        name = b"" if rows is None else rows.tobytes()
+        if name not in self._mixtures:
+            while len(self._mixtures) >= KEPT:
+                self._mixtures.pop(next(iter(self._mixtures)))
+            self._mixtures[name] = mixtures(self.index, rows)
+        return self._mixtures[name]
 
     def query(self, seeds: Iterable[int] = ()) -> Query:
         """The curves over these seeds."""

@@ -67,6 +67,10 @@ class Attack(Member, ABC):
         """The norm that epsilon is a radius of."""
         return "linf"
 
+    def hopeless(self, epsilon: float) -> str:
+        """Why its score at an ε is 0 whatever the model, in words; "" where the model decides."""
+        return ""
+
     def parts(self) -> frozenset[str]:
         """The names of the attacks that it runs and of the losses that it raises: where the numbers of one move, its
         own do. Here classification's loss, for an attack that follows gradients.

@@ -12,13 +12,13 @@ from typing import Annotated
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import betaincinv, ndtri
 from torch import Tensor
 
 from signsym_core.attacks.ball import Norm
 from signsym_core.attacks.base import Attack, Cost
 from signsym_core.attacks.problem import Problem, Told
 from signsym_core.registry import Count, Positive, within
+from signsym_core.statistics.certified import beyond, farthest, radii
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,10 @@ class Smoothing(Attack):
     def norm(self) -> Norm:
         return "l2"
 
+    def hopeless(self, epsilon: float) -> str:
+        draws = (self.samples, self.sigma, self.alpha)
+        return "" if epsilon < farthest(*draws) else beyond(*draws)
+
     def run(self, problem: Problem, epsilon: float) -> Tensor:
         (radius,) = problem.once(self, self._radius)
         problem.told = Told(scores=(radius > epsilon).double(), measured=radius[:, None])
@@ -69,9 +73,7 @@ class Smoothing(Attack):
 
     def certified(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """float64 [n]: R, 0 without a certificate, where the class had so many of `samples` draws."""
-        # betaincinv has no value for a count of 0, whose limit is 0.
-        least = np.where(counts > 0, betaincinv(np.maximum(counts, 1), self.samples - counts + 1, self.alpha), 0.0)
-        return self.sigma * np.asarray(ndtri(np.maximum(least, 0.5)), dtype=np.float64)
+        return radii(counts, self.samples, self.sigma, self.alpha)
 
     def _counts(self, problem: Problem, first: int, draws: int) -> Tensor:
         """int64 [n, classes]: how often f gives each class, in draws number `first` and following."""

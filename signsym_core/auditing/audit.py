@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from signsym_core.auditing.finding import Finding
 from signsym_core.auditing.masking import GREY
 from signsym_core.auditing.probes import Probe, measure
 from signsym_core.auditing.runs import as_runs, stacked
-from signsym_core.auditing.verdict import Verdict, judge
+from signsym_core.auditing.verdict import Verdict, judge, may_be_the_loss
 from signsym_core.evaluation.attack import attack as run_attack
 from signsym_core.models.outputs import outputs_of
 from signsym_core.rules.convert import converted
@@ -98,7 +99,7 @@ def audit(
         converted=is_converted,
     )
     verdict = judge(evidence)
-    if _may_be_the_loss(verdict):
+    if may_be_the_loss(verdict, evidence):
         classes = outputs_of(models[0], images[:1]).shape[1]
         plans = [_along_margins(classes, steps, is_converted=is_converted) for _ in models]
         runs = _of_all(plans, models, images, labels, attacked, seed)
@@ -153,21 +154,18 @@ def _plan(
         yield _Planned(attack=pgd, recorded_gradient="eot", gradient="transfer", surrogate=Averaged(model))
 
 
-def _may_be_the_loss(verdict: Verdict) -> bool:
-    """Whether only an attack that does not follow the model's gradient says that it is masked.
-
-    Where every probe says that the gradient is right, the cross-entropy may be what misleads: that of small logits
-    raises all other classes alike, so that a search for the smallest margin breaks more.
+def margins(classes: int) -> Mapping[str, Any] | None:
+    """The parameters of APGD on a ratio of logits, which does not depend on their size; None for two classes, of which
+    it is the cross-entropy's.
     """
-    deciding = {finding.check.id for finding in verdict.raised if finding.check.level in ("masked", "sign")}
-    return verdict.kind == "masked gradient" and deciding <= {"T1", "B1"}
+    if classes < 3:
+        return None
+    return {"loss": "targeted-dlr", "targets": min(9, classes - 1)} if classes > 3 else {"loss": "dlr"}
 
 
 def _along_margins(classes: int, steps: int, *, is_converted: bool) -> Iterator[_Planned]:
-    """APGD on a ratio of logits, which does not depend on their size; of two classes it is the cross-entropy's."""
-    if classes >= 3:
-        several = {"loss": "targeted-dlr", "targets": min(9, classes - 1)} if classes > 3 else {"loss": "dlr"}
-        attack = ATTACKS.build("apgd", steps=max(2, steps), **several)
+    if (parameters := margins(classes)) is not None:
+        attack = ATTACKS.build("apgd", steps=max(2, steps), **parameters)
         for gradient in ("feedback", "exact") if is_converted else ("feedback",):
             yield _Planned(attack=attack, recorded_gradient=gradient, gradient=gradient)
 

@@ -60,6 +60,22 @@ class Verdict:
         return "undecided: " + "; ".join([*self.reasons, *([missing] if missing else [])]) + suspicion
 
 
+def may_be_the_loss(verdict: Verdict, evidence: Evidence) -> bool:
+    """Whether only an attack that does not follow the model's gradient says that it is masked.
+
+    Where every probe says that the gradient is right, the cross-entropy may be what misleads: that of small logits
+    raises all other classes alike, so that a search for the smallest margin breaks more. Never after an attack along
+    the own gradient on a ratio of logits, which does not depend on their size.
+    """
+    deciding = {result.check.id for result in verdict.raised if result.check.level in ("masked", "sign")}
+    followed = (
+        run.attack == "autoattack" or "dlr" in run.parameters
+        for gradient in ("feedback", "exact")
+        for run in evidence.of(gradient=gradient, below=GREY)
+    )
+    return verdict.kind == "masked gradient" and deciding <= {"T1", "B1"} and not any(followed)
+
+
 def judge(evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]] | None = None) -> Verdict:
     """Make every check that can be made, and decide; `by_check` are the findings, where they are known already.
 

@@ -196,6 +196,10 @@ def _refuse_on_clean_images(
 
 
 def _warn_if_weak(attack: Attack, epsilons: Sequence[float]) -> None:
+    if hopeless := [epsilon for epsilon in epsilons if epsilon > 0 and attack.hopeless(epsilon)]:
+        beyond = ", ".join(f"{epsilon:g}" for epsilon in hopeless)
+        words = f"{attack.name}: {attack.hopeless(hopeless[0])}, so that its score at {beyond} is 0 whatever the model"
+        warnings.warn(words, WeakAttackWarning, stacklevel=3)
     for epsilon in epsilons:
         reach = attack.steps_taken() * attack.step(epsilon)
         if attack.steps_taken() and reach < epsilon * (1 - 1e-9):

@@ -22,4 +22,5 @@ from signsym_core.registry.parameters import not_default as not_default
 from signsym_core.registry.parameters import rebuild as rebuild
 from signsym_core.registry.parameters import require as require
 from signsym_core.registry.parameters import shown as shown
+from signsym_core.registry.parameters import takes_lists as takes_lists
 from signsym_core.registry.parameters import unknown as unknown

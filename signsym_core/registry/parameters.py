@@ -86,6 +86,12 @@ def _hints(cls: type[Any]) -> Mapping[str, Any]:
     return typing.get_type_hints(cls)
 
 
+def takes_lists(cls: type[Any], name: str) -> bool:
+    """Whether a list may be a value of the parameter `name` of a dataclass: elsewhere one is several values."""
+    hint = _hints(typing.cast(Any, cls))[name]
+    return any(typing.get_origin(one) is tuple or hasattr(one, "from_plain") for one in (hint, *typing.get_args(hint)))
+
+
 def build(cls: type[D], what: str, parameters: dict[str, Any]) -> D:
     """An instance of the dataclass `cls` from `parameters`; `what` names it in errors."""
     hints = _hints(typing.cast(Any, cls))

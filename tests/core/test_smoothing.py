@@ -11,6 +11,7 @@ from torch import nn
 import signsym_core as ss
 from signsym_core.attacks import ATTACKS
 from signsym_core.attacks.streams import Counted
+from signsym_core.evaluation.attack import WeakAttackWarning
 from signsym_core.seeds import derive
 
 
@@ -76,6 +77,21 @@ def test_a_share_without_a_clear_majority_is_no_certificate(kept, some):
     radius = attack.certified(torch.tensor([kept]).numpy())[0]
     assert radius == pytest.approx(max(0.25 * norm.ppf(max(low, 0.5)), 0))
     assert (radius > 0) == some
+
+
+def test_a_radius_that_no_draws_reach_is_warned_of():
+    model, images = Halves(shift=9.0), pixels(3)
+    labels = model(images).argmax(1)
+    # All 1,000 draws of each are of one class: p^1000 = 0.001.
+    limit = 0.25 * norm.ppf(0.001 ** (1 / 1000))
+    with pytest.warns(WeakAttackWarning, match=rf"from ε = {limit:.4g} on, so that its score at 0\.7, 1 is 0 whatever"):
+        outcome = ss.attack("smoothing", model, images, labels, [0.0, 0.6, 0.7, 1])
+    assert outcome.accuracy == [1, 1, 0, 0]
+    assert outcome.measured["radius"][1].tolist() == pytest.approx([limit] * 3)
+    assert not ATTACKS.build("smoothing").hopeless(limit * (1 - 1e-9))
+    # Of nine draws none is enough: 0.001^(1/9) < 1/2.
+    assert ATTACKS.build("smoothing", samples=9).hopeless(1e-9)
+    assert not ATTACKS.build("pgd").hopeless(1.0)
 
 
 def test_what_the_model_itself_does_stands_at_epsilon_0_and_in_the_predictions():

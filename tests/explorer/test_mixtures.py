@@ -35,7 +35,7 @@ def test_seeds_that_were_fine_tuned_in_other_arithmetic_are_told_apart_where_the
     fill(folder, SHARES, seeds=(1, 2), **computed(GPU, GPU))
     told = (
         "Scores and gaps of smallcnn / digits mix models that were fine-tuned in float32 on a CPU (bp, usf; seed 0) "
-        "and in tf32 on a GPU (bp, usf; seeds 1, 2)"
+        "and in tf32 on NVIDIA H200 (bp, usf; seeds 1, 2)"
     )
     for search in ("", "?p=gap", "?p=tables", "?p=tables&t=worst", "?p=flags", "?p=cell"):
         (sentence,) = mixtures(folder, search)
@@ -43,7 +43,7 @@ def test_seeds_that_were_fine_tuned_in_other_arithmetic_are_told_apart_where_the
     for what in ("curves", "worst", "results"):
         assert main(["export", str(folder), "--what", what, "--out", str(tmp_path / f"{what}.csv")]) == 0
         assert told in capsys.readouterr().out
-    both = {"float32 on a CPU, tf32 on a GPU"}
+    both = {"float32 on a CPU, tf32 on NVIDIA H200"}
     assert all(
         set(pd.read_csv(tmp_path / f"{what}.csv")[column]) == both
         for what in ("curves", "worst")
@@ -61,9 +61,36 @@ def test_stores_of_two_machines_that_are_shown_together_and_rules_on_two_devices
     fill(stores["cluster"], {("usf", "exact"): {0.1: 0.6}}, **computed(GPU, GPU))
     data = opened([*map(str, stores.values())])
     (sentence,) = mixtures(data)
-    assert "fine-tuned in float32 on a CPU (bp; seeds 0, 1, 2) and in tf32 on a GPU (usf; seeds 0, 1, 2)" in sentence
+    assert (
+        "fine-tuned in float32 on a CPU (bp; seeds 0, 1, 2) and in tf32 on NVIDIA H200 (usf; seeds 0, 1, 2)" in sentence
+    )
     # Apart, no score is of both.
     assert not mixtures(data, "?rows=store")
+
+
+def test_gpus_of_two_kinds_are_two_devices(tmp_path):
+    folder = fill(tmp_path / "store", SHARES, seeds=(0,), **computed(GPU, GPU))
+    fill(folder, SHARES, seeds=(1,), **computed(GPU | {"device": "NVIDIA A100-SXM4-40GB"}, GPU))
+    (sentence,) = mixtures(folder)
+    told = "in tf32 on NVIDIA A100-SXM4-40GB (bp, usf; seed 1) and in tf32 on NVIDIA H200 (bp, usf; seed 0): a part of"
+    assert told in sentence
+
+
+def test_the_sentence_is_of_what_the_filters_choose_and_of_bp_that_it_is_compared_with(tmp_path):
+    folder = fill(tmp_path / "store", SHARES, seeds=(0,), **computed(CPU, CPU))
+    fill(folder, {("usf", "exact"): {0.1: 0.6}}, seeds=(1,), **computed(GPU, GPU))
+    fill(folder, SHARES, seeds=(0, 1), backbone="other", **computed(GPU, GPU))
+    for search in ("", "?b=smallcnn", "?r=usf", "?s=0,1", "?s=1&r=usf,bp&b=smallcnn"):
+        found = mixtures(folder, search)
+        mixed = search != "?s=1&r=usf,bp&b=smallcnn"
+        assert len(found) == mixed, search
+    assert not mixtures(folder, "?b=other")
+    assert not mixtures(folder, "?s=0&b=smallcnn")
+    assert not mixtures(folder, "?r=bp")
+    # The gap of seed 1, of uSF on a GPU, is to no BP; that of seed 0 is to BP of the CPU, and so is its own.
+    fill(folder, {("bp", "exact"): {0.1: 0.6}}, seeds=(1,), draw=1, **computed(CPU, CPU))
+    (sentence,) = mixtures(folder, "?s=1&r=usf&b=smallcnn")
+    assert "in float32 on a CPU (bp; seed 1) and in tf32 on NVIDIA H200 (usf; seed 1)" in sentence
 
 
 def test_attacks_on_the_same_models_are_named_by_the_attack(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -227,11 +228,34 @@ def test_scores_without_a_seed_that_failed_for_good_say_so(tmp_path, capsys):
     for search in ("", "?p=tables", "?p=training"):
         warnings = [each for each in page(folder, search).blocks if isinstance(each, Words) and each.tone == "warning"]
         assert told in warnings[0].sentences[0]
+    assert not any(
+        "lacks seed" in str(each) for search in ("?s=0", "?a=pgd&s=0") for each in page(folder, search).blocks
+    )
     assert main(["export", str(folder), "--what", "curves", "--out", str(tmp_path / "curves.csv")]) == 0
     assert f"1 job of {folder} failed for good, so that seeds may be missing" in capsys.readouterr().out
     # A seed that has results lacks nothing, whatever failed before.
     fill(folder, shares, seeds=(1,), **columns)
     assert not any("lacks seed" in str(each) for each in page(folder).blocks)
+
+
+def test_points_that_no_certificate_reaches_say_so_wherever_their_curve_is_drawn(tmp_path):
+    shares = {0.1: 0.5, 0.25: 0.0, 1.0: 0.0}
+    columns = {"norm": "l2", "attack": "smoothing", "seeds": (0,)}
+    folder = fill(tmp_path / "store", {("bp", "none"): shares}, attack_params='{"sigma": 0.1}', **columns)
+    fill(folder, {("bp", "none"): {**shares, 0.25: 0.1}}, draw=1, attack_params='{"samples": 500}', **columns)
+    # p^1000 = 0.001 where all of 1,000 draws agree, and p^500 of 500.
+    far, farther = (
+        sigma * NormalDist().inv_cdf(0.001 ** (1 / samples)) for sigma, samples in ((0.1, 1000), (0.25, 500))
+    )
+    for search in ("", "?p=tables&t=all&e=1"):
+        (words, *_) = (
+            each for each in page(folder, search).blocks if isinstance(each, Words) and each.tone == "warning"
+        )
+        said = [sentence for sentence in words.sentences if "certify no image" in sentence]
+        assert len(said) == 2
+        assert f"500 samples with sigma = 0.25 certify no image from ε = {farther:.4g} on: its 0 % at 1 says" in said[0]
+        radii = "1" if "tables" in search else "0.25, 1"
+        assert f"with sigma = 0.1 certify no image from ε = {far:.4g} on: its 0 % at {radii} says" in said[1]
 
 
 def test_a_job_that_runs_is_running(tmp_path, monkeypatch):

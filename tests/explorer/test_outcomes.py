@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from stores import block, fill, keep_grid, page
 
+from orchestrator.commands.cli import main
 from orchestrator.drawing.blocks import Figure
 from orchestrator.explorer import precompute
 from orchestrator.results import kept_outcomes, members, outcome_file
 from orchestrator.results.declared import declared
 from orchestrator.results.export import export
 from orchestrator.results.live_store import LiveStore
+from orchestrator.results.live_stores import opened
 from orchestrator.results.outcomes import Outcomes
 from orchestrator.store import Store, tables
 from orchestrator.store.filerows import FileRows
@@ -159,6 +161,43 @@ def test_exported_outcomes_are_once_those_of_the_result_that_counts(tmp_path):
     same = [row for row in stored if row["cell"].endswith("-0.0")]
     Store(str(folder)).write_table("outcomes", f"merged-{'0' * 32}", [*same, *same[:5]], tables.OUTCOMES)
     assert exported() == before
+
+
+def test_two_values_of_a_cell_in_one_store_are_told_and_which_of_them_counts(tmp_path, capsys):
+    folder = fill(tmp_path / "store", seeds=(0,), images=20)
+    results = pq.read_table(folder / "results" / "job-usf-exact-0-0.parquet").to_pylist()
+    outcomes = pq.read_table(folder / "outcomes" / "job-usf-exact-0-0.parquet").to_pylist()
+
+    def again(job, broken):
+        lost = [row | {"robust": row["robust"] and row["image"] not in broken} for row in outcomes]
+        Store(str(folder)).write_table("outcomes", job, lost, tables.OUTCOMES)
+        later = {"job": job, "finished_at": results[0]["finished_at"].replace(year=2100)}
+        value_of = {cell["cell"]: np.mean([r["robust"] for r in lost if r["cell"] == cell["cell"]]) for cell in results}
+        rows = [row | later | {"value": value_of[row["cell"]]} for row in results]
+        Store(str(folder)).write_table("results", job, rows, tables.RESULTS)
+        return [row["value"] for row in rows]
+
+    def told():
+        warnings = page(folder).blocks[0]
+        return [words for words in getattr(warnings, "sentences", ()) if "different values" in words]
+
+    again("same", ())
+    assert not told()
+    assert main(["status", str(folder), "--verify"]) == 0
+    assert "different values" not in capsys.readouterr().out
+    robust = [row["image"] for row in outcomes if row["cell"] == results[1]["cell"] and row["robust"]]
+    value = again("other", robust[:1])[1]
+    assert value == results[1]["value"] - 1 / 20
+    (sentence,) = told()
+    assert sentence.startswith("results/job-usf-exact-0-0.parquet and results/other.parquet have different values of ")
+    assert sentence.endswith("that of the former, which was finished first, counts.")
+    assert main(["export", str(folder), "--what", "results", "--out", str(tmp_path / "results.csv")]) == 0
+    assert sentence in capsys.readouterr().out
+    assert main(["status", str(folder), "--verify"]) == 0
+    assert sentence in capsys.readouterr().out
+    fill(tmp_path / "more", seeds=(1,), images=20)
+    both = opened([str(folder), str(tmp_path / "more")])
+    assert any(f"{folder}/results/other.parquet have different values" in words for words in both.snapshot.problems)
 
 
 def test_what_is_known_of_names_without_torch_is_what_the_registries_say():

@@ -124,6 +124,63 @@ def test_with_everything_backpropagation_is_sound_and_feedback_alignment_is_mask
     assert "signsym sweep" not in output
 
 
+def test_where_an_attack_without_the_gradient_alone_accuses_the_grid_has_one_on_the_ratio_of_logits(
+    stores, tmp_path, capsys
+):
+    folder, _ = stores
+    shutil.copytree(folder / "full", tmp_path / "store")
+    store = Store(str(tmp_path / "store"))
+    results, outcomes = store.results(), store.outcomes()
+
+    def broken(cells, job):
+        """Write some cells anew, as Square would leave them that breaks every image but ten."""
+        rows = outcomes[outcomes["cell"].isin(cells["cell"])]
+        rows = rows.assign(robust=rows["robust"] & (rows["image"] < rows["image"].min() + 10))
+        means = rows.groupby("cell")["robust"].mean()
+        earlier = cells["finished_at"] - pd.Timedelta(days=1)
+        table = cells.assign(value=cells["cell"].map(means), job=job, finished_at=earlier)
+        for name, frame, schema in (("outcomes", rows, tables.OUTCOMES), ("results", table, tables.RESULTS)):
+            plain = frame.astype(object)
+            store.write_table(name, job, plain.where(plain.notna(), None).to_dict("records"), schema)
+
+    bp = results[results["rule"] == "bp"]
+    broken(bp[bp["attack"] == "square"], "square")
+    models, found = by_rule(capsys, tmp_path / "store", "--no-probes")
+    assert models["bp"]["words"].startswith("masked gradient (by")
+    assert [check["id"] for check in models["bp"]["checks"] if check["raised"]][:1] == ["B1"]
+    assert (models["bp"]["may_be_the_loss"], models["fa"]["may_be_the_loss"]) == (True, False)
+    output = audit(capsys, tmp_path / "store", "--no-probes")
+    assert "APGD on the ratio of logits decides that of bp on smallcnn(width=4)" in output
+    assert all(command in output for command in found["commands"])
+    page = pages.build(context_of(LiveStore(str(tmp_path / "store")), "?p=flags"))
+    rows = next(block for block in page.blocks if getattr(block, "name", "") == "verdicts").rows
+    assert {names[0]: cells[0].lines[1:] for names, cells in rows} == {"BP": ["or a poor loss"], "FA": []}
+    audit(capsys, tmp_path / "store", "--no-probes", "--grid", str(tmp_path / "audit.yaml"))
+    losses = {
+        model.rule.name: {
+            choice.attack.loss: (choice.gradient, [epsilon.value for epsilon in radii])
+            for choice, radii in groups
+            if choice.attack.name == "apgd"
+        }
+        for model, groups in load(tmp_path / "audit.yaml").models.items()
+    }
+    # Three classes have no targets besides the next one.
+    assert losses == {
+        "bp": dict.fromkeys(("ce", "dlr"), ("exact", [0.05, 26 / 255, 0.5, 1.0])),
+        "fa": {"ce": ("exact", [0.05, 26 / 255, 0.5, 1.0])},
+    }
+    # With such an attack that breaks as much, nothing is left of the accusation.
+    apgd = bp[(bp["attack"] == "apgd")]
+    for name in ("cell", "job"):
+        apgd = apgd.assign(**{name: apgd[name] + "m"})
+    copies = outcomes[outcomes["cell"].isin(apgd["cell"].str[:-1])]
+    outcomes = pd.concat([outcomes, copies.assign(cell=copies["cell"] + "m")])
+    broken(apgd.assign(attack_params='{"loss":"dlr","steps":10}'), "margins")
+    models, _ = by_rule(capsys, tmp_path / "store", "--no-probes")
+    assert models["bp"]["verdict"] != "masked gradient"
+    assert not models["bp"]["may_be_the_loss"]
+
+
 def test_several_stores_are_audited_as_if_one_sweep_had_made_them(stores, tmp_path, capsys):
     folder, _ = stores
     _, whole = by_rule(capsys, folder / "full", "--data-root", str(tmp_path))
@@ -328,9 +385,37 @@ def test_a_plain_state_dict_of_torch_is_read_too_and_what_is_asked_is_what_runs(
     assert "undecided (missing: G1, T1, T1b, S1, U1)" in output
 
 
+def test_each_attack_has_the_gradient_the_images_and_the_radii_that_it_asks_for(stores, tmp_path):
+    folder, _ = stores
+    asked = [
+        "{name: pgd, steps: 1, gradient: feedback, epsilon: 0.1, images: 10}",
+        "{name: pgd, steps: 1, gradient: exact, epsilon: 0.2, images: 20}",
+        "{name: [fgsm, noise], epsilon: [0.1, 0.3]}",
+        "{name: pgd, steps: [1, 2], gradient: exact, epsilon: 0.1}",
+    ]
+    arguments = [word for item in asked for word in ("--attack", item)]
+    # Under BP both gradients are one, and computed once.
+    assert main(words(folder, "bp", *arguments, "--epsilon", "0.4", "--out", str(tmp_path / "rows.csv"))) == 0
+    rows = pd.read_csv(tmp_path / "rows.csv", keep_default_na=False)
+    one = '{"steps":1}'
+    assert [
+        (*row,) for row in rows[["attack", "attack_params", "gradient", "epsilon", "n"]].itertuples(index=False)
+    ] == [
+        ("none", "{}", "none", 0.0, 90),
+        ("pgd", one, "feedback", 0.1, 10),
+        ("pgd", one, "exact", 0.2, 20),
+        *(("fgsm", "{}", gradient, radius, 90) for gradient in ("feedback", "exact") for radius in (0.1, 0.3)),
+        *(("noise", "{}", "none", radius, 90) for radius in (0.1, 0.3)),
+        ("pgd", one, "exact", 0.1, 90),
+        ("pgd", '{"steps":2}', "exact", 0.1, 90),
+    ]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--attack", "{steps: 3}"], "expected the name of an attack"),
+        (["--attack", "{name: pgd, gradient: [exact, transfer]}"], "gradient transfer needs --twin FILE"),
         (["--attack", "pgdd"], "did you mean 'pgd'"),
         (["--attack", "{name: pgd, stepz: 3}"], "stepz"),
         (["--attack", "hag"], "does not fit classification"),

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
+from statistics import NormalDist
 
 import pytest
 from gridfiles import BASE, base, facts, written
@@ -16,6 +17,8 @@ from orchestrator.gridfile.cells import Epsilon, Pretrain, Stages, Weights
 from orchestrator.gridfile.grid import GridError, load
 from orchestrator.gridfile.idle_sets import refuse_idle
 from orchestrator.jobs.job import STAGES, Resources
+from orchestrator.plan import written as planned
+from orchestrator.plan.compile import compile_full
 from signsym_core.attacks import ATTACKS, GRADIENTS
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
@@ -209,6 +212,59 @@ def test_only_a_radius_in_l2_may_be_larger_than_1(tmp_path, attack, written_as, 
         return
     *_, cell = load(file).cells()
     assert cell.epsilon.value == (2.5 if written_as == "5/2" else written_as)
+
+
+def test_a_list_of_values_of_a_parameter_is_an_axis_as_its_values_one_by_one_are(tmp_path):
+    def cells(*attacks, exclude=None):
+        return [*load(written(tmp_path, base(attacks=[*attacks]) | ({"exclude": exclude} if exclude else {}))).cells()]
+
+    radii = {"epsilon": [0.1, 0.2]}
+    several = cells({"name": "smoothing", "sigma": [0.12, 0.25], "samples": [100, 200], **radii})
+    one_by_one = [
+        {"name": "smoothing", "sigma": s, "samples": n, **radii} for s, n in itertools.product((0.12, 0.25), (100, 200))
+    ]
+    assert several == cells(*one_by_one)
+    assert len(several) == 1 + 8
+    both = {"name": ["fgsm", "pgd"], "norm": ["linf", "l2"], "gradient": ["feedback", "exact"], "epsilon": 0.1}
+    assert cells(both) == cells(
+        *({**both, "name": name, "norm": norm} for name in both["name"] for norm in both["norm"])
+    )
+    with pytest.raises(GridError, match="an epsilon: a number in"):
+        cells({**both, "epsilon": 2})
+    pgd = {"name": "pgd", "steps": [5, 10, 20], "epsilon": 0.1}
+    left = cells(pgd, exclude=[{"attack": {"name": "pgd", "steps": [5, 20]}}])
+    assert [cell.choice.attack.steps for cell in left[1:]] == [10]
+
+
+def test_radii_that_no_image_can_be_certified_at_are_told_with_their_lines(tmp_path):
+    content = """\
+        name: far
+        seeds: [0]
+        defaults: {task: classification, dataset: digits, backbone: smallcnn, rule: [bp, usf]}
+        experiments:
+          - attacks:
+              - name: smoothing
+                sigma: [0.1, 0.5]
+                samples: 100
+                epsilon:
+                  - 0.1
+                  - 0.2
+                  - 0.8
+        exclude:
+          - {attack: {name: smoothing, sigma: 0.5}, epsilon: 0.8}
+    """
+    grid = load(written(tmp_path, content))
+    # All of 100 draws agree: p^100 = 0.001.
+    limit = 0.1 * NormalDist().inv_cdf(0.001 ** (1 / 100))
+    assert 0.1 < limit < 0.2
+    told = f"smoothing: 100 samples with sigma = 0.1 certify no image from ε = {limit:.4g} on, so that the score at "
+    file, where = tmp_path / "grid.yaml", "experiments.0.attacks.0.epsilon"
+    assert grid.notices == (
+        f"{file}:11: {where}.1: {told}0.2 is 0 whatever the model",
+        f"{file}:12: {where}.2: {told}0.8 is 0 whatever the model",
+    )
+    full = compile_full(grid)
+    assert planned.read(planned.written(full)).notices == full.notices == grid.notices
 
 
 def test_epsilons_are_equal_by_value():
