@@ -14,11 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.commands.progress import Lines
 from orchestrator.commands.verdict import show_missing, show_raised
 from orchestrator.results.judgements import SETTING, AttackScore, Judgement, ModelEvidence
 from orchestrator.results.labels import Labels, words
 from orchestrator.results.live_stores import opened
 from orchestrator.store.files import write_file
+from orchestrator.store.progress import silent
 from orchestrator.store.store import Store, StoreError, open_store, skipped_in
 from signsym_core.auditing.checks import MODEL
 
@@ -40,7 +42,8 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
         raise StoreError(f"--grid: expected one store, whose models a sweep of the grid attacks, got {len(stores)}")
     data_root = None if parsed.no_probes else parsed.data_root
     data = opened([store.uri for store in stores], at_once=True)
-    data.check()
+    # What a program reads is the JSON alone.
+    data.check(silent if parsed.json else Lines(console))
     models = list(data.snapshot.computed().models.known())
     if not models and (problems := data.snapshot.problems):
         raise StoreError("\n".join([f"{data.uri}: no model has results that a verdict can rest on", *problems]))

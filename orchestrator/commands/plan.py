@@ -13,7 +13,7 @@ from orchestrator.engine.sweep import show_skipped, to_run
 from orchestrator.gridfile.idle_sets import refuse_idle
 from orchestrator.gridfile.shipped import grid_path
 from orchestrator.gridfile.yamlfile import read
-from orchestrator.plan.estimate import surveying
+from orchestrator.plan.estimate import survey_store
 from orchestrator.plan.grids import GridText, planning_one
 from orchestrator.plan.summary import show
 from orchestrator.store.store import Store
@@ -23,8 +23,8 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     """Print the plan of a grid against a store."""
     path, store = file_of(parsed.grid, console), Store(parsed.storage)
     grid = GridText(read(path), str(path), tuple(parsed.sets))
-    with planning_one(grid) as plan_of_grid, surveying(store, Lines(console)) as survey_of_store:
-        survey = survey_of_store()
+    with planning_one(grid) as plan_of_grid:
+        survey = survey_store(store, Lines(console))
         with waiting(console, "the store is read; planning the grid"):
             full = plan_of_grid()
         refuse_idle(grid.text, grid.sets)

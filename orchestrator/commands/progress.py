@@ -21,20 +21,21 @@ class Lines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._what = ""
-        #: When this stage began, when it was told of last, and when a line was printed last.
-        self._began = self._reported = self._printed = time.monotonic()
+        #: When this stage was first told of, how much was done then, and when a line was printed last.
+        self._began = self._printed = time.monotonic()
+        self._first = 0
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Print a line where the last one was PERIOD seconds ago; the time left is by this stage alone."""
         now = time.monotonic()
         if what != self._what:
-            # It is told of when its first part is done.
-            self._what, self._began = what, self._reported
-        self._reported = now
+            # What came before is of other work, such as the listing of a folder.
+            self._what, self._began, self._first = what, now, done
         if now - self._printed >= PERIOD and 0 < done < total:
             self._printed = now
-            left = duration((now - self._began) / done * (total - done))
-            self._console.print(f"{done:,} of {total:,} {what}, about {left} left")
+            further = done - self._first
+            left = f", about {duration((now - self._began) / further * (total - done))} left" if further else ""
+            self._console.print(f"{done:,} of {total:,} {what}{left}")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from orchestrator.commands.progress import Lines, waiting
 from orchestrator.commands.verify import verify
 from orchestrator.engine.sweep import COMPLETE, FAILED, show_skipped
 from orchestrator.jobs.graph import children_of, descendants
-from orchestrator.plan.estimate import surveying
+from orchestrator.plan.estimate import survey_store
 from orchestrator.plan.full import Plan
 from orchestrator.plan.grids import planning_stored
 from orchestrator.store import tables
@@ -71,8 +71,8 @@ def stored_plans(store: Store, console: Console) -> list[tuple[str, Plan]]:
 
     Where it takes long, how far it is is printed now and then.
     """
-    with planning_stored(store) as plans_of_grids, surveying(store, Lines(console)) as survey_of_store:
-        survey = survey_of_store()
+    with planning_stored(store) as plans_of_grids:
+        survey = survey_store(store, Lines(console))
         with waiting(console, "the store is read; planning its grids"):
             full_plans = plans_of_grids()
     return [(name, full.left(survey.done_cells, survey.done_models)) for name, full in full_plans.items()]

@@ -31,6 +31,8 @@ _MARKERS = {
 }
 #: Legend entries of dashes, thin lines and rings.
 _SEED, _SEEDS, _FLAGGED = "one seed", "all seeds", "flagged"
+#: Dots per inch of pictures; of others matplotlib lays out for 72.
+DPI = {"png": 300}
 _SETTINGS: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
@@ -66,19 +68,24 @@ def drawn(drawing: Drawing, width: float, kind: str) -> bytes:
 
 def _drawn(drawing: Drawing, width: float, kinds: Sequence[str]) -> dict[str, bytes]:
     import matplotlib as mpl
+    from matplotlib.backend_bases import get_registered_canvas_class
 
     # Without a date the same numbers give the same file.
     without_date = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}}
     files: dict[str, bytes] = {}
     with mpl.rc_context(_SETTINGS):
         figure = _figure(drawing, width)
+        # Laid out once, and here: to save a figure that has a layout engine draws it once more before, for nothing.
+        get_registered_canvas_class(kinds[0])(figure)
+        figure.set_dpi(DPI.get(kinds[0], 72))
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+            figure.set_layout_engine(None)
         for kind in kinds:
-            settings: dict[str, Any] = without_date.get(kind, {"dpi": 300})
+            settings: dict[str, Any] = without_date.get(kind, {"dpi": DPI.get(kind)})
             sink = io.BytesIO()
             figure.savefig(sink, format=kind, **settings)
             files[kind] = sink.getvalue()
-            # Laid out once: to find its place for everything takes as long as to draw it.
-            figure.set_layout_engine(None)
     return files
 
 
@@ -97,7 +104,8 @@ def _figure(drawing: Drawing, width: float) -> Figure:
             plot.set_visible(False)
             continue
         title, strokes = drawing.panels[number]
-        plot.set_title(_titled(title, strokes), pad=11, parse_math=False)
+        # At y, else matplotlib looks again, at each drawing, whether something is in its way.
+        plot.set_title(_titled(title, strokes), pad=11, y=1.0, parse_math=False)
         axis = scales.of([stroke.curve for stroke in strokes])
         _dressed(plot, axis, strokes, drawing)
         if "bands" not in drawing.hide and strokes:

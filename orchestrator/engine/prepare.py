@@ -12,7 +12,7 @@ from orchestrator.gridfile.idle_sets import refuse_idle
 from orchestrator.gridfile.yamlfile import read
 from orchestrator.jobs import keys
 from orchestrator.jobs.job import Job
-from orchestrator.plan.estimate import Group, StoreSurvey, surveying
+from orchestrator.plan.estimate import Group, StoreSurvey, survey_store
 from orchestrator.plan.full import FullPlan, Plan
 from orchestrator.plan.grids import GridText, planning_one, planning_stored
 from orchestrator.plan.packing import Memory
@@ -60,8 +60,8 @@ class PreparedSweep:
 def prepare(path: Path, sets: Sequence[str], storage: str) -> PreparedSweep:
     """Read the grid and the store, and plan. Raises GridError, PlanError and StoreError."""
     grid, store = GridText(read(path), str(path), tuple(sets)), Store(storage)
-    with planning_one(grid) as plan_of_grid, surveying(store) as survey_of_store:
-        survey, full = survey_of_store(), plan_of_grid()
+    with planning_one(grid) as plan_of_grid:
+        survey, full = survey_store(store), plan_of_grid()
         refuse_idle(grid.text, grid.sets)
         plan = sound_plan(full, survey, store)
         # By the process that has planned.

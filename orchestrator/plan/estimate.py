@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,11 +18,10 @@ from orchestrator.plan.packing import Memory
 from orchestrator.plan.speeds import Speeds
 from orchestrator.plan.storespeeds import speeds_of
 from orchestrator.store import provenance
-from orchestrator.store.apart import apart, pays
 from orchestrator.store.arrays import flags, single, to_arrow, to_numpy
 from orchestrator.store.progress import Progress, silent
 from orchestrator.store.store import Store
-from orchestrator.store.trusted import SoundHalf, sound_half, sound_results
+from orchestrator.store.trusted import sound_results
 
 #: Kind, backbone, data set and, for an attack, its name: jobs that should take equally long.
 Group = tuple[str, ...]
@@ -71,10 +68,10 @@ class StoreSurvey:
         return speeds_of(self.trained, self.attacked)
 
 
-def survey_store(store: Store, half: Callable[[], SoundHalf] | None = None, progress: Progress = silent) -> StoreSurvey:
+def survey_store(store: Store, progress: Progress = silent) -> StoreSurvey:
     """Read `store` once. A file that cannot be trusted counts as not done and is named in `store.skipped`.
 
-    `half` waits for what another process reads of it. `progress` is told the models and files that were read.
+    `progress` is told the models and the bytes that were read.
     """
     records, done = store.models(progress)
     survey = StoreSurvey(done_models=done, bare_models=set(records) - done)
@@ -82,7 +79,7 @@ def survey_store(store: Store, half: Callable[[], SoundHalf] | None = None, prog
         spec = record["spec"]
         _peak(survey.memory, (spec["kind"], spec["backbone"]["name"], spec["dataset"]["name"]), record)
         survey.trained[key] = {name: record.get(name) for name in _TRAINED}
-    for rows in sound_results(store, READ, half, progress):
+    for rows in sound_results(store, READ, progress):
         survey.done_cells.update(rows["cell"].to_pylist())
         versions = pc.dictionary_encode(single(rows["versions"]))
         if any(provenance.extended(text) for text in versions.dictionary.to_pylist()):
@@ -106,23 +103,6 @@ def _epsilons(jobs: npt.NDArray[Any], epsilons: npt.NDArray[Any], count: int) ->
     pairs = np.unique(jobs.astype(np.int64) * len(values) + places)
     owners, above = pairs // len(values), values[pairs % len(values)] > 0
     return np.bincount(owners[above], minlength=count), np.bincount(owners[~above], minlength=count) > 0
-
-
-@contextlib.contextmanager
-def surveying(store: Store, progress: Progress = silent) -> Iterator[Callable[[], StoreSurvey]]:
-    """`survey_store`, half of a large local store in a process of its own, which begins at once.
-
-    Not while another process makes a plan: that takes a processor, and longer.
-    """
-    if multiprocessing.active_children() or not pays(store, "results", "outcomes"):
-        yield functools.partial(survey_store, store, progress=progress)
-        return
-    with apart(_half_of, store.uri) as half:
-        yield functools.partial(survey_store, store, half, progress)
-
-
-def _half_of(uri: str) -> SoundHalf:
-    return sound_half(Store(uri), READ)
 
 
 def hours(jobs: Iterable[Job], seconds: Mapping[str, float], resource: str) -> float:

@@ -62,16 +62,17 @@ def write_report(
     writer = PageWriter(data, out, title, menu, {cell for task_cells in cells.values() for cell in task_cells}, screen)
     write_file(out / "plotly.min.js", get_plotlyjs().encode())
     write_file(out / "explorer.css", (ASSETS / "explorer.css").read_bytes())
-    total, written = len(titles) + sum(map(len, cells.values())) + 1, 0
+    # Told apart, since a page of all results takes as long as twenty of a cell.
+    written = cells_written = 0
     for task in tasks:
         for name in _STATIC:
             view = PageView(page=name, task=task)
             writer.add(_page(data, view, titles[task, name]), f"{name}-{task}", format_view(view))
-            progress("pages written", written := written + 1, total)
+            progress("pages of results written", written := written + 1, len(titles))
         for cell in cells[task]:
             search = format_view(PageView(page="cell", task=task, cell=cell))
             writer.add(pages.build(context_of(data, search)), f"cells/{cell[:16]}", search)
-            progress("pages written", written := written + 1, total)
+            progress("pages of cells written", cells_written := cells_written + 1, sum(map(len, cells.values())))
     provenance = _provenance(data) | {"command": command, "store": data.uri}
     write_file(out / "provenance.json", json.dumps(provenance, indent=1).encode())
     return writer.add(_overview(data, tasks, missing, provenance), "index")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import itertools
 import multiprocessing
 import signal
 import threading
@@ -13,27 +12,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from orchestrator.store.entries import local_entries
-from orchestrator.store.files import Files
-
 R = TypeVar("R")
-#: Bytes of a folder's files from which on they are read in a process of their own, which takes 0.4 s to start.
-LARGE = 1 << 22
-
-
-def pays(store: Files, *folders: str) -> bool:
-    """Whether these folders of a store are so large, and local, that to read them in another process pays."""
-    if store.folder is None:
-        return False
-    # Not the whole listing: a large store shows it by its first files.
-    total = 0
-    for entry in itertools.chain.from_iterable(local_entries(store.folder / folder, False) for folder in folders):
-        total += entry.size
-        if total >= LARGE:
-            return True
-    return False
-
-
 #: Calls a function in another process, and returns what waits for the result.
 Call = Callable[..., Callable[[], Any]]
 
@@ -57,8 +36,8 @@ def calling_apart() -> Iterator[Call]:
     # A pipe instead of a pool: a pool's locks need /dev/shm, which not every container has.
     fresh = multiprocessing.get_context("spawn")
     here, there = fresh.Pipe()
-    # The main thread ends it with the context, and it may start another one itself, as a sweep's plan does for a large
-    # store. A daemon may not, but a program that ends does not wait for what its other threads began.
+    # The main thread ends it with the context, and it may start another one itself, as one that prepares a sweep does
+    # to plan it. A daemon may not, but a program that ends does not wait for what its other threads began.
     daemon = threading.current_thread() is not threading.main_thread()
     process = fresh.Process(target=_answer, args=(there,), daemon=daemon)
     process.start()

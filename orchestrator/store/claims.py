@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.store.files import GONE, StoreError
 from orchestrator.store.store import Store
 
 #: Seconds between two heartbeats, and after which a sweep without a new one counts as dead.
@@ -42,6 +43,8 @@ class Claims:
         self._beat = 0
         self._written = time.monotonic()
         self._other_sweeps = _OtherSweeps(store, self.id)
+        #: Whether a local store had grids or results when the sweep began.
+        self._was_store = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, name="signsym-claims", daemon=True)
@@ -49,6 +52,7 @@ class Claims:
     def __enter__(self) -> Claims:
         # Written before the thread starts: a store that cannot be written raises here, before any job runs.
         self._write()
+        self._was_store = self.store.folder is not None and self.store.is_store()
         # By the time of the first claim, Ray has been started, a sweep that lives has changed its file.
         self._other_sweeps.claimed()
         self._thread.start()
@@ -98,6 +102,9 @@ class Claims:
         return time.monotonic() - self._written > DEAD - PERIOD
 
     def _write(self) -> None:
+        if self._was_store and not self.store.is_store():
+            # Of a disk that was unmounted the empty folder is still there; without this file no job begins in it.
+            raise StoreError(f"{self.store.uri} has neither grids nor results: {GONE}")
         with self._lock:
             if self._slept():
                 # Jobs that were claimed in advance may be done by now: each is claimed again before it starts.

@@ -19,6 +19,8 @@ from orchestrator.store.place import StoreError as StoreError
 from orchestrator.store.reasons import FOLDER, printable, reason_of_mode
 from signsym_core import seal
 
+#: What happened to a store that was there.
+GONE = "it was moved, removed or unmounted since; put it back, or name its new place by --storage"
 #: The remedy for an error of the operating system, by its number.
 _ADVICE = {
     errno.ENOSPC: "free some space, or choose another --storage",
@@ -39,6 +41,8 @@ class Files(Place):
         self.skipped: dict[str, str] = {}
         #: Files without a digest that were read: those of versions before digests.
         self.unsealed: set[str] = set()
+        #: Whether a local store's folder has been there. It is made once: one that is moved away is not made again.
+        self._existed = self.folder is not None and self.folder.is_dir()
 
     def read(self, path: str) -> bytes:
         """The bytes at `path`. Raises FileNotFoundError where there is no entry, OSError for an entry that is no file.
@@ -134,7 +138,10 @@ class Files(Place):
         """Write `data` to `path`, completely or not at all, also when the machine stops in the middle."""
         try:
             if self.folder is not None:
+                if self._existed and not self.folder.is_dir():
+                    raise FileNotFoundError(errno.ENOENT, GONE)
                 write_file(self.folder / path, data)
+                self._existed = True
             elif self.puts:
                 self._put(path, data)
             else:

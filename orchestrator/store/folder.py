@@ -105,6 +105,10 @@ class Folder:
         if batch:
             yield batch
 
+    def size(self, names: Iterable[str]) -> int:
+        """The bytes of some files, as the last listing says."""
+        return sum(self._sizes.get(name, USUAL) for name in names)
+
     def skip(self, name: str, reason: str) -> None:
         """Record a file that must not be used: it is missing, or readable and wrong."""
         self.broken[name] = reason

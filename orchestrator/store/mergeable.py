@@ -62,9 +62,9 @@ def candidates(store: Store, folders: Mapping[str, Folder], progress: Progress =
         for name in results.names()
         if all(sizes[folder].get(name, SMALL[folder]) < SMALL[folder] for folder in ("results", "outcomes"))
     ]
-    seen = 0
+    read, total = 0, results.size(names)
     for batch in results.batches(names):
-        progress("small files of results read", seen := seen + len(batch), len(names))
+        progress("kB of results looked at", (read := read + results.size(batch)) // 1000, total // 1000)
         for name, table in results.read(batch).items():
             if name in results.newer or not len(table):
                 continue

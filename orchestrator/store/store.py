@@ -93,13 +93,13 @@ class Store(Models):
     def result_table(self, columns: Sequence[str] = tables.RESULTS.names, progress: Progress = silent) -> pa.Table:
         """A row for each cell that has outcomes, by the time; of a cell that two sweeps computed, that finished first.
 
-        `progress` is told the files of results that were read.
+        `progress` is told how much was read.
         """
         from orchestrator.store.trusted import sound_results
 
         needed = list(dict.fromkeys([*columns, "cell", "finished_at"]))
         schema = pa.schema([tables.RESULTS.field(name) for name in needed])
-        table = pa.concat_tables([schema.empty_table(), *sound_results(self, needed, progress=progress)])
+        table = pa.concat_tables([schema.empty_table(), *sound_results(self, needed, progress)])
         return first_of_each_cell(table).select(columns)
 
     def results(self, columns: Sequence[str] = tables.RESULTS.names) -> pd.DataFrame:

@@ -6,9 +6,8 @@ results has.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -23,46 +22,19 @@ from orchestrator.store.progress import Progress, silent
 from orchestrator.store.tally import COLUMNS, expected, joined, misfit, missing, places, sound_files, tally
 
 
-@dataclasses.dataclass(frozen=True)
-class SoundHalf:
-    """What one process has read of a store's results for another: trusted rows, the files that they are all of, and
-    those among them that have no digest.
-    """
-
-    tables: list[pa.Table]
-    names: set[str]
-    unsealed: set[str]
-
-
-def sound_results(
-    store: Files,
-    columns: Sequence[str],
-    half: Callable[[], SoundHalf] | None = None,
-    progress: Progress = silent,
-) -> Iterator[pa.Table]:
+def sound_results(store: Files, columns: Sequence[str], progress: Progress = silent) -> Iterator[pa.Table]:
     """Some columns of the trusted results, several files at a time; the others are named in `store.skipped`.
 
     Every file of results and of outcomes is read and checked. Files that are merged meanwhile are read in their new
-    form, so that a cell may be repeated. `half` waits for what `sound_half` has read in another process. `progress` is
-    told the files of results that were read in this process.
+    form, so that a cell may be repeated. `progress` is told how much was read.
     """
-    results, outcomes = _folders(store)
+    # All columns are read, since only these are checked.
+    results = Folder(store, "results", tables.RESULTS, tables.RESULTS.names, plain=tables.RESULTS.names)
+    outcomes = Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
     seen: set[str] = set()
     #: Cells of merged results that can be trusted.
     trusted: list[pa.Array] = []
     listed = results.names()
-    if half is not None:
-        # The other process reads its half of them meanwhile.
-        names = [name for name in listed if not _in_half(name)]
-
-        def report(what: str, done: int, total: int) -> None:
-            progress(f"{what}, and another process reads as many", done, total)
-
-        yield from _sound(results, outcomes, names, listed, trusted, columns, report)
-        read = half()
-        seen = {*names, *read.names}
-        store.unsealed |= read.unsealed
-        yield from read.tables
     for _ in range(merged.LOOKS):
         names = [name for name in listed if name not in seen]
         seen.update(names)
@@ -74,31 +46,6 @@ def sound_results(
     for folder in (results, outcomes):
         store.skipped |= folder.skipped
         store.unsealed |= folder.unsealed
-
-
-def sound_half(store: Files, columns: Sequence[str]) -> SoundHalf:
-    """Some columns of the trusted results among half of a store's small files: of those that are as they should be."""
-    results, outcomes = _folders(store)
-    names, half = [name for name in results.names() if _in_half(name)], SoundHalf([], set(), set())
-    outcomes.names()
-    for few in outcomes.batches(names):
-        # Whatever is wrong with the others, the other process says.
-        table, sound = sound_together(results.read(few), outcomes.read(few))
-        half.tables.append(table.select(columns))
-        half.names.update(sound)
-    half.unsealed.update(results.unsealed | outcomes.unsealed)
-    return half
-
-
-def _in_half(name: str) -> bool:
-    """Whether a file belongs to the half of another process: about every second one that no merging has made."""
-    return name[-1:] in "13579bdf" and not merged.is_merged(name)
-
-
-def _folders(store: Files) -> tuple[Folder, Folder]:
-    """The folders of results and of outcomes. All columns are read, since only these are checked."""
-    results = Folder(store, "results", tables.RESULTS, tables.RESULTS.names, plain=tables.RESULTS.names)
-    return results, Folder(store, "outcomes", tables.OUTCOMES, tables.OUTCOMES.names)
 
 
 def _sound(
@@ -115,8 +62,8 @@ def _sound(
         return
     outcome_names = set(outcomes.names())
     unmatched: dict[str, pa.Table] = {}
-    read = 0
-    # By the sizes of the outcomes, which are larger.
+    # By the sizes of the outcomes, which are larger, and not by files: a merged one has the rows of thousands.
+    read, total = 0, outcomes.size(names)
     for few in outcomes.batches(names):
         batch = results.read(few)
         paired = outcomes.read([name for name in batch if name in outcome_names])
@@ -135,13 +82,13 @@ def _sound(
                 outcomes.skip(name, reason)
                 continue
             if (positions < 0).any():
-                unmatched[name] = table.filter(pa.array(positions < 0))
-                table = table.filter(pa.array(positions >= 0))
+                unmatched[name] = table.filter(flags(positions < 0))
+                table = table.filter(flags(positions >= 0))
             if merged.is_merged(name):
                 trusted.append(single(table["cell"]))
             yield table.select(columns)
-        read += len(few)
-        progress("files of results read with their outcomes", read, len(names))
+        read += outcomes.size(few)
+        progress("kB of outcomes read with their results", read // 1000, total // 1000)
     if unmatched:
         rows = _matched_elsewhere(outcomes, unmatched, listed, pa.chunked_array(trusted, pa.string()))
         yield from (table.select(columns) for table in rows)
@@ -178,9 +125,9 @@ def _matched_elsewhere(
             if reason := misfit(expected(table), positions, other_outcomes, exclusive=False):
                 outcomes.skip(name, reason)
                 continue
-        yield table.filter(pa.array(positions >= 0))
+        yield table.filter(flags(positions >= 0))
         # A row that a merged file has is not missing: a killed compaction, or a late sweep, has left a copy here.
-        missing_rows = table.filter(pa.array(positions < 0))
+        missing_rows = table.filter(flags(positions < 0))
         missing_rows = missing_rows.filter(pc.invert(pc.is_in(missing_rows["cell"], value_set=trusted)))
         if len(missing_rows):
             outcomes.skip(name, missing(len(missing_rows), len(table)))

@@ -22,6 +22,7 @@ def _refuse_another_store(context: JobContext) -> None:
     store = Store(context.storage)
     if context.sign is not None and not store.exists([context.sign]):
         raise StoreError(
-            f"storage {store.uri} on {socket.gethostname()} is not the one that the sweep was started with; with "
-            f"several nodes it must be a bucket (--storage s3://...) or a folder that all of them mount"
+            f"storage {store.uri} on {socket.gethostname()} is not the one that the sweep was started with: it "
+            f"was moved or unmounted since, or is of this machine alone; with several nodes it must be a bucket "
+            f"(--storage s3://...) or a folder that all of them mount"
         )

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from orchestrator.store import Store
+from orchestrator.store import Store, StoreError
 from orchestrator.store import claims as module
 from orchestrator.store.claims import DEAD, OLD, Claims, alive
 
@@ -140,6 +140,20 @@ def test_no_error_of_a_store_ends_the_heartbeat(store, monkeypatch):
     with Claims(store, list):
         monkeypatch.setattr(store, "write_json", fail)
         assert all(beats.acquire(timeout=60) for _ in range(2))
+
+
+def test_an_empty_folder_in_the_place_of_a_store_takes_no_claim(store, tmp_path):
+    """As a disk leaves that is unmounted: no job begins there, since no sweep has its file there."""
+    store.write("grids/a.yaml", b"")
+    with Claims(store, list) as mine:
+        assert mine.take(["a"]) == {"a"}
+        (tmp_path / "grids/a.yaml").unlink()
+        (tmp_path / mine.path).unlink()
+        with pytest.raises(StoreError, match="neither grids nor results: it was moved, removed or unmounted"):
+            mine.take(["b"])
+        assert not store.names("sweeps", ".json")
+        store.write("grids/a.yaml", b"")
+        assert mine.take(["b"]) == {"b"}
 
 
 @pytest.mark.slow

@@ -12,18 +12,16 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from orchestrator.engine.prepare import prepare
 from orchestrator.gridfile.cells import Stages
 from orchestrator.gridfile.grid import load
 from orchestrator.jobs.job import STAGES, Resources
 from orchestrator.plan import cost, measured
 from orchestrator.plan.compile import compile_plan
-from orchestrator.plan.estimate import READ, StoreSurvey, hours, longest_chain, survey_store, surveying, unshared
+from orchestrator.plan.estimate import StoreSurvey, hours, longest_chain, survey_store, unshared
 from orchestrator.plan.rates import CORE, H100, Device, Network, network_of
 from orchestrator.plan.speeds import is_kind
 from orchestrator.store import Store, tables
-from orchestrator.store.apart import LARGE, apart, calling_apart
-from orchestrator.store.trusted import sound_half
+from orchestrator.store.apart import apart, calling_apart
 from signsym_core.attacks import ATTACKS
 from signsym_core.backbones import BACKBONES
 from signsym_core.datasets import DATASETS
@@ -65,18 +63,15 @@ def slowly(job):
     return {"training": 7.0, "attack": 2.0}[job.pace[0]] * (1.5 if job.pace[-1] == "pgd" else 1)
 
 
-def test_a_survey_says_how_many_models_and_files_it_has_read(plan, tmp_path):
+def test_a_survey_says_how_many_models_and_bytes_it_has_read(plan, tmp_path):
     store, told = Store(str(tmp_path)), []
     put(store, plan.jobs, slowly)
     survey_store(store, progress=lambda *words: told.append(words))
     models = sum(job.kind != "attack" for job in plan.jobs.values())
-    files = "files of results read with their outcomes"
+    read = "kB of outcomes read with their results"
     assert told[:models] == [("models looked at", number, models) for number in range(models)]
-    assert told[-1] == (files, len(plan.jobs) - models, len(plan.jobs) - models)
-    half, told = sound_half(store, READ), []
-    survey_store(store, lambda: half, lambda *words: told.append(words))
-    assert told[-1][0] == f"{files}, and another process reads as many"
-    assert told[-1][1] == told[-1][2] == len(plan.jobs) - models - len(half.names)
+    size = sum(path.stat().st_size for path in (tmp_path / "outcomes").iterdir()) // 1000
+    assert told[-1] == (read, size, size)
 
 
 def test_a_plan_is_what_was_stated_times_how_much_slower_the_store_was(plan, tmp_path):
@@ -152,38 +147,6 @@ def test_a_job_beside_others_counts_with_its_part_of_the_gpu(jobs):
 def test_a_long_job_weighs_more_than_many_short_ones():
     jobs = [took(5, 0, 0, planned=1.0)] * 9 + [took(20, 0, 0, planned=10.0)]
     assert measured.ratios(jobs) == {("a", "b", "c"): 2.0}
-
-
-@pytest.mark.slow
-def test_a_large_store_is_surveyed_in_another_process_with_what_cannot_be_used(plan, tmp_path, monkeypatch):
-    def rows(survey):
-        return sorted((row for table in survey.attacked for row in table.to_pylist()), key=lambda row: row["job"])
-
-    store = Store(str(tmp_path))
-    put(store, plan.jobs, slowly)
-    (tmp_path / "results/torn.parquet").write_bytes(b"PAR1")
-    with surveying(store) as survey_of_store:
-        here = survey_of_store()
-    monkeypatch.setattr("orchestrator.store.apart.LARGE", 0)
-    other = Store(str(tmp_path))
-    with surveying(other) as survey_of_store:
-        halved = survey_of_store()
-    assert rows(halved) == rows(here)
-    assert dataclasses.replace(halved, attacked=[]) == dataclasses.replace(here, attacked=[])
-    assert other.skipped.keys() == store.skipped.keys() == {"results/torn.parquet"}
-    assert other.unsealed == store.unsealed == {"results/torn.parquet"}
-
-
-@pytest.mark.slow
-def test_a_sweep_into_a_large_store_is_planned(tiny, tmp_path):
-    # Its process starts another one for the store.
-    (tmp_path / "results").mkdir()
-    with (tmp_path / "results/foreign.parquet").open("wb") as file:
-        file.truncate(LARGE)
-    with apart(prepare, tiny, [], str(tmp_path)) as plan:
-        prepared = plan()
-    assert prepared.jobs
-    assert prepared.skipped.keys() == {"results/foreign.parquet"}
 
 
 @pytest.mark.slow

@@ -323,13 +323,15 @@ def test_long_work_prints_a_line_now_and_then_with_the_time_left(clock):
     for at, what, done, total in ((4, "files read", 1, 30), (8, "files read", 2, 30), (12, "files read", 3, 30)):
         clock.now = at
         lines(what, done, total)
-    # A stage is timed from the last word on the one before.
-    for at, done in ((20, 1), (28, 2), (34, 4)):
+    # A stage is timed by what was done since it was first told of: other work came before.
+    for at, done in ((600, 1), (605, 2), (612, 3), (613, 4)):
         clock.now = at
-        lines("cells written", done, 4)
-    first, second = sink.getvalue().splitlines()
-    assert first == "3 of 30 files read, about 1 min 48 s left"
-    assert second == "2 of 4 cells written, about 16 s left"
+        lines("cells written", done, 5)
+    assert sink.getvalue().splitlines() == [
+        "3 of 30 files read, about 1 min 48 s left",
+        "1 of 5 cells written",
+        "3 of 5 cells written, about 12 s left",
+    ]
 
 
 def test_what_cannot_say_how_far_it_is_says_how_long_it_takes(monkeypatch):

@@ -12,14 +12,12 @@ import pytest
 import torch
 from storerows import outcomes, put, record, result
 
-from orchestrator.plan.estimate import READ, survey_store
+from orchestrator.plan.estimate import survey_store
 from orchestrator.results.live_store import LiveStore
 from orchestrator.results.result_files import COLUMNS, read_results
 from orchestrator.store import Store, StoreError, records, rowcopy, tables
-from orchestrator.store.compact import compact
 from orchestrator.store.folder import Folder
 from orchestrator.store.store import sealed_table
-from orchestrator.store.trusted import sound_half
 
 
 @pytest.fixture
@@ -88,6 +86,20 @@ def test_a_failed_write_leaves_nothing_behind(store, tmp_path, monkeypatch):
         store.write("a/file", b"new")
     assert (tmp_path / "store/a/file").read_bytes() == b"old"
     assert [path.name for path in (tmp_path / "store/a").iterdir()] == ["file"]
+
+
+def test_a_store_that_was_moved_away_is_not_made_again(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    store.write("a/file", b"1")
+    other = Store(store.uri)
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    for each in (store, other):
+        with pytest.raises(StoreError, match=r"a/more cannot be written.*was moved, removed or unmounted since"):
+            each.write("a/more", b"2")
+    assert not (tmp_path / "store").exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "store")
+    store.write("a/more", b"2")
+    assert store.names("a", "") == ["file", "more"]
 
 
 def test_a_model_is_done_when_its_record_is_written(store, monkeypatch):
@@ -179,33 +191,6 @@ def test_files_that_are_checked_together_are_told_apart(store):
     for number in (7, 8, 10, 11):
         put(store, f"job{number:02}", f"a{number}", f"b{number}")
     assert len(survey_store(Store(store.uri)).done_cells) == 80
-
-
-def test_half_of_a_store_that_another_process_reads_counts_as_if_it_were_read_here(store, tmp_path, monkeypatch):
-    # Few at once, since a file that is wrong leaves those that are read with it to this process.
-    monkeypatch.setattr("orchestrator.store.folder.AT_ONCE", 4)
-    for number in range(32):
-        put(store, f"job{number:02}", f"a{number}", f"b{number}")
-        if number == 5:
-            # Merged, but for a copy that a killed compaction has left.
-            compact(store)
-            put(store, "job03", "a3", "b3")
-    store.remove("outcomes/job03.parquet")
-    store.write_table("results", "job07", [result("a7", value=2.0)], tables.RESULTS)
-    store.remove("outcomes/job09.parquet")
-    for one, other in (("20", "21"), ("21", "20")):
-        store.write_table("outcomes", f"job{one}", [*outcomes(f"a{one}"), *outcomes(f"b{other}")], tables.OUTCOMES)
-    pq.write_table(
-        pa.Table.from_pylist([result("a17"), result("b17")], tables.RESULTS), tmp_path / "store/results/job17.parquet"
-    )
-    here, other = Store(store.uri), Store(store.uri)
-    half, expected = sound_half(Store(store.uri), READ), survey_store(here)
-    assert {"job15", "job17", "job31"} <= half.names <= {f"job{number:02}" for number in range(7, 32, 2)}
-    # What comes and goes meanwhile is read once.
-    assert survey_store(other, lambda: half).done_cells == expected.done_cells
-    assert len(expected.done_cells) == 64 - 2 * 4
-    assert other.skipped == here.skipped
-    assert other.unsealed == here.unsealed == {"results/job17.parquet"}
 
 
 def test_results_that_another_process_read_are_shown_as_if_they_were_read_here(store, tmp_path):
