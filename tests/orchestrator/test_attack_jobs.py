@@ -37,7 +37,7 @@ experiments:
       - {name: hopskipjump, steps: 2, epsilon: [0.5, 2], images: 12}
       - {name: hopskipjump, steps: 2, constraint: linf, queries: 300, epsilon: [0.1, 0.3], images: 12}
       - {name: boundary, steps: 50, epsilon: [0.5, 2], images: 12}
-      - {name: smoothing, selection: 5, samples: 40, epsilon: [0.1, 0.3], images: 24}
+      - {name: smoothing, selection: 5, samples: 40, alpha: 0.05, epsilon: [0.1, 0.3], images: 24}
 """
 
 
