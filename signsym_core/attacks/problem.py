@@ -180,9 +180,11 @@ class Problem:
 
     @property
     def zero_gradient(self) -> Tensor | None:
-        """bool [n]: the loss has no gradient at all at the clean image; None where no attack computed it."""
+        """bool [n]: the loss has no gradient at all at the clean image, where one could matter; None where no attack
+        computed it.
+        """
         clean = self._clean.get(True, self._clean.get(False))
-        return None if clean is None else (clean[0].flatten(1) == 0).all(dim=1)
+        return None if clean is None else (clean[0].flatten(1) == 0).all(dim=1) & ~self.task.decided(self.labels)
 
     @property
     def clean_outputs(self) -> Tensor:

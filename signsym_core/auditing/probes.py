@@ -86,7 +86,7 @@ def measure(
     For a classifier s is the log-odds against the label(s), log((1 - p) / p): it rises with the cross-entropy, with a
     gradient along the same line, and does not saturate where the model is sure, so that a finite difference of it can
     be taken. For a task that retrieves s = -<sign f(x), f>: away from the image's own clean code. Images without any
-    label are left out.
+    label, or with all of them, are left out.
 
     A model that rounds its input does not react to a small step, whose slope is then meaningless for a backward pass
     that is made for larger ones. So where ρ and the correlation are not those of a gradient at `step`, larger steps are
@@ -101,11 +101,10 @@ def measure(
     check_module(model)
     check_images(images)
     check_labels(labels, images)
-    if labels.ndim == 2 and not judge.retrieves:
-        has_label = labels.bool().any(dim=1)
-        images, labels = images[has_label], labels[has_label]
+    undecided = ~judge.decided(labels)
+    images, labels = images[undecided], labels[undecided]
     if not len(images):
-        raise ValueError("a probe needs at least one image with a label, got none")
+        raise ValueError("a probe needs at least one image with a label, and not with all of them, got none")
     with frozen(model):
         outputs = outputs_in_batches(model, images)
         judge.check(outputs, labels)

@@ -21,7 +21,8 @@ def outputs_of(model: nn.Module, images: Tensor, who: str = "the model") -> Tens
     errors call the model `who`. Does not wait for the device, so outputs are not checked to be finite.
     """
     try:
-        returned = model(images)
+        # A model may change its input in place, as `x.sub_(mean)` does: these images are asked for again.
+        returned = model(images.clone())
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

@@ -58,6 +58,10 @@ class Task(Member, ABC):
     def score(self, outputs: Tensor, labels: Tensor, gallery: Gallery | None) -> Tensor:
         """float64 [n] in 0 .. 1: how well each image is handled. Its mean is the metric."""
 
+    def decided(self, labels: Tensor) -> Tensor:
+        """bool [n]: whether the labels alone decide an image's score, whatever the outputs: no gradient can matter."""
+        return torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+
     def validate(self, outputs: Tensor, labels: Tensor, generator: torch.Generator) -> float:
         """The score 0 .. 1 of validation images, which chooses among epochs; `generator` is what it may draw from.
 

@@ -45,6 +45,12 @@ class Classification(Task):
         right = top == labels if labels.ndim == 1 else labels.gather(1, top.unsqueeze(1)).squeeze(1) > 0
         return right.double()
 
+    def decided(self, labels: Tensor) -> Tensor:
+        if labels.ndim == 1:
+            return super().decided(labels)
+        # With every label all classes are right, and none is without one.
+        return labels.bool().all(dim=1) | ~labels.bool().any(dim=1)
+
     def predict(self, outputs: Tensor, gallery: Gallery | None) -> Tensor:
         return outputs.argmax(dim=1)
 

@@ -8,6 +8,7 @@ import math
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,10 +19,12 @@ from torch import nn
 import signsym_core as ss
 from signsym_core.attacks import Attack
 from signsym_core.attacks.ball import within_ball
+from signsym_core.auditing.probes import measure
 from signsym_core.datasets import inputs
 from signsym_core.datasets.batches import Prepared
 from signsym_core.evaluation import attack as evaluation
 from signsym_core.evaluation.attack import WeakAttackWarning
+from signsym_core.microbatch import backward
 from signsym_core.retrieval.codes import signs
 
 EPSILONS = [0.0, 0.002, 0.01, 8 / 255, 0.1, 0.5]
@@ -209,6 +212,59 @@ def test_the_model_is_left_as_it_was_found():
     assert ([m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]) == before
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(model[1].running_mean, statistics)
+
+
+class InPlace(nn.Module):
+    """A network that normalises its input, in place or not."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        torch.manual_seed(4)
+        layers = [nn.Flatten(), nn.Linear(300, 8), nn.ReLU(), nn.Linear(8, 5)]
+        self.in_place, self.network = in_place, ss.convert(nn.Sequential(*layers), "usf")
+
+    def forward(self, images):
+        return self.network(images.sub_(0.4).div_(0.5) if self.in_place else (images - 0.4) / 0.5)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "square", "smoothing"])
+def test_a_model_that_changes_its_input_is_shown_the_same_images_each_time(name):
+    plain, changing = InPlace(False).eval(), InPlace(True).eval()
+    images = torch.rand(9, 3, 10, 10, generator=torch.Generator().manual_seed(2))
+    labels, before = plain(images).argmax(1), images.clone()
+    expected, found = (
+        ss.attack(name, model, images, labels, [0.0, 0.02, 0.1], micro_batch=4, **QUICK.get(name, {}))
+        for model in (plain, changing)
+    )
+    assert torch.equal(images, before)
+    assert torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.adversarial, expected.adversarial)
+
+
+def test_a_model_that_changes_its_input_is_probed_and_trained_as_another_one():
+    images = torch.rand(9, 3, 10, 10, generator=torch.Generator().manual_seed(2))
+    labels, probes, gradients = InPlace(False).eval()(images).argmax(1), [], []
+    for in_place in (False, True):
+        model = InPlace(in_place)
+        probes.append(measure(model.eval(), images, labels))
+        backward(model.train(False), ss.TASKS.build("classification").objective(5, 0), images, labels, micro_batch=4)
+        gradients.append(model.network[1].weight.grad)
+    assert np.array_equal(probes[0].rho, probes[1].rho)
+    assert not probes[1].unsteady.any()
+    assert torch.equal(*gradients)
+
+
+def test_an_image_that_every_class_is_right_for_lacks_no_gradient():
+    model = network("bp")
+    images, labels = torch.rand(6, 3, 10, 10), torch.zeros(6, 5, dtype=torch.uint8)
+    labels[:, 1], labels[2], labels[3] = 1, 1, 0
+    outcome = ss.attack("fgsm", model, images, labels, [0.1])
+    assert not outcome.zero_gradient.any()
+    assert outcome.robust[0].tolist()[2:4] == [True, False]
+    probe, without = measure(model, images, labels), measure(model, images[[0, 1, 4, 5]], labels[[0, 1, 4, 5]])
+    assert np.allclose(probe.rho, without.rho)
+    with pytest.raises(ValueError, match="at least one image with a label, and not with all of them"):
+        measure(model, images[2:4], labels[2:4])
 
 
 def test_following_the_feedback_is_another_attack_than_the_exact_gradient():
