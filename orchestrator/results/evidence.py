@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from orchestrator.results.members import SPIKING, measuring
 from orchestrator.results.query import Query
 from orchestrator.results.samples import Samples
 from orchestrator.results.test_images import test_images
+from signsym_core.auditing.checks import findings_of
 from signsym_core.auditing.evidence import NULL, Evidence, Run
 
 #: Rows of one batch of evidence.
@@ -52,6 +53,34 @@ class Models:
                     self._judged[model.name] = (*self._judged[model.name], judgement)
             return [self._judged[name] for name in names]
 
+    def raised(self, lines: Iterable[Line]) -> list[tuple[int, float, str]]:
+        """The checks that are raised on some lines: the line's number, the ε and the check's id, in their order.
+
+        On models without a verdict the checks are made on these lines alone, and nothing is kept: a page of one attack
+        shows few lines of many models.
+        """
+        names: dict[tuple[str, ...], None] = {}
+        asked = set[int]()
+        for line in lines:
+            names[line.model] = None
+            asked.add(line.number)
+        places: list[tuple[int | None, float | None, str]] = []
+        with self._lock:
+            judgements = [judgement for name in names for judgement in self._judged.get(name, ())]
+            for judgement in judgements:
+                for check, known in judgement.findings.items():
+                    places += [(one.line, one.epsilon, check) for one in known if one.finding.raised]
+            for models in self._batches([name for name in names if name not in self._judged], asked):
+                found = zip(models, findings_of([model.evidence for model in models]), strict=True)
+                for model, by_check in found:
+                    for check, new in by_check.items():
+                        places += [(model.line_of(one.run), one.epsilon, check) for one in new if one.finding.raised]
+        return [
+            (line, epsilon, check)
+            for line, epsilon, check in places
+            if line is not None and line in asked and epsilon is not None
+        ]
+
     def judgement(self, model: ModelEvidence) -> Judgement:
         """The verdict on one model by its outcomes, computed once."""
         with self._lock:
@@ -71,16 +100,21 @@ class Models:
         for models in self._batches(self._judged_names() if names is None else names):
             yield from models
 
-    def _batches(self, names: Iterable[tuple[str, ...]]) -> Iterator[list[ModelEvidence]]:
-        """The models of some names; the outcomes of AT_ONCE rows are read together and not kept."""
+    def _batches(
+        self, names: Iterable[tuple[str, ...]], asked: Container[int] | None = None
+    ) -> Iterator[list[ModelEvidence]]:
+        """The models of some names; the outcomes of AT_ONCE rows are read together and not kept.
+
+        Findings are asked for on the lines of the numbers `asked`, by default on all.
+        """
         some: list[_Rows] = []
         for name in names:
             lines = [line for line in self.query.index.models[name] if not self._left_out(line)]
             some.append((lines, self.query.rows(lines)))
             if sum(len(rows) for _, rows in some) >= AT_ONCE:
-                yield list(self._put_together(some))
+                yield list(self._put_together(some, asked))
                 some = []
-        yield list(self._put_together(some))
+        yield list(self._put_together(some, asked))
 
     def _left_out(self, line: Line) -> bool:
         """Whether a line is no evidence: of an attack that only measures, or of an older version of one."""
@@ -95,7 +129,7 @@ class Models:
             if not test_images(lines[0].dataset_params).kind or any(line.attack != "none" for line in lines)
         ]
 
-    def _put_together(self, models: Sequence[_Rows]) -> Iterator[ModelEvidence]:
+    def _put_together(self, models: Sequence[_Rows], asked: Container[int] | None) -> Iterator[ModelEvidence]:
         rows = np.concatenate([np.zeros(0, int), *(rows for _, rows in models)])
         model = np.repeat(np.arange(len(models)), [len(rows) for _, rows in models])
         version = self._versions(rows, model)
@@ -103,7 +137,7 @@ class Models:
         for number in range(int(version.max(initial=-1)) + 1):
             chosen = version == number
             ends = np.searchsorted(model[chosen], np.arange(1, len(models)))
-            runs = self._runs(Samples(self.query.index, self.query.outcomes, rows[chosen]))
+            runs = self._runs(Samples(self.query.index, self.query.outcomes, rows[chosen]), asked)
             by_version.append((runs, np.split(rows[chosen], ends)))
         for position, (lines, _) in enumerate(models):
             for runs, rows_by_model in by_version:
@@ -152,7 +186,7 @@ class Models:
             lines={(line.attack, line.attack_params, line.gradient): line for line in lines},
         )
 
-    def _runs(self, samples: Samples) -> dict[int, list[_LabelledRun]]:
+    def _runs(self, samples: Samples, asked: Container[int] | None) -> dict[int, list[_LabelledRun]]:
         """The runs of each line."""
         index, places, measured = self.query.index, samples.points(), samples.measured()
         rows = samples.rows[[sample.first for sample in places.values()]]
@@ -184,6 +218,7 @@ class Models:
                 moved=known.moved,
                 no_gradient=None if line.attack in NULL else known.zero,
                 nonfinite=None if nonfinite is None or np.isnan(nonfinite) else nonfinite,
+                asked=asked is None or number in asked,
             )
             runs.setdefault(number, []).append((run, labels[place]))
         return runs

@@ -24,6 +24,8 @@ class Flags:
     def __init__(self, models: Models) -> None:
         self.models = models
         self._findings: dict[int, dict[str, list[LineFinding]]] = {}
+        #: The flags raised at each ε of a line, by its number.
+        self._rings: dict[int, dict[float, tuple[str, ...]]] = {}
 
     def of(self, lines: Sequence[Line]) -> list[dict[str, list[LineFinding]]]:
         """For each line its findings by check; a check that was not made on the line is missing.
@@ -46,12 +48,11 @@ class Flags:
     def rings(self, curves: Sequence[Curve]) -> dict[tuple[int, float], tuple[str, ...]]:
         """The flags raised at each point."""
         lines = self.models.query.index.lines
-        rings: dict[tuple[int, float], tuple[str, ...]] = {}
-        for curve, by_flag in zip(curves, self.of([lines[curve.line] for curve in curves]), strict=True):
-            for flag, members in by_flag.items():
-                for line_finding in members:
-                    if line_finding.finding.raised and line_finding.epsilon is not None:
-                        point = (curve.line, line_finding.epsilon)
-                        # Attacks may be compared with several others at one epsilon.
-                        rings[point] = tuple(dict.fromkeys((*rings.get(point, ()), flag)))
-        return rings
+        new: dict[int, dict[float, tuple[str, ...]]] = {
+            curve.line: {} for curve in curves if curve.line not in self._rings
+        }
+        for line, epsilon, check in self.models.raised(lines[number] for number in new):
+            # Attacks may be compared with several others at one epsilon.
+            new[line][epsilon] = tuple(dict.fromkeys((*new[line].get(epsilon, ()), _FLAGS[check])))
+        self._rings |= new
+        return {(curve.line, at): flags for curve in curves for at, flags in self._rings[curve.line].items()}

@@ -103,12 +103,13 @@ class ModelEvidence:
             verdict=verdict,
             may_be_the_loss=may_be_the_loss(verdict, evidence),
             findings={
-                name: [LineFinding(line=self._line(f.run), epsilon=f.epsilon, finding=f.finding) for f in members]
+                name: [LineFinding(line=self.line_of(f.run), epsilon=f.epsilon, finding=f.finding) for f in members]
                 for name, members in findings_by_check.items()
             },
         )
 
-    def _line(self, run: Run | None) -> int | None:
+    def line_of(self, run: Run | None) -> int | None:
+        """The number of the line of a run; None for None."""
         return None if run is None else self.lines[_named(run)].number
 
 

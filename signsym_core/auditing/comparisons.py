@@ -83,20 +83,19 @@ def beside_white_box(gradient: str) -> Callable[[Evidence], Iterator[Pair]]:
     """A check on the lowest outcome of each image under the model's own gradient, and each run of `gradient`."""
 
     def ask(evidence: Evidence) -> Iterator[Pair]:
-        lowest: dict[tuple[float, tuple[int, ...], int], tuple[Run, NDArray[Any]]] = {}
+        lowest: dict[tuple[float, tuple[int, ...], int], NDArray[Any]] = {}
         for other in evidence.of(gradient=gradient, below=masking.GREY):
             white = evidence.runs_at("feedback", other.epsilon)
             # A run with fewer seeds would restrict the comparison to its seeds.
             white = [run for run in white if set(run.seeds) >= set(other.seeds)] or white
-            outcomes = paired(other, *white) if white else None
-            if outcomes is None:
+            strongest = min(white, key=lambda run: run.score, default=None)
+            if strongest is None or not strongest.asked or (outcomes := paired(other, *white)) is None:
                 continue
             # Runs of one list of images and seeds have one lowest outcome, however many they are compared with.
             key = (other.epsilon, other.seeds, id(other.images))
             if key not in lowest:
-                lowest[key] = min(white, key=lambda run: run.score), np.minimum.reduce(outcomes[1:])
-            strongest, claimed = lowest[key]
-            yield Pair(epsilon=other.epsilon, run=strongest, claimed=claimed, stronger=outcomes[0])
+                lowest[key] = np.minimum.reduce(outcomes[1:])
+            yield Pair(epsilon=other.epsilon, run=strongest, claimed=lowest[key], stronger=outcomes[0])
 
     return ask
 
@@ -125,6 +124,6 @@ def both_of(run: Run, other: Run | None) -> list[NDArray[Any]] | None:
 
 
 def _pair(claimed: Run, stronger: Run) -> Iterator[Pair]:
-    outcomes = paired(claimed, stronger)
+    outcomes = paired(claimed, stronger) if claimed.asked else None
     if outcomes is not None:
         yield Pair(epsilon=claimed.epsilon, run=claimed, claimed=outcomes[0], stronger=outcomes[1])

@@ -84,6 +84,39 @@ def test_the_evidence_on_models_is_that_of_a_loop_over_rows(folder, seeds):
     assert points == len(results)
 
 
+def test_what_is_raised_on_some_lines_is_what_is_raised_on_them_among_all(folder, tmp_path):
+    """Alone, as on a page of one attack, and where the models were judged before."""
+    masked = fill(tmp_path / "masked", {("usf", "feedback"): {0.0: 1.0, 0.1: 0.8, 0.2: 0.9, 0.5: 0.8, 1.0: 0.3}})
+    for draw, gradient, shares, more in (
+        (1, "exact", {0.1: 0.3, 0.2: 0.9, 0.5: 0.9, 1.0: 0.2}, {"outcome": {"linf": 0.01}}),
+        (2, "exact", {0.1: 0.0, 0.2: 0.5}, {"attack": "fgsm", "steps": 1, "nonfinite_grad": 2}),
+        (3, "transfer", {0.1: 0.1, 0.2: 0.2}, {}),
+        (4, "none", {0.1: 0.2, 0.2: 0.3}, {"attack": "square", "steps": 0}),
+        (5, "none", {0.1: 0.1, 0.2: 0.2}, {"attack": "noise", "steps": 0}),
+        (6, "exact", {0.1: 0.4, 0.2: 0.3}, {"attack_params": '{"steps":10}', "steps": 10}),
+    ):
+        fill(masked, {("usf", gradient): shares}, draw=draw, **more)
+    flags = set()
+    for store in (folder, masked):
+        data = LiveStore(str(store), at_once=True)
+        lines = data.snapshot.index.lines
+        judged, alone = (data.snapshot.computed(seeds).models for seeds in ((), (0, 1, 2)))
+        expected = {
+            (finding.line, finding.epsilon, check)
+            for judgements in judged.judged({line.model: None for line in lines})
+            for judgement in judgements
+            for check, findings in judgement.findings.items()
+            for finding in findings
+            if finding.finding.raised and finding.line is not None and finding.epsilon is not None
+        }
+        assert {place for line in lines for place in alone.raised([line])} == set(alone.raised(lines)) == expected
+        assert set(judged.raised(lines)) == expected
+        for line in lines:
+            assert set(judged.raised([line])) == {place for place in expected if place[0] == line.number}
+        flags |= {check for _, _, check in expected}
+    assert flags >= {"G1", "G4c", "T1", "T1b", "B1", "B1b", "B2", "S1", "S2", "S2b", "S3", "S5", "U1", "U2"}
+
+
 def test_two_fine_tunes_of_a_seed_are_two_models(folder):
     snapshot = LiveStore(str(folder)).snapshot
     known = [model for model in snapshot.computed().models.known() if model.setting["rule"] == "fa"]
