@@ -12,7 +12,7 @@ from sweeps import ROOT, TINY, WATCHDOG
 
 #: The tiny grid, whose fine-tunes wait in their third epoch, and its attacks at their first gradient, while a gate is
 #: closed. Its pre-training never waits.
-HELD = TINY.replace("name: smallcnn", "name: held").replace("epochs: 2,", "epochs: 20,")
+HELD = TINY.replace("name: smallcnn", "name: held").replace("epochs: 2,", "epochs: 4,")
 
 #: Holds the module "held".
 EXTENSIONS = ROOT / "tests/extensions"

@@ -30,6 +30,8 @@ from orchestrator.work import execute
 
 pytestmark = pytest.mark.slow
 
+#: Its fine-tunes wait six times, each time in the third epoch since they began or went on.
+LONG = HELD.replace("epochs: 4,", "epochs: 14,")
 #: Columns that say when, how long and by which commit, not what.
 CLOCK = ["seconds", "finished_at", "git"]
 #: How many of the grid's three fine-tunes run at once on this machine.
@@ -67,7 +69,7 @@ class Undisturbed:
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     grid, storage = folder / "held.yaml", folder / "store"
-    grid.write_text(HELD)
+    grid.write_text(LONG)
     process, merged = sweep(grid, "--storage", storage, env=Gate(folder / "gate").environment | ONE), 0
     while process.poll() is None:
         # One that was merged, and more.
@@ -164,7 +166,7 @@ def test_what_is_added_is_all_that_runs_and_a_sweep_that_slept_doubles_nothing_w
     shutil.copytree(undisturbed.storage, storage)
     earlier = len(logs(storage))
     wider = tmp_path / "wider.yaml"
-    text = HELD.replace("epsilon: [0, 0.1]", "epsilon: [0, 0.1, 0.2]").replace(
+    text = LONG.replace("epsilon: [0, 0.1]", "epsilon: [0, 0.1, 0.2]").replace(
         "[bp, usf, brsf]", "[bp, usf, brsf, fa, frsf]"
     )
     wider.write_text(text)
