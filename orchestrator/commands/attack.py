@@ -26,7 +26,7 @@ from signsym_core.auditing.audit import PROBED
 from signsym_core.auditing.evidence import Evidence, Run
 from signsym_core.auditing.probes import measure
 from signsym_core.auditing.runs import as_runs
-from signsym_core.auditing.verdict import Verdict, judge, may_be_the_loss
+from signsym_core.auditing.verdict import Verdict, judge
 from signsym_core.backbones import Model
 from signsym_core.backbones.weights import load_whole_file
 from signsym_core.datasets import inputs
@@ -77,7 +77,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     reaches: list[float] = []
     computed: dict[Any, ss.Outcome] = {}
 
-    def judged(requested: Mapping[AttackChoice, list[float]]) -> tuple[Verdict, Evidence]:
+    def judged(requested: Mapping[AttackChoice, list[float]]) -> Verdict:
         for choice, epsilons in requested.items():
             # With B = W both gradients are equal, so they are computed once.
             gradient = "exact" if rule.sends_gradient and choice.gradient == "feedback" else choice.gradient
@@ -94,14 +94,14 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
         evidence = Evidence(
             runs=tuple(run for run in runs if not ss.ATTACKS[run.attack].measuring), chance=chance, probes=(probe,)
         )
-        return judge(evidence), evidence
+        return judge(evidence)
 
     chance = ss.TASKS.build("classification").chance(labels, None)
     probe = measure(model, pixels[:PROBED], labels[:PROBED])
-    verdict, evidence = judged(requested)
-    if not parsed.attack and may_be_the_loss(verdict, evidence):
+    verdict = judged(requested)
+    if not parsed.attack and verdict.may_be_the_loss:
         epsilons = [_node(text, "--epsilon").plain for text in parsed.epsilon]
-        verdict, _ = judged(_cells(audit_grid.on_margins(len(data.classes), epsilons)))  # type: ignore[arg-type]
+        verdict = judged(_cells(audit_grid.on_margins(len(data.classes), epsilons)))  # type: ignore[arg-type]
     rows = [_row(run, reach) for run, reach in zip(runs, reaches, strict=True)]
     _print(rows, verdict, console)
     if parsed.out is not None:

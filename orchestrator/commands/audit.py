@@ -63,7 +63,7 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
     for model in models:
         probes = () if data_root is None else _probes(model, done, data_root, notes, labels)
         judgements.append((model, model.judged(probes)))
-    accused = [model for model, judgement in judgements if judgement.may_be_the_loss]
+    accused = [model for model, judgement in judgements if judgement.verdict.may_be_the_loss]
     notes += [f"skipped {name}: {reason}" for name, reason in sorted((data.skipped | skipped_in(stores)).items())]
     if grid is not None:
         from orchestrator.commands.audit_grid import audit_grid
@@ -202,7 +202,7 @@ def _json(
         row |= {"clean": None if judgement.clean is None else judgement.clean.score.value, "epsilon": judgement.epsilon}
         row |= {"exact": _score_json(judgement.exact), "feedback": _score_json(judgement.feedback)}
         row |= {"verdict": verdict.kind, "words": verdict.words}
-        row["may_be_the_loss"] = judgement.may_be_the_loss
+        row["may_be_the_loss"] = verdict.may_be_the_loss
         row |= {"overstated": verdict.overstated, "overstated_at": verdict.epsilon, "reasons": list(verdict.reasons)}
         row["missing"] = [{"id": check.id, "flag": check.flag, "needs": check.needs} for check in verdict.missing]
         row["checks"] = [

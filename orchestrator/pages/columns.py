@@ -134,7 +134,8 @@ def in_short(verdict: Verdict, epsilons: Mapping[float, str]) -> list[str]:
     if verdict.overstated is None or verdict.epsilon is None:
         return [verdict.words]
     where = epsilons.get(verdict.epsilon, f"{verdict.epsilon:.4g}")
-    return [verdict.kind, f"by {100 * verdict.overstated:.1f} points at ε = {where}"]
+    doubt = ["or a poor loss"] if verdict.may_be_the_loss else []
+    return [verdict.kind, f"by {100 * verdict.overstated:.1f} points at ε = {where}", *doubt]
 
 
 def state_of(verdict: Verdict) -> State:

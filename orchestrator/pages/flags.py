@@ -66,23 +66,23 @@ def page(context: PageContext) -> Page:
 def _verdicts(context: PageContext, shown: Sequence[Line]) -> Matrix:
     """The audit's verdict on each model of the lines that are shown."""
     models = {line.model: line for line in shown}
-    rows, entries = [], []
+    rows, entries, doubted = [], [], False
     for line, judged in zip(models.values(), context.computed.models.judged(models), strict=True):
         rule, name, _, _ = _names(context, line)
         for number, judgement in enumerate(judged, 1):
             verdict = judgement.verdict
             where = name if len(judged) == 1 else f"{name}, fine-tune {number} of {len(judged)}"
             raised = [f"{_check(found.check.flag)}: {found.words}" for found in verdict.raised]
-            doubt = ["or a poor loss"] if judgement.may_be_the_loss else []
-            verdict_entry = MatrixCell(lines=[verdict.words, *doubt], state=state_of(verdict))
+            doubted |= verdict.may_be_the_loss
+            verdict_entry = MatrixCell(lines=[verdict.words], state=state_of(verdict))
             entries.append(((rule, where), [verdict_entry, MatrixCell(lines=raised or ["–"])]))
             rows.append({"rule": rule, "model": where, "verdict": verdict.kind, "words": verdict.words})
             rows[-1]["raised"] = "; ".join(raised)
     doubts = ""
-    if any("or a poor loss" in cell.lines for _, cells in entries for cell in cells):
+    if doubted:
         doubts = (
             ". “Or a poor loss”: only attacks without the model's gradient break more, and those along it may have "
-            "raised what small logits make flat; the same command with --grid writes the attack that decides"
+            "raised what small logits make flat; the same command with --grid writes the attack that decides."
         )
     return Matrix(
         name="verdicts",

@@ -11,7 +11,7 @@ from signsym_core.auditing.checks import findings, findings_of
 from signsym_core.auditing.evidence import Evidence, Run
 from signsym_core.auditing.finding import Finding
 from signsym_core.auditing.observations import CheckFinding
-from signsym_core.auditing.verdict import Verdict, judge, may_be_the_loss, telling_epsilon
+from signsym_core.auditing.verdict import Verdict, judge, telling_epsilon
 from signsym_core.statistics.intervals import Interval, interval
 
 if TYPE_CHECKING:
@@ -60,8 +60,6 @@ class Judgement:
     exact: AttackScore | None
     #: Its `kind` and its `words`.
     verdict: Verdict
-    #: Whether it says "masked gradient" where a poor loss may have misled the attacks along the gradient.
-    may_be_the_loss: bool
     #: The findings of each check, by its id.
     findings: Mapping[str, Sequence[LineFinding]]
 
@@ -91,7 +89,7 @@ class ModelEvidence:
         return self._judged(evidence, findings(evidence))
 
     def _judged(self, evidence: Evidence, findings_by_check: Mapping[str, Sequence[CheckFinding]]) -> Judgement:
-        epsilon, verdict = telling_epsilon(evidence), judge(evidence, findings_by_check)
+        epsilon = telling_epsilon(evidence)
         feedback, exact = (None if epsilon is None else evidence.strongest(g, epsilon) for g in ("feedback", "exact"))
         return Judgement(
             line=next(iter(self.lines.values())),
@@ -100,8 +98,7 @@ class ModelEvidence:
             label="" if epsilon is None else self.labels.get(epsilon, f"{epsilon:g}"),
             feedback=score_of(feedback),
             exact=score_of(exact),
-            verdict=verdict,
-            may_be_the_loss=may_be_the_loss(verdict, evidence),
+            verdict=judge(evidence, findings_by_check),
             findings={
                 name: [LineFinding(line=self.line_of(f.run), epsilon=f.epsilon, finding=f.finding) for f in members]
                 for name, members in findings_by_check.items()

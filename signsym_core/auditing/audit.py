@@ -21,7 +21,7 @@ from signsym_core.auditing.finding import Finding
 from signsym_core.auditing.masking import GREY
 from signsym_core.auditing.probes import Probe, measure
 from signsym_core.auditing.runs import as_runs, stacked
-from signsym_core.auditing.verdict import Verdict, judge, may_be_the_loss
+from signsym_core.auditing.verdict import Verdict, judge
 from signsym_core.evaluation.attack import attack as run_attack
 from signsym_core.models.outputs import outputs_of
 from signsym_core.rules.convert import converted
@@ -99,8 +99,11 @@ def audit(
         converted=is_converted,
     )
     verdict = judge(evidence)
-    if may_be_the_loss(verdict, evidence):
+    if verdict.may_be_the_loss:
         classes = outputs_of(models[0], images[:1]).shape[1]
+        # Of two classes the ratio of logits is the cross-entropy's, and nothing else is to be asked.
+        verdict = dataclasses.replace(verdict, may_be_the_loss=margins(classes) is not None)
+    if verdict.may_be_the_loss:
         plans = [_along_margins(classes, steps, is_converted=is_converted) for _ in models]
         runs = _of_all(plans, models, images, labels, attacked, seed)
         verdict = judge(dataclasses.replace(evidence, runs=(*evidence.runs, *runs)))

@@ -36,6 +36,8 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     #: Whether the models themselves were probed, not only their outcomes.
     probed: bool = True
+    #: Whether "masked gradient" may be what a poor loss did to the attacks along the gradient: see `_may_be_the_loss`.
+    may_be_the_loss: bool = False
 
     @property
     def raised(self) -> tuple[CheckResult, ...]:
@@ -48,7 +50,8 @@ class Verdict:
         ids = ", ".join(result.check.id for result in self.raised)
         if self.kind == "masked gradient":
             assert self.overstated is not None, "it is masked because an attack breaks more"
-            return f"masked gradient (by {100 * self.overstated:.1f} points at ε = {self.epsilon:.4g}; {ids})"
+            doubt = ", or a poor loss" if self.may_be_the_loss else ""
+            return f"masked gradient (by {100 * self.overstated:.1f} points at ε = {self.epsilon:.4g}; {ids}){doubt}"
         if self.kind == "weak attack":
             return f"weak attack ({ids})"
         if self.kind == "sound":
@@ -58,22 +61,6 @@ class Verdict:
         if not self.reasons:
             return f"undecided ({missing}{suspicion})"
         return "undecided: " + "; ".join([*self.reasons, *([missing] if missing else [])]) + suspicion
-
-
-def may_be_the_loss(verdict: Verdict, evidence: Evidence) -> bool:
-    """Whether only an attack that does not follow the model's gradient says that it is masked.
-
-    Where every probe says that the gradient is right, the cross-entropy may be what misleads: that of small logits
-    raises all other classes alike, so that a search for the smallest margin breaks more. Never after an attack along
-    the own gradient on a ratio of logits, which does not depend on their size.
-    """
-    deciding = {result.check.id for result in verdict.raised if result.check.level in ("masked", "sign")}
-    followed = (
-        run.attack == "autoattack" or "dlr" in run.parameters
-        for gradient in ("feedback", "exact")
-        for run in evidence.of(gradient=gradient, below=GREY)
-    )
-    return verdict.kind == "masked gradient" and deciding <= {"T1", "B1"} and not any(followed)
 
 
 def judge(evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]] | None = None) -> Verdict:
@@ -119,7 +106,24 @@ def judge(evidence: Evidence, by_check: Mapping[str, Sequence[CheckFinding]] | N
         missing=tuple(missing),
         reasons=tuple(reasons),
         probed=bool(evidence.probes),
+        may_be_the_loss=kind == "masked gradient" and _may_be_the_loss(evidence, raised),
     )
+
+
+def _may_be_the_loss(evidence: Evidence, raised: Mapping[str, CheckResult]) -> bool:
+    """Whether only an attack that does not follow the model's gradient says that it is masked.
+
+    Where every probe says that the gradient is right, the cross-entropy may be what misleads: that of small logits
+    raises all other classes alike, so that a search for the smallest margin breaks more. Never after an attack along
+    the own gradient on a ratio of logits, which does not depend on their size.
+    """
+    deciding = {name for name, result in raised.items() if result.check.level in ("masked", "sign")}
+    followed = (
+        run.attack == "autoattack" or "dlr" in run.parameters
+        for gradient in ("feedback", "exact")
+        for run in evidence.of(gradient=gradient, below=GREY)
+    )
+    return deciding <= {"T1", "B1"} and not any(followed)
 
 
 def _worst(check: Check, candidates: Sequence[CheckFinding]) -> CheckResult:
