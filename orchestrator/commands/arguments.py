@@ -7,13 +7,22 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from signsym_core import __version__
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that names the nearest choice where one is misspelt."""
+    """A parser that names the nearest choice or option where one is misspelt."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse does, but what a command does not know is told with that command's own usage."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self._option_string_actions, n=1)
+            also = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{also}")
+        return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and exit with status 2."""

@@ -21,11 +21,9 @@ from signsym_core.datasets import (
     Data,
     DataNotFoundError,
     DataSource,
-    Split,
 )
 from signsym_core.datasets.files import FileSource
 from signsym_core.datasets.fingerprint import fingerprint
-from signsym_core.datasets.splits import Choice
 
 
 def run(parsed: argparse.Namespace, console: Console) -> int:
@@ -108,8 +106,6 @@ def _say_origin(source: DataSource, console: Console) -> None:
 
 
 def _say_loaded(source: DataSource, data: Data, console: Console) -> None:
-    splits: dict[str, Choice | Split | None]
-    splits = {"train": data.train, "test": data.test, "database": data.database, "validation": data.validation}
-    say_splits(source, splits, len(data.classes), console)
+    say_splits(source, data.splits, len(data.classes), console)
     _, *shape = data.train.images.shape
     console.print(f"ready: images of {' x '.join(map(str, shape))} (channels, height, width)")

@@ -97,11 +97,9 @@ def _say_cache(
     return cache
 
 
-def say_splits(source: DataSource, splits: Mapping[str, Choice | Split | None], classes: int, console: Console) -> None:
+def say_splits(source: DataSource, splits: Mapping[str, Choice | Split], classes: int, console: Console) -> None:
     """Print how many images and classes each split has, and what its publication has instead."""
     for (name, split), stated in zip(splits.items(), (*source.stated, None, None), strict=False):
-        if split is None:
-            continue
         several = split.labels.dim() == 2
         counts = split.labels.sum(0) if several else torch.bincount(split.labels, minlength=classes)
         kind = f", {split.labels.sum() / len(split.labels):.2f} labels an image" if several else ""

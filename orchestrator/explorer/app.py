@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import zlib
 from typing import Any
 
@@ -36,7 +37,8 @@ def make_app(data: Results) -> Dash:
         suppress_callback_exceptions=True,
     )
     app.index_string = app.index_string.replace("<html>", '<html lang="en">')
-    app.layout = _layout(data)
+    # Made for each visitor, whose page is as new as the results are then.
+    app.layout = functools.partial(_layout, data)
     routes.add(app.server, data)
     _callbacks(app, data)
     refresh.add(app, data)

@@ -81,6 +81,8 @@ def _attack_item(item: Node) -> list[tuple[AttackChoice, Node, dict[Epsilon, Nod
             if cls is NoAttack:
                 results.append((CLEAN, name, {CLEAN_EPSILON: name}))
                 continue
+            if "epsilon" not in mapping and isinstance(item.value, str):
+                raise item.error(f"expected an epsilon beside the name: {{name: {item.value}, epsilon: 8/255}}")
             for attack in _attacks(cls, mapping, item):
                 radius = functools.partial(epsilon, norm=attack.norm)
                 epsilons = distinct(required(mapping, "epsilon", item).entries(), radius)

@@ -113,7 +113,7 @@ def _name(node: Node) -> str:
 
 def _list(node: Node) -> list[Node]:
     if not isinstance(node.value, list):
-        raise node.expected("a list")
+        raise node.error(f"expected a list, got {node.shown}: each entry begins with '- '")
     return node.value
 
 

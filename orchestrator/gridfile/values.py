@@ -131,6 +131,11 @@ def member(node: Node, registry: Registry[M]) -> tuple[M, list[str]]:
     name = node
     if isinstance(node.value, dict):
         parameters = dict(node.value)
+        if "name" not in parameters and (named := [key for key in parameters if key in registry]):
+            raise node.error(
+                f"expected the key 'name', got {', '.join(parameters)}: {{name: {named[0]}, ...}}, and several in a "
+                f"list: [{{name: {named[0]}, ...}}, ...]?"
+            )
         name = required(parameters, "name", node)
         del parameters["name"]
     cls = registered(name, registry)
@@ -142,6 +147,10 @@ def registered(node: Node, registry: Registry[M]) -> type[M]:
     try:
         return registry[name]
     except UnknownNameError as error:
+        if len(listed := re.split(r"[\s,]+", name)) > 1 and all(one in registry for one in listed):
+            raise node.error(
+                f"expected {_name_of(registry.family)}, got {node.shown}: [{', '.join(listed)}]?"
+            ) from None
         raise node.error(str(error)) from None
 
 
@@ -183,12 +192,26 @@ def epsilon(node: Node, norm: Norm = "linf") -> Epsilon:
         if not share <= largest:
             raise node.expected(expected)
         return Epsilon(label=node.value, value=share)
-    number = node.number(expected)
-    if not 0 <= number <= largest or math.isinf(number):
+    number = node.value
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= largest:
+        raise node.error(f"expected {expected}, got {node.shown}{_meant_epsilon(number)}")
+    if math.isinf(number):
         raise node.expected(expected)
     # The sum turns -0.0 into 0.0.
     value = float(number) + 0.0
     return Epsilon(label=f"{Decimal(repr(value)).normalize():f}", value=value)
+
+
+def _meant_epsilon(value: object) -> str:
+    """The epsilon that a step of 8 bits, a fraction with blanks or a list without brackets may mean, for an error."""
+    if isinstance(value, int) and 1 < value <= 255:
+        return f": {value}/255?"
+    if not isinstance(value, str):
+        return ""
+    without_blanks = value.replace(" /", "/").replace("/ ", "/")
+    if fraction(without_blanks) is not None:
+        return f": {without_blanks}?"
+    return f": [{value}]?" if "," in value else ""
 
 
 def one_of(node: Node, kind: str, known: list[str]) -> str:

@@ -121,14 +121,24 @@ class _Builder:
             at_key = error.context == "while scanning a simple key"
             mark = error.context_mark if at_key else error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1
-            context = f" {error.context}" if error.context else ""
-            raise GridError(
-                f"{self._where(line)}: expected YAML, got a fault{context}: {error.problem}{self._cause(error)}"
-            ) from None
+            raise GridError(f"{self._where(line)}: expected YAML, got {self._fault(error)}") from None
         except (ValueError, OverflowError) as error:
             # PyYAML does not catch Python's error for an escape such as "\UFFFFFFFF".
             line = self._loader.get_mark().line + 1
             raise GridError(f"{self._where(line)}: expected YAML, got a fault: {error}") from None
+
+    def _fault(self, error: yaml.MarkedYAMLError) -> str:
+        """What is wrong, in the words of people who write grids where the parser's are its own."""
+        problem = str(error.problem)
+        if problem.startswith("expected <block end>"):
+            found = problem.rpartition("found ")[2]
+            if found in ("'}'", "']'", "','", "'<scalar>'"):
+                found = found.replace("'<scalar>'", "a text")
+                return f"{found} after the end of a value"
+            begun = self._where(error.context_mark.line + 1 if error.context_mark else 1)
+            return f"a line whose indent or '- ' does not fit those above it; what it stands in begins at {begun}"
+        context = f" {error.context}" if error.context else ""
+        return f"a fault{context}: {problem}{self._cause(error)}"
 
     def _cause(self, error: yaml.MarkedYAMLError) -> str:
         """Where the reason of a fault may be, when that is a line before the one in which the parser stops."""
@@ -139,6 +149,10 @@ class _Builder:
                     return f"; it begins at {self._where(begun)}"
         if error.problem == "mapping values are not allowed here":
             return "; a key needs ': ' after it, in the line before too, and a text with ': ' in it needs quotes"
+        if error.problem == "could not find expected ':'":
+            return "; a key needs ': ' after it, with an ordinary space"
+        if "'\\t'" in str(error.problem):
+            return "; lines are indented by spaces, not by tabs"
         return ""
 
     def _error(self, event: Any, path: str, message: str) -> GridError:

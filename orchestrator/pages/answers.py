@@ -117,7 +117,7 @@ def _summary(context: PageContext, answers: Sequence[Answer]) -> list[str]:
     several = len({(answer.worst_line.line.figure, answer.worst_line.curve.norm) for answer in compared}) > 1
     by_word: dict[str, list[Answer]] = {}
     for answer in compared:
-        by_word.setdefault(answer.word.replace("robust", "robust than BP"), []).append(answer)
+        by_word.setdefault(_beside_bp(answer.word), []).append(answer)
     clauses = [f"{word}: {_named(of_word, compared, several)}" for word, of_word in by_word.items()]
     sentences = [
         f"In the worst case over {over(context)}, {'; '.join(clauses)} (95 % intervals, after Holm's correction)."
@@ -129,9 +129,13 @@ def _summary(context: PageContext, answers: Sequence[Answer]) -> list[str]:
     return sentences
 
 
+def _beside_bp(word: str) -> str:
+    return word.replace("robust", "robust than BP").replace("difference", "difference to BP")
+
+
 def _named(some: Sequence[Answer], compared: Sequence[Answer], several: bool) -> str:
     if several:
-        return f"{len(some)} of {len(compared)}"
+        return f"{len(some)} of {len(compared)} models"
     return ", ".join(answer.rule for answer in some)
 
 
@@ -151,8 +155,8 @@ _COLUMNS = (
 def _matrix(context: PageContext, answers: Sequence[Answer], label: str, left_out: int) -> Matrix:
     places = {_place(answer) for answer in answers}
     names = ["model", "rule"] if len(places) > 1 else ["rule"]
-    note = "95 % intervals, of gaps uncorrected; ● excludes zero after Holm's correction over every rule and ε of the "
-    note += "panel, ○ does not. A gap is of the worst cases of rule and BP over the same attacks, paired by image."
+    note = "95 % intervals. ●: the gap excludes zero after Holm's correction over every rule and ε of the panel; ○: it "
+    note += "does not. A gap is of the worst cases of rule and BP over the same attacks, paired by image."
     if len(places) == 1:
         note = f"{_place(answers[0])}. {note}"
     scores = [answer.worst.point.score for answer in answers]

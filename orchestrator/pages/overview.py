@@ -120,6 +120,7 @@ def _matrix(rows: Sequence[ModelRow], epsilon: str, several: bool, left_out: str
         entries.append((left, [*numbers, verdict]))
     scores = [score.score for row in rows for score in (row.feedback, row.exact) if score is not None]
     fewest = min(scores, key=lambda score: (score.seeds, score.n))
+    codes = " Codes such as T1 are checks of that page." if any(row.verdict.missing for row in rows) else ""
     rests = f"at least {style.counted(fewest.seeds, 'seed')} × {min(score.n for score in scores):,} images"
     return Matrix(
         name="overview",
@@ -127,7 +128,7 @@ def _matrix(rows: Sequence[ModelRow], epsilon: str, several: bool, left_out: str
         header=[*names, "clean", "own feedback", "exact gradient", "verdict"],
         rows=entries,
         note=f"At ε = {epsilon}, with 95 % intervals over seeds and images: {rests}.{left_out} The evidence behind a "
-        f"verdict: the page Flags, and {audit}",
+        f"verdict: the page Flags, and {audit}.{codes}",
         table=_table(rows, epsilon),
     )
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
+import traceback
 from collections.abc import Mapping
 
 import torch
@@ -122,7 +124,25 @@ class Device:
 
 @functools.cache
 def network_of(backbone: Backbone, sides: tuple[int, int]) -> Network:
-    """What the backbone with ten outputs asks of a device for images of these sides."""
+    """What the backbone with ten outputs asks of a device for images of these sides.
+
+    Raises ValueError where the network cannot be made or does not take such images.
+    """
+    try:
+        return _measured(backbone, sides)
+    except ValueError:
+        raise
+    except Exception as error:
+        file = sys.modules[type(backbone).__module__].__file__
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        where = f" ({file}:{lines[-1]})" if lines else ""
+        size = " x ".join(map(str, sides))
+        raise ValueError(
+            f"backbone {backbone.name!r} with images of {size} pixels: {type(error).__name__}: {error}{where}"
+        ) from error
+
+
+def _measured(backbone: Backbone, sides: tuple[int, int]) -> Network:
     # On the device "meta" no weight is initialised.
     with torch.device("meta" if backbone.published else "cpu"):
         model = backbone.build(10, channels=3, size=sides)

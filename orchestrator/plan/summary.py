@@ -23,7 +23,7 @@ def show(plan: Plan, survey: StoreSurvey, console: Console) -> None:
     seconds, every = survey.estimates(plan.jobs.values()), list(plan.jobs.values())
     unit = _unit(max(hours(every, seconds, resource) for resource in ("gpu", "cpu")))
     columns = ("", "jobs", f"GPU {unit[0]}", f"CPU {unit[0]}", "measured")
-    table = Table(*columns, title=f"{plan.grid}: {len(plan.cells)} cells")
+    table = Table(*columns, title=f"{plan.grid}: {len(plan.cells)} cell{'s' * (len(plan.cells) != 1)}")
 
     def line(name: str, jobs: Sequence[Job]) -> None:
         amounts = (_number(hours(jobs, seconds, resource), unit) for resource in ("gpu", "cpu"))
@@ -39,10 +39,11 @@ def show(plan: Plan, survey: StoreSurvey, console: Console) -> None:
     console.print(table)
     say = console.print
     say(f"done already: {len(plan.done)} cells; missing: {plan.missing} cells, {len(plan.jobs)} jobs")
-    say(
-        f"{len(plan.finetunes)} fine-tuned models serve the {len(plan.cells)} cells; one fine-tune per missing cell "
-        f"would take {_amount(unshared(plan, seconds, survey))} more",
-    )
+    if saved := unshared(plan, seconds, survey):
+        say(
+            f"{len(plan.finetunes)} fine-tuned models serve the {len(plan.cells)} cells; one fine-tune per missing "
+            f"cell would take {_amount(saved)} more",
+        )
     chain = longest_chain(plan, seconds) / 3600
     say(f"longest chain of dependent jobs: {_amount(chain)}, on any number of GPUs")
     _say_sources(every, seconds, survey, console)

@@ -200,8 +200,18 @@ def _overview(data: Results, tasks: list[str], missing: int, provenance: dict[st
         blocks.append(Words(title="Not everything is here", sentences=[words], tone="warning"))
     for task in tasks:
         blocks.extend(_said(context_of(data, format_view(PageView(task=task)))))
-    facts = [(name, ", ".join(value) if isinstance(value, list) else str(value)) for name, value in provenance.items()]
+    shown = provenance | {"versions": map(_versions, provenance["versions"])}
+    facts = [(name.replace("_", " "), _words(value)) for name, value in shown.items()]
     return Page(title="Overview", blocks=[*blocks, Facts(title="Provenance", facts=facts)])
+
+
+def _words(value: Any) -> str:
+    return str(value) if isinstance(value, str | int) else "; ".join(value)
+
+
+def _versions(written: str) -> str:
+    """Versions as a row of results has them, such as "torch 2.11.0, numpy 2.4.6"."""
+    return ", ".join(f"{name} {version}" for name, version in json.loads(written).items())
 
 
 def _said(context: PageContext) -> list[Block]:

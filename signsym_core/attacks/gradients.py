@@ -17,6 +17,7 @@ from signsym_core.attacks.base import Attack
 from signsym_core.attacks.problem import Problem
 from signsym_core.rules.base import Rule
 from signsym_core.rules.convert import exact_gradient, redrawn, redraws
+from signsym_core.validation import shown
 
 
 class Source(ABC):
@@ -183,7 +184,17 @@ def crafted(attack: Attack, source: Source, problem: Problem, epsilon: float) ->
         tally.careful = True
         proposed = source.craft(attack, problem, epsilon)
         tally.careful = False
+    _refuse_misfit(attack, problem.images, proposed)
     # A pixel whose proposal is NaN stays unchanged, like one whose gradient is NaN.
     tally.note(proposed.isnan().flatten(1).sum(dim=1), problem.numbers)
-    images = within_ball(problem.images, proposed, epsilon, attack.norm)
+    images = within_ball(problem.images, proposed.to(problem.images.dtype), epsilon, attack.norm)
     return representable(problem.images, images, problem.attacked.dtype)
+
+
+def _refuse_misfit(attack: Attack, images: Tensor, proposed: object) -> None:
+    """Raise ValueError where what an attack returned are no images, such as bytes or those of a part of the block."""
+    kind = (images.shape, images.device)
+    if isinstance(proposed, Tensor) and proposed.is_floating_point() and (proposed.shape, proposed.device) == kind:
+        return
+    expected = f"float{list(images.shape)} in [0, 1] on {images.device}, one for each of problem.images"
+    raise ValueError(f"attack {attack.name!r} must return images {expected}; got {shown(proposed)}")

@@ -31,7 +31,10 @@ class Model(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         # Broadcasting turns a grey image into three equal channels for a network that takes colour.
         outputs = self.network((images - self.mean) / self.std)
-        assert isinstance(outputs, Tensor)
+        if not isinstance(outputs, Tensor):
+            raise TypeError(
+                f"a backbone's network must return its outputs [n, outputs], got a {type(outputs).__name__}"
+            )
         return outputs
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
@@ -102,6 +105,9 @@ class Backbone(Member, ABC):
             entries *= sides[1]
         with seeds.seeded_globally(seed, "network"):
             network = self.network(entries)
+        if not isinstance(network, nn.Module):
+            kind = type(network).__name__
+            raise TypeError(f"backbone {self.name!r}: network must return a torch.nn.Module, got a {kind}")
         path, _, last = self.head.rpartition(".")
         replaced = dict(network.named_modules()).get(self.head)
         if not isinstance(replaced, nn.Linear):

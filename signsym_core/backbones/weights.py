@@ -18,6 +18,9 @@ from signsym_core.rules.convert import converted
 from signsym_core.rules.held import PLACE
 from signsym_core.vision import torchvision
 
+#: What training scripts call the state dict in a checkpoint that has more, such as the optimiser's state.
+_ENTRIES = ("state_dict", "model_state_dict", "model")
+
 
 class WeightsError(ValueError):
     """Weights are missing or do not fit the network."""
@@ -68,9 +71,11 @@ def refuse_other_bytes(file: Path) -> None:
 def load_file(model: Model, path: Path, sha256: str | None = None) -> None:
     """Load a state dict from a .safetensors or a torch file (read without unpickling code) into the body of `model`.
 
-    Names may be those of the network or of a `Model`; a head in the file is ignored. Raises WeightsError for a missing
-    file, one without a state dict, weights of another network, numbers of another kind (int8, bool or complex instead
-    of floats), entries that are not finite, or a digest that is not `sha256`.
+    Names are those of the network, with or without what a wrapper puts before all of them, such as DataParallel's
+    "module."; in a checkpoint the state dict is the entry `state_dict`, `model_state_dict` or `model`. A head in the
+    file is ignored. Raises WeightsError for a missing file, one without a state dict, weights of another network,
+    numbers of another kind (int8, bool or complex instead of floats), entries that are not finite, or a digest that is
+    not `sha256`.
     """
     load_body(model, read_state(path, sha256), str(path))
 
@@ -109,17 +114,31 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         else:
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsError(f"weights file {path} cannot be read as a state dict: {error}") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+        raise WeightsError(f"weights file {path} cannot be read as a state dict: {_reason(data, error)}") from error
+    if isinstance(state, dict):
+        state = next((state[name] for name in _ENTRIES if isinstance(state.get(name), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"weights file {path} must hold a state dict (names to tensors), got {type(state).__name__}")
+        got = f"entries {', '.join(map(str, list(state)[:8]))}" if isinstance(state, dict) else type(state).__name__
+        raise WeightsError(
+            f"weights file {path} must hold a state dict (names to tensors), by itself or as one of the entries "
+            f"{', '.join(_ENTRIES)}; got {got}"
+        )
     return state
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    """Why a file could not be read: what in it is no tensor, or the first line of the error."""
+    if not data:
+        return "it is empty"
+    if found := re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error)):
+        return f"it holds {found[1]}, and code is never loaded; save model.state_dict() alone"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def load_whole(model: Model, state: dict[str, Tensor], source: str, *, feedback: bool = False) -> None:
     """Load `state` into the network of `model`, head included, with the state of its feedback where `feedback`."""
-    network_state = _network_state(state, extra=feedback)
+    network_state = _network_state(model, state, extra=feedback)
+    _refuse_other_head(model, network_state, source)
     _refuse_misfit(model, network_state, "", source)
     model.network.load_state_dict(network_state, strict=False)
 
@@ -127,14 +146,26 @@ def load_whole(model: Model, state: dict[str, Tensor], source: str, *, feedback:
 def load_body(model: Model, state: dict[str, Tensor], source: str, *, feedback: bool = False) -> None:
     """`load_whole` without the head; no other tensor may be missing or misfit."""
     head = model.head + "."
-    body = {name: tensor for name, tensor in _network_state(state, extra=feedback).items() if not name.startswith(head)}
+    body = {
+        name: tensor
+        for name, tensor in _network_state(model, state, extra=feedback).items()
+        if not name.startswith(head)
+    }
     _refuse_misfit(model, body, head, source)
     model.network.load_state_dict(body, strict=False)
 
 
-def _network_state(state: dict[str, Tensor], extra: bool) -> dict[str, Tensor]:
+def _network_state(model: Model, state: dict[str, Tensor], extra: bool) -> dict[str, Tensor]:
     """The tensors by their names in the network, with the records of converted layers where `extra`."""
+    own = dict(model.network.named_children())
+    # What a wrapper puts before every name, and what follows has to fit exactly.
+    while len(first := {name.partition(".")[0] for name in state}) == 1 and not first & own.keys():
+        if not all("." in name for name in state):
+            break
+        state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
     named = {name.removeprefix("network."): tensor for name, tensor in state.items()}
+    # It plays no part in the outputs, and a state dict in half precision has it in that type.
+    named = {n: t for n, t in named.items() if not (n.endswith("num_batches_tracked") and t.is_floating_point())}
     if extra:
         return named
     held = _held(named)
@@ -145,6 +176,18 @@ def _held(state: Mapping[str, object]) -> set[str]:
     """Names of the tensors in a state dict that learned rules hold: those below a layer that has a record."""
     places = {name: name.rpartition(f".{PLACE}.")[0] for name in state}
     return {name for name, layer in places.items() if layer and f"{layer}._extra_state" in state}
+
+
+def _refuse_other_head(model: Model, state: dict[str, Tensor], source: str) -> None:
+    """Raise WeightsError where the head of a whole model has another number of outputs."""
+    name = f"{model.head}.weight"
+    if name not in state or state[name].shape[1:] != (expected := model.network.state_dict()[name]).shape[1:]:
+        return
+    if len(state[name]) != len(expected):
+        raise WeightsError(
+            f"{source} does not fit the network: {name} has {len(state[name])} outputs where the data set has "
+            f"{len(expected)} classes; the data set's parameter 'classes' chooses and orders them"
+        )
 
 
 def _refuse_misfit(model: Model, state: dict[str, Tensor], head: str, source: str) -> None:
@@ -175,8 +218,15 @@ def _refuse_misfit(model: Model, state: dict[str, Tensor], head: str, source: st
         if _kind(loaded[name]) == "floats"
         and (broken := int((~torch.isfinite(loaded[name].to(expected[name].dtype))).sum()))
     ]
+    if loaded and 2 * len(loaded.keys() & needed) < len(needed):
+        theirs, ours = (", ".join([*names][:3]) for names in (loaded, expected))
+        raise WeightsError(
+            f"{source} does not fit the network, which may be another one: it holds {theirs}, ... where {ours}, ... "
+            f"are expected"
+        )
     if problems:
-        raise WeightsError(f"{source} does not fit the network: {'; '.join(problems[:5])} ({len(problems)} problems)")
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise WeightsError(f"{source} does not fit the network: {'; '.join(problems[:5])}{more}")
 
 
 def _kind(tensor: Tensor) -> str:

@@ -44,7 +44,11 @@ def _check_attack_on(attack: Attack, name: str) -> None:
         assert low >= 0, f"{attack.name} left [0, 1]: {float(low)}"
         assert high <= 1, f"{attack.name} left [0, 1]: {float(high)}"
         single = run_attack(attack, network, images, labels, [epsilon], seed=1, **setting)
-        assert torch.equal(single.scores[0], outcome.scores[row]), f"{attack.name}: epsilon {epsilon} depends on others"
+        assert torch.equal(single.scores[0], outcome.scores[row]), (
+            f"{attack.name}: epsilon {epsilon} depends on others, or on random numbers that the problem did not give"
+        )
+    broken = 0 if outcome.nonfinite_gradient is None else int(outcome.nonfinite_gradient.sum())
+    assert not broken, f"{attack.name}: {broken} pixels of its images, or of the gradients that it follows, are NaN"
     known = [bool(values[-1].isfinite().any()) for values in outcome.measured.values()]
     assert all(known), f"{attack.name} must measure what its measures name: {attack.measures}"
     assert known or not attack.measuring, f"{attack.name} is run for its measures alone, and has none"

@@ -16,12 +16,12 @@ from signsym_core.datasets.splits import Data, Split
 def check_data(source: DataSource, root: Path) -> None:
     """The promises of `source` on its data below `root`; AssertionError says what was expected and came."""
     name, data = source.name, source.load(root)
-    splits = _splits(data)
+    splits = data.splits
     for kind, split in splits.items():
         _check_split(f"{name}, {kind}", split, len(data.classes), data)
     with torch.random.fork_rng():
         torch.manual_seed(int(torch.initial_seed() % 2**31) + 1)
-        reloaded = _splits(source.load(root))
+        reloaded = source.load(root).splits
     for kind, split in splits.items():
         twice = f"{name}: loaded twice, {kind} has other"
         for what in ("indices", "labels"):
@@ -41,11 +41,6 @@ def check_data(source: DataSource, root: Path) -> None:
 def _check_split(what: str, split: Split, classes: int, data: Data) -> None:
     images, labels = _first_images(split), split.labels
     assert len(split) > 0, f"{what} has no images"
-    assert images.dtype == torch.uint8, f"{what}: images must be uint8 [n, channels, height, width], got {images.dtype}"
-    assert images.ndim == 4, f"{what}: images must be uint8 [n, channels, height, width], got {list(images.shape)}"
-    assert len(split.images) == len(labels) == len(split.indices), (
-        f"{what}: images, labels and indices differ in number"
-    )
     assert images.shape[1:] == _first_images(data.train).shape[1:], (
         f"{what}: images have another shape than those of train"
     )
@@ -83,7 +78,7 @@ def _check_testing(source: DataSource, root: Path, data: Data) -> None:
     }
     before = dataclasses.replace(source, **usual).load(root)
     changed = f"{source.name}: {', '.join(source.testing)} must change test images alone, but change"
-    for (kind, split), old in zip(_splits(data).items(), _splits(before).values(), strict=True):
+    for (kind, split), old in zip(data.splits.items(), before.splits.values(), strict=True):
         for what in ("indices", "labels"):
             assert torch.equal(getattr(split, what), getattr(old, what)), f"{changed} the {what} of {kind}"
         same = torch.equal(_first_images(split), _first_images(old))
@@ -93,11 +88,6 @@ def _check_testing(source: DataSource, root: Path, data: Data) -> None:
     rows = [data.test.indices.tolist().index(number) for number in few.indices.tolist()]
     same = torch.equal(_first_images(few), _first_images(data.test.take(torch.tensor(rows))))
     assert same, f"{source.name}: a test image has other pixels where test_images chooses fewer"
-
-
-def _splits(data: Data) -> dict[str, Split]:
-    named = {"train": data.train, "test": data.test, "database": data.database, "validation": data.validation}
-    return {name: split for name, split in named.items() if split is not None}
 
 
 def _first_images(split: Split) -> Tensor:

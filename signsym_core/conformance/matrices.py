@@ -24,6 +24,9 @@ def check_matrices(rule: Rule) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     plain = network(small_images())
     convert(network, rule, seed=3)
+    for name, matrix in feedback(network).items():
+        broken = int((~matrix.isfinite()).sum())
+        assert not broken, f"{rule.name}: B has {broken} entries that are NaN or infinite in layer {name}"
     for name, tensor in before.items():
         assert torch.equal(network.state_dict()[name], tensor), f"{rule.name} changed {name} when it was converted"
     assert torch.equal(network(small_images()), plain), f"{rule.name} changed the forward pass"

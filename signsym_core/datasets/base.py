@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from signsym_core import seeds
-from signsym_core.datasets.choice import draw, nested, per_class
+from signsym_core.datasets.choice import check_classes, draw, nested, per_class
 from signsym_core.datasets.mapped import Mapped
 from signsym_core.datasets.splits import Choice, Progress, Split
 from signsym_core.datasets.splits import Data as Data
@@ -194,8 +194,9 @@ class DataSource(Member, ABC):
         of the pool, for the classes `names`. `members` holds the positions of each split as distributed, or those of
         one of `named_splits` where `split` names it. `numbers` are the images' numbers where each distributed split
         counts from 0; null: positions in the pool (always used with `split`, which mixes the splits). Raises
-        ParameterError for a selection that the data cannot fulfil.
+        ParameterError for a selection that the data cannot fulfil, ValueError for labels that are no classes.
         """
+        check_classes(labels, len(names))
         if self.split is not None:
             numbers = None
         if self.pools:

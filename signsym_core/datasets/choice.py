@@ -20,6 +20,14 @@ def per_class(rule: str) -> tuple[int, int] | None:
     return (int(matched[1]), int(matched[2])) if matched else None
 
 
+def check_classes(labels: Tensor, count: int) -> None:
+    """Raise ValueError unless every one of the labels is a class of 0 .. count - 1, or has a column for each."""
+    if labels.dim() == 1 and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < count:
+        raise ValueError(f"labels must lie in 0 .. {count - 1}, got {int(labels.min())} .. {int(labels.max())}")
+    if labels.dim() == 2 and labels.shape[1] != count:
+        raise ValueError(f"labels must have {count} columns, one for each class, got {list(labels.shape)}")
+
+
 def has_class(labels: Tensor, number: int) -> Tensor:
     """bool [n]: which images carry the class `number`."""
     return labels == number if labels.dim() == 1 else labels[:, number] > 0

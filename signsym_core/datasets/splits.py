@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,6 +83,25 @@ class Data:
     #: The images that choose among the epochs of a training, neither trained on nor tested; null: there are none.
     validation: Split | None = None
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for images or labels of another type or form, which would be trained on without a word."""
+        for name, split in self.splits.items():
+            shape, dtype = list(split.images.shape), split.images.dtype
+            expected = f"{name}: images must be uint8 [n, channels, height, width], pixels from 0 to 255"
+            if dtype != torch.uint8 or len(shape) != 4:
+                raise ValueError(f"{expected}, got {dtype}{shape}")
+            if shape[1] > 4 and shape[3] in (1, 3, 4):
+                raise ValueError(f"{expected}, got {shape}, whose channels come last: permute(0, 3, 1, 2)")
+            if len(split.images) != len(split.labels) or len(split.indices) != len(split.labels):
+                counts = f"{len(split.images)}, {len(split.labels)} and {len(split.indices)}"
+                raise ValueError(f"{name}: images, labels and indices must be equally many, got {counts}")
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Those that there are, by name."""
+        named = {"train": self.train, "test": self.test, "database": self.database, "validation": self.validation}
+        return {name: split for name, split in named.items() if split is not None}
+
     @property
     def channels(self) -> int:
         return int(self.train.images.shape[1])
@@ -98,9 +118,8 @@ class Data:
         return self.train.labels.dim() == 2
 
     def to(self, device: torch.device | str) -> Data:
-        splits = {"train": self.train, "test": self.test, "database": self.database, "validation": self.validation}
-        moved = {name: split.to(device) for name, split in splits.items() if split is not None}
-        return dataclasses.replace(self, **moved)  # type: ignore[arg-type]
+        moved: dict[str, Any] = {name: split.to(device) for name, split in self.splits.items()}
+        return dataclasses.replace(self, **moved)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

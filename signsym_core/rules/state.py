@@ -159,7 +159,12 @@ class FeedbackState:
     def make(self, weight: Tensor, magnitudes: Tensor | None, out: Tensor) -> None:
         """Write B of `weight` as it is now into `out`. The host waits for nothing, and no shape depends on values."""
         exact = out if out.dtype == weight.dtype or self.rule.rounds else torch.empty_like(weight)
-        self.rule.build(weight, magnitudes, self.size(weight), exact)
+        build: Callable[..., object] = self.rule.build
+        if (returned := build(weight, magnitudes, self.size(weight), exact)) is not None:
+            raise TypeError(
+                f"rule {self.rule.name!r}: build must write B into `out` and return nothing; it returned a "
+                f"{type(returned).__name__}"
+            )
         if exact is not out:
             out.copy_(exact)
 

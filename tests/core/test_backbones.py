@@ -13,10 +13,11 @@ import safetensors
 import torch
 from packaging.version import Version
 from safetensors.torch import save_file
+from torch import nn
 from torchvision import models
 
 import signsym_core as ss
-from signsym_core.backbones.weights import WeightsError, load_file, load_published
+from signsym_core.backbones.weights import WeightsError, load_file, load_published, load_whole_file
 
 RESNET = ss.BACKBONES.build("resnet18")
 
@@ -77,10 +78,12 @@ class Evil:
         (b"hello", "cannot be read"),
         (pickle.dumps(Evil()), "cannot be read"),
         (bytes_of([1, 2]), "must hold a state dict"),
-        (bytes_of({"a": torch.zeros(1)}), "does not fit the network: missing"),
-        ("alexnet", "unknown|missing"),
+        (bytes_of({"a": torch.zeros(1)}), "which may be another one: it holds a, "),
+        (b"", "it is empty"),
+        (bytes_of(nn.Linear(1, 1)), r"it holds torch\.nn\.modules\.linear\.Linear, and code is never loaded"),
+        ("alexnet", r"which may be another one: it holds features\.0\.weight, "),
     ],
-    ids=["text", "code", "list", "other", "alexnet"],
+    ids=["text", "code", "list", "other", "nothing", "module", "alexnet"],
 )
 def test_files_that_are_not_the_networks_weights_are_refused(tmp_path, content, words, capsys):
     if content == "alexnet":
@@ -179,13 +182,17 @@ def test_a_refused_file_changes_no_weight(tmp_path, published):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda state: {n: t for n, t in state.items() if n != "bn1.weight"}, r"missing bn1\.weight .1 problems"),
-        (lambda state: state | {"extra.weight": torch.zeros(1)}, r"unknown extra\.weight .1 problems"),
-        (lambda state: {"module." + n: t for n, t in state.items()}, "missing bn1"),
+        (lambda state: {n: t for n, t in state.items() if n != "bn1.weight"}, r"network: missing bn1\.weight$"),
+        (lambda state: state | {"extra.weight": torch.zeros(1)}, r"network: unknown extra\.weight$"),
+        (
+            lambda state: {"a." + n if n != "fc.bias" else n: t for n, t in state.items()},
+            r"it holds a\.conv1\.weight, ",
+        ),
         (lambda state: state | {"epoch": 3}, "must hold a state dict"),
+        (lambda state: {"net": state, "epoch": 3}, "state_dict, model_state_dict, model; got entries net, epoch"),
         (lambda state: {}, "missing"),
     ],
-    ids=["missing", "unknown", "prefixed", "number", "empty"],
+    ids=["missing", "unknown", "prefixed", "number", "entries", "empty"],
 )
 def test_names_that_do_not_fit_are_told(tmp_path, published, change, words):
     torch.save(change(dict(published)), tmp_path / "w.pth")
@@ -265,7 +272,7 @@ def test_numbers_of_another_kind_are_refused_by_name(tmp_path, published, dtype,
     if suffix == ".safetensors" and dtype.is_complex and Version(safetensors.__version__) < Version("0.7"):
         pytest.skip("safetensors writes complex numbers from 0.7 on")
     torch.save(changed, file) if suffix == ".pth" else save_file(changed, file)
-    with pytest.raises(WeightsError, match=rf"conv1\.weight has {dtype} instead of floats .1 problems"):
+    with pytest.raises(WeightsError, match=rf"conv1\.weight has {dtype} instead of floats$"):
         load_file(resnet(5), file)
 
 
@@ -278,10 +285,35 @@ def test_floats_of_another_size_fit(tmp_path, published, dtype):
     assert torch.equal(model.network.conv1.weight, published["conv1.weight"].to(dtype).float())
 
 
-def test_a_counter_of_batches_that_is_a_float_is_refused(tmp_path, published):
-    torch.save(published | {"bn1.num_batches_tracked": torch.tensor(3.0)}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"bn1\.num_batches_tracked has torch\.float32 instead of whole numbers"):
-        load_file(resnet(5), tmp_path / "w.pth")
+SMALL = ss.BACKBONES.build("smallcnn", width=4)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda state: {"module." + name: tensor for name, tensor in state.items()},
+        lambda state: {"module._orig_mod.network." + name: tensor for name, tensor in state.items()},
+        lambda state: {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"state": {}}},
+        lambda state: {"model": state, "optimizer": {"lr": 0.1}},
+        lambda state: {"state_dict": {"net." + name: tensor for name, tensor in state.items()}, "epoch": 3},
+        lambda state: {n: t.double() for n, t in state.items()},
+    ],
+    ids=["DataParallel", "compiled", "tutorial", "torchvision", "Lightning", "counters"],
+)
+def test_checkpoints_as_training_scripts_write_them_fit_whole(tmp_path, kept):
+    state = SMALL.build(3, seed=1).network.state_dict()
+    torch.save(kept(state), tmp_path / "w.pth")
+    model = SMALL.build(3, seed=2)
+    load_whole_file(model, tmp_path / "w.pth")
+    weights = dict(model.network.named_parameters())
+    assert weights
+    assert all(torch.equal(parameter, state[name]) for name, parameter in weights.items())
+
+
+def test_a_head_of_other_classes_is_told_by_its_number(tmp_path):
+    torch.save(SMALL.build(5, seed=1).network.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"fc\.weight has 5 outputs where the data set has 3 classes"):
+        load_whole_file(SMALL.build(3, seed=2), tmp_path / "w.pth")
 
 
 @pytest.mark.slow

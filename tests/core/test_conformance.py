@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -98,7 +99,14 @@ def changed(data, **values):
             lambda data: changed(data, labels=torch.randint(3, (len(data.train),))),
             "loaded twice, train has other labels",
         ),
-        (lambda data: changed(data, images=data.train.images / 255), "images must be uint8"),
+        (lambda data: changed(data, images=data.train.images / 255), r"train: images must be uint8 .* torch\.float32"),
+        (lambda data: changed(data, images=data.train.images[:, 0]), r"train: images must be uint8 .*\[18, 4, 4\]"),
+        (lambda data: changed(data, images=torch.zeros(18, 8, 8, 3, dtype=torch.uint8)), "whose channels come last"),
+        (lambda data: changed(data, images=data.train.images[:5]), "must be equally many, got 5, 18 and 18"),
+        (
+            lambda data: Stripes().choose("ab", torch.arange(24) % 3, {"train": torch.arange(9)}),
+            "labels must lie in 0 .. 1",
+        ),
         (lambda data: changed(data, images=torch.randint_like(data.train.images, 256)), "has other pixels"),
         (lambda data: changed(data, labels=data.train.labels + 1), "labels must lie in 0 .. 2, got 3"),
         (lambda data: changed(data, indices=data.train.indices * 0), "the number of an image occurs twice"),
@@ -117,7 +125,8 @@ def test_the_suite_fails_a_data_set_that_breaks_a_promise(change, words, tmp_pat
         def load(self, root):
             return change(super().load(root))
 
-    with pytest.raises(AssertionError, match=words):
+    # What would be trained on without a word is refused where the data set is made, by the suite or not.
+    with pytest.raises((AssertionError, ValueError), match=words):
         check_dataset(Broken(), tmp_path)
 
 
@@ -206,6 +215,20 @@ def test_the_suite_fails_a_rule_with_wrong_signs():
         check_rule(Flipped())
 
 
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda self, weight, draw, size, out: weight.sign() * size, "build must write B into `out` .* a Tensor"),
+        (lambda self, weight, draw, size, out: setattr(out, "data", weight / 0), "B has 216 entries .* in layer 0"),
+    ],
+    ids=["returned", "infinite"],
+)
+def test_the_suite_fails_a_rule_whose_b_is_not_there(build, words):
+    rule = type("Absent", (USF,), {"build": build, "__doc__": "none"})
+    with pytest.raises((AssertionError, TypeError), match=words):
+        check_rule(rule())
+
+
 def test_the_suite_fails_a_matrix_that_is_kept_by_counters(monkeypatch):
     monkeypatch.setattr(Snapshot, "holds", lambda self, weight: True)
     with pytest.raises(AssertionError, match="weights as they are"):
@@ -256,5 +279,31 @@ def test_the_suite_fails_an_attack_that_depends_on_the_other_epsilons():
         def run(self, problem, epsilon):
             return torch.rand_like(problem.images)
 
-    with pytest.raises(AssertionError, match=r"one seed|depends on others"):
+    with pytest.raises(AssertionError, match=r"one seed|depends on others, or on random numbers that the problem"):
         check_attack(Drifting())
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (lambda self, problem, epsilon: None, r"must return images float\[9, 3, 8, 8\] .*; got None"),
+        (lambda self, problem, epsilon: (problem.images * 255).byte(), r"got Tensor torch\.uint8\[9, 3, 8, 8\]"),
+        (lambda self, problem, epsilon: problem.images[:, :1], r"got Tensor torch\.float32\[9, 1, 8, 8\]"),
+        (lambda self, problem, epsilon: problem.images * math.nan, "6912 pixels of its images, .* are NaN"),
+    ],
+    ids=["nothing", "bytes", "shape", "NaN"],
+)
+def test_the_suite_fails_an_attack_that_returns_no_images(run, words):
+    """A shape that broadcasts, and bytes, would be scored without a word."""
+    names = dict.fromkeys(("name", "label", "citation", "__doc__"), "wrong")
+    with pytest.raises((AssertionError, ValueError), match=words):
+        check_attack(type("Wrong", (Attack,), names | {"run": run})())
+
+
+def test_an_attack_in_double_precision_is_brought_to_that_of_the_images():
+    def run(self, problem, epsilon):
+        return problem.images.double() + epsilon
+
+    check_attack(
+        type("Double", (Attack,), dict.fromkeys(("name", "label", "citation", "__doc__"), "d") | {"run": run})()
+    )

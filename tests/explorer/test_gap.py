@@ -79,7 +79,7 @@ def test_each_part_answers_for_its_models_and_counts_those_that_it_leaves_out(tm
     places = {names[0] for part in (1, 2, 3) for names, _ in answers(data, f"?p=gap&rows=gradient&part={part}")[2].rows}
     assert len(places) == 20
     words, _, _ = answers(data, "?p=gap&rows=gradient")
-    assert re.search(r"no difference shown: \d+ of 18", words.sentences[0])
+    assert re.search(r"no difference to BP shown: \d+ of 18 models", words.sentences[0])
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_an_interval_that_excludes_zero_only_before_the_correction_is_no_differe
     assert rows["uSF"][2] == [f"{style.points(line.points[0].gap)} ○"]
     assert rows["uSF"][4] == ["no difference shown"]
     assert matrix.table.rows[1]["family"] == line.family == 8
-    assert "no difference shown: uSF (95 % intervals, after Holm's correction)" in words.sentences[0]
+    assert "no difference to BP shown: uSF (95 % intervals, after Holm's correction)" in words.sentences[0]
 
 
 def test_a_gap_of_no_difference_is_certain_only_where_there_can_be_none(tmp_path):
@@ -168,8 +168,8 @@ def test_a_clear_gap_is_answered_by_the_worst_case_and_not_by_the_own_feedback(t
     assert rows["uSF"][3][0].startswith("+4")
     assert rows["brSF"][3] == ["–"]
     assert words.sentences == [
-        "In the worst case over all attacks in the store, no difference shown: uSF; more robust than BP: frSF; less "
-        "robust than BP: brSF (95 % intervals, after Holm's correction).",
+        "In the worst case over all attacks in the store, no difference to BP shown: uSF; more robust than BP: frSF; "
+        "less robust than BP: brSF (95 % intervals, after Holm's correction).",
         "More robust than BP along their own feedback alone, which is gradient masking: uSF.",
     ]
     assert matrix.note.endswith("a demonstration, not evidence.")

@@ -110,3 +110,17 @@ def test_a_carriage_return_makes_no_row_of_its_own(tmp_path):
     answer = client.get("/table/curves.csv")
     assert "\r" not in answer.get_data(as_text=True)
     assert {row["data set"] for row in rows(answer)} == {"a =1,2"}
+
+
+def test_a_page_that_is_opened_after_new_results_begins_with_them(tmp_path):
+    data = LiveStore(str(fill(tmp_path / "store", seeds=(0, 1))))
+    opened = make_app(data).server.test_client()
+
+    def version():
+        parts = opened.get("/_dash-layout").get_json()["props"]["children"]
+        return next(part["props"]["data"] for part in parts if part["props"].get("id") == "version")
+
+    before = version()
+    fill(tmp_path / "store", seeds=(2,), draw=1)
+    assert data.refresh()
+    assert before != version() == [data.snapshot.version, version()[1]]

@@ -434,7 +434,7 @@ def test_each_attack_has_the_gradient_the_images_and_the_radii_that_it_asks_for(
         (["--rule", "usff"], "did you mean 'usf'"),
         (["--rule", "usf"], "with the checkpoint's rule first: --rule names it, such as --rule fa"),
         (["--backbone", "smallcnn"], "does not fit the network"),
-        (["--dataset", "digits"], "does not fit the network: fc.bias has shape [3] instead of [10]"),
+        (["--dataset", "digits"], "fc.weight has 3 outputs where the data set has 10 classes"),
         (["--images", "0"], "--images"),
         (["--weights", "none.pth"], "none.pth does not exist"),
         (["--out", "no/such/folder/x.csv"], "no/such/folder"),

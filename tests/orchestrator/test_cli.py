@@ -71,6 +71,10 @@ def test_a_misspelt_choice_is_told_the_nearest(capsys):
         (["swep", "grid.yaml"], "did you mean sweep?"),
         (["export", "store", "--out", "x.csv", "--what", "trainng"], "did you mean training?"),
         (["data", "chek", "digits"], "did you mean check?"),
+        (
+            ["plan", "grid.yaml", "--storge", "x"],
+            "plan: error: unrecognized arguments: --storge x; did you mean --sto",
+        ),
         (["zzz"], "(choose from "),
     ):
         with pytest.raises(SystemExit) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import time
 
 import pytest
@@ -282,6 +283,31 @@ def test_a_network_that_only_runs_on_real_tensors_is_measured_on_one_image():
 
     shape = {"weights": 3 * 4 * 9 + 4 + 40 + 10, "activations": 4 * 36 + 10, "layers": 2}
     assert network_of(Odd(), (8, 8)) == Network(convolved=108 * 36, multiplied=40, **shape)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), r"8 x 8 pixels: RuntimeError: .*7x10"),
+        (
+            lambda: nn.Sequential(nn.Identity(), nn.ReLU()),
+            r"TypeError: backbone .*, got '1', which is a ReLU",
+        ),
+        (lambda: [nn.Linear(1, 1)], "TypeError: backbone .* must return a torch.nn.Module, got a list"),
+        (lambda: nn.Linear(1, 1).nothing, rf"AttributeError: .* \({re.escape(__file__)}:\d+\)$"),
+    ],
+    ids=["size", "head", "list", "bug"],
+)
+def test_a_network_that_fails_is_a_request_that_was_wrong(made, words):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Failing(type(BACKBONES.build("smallcnn"))):
+        head = "1"
+
+        def network(self, channels):
+            return made()
+
+    with pytest.raises(ValueError, match=words):
+        network_of(Failing(), (8, 8))
 
 
 def test_images_of_unknown_size_are_taken_for_ones_that_the_network_takes():
