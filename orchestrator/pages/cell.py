@@ -211,6 +211,8 @@ def _rerun(context: PageContext, cell: str) -> Words:
         sentence = "No stored grid that this version can read has this cell, so there is no command to rerun it."
         return Words(title="Rerun", sentences=[sentence], tone="warning")
     sentences = [
-        "Save this as cell.yaml and run it. The plan has the key of this cell, so the number must be the same:"
+        "Save this as cell.yaml and run it. The plan has the key of this cell, so on the same kind of device the "
+        "number must be the same: the column value of again.csv."
     ]
-    return Words(title="Rerun", sentences=sentences, commands=[text, "signsym sweep cell.yaml --storage again"])
+    commands = [text, "signsym sweep cell.yaml --storage again", "signsym export again --what results --out again.csv"]
+    return Words(title="Rerun", sentences=sentences, commands=commands)

@@ -122,8 +122,8 @@ def test_values_are_written_as_people_read_them(tmp_path):
     assert found["versions"] == "python 3.11.7, torch 2.15.0, numpy 2.4.6"
     assert found["fine-tune settings"] == "epochs=3, lr=0.0005"
     assert found["epoch of the fine-tune"] == "2"
-    assert (found["arithmetic"], found["the same bits again"]) == ("float32", "yes")
-    assert (found["fine-tuned in"], found["fine-tune: the same bits again"]) == ("tf32", "no")
+    assert (found["arithmetic"], found["deterministic"]) == ("float32", "yes")
+    assert (found["fine-tuned in"], found["fine-tune: deterministic"]) == ("tf32", "no")
     seeds = next(each for each in page(folder, f"?p=cell&c={cell}").blocks if getattr(each, "name", "") == "cell-seeds")
     assert {(row["precision"], row["finetune_precision"]) for row in seeds.rows} == {("float32", "tf32")}
     assert found["weights"] == "none"
