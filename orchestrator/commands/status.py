@@ -99,6 +99,8 @@ def _show_plan(
     if len(active) > RUNNING:
         console.print(f"  running: {len(active) - RUNNING:,} more; all are on the page Runs of signsym explore")
     _show_failures([failures[key] for key in failed], console)
+    if failed:
+        console.print("  to try them again, repeat the command of the sweep with --retry-failed at its end")
 
 
 def _show_failures(failures: Sequence[Mapping[str, Any]], console: Console) -> None:

@@ -411,6 +411,7 @@ def test_status_shows_failures_and_what_they_block(tiny, tmp_path, capsys):
     # The clean job, and two gradients of two attacks.
     assert "jobs: 0 running, 1 failed, 5 blocked, 11 missing" in output
     assert f"failed: {plan.jobs[key].title} on here" in output
+    assert "repeat the command of the sweep with --retry-failed" in output
     assert "ValueError: float[n, channels] [/no]" in output
 
 
