@@ -107,10 +107,10 @@ def _experiment(model: ModelEvidence, store: Store, accused: bool) -> dict[str, 
     setting = dataclasses.replace(trained, task=ss.TASKS.rebuild(task), dataset=ss.DATASETS.rebuild(dataset))
     radii = {run.epsilon: model.labels[run.epsilon] for run in model.evidence.of()} or {e: str(e) for e in RADII}
     radii |= {GREY: "0.5", 1.0: "1"}
-    asked = [_radius(value, label) for value, label in sorted(radii.items())]
-    needed = attacks(setting.task.name, asked)
+    epsilons = [_radius(value, label) for value, label in sorted(radii.items())]
+    needed = attacks(setting.task.name, epsilons)
     if accused and setting.task.name == "classification":
-        needed += on_margins(len(record_of(job)["classes"]), asked)
+        needed += on_margins(len(record_of(job)["classes"]), epsilons)
     return setting.experiment(spec_of, resolved=False) | {"seeds": sorted(model.jobs), "attacks": needed}
 
 

@@ -131,10 +131,10 @@ class _Builder:
         """What is wrong, in the words of people who write grids where the parser's are its own."""
         problem = str(error.problem)
         if problem.startswith("expected <block end>"):
-            found = problem.rpartition("found ")[2]
-            if found in ("'}'", "']'", "','", "'<scalar>'"):
-                found = found.replace("'<scalar>'", "a text")
-                return f"{found} after the end of a value"
+            token = problem.rpartition("found ")[2]
+            if token in ("'}'", "']'", "','", "'<scalar>'"):
+                token = token.replace("'<scalar>'", "a text")
+                return f"{token} after the end of a value"
             begun = self._where(error.context_mark.line + 1 if error.context_mark else 1)
             return f"a line whose indent or '- ' does not fit those above it; what it stands in begins at {begun}"
         context = f" {error.context}" if error.context else ""

@@ -91,11 +91,11 @@ class PageContext:
 
     def compared(self) -> list[Line]:
         """All lines that the filters choose, and of BP those that they are compared with."""
-        whole = dataclasses.replace(self, view=self.view.turned(self.view.page, rule=()))
+        any_rule = dataclasses.replace(self, view=self.view.turned(self.view.page, rule=()))
         lines = {line.number: line for clean in (True, False) for line in self._chosen(clean)}
         figures = {line.figure for line in lines.values()}
-        others = (line for clean in (True, False) for line in whole._chosen(clean) if line.rule == "bp")
-        lines |= {line.number: line for line in others if line.figure in figures}
+        of_bp = (line for clean in (True, False) for line in any_rule._chosen(clean) if line.rule == "bp")
+        lines |= {line.number: line for line in of_bp if line.figure in figures}
         return [self.index.lines[number] for number in sorted(lines)]
 
     def _chosen(self, clean: bool) -> list[Line]:

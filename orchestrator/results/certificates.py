@@ -11,7 +11,7 @@ from orchestrator.results.members import certifying, default
 from signsym_core.statistics.certified import beyond, farthest
 
 
-def out_of_reach(index: Index, curves: Sequence[Curve], at: float | None = None) -> list[str]:
+def out_of_reach(index: Index, curves: Sequence[Curve], epsilon: float | None = None) -> list[str]:
     """What pages say of points of curves, all or those at one ε, that samples keep at 0: a sentence for each attack."""
     sentences: dict[str, None] = {}
     for curve in curves:
@@ -22,7 +22,7 @@ def out_of_reach(index: Index, curves: Sequence[Curve], at: float | None = None)
         if None in draws:
             # Another's, with parameters of its own.
             continue
-        points = (point for point in curve.points if point.epsilon > 0 and at in (None, point.epsilon))
+        points = (point for point in curve.points if point.epsilon > 0 and epsilon in (None, point.epsilon))
         labels = [point.label for point in points if point.epsilon >= farthest(*draws)]
         if labels:
             where = ", ".join(labels)

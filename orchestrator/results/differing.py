@@ -31,11 +31,11 @@ def sentences(differences: Iterable[Difference], advice: str) -> list[str]:
     pairs: dict[tuple[str, str], list[str]] = {}
     for path, other_path, cell, value, other_value in differences:
         pairs.setdefault((path, other_path), []).append(f"{cell[:16]} ({value:.4g} and {other_value:.4g})")
-    found = [
+    said = [
         f"{path} and {other_path} have different values of {len(words)} cell{'s' * (len(words) > 1)}, such as "
         f"{words[0]}: {advice}"
         for (path, other_path), words in itertools.islice(pairs.items(), MOST)
     ]
     if len(pairs) > MOST:
-        found.append(f"... and {len(pairs) - MOST:,} more pairs of files have different values of the same cells.")
-    return found
+        said.append(f"... and {len(pairs) - MOST:,} more pairs of files have different values of the same cells.")
+    return said

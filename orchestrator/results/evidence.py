@@ -60,25 +60,25 @@ class Models:
         shows few lines of many models.
         """
         names: dict[tuple[str, ...], None] = {}
-        asked = set[int]()
+        checked = set[int]()
         for line in lines:
             names[line.model] = None
-            asked.add(line.number)
+            checked.add(line.number)
         places: list[tuple[int | None, float | None, str]] = []
         with self._lock:
             judgements = [judgement for name in names for judgement in self._judged.get(name, ())]
             for judgement in judgements:
                 for check, known in judgement.findings.items():
                     places += [(one.line, one.epsilon, check) for one in known if one.finding.raised]
-            for models in self._batches([name for name in names if name not in self._judged], asked):
-                found = zip(models, findings_of([model.evidence for model in models]), strict=True)
-                for model, by_check in found:
+            for models in self._batches([name for name in names if name not in self._judged], checked):
+                findings = findings_of([model.evidence for model in models])
+                for model, by_check in zip(models, findings, strict=True):
                     for check, new in by_check.items():
                         places += [(model.line_of(one.run), one.epsilon, check) for one in new if one.finding.raised]
         return [
             (line, epsilon, check)
             for line, epsilon, check in places
-            if line is not None and line in asked and epsilon is not None
+            if line is not None and line in checked and epsilon is not None
         ]
 
     def judgement(self, model: ModelEvidence) -> Judgement:
@@ -101,20 +101,20 @@ class Models:
             yield from models
 
     def _batches(
-        self, names: Iterable[tuple[str, ...]], asked: Container[int] | None = None
+        self, names: Iterable[tuple[str, ...]], checked: Container[int] | None = None
     ) -> Iterator[list[ModelEvidence]]:
         """The models of some names; the outcomes of AT_ONCE rows are read together and not kept.
 
-        Findings are asked for on the lines of the numbers `asked`, by default on all.
+        Findings are made on the lines of the numbers `checked`, by default on all.
         """
         some: list[_Rows] = []
         for name in names:
             lines = [line for line in self.query.index.models[name] if not self._left_out(line)]
             some.append((lines, self.query.rows(lines)))
             if sum(len(rows) for _, rows in some) >= AT_ONCE:
-                yield list(self._put_together(some, asked))
+                yield list(self._put_together(some, checked))
                 some = []
-        yield list(self._put_together(some, asked))
+        yield list(self._put_together(some, checked))
 
     def _left_out(self, line: Line) -> bool:
         """Whether a line is no evidence: of an attack that only measures, or of an older version of one."""
@@ -129,7 +129,7 @@ class Models:
             if not test_images(lines[0].dataset_params).kind or any(line.attack != "none" for line in lines)
         ]
 
-    def _put_together(self, models: Sequence[_Rows], asked: Container[int] | None) -> Iterator[ModelEvidence]:
+    def _put_together(self, models: Sequence[_Rows], checked: Container[int] | None) -> Iterator[ModelEvidence]:
         rows = np.concatenate([np.zeros(0, int), *(rows for _, rows in models)])
         model = np.repeat(np.arange(len(models)), [len(rows) for _, rows in models])
         version = self._versions(rows, model)
@@ -137,7 +137,7 @@ class Models:
         for number in range(int(version.max(initial=-1)) + 1):
             chosen = version == number
             ends = np.searchsorted(model[chosen], np.arange(1, len(models)))
-            runs = self._runs(Samples(self.query.index, self.query.outcomes, rows[chosen]), asked)
+            runs = self._runs(Samples(self.query.index, self.query.outcomes, rows[chosen]), checked)
             by_version.append((runs, np.split(rows[chosen], ends)))
         for position, (lines, _) in enumerate(models):
             for runs, rows_by_model in by_version:
@@ -186,7 +186,7 @@ class Models:
             lines={(line.attack, line.attack_params, line.gradient): line for line in lines},
         )
 
-    def _runs(self, samples: Samples, asked: Container[int] | None) -> dict[int, list[_LabelledRun]]:
+    def _runs(self, samples: Samples, checked: Container[int] | None) -> dict[int, list[_LabelledRun]]:
         """The runs of each line."""
         index, places, measured = self.query.index, samples.points(), samples.measured()
         rows = samples.rows[[sample.first for sample in places.values()]]
@@ -218,7 +218,7 @@ class Models:
                 moved=known.moved,
                 no_gradient=None if line.attack in NULL else known.zero,
                 nonfinite=None if nonfinite is None or np.isnan(nonfinite) else nonfinite,
-                asked=asked is None or number in asked,
+                checked=checked is None or number in checked,
             )
             runs.setdefault(number, []).append((run, labels[place]))
         return runs

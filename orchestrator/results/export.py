@@ -100,8 +100,8 @@ def export(stores: Sequence[Store], what: str, out: Path, progress: Progress = s
         temporary.unlink(missing_ok=True)
     problems = notices
     if data:
-        whole = data.snapshot
-        problems = [*whole.problems, *whole.mixtures(), *(left_out(data, what) if what in COMPUTED else ())]
+        snapshot = data.snapshot
+        problems = [*snapshot.problems, *snapshot.mixtures(), *(left_out(data, what) if what in COMPUTED else ())]
     for store in stores if what != "notes" else ():
         if count := len(store.names("failures", ".parquet")):
             words = f"{count:,} job{'s' * (count > 1)} of {store.uri} failed for good, so that seeds may be missing"
@@ -141,10 +141,10 @@ def _of_each(
         else:
             results = store.result_table(columns, progress)
         if columns is not _OF_MODELS and cells is None:
-            whole = Index(FileRows({"": results}))
-            cells = whole.counting
+            computed = Index(FileRows({"": results}))
+            cells = computed.counting
             twice = LiveStore(store.uri, at_once=True).snapshot.index.computed_twice()
-            notices += [*whole.notices, *twice, *mixtures(whole)]
+            notices += [*computed.notices, *twice, *mixtures(computed)]
         if cells is not None:
             results = results.filter(pc.is_in(results["cell"], value_set=cells))
         if columns is _OF_MODELS:

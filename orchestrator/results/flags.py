@@ -55,4 +55,4 @@ class Flags:
             # Attacks may be compared with several others at one epsilon.
             new[line][epsilon] = tuple(dict.fromkeys((*new[line].get(epsilon, ()), _FLAGS[check])))
         self._rings |= new
-        return {(curve.line, at): flags for curve in curves for at, flags in self._rings[curve.line].items()}
+        return {(curve.line, epsilon): flags for curve in curves for epsilon, flags in self._rings[curve.line].items()}

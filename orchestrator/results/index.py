@@ -211,19 +211,19 @@ class Index(Rows):
         twice = [position for position, (_, why) in self._stand_ins.items() if why is Why.TWICE]
         if not twice:
             return []
-        again = Rows(self._rows_by_file)
-        again._put(np.array(twice, dtype=np.int64))
-        cells = again.counting
+        repeated = Rows(self._rows_by_file)
+        repeated._put(np.array(twice, dtype=np.int64))
+        cells = repeated.counting
         counts = np.flatnonzero(to_numpy(pc.is_in(cells, value_set=self.counting)))
         rows, cells = self.rows_of(cells.take(to_arrow(counts))), cells.take(to_arrow(counts))
-        unlike = np.flatnonzero(different(self, rows, again, counts))
-        values, other_values = self.numbers("value", rows), again.numbers("value", counts)
-        files, other_files = self.file_of_row[rows], again.file_of_row[counts]
-        found = [
-            (self.path(files[at]), self.path(other_files[at]), cells[at].as_py(), values[at], other_values[at])
-            for at in unlike.tolist()
+        unlike = np.flatnonzero(different(self, rows, repeated, counts))
+        values, other_values = self.numbers("value", rows), repeated.numbers("value", counts)
+        files, other_files = self.file_of_row[rows], repeated.file_of_row[counts]
+        differences = [
+            (self.path(files[row]), self.path(other_files[row]), cells[row].as_py(), values[row], other_values[row])
+            for row in unlike.tolist()
         ]
-        return sentences(found, "that of the former, which was finished first, counts.")
+        return sentences(differences, "that of the former, which was finished first, counts.")
 
     def _outdated_lines(self) -> list[str]:
         if not self.outdated:

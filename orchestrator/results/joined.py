@@ -186,7 +186,7 @@ def _differing(uris: Mapping[str, str], index_of: Mapping[str, Index], advice: s
     Each sentence ends with the `advice`.
     """
     differing: list[pa.Array] = []
-    found: list[Difference] = []
+    pairs: list[Difference] = []
     for (one, first), (other, second) in itertools.combinations(index_of.items(), 2):
         cells = second.counting
         cells = pc.unique(cells.filter(pc.is_in(cells, value_set=first.counting)))
@@ -199,5 +199,5 @@ def _differing(uris: Mapping[str, str], index_of: Mapping[str, Index], advice: s
             sides = ((one, first, int(rows[position])), (other, second, int(other_rows[position])))
             paths = [_path(uris[store], index.files[index.file_of_row[row]]) for store, index, row in sides]
             values = [float(index.numbers("value", [row])[0]) for _, index, row in sides]
-            found.append((paths[0], paths[1], cells[position].as_py(), values[0], values[1]))
-    return sentences(found, advice), pa.concat_arrays(differing) if differing else pa.nulls(0, pa.string())
+            pairs.append((paths[0], paths[1], cells[position].as_py(), values[0], values[1]))
+    return sentences(pairs, advice), pa.concat_arrays(differing) if differing else pa.nulls(0, pa.string())

@@ -29,8 +29,8 @@ def mixtures(index: Index, rows: Numbers | None = None) -> list[str]:
             # As in most stores, of whatever size.
             continue
         group = index.groups(FIGURE if prefix else (*FIGURE, *ATTACK[:2]))[index.line_numbers(rows)]
-        first = [at for at in _mixed(way, rows, group) if index.line_of(rows[at]).figure not in figures]
-        figures |= {index.line_of(rows[at]).figure for at in first}
+        first = [place for place in _mixed(way, rows, group) if index.line_of(rows[place]).figure not in figures]
+        figures |= {index.line_of(rows[place]).figure for place in first}
         if first:
             line, mixed = index.line_of(rows[first[0]]), rows[group == group[first[0]]]
             where = index.labels.title(line) + ("" if prefix else f" under {index.labels.of(line, 'attack')}")

@@ -89,7 +89,7 @@ def beside_white_box(gradient: str) -> Callable[[Evidence], Iterator[Pair]]:
             # A run with fewer seeds would restrict the comparison to its seeds.
             white = [run for run in white if set(run.seeds) >= set(other.seeds)] or white
             strongest = min(white, key=lambda run: run.score, default=None)
-            if strongest is None or not strongest.asked or (outcomes := paired(other, *white)) is None:
+            if strongest is None or not strongest.checked or (outcomes := paired(other, *white)) is None:
                 continue
             # Runs of one list of images and seeds have one lowest outcome, however many they are compared with.
             key = (other.epsilon, other.seeds, id(other.images))
@@ -124,6 +124,6 @@ def both_of(run: Run, other: Run | None) -> list[NDArray[Any]] | None:
 
 
 def _pair(claimed: Run, stronger: Run) -> Iterator[Pair]:
-    outcomes = paired(claimed, stronger) if claimed.asked else None
+    outcomes = paired(claimed, stronger) if claimed.checked else None
     if outcomes is not None:
         yield Pair(epsilon=claimed.epsilon, run=claimed, claimed=outcomes[0], stronger=outcomes[1])

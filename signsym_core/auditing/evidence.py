@@ -47,8 +47,8 @@ class Run:
     no_gradient: NDArray[np.bool_] | None = None
     #: Share of the images at which entries of the gradient were NaN or infinite and counted as 0; None: not known.
     nonfinite: float | None = None
-    #: Whether findings on it are asked for; others are compared with it in any case.
-    asked: bool = True
+    #: Whether findings on it are made; others are compared with it in any case.
+    checked: bool = True
 
     @functools.cached_property
     def score(self) -> float:

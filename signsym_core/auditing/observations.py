@@ -40,7 +40,7 @@ def no_better_than_noise(evidence: Evidence) -> Iterator[CheckFinding]:
 def reach(evidence: Evidence) -> Iterator[CheckFinding]:
     """How far the steps of each attack reach."""
     for run in evidence.of(gradient=evidence.result):
-        if run.asked and run.steps:
+        if run.checked and run.steps:
             finding = masking.short_reach(run.steps, run.step_size, run.epsilon)
             yield CheckFinding(finding=finding, epsilon=run.epsilon, run=run)
 
@@ -48,7 +48,7 @@ def reach(evidence: Evidence) -> Iterator[CheckFinding]:
 def border(evidence: Evidence) -> Iterator[CheckFinding]:
     """How near the border of the ball the images moved."""
     for run in evidence.of(gradient=evidence.result, below=masking.GREY):
-        if run.asked and run.moved is not None and run.steps:
+        if run.checked and run.moved is not None and run.steps:
             finding = masking.short_of_border(run.outcomes, run.moved, run.epsilon)
             yield CheckFinding(finding=finding, epsilon=run.epsilon, run=run)
 
@@ -57,14 +57,14 @@ def grey(evidence: Evidence) -> Iterator[CheckFinding]:
     """The strongest attack from the ε on at which every image may be grey."""
     for epsilon in epsilons_of(evidence):
         run = evidence.strongest(evidence.result, epsilon) if epsilon >= masking.GREY else None
-        if run is not None and run.asked:
+        if run is not None and run.checked:
             yield CheckFinding(finding=masking.grey_limit(run.outcomes, evidence.chance), epsilon=epsilon, run=run)
 
 
 def unbounded(evidence: Evidence) -> Iterator[CheckFinding]:
     """The strongest attack at ε = 1."""
     run = evidence.strongest(evidence.result, 1.0)
-    if run is not None and run.asked:
+    if run is not None and run.checked:
         yield CheckFinding(finding=masking.unbounded_survives(run.outcomes), epsilon=1.0, run=run)
 
 
@@ -83,7 +83,7 @@ def zero_gradient(evidence: Evidence) -> Iterator[CheckFinding]:
         runs = {
             (run.attack, run.parameters): run for run in evidence.of(gradient=gradient) if run.no_gradient is not None
         }
-        for run in (run for run in runs.values() if run.asked):
+        for run in (run for run in runs.values() if run.checked):
             assert run.no_gradient is not None
             zero = dataclasses.replace(run, outcomes=run.no_gradient)
             # An image that is lost without an attack, as one without any label, has nothing to hide.
@@ -96,7 +96,7 @@ def nonfinite_gradient(evidence: Evidence) -> Iterator[CheckFinding]:
     """Each run that says where its gradient was not finite."""
     for gradient in dict.fromkeys(("feedback", evidence.result)):
         for run in evidence.of(gradient=gradient):
-            if run.asked and run.nonfinite is not None:
+            if run.checked and run.nonfinite is not None:
                 seeds, n = run.outcomes.shape
                 finding = masking.nonfinite_gradient(run.nonfinite, n, seeds)
                 yield CheckFinding(finding=finding, epsilon=run.epsilon, run=run)
@@ -106,7 +106,7 @@ def random_forward(evidence: Evidence) -> Iterator[CheckFinding]:
     """Runs at ε = 0, and the clean performance."""
     clean = next((run for run in evidence.runs if run.attack == "none"), None)
     for run in evidence.runs:
-        if run.asked and run.epsilon == 0 and run.attack != "none" and (both := both_of(run, clean)) is not None:
+        if run.checked and run.epsilon == 0 and run.attack != "none" and (both := both_of(run, clean)) is not None:
             yield CheckFinding(finding=masking.random_forward(*both), epsilon=0.0, run=run)
 
 

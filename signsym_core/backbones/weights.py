@@ -130,8 +130,8 @@ def _reason(data: bytes, error: Exception) -> str:
     """Why a file could not be read: what in it is no tensor, or the first line of the error."""
     if not data:
         return "it is empty"
-    if found := re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error)):
-        return f"it holds {found[1]}, and code is never loaded; save model.state_dict() alone"
+    if refused := re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error)):
+        return f"it holds {refused[1]}, and code is never loaded; save model.state_dict() alone"
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
@@ -157,9 +157,9 @@ def load_body(model: Model, state: dict[str, Tensor], source: str, *, feedback: 
 
 def _network_state(model: Model, state: dict[str, Tensor], extra: bool) -> dict[str, Tensor]:
     """The tensors by their names in the network, with the records of converted layers where `extra`."""
-    own = dict(model.network.named_children())
+    children = dict(model.network.named_children())
     # What a wrapper puts before every name, and what follows has to fit exactly.
-    while len(first := {name.partition(".")[0] for name in state}) == 1 and not first & own.keys():
+    while len(first := {name.partition(".")[0] for name in state}) == 1 and not first & children.keys():
         if not all("." in name for name in state):
             break
         state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
@@ -219,10 +219,10 @@ def _refuse_misfit(model: Model, state: dict[str, Tensor], head: str, source: st
         and (broken := int((~torch.isfinite(loaded[name].to(expected[name].dtype))).sum()))
     ]
     if loaded and 2 * len(loaded.keys() & needed) < len(needed):
-        theirs, ours = (", ".join([*names][:3]) for names in (loaded, expected))
+        in_file, in_network = (", ".join([*names][:3]) for names in (loaded, expected))
         raise WeightsError(
-            f"{source} does not fit the network, which may be another one: it holds {theirs}, ... where {ours}, ... "
-            f"are expected"
+            f"{source} does not fit the network, which may be another one: it holds {in_file}, ... where "
+            f"{in_network}, ... are expected"
         )
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
