@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterable
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.results.categories import Numbers
@@ -24,6 +26,18 @@ def different(index: Rows, rows: Numbers, other: Rows, other_rows: Numbers) -> N
         value, other_value = index.numbers(column, rows), other.numbers(column, other_rows)
         unlike |= (value != other_value) & ~(np.isnan(value) & np.isnan(other_value))
     return unlike
+
+
+def repeated(rows: pa.Table) -> list[str]:
+    """What is said of cells that rows of results give two values, without the names of the files that have them."""
+    counts = rows.group_by("cell").aggregate([("value", "count_distinct"), ("n", "count_distinct")])
+    several = [pc.greater(counts[f"{column}_count_distinct"], 1) for column in ("value", "n")]
+    cells = counts.filter(pc.or_(*several))["cell"]
+    if not len(cells):
+        return []
+    count = f"{len(cells):,} cell{'s' * (len(cells) > 1)}, such as {cells[0].as_py()[:16]},"
+    advice = "of which that finished first counts; signsym status --verify names the files"
+    return [f"{count} were computed twice with different values, {advice}"]
 
 
 def sentences(differences: Iterable[Difference], advice: str) -> list[str]:

@@ -13,11 +13,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from orchestrator.results.computed_tables import COMPUTED, computed_table, left_out
+from orchestrator.results.differing import repeated
 from orchestrator.results.epoch_rows import epoch_rows
 from orchestrator.results.index import Index
 from orchestrator.results.joined import JoinedIndex
 from orchestrator.results.line import ATTACK, STORED
-from orchestrator.results.live_store import LiveStore
 from orchestrator.results.live_stores import LiveStores, Results, opened
 from orchestrator.results.mixtures import mixtures
 from orchestrator.results.outcome_rows import outcome_rows
@@ -28,7 +28,7 @@ from orchestrator.store.alignment import alignment_folder, iter_trainings
 from orchestrator.store.arrays import flags, single, to_arrow, to_numpy
 from orchestrator.store.filerows import FileRows
 from orchestrator.store.progress import Progress, silent
-from orchestrator.store.store import Store, skipped_in
+from orchestrator.store.store import Store, first_of_each_cell, skipped_in
 
 #: Columns of a cell that are repeated for each of its outcomes: all that tells it from others, so that no mean is one
 #: of two attacks or norms.
@@ -139,12 +139,12 @@ def _of_each(
             # Its check has read the outcomes.
             results = data.trusted_results(name, columns)
         else:
-            results = store.result_table(columns, progress)
+            every = store.result_rows(columns, progress)
+            results = first_of_each_cell(every).select(columns)
         if columns is not _OF_MODELS and cells is None:
             computed = Index(FileRows({"": results}))
             cells = computed.counting
-            twice = LiveStore(store.uri, at_once=True).snapshot.index.computed_twice()
-            notices += [*computed.notices, *twice, *mixtures(computed)]
+            notices += [*computed.notices, *repeated(every), *mixtures(computed)]
         if cells is not None:
             results = results.filter(pc.is_in(results["cell"], value_set=cells))
         if columns is _OF_MODELS:

@@ -95,12 +95,15 @@ class Store(Models):
 
         `progress` is told how much was read.
         """
+        return first_of_each_cell(self.result_rows(columns, progress)).select(columns)
+
+    def result_rows(self, columns: Sequence[str], progress: Progress = silent) -> pa.Table:
+        """The rows that `result_table` chooses from, with the columns that it needs for that."""
         from orchestrator.store.trusted import sound_results
 
         needed = list(dict.fromkeys([*columns, "cell", "finished_at"]))
         schema = pa.schema([tables.RESULTS.field(name) for name in needed])
-        table = pa.concat_tables([schema.empty_table(), *sound_results(self, needed, progress)])
-        return first_of_each_cell(table).select(columns)
+        return pa.concat_tables([schema.empty_table(), *sound_results(self, needed, progress)])
 
     def results(self, columns: Sequence[str] = tables.RESULTS.names) -> pd.DataFrame:
         """`result_table` as a frame."""

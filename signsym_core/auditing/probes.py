@@ -101,13 +101,13 @@ def measure(
     check_module(model)
     check_images(images)
     check_labels(labels, images)
-    undecided = ~judge.decided(labels)
-    images, labels = images[undecided], labels[undecided]
-    if not len(images):
-        raise ValueError("a probe needs at least one image with a label, and not with all of them, got none")
     with frozen(model):
         outputs = outputs_in_batches(model, images)
         judge.check(outputs, labels)
+        undecided = ~judge.decided(labels)
+        images, labels, outputs = images[undecided], labels[undecided], outputs[undecided]
+        if not len(images):
+            raise ValueError("a probe needs at least one image with a label, and not with all of them, got none")
         repeats = [outputs_in_batches(model, images) for _ in range(REPEATS)]
         refuse_non_finite(torch.cat([outputs, *repeats]), what="images, each shown again")
         targets = signs(outputs) if judge.retrieves else labels

@@ -142,7 +142,7 @@ def ended(slurm):
     store, gate = slurm.folder / "requeued", Gate(slurm.folder / "gate-requeued")
     for host in NODES:
         gate.close(host=host)
-    job = slurm.submit("--nodes=2", "cluster/slurm.sh", "grids/held.yaml", "--storage", store, gate=gate)
+    job = slurm.submit("cluster/slurm.sh", "grids/held.yaml", "--storage", store, gate=gate)
     until(gate.hosts, job)
     slurm.run("scontrol", "requeue", job.id)
 

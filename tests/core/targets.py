@@ -15,7 +15,7 @@ QUICK = {
     "square": {"queries": 15},
     "hopskipjump": {"steps": 1, "first_evaluations": 20, "queries": 150},
     "boundary": {"steps": 12, "queries": 150},
-    "smoothing": {"selection": 3, "samples": 20},
+    "smoothing": {"sigma": 1.0, "selection": 3, "samples": 20},
 }
 
 #: The same for attacks of Foolbox.
