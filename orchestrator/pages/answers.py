@@ -155,8 +155,8 @@ _COLUMNS = (
 def _matrix(context: PageContext, answers: Sequence[Answer], label: str, left_out: int) -> Matrix:
     places = {_place(answer) for answer in answers}
     names = ["model", "rule"] if len(places) > 1 else ["rule"]
-    note = "95 % intervals. ●: the gap excludes zero after Holm's correction over every rule and ε of the panel; ○: it "
-    note += "does not. A gap is of the worst cases of rule and BP over the same attacks, paired by image."
+    note = "95 % intervals, uncorrected. ●: the gap excludes zero after Holm's correction over the panel's rules and "
+    note += "ε; ○: it does not. A gap is of the worst cases of rule and BP over the same attacks, paired by image."
     if len(places) == 1:
         note = f"{_place(answers[0])}. {note}"
     scores = [answer.worst.point.score for answer in answers]
