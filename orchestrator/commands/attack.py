@@ -73,11 +73,14 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
 
     model = loaded(parsed.weights, rule)
     twin = None if parsed.twin is None else loaded(parsed.twin, ss.RULES.build("bp"))
+    chance = ss.TASKS.build("classification").chance(labels, None)
+    probe = measure(model, pixels[:PROBED], labels[:PROBED])
     runs: list[Run] = []
     reaches: list[float] = []
     computed: dict[Any, ss.Outcome] = {}
 
     def judged(requested: Mapping[AttackChoice, list[float]]) -> Verdict:
+        """Run the attacks and judge by all that were run so far."""
         for choice, epsilons in requested.items():
             # With B = W both gradients are equal, so they are computed once.
             gradient = "exact" if rule.sends_gradient and choice.gradient == "feedback" else choice.gradient
@@ -96,8 +99,6 @@ def run(parsed: argparse.Namespace, console: Console) -> None:
         )
         return judge(evidence)
 
-    chance = ss.TASKS.build("classification").chance(labels, None)
-    probe = measure(model, pixels[:PROBED], labels[:PROBED])
     verdict = judged(requested)
     if not parsed.attack and verdict.may_be_the_loss:
         epsilons = [_node(text, "--epsilon").plain for text in parsed.epsilon]
